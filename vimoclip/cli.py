@@ -1,0 +1,269 @@
+"""What the scripts' command lines share: groups of flags, one-line errors, exit codes, progress.
+
+Light on purpose: nothing here imports torch, so that `--help` answers at once."""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from vimoclip import UserError
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, no abbreviations, and `--a_b` accepted wherever `--a-b` is."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = [self._hyphenated(a) for a in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
+    def _hyphenated(self, arg: str) -> str:
+        if not arg.startswith("--"):
+            return arg
+        flag, equals, value = arg.partition("=")
+        hyphenated = flag.replace("_", "-")
+        return hyphenated + equals + value if hyphenated in self._option_string_actions else arg
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
+    """An argparse type for which the word `None` means off."""
+
+    def parse(text: str) -> T | None:
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = getattr(kind, "__name__", "value")
+    return parse
+
+
+def _number(kind: Callable[[str], Any], low: float, what: str, open_end: bool = False) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not (value > low if open_end else value >= low) or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    parse.__name__ = what
+    return parse
+
+
+positive_int = _number(int, 1, "a whole number above 0")
+count = _number(int, 0, "a whole number, 0 or more")
+positive_float = _number(float, 0, "a number above 0", open_end=True)
+non_negative_float = _number(float, 0, "a number, 0 or more")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data set")
+    group.add_argument(
+        "--dataset-dir", type=Path, default=Path("dataset"), help="holds annotations/ videos/ embeddings/ flows/"
+    )
+    group.add_argument("--dataset-name", default="ak", help="what file names of this data set start with")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("frames kept (give extract_embeddings.py and extract_flows.py the same)")
+    group.add_argument("--stride", type=positive_int, default=1, help="keep every n-th frame")
+    group.add_argument("--fps", type=none_or(positive_float), default=None, help="keep at most so many frames a second")
+    group.add_argument("--max-frames", type=none_or(positive_int), default=None, help="stop after so many kept frames")
+
+
+def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> None:
+    group = parser.add_argument_group("CLIP image encoder")
+    group.add_argument(
+        "--clip-model-name",
+        default=name,
+        help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
+        "local-dir:<folder> in open_clip's format"
+        + ("" if name else "; default: what the embeddings were made with"),
+    )
+    group.add_argument(
+        "--clip-pretrained",
+        default="openai" if name else None,
+        help="one of open_clip's tags, or a file: safetensors, a plain state dict, or OpenAI's own .pt",
+    )
+
+
+def add_compute(parser: argparse.ArgumentParser, workers: int = 2) -> None:
+    group = parser.add_argument_group("computing")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="auto: bf16 on a GPU that has it, else fp32",
+    )
+    group.add_argument("--num-workers", type=count, default=workers, help="that read and prepare frames ahead")
+    group.add_argument("--seed", type=int, default=49, help="of everything random")
+
+
+def add_run_control(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:
+    group = parser.add_argument_group("this run")
+    group.add_argument("--limit", type=none_or(positive_int), default=None, metavar="N", help=limit)
+    group.add_argument("--overwrite", action="store_true", help="start afresh where there is output already")
+    group.add_argument("--dry-run", action="store_true", help="check the inputs, say what there is to do, and stop")
+
+
+@dataclass
+class Report:
+    """What a stage wrote and what became of each video; `failed` and `skipped` map a video to the reason."""
+
+    outputs: list[Path] = field(default_factory=list)
+    done: int = 0
+    already: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def print(self) -> None:
+        print(
+            f"{self.done} done, {self.already} done already, {len(self.skipped)} skipped, {len(self.failed)} failed",
+            flush=True,
+        )
+        for kind, reasons in (("skipped", self.skipped), ("failed", self.failed)):
+            for video, reason in reasons.items():
+                print(f"  {kind}: {video}: {reason}")
+        for output in self.outputs:
+            print(f"wrote {output}", flush=True)
+
+
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call."""
+    try:
+        result = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here (training: with --resume RUN_FOLDER)", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(1 if isinstance(result, Report) and result.failed else 0)
+
+
+def need_folder(path: Path, cure: str) -> Path:
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder; {cure}")
+    return path
+
+
+def need_file(path: Path, cure: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; {cure}")
+    return path
+
+
+def usable_workers(requested: int) -> int:
+    """The requested number of workers, cut to the processors that this process may use."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if requested > processors:
+        print(f"--num-workers {requested}: this machine has {processors} processors, so {processors} are used")
+    return min(requested, processors)
+
+
+def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str, cure: str) -> None:
+    """Raise UserError naming both where a setting that both sides know differs."""
+    for key in ours.keys() & theirs.keys():
+        if ours[key] is not None and theirs[key] is not None and ours[key] != theirs[key]:
+            raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
+
+
+def check_reachable(url: str, what: str, where_to_put: str, flag: str, seconds: float = 8.0) -> None:
+    """Raise UserError where `url` can't be had: the libraries that download would retry for a minute first."""
+    problem: list[str] = ["no answer"]
+
+    def ask() -> None:
+        import urllib.error
+        import urllib.request
+
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            problem.clear()
+        except urllib.error.HTTPError as error:
+            if error.code in (403, 405):  # there, but it doesn't answer HEAD
+                problem.clear()
+            else:
+                problem[:] = [str(error)]
+        except (OSError, ValueError) as error:
+            problem[:] = [str(getattr(error, "reason", error))]
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if problem:
+        raise UserError(
+            f"{what} can't be downloaded ({problem[0]}): get {url} on a machine with a network and put it at "
+            f"{where_to_put}, or name a file with {flag}"
+        )
+
+
+def progress(items: Iterable[T], total: int | None, unit: str, describe: str = "") -> Iterable[T]:
+    """tqdm on a terminal; elsewhere a log line a minute."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, unit=unit, desc=describe, smoothing=0.05)
+        return
+    meter = Meter(total, unit, describe)
+    for item in items:
+        yield item
+        meter.add(1)
+
+
+class Meter:
+    """Counts finished videos and frames; shows frames/s and the time left, by tqdm or as a line a minute."""
+
+    def __init__(self, total: int | None, unit: str = "video", describe: str = "", every: float = 60.0):
+        self.total, self.unit, self.describe, self.every = total, unit, describe, every
+        self.items = self.frames = 0
+        self.started = self.spoke = time.monotonic()
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit=unit, desc=describe, smoothing=0.05)
+
+    def add(self, items: int = 0, frames: int = 0) -> None:
+        self.items += items
+        self.frames += frames
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(items)
+            if frames:
+                self.bar.set_postfix_str(f"{self.frames / max(now - self.started, 1e-9):.0f} frames/s", refresh=False)
+        elif now - self.spoke >= self.every:
+            self.spoke = now
+            print(self.line(now), file=sys.stderr, flush=True)
+
+    def line(self, now: float) -> str:
+        seconds = max(now - self.started, 1e-9)
+        text = f"{self.describe} {self.items}/{self.total if self.total is not None else '?'} {self.unit}s"
+        if self.frames:
+            text += f", {self.frames / seconds:.0f} frames/s"
+        if self.items and self.total:
+            text += f", {seconds / self.items * (self.total - self.items) / 60:.0f} min left"
+        return text.strip()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

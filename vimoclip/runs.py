@@ -1,0 +1,176 @@
+"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+
+import csv
+import io
+import json
+import pickle
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from vimoclip import UserError, __version__, publish
+
+SAVE_EVERY_SECONDS = 15 * 60
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu, cuda, cuda:1, mps -> a device that is there. Raises UserError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: is not a device; give auto, cpu, cuda, cuda:1 or mps") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise UserError(f"--device {name}: there is none on this machine; give auto or cpu")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """auto -> bf16 on a GPU that computes in it, else fp32 (on CPUs without AMX bf16 is several times slower)."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a model runs in `precision` (fp32, bf16, fp16)."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
+    """The order of one epoch: a function of seed and epoch alone, so that a resumed run goes on in it."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(length, generator=generator).tolist()
+
+
+def random_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def run_folder(root: Path, name: str | None) -> Path:
+    """`root/name`, or named by the time; made with its parents."""
+    folder = root / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:
+    """torch.save under its name only when whole. Content: tensors and plain Python, so that it loads safely."""
+    temporary = path.with_name(path.name + ".partial")
+    torch.save(dict(content), temporary)
+    publish(temporary, path)
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `torch.load(weights_only=True)` gives; a plain state dict, with `module.` or not, comes as `state_dict`.
+
+    Raises UserError, also for a file that would run code."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint; name one that train.py or TFAM wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or ["damaged"])[0][:120]
+        raise UserError(f"{path}: can't be loaded as a checkpoint of tensors and plain values: {reason}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
+    if "state_dict" not in content:
+        content = {"state_dict": content}
+    content["state_dict"] = {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
+    return content
+
+
+def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load strictly. Raises UserError that names the first tensors that don't fit."""
+    own = model.state_dict()
+    wrong = [k for k in own if k not in state or own[k].shape != state[k].shape] + [k for k in state if k not in own]
+    if wrong:
+        raise UserError(
+            f"{path}: {len(wrong)} tensors don't fit the model, the first is {wrong[0]}; "
+            "is it a checkpoint of another architecture or number of classes?"
+        )
+    model.load_state_dict(dict(state))
+
+
+def write_text(path: Path, text: str) -> Path:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    publish(temporary, path)
+    return path
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
+    return write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file. Raises UserError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{path}: must hold keys and values, like training: {{epochs: 1}}")
+    return content or {}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    return write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=True) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def versions() -> dict[str, str]:
+    """What computed this: the project's own version and those of the packages that shape the numbers."""
+    found = {"vimoclip": __version__}
+    for package in ("torch", "torchvision", "open_clip_torch", "av", "opencv-python", "ptlflow", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def tensorboard(folder: Path, purge_step: int | None = None) -> Any:
+    """A SummaryWriter; `purge_step` hides what an interrupted run wrote from that step on."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=purge_step)

@@ -1,0 +1,285 @@
+"""The only user of h5py: embeddings of videos in HDF5. Schema, crash-safe writer, reader, verify.
+
+A file's root holds one group a video: `embeddings` (T, D), `frame_indices` (T,), `timestamps` (T,) in seconds, for RGB
+also `labels` (C,); attributes `total_frames`, `original_frames`, `fps`. What made it stands in the root's attributes.
+
+While a file is being made, each finished video is a small file in `<output>.parts/`; the output appears, whole, when
+they are put together, in the order of their keys: the same bytes however often the run was stopped."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vimoclip import UserError, publish
+
+SCHEMA = "vimoclip-embeddings-1"
+ROWS = 4096  # rows copied at a time: bounds the memory of putting a file together
+_JSON = ("sampling", "versions", "student", "flow")  # root attributes that are dictionaries, kept as JSON text
+_NOT_SETTINGS = ("versions",)  # may differ between the runs that make one file
+
+
+class Part:
+    """One video on its way into the file: append rows, then `finish`, or `abandon` it."""
+
+    def __init__(self, path: Path, key: str, dtype: str):
+        self.path, self.key, self.dtype = path, key, dtype
+        self._temporary = path.with_name(path.name + ".partial")
+        self._file = h5py.File(self._temporary, "w")
+        self._rows: Any = None
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add (n, D) embeddings behind those that are there."""
+        if self._rows is None:
+            dim = rows.shape[1]
+            self._rows = self._file.create_dataset(
+                "embeddings", (0, dim), self.dtype, maxshape=(None, dim), chunks=(256, dim)
+            )
+        self._rows.resize(len(self._rows) + len(rows), axis=0)
+        self._rows[-len(rows) :] = rows
+
+    def finish(
+        self,
+        frame_indices: np.ndarray,
+        timestamps: np.ndarray,
+        original_frames: int,
+        fps: float,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """Make the part whole and visible. Raises ValueError where rows and indices don't agree."""
+        rows = 0 if self._rows is None else len(self._rows)
+        if not rows or rows != len(frame_indices) or rows != len(timestamps):
+            raise ValueError(f"{self.key}: {rows} embeddings for {len(frame_indices)} frames")
+        self._file.create_dataset("frame_indices", data=np.asarray(frame_indices, np.int64))
+        self._file.create_dataset("timestamps", data=np.asarray(timestamps, np.float64))
+        if labels is not None:
+            self._file.create_dataset("labels", data=np.asarray(labels, np.float32))
+        self._file.attrs.update(total_frames=rows, original_frames=int(original_frames), fps=float(fps), key=self.key)
+        self._file.close()
+        publish(self._temporary, self.path)
+
+    def abandon(self) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+class Writer:
+    """Collects videos for one HDF5 file. `done(key)` tells which are there already, in the file or as parts.
+
+    Raises UserError where the output is no such file, or was begun with other settings than `attributes`."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any], dtype: str = "float32", overwrite: bool = False):
+        self.path, self.attributes, self.dtype = path, dict(attributes), dtype
+        self.parts = path.with_name(path.name + ".parts")
+        if overwrite:
+            path.unlink(missing_ok=True)
+            shutil.rmtree(self.parts, ignore_errors=True)
+        self._finished = self._read_finished() if path.exists() else frozenset()
+        self.parts.mkdir(parents=True, exist_ok=True)
+        settings = self.parts / "settings.json"
+        mine = json.loads(json.dumps(self._settings(), sort_keys=True))
+        if settings.exists():
+            self._compare(json.loads(settings.read_text()), mine, self.parts)
+        else:
+            temporary = settings.with_name("settings.json.partial")
+            temporary.write_text(json.dumps(mine, sort_keys=True))
+            publish(temporary, settings)
+        self._parts = {entry.name for entry in os.scandir(self.parts)}
+
+    def done(self, key: str) -> bool:
+        return key in self._finished or _part_name(key) in self._parts
+
+    def part(self, key: str) -> Part:
+        return Part(self.parts / _part_name(key), key, self.dtype)
+
+    def finish(self, keys: Iterable[str]) -> Path:
+        """Put what is there of `keys`, and all that the output held before, into the output; remove the parts."""
+        names = {key: _part_name(key) for key in keys if key not in self._finished}
+        names = {key: name for key, name in names.items() if (self.parts / name).exists()}
+        if names or not self.path.exists():
+            temporary = self.path.with_name(self.path.name + ".partial")
+            with h5py.File(temporary, "w") as target:
+                for name, value in sorted(self.attributes.items()):
+                    target.attrs[name] = _encoded(value)
+                target.attrs["schema"] = SCHEMA
+                self._copy_all(target, names)
+            publish(temporary, self.path)
+        shutil.rmtree(self.parts)
+        return self.path
+
+    def _copy_all(self, target: Any, names: Mapping[str, str]) -> None:
+        old = h5py.File(self.path) if self._finished else None
+        try:
+            for key in sorted(self._finished | names.keys()):
+                if key in names:
+                    with h5py.File(self.parts / names[key]) as part:
+                        _copy_video(part, target.create_group(key))
+                elif old is not None:
+                    _copy_video(old[key], target.create_group(key))
+        finally:
+            if old is not None:
+                old.close()
+
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in self.attributes.items() if k not in _NOT_SETTINGS} | {"dtype": self.dtype}
+
+    def _read_finished(self) -> frozenset[str]:
+        reader = Reader(self.path)
+        if not reader.known:
+            raise UserError(f"{self.path}: was not written by this project; name another output or give --overwrite")
+        if problems := verify(self.path):
+            raise UserError(f"{self.path}: {problems[0]}; give --overwrite to make it anew")
+        mine = json.loads(json.dumps(self._settings()))
+        theirs = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _NOT_SETTINGS}
+        if reader.keys:
+            theirs["dtype"] = reader.dtype
+        self._compare(theirs, mine, self.path)
+        return frozenset(reader.keys)
+
+    def _compare(self, theirs: Mapping[str, Any], mine: Mapping[str, Any], where: Path) -> None:
+        for key in sorted(mine.keys() & theirs.keys()):
+            if mine[key] != theirs[key]:
+                raise UserError(
+                    f"{where}: was made with {key}={_short(theirs[key])}, this run has {key}={_short(mine[key])}; "
+                    "use the same settings, another output, or --overwrite"
+                )
+
+
+class Reader:
+    """Reads a file of embeddings, ours or published. Opens it when first asked in a process; safe to pickle.
+
+    `kind` is "rgb" or "motion" where the file says so; `known` is False for a file without a schema, of which
+    nothing can be checked. Raises UserError for what is no such file."""
+
+    def __init__(self, path: Path, kind: str | None = None):
+        self.path = path
+        self._file: Any = None
+        self._pid = -1
+        file = self._open()
+        self.attributes = {name: _decoded(name, value) for name, value in file.attrs.items()}
+        self.known = "schema" in self.attributes
+        if self.known and kind and self.attributes.get("kind") != kind:
+            raise UserError(f"{path}: holds {self.attributes.get('kind')} embeddings, {kind} ones are needed here")
+        # a published file has a stray data set `video_ids` at the root
+        self.keys: list[str] = [key for key in file if isinstance(file.get(key), h5py.Group)]
+        if not self.known and not any("embeddings" in file[key] for key in self.keys[:1]):
+            raise UserError(f"{path}: holds no group <video>/embeddings; is it a file of embeddings?")
+        self.dim = int(file[self.keys[0]]["embeddings"].shape[1]) if self.keys else 0
+        self.dtype = str(file[self.keys[0]]["embeddings"].dtype) if self.keys else ""
+
+    def length(self, key: str) -> int:
+        """T, the number of embedded frames."""
+        return int(self._open()[key]["embeddings"].shape[0])
+
+    def embeddings(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start..stop as (n, D) float32."""
+        return self._open()[key]["embeddings"][start:stop].astype(np.float32, copy=False)
+
+    def labels(self, key: str) -> np.ndarray:
+        """(C,) float32 multi-hot. Raises UserError where the file has none."""
+        group = self._open()[key]
+        if "labels" not in group:
+            raise UserError(f"{self.path}: {key} has no labels; is this a file of RGB embeddings?")
+        return group["labels"][:].astype(np.float32, copy=False)
+
+    def frame_indices(self, key: str) -> np.ndarray | None:
+        """(T,) int64, or None in a published file."""
+        group = self._open()[key]
+        return group["frame_indices"][:] if "frame_indices" in group else None
+
+    def timestamps(self, key: str) -> np.ndarray | None:
+        """(T,) float64 seconds, or None in a published file."""
+        group = self._open()[key]
+        return group["timestamps"][:] if "timestamps" in group else None
+
+    def video_attributes(self, key: str) -> dict[str, Any]:
+        """`total_frames`, `original_frames`, `fps`, as far as the file has them."""
+        return {name: value.item() for name, value in self._open()[key].attrs.items() if hasattr(value, "item")}
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _open(self) -> Any:
+        if self._file is None or self._pid != os.getpid():  # HDF5 handles don't survive a fork
+            if not self.path.is_file():
+                raise UserError(f"{self.path}: there is no such file; run the stage that writes it, or name another")
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError:
+                raise UserError(f"{self.path}: is not an HDF5 file, or is damaged; make it anew") from None
+            self._pid = os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_pid": -1}
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong with a file of embeddings that this project wrote: a line each, none if it is whole."""
+    problems = []
+    try:
+        with h5py.File(path, "r") as file:
+            kind = file.attrs.get("kind")
+            needed = {"embeddings", "frame_indices", "timestamps"} | ({"labels"} if kind == "rgb" else set())
+            for key in file:
+                group = file.get(key)
+                if not isinstance(group, h5py.Group) or not needed <= set(group):
+                    problems.append(f"{key} lacks one of {', '.join(sorted(needed))}")
+                elif not len(group["embeddings"]) == len(group["frame_indices"]) == group.attrs.get("total_frames"):
+                    problems.append(f"{key} has {len(group['embeddings'])} embeddings and another number of frames")
+    except OSError:
+        problems.append("is not an HDF5 file, or is damaged")
+    return problems
+
+
+def _copy_video(source: Any, target: Any) -> None:
+    rows = source["embeddings"]
+    copy = target.create_dataset("embeddings", rows.shape, rows.dtype)  # contiguous, not compressed
+    for start in range(0, len(rows), ROWS):
+        copy[start : start + ROWS] = rows[start : start + ROWS]
+    for name in ("frame_indices", "timestamps", "labels"):
+        if name in source:
+            target.create_dataset(name, data=source[name][:])
+    for name in ("total_frames", "original_frames", "fps"):
+        target.attrs[name] = source.attrs[name]
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, (list, tuple)):
+        return np.array(list(value), dtype=h5py.string_dtype())
+    return value
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and name in _JSON:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, np.ndarray):
+        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value.tolist()]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _part_name(key: str) -> str:
+    """A file name for any key: itself where that fits into 255 bytes, else its beginning and a hash."""
+    if len(key.encode()) <= 200:
+        return key + ".h5"
+    return f"{key[:40]}.{hashlib.sha256(key.encode()).hexdigest()}.h5"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
