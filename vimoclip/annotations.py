@@ -95,7 +95,8 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
 
 
 def _parse_line(line: str) -> tuple[str, list[int]]:
-    rest, labels = line.strip(), []
+    rest = line.strip()
+    labels: list[int] = []
     while True:
         head, _, tail = rest.rpartition(" ") if " " in rest else rest.rpartition("\t")
         if not head.strip() or not _LABEL.fullmatch(tail):
@@ -140,7 +141,9 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; name the data set with --dataset-dir, --dataset-name") from None
+        raise UserError(
+            f"{path}: there is no such file; name the data set with --dataset-dir, --dataset-name"
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     return text.replace("\r\n", "\n").split("\n")

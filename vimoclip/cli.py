@@ -91,8 +91,7 @@ def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> 
         "--clip-model-name",
         default=name,
         help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
-        "local-dir:<folder> in open_clip's format"
-        + ("" if name else "; default: what the embeddings were made with"),
+        "local-dir:<folder> in open_clip's format" + ("" if name else "; default: what the embeddings were made with"),
     )
     group.add_argument(
         "--clip-pretrained",
@@ -183,13 +182,14 @@ def usable_workers(requested: int) -> int:
 
 def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str, cure: str) -> None:
     """Raise UserError naming both where a setting that both sides know differs."""
-    for key in ours.keys() & theirs.keys():
-        if ours[key] is not None and theirs[key] is not None and ours[key] != theirs[key]:
+    for key in sorted(ours.keys() & theirs.keys()):
+        if ours[key] != theirs[key]:
             raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
 
 
-def check_reachable(url: str, what: str, where_to_put: str, flag: str, seconds: float = 8.0) -> None:
-    """Raise UserError where `url` can't be had: the libraries that download would retry for a minute first."""
+def check_reachable(download: Mapping[str, str], flag: str, seconds: float = 8.0) -> None:
+    """Raise UserError where a file (`url`, `what`, `where_to_put`) can't be had, instead of a minute of retries."""
+    url = download["url"]
     problem: list[str] = ["no answer"]
 
     def ask() -> None:
@@ -212,8 +212,8 @@ def check_reachable(url: str, what: str, where_to_put: str, flag: str, seconds: 
     thread.join(seconds)
     if problem:
         raise UserError(
-            f"{what} can't be downloaded ({problem[0]}): get {url} on a machine with a network and put it at "
-            f"{where_to_put}, or name a file with {flag}"
+            f"{download['what']} can't be downloaded ({problem[0]}): get {url} on a machine with a network and put it "
+            f"at {download['where_to_put']}, or name a file with {flag}"
         )
 
 

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from torchvision.transforms.v2.functional import resize as resize_uint8
 from vimoclip import UserError
 
 Tag = TypeVar("Tag")
-Other = TypeVar("Other")
+Item = TypeVar("Item")  # a tensor, or something else that passes
 
 # OpenAI's spelling -> open_clip's
 OPENAI_NAMES = {
@@ -117,6 +118,8 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
     """The image tower of a CLIP with its weights, in evaluation mode. Raises UserError.
 
     name: OpenAI's spelling, open_clip's, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: tag or file."""
+    if ":" in name:
+        pretrained = None  # the folder or repository holds the weights
     source, quick_gelu = _resolve(name, pretrained)
     weights = _weights_file(source, pretrained)
     kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
@@ -137,17 +140,15 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
         raise UserError(f"{what}: can't be loaded as a CLIP model by open_clip: {_first_line(error)}") from error
     architecture = _architecture(source, quick_gelu)
     config = {
-        "clip_model": _canonical(name),
+        "clip_model": canonical_name(name),
         "clip_pretrained": Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained,
         "quick_gelu": architecture["quick_gelu"],
         "embed_dim": architecture["embed_dim"],
         "resize": resize,
         "architecture": architecture,
         "weights_sha256": weights_sha256(model.visual),
-        **_preprocess_config(model.visual),
+        **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
     }
-    if ":" in name:
-        config["clip_pretrained"] = None  # the folder or repository holds the weights
     return ImageEncoder(model.visual.float().eval(), config)
 
 
@@ -156,6 +157,28 @@ def build(config: dict[str, Any]) -> ImageEncoder:
     parts = config["architecture"]
     vision_cfg = dict(parts["vision_cfg"], timm_model_pretrained=False)
     return ImageEncoder(_build_vision_tower(parts["embed_dim"], vision_cfg, parts["quick_gelu"]), config)
+
+
+def describe(name: str, resize: str = "model") -> dict[str, Any]:
+    """The `config` of a model by its name alone, for weights that come without one (a published student)."""
+    if ":" in name:
+        return load(name, None, resize).config
+    source = OPENAI_NAMES.get(name, name)
+    if open_clip.get_model_config(source) is None:
+        raise UserError(f"{name}: open_clip has no such model; see open_clip.list_models()")
+    architecture = _architecture(source, name in OPENAI_NAMES)
+    preprocess = open_clip.transform.PreprocessCfg(**_tag_preprocess(source, None))
+    size = architecture["vision_cfg"]["image_size"]
+    return {
+        "clip_model": canonical_name(name),
+        "clip_pretrained": None,
+        "quick_gelu": architecture["quick_gelu"],
+        "embed_dim": architecture["embed_dim"],
+        "resize": resize,
+        "architecture": architecture,
+        "weights_sha256": None,
+        **_preprocess_config(size, asdict(preprocess)),
+    }
 
 
 def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
@@ -181,8 +204,8 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
 
 
 def encode_stream(
-    items: Iterable[tuple[Tag, torch.Tensor | Other]], encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int
-) -> Iterator[tuple[Tag, torch.Tensor | Other]]:
+    items: Iterable[tuple[Tag, Item]], encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int
+) -> Iterator[tuple[Tag, Item]]:
     """Prepared frames in, embeddings out, each under the tag and in the order in which it came.
 
     Batches all have batch_size frames, filled across the borders of videos, the last one filled up with zeros: on
@@ -208,14 +231,15 @@ def encode_stream(
         if not isinstance(item, torch.Tensor):
             waiting.append((tag, item))
             continue
-        while len(item):
+        start = 0
+        while start < len(item):
             if batch is None:
                 batch = torch.zeros((batch_size, *item.shape[1:]), dtype=item.dtype)
-            taken = item[: batch_size - filled]
+            taken = item[start : start + batch_size - filled]
             batch[filled : filled + len(taken)] = taken
             filled += len(taken)
+            start += len(taken)
             waiting.append((tag, _Count(len(taken))))
-            item = item[len(taken) :]
             if filled == batch_size:
                 yield from flush()
     if batch is not None:
@@ -244,7 +268,9 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
-            raise UserError(f"{folder / 'open_clip_config.json'}: there is no such file; name a folder in open_clip's format")
+            raise UserError(
+                f"{folder / 'open_clip_config.json'}: there is no such file; name a folder in open_clip's format"
+            )
         return name, False
     openai = name in OPENAI_NAMES
     source = OPENAI_NAMES.get(name, name)
@@ -304,9 +330,7 @@ def _tag_preprocess(source: str, pretrained: str | None) -> dict[str, Any]:
     return {k: cfg[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in cfg}
 
 
-def _preprocess_config(visual: nn.Module) -> dict[str, Any]:
-    cfg = visual.preprocess_cfg
-    size = visual.image_size
+def _preprocess_config(size: int | tuple[int, int], cfg: dict[str, Any]) -> dict[str, Any]:
     return {
         "image_size": [size, size] if isinstance(size, int) else list(size),
         "mean": list(cfg["mean"]),
@@ -326,7 +350,7 @@ def _architecture(source: str, quick_gelu: bool) -> dict[str, Any]:
     }
 
 
-def _canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """OpenAI's spelling where there is one; a folder's own name without its path."""
     if name.startswith("local-dir:"):
         return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name

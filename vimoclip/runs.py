@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from PIL import Image, ImageDraw
 
 from vimoclip import UserError, __version__, publish
 
@@ -167,6 +168,25 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def panel(rows: Sequence[tuple[np.ndarray | None, np.ndarray, str]], height: int = 160) -> np.ndarray:
+    """(H, W, 3) uint8: a row each of RGB frame (if there is one) beside flow frame, with its caption below."""
+    strips = []
+    for rgb, flow, caption in rows:
+        images = [Image.fromarray(image) for image in (rgb, flow) if image is not None]
+        images = [image.resize((max(1, image.width * height // image.height), height)) for image in images]
+        strip = Image.new("RGB", (max(480, sum(image.width for image in images)), height + 16), "white")
+        left = 0
+        for image in images:
+            strip.paste(image, (left, 0))
+            left += image.width
+        ImageDraw.Draw(strip).text((4, height + 2), caption.encode("ascii", "replace").decode(), fill="black")
+        strips.append(strip)
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    for i, strip in enumerate(strips):
+        sheet.paste(strip, (0, sum(s.height for s in strips[:i])))
+    return np.asarray(sheet)
 
 
 def tensorboard(folder: Path, purge_step: int | None = None) -> Any:

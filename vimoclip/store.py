@@ -98,11 +98,13 @@ class Writer:
     def part(self, key: str) -> Part:
         return Part(self.parts / _part_name(key), key, self.dtype)
 
-    def finish(self, keys: Iterable[str]) -> Path:
-        """Put what is there of `keys`, and all that the output held before, into the output; remove the parts."""
+    def finish(self, keys: Iterable[str]) -> Path | None:
+        """Put what is there of `keys`, and all that the output held before, into the output; remove the parts.
+
+        None, and no output, where there is nothing."""
         names = {key: _part_name(key) for key in keys if key not in self._finished}
         names = {key: name for key, name in names.items() if (self.parts / name).exists()}
-        if names or not self.path.exists():
+        if names:
             temporary = self.path.with_name(self.path.name + ".partial")
             with h5py.File(temporary, "w") as target:
                 for name, value in sorted(self.attributes.items()):
@@ -111,7 +113,7 @@ class Writer:
                 self._copy_all(target, names)
             publish(temporary, self.path)
         shutil.rmtree(self.parts)
-        return self.path
+        return self.path if self.path.exists() else None
 
     def _copy_all(self, target: Any, names: Mapping[str, str]) -> None:
         old = h5py.File(self.path) if self._finished else None
@@ -255,7 +257,7 @@ def _copy_video(source: Any, target: Any) -> None:
 def _encoded(value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return np.array(list(value), dtype=h5py.string_dtype())
     return value
 

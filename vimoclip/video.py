@@ -2,6 +2,7 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
 
+import contextlib
 import json
 import os
 import queue
@@ -20,13 +21,16 @@ from av.error import FFmpegError
 from vimoclip import VideoError, publish
 
 T = TypeVar("T")
-EXTENSIONS = frozenset(".mp4 .avi .mov .mkv .m4v .mpg .mpeg .webm .wmv .flv .mts .m2ts .ts .ogv .3gp .gif".split())
+EXTENSIONS = frozenset(
+    {".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".flv", ".ts", ".mts", ".m2ts"}
+    | {".ogv", ".3gp", ".gif"}
+)
 KEYFRAME_EVERY = 30  # frames: a span of a written video costs at most so many frames of decoding before it
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames are kept: every `stride`-th, of these at most `fps` a second, and of these the first `max_frames`."""
+    """Which frames are kept: every `stride`-th, of these at most `fps` a second, of these the first `max_frames`."""
 
     stride: int = 1
     fps: float | None = None
@@ -55,6 +59,9 @@ class Sampling:
         return keep
 
 
+EVERY_FRAME = Sampling()
+
+
 @dataclass(frozen=True)
 class Info:
     """What a video's header says. `frames` is 0 where it says nothing; `comment` is the container's JSON, if any."""
@@ -75,6 +82,28 @@ class End:
     timestamps: np.ndarray
     original_frames: int
     fps: float
+
+
+def describe_frames(end: End) -> dict[str, Any]:
+    """What a flow video's comment says of the kept frames that it was made from: number, indices, first timestamp."""
+    indices = end.frame_indices
+    step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
+    regular = bool((np.diff(indices) == step).all())
+    return {
+        "kept_frames": len(indices),
+        "frame_indices": {"start": int(indices[0]), "step": step} if regular else indices.tolist(),
+        "first_timestamp": float(end.timestamps[0]) if len(indices) else 0.0,
+    }
+
+
+def described_indices(comment: dict[str, Any] | None) -> np.ndarray | None:
+    """The indices (T,) of the kept frames behind a flow video, from its comment; None where it says nothing."""
+    if not comment or "kept_frames" not in comment or "frame_indices" not in comment:
+        return None
+    said, count = comment["frame_indices"], int(comment["kept_frames"])
+    if isinstance(said, dict):
+        return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
+    return np.array(said, np.int64)
 
 
 def probe(path: Path) -> Info:
@@ -102,7 +131,7 @@ def find(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read(
-    path: Path, batch_size: int, sampling: Sampling = Sampling(), shorter_side: int | None = None, overlap: int = 0
+    path: Path, batch_size: int, sampling: Sampling = EVERY_FRAME, shorter_side: int | None = None, overlap: int = 0
 ) -> Iterator[np.ndarray | End]:
     """Stream the kept frames as (n, H, W, 3) uint8, n <= batch_size, then one `End`. Memory: one batch.
 
@@ -111,8 +140,8 @@ def read(
     keep, indices, timestamps = sampling.picker(), [], []
     pending: list[np.ndarray] = []
     fresh, total, fps = 0, 0, 0.0
-    for index, timestamp, fps, convert in _decode(path, shorter_side):
-        total = index + 1
+    for index, timestamp, rate, convert in _decode(path, shorter_side):
+        total, fps = index + 1, rate
         if not keep(index, timestamp):
             continue
         indices.append(index)
@@ -309,10 +338,9 @@ def read_ahead(
 
     def put(target: "queue.Queue[Any]", item: Any) -> None:
         while not stopped.is_set():
-            try:
-                return target.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                target.put(item, timeout=0.1)
+                return
 
     def work(index: int) -> None:
         try:

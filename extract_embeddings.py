@@ -1,0 +1,116 @@
+"""Embed every kept frame of every annotated video with a CLIP image encoder, a file a split.
+
+    python extract_embeddings.py
+    python extract_embeddings.py --split train --clip-model-name ViT-B/16
+
+Reads dataset/videos/ and dataset/annotations/, writes dataset/embeddings/ak_train_clip_embeddings.h5 and its like.
+Safe to stop and run again: videos that are done are skipped."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vimoclip import UserError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.annotations import Annotations
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--split", nargs="+", default=None, help="train, val, test; default: all that are annotated")
+    parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
+    parser.add_argument("--output-dir", type=Path, default=None, help="default: embeddings/ in the data set")
+    parser.add_argument(
+        "--resize",
+        choices=["model", "center-crop", "squash", "pad"],
+        default="model",
+        help="how frames become square: as the model's own transform does, or else",
+    )
+    parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="of the encoder, in frames")
+    parser.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
+    cli.add_clip(parser)
+    cli.add_sampling(parser)
+    cli.add_dataset(parser)
+    cli.add_compute(parser)
+    cli.add_run_control(parser, "only the first N videos of each split")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> cli.Report:
+    args = build_parser().parse_args(argv)
+    from vimoclip import annotations, clip, runs
+
+    data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
+    videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
+    splits = args.split or list(data.splits)
+    if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
+        cli.check_reachable(download, "--clip-pretrained")
+    report = cli.Report()
+    if args.dry_run:
+        for split in splits:
+            print(f"{split}: {len(list(data.splits[split])[: args.limit])} videos to {output_path(args, split)}")
+        return report
+    runs.seed_everything(args.seed)
+    device = runs.pick_device(args.device)
+    precision = runs.pick_precision(args.precision, device)
+    encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
+    encoder.visual.to(device)
+    print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
+    for split in splits:
+        with runs.autocast(device, precision):
+            extract_split(args, data, split, videos_dir, encoder, report)
+    report.print()
+    return report
+
+
+def output_path(args: argparse.Namespace, split: str) -> Path:
+    folder = args.output_dir or args.dataset_dir / "embeddings"
+    return folder / f"{args.dataset_name}_{split}_clip_embeddings.h5"
+
+
+def extract_split(
+    args: argparse.Namespace, data: "Annotations", split: str, videos_dir: Path, encoder: Any, report: cli.Report
+) -> None:
+    """Embed what is not done yet of one split, and put its file together."""
+    from vimoclip import runs, store, video
+    from vimoclip.embed import Job, embed_videos
+
+    sampling = video.Sampling(args.stride, args.fps, args.max_frames)
+    described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
+    attributes = {
+        "kind": "rgb",
+        "dataset_name": args.dataset_name,
+        "type": split,
+        "num_classes": len(data.classes),
+        "class_names": list(data.classes),
+        "clip_pretrained": encoder.config["clip_pretrained"] or "",
+        "sampling": sampling.as_dict(),
+        "versions": runs.versions(),
+        **{key: encoder.config[key] for key in described},
+    }
+    writer = store.Writer(output_path(args, split), attributes, args.embedding_dtype, args.overwrite)
+    keys = list(data.splits[split])[: args.limit]
+    if not keys:
+        raise UserError(
+            f"{args.dataset_dir / 'annotations' / f'{split}_multi.txt'}: names no video; add a line a video"
+        )
+    jobs = [Job(key, videos_dir / key, data.multi_hot(split, key)) for key in keys if not writer.done(key)]
+    report.already += len(keys) - len(jobs)
+    print(f"{split}: {len(jobs)} videos to embed, {len(keys) - len(jobs)} done already", flush=True)
+    embed_videos(
+        jobs,
+        writer,
+        encoder.preprocess,
+        encoder.encode,
+        report,
+        sampling,
+        args.frame_batch_size,
+        cli.usable_workers(args.num_workers),
+    )
+    if output := writer.finish(keys):
+        report.outputs.append(output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

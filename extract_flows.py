@@ -1,0 +1,199 @@
+"""Optical flow between neighbouring kept frames of every video, drawn as colours: one flow video a video.
+
+    python extract_flows.py                          RAFT with its `things` checkpoint, by ptlflow
+    python extract_flows.py --model dis --size 224   OpenCV, no weights, for laptops
+
+Reads dataset/videos/, writes dataset/flows/<stem>.mp4. Safe to stop and run again: videos that are done are skipped."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vimoclip import UserError, VideoError, cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
+    parser.add_argument("--output-dir", type=Path, default=None, help="default: flows/ in the data set")
+    parser.add_argument("--model", default="raft", help="dis, farneback, frame_diff, or any of ptlflow's models")
+    parser.add_argument("--ckpt-path", default="things", help="name or file of a ptlflow model's checkpoint")
+    parser.add_argument(
+        "--size",
+        type=cli.none_or(cli.positive_int),
+        default=None,
+        help="shorter side at which flow is computed and written; default: the source's",
+    )
+    parser.add_argument(
+        "--iters",
+        type=cli.none_or(cli.positive_int),
+        default=None,
+        help="of a model that refines its flow step by step",
+    )
+    parser.add_argument(
+        "--flow-normalization",
+        choices=["frame", "linear", "log"],
+        default="frame",
+        help="what has full colour: each frame's largest motion, or --flow-max, on a linear or a logarithmic scale",
+    )
+    parser.add_argument(
+        "--flow-max",
+        type=cli.positive_float,
+        default=0.05,
+        help="fraction of the diagonal per frame step (linear, log)",
+    )
+    parser.add_argument("--lossless", action="store_true", help="write every value of RGB as it is (larger files)")
+    parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames at a time")
+    cli.add_sampling(parser)
+    cli.add_dataset(parser)
+    cli.add_compute(parser)
+    cli.add_run_control(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> cli.Report:
+    args = build_parser().parse_args(argv)
+    from vimoclip import flow, runs, video
+
+    videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
+    output_dir = args.output_dir or args.dataset_dir / "flows"
+    if output_dir.resolve() == videos_dir.resolve():
+        raise UserError(f"{output_dir}: the flow can't go where the videos are; name another folder with --output-dir")
+    report = cli.Report()
+    sampling = video.Sampling(args.stride, args.fps, args.max_frames)
+    settings = flow_settings(args, sampling.as_dict())
+    todo = videos_to_do(args, videos_dir, output_dir, settings, report)
+    print(f"{len(todo)} videos to do, {report.already} done already", flush=True)
+    if args.dry_run:
+        return report
+    if todo:
+        if download := flow.missing_download(args.model, settings["checkpoint"]):
+            cli.check_reachable(download, "--ckpt-path")
+        runs.seed_everything(args.seed)
+        device = runs.pick_device(args.device)
+        precision = runs.pick_precision(args.precision, device)
+        checkpoint = args.ckpt_path if settings["checkpoint"] else None
+        render = flow.load(
+            args.model,
+            checkpoint,
+            args.iters,
+            args.flow_normalization,
+            args.flow_max,
+            device,
+            partial(runs.autocast, device, precision),
+        )
+        write_flows(args, todo, output_dir, sampling, render, settings, report)
+    report.outputs.append(output_dir)
+    report.print()
+    return report
+
+
+def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
+    """What a flow video's comment says of how it was made."""
+    from vimoclip import flow
+
+    learned, drawn = args.model not in flow.WITHOUT_WEIGHTS, args.model != "frame_diff"
+    return {
+        "method": args.model,
+        "checkpoint": Path(args.ckpt_path).name if learned else None,
+        "iters": args.iters,
+        "size": args.size,
+        "normalization": args.flow_normalization if drawn else None,
+        "flow_max": args.flow_max if drawn and args.flow_normalization != "frame" else None,
+        "sampling": sampling,
+    }
+
+
+def videos_to_do(
+    args: argparse.Namespace, videos_dir: Path, output_dir: Path, settings: dict[str, Any], report: cli.Report
+) -> list[Path]:
+    """The videos whose flow is not there yet. Raises UserError where what is there was made with other settings."""
+    from vimoclip import annotations, video
+
+    videos, others = video.find(videos_dir)
+    if others:
+        print(f"{videos_dir}: not taken for videos: {', '.join(others)}")
+    if not videos:
+        raise UserError(f"{videos_dir}: holds no video; name the folder with --videos-dir")
+    stems: dict[str, Path] = {}
+    for path in list(videos):
+        try:
+            annotations.check_video_id(path.name)
+        except ValueError as error:
+            report.failed[path.name] = str(error)
+            continue
+        if other := stems.get(path.stem):
+            raise UserError(f"{videos_dir}: {other.name} and {path.name} would share {path.stem}.mp4; rename one")
+        stems[path.stem] = path
+    todo = []
+    for stem, path in list(stems.items())[: args.limit]:
+        output = output_dir / f"{stem}.mp4"
+        if args.overwrite or not output.exists():
+            todo.append(path)
+            continue
+        report.already += 1
+        try:
+            made = video.probe(output).comment
+        except VideoError as error:
+            raise UserError(f"{output}: {error}; remove it or give --overwrite") from None
+        cli.check_same(settings, made or {}, "this run", str(output), "name another --output-dir or give --overwrite")
+    return todo
+
+
+def write_flows(
+    args: argparse.Namespace,
+    todo: list[Path],
+    output_dir: Path,
+    sampling: Any,
+    render: Callable[[Any], Any],
+    settings: dict[str, Any],
+    report: cli.Report,
+) -> None:
+    from vimoclip import video
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    sources = [partial(video.read, path, args.pair_batch_size, sampling, args.size, overlap=1) for path in todo]
+    meter = cli.Meter(len(todo), describe="flow")
+    ahead = video.read_ahead(sources, cli.usable_workers(args.num_workers))
+    for index, items in groupby(ahead, key=lambda pair: pair[0]):
+        path = todo[index]
+        try:
+            frames = write_flow(path, (item for _, item in items), output_dir, render, settings, args.lossless)
+            report.done += bool(frames)
+            if not frames:
+                report.skipped[path.name] = "has one kept frame, so there is no flow"
+        except VideoError as error:
+            report.failed[path.name] = str(error)
+            frames = 0
+        meter.add(items=1, frames=frames)
+    meter.close()
+
+
+def write_flow(
+    path: Path,
+    items: Iterator[Any],
+    output_dir: Path,
+    render: Callable[[Any], Any],
+    settings: dict[str, Any],
+    lossless: bool,
+) -> int:
+    """One video's flow from its batches of frames; the number of flow frames. Raises VideoError."""
+    from vimoclip import video
+
+    comment = dict(settings)
+    with video.Writer(output_dir / f"{path.stem}.mp4", video.probe(path).fps, comment, lossless) as writer:
+        for item in items:
+            if isinstance(item, VideoError):
+                raise item
+            if isinstance(item, video.End):
+                comment |= video.describe_frames(item)
+            elif len(item) > 1:
+                writer.write(render(item))
+    return writer.frames
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,121 @@
+"""Embed every flow frame of every flow video with a trained student: z_motion, the motion side of TFAM.
+
+    python inference.py --checkpoint-dir checkpoints/20250328-003544
+
+Reads dataset/flows/ and a run folder of train.py, writes dataset/embeddings/flow_embeddings.h5.
+Safe to stop and run again: videos that are done are skipped."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vimoclip import UserError, cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint-dir", type=Path, required=True, help="a run folder of train.py, or a student's file"
+    )
+    parser.add_argument("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
+    parser.add_argument(
+        "--output-h5-path", type=Path, default=None, help="default: embeddings/flow_embeddings.h5 in the data set"
+    )
+    parser.add_argument("--clip-model-name", default=None, help="of a student that doesn't say it; else it must agree")
+    parser.add_argument("--num-classes", type=cli.positive_int, default=None, help="must be what the student has")
+    parser.add_argument("--batch-size", type=cli.positive_int, default=2, help="videos that are read ahead")
+    parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="of the encoder, in frames")
+    parser.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
+    cli.add_dataset(parser)
+    cli.add_compute(parser)
+    cli.add_run_control(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> cli.Report:
+    args = build_parser().parse_args(argv)
+    from vimoclip import clip, moclip, runs, store
+    from vimoclip.data import FlowFolder
+    from vimoclip.embed import Job, embed_videos
+
+    flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
+    output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
+    paths = dict(sorted(FlowFolder(flows_dir).by_stem().items())[: args.limit])
+    if not paths:
+        raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
+    checkpoint = moclip.find_checkpoint(args.checkpoint_dir)
+    report = cli.Report()
+    if args.dry_run:
+        print(f"{len(paths)} flow videos of {flows_dir} through {checkpoint} to {output}")
+        return report
+    runs.seed_everything(args.seed)
+    student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
+    flow_settings = check_flows(paths, config["flow"], checkpoint)
+    device = runs.pick_device(args.device)
+    precision = runs.pick_precision(args.precision, device)
+    encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
+    writer = store.Writer(
+        output, root_attributes(args, config, encoder, flow_settings), args.embedding_dtype, args.overwrite
+    )
+    jobs = [Job(stem, path) for stem, path in paths.items() if not writer.done(stem)]
+    report.already = len(paths) - len(jobs)
+    print(
+        f"student {checkpoint} on {device} in {precision}: {len(jobs)} videos, {report.already} done already",
+        flush=True,
+    )
+    with runs.autocast(device, precision):
+        embed_videos(
+            jobs,
+            writer,
+            encoder.preprocess,
+            encoder.encode,
+            report,
+            frame_batch_size=args.frame_batch_size,
+            workers=cli.usable_workers(args.num_workers),
+            videos_ahead=args.batch_size,
+            flow_frames=True,
+        )
+    if written := writer.finish(paths):
+        report.outputs.append(written)
+    report.print()
+    return report
+
+
+def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """How the flow was made. Raises UserError where that is not one way, or not the way the student was trained on."""
+    from vimoclip import VideoError, video
+    from vimoclip.data import settings_of
+
+    found: dict[str, Any] = {}
+    for path in paths.values():
+        try:
+            made = settings_of(video.probe(path).comment)
+        except VideoError:
+            continue  # becomes a line of the summary when it is read
+        cli.check_same(trained_on, made, str(checkpoint), str(path), "use the flow that the student was trained on")
+        if found:
+            cli.check_same(found, made, "the flow videos before it", str(path), "make the flow with one set of flags")
+        found = found or made
+    return found
+
+
+def root_attributes(
+    args: argparse.Namespace, config: dict[str, Any], encoder: Any, flow: dict[str, Any]
+) -> dict[str, Any]:
+    from vimoclip import clip, runs
+
+    described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
+    return {
+        "kind": "motion",
+        "dataset_name": args.dataset_name,
+        "num_classes": config["num_classes"],
+        "student": config,
+        "sampling": flow.get("sampling", {}),
+        "weights_sha256": clip.weights_sha256(encoder.visual),
+        "versions": runs.versions(),
+        **{key: config["clip"][key] for key in described},
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,100 @@
+"""What several tests make on the spot: clips that show their own answer, a tiny CLIP, a tiny data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vimoclip import video
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code, where they are there
+CLASSES = ("walking", "running", "eating")
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float = 25, lossless: bool = True) -> Path:
+    """(T, H, W, 3) uint8 to an .mp4; the project's own writer, so that sizes should be even."""
+    with video.Writer(path, fps, {}, lossless) as writer:
+        writer.write(frames)
+    return path
+
+
+def indexed_frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Frames on textured ground that carry their index: bit b of t is column block b, black or white."""
+    rng = np.random.default_rng(seed)
+    frames = np.repeat(rng.integers(60, 180, (1, height, width, 3), dtype=np.uint8), count, axis=0)
+    for t in range(count):
+        for bit in range(8):
+            frames[t, : height // 2, bit * width // 8 : (bit + 1) * width // 8] = 255 * (t >> bit & 1)
+    return frames
+
+
+def read_index(frame: np.ndarray) -> int:
+    """The index that `indexed_frames` painted into a frame of any size."""
+    height, width = frame.shape[:2]
+    middles = [int((bit + 0.5) * width / 8) for bit in range(8)]
+    return sum(1 << bit for bit, x in enumerate(middles) if frame[height // 4, x].mean() > 127)
+
+
+def moving_frames(
+    count: int, velocity: tuple[int, int], height: int = 48, width: int = 64, seed: int = 0
+) -> np.ndarray:
+    """A smooth texture that moves by (dx, dy) pixels a frame."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    margin = count * max(abs(velocity[0]), abs(velocity[1]), 1)
+    noise = rng.integers(0, 256, (height + 2 * margin, width + 2 * margin, 3), dtype=np.uint8)
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
+    dx, dy = velocity
+    return np.stack(
+        [
+            texture[margin - t * dy : margin - t * dy + height, margin - t * dx : margin - t * dx + width]
+            for t in range(count)
+        ]
+    )
+
+
+def write_annotations(folder: Path, splits: dict[str, dict[str, tuple[int, ...]]], name: str = "ak") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}_action.csv").write_text("id,name\n" + "".join(f"{i},{c}\n" for i, c in enumerate(CLASSES)))
+    for split, videos in splits.items():
+        lines = [" ".join([video_id, *map(str, labels)]) for video_id, labels in videos.items()]
+        (folder / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format: 32x32, 32 wide."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("models") / "tinyclip"
+    folder.mkdir()
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 512, "width": 32, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    preprocess = {"mean": [0.48, 0.45, 0.4], "std": [0.27, 0.26, 0.27], "interpolation": "bicubic"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path: Path) -> Path:
+    """dataset/ with 6 training and 4 validation clips of moving texture, 12 to 17 frames of 48x64."""
+    velocities = {0: (2, 0), 1: (0, 3), 2: (0, 0)}
+    dataset, splits = tmp_path / "dataset", {}
+    for split, count in (("train", 6), ("val", 4)):
+        splits[split] = {f"{split}{i}.mp4": (i % 3,) for i in range(count)}
+        for i, (name, labels) in enumerate(splits[split].items()):
+            frames = moving_frames(12 + i, velocities[labels[0]], seed=i + 100 * (split == "val"))
+            write_video(dataset / "videos" / name, frames, lossless=False)
+    write_annotations(dataset / "annotations", splits)
+    return dataset

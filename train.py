@@ -1,0 +1,365 @@
+"""Train MoCLIP: a copy of the CLIP image encoder learns to embed flow frames, by distillation and classification.
+
+    python train.py --run-name first --epochs 10 --learning-rate 1e-5
+    tensorboard --logdir logs
+
+Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_flows.py), writes checkpoints/<run>/ and
+logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with the same command and --run-name."""
+
+import argparse
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vimoclip import UserError, VideoError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.data import Pairing, SegmentDataset
+    from vimoclip.store import Reader
+
+# what may differ when a run goes on: none of it changes what is learnt, save that there may be more epochs of it
+MAY_CHANGE = {
+    "epochs",
+    "early_stopping_patience",
+    "num_workers",
+    "device",
+    "resume",
+    "run_name",
+    "overwrite",
+    "dry_run",
+}
+PANEL_VIDEOS = 4
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    add = parser.add_argument_group("data").add_argument
+    add("--train-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_train_... in the data set")
+    add("--val-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_val_... in the data set")
+    add("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
+    add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
+    add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help="must be what the embeddings have")
+    add("--sequence-length", type=_at_least_two, default=30, help="frames a segment; it has one flow less")
+    add = parser.add_argument_group("method").add_argument
+    add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help="1 - cos, or squared error")
+    add("--residual-alpha", type=float, default=0.1, help="of the residual MLP")
+    add("--class-positive-weight", type=cli.non_negative_float, default=9.0, help="a positive weighs this + 1")
+    add("--freeze-encoder", action="store_true", help="train only the MLP and the head")
+    add = parser.add_argument_group("optimisation").add_argument
+    add("--epochs", type=cli.positive_int, default=10, help="how many times each segment is seen")
+    add("--batch-size", type=cli.positive_int, default=32, help="in segments")
+    add("--learning-rate", type=cli.positive_float, default=1e-3, help="of Adam")
+    add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help="None: as the rest")
+    add("--warmup-steps", type=cli.count, default=0, help="over which learning rates grow to their value")
+    add("--weight-decay", type=cli.non_negative_float, default=0.0, help="decoupled (AdamW); 0 is Adam")
+    add("--grad-clip-norm", type=cli.none_or(cli.positive_float), default=None, help="None: off")
+    add("--early-stopping-patience", type=cli.none_or(cli.positive_int), default=None, help="epochs without a gain")
+    add = parser.add_argument_group("run folder").add_argument
+    add("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="of run folders")
+    add("--logs-dir", type=Path, default=Path("logs"), help="of TensorBoard's files")
+    add("--run-name", default=None, help="default: the time, like 20250328-003544")
+    add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="go on with this run")
+    cli.add_clip(parser, name=None)
+    cli.add_dataset(parser)
+    cli.add_compute(parser, workers=4)
+    cli.add_run_control(parser, "only the first N videos of each split")
+    return parser
+
+
+def _at_least_two(text: str) -> int:
+    if (value := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{text} frames have no flow between them; give 2 or more")
+    return value
+
+
+def main(argv: list[str] | None = None) -> Path:
+    args, folder = parse(sys.argv[1:] if argv is None else argv)
+    from vimoclip import runs, store
+    from vimoclip.data import FlowFolder, SegmentDataset, pair
+
+    readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
+    check_readers(args, readers)
+    flows = FlowFolder(cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py"))
+    pairings = {split: pair(reader, flows, args.limit) for split, reader in readers.items()}
+    check_pairings(pairings, readers)
+    device = runs.pick_device(args.device)
+    if args.dry_run:
+        return folder or args.checkpoints_dir
+    config, model, preprocess = build_student(args, readers["train"], pairings["train"].flow_settings)
+    sets = {
+        split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
+        for split in readers
+    }
+    folder = folder or runs.run_folder(args.checkpoints_dir, args.run_name)
+    if not (folder / "args.yaml").exists():
+        saved = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        runs.write_yaml(folder / "args.yaml", saved)
+    left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
+    runs.write_csv(folder / "left_out.csv", ("split", "video", "reason"), left_out)
+    print(
+        f"run {folder} on {device}: {len(sets['train'])} segments to train on, {len(sets['val'])} to validate",
+        flush=True,
+    )
+    class_names = list(readers["train"].attributes.get("class_names") or map(str, range(config["num_classes"])))
+    fit(args, folder, model.to(device), config, preprocess, sets, class_names)
+    return folder
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
+    """The arguments, and the folder of the run to go on with, whose settings must agree. Raises UserError."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    named = args.checkpoints_dir / args.run_name if args.run_name else None
+    if args.overwrite and named:
+        shutil.rmtree(named, ignore_errors=True)
+        shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
+    folder = args.resume or (named if named and (named / "last.pth").exists() else None)
+    if folder is None:
+        return args, None
+    from vimoclip import runs
+
+    cli.need_file(folder / "last.pth", "give --resume the folder of a run that train.py began")
+    saved = runs.read_yaml(folder / "args.yaml")
+    parser.set_defaults(**{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name")})
+    args = parser.parse_args(argv)
+    now = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in MAY_CHANGE}
+    cli.check_same(now, saved, "this command", str(folder / "args.yaml"), "go on with the same settings, or start anew")
+    return args, folder
+
+
+def open_embeddings(args: argparse.Namespace, split: str, reader: type["Reader"]) -> "Reader":
+    given = args.train_hdf5_path if split == "train" else args.val_hdf5_path
+    path = given or args.dataset_dir / "embeddings" / f"{args.dataset_name}_{split}_clip_embeddings.h5"
+    return reader(cli.need_file(path, "run extract_embeddings.py, or name the file with a flag"), kind="rgb")
+
+
+def check_readers(args: argparse.Namespace, readers: dict[str, "Reader"]) -> None:
+    """Raise UserError where the two splits, or the number of classes asked for, don't fit together."""
+    train, val = readers["train"], readers["val"]
+    for reader in (train, val):
+        if not reader.keys:
+            raise UserError(f"{reader.path}: holds no video; run extract_embeddings.py again")
+        if not reader.known:
+            print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
+    classes = {split: len(reader.labels(reader.keys[0])) for split, reader in readers.items()}
+    cure = "make both with one set of flags"
+    cli.check_same({"classes": classes["train"]}, {"classes": classes["val"]}, str(train.path), str(val.path), cure)
+    if args.num_classes not in (None, classes["train"]):
+        raise UserError(f"--num-classes {args.num_classes}: {train.path} has {classes['train']}; leave the flag out")
+    if train.known and val.known:
+        keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
+        ours, theirs = ({k: r.attributes.get(k) for k in keys} for r in (train, val))
+        cli.check_same(ours, theirs, str(train.path), str(val.path), cure)
+
+
+def check_pairings(pairings: dict[str, "Pairing"], readers: dict[str, "Reader"]) -> None:
+    """Say which videos can't be used. Raises UserError where none can, or the splits' flow differs."""
+    for split, pairing in pairings.items():
+        print(f"{split}: {len(pairing.clips)} videos, {len(pairing.left_out)} left out")
+        for key, why in pairing.left_out.items():
+            print(f"  left out: {key}: {why}")
+        if not pairing.clips:
+            raise UserError(
+                f"{readers[split].path}: no video of it has flow; run extract_flows.py, see --flow-videos-dir"
+            )
+    ours, theirs = pairings["train"].flow_settings, pairings["val"].flow_settings
+    cli.check_same(ours, theirs, "the training videos' flow", "the validation videos' flow", "make the flow anew")
+
+
+def build_student(args: argparse.Namespace, reader: "Reader", flow_settings: dict[str, Any]) -> Any:
+    """(config, model, preprocessing) of a student that starts as the teacher. Raises UserError if it doesn't."""
+    from vimoclip import clip, runs
+    from vimoclip.moclip import MoCLIP
+
+    made = reader.attributes if reader.known else {}
+    name = args.clip_model_name or made.get("clip_model") or "ViT-B/32"
+    pretrained = args.clip_pretrained or made.get("clip_pretrained") or (None if ":" in name else "openai")
+    if download := clip.missing_download(name, pretrained):
+        cli.check_reachable(download, "--clip-pretrained")
+    runs.seed_everything(args.seed)
+    encoder = clip.load(name, pretrained, made.get("resize", "model"))
+    student, teacher = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
+    same = {key: made[key] for key in ("clip_model", "quick_gelu", "weights_sha256", "embed_dim") if key in made}
+    cure = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
+    cli.check_same({key: encoder.config[key] for key in same}, same, student, teacher, cure)
+    cli.check_same({"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student, teacher, cure)
+    num_classes = len(reader.labels(reader.keys[0]))
+    model = MoCLIP(encoder.visual, reader.dim, num_classes, args.residual_alpha)
+    if args.freeze_encoder:
+        model.visual_encoder.requires_grad_(False)
+    config = {
+        "clip": encoder.config,
+        "alpha": args.residual_alpha,
+        "num_classes": num_classes,
+        "sequence_length": args.sequence_length,
+        "teacher": same | ({"sampling": made["sampling"]} if "sampling" in made else {}),
+        "flow": flow_settings,
+    }
+    return config, model, encoder.preprocess
+
+
+def fit(
+    args: argparse.Namespace,
+    folder: Path,
+    model: Any,
+    config: dict[str, Any],
+    preprocess: Any,
+    sets: dict[str, "SegmentDataset"],
+    class_names: list[str],
+) -> None:
+    """Train from where the folder's last.pth stands, or from the beginning, to the last epoch."""
+    import torch
+
+    from vimoclip import engine, runs
+
+    device = next(model.parameters()).device
+    precision = runs.pick_precision(args.precision, device)
+    autocast = partial(runs.autocast, device, precision)
+    compute_losses = engine.make_losses(args.distillation_loss_mode, args.class_positive_weight)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
+    optimizer, scheduler = build_optimizer(args, model)
+    state = engine.TrainState(model, config, optimizer, scheduler, scaler, engine.new_progress())
+    last = folder / "last.pth"
+    if resumed := last.exists():
+        state.load(last)
+        print(f"going on at epoch {state.progress['epoch'] + 1}, step {state.progress['step'] + 1}", flush=True)
+    progress = state.progress
+    tensorboard = runs.tensorboard(args.logs_dir / folder.name, progress["global_step"] + 1 if resumed else None)
+    due, sums = engine.Every(runs.SAVE_EVERY_SECONDS), engine.Sums(progress["sums"])
+
+    def after_step(values: dict[str, float]) -> None:
+        progress["step"] += 1
+        progress["global_step"] += 1
+        values["learning_rate"] = state.optimizer.param_groups[-1]["lr"]
+        for name, value in values.items():
+            tensorboard.add_scalar(f"step/{name}", value, progress["global_step"])
+        if due():
+            progress["sums"] = dict(sums.state)
+            state.save(last)
+
+    val_loader = loader(args, sets["val"], range(len(sets["val"])), 0)
+    while progress["epoch"] < args.epochs and not stopped_early(args, progress):
+        order = runs.epoch_order(len(sets["train"]), args.seed, progress["epoch"])
+        batches = loader(args, sets["train"], order, progress["step"])
+        steps = cli.progress(batches, len(batches), "step", f"epoch {progress['epoch'] + 1}/{args.epochs}")
+        trained = engine.train_one_epoch(
+            state,
+            steps,
+            compute_losses,
+            preprocess,
+            autocast,
+            sums=sums,
+            grad_clip_norm=args.grad_clip_norm,
+            after_step=after_step,
+        )
+        validated, probabilities = engine.evaluate(model, val_loader, compute_losses, preprocess, autocast)
+        row = finish_epoch(state, folder, trained, validated, class_names)
+        sums.state.clear()
+        log_epoch(tensorboard, row, panel(args, sets["val"], probabilities, class_names))
+        print(describe_epoch(row, args.epochs, better=progress["stale"] == 0), flush=True)
+    tensorboard.close()
+    print(f"finished after epoch {progress['epoch']}; the best student is {folder / 'student_best.pth'}", flush=True)
+
+
+def finish_epoch(
+    state: Any, folder: Path, trained: dict[str, float], validated: dict[str, float], class_names: list[str]
+) -> dict[str, Any]:
+    """Book an epoch in the progress and in the run folder; its row of metrics. last.pth comes last."""
+    from vimoclip import runs
+
+    progress = state.progress
+    row = {"epoch": progress["epoch"] + 1, "learning_rate": state.optimizer.param_groups[-1]["lr"]}
+    row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
+    better = validated["loss"] < progress["best"]
+    progress.update(epoch=row["epoch"], step=0, sums={}, rows=[*progress["rows"], row])
+    progress.update(best=min(progress["best"], validated["loss"]), stale=0 if better else progress["stale"] + 1)
+    student = {"state_dict": state.model.state_dict(), "config": state.config, "class_names": class_names}
+    student |= {"epoch": row["epoch"], "metrics": row, "versions": runs.versions()}
+    runs.save_checkpoint(folder / f"student_epoch_{row['epoch']}.pth", student)
+    if better:
+        runs.save_checkpoint(folder / "student_best.pth", student)
+    runs.write_csv(folder / "metrics.csv", list(row), [list(r.values()) for r in progress["rows"]])
+    state.save(folder / "last.pth")
+    return row
+
+
+def build_optimizer(args: argparse.Namespace, model: Any) -> Any:
+    """(AdamW, which at weight decay 0 is Adam; a schedule that only warms up). The encoder may have its own rate."""
+    import torch
+
+    encoder = {id(p) for p in model.visual_encoder.parameters()}
+    rate = args.encoder_learning_rate or args.learning_rate
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) in encoder and p.requires_grad], "lr": rate},
+        {"params": [p for p in model.parameters() if id(p) not in encoder], "lr": args.learning_rate},
+    ]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay)
+    warmup = partial(_warmup, steps=args.warmup_steps)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, warmup)
+
+
+def _warmup(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+def loader(args: argparse.Namespace, dataset: "SegmentDataset", order: Any, skip: int) -> Any:
+    """Batches of the segments in this order, without the first `skip` batches."""
+    from torch.utils.data import DataLoader
+
+    from vimoclip.data import collate
+
+    order = list(order)
+    batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
+    workers = min(args.num_workers, cli.usable_workers(args.num_workers))
+    return DataLoader(dataset, batch_sampler=batches[skip:], num_workers=workers, collate_fn=collate)
+
+
+def stopped_early(args: argparse.Namespace, progress: dict[str, Any]) -> bool:
+    patience = args.early_stopping_patience
+    return patience is not None and progress["stale"] >= patience
+
+
+def describe_epoch(row: dict[str, float], epochs: int, better: bool) -> str:
+    return (
+        f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f} "
+        f"(distillation {row['val_distillation_loss']:.4f}), accessory head's val map_macro "
+        f"{row['val_head_map_macro']:.4f}, map_micro {row['val_head_map_micro']:.4f}{' *best' if better else ''}"
+    )
+
+
+def log_epoch(tensorboard: Any, row: dict[str, float], image: Any) -> None:
+    for name, value in row.items():
+        split, _, metric = name.partition("_")
+        if split in ("train", "val"):
+            tensorboard.add_scalar(f"{split}/{metric}", value, row["epoch"])
+    tensorboard.add_image("val/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
+    tensorboard.flush()
+
+
+def panel(args: argparse.Namespace, dataset: "SegmentDataset", probabilities: dict[str, Any], names: list[str]) -> Any:
+    """An image of some validation videos: RGB frame, flow frame, labels and what the accessory head thinks."""
+    from vimoclip import runs, video
+
+    rows = []
+    clips = list(dict.fromkeys(segment.clip for segment in dataset.segments))
+    for clip in clips[:: max(1, len(clips) // PANEL_VIDEOS)][:PANEL_VIDEOS]:
+        middle = (clip.frames - 1) // 2
+        indices = dataset.reader.frame_indices(clip.key)
+        source = (args.videos_dir or args.dataset_dir / "videos") / clip.key
+        try:
+            at = middle if indices is None else int(indices[middle])
+            rgb = video.SpanReader(source).read(at, at + 1)[0]
+        except VideoError:
+            rgb = None  # the videos may have been removed after their embeddings were made
+        flow = video.SpanReader(clip.flow).read(middle, middle + 1)[0]
+        labels = [names[i] for i in dataset.reader.labels(clip.key).nonzero()[0]]
+        top = probabilities[clip.key].topk(min(3, len(names)))
+        guesses = [f"{names[i]} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+        rows.append((rgb, flow, f"{clip.key}: {', '.join(labels) or 'no label'} | {', '.join(guesses)}"))
+    return runs.panel(rows)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,79 @@
+"""The loop that extract_embeddings.py and inference.py share: videos in, one HDF5 file of embeddings out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vimoclip import VideoError, clip, store, video
+from vimoclip.cli import Meter, Report
+
+CHUNK = 32  # frames decoded and prepared at a time
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to embed, under its key in the file."""
+
+    key: str
+    path: Path
+    labels: np.ndarray | None = None
+
+
+def embed_videos(
+    jobs: Sequence[Job],
+    writer: store.Writer,
+    preprocess: Callable[[np.ndarray], torch.Tensor],
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    report: Report,
+    sampling: video.Sampling = video.EVERY_FRAME,
+    frame_batch_size: int = 16,
+    workers: int = 2,
+    videos_ahead: int = 2,
+    flow_frames: bool = False,
+) -> None:
+    """Embed each kept frame of each video; `report` counts the videos and names those that failed.
+
+    `flow_frames`: the videos show flow; indices and timestamps are of the frames that each flow starts from.
+
+    Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
+    the number of videos."""
+    sources = [partial(_prepared, job.path, preprocess, sampling) for job in jobs]
+    items = ((jobs[i], item) for i, item in video.read_ahead(sources, workers, videos_ahead))
+    meter, part = Meter(len(jobs), describe="embedding"), None
+    for job, item in clip.encode_stream(items, encode, frame_batch_size):
+        if isinstance(item, torch.Tensor):
+            part = part or writer.part(job.key)
+            part.append(item.numpy())
+            meter.add(frames=len(item))
+            continue
+        if isinstance(item, VideoError):
+            report.failed[job.key] = str(item)
+            if part is not None:
+                part.abandon()
+        elif part is not None:
+            indices, timestamps = _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
+            part.finish(indices, timestamps, item.original_frames, item.fps, job.labels)
+            report.done += 1
+        part = None
+        meter.add(items=1)
+    meter.close()
+
+
+def _prepared(
+    path: Path, preprocess: Callable[[np.ndarray], torch.Tensor], sampling: video.Sampling
+) -> Iterator[torch.Tensor | video.End]:
+    for item in video.read(path, CHUNK, sampling):
+        yield item if isinstance(item, video.End) else preprocess(item)
+
+
+def _flow_origin(path: Path, end: video.End) -> tuple[np.ndarray, np.ndarray]:
+    """Index in the source, and seconds at its nominal rate, of the frame that each flow starts from."""
+    comment = video.probe(path).comment
+    kept = video.described_indices(comment)
+    if comment is None or kept is None or len(kept) != len(end.frame_indices) + 1:
+        return end.frame_indices, end.timestamps
+    return kept[:-1], comment.get("first_timestamp", 0.0) + (kept[:-1] - kept[0]) / end.fps

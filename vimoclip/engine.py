@@ -1,0 +1,184 @@
+"""The loops that train and evaluate the student: plain functions of explicit things."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vimoclip import TrainingError, losses, metrics, runs
+from vimoclip.clip import Preprocess
+from vimoclip.data import Batch
+from vimoclip.moclip import MoCLIP, Output
+
+Losses = Callable[[Output, Batch], dict[str, torch.Tensor]]
+
+
+def make_losses(mode: str, class_positive_weight: float) -> Losses:
+    """loss = L_cls + L_distill (paper, eq. 6), and each alone."""
+
+    def compute(output: Output, batch: Batch) -> dict[str, torch.Tensor]:
+        distillation = losses.distillation(output.predicted.float(), batch.z_image, batch.mask, mode)
+        classification = losses.classification(output.logits.float(), batch.labels, class_positive_weight)
+        return {
+            "loss": distillation + classification,
+            "distillation_loss": distillation,
+            "classification_loss": classification,
+        }
+
+    return compute
+
+
+@dataclass
+class TrainState:
+    """All that a run needs to go on: saved as `last.pth`. `progress` is plain Python; see `new_progress`."""
+
+    model: MoCLIP
+    config: dict[str, Any]
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    progress: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        content = {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random_state": runs.random_state(),
+            "progress": self.progress,
+            "config": self.config,
+        }
+        runs.save_checkpoint(path, content)
+
+    def load(self, path: Path) -> None:
+        last = runs.load_checkpoint(path)
+        runs.load_state(self.model, last["state_dict"], path)
+        self.optimizer.load_state_dict(last["optimizer"])
+        self.scheduler.load_state_dict(last["scheduler"])
+        self.scaler.load_state_dict(last["scaler"])
+        self.progress = last["progress"]
+        runs.set_random_state(last["random_state"])
+
+
+def new_progress() -> dict[str, Any]:
+    """`epoch`, `step`, `global_step` done; `sums` of the epoch begun; `best` loss, epochs since (`stale`), `rows`."""
+    return {"epoch": 0, "step": 0, "global_step": 0, "sums": {}, "best": math.inf, "stale": 0, "rows": []}
+
+
+class Sums:
+    """Means of losses over segments; its state is plain Python, so that a run can go on in the middle of an epoch."""
+
+    def __init__(self, state: dict[str, float] | None = None):
+        self.state = dict(state or {})
+
+    def add(self, values: dict[str, torch.Tensor], count: int) -> None:
+        for name, value in values.items():
+            self.state[name] = self.state.get(name, 0.0) + float(value) * count
+        self.state["count"] = self.state.get("count", 0) + count
+
+    def means(self) -> dict[str, float]:
+        count = self.state.get("count", 0) or 1
+        return {name: total / count for name, total in self.state.items() if name != "count"}
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch's tensors on the device. Raises TrainingError where a flow video could not be read."""
+    if batch.errors:
+        raise TrainingError(f"{batch.errors[0]}; make it anew, then go on with --resume")
+    return batch._replace(
+        **{name: getattr(batch, name).to(device, non_blocking=True) for name in ("flow", "z_image", "mask", "labels")}
+    )
+
+
+def train_one_epoch(
+    state: TrainState,
+    loader: Iterable[Batch],
+    compute_losses: Losses,
+    preprocess: Preprocess,
+    autocast: Callable[[], Any],
+    *,
+    sums: Sums,
+    grad_clip_norm: float | None = None,
+    after_step: Callable[[dict[str, float]], None] = lambda values: None,
+) -> dict[str, float]:
+    """Train on what the loader gives; means of the losses over segments. Raises TrainingError if one isn't finite."""
+    model, optimizer, scaler = state.model, state.optimizer, state.scaler
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.train()
+    if not any(p.requires_grad for p in model.visual_encoder.parameters()):
+        model.visual_encoder.eval()  # frozen also means that no running mean moves
+    for batch in loader:
+        batch = to_device(batch, device)
+        with autocast():
+            output = model(preprocess.normalize(batch.flow), batch.mask)
+        values = compute_losses(output, batch)
+        if not torch.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {float(values['loss'])} at videos {', '.join(dict.fromkeys(batch.keys))}; look at these, "
+                "or lower --learning-rate; what was saved before is whole"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(values["loss"]).backward()
+        if grad_clip_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(trained, grad_clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        detached = {name: value.detach() for name, value in values.items()}
+        sums.add(detached, len(batch.keys))
+        state.scheduler.step()
+        after_step({name: float(value) for name, value in detached.items()})
+    return sums.means()
+
+
+@torch.no_grad()
+def evaluate(
+    model: MoCLIP,
+    loader: Iterable[Batch],
+    compute_losses: Losses,
+    preprocess: Preprocess,
+    autocast: Callable[[], Any],
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """(losses and `head_map_macro`, `head_map_micro` over all videos; video -> (C,) probabilities of the head).
+
+    A video's probabilities are the mean over its segments, each weighing as many flows as it has."""
+    device = next(model.parameters()).device
+    model.eval()
+    sums, weights = Sums(), dict[str, float]()
+    scores, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for batch in loader:
+        batch = to_device(batch, device)
+        with autocast():
+            output = model(preprocess.normalize(batch.flow), batch.mask)
+        sums.add(compute_losses(output, batch), len(batch.keys))
+        lengths = batch.mask.sum(1).tolist()
+        for i, (key, row) in enumerate(zip(batch.keys, output.logits.float().sigmoid().cpu(), strict=True)):
+            scores[key] = scores.get(key, torch.zeros(())) + row * lengths[i]
+            weights[key] = weights.get(key, 0.0) + lengths[i]
+            labels[key] = batch.labels[i].cpu()
+    means = sums.means()
+    probabilities = {key: total / weights[key] for key, total in scores.items()}
+    table, truth = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
+    means["head_map_macro"] = metrics.map_macro(table, truth)
+    means["head_map_micro"] = metrics.map_micro(table, truth)
+    return means, probabilities
+
+
+class Every:
+    """True once every so many seconds."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
