@@ -70,12 +70,12 @@ def main(argv: list[str] | None = None) -> cli.Report:
     if args.dry_run:
         return report
     if todo:
-        if download := flow.missing_download(args.model, settings["checkpoint"]):
+        checkpoint = args.ckpt_path if settings["checkpoint"] else None
+        if download := flow.missing_download(args.model, checkpoint):
             cli.check_reachable(download, "--ckpt-path")
         runs.seed_everything(args.seed)
         device = runs.pick_device(args.device)
         precision = runs.pick_precision(args.precision, device)
-        checkpoint = args.ckpt_path if settings["checkpoint"] else None
         render = flow.load(
             args.model,
             checkpoint,

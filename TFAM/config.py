@@ -1,0 +1,138 @@
+"""A run's settings. `configs/default.yaml` holds the defaults and is the schema; a config holds only its difference."""
+
+import contextlib
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from TFAM.model import Fusion, Pooling
+from vimoclip import UserError
+from vimoclip.runs import read_yaml
+
+DEFAULT = Path(__file__).parent / "configs" / "default.yaml"
+Config = dict[str, dict[str, Any]]  # section -> key -> value
+
+# what a key may hold beside null, where null is its default
+NULLABLE: dict[str, type] = {
+    "training.grad_clip_norm": float,
+    "data.rgb_train_h5": str,
+    "data.rgb_val_h5": str,
+    "data.motion_h5": str,
+    "data.limit": int,
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.fusion": tuple(Fusion),
+    "model.pooling": tuple(Pooling),
+    "training.loss": ("bce",),
+}
+FROM_ZERO = {"training.weight_decay", "training.min_lr"}
+FRACTIONS = {"model.dropout", "model.classifier_dropout"}  # 0 or more, below 1
+ANY_NUMBER = {"training.seed"}  # every other number is above 0
+
+
+def load(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
+    """Defaults, then `base`, then the file, then `section.key=value` texts, checked. Raises UserError."""
+    config: Config = read_yaml(DEFAULT)
+    if base is not None:
+        _merge(config, base, "the checkpoint")
+    if path is not None:
+        _merge(config, read_yaml(path), str(path))
+    for text in overrides:
+        _merge(config, _parse_override(text), f"--set {text}")
+    if config["training"]["min_lr"] > config["training"]["lr"]:
+        raise UserError(
+            f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}; "
+            "the learning rate falls to min_lr: give a smaller one"
+        )
+    return config
+
+
+def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
+    """Fill in the embeddings' files where the config leaves them to the data set."""
+    defaults = {
+        "rgb_train_h5": f"{name}_train_clip_embeddings.h5",
+        "rgb_val_h5": f"{name}_val_clip_embeddings.h5",
+        "motion_h5": "flow_embeddings.h5",
+    }
+    for key, file in defaults.items():
+        config["data"][key] = config["data"][key] or str(dataset_dir / "embeddings" / file)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> {"training.lr": 1e-4, ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path | str, cure: str) -> None:
+    """Raise UserError naming the first key in which a run's settings differ from those that it began with."""
+    before, now = flatten(old), flatten(new)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            was, is_now = (str(flat.get(key))[:60] for flat in (before, now))
+            raise UserError(f"{where}: was made with {key} {was}, now it is {is_now}; {cure}")
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What sets a run apart from default.yaml, without its seed and files: {"model.fusion": "rgb", ...}."""
+    defaults = flatten(read_yaml(DEFAULT))
+    where = {"training.seed", "data.rgb_train_h5", "data.rgb_val_h5", "data.motion_h5"}
+    return {k: v for k, v in flatten(config).items() if k not in where and v != defaults[k]}
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    section, dot, key = name.partition(".")
+    if not (equals and dot):
+        raise UserError(f"--set {text}: give section.key=value, like --set training.epochs=1")
+    try:
+        return {section: {key: yaml.safe_load(value)}}
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: {value!r} is not a YAML value") from None
+
+
+def _merge(config: Config, changes: Mapping[str, Any], source: str) -> None:
+    known = flatten(config)
+    for section, content in changes.items():
+        if section not in config:
+            raise UserError(f"{source}: unknown section {section!r}; there are {', '.join(config)}")
+        if content is not None and not isinstance(content, dict):
+            raise UserError(f"{source}: {section} must hold keys and values, like training: {{epochs: 1}}")
+        for key, value in (content or {}).items():
+            name = f"{section}.{key}"
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3) or [k for k in known if k.startswith(section + ".")]
+                raise UserError(f"{source}: unknown key {name}; the nearest are {', '.join(near)}")
+            config[section][key] = _checked(name, value, known[name], source)
+
+
+def _checked(name: str, value: Any, default: Any, source: str) -> Any:
+    """The value in its key's type and range. PyYAML reads `1e-4` as text, so a number may come as one."""
+    if name in NULLABLE and (value is None or value in ("None", "none")):
+        return None
+    kind = NULLABLE.get(name, type(default))
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    fits = type(value) is kind
+    if not fits:
+        what = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
+        raise UserError(f"{source}: {name} is {value!r}, but must be {what}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise UserError(f"{source}: {name} is {value!r}, but must be one of {', '.join(CHOICES[name])}")
+    if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
+        must = "from 0 to below 1" if name in FRACTIONS else "0 or more" if name in FROM_ZERO else "above 0"
+        raise UserError(f"{source}: {name} is {value}, but must be {must}")
+    return value
+
+
+def _in_range(name: str, value: float) -> bool:
+    if name in FRACTIONS:
+        return 0 <= value < 1
+    return name in ANY_NUMBER or value > 0 or (name in FROM_ZERO and value == 0)

@@ -1,0 +1,128 @@
+"""What checkpoints and metrics.json say of a run, and the evaluation of a checkpoint without training."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from TFAM.config import Config, check_unchanged, settings
+from TFAM.data import Pairs, check_classes, check_origin, class_names, open_splits
+from TFAM.engine import LOSSES, evaluate, make_loader
+from TFAM.fit import write_predictions
+from TFAM.model import FusionTransformer, shape_of
+from vimoclip import UserError, cli, runs
+from vimoclip.store import Reader
+
+
+def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, Any]:
+    """What each checkpoint of a run says of itself, enough to rebuild the model and to know its inputs from it alone.
+
+    Raises UserError where such a model can't be."""
+    names = class_names(rgb)
+    inputs = {"rgb": rgb.attributes, "motion": motion.attributes if motion else None}
+    model = {**config["model"], "d_model": rgb.dim, "num_classes": len(names)}
+    count_parameters(model)  # complains, before anything is written
+    return {
+        "config": {**config, "model": model, "inputs": inputs},
+        "class_names": names,
+        "versions": runs.versions(),
+    }
+
+
+def count_parameters(model: Mapping[str, Any]) -> int:
+    with torch.device("meta"):  # shapes without memory
+        return sum(p.numel() for p in FusionTransformer(**model).parameters())
+
+
+def summary(metrics: Mapping[str, Any], val: Pairs, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of metrics.json that training and --evaluate share. Metrics are fractions of 1."""
+    return {
+        **metrics,
+        "left_out": len(val.left_out),
+        "left_out_videos": val.left_out,
+        "fusion": model["fusion"],
+        "parameters": count_parameters(model),
+    }
+
+
+def run_summary(best: Mapping[str, Any], splits: Mapping[str, Pairs], name: str, precision: str) -> dict[str, Any]:
+    """metrics.json of a finished run, whose best checkpoint is given."""
+    config = best["config"]
+    own = {section: config[section] for section in ("training", "data")}
+    model = {key: value for key, value in config["model"].items() if key not in ("d_model", "num_classes")}
+    return {
+        **summary(best["metrics"], splits["val"], config["model"]),
+        "epoch": best["epoch"],
+        "epoch_chosen_by": "map_micro on the reported clips",
+        "config": name,
+        "seed": config["training"]["seed"],
+        "settings": settings({**own, "model": model}),
+        "precision": precision,
+        "train_num_videos": len(splits["train"]),
+        "train_left_out": len(splits["train"].left_out),
+        "train_left_out_videos": splits["train"].left_out,
+        "versions": best["versions"],
+    }
+
+
+def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
+    """Metrics of one checkpoint on the val file, printed and written beside its predictions.
+
+    A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
+    from TFAM.train_and_eval import load_config
+
+    path: Path = args.evaluate
+    state = runs.load_checkpoint(path)
+    shape = shape_of(state["state_dict"])
+    own = state.get("config")
+    if not shape:
+        raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
+    if not own and not args.config:
+        raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
+    model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")} if own else None
+    config = load_config(args, args.config, {"training": own["training"], "model": model} if own else None)
+    if model:
+        check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
+    data = config["data"]
+    splits, motion = open_splits(
+        {"val": Path(data["rgb_val_h5"])}, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"]
+    )
+    val = splits["val"]
+    about = about_run(config, val.rgb, motion)
+    wanted = {key: about["config"]["model"][key] for key in shape}
+    cli.check_same(shape, wanted, str(path), f"the config and {val.rgb.path}", "give --set model.<key>, or other files")
+    if own:
+        check_inputs(state, about, path, val.rgb.path)
+    device = runs.pick_device(args.device)
+    precision = runs.pick_precision(args.precision, device)
+    folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
+    if args.dry_run:
+        print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written")
+        return {}
+    net = FusionTransformer(**about["config"]["model"])
+    runs.load_state(net, state["state_dict"], path)
+    loader = make_loader(val, config["training"]["batch_size"], cli.usable_workers(args.num_workers))
+    shown = cli.progress(loader, len(loader), "step", "evaluating")
+    found = evaluate(net.to(device), shown, LOSSES[config["training"]["loss"]], device, precision)
+    result = summary(found["metrics"], val, about["config"]["model"]) | {
+        "checkpoint": str(path),
+        "settings": settings(config),
+        "precision": precision,
+        "versions": about["versions"],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / "predictions.csv", found, state.get("class_names") or about["class_names"])
+    runs.write_json(folder / "metrics.json", result)
+    print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
+    return result
+
+
+def check_inputs(state: Mapping[str, Any], about: Mapping[str, Any], path: Path, rgb: Path) -> None:
+    """Raise UserError where a checkpoint learned from other classes, encoders or frames than it is given."""
+    check_classes(state["class_names"], about["class_names"], str(path), str(rgb))
+    learned, given = state["config"]["inputs"], about["config"]["inputs"]
+    for kind in ("rgb", "motion"):
+        if learned[kind] and given[kind]:
+            check_origin(learned[kind], given[kind], str(path), f"the {kind} embeddings given")

@@ -1,0 +1,117 @@
+"""Train the fusion Transformer on RGB and motion embeddings, or evaluate a checkpoint of it.
+
+    python -m TFAM.train_and_eval --config TFAM/configs/cross_attention.yaml
+    python -m TFAM.train_and_eval --config TFAM/configs/rgb.yaml --seed 50 --set training.epochs=1
+    python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
+Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
+or --resume RUN_FOLDER, goes on after the last whole epoch; a run that has metrics.json is finished and isn't repeated.
+--evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vimoclip import UserError, cli
+
+KEEP = "give the same, --overwrite to start afresh, or a copy of the config under another name"
+
+
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--config", type=Path, help="a YAML file with what differs from TFAM/configs/default.yaml")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings that win over the config's, like training.epochs=1 model.fusion=rgb",
+    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--evaluate", type=Path, metavar="CHECKPOINT", help="no training; ours, or a published one")
+    modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="go on with this run; needs no --config")
+    parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/<config>/seed<k>/")
+    parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="gets TFAM/<config>/seed<k>/")
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("TFAM/results"), help="gets evaluate/... of --evaluate"
+    )
+    cli.add_dataset(parser)
+    cli.add_compute(parser)
+    cli.add_run_control(parser, limit="only the first N videos of each split")
+    parser.set_defaults(seed=None)  # the config's
+    return parser
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """The run's folder as Path; with --evaluate the metrics, as metrics.json has them."""
+    args = build_parser().parse_args(argv)
+    if args.evaluate:
+        from TFAM.evaluation import evaluate_checkpoint
+
+        return evaluate_checkpoint(args)
+    return train(args)
+
+
+def load_config(args: argparse.Namespace, path: Path | None, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    from TFAM.config import load, resolve_inputs
+
+    flags = {"training.seed": args.seed, "data.limit": args.limit}
+    config = load(path, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
+    resolve_inputs(config, args.dataset_dir, args.dataset_name)
+    return config
+
+
+def train(args: argparse.Namespace) -> Path:
+    """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
+    from TFAM.config import check_unchanged
+    from vimoclip import runs
+
+    if args.resume and args.overwrite:
+        raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
+    if args.resume and not (args.resume / "config.yaml").is_file():
+        raise UserError(f"{args.resume}: holds no config.yaml; name the folder of a run that was begun")
+    if not (args.config or args.resume):
+        raise UserError("no --config; give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
+    config = load_config(args, args.config or args.resume / "config.yaml")
+    seed = f"seed{config['training']['seed']}"
+    folder = args.resume or args.checkpoints_dir / "TFAM" / args.config.stem / seed
+    logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
+    if (folder / "config.yaml").is_file() and not args.overwrite:
+        check_unchanged(runs.read_yaml(folder / "config.yaml"), config, folder, KEEP)
+        if (folder / "metrics.json").is_file():
+            print(f"{folder}: finished already (metrics.json is there); --overwrite repeats it")
+            return folder
+    _run(args, config, folder, logs)
+    return folder
+
+
+def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path) -> None:
+    from TFAM.data import open_splits
+    from TFAM.evaluation import about_run, run_summary
+    from TFAM.fit import fit
+    from vimoclip import runs
+
+    data = config["data"]
+    device = runs.pick_device(args.device)
+    precision = runs.pick_precision(args.precision, device)
+    rgb = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
+    splits, motion = open_splits(rgb, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
+    about = about_run(config, splits["train"].rgb, motion)
+    if args.dry_run:
+        print(f"{config['training']['epochs']} epochs on {device} in {precision}, into {folder}; nothing was written")
+        return
+    if args.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(logs, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_yaml(folder / "config.yaml", config)
+    fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers))
+    best = runs.load_checkpoint(folder / "best_model.pth")
+    found = run_summary(best, splits, folder.absolute().parent.name, precision)
+    print(f"{folder}: map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f} at epoch {found['epoch']}")
+    runs.write_json(folder / "metrics.json", found)  # last: it says that the run is finished
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,291 @@
+"""Every flag of every script reaches something: turning it changes what the script does, or is refused in words.
+
+What a script does is compared by its files (paths and contents), its lines, its batch sizes and its seed."""
+
+import argparse
+import hashlib
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+import yaml
+
+import extract_embeddings
+import extract_flows
+import inference
+import train
+from tests.conftest import CLASSES
+from vimoclip import UserError, clip, embed, video
+
+Main = Callable[[list[str]], Any]
+TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0", "--run-name", "run"]
+FLOW = ["--model", "dis", "--num-workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the whole chain up to a trained student; each test works on a copy."""
+    from tests.conftest import moving_frames, write_annotations, write_video
+
+    root = tmp_path_factory.mktemp("made")
+    splits = {"train": {f"t{i}.mp4": (i % 3,) for i in range(4)}, "val": {f"v{i}.mp4": (i,) for i in range(3)}}
+    for split, videos in splits.items():
+        for i, name in enumerate(videos):
+            frames = moving_frames(9 + i, (i + 1, 1 - i), 32, 44, seed=i)
+            write_video(root / "dataset" / "videos" / name, frames, lossless=False)
+        assert split
+    write_annotations(root / "dataset" / "annotations", splits)
+    (root / "tinyclip").symlink_to(tiny_clip.removeprefix("local-dir:"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip"])
+        extract_flows.main(FLOW)
+        train.main(TRAIN)
+        inference.main(["--checkpoint-dir", "checkpoints/run"])
+    return root
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Every output under its path, with what is in it, as text or as a hash; versions and TensorBoard aside."""
+    found = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and "tfevents" not in p.name):
+        name = path.relative_to(root).as_posix()
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                parts = [f"{k}={v}" for k, v in sorted(file.attrs.items()) if k != "versions"]
+                file.visititems(
+                    lambda n, o, p=parts: p.append(f"{n} {o[()].tobytes()!r}" if hasattr(o, "dtype") else n)
+                )
+            found[name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        elif path.suffix == ".pth":
+            state = torch.load(path, weights_only=True)["state_dict"]
+            found[name] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+        elif path.name != "args.yaml":  # holds each flag whether it does anything or not
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    logs = [path.parent.relative_to(root).as_posix() for path in root.rglob("*tfevents*")]
+    return found | {"logs": " ".join(sorted(set(logs)))}
+
+
+def what_happens(
+    main: Main, argv: list[str], root: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, Any]:
+    batches: list[Any] = []
+
+    def watch(module: Any, name: str, which: Callable[..., Any]) -> None:
+        real = getattr(module, name)
+        patch.setattr(module, name, lambda *a, **k: (batches.append(which(*a, **k)), real(*a, **k))[1])
+
+    watch(clip, "encode_stream", lambda items, encode, size: ("frames", size))
+    watch(video, "read_ahead", lambda sources, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead))
+    watch(video, "read", lambda path, size, *a, **k: ("decoded", size))
+    patch.setattr(embed, "CHUNK", 8)
+    patch.chdir(root)
+    torch.manual_seed(1)
+    try:
+        main(argv)
+        said = capsys.readouterr().out
+    except (UserError, SystemExit) as error:
+        said = f"refused: {error}"
+    return {"said": said, "files": contents(root), "batches": sorted(map(str, batches)), "seed": torch.initial_seed()}
+
+
+# for each flag: what to put behind it; a list holds several arguments. `{...}` is filled in below.
+EMBEDDINGS: dict[str, Any] = {
+    "--split": "val",
+    "--videos-dir": "elsewhere/videos",
+    "--output-dir": "out",
+    "--resize": "squash",
+    "--frame-batch-size": "3",
+    "--embedding-dtype": "float16",
+    "--clip-model-name": "ViT-B/33",
+    "--clip-pretrained": ["nonsense", "--clip-model-name", "ViT-B/32"],
+    "--stride": "2",
+    "--fps": "5",
+    "--max-frames": "3",
+    "--dataset-dir": "elsewhere",
+    "--dataset-name": "zoo",
+    "--device": "cuda:7",
+    "--precision": "bf16",
+    "--num-workers": "1",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+FLOWS: dict[str, Any] = {
+    "--videos-dir": "elsewhere/videos",
+    "--output-dir": "out",
+    "--model": "farneback",
+    "--ckpt-path": ["nonsense", "--model", "raft"],
+    "--size": "16",
+    "--iters": "3",
+    "--flow-normalization": "linear",
+    "--flow-max": ["0.01", "--flow-normalization", "linear"],
+    "--lossless": [],
+    "--pair-batch-size": "3",
+    "--stride": "2",
+    "--fps": "5",
+    "--max-frames": "3",
+    "--dataset-dir": "elsewhere",
+    "--device": "cuda:7",
+    "--precision": None,  # of a learned model: the test below
+    "--num-workers": "1",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+TRAINING: dict[str, Any] = {
+    "--train-hdf5-path": "dataset/embeddings/ak_val_clip_embeddings.h5",
+    "--val-hdf5-path": "dataset/embeddings/ak_train_clip_embeddings.h5",
+    "--flow-videos-dir": "dataset/videos",
+    "--videos-dir": None,  # only TensorBoard's panel: test_chain.py looks at it
+    "--num-classes": "140",
+    "--sequence-length": "4",
+    "--distillation-loss-mode": "mse",
+    "--residual-alpha": "0.5",
+    "--class-positive-weight": "2",
+    "--freeze-encoder": [],
+    "--epochs": "1",
+    "--batch-size": "2",
+    "--learning-rate": "1e-4",
+    "--encoder-learning-rate": "1e-5",
+    "--warmup-steps": "9",
+    "--weight-decay": "0.1",
+    "--grad-clip-norm": "0.01",
+    "--early-stopping-patience": ["1", "--learning-rate", "10"],
+    "--checkpoints-dir": "out",
+    "--logs-dir": "out",
+    "--run-name": "another",
+    "--resume": "checkpoints/run",
+    "--clip-model-name": "ViT-B/33",
+    "--clip-pretrained": ["nonsense", "--clip-model-name", "ViT-B/32"],
+    "--dataset-dir": "elsewhere",
+    "--dataset-name": "zoo",
+    "--device": "cuda:7",
+    "--precision": "bf16",
+    "--num-workers": "1000",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+EXPORT: dict[str, Any] = {
+    "--checkpoint-dir": "checkpoints/run/student_epoch_1.pth",
+    "--flow-videos-dir": "elsewhere/flows",
+    "--output-h5-path": "out/motion.h5",
+    "--clip-model-name": "ViT-B/16",
+    "--num-classes": "140",
+    "--batch-size": "4",
+    "--frame-batch-size": "3",
+    "--embedding-dtype": "float16",
+    "--dataset-dir": "elsewhere",
+    "--dataset-name": "zoo",
+    "--device": "cuda:7",
+    "--precision": "bf16",
+    "--num-workers": "1",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+BASE = {
+    "extract_embeddings": (["--clip-model-name", "local-dir:tinyclip", "--num-workers", "2"], EMBEDDINGS),
+    "extract_flows": (FLOW, FLOWS),
+    "train": (TRAIN, TRAINING),
+    "inference": (["--checkpoint-dir", "checkpoints/run", "--num-workers", "2"], EXPORT),
+}
+OUTPUTS = {
+    "extract_embeddings": ["dataset/embeddings"],
+    "extract_flows": ["dataset/flows"],
+    "train": ["checkpoints", "logs"],
+    "inference": ["dataset/embeddings/flow_embeddings.h5"],
+}
+# what shows only where there is something already, or where the same command ran before
+WITHOUT: dict[tuple[str, str], dict[str, Any]] = {}  # what happens without the flag, by script
+NEEDS_OUTPUT = {"--overwrite", "--resume"}
+CASES = [(script, flag) for script, (_, flags) in BASE.items() for flag in flags if flags[flag] is not None]
+
+
+def remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    if place.is_file():
+        place.unlink()
+
+
+@pytest.mark.parametrize(("script", "flag"), CASES)
+def test_a_flag_reaches_something(
+    script: str, flag: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, flags = BASE[script]
+    value = [flags[flag]] if isinstance(flags[flag], str) else flags[flag]
+    if flag == "--resume":
+        base = [arg for arg in base if arg not in ("--run-name", "run")]
+
+    def result(name: str, argv: list[str]) -> dict[str, Any]:
+        root = tmp_path / name
+        shutil.copytree(made, root, symlinks=True)
+        shutil.copytree(root / "dataset", root / "elsewhere")
+        (root / "elsewhere" / "flows" / "t0.mp4").unlink()  # the other folder differs by a video
+        (root / "elsewhere" / "videos" / "t0.mp4").unlink()
+        remove(root / "elsewhere" / "embeddings")
+        if flag not in NEEDS_OUTPUT:
+            for output in OUTPUTS[script]:
+                remove(root / output)
+        main = importlib.import_module(script).main
+        with pytest.MonkeyPatch.context() as patch:
+            return what_happens(main, argv, root, patch, capsys)
+
+    known = (script, flag if flag in NEEDS_OUTPUT else "")
+    if known not in WITHOUT:
+        WITHOUT[known] = result("without", base)
+    assert "refused" not in WITHOUT[known]["said"]
+    assert result("with", [*base, flag, *value]) != WITHOUT[known]
+
+
+@pytest.mark.parametrize("script", BASE)
+def test_no_flag_is_missing_from_the_list(script: str) -> None:
+    parser: argparse.ArgumentParser = importlib.import_module(script).build_parser()
+    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    unused = {"--dataset-name"} if script == "extract_flows" else set()
+    assert flags - unused == set(BASE[script][1])
+
+
+@pytest.mark.parametrize("script", BASE)
+def test_underscores_work_as_hyphens_and_abbreviations_do_not(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = importlib.import_module(script).build_parser()
+    required = ["--checkpoint_dir", "x"] if script == "inference" else []
+    assert parser.parse_args([*required, "--dataset_dir", "some_where"]).dataset_dir == Path("some_where")
+    assert parser.parse_args([*required, "--num_workers=3"]).num_workers == 3
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args([*required, "--num-work", "3"])
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_args_yaml_holds_every_setting_of_a_run(made: Path) -> None:
+    saved = yaml.safe_load((made / "checkpoints" / "run" / "args.yaml").read_text())
+    assert set(saved) == {action.dest for action in train.build_parser()._actions} - {"help"}
+    assert saved["learning_rate"] == 1e-3
+    assert len(CLASSES) == 3
+
+
+def test_precision_and_iterations_reach_a_learned_flow_model(made: Path, tmp_path: Path) -> None:
+    from vimoclip import flow
+
+    torch.manual_seed(0)
+    model = flow._ptlflow().get_model("raft")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "raft.ckpt")
+    command = ["--model", "raft", "--ckpt-path", str(tmp_path / "raft.ckpt"), "--limit", "1"]
+    files = []
+    for extra in (["--iters", "2"], ["--iters", "2", "--precision", "bf16"], ["--iters", "3"]):
+        output = tmp_path / str(len(files))
+        videos = str(made / "dataset" / "videos")
+        extract_flows.main([*command, *extra, "--videos-dir", videos, "--output-dir", str(output)])
+        files.append(video.SpanReader(output / "t0.mp4").read(0, 8).tobytes())
+    assert len(set(files)) == 3
