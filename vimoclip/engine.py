@@ -121,7 +121,7 @@ def train_one_epoch(
         values = compute_losses(output, batch)
         if not torch.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss is {float(values['loss'])} at videos {', '.join(dict.fromkeys(batch.keys))}; look at these, "
+                f"the loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; look at these, "
                 "or lower --learning-rate; what was saved before is whole"
             )
         optimizer.zero_grad(set_to_none=True)
