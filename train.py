@@ -9,14 +9,13 @@ logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with t
 import argparse
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, VideoError, cli
+from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
-    from vimoclip.data import Pairing, SegmentDataset
+    from vimoclip.data import Pairing
     from vimoclip.store import Reader
 
 # what may differ when a run goes on: none of it changes what is learnt, save that there may be more epochs of it
@@ -30,7 +29,6 @@ MAY_CHANGE = {
     "overwrite",
     "dry_run",
 }
-PANEL_VIDEOS = 4
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,6 +76,7 @@ def main(argv: list[str] | None = None) -> Path:
     args, folder = parse(sys.argv[1:] if argv is None else argv)
     from vimoclip import runs, store
     from vimoclip.data import FlowFolder, SegmentDataset, pair
+    from vimoclip.moclip import fit
 
     readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
     check_readers(args, readers)
@@ -103,7 +102,7 @@ def main(argv: list[str] | None = None) -> Path:
         flush=True,
     )
     class_names = list(readers["train"].attributes.get("class_names") or map(str, range(config["num_classes"])))
-    fit(args, folder, model.to(device), config, preprocess, sets, class_names)
+    fit.fit(args, folder, model.to(device), config, preprocess, sets, class_names)
     return folder
 
 
@@ -198,167 +197,6 @@ def build_student(args: argparse.Namespace, reader: "Reader", flow_settings: dic
         "flow": flow_settings,
     }
     return config, model, encoder.preprocess
-
-
-def fit(
-    args: argparse.Namespace,
-    folder: Path,
-    model: Any,
-    config: dict[str, Any],
-    preprocess: Any,
-    sets: dict[str, "SegmentDataset"],
-    class_names: list[str],
-) -> None:
-    """Train from where the folder's last.pth stands, or from the beginning, to the last epoch."""
-    import torch
-
-    from vimoclip import engine, runs
-
-    device = next(model.parameters()).device
-    precision = runs.pick_precision(args.precision, device)
-    autocast = partial(runs.autocast, device, precision)
-    compute_losses = engine.make_losses(args.distillation_loss_mode, args.class_positive_weight)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
-    optimizer, scheduler = build_optimizer(args, model)
-    state = engine.TrainState(model, config, optimizer, scheduler, scaler, engine.new_progress())
-    last = folder / "last.pth"
-    if resumed := last.exists():
-        state.load(last)
-        print(f"going on at epoch {state.progress['epoch'] + 1}, step {state.progress['step'] + 1}", flush=True)
-    progress = state.progress
-    tensorboard = runs.tensorboard(args.logs_dir / folder.name, progress["global_step"] + 1 if resumed else None)
-    due, sums = engine.Every(runs.SAVE_EVERY_SECONDS), engine.Sums(progress["sums"])
-
-    def after_step(values: dict[str, float]) -> None:
-        progress["step"] += 1
-        progress["global_step"] += 1
-        values["learning_rate"] = state.optimizer.param_groups[-1]["lr"]
-        for name, value in values.items():
-            tensorboard.add_scalar(f"step/{name}", value, progress["global_step"])
-        if due():
-            progress["sums"] = dict(sums.state)
-            state.save(last)
-
-    val_loader = loader(args, sets["val"], range(len(sets["val"])), 0)
-    while progress["epoch"] < args.epochs and not stopped_early(args, progress):
-        order = runs.epoch_order(len(sets["train"]), args.seed, progress["epoch"])
-        batches = loader(args, sets["train"], order, progress["step"])
-        steps = cli.progress(batches, len(batches), "step", f"epoch {progress['epoch'] + 1}/{args.epochs}")
-        trained = engine.train_one_epoch(
-            state,
-            steps,
-            compute_losses,
-            preprocess,
-            autocast,
-            sums=sums,
-            grad_clip_norm=args.grad_clip_norm,
-            after_step=after_step,
-        )
-        validated, probabilities = engine.evaluate(model, val_loader, compute_losses, preprocess, autocast)
-        row = finish_epoch(state, folder, trained, validated, class_names)
-        sums.state.clear()
-        log_epoch(tensorboard, row, panel(args, sets["val"], probabilities, class_names))
-        print(describe_epoch(row, args.epochs, better=progress["stale"] == 0), flush=True)
-    tensorboard.close()
-    print(f"finished after epoch {progress['epoch']}; the best student is {folder / 'student_best.pth'}", flush=True)
-
-
-def finish_epoch(
-    state: Any, folder: Path, trained: dict[str, float], validated: dict[str, float], class_names: list[str]
-) -> dict[str, Any]:
-    """Book an epoch in the progress and in the run folder; its row of metrics. last.pth comes last."""
-    from vimoclip import runs
-
-    progress = state.progress
-    row = {"epoch": progress["epoch"] + 1, "learning_rate": state.optimizer.param_groups[-1]["lr"]}
-    row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
-    better = validated["loss"] < progress["best"]
-    progress.update(epoch=row["epoch"], step=0, sums={}, rows=[*progress["rows"], row])
-    progress.update(best=min(progress["best"], validated["loss"]), stale=0 if better else progress["stale"] + 1)
-    student = {"state_dict": state.model.state_dict(), "config": state.config, "class_names": class_names}
-    student |= {"epoch": row["epoch"], "metrics": row, "versions": runs.versions()}
-    runs.save_checkpoint(folder / f"student_epoch_{row['epoch']}.pth", student)
-    if better:
-        runs.save_checkpoint(folder / "student_best.pth", student)
-    runs.write_csv(folder / "metrics.csv", list(row), [list(r.values()) for r in progress["rows"]])
-    state.save(folder / "last.pth")
-    return row
-
-
-def build_optimizer(args: argparse.Namespace, model: Any) -> Any:
-    """(AdamW, which at weight decay 0 is Adam; a schedule that only warms up). The encoder may have its own rate."""
-    import torch
-
-    encoder = {id(p) for p in model.visual_encoder.parameters()}
-    rate = args.encoder_learning_rate or args.learning_rate
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) in encoder and p.requires_grad], "lr": rate},
-        {"params": [p for p in model.parameters() if id(p) not in encoder], "lr": args.learning_rate},
-    ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay)
-    warmup = partial(_warmup, steps=args.warmup_steps)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, warmup)
-
-
-def _warmup(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / steps) if steps else 1.0
-
-
-def loader(args: argparse.Namespace, dataset: "SegmentDataset", order: Any, skip: int) -> Any:
-    """Batches of the segments in this order, without the first `skip` batches."""
-    from torch.utils.data import DataLoader
-
-    from vimoclip.data import collate
-
-    order = list(order)
-    batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-    workers = min(args.num_workers, cli.usable_workers(args.num_workers))
-    return DataLoader(dataset, batch_sampler=batches[skip:], num_workers=workers, collate_fn=collate)
-
-
-def stopped_early(args: argparse.Namespace, progress: dict[str, Any]) -> bool:
-    patience = args.early_stopping_patience
-    return patience is not None and progress["stale"] >= patience
-
-
-def describe_epoch(row: dict[str, float], epochs: int, better: bool) -> str:
-    return (
-        f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f} "
-        f"(distillation {row['val_distillation_loss']:.4f}), accessory head's val map_macro "
-        f"{row['val_head_map_macro']:.4f}, map_micro {row['val_head_map_micro']:.4f}{' *best' if better else ''}"
-    )
-
-
-def log_epoch(tensorboard: Any, row: dict[str, float], image: Any) -> None:
-    for name, value in row.items():
-        split, _, metric = name.partition("_")
-        if split in ("train", "val"):
-            tensorboard.add_scalar(f"{split}/{metric}", value, row["epoch"])
-    tensorboard.add_image("val/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
-    tensorboard.flush()
-
-
-def panel(args: argparse.Namespace, dataset: "SegmentDataset", probabilities: dict[str, Any], names: list[str]) -> Any:
-    """An image of some validation videos: RGB frame, flow frame, labels and what the accessory head thinks."""
-    from vimoclip import runs, video
-
-    rows = []
-    clips = list(dict.fromkeys(segment.clip for segment in dataset.segments))
-    for clip in clips[:: max(1, len(clips) // PANEL_VIDEOS)][:PANEL_VIDEOS]:
-        middle = (clip.frames - 1) // 2
-        indices = dataset.reader.frame_indices(clip.key)
-        source = (args.videos_dir or args.dataset_dir / "videos") / clip.key
-        try:
-            at = middle if indices is None else int(indices[middle])
-            rgb = video.SpanReader(source).read(at, at + 1)[0]
-        except VideoError:
-            rgb = None  # the videos may have been removed after their embeddings were made
-        flow = video.SpanReader(clip.flow).read(middle, middle + 1)[0]
-        labels = [names[i] for i in dataset.reader.labels(clip.key).nonzero()[0]]
-        top = probabilities[clip.key].topk(min(3, len(names)))
-        guesses = [f"{names[i]} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
-        rows.append((rgb, flow, f"{clip.key}: {', '.join(labels) or 'no label'} | {', '.join(guesses)}"))
-    return runs.panel(rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What several tests make on the spot: clips that show their own answer, a tiny CLIP, a tiny data set."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def moving_frames(
     )
 
 
-def write_annotations(folder: Path, splits: dict[str, dict[str, tuple[int, ...]]], name: str = "ak") -> None:
+def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]], name: str = "ak") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}_action.csv").write_text("id,name\n" + "".join(f"{i},{c}\n" for i, c in enumerate(CLASSES)))
     for split, videos in splits.items():
@@ -64,17 +65,15 @@ def write_annotations(folder: Path, splits: dict[str, dict[str, tuple[int, ...]]
         (folder / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
 
 
-@pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format: 32x32, 32 wide."""
+def make_clip(folder: Path, embed_dim: int = 32) -> str:
+    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
-    folder = tmp_path_factory.mktemp("models") / "tinyclip"
     folder.mkdir()
     config = {
-        "embed_dim": 32,
+        "embed_dim": embed_dim,
         "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
         "text_cfg": {"context_length": 77, "vocab_size": 512, "width": 32, "heads": 2, "layers": 1},
     }
@@ -84,6 +83,11 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_clip(tmp_path_factory.mktemp("models") / "tinyclip")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.conftest import (
     REPOSITORY,
     SHARED,
     indexed_frames,
+    make_clip,
     moving_frames,
     read_index,
     write_annotations,
@@ -177,7 +178,8 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
 ) -> None:
     run_chain(tiny_clip, ["--model", "dis"])
     whole = Path("checkpoints/s")
-    from vimoclip import engine, runs
+    from vimoclip import runs
+    from vimoclip.moclip import engine
 
     class Killed(BaseException):
         pass
@@ -271,24 +273,20 @@ def published_dataset(root: Path) -> None:
 def test_the_published_codes_files_go_through_train_and_inference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import open_clip
-
     monkeypatch.chdir(tmp_path)
     published_dataset(tmp_path)
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model("ViT-B-32").state_dict(), tmp_path / "b32.pt")
+    name = make_clip(tmp_path / "as-wide-as-b32", 512)
     arguments = ["--train-hdf5-path", "train.h5", "--val-hdf5-path", "val.h5", "--flow-videos-dir", "flows"]
-    arguments += ["--clip-model-name", "ViT-B/32", "--clip-pretrained", "b32.pt", "--num-classes", "140"]
-    arguments += ["--freeze-encoder", "--epochs", "1", "--run-name", "p", "--batch-size", "2", "--num-workers", "2"]
+    arguments += ["--clip-model-name", name, "--num-classes", "140"]
+    arguments += ["--epochs", "1", "--run-name", "p", "--batch-size", "2", "--num-workers", "2"]
     folder = train.main(arguments)
     assert "does not say what made it" in capsys.readouterr().out
     # and back: a published student is the plain state dict alone
     model, _ = moclip.load(folder / "student_best.pth")
     (tmp_path / "checkpoints" / "20250328-003544 - best").mkdir()
     torch.save(model.state_dict(), tmp_path / "checkpoints" / "20250328-003544 - best" / "student_epoch_1.pth")
-    inference.main(
-        ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows", "--num-classes", "140"]
-    )
+    arguments = ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows"]
+    inference.main([*arguments, "--clip-model-name", name, "--num-classes", "140"])
     assert "holds no config, so nothing can be checked" in capsys.readouterr().out
     motion = store.Reader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.keys == ["SYN00000"]

@@ -78,7 +78,12 @@ def what_happens(
 
     def watch(module: Any, name: str, which: Callable[..., Any]) -> None:
         real = getattr(module, name)
-        patch.setattr(module, name, lambda *a, **k: (batches.append(which(*a, **k)), real(*a, **k))[1])
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            batches.append(which(*args, **kwargs))
+            return real(*args, **kwargs)
+
+        patch.setattr(module, name, watched)
 
     watch(clip, "encode_stream", lambda items, encode, size: ("frames", size))
     watch(video, "read_ahead", lambda sources, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead))
@@ -282,7 +287,7 @@ def test_precision_and_iterations_reach_a_learned_flow_model(made: Path, tmp_pat
     model = flow._ptlflow().get_model("raft")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "raft.ckpt")
     command = ["--model", "raft", "--ckpt-path", str(tmp_path / "raft.ckpt"), "--limit", "1"]
-    files = []
+    files: list[bytes] = []
     for extra in (["--iters", "2"], ["--iters", "2", "--precision", "bf16"], ["--iters", "3"]):
         output = tmp_path / str(len(files))
         videos = str(made / "dataset" / "videos")
