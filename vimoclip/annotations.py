@@ -12,7 +12,7 @@ from vimoclip import UserError
 
 SPLITS = ("train", "val", "test")
 _LABEL = re.compile(r"[+-]?\d+")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f./\\]|^[=+@]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]|^[=+@]")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def check_video_id(video: str) -> None:
     name = stem(video)
     if not name:
         raise ValueError(f"{video!r} is not a file name with an extension")
-    if _UNSAFE.search(name):
+    if "." in name or _UNSAFE.search(video):
         raise ValueError(
             f"{video!r}: without its extension a name may hold no dot, slash or control character "
             "and not start with =, + or @; rename the video and its line"
@@ -98,11 +98,11 @@ def _parse_line(line: str) -> tuple[str, list[int]]:
     rest = line.strip()
     labels: list[int] = []
     while True:
-        head, _, tail = rest.rpartition(" ") if " " in rest else rest.rpartition("\t")
-        if not head.strip() or not _LABEL.fullmatch(tail):
+        words = rest.rsplit(maxsplit=1)
+        if len(words) < 2 or not _LABEL.fullmatch(words[1]):
             return rest, labels[::-1]
-        labels.append(int(tail))
-        rest = head.strip()
+        labels.append(int(words[1]))
+        rest = words[0]
 
 
 def load(folder: Path, name: str, splits: Iterable[str] | None = None) -> Annotations:
@@ -144,6 +144,8 @@ def _read_lines(path: Path) -> list[str]:
         raise UserError(
             f"{path}: there is no such file; name the data set with --dataset-dir, --dataset-name"
         ) from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); make it a file that you may read") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     return text.replace("\r\n", "\n").split("\n")

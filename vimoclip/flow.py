@@ -102,7 +102,7 @@ class LearnedFlow:
         try:
             with _quiet():
                 model = ptlflow.get_model(name, ckpt_path=checkpoint)
-        except (ValueError, KeyError, RuntimeError, OSError) as error:
+        except Exception as error:  # whatever ptlflow and torch.load raise for a file that is no checkpoint of it
             raise UserError(f"{name} with {checkpoint}: can't be loaded by ptlflow: {_first_line(error)}") from error
         if iters is not None:
             if not hasattr(model, "iters"):

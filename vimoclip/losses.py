@@ -8,8 +8,8 @@ MIN_NORM = 1e-5
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over time of (B, L, ...) where mask (B, L) is true: (B, ...). Padding counts in neither sum nor number."""
-    weights = mask.to(values.dtype).reshape(mask.shape + (1,) * (values.dim() - 2))
-    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)
+    mask = mask.reshape(mask.shape + (1,) * (values.dim() - 2))
+    return values.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def distillation(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:

@@ -6,11 +6,12 @@ also `labels` (C,); attributes `total_frames`, `original_frames`, `fps`. What ma
 While a file is being made, each finished video is a small file in `<output>.parts/`; the output appears, whole, when
 they are put together, in the order of their keys: the same bytes however often the run was stopped."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,45 +165,53 @@ class Reader:
         self._file: Any = None
         self._pid = -1
         file = self._open()
-        self.attributes = {name: _decoded(name, value) for name, value in file.attrs.items()}
+        with _damage(path):
+            self.attributes = {name: _decoded(name, value) for name, value in file.attrs.items()}
+            # a published file has a stray data set `video_ids` at the root
+            self.keys: list[str] = [key for key in file if isinstance(file.get(key), h5py.Group)]
+            first = file[self.keys[0]].get("embeddings") if self.keys else None
+            self.dim = int(first.shape[1]) if first is not None else 0
+            self.dtype = str(first.dtype) if first is not None else ""
         self.known = "schema" in self.attributes
         if self.known and kind and self.attributes.get("kind") != kind:
             raise UserError(f"{path}: holds {self.attributes.get('kind')} embeddings, {kind} ones are needed here")
-        # a published file has a stray data set `video_ids` at the root
-        self.keys: list[str] = [key for key in file if isinstance(file.get(key), h5py.Group)]
-        if not self.known and not any("embeddings" in file[key] for key in self.keys[:1]):
+        if first is None and (self.keys or not self.known):
             raise UserError(f"{path}: holds no group <video>/embeddings; is it a file of embeddings?")
-        self.dim = int(file[self.keys[0]]["embeddings"].shape[1]) if self.keys else 0
-        self.dtype = str(file[self.keys[0]]["embeddings"].dtype) if self.keys else ""
 
     def length(self, key: str) -> int:
         """T, the number of embedded frames."""
-        return int(self._open()[key]["embeddings"].shape[0])
+        with _damage(self.path):
+            return int(self._open()[key]["embeddings"].shape[0])
 
     def embeddings(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start..stop as (n, D) float32."""
-        return self._open()[key]["embeddings"][start:stop].astype(np.float32, copy=False)
+        with _damage(self.path):
+            return self._open()[key]["embeddings"][start:stop].astype(np.float32, copy=False)
 
     def labels(self, key: str) -> np.ndarray:
         """(C,) float32 multi-hot. Raises UserError where the file has none."""
-        group = self._open()[key]
-        if "labels" not in group:
+        labels = self._optional(key, "labels")
+        if labels is None:
             raise UserError(f"{self.path}: {key} has no labels; is this a file of RGB embeddings?")
-        return group["labels"][:].astype(np.float32, copy=False)
+        return labels.astype(np.float32, copy=False)
 
     def frame_indices(self, key: str) -> np.ndarray | None:
         """(T,) int64, or None in a published file."""
-        group = self._open()[key]
-        return group["frame_indices"][:] if "frame_indices" in group else None
+        return self._optional(key, "frame_indices")
 
     def timestamps(self, key: str) -> np.ndarray | None:
         """(T,) float64 seconds, or None in a published file."""
-        group = self._open()[key]
-        return group["timestamps"][:] if "timestamps" in group else None
+        return self._optional(key, "timestamps")
 
     def video_attributes(self, key: str) -> dict[str, Any]:
         """`total_frames`, `original_frames`, `fps`, as far as the file has them."""
-        return {name: value.item() for name, value in self._open()[key].attrs.items() if hasattr(value, "item")}
+        with _damage(self.path):
+            return {name: value.item() for name, value in self._open()[key].attrs.items() if hasattr(value, "item")}
+
+    def _optional(self, key: str, name: str) -> np.ndarray | None:
+        with _damage(self.path):
+            group = self._open()[key]
+            return group[name][:] if name in group else None
 
     def close(self) -> None:
         if self._file is not None:
@@ -228,18 +237,32 @@ def verify(path: Path) -> list[str]:
     """What is wrong with a file of embeddings that this project wrote: a line each, none if it is whole."""
     problems = []
     try:
-        with h5py.File(path, "r") as file:
-            kind = file.attrs.get("kind")
-            needed = {"embeddings", "frame_indices", "timestamps"} | ({"labels"} if kind == "rgb" else set())
+        with _damage(path), h5py.File(path, "r") as file:
+            needed = [
+                "embeddings",
+                "frame_indices",
+                "timestamps",
+                *(["labels"] if file.attrs.get("kind") == "rgb" else []),
+            ]
             for key in file:
                 group = file.get(key)
-                if not isinstance(group, h5py.Group) or not needed <= set(group):
-                    problems.append(f"{key} lacks one of {', '.join(sorted(needed))}")
-                elif not len(group["embeddings"]) == len(group["frame_indices"]) == group.attrs.get("total_frames"):
-                    problems.append(f"{key} has {len(group['embeddings'])} embeddings and another number of frames")
-    except OSError:
+                if not isinstance(group, h5py.Group) or not set(needed) <= set(group):
+                    problems.append(f"{key} lacks one of {', '.join(needed)}")
+                elif {len(group[name]) for name in needed[:3]} != {int(group.attrs.get("total_frames", -1))}:
+                    problems.append(f"{key}: embeddings, frame_indices and timestamps differ in length")
+    except UserError:
         problems.append("is not an HDF5 file, or is damaged")
     return problems
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What h5py raises for a damaged file (it depends on where the damage is) becomes a UserError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:120]
+        raise UserError(f"{path}: is not an HDF5 file of embeddings, or is damaged ({reason}); make it anew") from None
 
 
 def _copy_video(source: Any, target: Any) -> None:

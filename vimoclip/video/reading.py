@@ -1,65 +1,24 @@
-"""The only decoder and encoder of video (PyAV): probe, stream batches of frames, read a span, write.
+"""Decoding: probe, stream batches of frames, read a span by index."""
 
-Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
-
-import contextlib
 import json
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from vimoclip import VideoError, publish
+from vimoclip import VideoError
+from vimoclip.video.sampling import EVERY_FRAME, End, Sampling
 
-T = TypeVar("T")
 EXTENSIONS = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".flv", ".ts", ".mts", ".m2ts"}
     | {".ogv", ".3gp", ".gif"}
 )
-KEYFRAME_EVERY = 30  # frames: a span of a written video costs at most so many frames of decoding before it
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames are kept: every `stride`-th, of these at most `fps` a second, of these the first `max_frames`."""
-
-    stride: int = 1
-    fps: float | None = None
-    max_frames: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def picker(self) -> Callable[[int, float], bool]:
-        """A function of (index, timestamp in seconds), called once a frame in order: is it kept?"""
-        state: dict[str, Any] = {"kept": 0, "start": 0.0, "next": 0}
-
-        def keep(index: int, timestamp: float) -> bool:
-            if index == 0:
-                state["start"] = timestamp
-            if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
-                return False
-            if self.fps is not None:
-                tick = (timestamp - state["start"]) * self.fps + 1e-6
-                if tick < state["next"]:
-                    return False
-                state["next"] = int(tick) + 1
-            state["kept"] += 1
-            return True
-
-        return keep
-
-
-EVERY_FRAME = Sampling()
 
 
 @dataclass(frozen=True)
@@ -72,38 +31,6 @@ class Info:
     frames: int
     codec: str
     comment: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class End:
-    """What is known when the last frame has been decoded. `frame_indices`, `timestamps` (s): of the kept frames."""
-
-    frame_indices: np.ndarray
-    timestamps: np.ndarray
-    original_frames: int
-    fps: float
-
-
-def describe_frames(end: End) -> dict[str, Any]:
-    """What a flow video's comment says of the kept frames that it was made from: number, indices, first timestamp."""
-    indices = end.frame_indices
-    step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
-    regular = bool((np.diff(indices) == step).all())
-    return {
-        "kept_frames": len(indices),
-        "frame_indices": {"start": int(indices[0]), "step": step} if regular else indices.tolist(),
-        "first_timestamp": float(end.timestamps[0]) if len(indices) else 0.0,
-    }
-
-
-def described_indices(comment: dict[str, Any] | None) -> np.ndarray | None:
-    """The indices (T,) of the kept frames behind a flow video, from its comment; None where it says nothing."""
-    if not comment or "kept_frames" not in comment or "frame_indices" not in comment:
-        return None
-    said, count = comment["frame_indices"], int(comment["kept_frames"])
-    if isinstance(said, dict):
-        return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
-    return np.array(said, np.int64)
 
 
 def probe(path: Path) -> Info:
@@ -205,9 +132,11 @@ class SpanReader:
 
     def __init__(self, path: Path):
         self.path = path
+        self._size = (0, 0)
         self._pts: list[int] | None = None  # None: timestamps can't be trusted, so count from the beginning
         with _open(path) as container:
             stream = _stream(container, path)
+            self._size = stream.codec_context.width, stream.codec_context.height
             pts = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
             if pts and all(p is not None for p in pts) and len(set(pts)) == len(pts):
                 self._pts = sorted(p for p in pts if p is not None)
@@ -243,135 +172,12 @@ class SpanReader:
                         continue
                     if frame.pts != wanted[len(found)]:
                         return None
-                    found.append(_converter(frame, (frame.width, frame.height))())
+                    found.append(_converter(frame, self._size)())
                     if len(found) == len(wanted):
                         return found
             except FFmpegError:
                 return None
         return None
-
-
-class Writer:
-    """Writes an H.264 .mp4, which appears under its name only when whole and is the same bytes on any machine load.
-
-    `comment`: JSON for the container. Sizes are made even by repeating the last row or column (4:2:0 needs it).
-    Quality: CRF 17; `lossless` keeps every value of RGB."""
-
-    def __init__(self, path: Path, fps: Fraction | float, comment: dict[str, Any], lossless: bool = False):
-        self.path, self.comment, self.lossless = path, comment, lossless
-        self.fps = Fraction(fps).limit_denominator(100_000)
-        self.temporary = path.with_name(f".{path.name}.partial")
-        self._encoded = path.with_name(f".{path.name}.encoding")
-        self.frames = 0
-        self._container: Any = None
-        self._stream: Any = None
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._container is not None:
-            if kind is None:
-                self._finish()
-            else:
-                self._container.close()
-        self.temporary.unlink(missing_ok=True)
-        self._encoded.unlink(missing_ok=True)
-
-    def write(self, frames: np.ndarray) -> None:
-        """Append (n, H, W, 3) uint8."""
-        height, width = frames.shape[1:3]
-        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._container is None:
-            self._start(width + width % 2, height + height % 2)
-        for image in frames:
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = self.frames
-            self.frames += 1
-            self._container.mux(self._stream.encode(frame))
-
-    def _start(self, width: int, height: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._encoded), "w", format="mp4")
-        self._stream = self._container.add_stream("libx264rgb" if self.lossless else "libx264", rate=self.fps)
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "rgb24" if self.lossless else "yuv420p"
-        self._stream.time_base = 1 / self.fps
-        self._stream.options = {
-            "crf": "0" if self.lossless else "17",
-            "preset": "veryfast",
-            "bf": "0",
-            "g": str(KEYFRAME_EVERY),
-            # x264's output depends on its number of threads; videos are encoded beside each other instead
-            "threads": "1",
-        }
-
-    def _finish(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-        # The comment may say how many frames there are, which was not known when the header was written.
-        with (
-            av.open(str(self._encoded)) as source,
-            av.open(str(self.temporary), "w", format="mp4", options={"movflags": "+faststart"}) as target,
-        ):
-            target.metadata["comment"] = json.dumps(self.comment, sort_keys=True)
-            copy = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(source.streams.video[0]):
-                if packet.dts is not None:
-                    packet.stream = copy
-                    target.mux(packet)
-        publish(self.temporary, self.path)
-
-
-def read_ahead(
-    sources: Sequence[Callable[[], Iterator[T]]], workers: int, sources_ahead: int = 2, depth: int = 4
-) -> Iterator[tuple[int, T | VideoError]]:
-    """(source's index, item) of all sources in order, while threads work up to `sources_ahead` sources ahead.
-
-    A VideoError ends its source and is handed on as its last item. At most `depth` items a source wait."""
-    if workers <= 0:
-        for index, source in enumerate(sources):
-            yield from ((index, item) for item in _guarded(source))
-        return
-    stopped, done = threading.Event(), object()
-    queues: list[queue.Queue[Any]] = []
-
-    def put(target: "queue.Queue[Any]", item: Any) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                target.put(item, timeout=0.1)
-                return
-
-    def work(index: int) -> None:
-        try:
-            for item in _guarded(sources[index]):
-                put(queues[index], item)
-                if stopped.is_set():
-                    return
-            put(queues[index], done)
-        except BaseException as error:  # a bug in a source: raised where it is consumed
-            put(queues[index], error)
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for index in range(len(sources)):
-                while len(queues) < min(index + 1 + max(sources_ahead, workers), len(sources)):
-                    queues.append(queue.Queue(depth))
-                    pool.submit(work, len(queues) - 1)
-                while (item := queues[index].get()) is not done:
-                    if isinstance(item, BaseException) and not isinstance(item, VideoError):
-                        raise item
-                    yield index, item
-                queues[index] = queue.Queue(1)  # lets go of the frames
-        finally:
-            stopped.set()
-
-
-def _guarded(source: Callable[[], Iterator[T]]) -> Iterator[T | VideoError]:
-    try:
-        yield from source()
-    except VideoError as error:
-        yield error
 
 
 def _open(path: Path) -> Any:

@@ -1,0 +1,22 @@
+"""The only user of open_clip: an image encoder and its preprocessing of uint8 batches, as one thing.
+
+`load` gives the teacher (and what the student starts as), `build` the same tower without weights from a `config`,
+a plain dictionary that says all that is needed to rebuild it and to prepare its input."""
+
+from vimoclip.clip.encoder import ImageEncoder, build, describe, embed, load, weights_sha256
+from vimoclip.clip.preprocess import Preprocess
+from vimoclip.clip.stream import encode_stream
+from vimoclip.clip.weights import canonical_name, missing_download
+
+__all__ = [
+    "ImageEncoder",
+    "Preprocess",
+    "build",
+    "canonical_name",
+    "describe",
+    "embed",
+    "encode_stream",
+    "load",
+    "missing_download",
+    "weights_sha256",
+]

@@ -1,0 +1,144 @@
+"""An image tower with its preprocessing: loaded with weights, or rebuilt from a config without."""
+
+import hashlib
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import _build_vision_tower
+from torch import nn
+
+from vimoclip import UserError
+from vimoclip.clip.preprocess import Preprocess
+from vimoclip.clip.weights import (
+    OPENAI_NAMES,
+    canonical_name,
+    is_torchscript,
+    load_torchscript,
+    resolve,
+    tag_preprocess,
+    weights_file,
+)
+
+
+class ImageEncoder:
+    """An image tower (`visual`), its `preprocess`, and the `config` from which both can be rebuilt."""
+
+    def __init__(self, visual: nn.Module, config: dict[str, Any]):
+        self.visual, self.config = visual, config
+        self.preprocess = Preprocess(config)
+
+    @torch.inference_mode()
+    def encode(self, prepared: torch.Tensor) -> torch.Tensor:
+        """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, as they leave the tower (not normalised)."""
+        device = next(self.visual.parameters()).device
+        return embed(self.visual, self.preprocess.normalize(prepared.to(device))).float().cpu()
+
+
+def embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, S, S) normalised -> (n, D). Some towers (CoCa's) also return tokens, which are dropped."""
+    output = visual(images)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncoder:
+    """The image tower of a CLIP with its weights, in evaluation mode. Raises UserError.
+
+    name: OpenAI's spelling, open_clip's, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: tag or file."""
+    if ":" in name:
+        pretrained = None  # the folder or repository holds the weights
+    source, quick_gelu = resolve(name, pretrained)
+    weights = weights_file(source, pretrained)
+    kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
+    if preprocess := tag_preprocess(source, pretrained):
+        kwargs["force_preprocess_cfg"] = preprocess
+    script = weights is not None and is_torchscript(weights)
+    tag = None if script else str(weights) if weights else pretrained
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
+            if script and weights is not None:
+                load_torchscript(model, weights)
+    except UserError:
+        raise
+    except Exception as error:  # open_clip raises whatever its parts raise: missing keys, pickles that hold code, ...
+        what = f"{name} with {pretrained}" if pretrained else name
+        raise UserError(f"{what}: can't be loaded as a CLIP model by open_clip: {_first_line(error)}") from error
+    architecture = _architecture(source, quick_gelu)
+    config = {
+        "clip_model": canonical_name(name),
+        "clip_pretrained": Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained,
+        "quick_gelu": architecture["quick_gelu"],
+        "embed_dim": architecture["embed_dim"],
+        "resize": resize,
+        "architecture": architecture,
+        "weights_sha256": weights_sha256(model.visual),
+        **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
+    }
+    return ImageEncoder(model.visual.float().eval(), config)
+
+
+def build(config: dict[str, Any]) -> ImageEncoder:
+    """The tower that `config` describes, with random weights: a checkpoint fills them."""
+    parts = config["architecture"]
+    vision_cfg = dict(parts["vision_cfg"], timm_model_pretrained=False)
+    return ImageEncoder(_build_vision_tower(parts["embed_dim"], vision_cfg, parts["quick_gelu"]), config)
+
+
+def describe(name: str, resize: str = "model") -> dict[str, Any]:
+    """The `config` of a model by its name alone, for weights that come without one (a published student)."""
+    if ":" in name:
+        return load(name, None, resize).config
+    source = OPENAI_NAMES.get(name, name)
+    if open_clip.get_model_config(source) is None:
+        raise UserError(f"{name}: open_clip has no such model; see open_clip.list_models()")
+    architecture = _architecture(source, name in OPENAI_NAMES)
+    preprocess = open_clip.transform.PreprocessCfg(**tag_preprocess(source, None))
+    size = architecture["vision_cfg"]["image_size"]
+    return {
+        "clip_model": canonical_name(name),
+        "clip_pretrained": None,
+        "quick_gelu": architecture["quick_gelu"],
+        "embed_dim": architecture["embed_dim"],
+        "resize": resize,
+        "architecture": architecture,
+        "weights_sha256": None,
+        **_preprocess_config(size, asdict(preprocess)),
+    }
+
+
+def weights_sha256(visual: nn.Module) -> str:
+    """SHA-256 over the names, shapes and float32 values of a tower's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(visual.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _preprocess_config(size: int | tuple[int, int], cfg: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "image_size": [size, size] if isinstance(size, int) else list(size),
+        "mean": list(cfg["mean"]),
+        "std": list(cfg["std"]),
+        "interpolation": "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic",
+        "resize_mode": cfg["resize_mode"],
+        "fill_color": cfg["fill_color"],
+    }
+
+
+def _architecture(source: str, quick_gelu: bool) -> dict[str, Any]:
+    config = open_clip.get_model_config(source)
+    return {
+        "embed_dim": config["embed_dim"],
+        "vision_cfg": config["vision_cfg"],
+        "quick_gelu": bool(quick_gelu or config.get("quick_gelu", False)),
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

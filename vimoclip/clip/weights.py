@@ -1,0 +1,157 @@
+"""Which architecture and which weights a name stands for, and where the weights are."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from torch import nn
+
+from vimoclip import UserError
+
+# OpenAI's spelling -> open_clip's
+OPENAI_NAMES = {
+    "ViT-B/32": "ViT-B-32",
+    "ViT-B/16": "ViT-B-16",
+    "ViT-L/14": "ViT-L-14",
+    "ViT-L/14@336px": "ViT-L-14-336",
+}
+
+
+def canonical_name(name: str) -> str:
+    """OpenAI's spelling where there is one; a folder's own name without its path."""
+    if name.startswith("local-dir:"):
+        return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name
+    plain = name.removesuffix("-quickgelu")
+    return {ours: openai for openai, ours in OPENAI_NAMES.items()}.get(plain, plain)
+
+
+def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
+    """`url`, `what` and `where_to_put` of a file that `load` would have to download, or None."""
+    source, _ = resolve(name, pretrained)
+    if source.startswith("hf-hub:"):
+        repository = source.removeprefix("hf-hub:")
+        return {"url": hf_hub_url(repository, "open_clip_config.json"), "what": name, "where_to_put": "a folder"}
+    if source.startswith("local-dir:") or weights_file(source, pretrained):
+        return None
+    cfg = _tag(source, pretrained)
+    if not cfg:
+        tags = ", ".join(list_pretrained_tags_by_model(source)) or "none"
+        raise UserError(
+            f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags}); give one with --clip-pretrained"
+        )
+    if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
+        url = hf_hub_url(repository, _hub_names(cfg)[0])
+        where = f"{hub_constants.HF_HUB_CACHE} (as the hub's client lays it out)"
+    else:
+        url, where = cfg["url"], str(_clip_cache() / cfg["url"].rpartition("/")[2])
+    return {"url": url, "what": f"the weights {pretrained} of {name}", "where_to_put": where}
+
+
+def resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
+    """(open_clip's name, QuickGELU?). The activation follows the weights: DESIGN decision 7."""
+    if name.startswith("hf-hub:"):
+        config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
+        return (f"local-dir:{Path(config).parent}", False) if isinstance(config, str) else (name, False)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        if not (folder / "open_clip_config.json").is_file():
+            raise UserError(
+                f"{folder / 'open_clip_config.json'}: there is no such file; name a folder in open_clip's format"
+            )
+        return name, False
+    openai = name in OPENAI_NAMES
+    source = OPENAI_NAMES.get(name, name)
+    config = open_clip.get_model_config(source)
+    if config is None:
+        raise UserError(f"{name}: open_clip has no such model; see open_clip.list_models(), or give local-dir:<folder>")
+    if pretrained is None:
+        raise UserError(f"{name}: needs weights; give a tag or a file with --clip-pretrained")
+    tag = _tag(source, pretrained)
+    tag_quick_gelu = tag.get("quick_gelu", False) if tag else None
+    if openai:
+        return source, True if tag_quick_gelu is None else tag_quick_gelu
+    if tag_quick_gelu is not None and tag_quick_gelu != config.get("quick_gelu", False):
+        other = f"{source}-quickgelu" if tag_quick_gelu else source.removesuffix("-quickgelu")
+        print(f"warning: {pretrained} was trained with another activation than {name} has; {other} fits it")
+    return source, config.get("quick_gelu", False)
+
+
+def _tag(source: str, pretrained: str | None) -> dict[str, Any]:
+    if not pretrained or ":" in source:
+        return {}
+    return get_pretrained_cfg(source, pretrained) or get_pretrained_cfg(f"{source}-quickgelu", pretrained)
+
+
+def weights_file(source: str, pretrained: str | None) -> Path | None:
+    """The file with the weights where it is on this machine; None where it must be downloaded or a folder has it."""
+    if ":" in source or not pretrained:
+        return None
+    cfg = _tag(source, pretrained)
+    if not cfg:
+        return _checked(Path(pretrained)) if Path(pretrained).is_file() else None
+    if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
+        for name in _hub_names(cfg):
+            if isinstance(cached := try_to_load_from_cache(repository, name), str):
+                return Path(cached)
+    if url := cfg.get("url"):
+        cached_file = _clip_cache() / url.rpartition("/")[2]
+        if cached_file.is_file() and _file_sha256(cached_file) == url.split("/")[-2]:
+            return cached_file
+    return None
+
+
+def tag_preprocess(source: str, pretrained: str | None) -> dict[str, Any]:
+    """How a tag's images are prepared; for weights from a file, how the model's first tag's are."""
+    cfg = _tag(source, pretrained)
+    if not cfg and ":" not in source and (tags := list_pretrained_tags_by_model(source)):
+        cfg = get_pretrained_cfg(source, tags[0])
+    return {k: cfg[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in cfg}
+
+
+def _hub_names(cfg: dict[str, Any]) -> list[str]:
+    name = cfg["hf_hub"].rpartition("/")[2]
+    return [name] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+
+
+def _clip_cache() -> Path:
+    return Path("~/.cache/clip").expanduser()  # where OpenAI's and open_clip's own downloads go
+
+
+def is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _openai_sha256() -> set[str]:
+    urls = (get_pretrained_cfg(model, "openai").get("url", "") for model in open_clip.list_models())
+    return {url.split("/")[-2] for url in urls if url}
+
+
+def _checked(path: Path) -> Path:
+    """Raise UserError for a TorchScript file, which holds code, unless it is one that OpenAI publishes."""
+    if is_torchscript(path) and _file_sha256(path) not in _openai_sha256():
+        raise UserError(
+            f"{path}: is a TorchScript file, which holds code, and not one of OpenAI's; "
+            "save its state dict with torch.save or as safetensors"
+        )
+    return path
+
+
+def load_torchscript(model: nn.Module, path: Path) -> None:
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    own = {k: v.float() for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+    model.load_state_dict(own)
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

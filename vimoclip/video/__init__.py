@@ -1,0 +1,23 @@
+"""The only decoder and encoder of video (PyAV): probe, stream batches of frames, read a span, write.
+
+Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
+
+from vimoclip.video.ahead import read_ahead
+from vimoclip.video.reading import Info, SpanReader, find, probe, read
+from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices
+from vimoclip.video.writing import Writer
+
+__all__ = [
+    "EVERY_FRAME",
+    "End",
+    "Info",
+    "Sampling",
+    "SpanReader",
+    "Writer",
+    "describe_frames",
+    "described_indices",
+    "find",
+    "probe",
+    "read",
+    "read_ahead",
+]

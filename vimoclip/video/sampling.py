@@ -1,0 +1,73 @@
+"""Which frames are kept, and how a flow video says which were."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames are kept: every `stride`-th, of these at most `fps` a second, of these the first `max_frames`."""
+
+    stride: int = 1
+    fps: float | None = None
+    max_frames: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def picker(self) -> Callable[[int, float], bool]:
+        """A function of (index, timestamp in seconds), called once a frame in order: is it kept?"""
+        state: dict[str, Any] = {"kept": 0, "start": 0.0, "next": 0}
+
+        def keep(index: int, timestamp: float) -> bool:
+            if index == 0:
+                state["start"] = timestamp
+            if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
+                return False
+            if self.fps is not None:
+                tick = (timestamp - state["start"]) * self.fps + 1e-6
+                if tick < state["next"]:
+                    return False
+                state["next"] = int(tick) + 1
+            state["kept"] += 1
+            return True
+
+        return keep
+
+
+EVERY_FRAME = Sampling()
+
+
+@dataclass(frozen=True)
+class End:
+    """What is known when the last frame has been decoded. `frame_indices`, `timestamps` (s): of the kept frames."""
+
+    frame_indices: np.ndarray
+    timestamps: np.ndarray
+    original_frames: int
+    fps: float
+
+
+def describe_frames(end: End) -> dict[str, Any]:
+    """What a flow video's comment says of the kept frames that it was made from: number, indices, first timestamp."""
+    indices = end.frame_indices
+    step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
+    regular = bool((np.diff(indices) == step).all())
+    return {
+        "kept_frames": len(indices),
+        "frame_indices": {"start": int(indices[0]), "step": step} if regular else indices.tolist(),
+        "first_timestamp": float(end.timestamps[0]) if len(indices) else 0.0,
+    }
+
+
+def described_indices(comment: dict[str, Any] | None) -> np.ndarray | None:
+    """The indices (T,) of the kept frames behind a flow video, from its comment; None where it says nothing."""
+    if not comment or "kept_frames" not in comment or "frame_indices" not in comment:
+        return None
+    said, count = comment["frame_indices"], int(comment["kept_frames"])
+    if isinstance(said, dict):
+        return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
+    return np.array(said, np.int64)
