@@ -1,5 +1,6 @@
 """A run's settings. `configs/default.yaml` holds the defaults and is the schema; a config holds only its difference."""
 
+import argparse
 import contextlib
 import difflib
 import math
@@ -32,6 +33,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.classifier_dropout"}  # 0 or more, below 1
 ANY_NUMBER = {"training.seed"}  # every other number is above 0
+
+
+def from_arguments(args: argparse.Namespace, path: Path | None, base: Mapping[str, Any] | None = None) -> Config:
+    """The config of a command line: the file's, `--set`, `--seed` and `--limit`, with its inputs. Raises UserError."""
+    flags = {"training.seed": args.seed, "data.limit": args.limit}
+    config = load(path, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
+    resolve_inputs(config, args.dataset_dir, args.dataset_name)
+    return config
 
 
 def load(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from TFAM.config import Config, check_unchanged, settings
+from TFAM.config import Config, check_unchanged, from_arguments, settings
 from TFAM.data import Pairs, check_classes, check_origin, class_names, open_splits
 from TFAM.engine import LOSSES, evaluate, make_loader
 from TFAM.fit import write_predictions
@@ -71,8 +71,6 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     """Metrics of one checkpoint on the val file, printed and written beside its predictions.
 
     A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
-    from TFAM.train_and_eval import load_config
-
     path: Path = args.evaluate
     state = runs.load_checkpoint(path)
     shape = shape_of(state["state_dict"])
@@ -82,7 +80,7 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     if not own and not args.config:
         raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
     model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")} if own else None
-    config = load_config(args, args.config, {"training": own["training"], "model": model} if own else None)
+    config = from_arguments(args, args.config, {"training": own["training"], "model": model} if own else None)
     if model:
         check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
     data = config["data"]

@@ -53,18 +53,9 @@ def main(argv: list[str] | None = None) -> Any:
     return train(args)
 
 
-def load_config(args: argparse.Namespace, path: Path | None, base: dict[str, Any] | None = None) -> dict[str, Any]:
-    from TFAM.config import load, resolve_inputs
-
-    flags = {"training.seed": args.seed, "data.limit": args.limit}
-    config = load(path, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
-    resolve_inputs(config, args.dataset_dir, args.dataset_name)
-    return config
-
-
 def train(args: argparse.Namespace) -> Path:
     """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
-    from TFAM.config import check_unchanged
+    from TFAM.config import check_unchanged, from_arguments
     from vimoclip import runs
 
     if args.resume and args.overwrite:
@@ -73,7 +64,7 @@ def train(args: argparse.Namespace) -> Path:
         raise UserError(f"{args.resume}: holds no config.yaml; name the folder of a run that was begun")
     if not (args.config or args.resume):
         raise UserError("no --config; give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
-    config = load_config(args, args.config or args.resume / "config.yaml")
+    config = from_arguments(args, args.config or args.resume / "config.yaml")
     seed = f"seed{config['training']['seed']}"
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config.stem / seed
     logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
