@@ -189,7 +189,7 @@ def write_flow(
             if isinstance(item, VideoError):
                 raise item
             if isinstance(item, video.End):
-                comment |= video.describe_frames(item)
+                comment |= {"video": path.stem, **video.describe_frames(item)}
             elif len(item) > 1:
                 writer.write(render(item))
     return writer.frames

@@ -110,11 +110,17 @@ def test_flow_videos_are_found_under_either_name_and_two_are_an_error(tmp_path: 
         "same.mp4": "same.mp4",
         "none.mp4": None,
     }
-    # these were written by the project's own writer, whose files are never taken for published ones
-    assert set(folder.by_stem()) == {"own", "theirs_raft_things", "my_cat_raft_small_things", "same"}
+    assert set(folder.by_stem()) == {"own", "theirs", "my_cat", "same"}
     write_video(tmp_path / "theirs_raft_sintel.mp4", indexed_frames(2))
     with pytest.raises(UserError, match=r"theirs_raft_sintel.mp4, theirs_raft_things.mp4 may all be the flow"):
         data.FlowFolder(tmp_path).find("theirs.mp4")
+
+
+def test_the_flow_of_another_video_is_not_taken_for_a_published_name(tmp_path: Path) -> None:
+    write_flow(tmp_path / "cat_dis_things.mp4", indexed_frames(2), kept=3, video="cat_dis_things")
+    folder = data.FlowFolder(tmp_path)
+    assert folder.find("cat.mp4") is None
+    assert set(folder.by_stem()) == {"cat_dis_things"}
 
 
 def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[moclip.MoCLIP, dict]:

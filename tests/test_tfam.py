@@ -19,13 +19,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from TFAM import config as tfam_config
+from TFAM.config import from_arguments
 from TFAM.data import Item, Pairs, collate, open_splits
 from TFAM.engine import LOSSES, evaluate, train_one_epoch
 from TFAM.evaluation import about_run
 from TFAM.fit import Trainee, fit
 from TFAM.model import Fusion, FusionTransformer
 from TFAM.table import main as table
-from TFAM.train_and_eval import build_parser, load_config, main
+from TFAM.train_and_eval import build_parser, main
 from vimoclip import TrainingError, UserError, runs
 from vimoclip.store import Writer
 
@@ -225,7 +226,7 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(override, message):
 
 def test_every_flag_of_the_settings_reaches_the_config(tmp_path):
     def resolved(*argv):
-        return load_config(build_parser().parse_args(list(argv)), None)
+        return from_arguments(build_parser().parse_args(list(argv)), None)
 
     plain = resolved()
     assert plain["training"]["seed"] == 49

@@ -187,7 +187,7 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str
             raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
 
 
-def check_reachable(download: Mapping[str, str], flag: str, seconds: float = 8.0) -> None:
+def check_reachable(download: Mapping[str, str], flag: str, seconds: float = 5.0) -> None:
     """Raise UserError where a file (`url`, `what`, `where_to_put`) can't be had, instead of a minute of retries."""
     url = download["url"]
     problem: list[str] = ["no answer"]

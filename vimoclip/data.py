@@ -15,7 +15,12 @@ from vimoclip import UserError, VideoError, annotations, cli, store, video
 
 # <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos
 _PUBLISHED = re.compile(r"(.+?)_(?:sea_)?[a-z0-9]+(?:_(?:small|s|m|l))?_(?:things|sintel|kitti|chairs|mixed|spring)")
-_PER_VIDEO = ("kept_frames", "frame_indices", "first_timestamp")  # in a flow video's comment; the rest are settings
+_PER_VIDEO = (
+    "video",
+    "kept_frames",
+    "frame_indices",
+    "first_timestamp",
+)  # in a flow video's comment; the rest are settings
 
 
 class FlowFolder:
@@ -36,7 +41,7 @@ class FlowFolder:
         for name in (video_id, f"{stem}.mp4"):
             if name in self.paths:
                 return self.paths[name]
-        matches = self._by_prefix.get(stem, [])
+        matches = [path for path in self._by_prefix.get(stem, []) if _made_from(path) in (None, stem)]
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
             raise UserError(f"{self.folder}: {names} may all be the flow of {video_id}; keep one of them")
@@ -47,7 +52,7 @@ class FlowFolder:
         found: dict[str, Path] = {}
         for path in self.paths.values():
             published = _PUBLISHED.fullmatch(path.stem)
-            stem = published[1] if published and not _was_made_here(path) else path.stem
+            stem = (_made_from(path) or published[1]) if published else path.stem
             if stem in found:
                 raise UserError(
                     f"{self.folder}: {found[stem].name} and {path.name} are both the flow of {stem}; keep one"
@@ -56,11 +61,12 @@ class FlowFolder:
         return found
 
 
-def _was_made_here(path: Path) -> bool:
+def _made_from(path: Path) -> str | None:
+    """The stem of the video that a flow video says it shows; None where it says nothing."""
     try:
-        return video.probe(path).comment is not None
+        return (video.probe(path).comment or {}).get("video")
     except VideoError:
-        return False  # who reads it says so
+        return None  # who reads it says so
 
 
 def settings_of(comment: dict[str, Any] | None) -> dict[str, Any]:
