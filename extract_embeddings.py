@@ -43,7 +43,12 @@ def main(argv: list[str] | None = None) -> cli.Report:
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
-    splits = args.split or list(data.splits)
+    cli.need_place(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
+    for split in (split for split in data.splits if not data.splits[split]):
+        if args.split and split in args.split:
+            raise UserError(f"{args.dataset_dir}/annotations/{split}_multi.txt: names no video; add a line a video")
+        print(f"{split}: {split}_multi.txt names no video")
+    splits = args.split or [split for split in data.splits if data.splits[split]]
     if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
         cli.check_reachable(download, "--clip-pretrained")
     report = cli.Report()
@@ -108,7 +113,7 @@ def extract_split(
         args.frame_batch_size,
         cli.usable_workers(args.num_workers),
     )
-    if output := writer.finish(keys):
+    if output := writer.finish(keys, {key: data.multi_hot(split, key) for key in data.splits[split]}):
         report.outputs.append(output)
 
 

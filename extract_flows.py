@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
     output_dir = args.output_dir or args.dataset_dir / "flows"
     if output_dir.resolve() == videos_dir.resolve():
         raise UserError(f"{output_dir}: the flow can't go where the videos are; name another folder with --output-dir")
+    cli.need_place(output_dir, "--output-dir")
     report = cli.Report()
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     settings = flow_settings(args, sampling.as_dict())

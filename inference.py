@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
 
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
+    cli.need_place(output.parent, "--output-h5-path")
     paths = dict(sorted(FlowFolder(flows_dir).by_stem().items())[: args.limit])
     if not paths:
         raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
@@ -110,7 +111,7 @@ def root_attributes(
         "dataset_name": args.dataset_name,
         "num_classes": config["num_classes"],
         "student": config,
-        "sampling": flow.get("sampling", {}),
+        **({"sampling": flow["sampling"]} if "sampling" in flow else {}),  # unknown of published flow videos
         "weights_sha256": clip.weights_sha256(encoder.visual),
         "versions": runs.versions(),
         **{key: config["clip"][key] for key in described},

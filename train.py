@@ -80,7 +80,10 @@ def main(argv: list[str] | None = None) -> Path:
 
     readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
     check_readers(args, readers)
-    flows = FlowFolder(cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py"))
+    for place, flag in ((args.checkpoints_dir, "--checkpoints-dir"), (args.logs_dir, "--logs-dir")):
+        cli.need_place(place, flag)
+    flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
+    flows = FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     pairings = {split: pair(reader, flows, args.limit) for split, reader in readers.items()}
     check_pairings(pairings, readers)
     device = runs.pick_device(args.device)
@@ -91,18 +94,20 @@ def main(argv: list[str] | None = None) -> Path:
         split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
         for split in readers
     }
+    if args.overwrite and args.run_name:
+        shutil.rmtree(args.checkpoints_dir / args.run_name, ignore_errors=True)
+        shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
     folder = folder or runs.run_folder(args.checkpoints_dir, args.run_name)
-    if not (folder / "args.yaml").exists():
+    if not (folder / "last.pth").exists():
         saved = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         runs.write_yaml(folder / "args.yaml", saved)
     left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
-    runs.write_csv(folder / "left_out.csv", ("split", "video", "reason"), left_out)
     print(
         f"run {folder} on {device}: {len(sets['train'])} segments to train on, {len(sets['val'])} to validate",
         flush=True,
     )
     class_names = list(readers["train"].attributes.get("class_names") or map(str, range(config["num_classes"])))
-    fit.fit(args, folder, model.to(device), config, preprocess, sets, class_names)
+    fit.fit(args, folder, model.to(device), config, preprocess, sets, class_names, left_out)
     return folder
 
 
@@ -110,11 +115,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     """The arguments, and the folder of the run to go on with, whose settings must agree. Raises UserError."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.resume and args.overwrite:
+        raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
+    if args.run_name is not None and (args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name):
+        raise UserError(f"--run-name {args.run_name}: must be the name of one folder, without slashes")
     named = args.checkpoints_dir / args.run_name if args.run_name else None
-    if args.overwrite and named:
-        shutil.rmtree(named, ignore_errors=True)
-        shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
-    folder = args.resume or (named if named and (named / "last.pth").exists() else None)
+    began = named if named and not args.overwrite and (named / "last.pth").exists() else None
+    folder = args.resume or began
     if folder is None:
         return args, None
     from vimoclip import runs

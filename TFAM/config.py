@@ -32,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.classifier_dropout"}  # 0 or more, below 1
-ANY_NUMBER = {"training.seed"}  # every other number is above 0
+SEEDS = {"training.seed"}  # every other number is above 0
 
 
 def from_arguments(args: argparse.Namespace, path: Path | None, base: Mapping[str, Any] | None = None) -> Config:
@@ -136,7 +136,8 @@ def _checked(name: str, value: Any, default: Any, source: str) -> Any:
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{source}: {name} is {value!r}, but must be one of {', '.join(CHOICES[name])}")
     if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
-        must = "from 0 to below 1" if name in FRACTIONS else "0 or more" if name in FROM_ZERO else "above 0"
+        limits = {"from 0 to below 1": FRACTIONS, "0 or more": FROM_ZERO, "from 0 to 2^32 - 1": SEEDS}
+        must = next((words for words, names in limits.items() if name in names), "above 0")
         raise UserError(f"{source}: {name} is {value}, but must be {must}")
     return value
 
@@ -144,4 +145,6 @@ def _checked(name: str, value: Any, default: Any, source: str) -> Any:
 def _in_range(name: str, value: float) -> bool:
     if name in FRACTIONS:
         return 0 <= value < 1
-    return name in ANY_NUMBER or value > 0 or (name in FROM_ZERO and value == 0)
+    if name in SEEDS:
+        return 0 <= value < 2**32
+    return value > 0 or (name in FROM_ZERO and value == 0)

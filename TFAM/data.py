@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -13,7 +14,13 @@ from vimoclip.cli import check_same
 from vimoclip.store import Reader
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
-ORIGIN = ("clip_model", "weights_sha256", "sampling")  # root attributes that must agree wherever both files have them
+ORIGIN = (
+    "clip_model",
+    "quick_gelu",
+    "weights_sha256",
+    "resize",
+    "sampling",
+)  # root attributes that must agree wherever both files have them
 
 
 class Item(NamedTuple):
@@ -124,12 +131,18 @@ def pair(rgb: Reader, motion: Reader | None, fusion: str, limit: int | None = No
             left_out[video] = "has one frame, so no motion" if frames == 1 else f"isn't in {motion.path}"
         elif (motions := motion.length(key)) != frames - 1:
             left_out[video] = f"{frames} RGB frames need {frames - 1} motions, but there are {motions}"
+        elif not _same_frames(rgb.frame_indices(video), motion.frame_indices(key)):
+            left_out[video] = f"its motions are of other frames in {motion.path}: was the video replaced?"
         else:
             keys[key] = video
     if not keys:
         video, reason = next(iter(left_out.items()))
         raise UserError(f"{rgb.path}: no video has fitting motions in {motion.path} ({video}: {reason}); make it anew")
     return Pairs(rgb, None if fusion == "rgb" else motion, [(video, key) for key, video in keys.items()], left_out)
+
+
+def _same_frames(rgb: np.ndarray | None, motion: np.ndarray | None) -> bool:
+    return rgb is None or motion is None or np.array_equal(rgb[:-1], motion)
 
 
 def motion_names(motion: Reader) -> Callable[[str], str]:
@@ -155,8 +168,9 @@ def check_fit(rgb: Reader, motion: Reader) -> None:
     teacher = motion.attributes.get("student", {}).get("teacher", {})
     ours, theirs = str(rgb.path), str(motion.path)
     cure = "make both with the same CLIP model: extract_embeddings.py, then train.py and inference.py"
-    check_same(_some(rgb.attributes, "clip_model"), teacher, ours, f"the teacher of {theirs}", cure)
-    check_same(_some(rgb.attributes, "weights_sha256"), teacher, ours, f"the teacher of {theirs}", cure)
+    for key in ("clip_model", "quick_gelu", "weights_sha256"):
+        check_same(_some(rgb.attributes, key), teacher, ours, f"the teacher of {theirs}", cure)
+    check_same(_some(rgb.attributes, "resize"), motion.attributes, ours, theirs, cure)
     cure = "give both extractors the same --stride, --fps and --max-frames"
     check_same(_some(rgb.attributes, "sampling"), motion.attributes, ours, theirs, cure)
 

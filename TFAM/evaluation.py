@@ -75,6 +75,8 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     state = runs.load_checkpoint(path)
     shape = shape_of(state["state_dict"])
     own = state.get("config")
+    if not isinstance(own, dict) or not {"training", "model", "inputs"} <= set(own):
+        own = None  # published, or another project's
     if not shape:
         raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
     if not own and not args.config:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import h5py
@@ -224,8 +225,121 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_videos(in_dataset: Path, 
     with h5py.File(path, "a") as file:
         file["train3.mp4/embeddings"][2] = np.nan
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
-    with pytest.raises(TrainingError, match=r"the loss is nan at videos train3.mp4;"):
+    with pytest.raises(TrainingError, match=r"the training loss is nan at videos train3.mp4;"):
         train.main(arguments)
+
+
+def test_a_loss_that_is_not_finite_in_validation_does_too(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    with h5py.File(in_dataset / "embeddings" / "ak_val_clip_embeddings.h5", "a") as file:
+        file["val2.mp4/embeddings"][2] = np.nan
+    arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
+    with pytest.raises(TrainingError, match=r"the validation loss is nan at videos val2.mp4;"):
+        train.main(arguments)
+
+
+def test_the_best_student_is_that_of_the_lowest_validation_loss_and_patience_ends_the_run(
+    in_dataset: Path, tiny_clip: str
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    arguments = ["--run-name", "hot", "--epochs", "30", "--early-stopping-patience", "2", "--learning-rate", "0.02"]
+    folder = train.main([*STUDENT, *arguments, "--clip-model-name", tiny_clip])
+    losses = [float(row["val_loss"]) for row in read_csv(folder / "metrics.csv")]
+    best = losses.index(min(losses)) + 1
+    assert best == len(losses) - 2 < 28  # two epochs without a gain, and then no more
+    content = torch.load(folder / "student_best.pth", weights_only=True)
+    assert content["epoch"] == best
+    same = torch.load(folder / f"student_epoch_{best}.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(same[name], tensor) for name, tensor in content["state_dict"].items())
+
+
+def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
+    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis", "--lossless"])
+    flow = in_dataset / "flows" / "train1.mp4"
+    flow.write_bytes(flow.read_bytes()[: int(flow.stat().st_size * 0.7)])  # its header is whole
+    folder = train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "cut", "--batch-size", "1"])
+    assert "left out: train1.mp4: its flow train1.mp4" in capsys.readouterr().out
+    assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
+    assert len(read_csv(folder / "metrics.csv")) == 2
+
+
+def test_edited_annotations_reach_what_was_embedded_before(in_dataset: Path, tiny_clip: str) -> None:
+    extract_embeddings.main(["--clip-model-name", tiny_clip])
+    splits = {
+        "train": {f"train{i}.mp4": (i % 3,) for i in range(6)},
+        "val": {f"val{i}.mp4": (i % 3,) for i in range(4)},
+    }
+    splits["train"]["train0.mp4"] = (1, 2)  # type: ignore[assignment]
+    splits["val"]["train3.mp4"] = splits["train"].pop("train3.mp4")
+    write_annotations(in_dataset / "annotations", splits)
+    report = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert (report.done, report.already) == (1, 9)
+    readers = {s: store.Reader(in_dataset / "embeddings" / f"ak_{s}_clip_embeddings.h5") for s in splits}
+    assert readers["train"].labels("train0.mp4").tolist() == [0, 1, 1]
+    assert {split: set(reader.keys) for split, reader in readers.items()} == {s: set(v) for s, v in splits.items()}
+
+
+def test_overwrite_removes_nothing_before_all_is_checked(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    before = sorted(path.name for path in Path("checkpoints/s").iterdir())
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--overwrite", "--dry-run"])
+    with pytest.raises(UserError, match=r"nope.h5"):
+        train.main([*STUDENT, "--overwrite", "--train-hdf5-path", "nope.h5"])
+    with pytest.raises(UserError, match="must be the name of one folder"):
+        train.main([*STUDENT, "--run-name", "..", "--overwrite"])
+    with pytest.raises(UserError, match="give one of them"):
+        train.main(["--resume", "checkpoints/s", "--overwrite"])
+    assert sorted(path.name for path in Path("checkpoints/s").iterdir()) == before
+    assert in_dataset.exists()
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_anew_with_new_settings(
+    in_dataset: Path, tiny_clip: str
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    (Path("checkpoints/s") / "last.pth").unlink()
+    arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--learning-rate", "1e-5"]
+    train.main(arguments)
+    assert "learning_rate: 1.0e-05" in Path("checkpoints/s/args.yaml").read_text()
+    train.main(arguments)
+
+
+def test_motion_of_published_flow_videos_reaches_tfam(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    for path in list((in_dataset / "flows").iterdir()):  # the published script's name, and no comment
+        frames = next(batch for batch in video.read(path, 100) if isinstance(batch, np.ndarray))
+        path.unlink()
+        write_video(path.with_name(f"{path.stem}_raft_things.mp4"), frames)
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "p"])
+    inference.main(["--checkpoint-dir", "checkpoints/p", "--overwrite"])
+    config = REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"
+    folder = train_and_eval.main(["--config", str(config), "--set", *SMALL_TFAM])
+    assert json.loads((folder / "metrics.json").read_text())["num_videos"] == 4
+
+
+def test_uneven_timestamps_are_the_same_on_both_sides(in_dataset: Path, tiny_clip: str) -> None:
+    import av
+
+    shutil.rmtree(in_dataset / "videos")
+    (in_dataset / "videos").mkdir()
+    with av.open(str(in_dataset / "videos" / "train0.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for t, image in enumerate(indexed_frames(9)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = t * t, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    write_annotations(in_dataset / "annotations", {s: {f"{s}0.mkv": (0,)} for s in ("train", "val")})
+    shutil.copy(in_dataset / "videos" / "train0.mkv", in_dataset / "videos" / "val0.mkv")
+    run_chain(tiny_clip, ["--model", "dis"])
+    rgb = store.Reader(in_dataset / "embeddings" / "ak_train_clip_embeddings.h5").timestamps("train0.mkv")
+    motion = store.Reader(in_dataset / "embeddings" / "flow_embeddings.h5").timestamps("train0")
+    assert rgb is not None and motion is not None
+    assert np.allclose(rgb, np.arange(9) ** 2 / 25, atol=1e-3)
+    assert np.allclose(motion, rgb[:-1], atol=1e-6)
 
 
 def test_two_backbones_or_flows_or_classes_are_refused_naming_both(
@@ -287,7 +401,7 @@ def test_the_published_codes_files_go_through_train_and_inference(
     torch.save(model.state_dict(), tmp_path / "checkpoints" / "20250328-003544 - best" / "student_epoch_1.pth")
     arguments = ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows"]
     inference.main([*arguments, "--clip-model-name", name, "--num-classes", "140"])
-    assert "holds no config, so nothing can be checked" in capsys.readouterr().out
+    assert "holds no config of ours, so nothing can be checked" in capsys.readouterr().out
     motion = store.Reader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.keys == ["SYN00000"]
     assert motion.length("SYN00000") == 149
@@ -412,6 +526,9 @@ def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) 
         ("extract_flows.py --size big", "--size", "--help"),
         ("train.py", "ak_train_clip_embeddings.h5", "run extract_embeddings.py"),
         ("train.py --train-hdf5-path text.h5 --val-hdf5-path text.h5", "text.h5", "make it anew"),
+        ("train.py --seed 99999999999999999999", "--seed", "from 0 to 2^32 - 1"),
+        ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
+        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
         ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
         ("train.py --resume nowhere", "nowhere/last.pth", "train.py"),
         ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),

@@ -1,5 +1,6 @@
 """The student and its training data."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index, write_video
 from vimoclip import UserError, clip, data, moclip, runs, store, video
+from vimoclip.moclip import engine
 
 COMMENT = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
 
@@ -96,6 +98,21 @@ def test_flow_made_in_two_ways_is_refused(tmp_path: Path) -> None:
     write_flow(tmp_path / "flows" / "b.mp4", indexed_frames(9), kept=10, method="raft")
     with pytest.raises(UserError, match="method is dis"):
         data.pair(write_rgb(tmp_path / "rgb.h5", {"a.mp4": 10, "b.mp4": 10}), data.FlowFolder(tmp_path / "flows"))
+
+
+def test_ids_with_underscores_do_not_share_their_flow(tmp_path: Path) -> None:
+    for name in ("cow_raft_things.mp4", "cow_left_1_raft_things.mp4", "sow_left_1.mp4"):
+        write_video(tmp_path / name, indexed_frames(2))
+    folder = data.FlowFolder(tmp_path, ["cow.mp4", "cow_left_1.mp4", "sow.mp4", "sow_left_1.mp4"])
+    found = {name: folder.find(f"{name}.mp4") for name in ("cow", "cow_left", "cow_left_1", "sow", "sow_left_1")}
+    assert {name: path.name if path else None for name, path in found.items()} == {
+        "cow": "cow_raft_things.mp4",
+        "cow_left": None,
+        "cow_left_1": "cow_left_1_raft_things.mp4",
+        "sow": None,
+        "sow_left_1": "sow_left_1.mp4",
+    }
+    assert set(folder.by_stem()) == {"cow", "cow_left_1", "sow_left_1"}
 
 
 def test_flow_videos_are_found_under_either_name_and_two_are_an_error(tmp_path: Path) -> None:
@@ -200,3 +217,57 @@ def test_what_is_no_student_or_another_is_refused(tiny_clip: str, tmp_path: Path
         moclip.load(tmp_path / "text.pth")
     with pytest.raises(UserError, match="holds no student"):
         moclip.find_checkpoint(tmp_path / "nowhere")
+
+
+class Brightness(torch.nn.Module):
+    """An image tower with a running mean, whose embedding is the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.linear = torch.nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.norm(images).mean((2, 3)))
+
+
+def a_batch(lengths: list[int], keys: list[str]) -> data.Batch:
+    generator = torch.Generator().manual_seed(0)
+    flow = torch.randint(0, 256, (len(lengths), 5, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
+    z_image = torch.randn(len(lengths), 5, 4, generator=generator)
+    return data.Batch(flow, z_image, mask, torch.eye(2)[torch.arange(len(keys)) % 2], keys, [])
+
+
+IDENTITY: dict = {"image_size": [8, 8], "resize": "model", "resize_mode": "squash", "interpolation": "bicubic"}
+IDENTITY |= {"fill_color": 0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_encoder_changes_in_no_way_and_another_does(frozen: bool) -> None:
+    torch.manual_seed(0)
+    model = moclip.MoCLIP(Brightness(), 4, 2, 0.1)
+    model.visual_encoder.requires_grad_(not frozen)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = engine.TrainState(model, {}, optimizer, scheduler, scaler, engine.new_progress())
+    batches = [a_batch([5, 3], ["a", "b"])] * 2
+    compute, sums = engine.make_losses("cosine", 9), engine.Sums()
+    engine.train_one_epoch(state, batches, compute, clip.Preprocess(IDENTITY), nullcontext, sums=sums)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert any(name.startswith("visual_encoder") for name in changed) != frozen
+    assert any(name.startswith("classification_head") for name in changed)
+
+
+def test_a_videos_score_is_the_mean_over_its_segments_by_their_length() -> None:
+    torch.manual_seed(0)
+    model = moclip.MoCLIP(Brightness().eval(), 4, 2, 0.1).eval()
+    batch, preprocess = a_batch([5, 2, 4], ["long", "long", "short"]), clip.Preprocess(IDENTITY)
+    compute = engine.make_losses("mse", 9)
+    means, probabilities = engine.evaluate(model, [batch], compute, preprocess, nullcontext)
+    alone = model(preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
+    assert torch.allclose(probabilities["long"], (5 * alone[0] + 2 * alone[1]) / 7)
+    assert torch.allclose(probabilities["short"], alone[2])
+    assert means["loss"] == pytest.approx(means["distillation_loss"] + means["classification_loss"], rel=1e-5)

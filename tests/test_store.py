@@ -476,3 +476,35 @@ def test_order_of_making_does_not_show_in_any_of_three_videos(tmp_path: Path) ->
     for index, order in enumerate(itertools.permutations(VIDEOS[:3])):
         made.add(make(tmp_path / f"{index}.h5", order).read_bytes())
     assert len(made) == 1
+
+
+def test_parts_of_videos_that_are_not_asked_for_this_time_stay(tmp_path: Path) -> None:
+    writer = store.Writer(tmp_path / "a.h5", ATTRIBUTES)
+    for key in VIDEOS:
+        add(writer, key)
+    store.Writer(tmp_path / "a.h5", ATTRIBUTES).finish(VIDEOS[:1])
+    again = store.Writer(tmp_path / "a.h5", ATTRIBUTES)
+    assert all(again.done(key) for key in VIDEOS)
+    again.finish(VIDEOS)
+    assert set(store.Reader(tmp_path / "a.h5").keys) == set(VIDEOS)
+    assert not (tmp_path / "a.h5.parts").exists()
+
+
+def test_todays_labels_win_and_a_video_that_left_the_annotations_comes_back_without_being_made_again(
+    tmp_path: Path,
+) -> None:
+    path = make(tmp_path / "a.h5")
+    labels = {key: values(key)["labels"] for key in VIDEOS}
+    first = path.read_bytes()
+    store.Writer(path, ATTRIBUTES).finish(VIDEOS, labels)
+    assert path.read_bytes() == first
+    changed = {key: value for key, value in labels.items() if key != "a.mp4"} | {"b.mp4": np.ones(3, np.float32)}
+    store.Writer(path, ATTRIBUTES).finish(changed, changed)
+    reader = store.Reader(path)
+    assert set(reader.keys) == set(changed)
+    assert reader.labels("b.mp4").tolist() == [1, 1, 1]
+    reader.close()
+    back = store.Writer(path, ATTRIBUTES)
+    assert back.done("a.mp4")
+    back.finish(VIDEOS, labels)
+    assert path.read_bytes() == first

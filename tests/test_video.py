@@ -465,7 +465,39 @@ def test_described_indices_are_those_that_were_described(tmp_path: Path, indices
     assert described.tolist() == indices
     assert read is not None
     assert read["kept_frames"] == len(indices)
-    assert read["first_timestamp"] == indices[0] / 10 + 8.25
+    timestamps = video.described_timestamps(read, 10.0)
+    assert timestamps is not None
+    assert np.allclose(timestamps, end.timestamps, atol=1e-6)
+
+
+def test_uneven_timestamps_are_described_in_full() -> None:
+    uneven = np.array([0.0, 0.03, 0.07, 0.1, 0.13])
+    comment = video.describe_frames(video.End(np.arange(5), uneven, 5, 100 / 3))
+    assert np.allclose(video.described_timestamps(comment, 100 / 3), uneven)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [30, 24, 50])
+def test_a_rate_as_high_as_the_sources_keeps_every_frame_though_timestamps_are_rounded(
+    tmp_path: Path, rate: int
+) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:  # Matroska rounds to milliseconds
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in indexed_frames(60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    for fps, expected in ((rate, range(60)), (rate / 2, range(0, 60, 2))):
+        *_, end = video.read(tmp_path / "a.mkv", 16, video.Sampling(fps=fps))
+        assert isinstance(end, video.End)
+        assert end.frame_indices.tolist() == list(expected)
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with video.Writer(Path("plain.mp4"), 25, {}) as writer:
+        writer.write(indexed_frames(2))
+    Path("plain.mp4").rename("a:b.mp4")
+    assert video.probe(Path("a:b.mp4")).frames == 2
 
 
 def test_regular_indices_are_described_in_a_few_bytes() -> None:

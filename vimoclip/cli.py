@@ -64,6 +64,14 @@ def _number(kind: Callable[[str], Any], low: float, what: str, open_end: bool = 
     return parse
 
 
+def seed(text: str) -> int:
+    """An argparse type: what every random generator here takes as a seed."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^32 - 1")
+    return value
+
+
 positive_int = _number(int, 1, "a whole number above 0")
 count = _number(int, 0, "a whole number, 0 or more")
 positive_float = _number(float, 0, "a number above 0", open_end=True)
@@ -110,7 +118,7 @@ def add_compute(parser: argparse.ArgumentParser, workers: int = 2) -> None:
         help="auto: bf16 on a GPU that has it, else fp32",
     )
     group.add_argument("--num-workers", type=count, default=workers, help="that read and prepare frames ahead")
-    group.add_argument("--seed", type=int, default=49, help="of everything random")
+    group.add_argument("--seed", type=seed, default=49, help="of everything random")
 
 
 def add_run_control(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:
@@ -169,6 +177,16 @@ def need_folder(path: Path, cure: str) -> Path:
 def need_file(path: Path, cure: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; {cure}")
+    return path
+
+
+def need_place(path: Path, flag: str) -> Path:
+    """Raise UserError where no folder can come to be at `path`, because a file is there or on the way."""
+    for place in (path, *path.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise UserError(f"{place}: is a file, not a folder; name a folder with {flag}")
     return path
 
 

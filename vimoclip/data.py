@@ -1,7 +1,7 @@
 """Training data of the student: segments of a video, aligned RGB embeddings and flow frames."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,25 +15,22 @@ from vimoclip import UserError, VideoError, annotations, cli, store, video
 
 # <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos
 _PUBLISHED = re.compile(r"(.+?)_(?:sea_)?[a-z0-9]+(?:_(?:small|s|m|l))?_(?:things|sintel|kitti|chairs|mixed|spring)")
-_PER_VIDEO = (
-    "video",
-    "kept_frames",
-    "frame_indices",
-    "first_timestamp",
-)  # in a flow video's comment; the rest are settings
+# in a flow video's comment; the rest are settings
+_PER_VIDEO = ("video", "kept_frames", "frame_indices", "timestamps")
 
 
 class FlowFolder:
     """The flow videos of a folder, ours (`<stem>.mp4`) or published (`<stem>_<method>_<checkpoint>.mp4`)."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, videos: Iterable[str] = ()):
+        """`videos`: ids that are known, whose own flow is never taken for another's."""
         self.folder = folder
         self.paths = {path.name: path for path in video.find(folder)[0]}
-        self._by_prefix: dict[str, list[Path]] = {}
+        own = {annotations.stem(video_id) for video_id in videos}
+        self._published: dict[str, list[Path]] = {}
         for path in self.paths.values():
-            parts = path.stem.split("_")
-            for cut in range(1, len(parts) - 1):
-                self._by_prefix.setdefault("_".join(parts[:cut]), []).append(path)
+            for stem in _published_stems(path.stem) if path.stem not in own else []:
+                self._published.setdefault(stem, []).append(path)
 
     def find(self, video_id: str) -> Path | None:
         """The flow of a video: same file name, `<stem>.mp4`, or the one published name. UserError for several."""
@@ -41,7 +38,7 @@ class FlowFolder:
         for name in (video_id, f"{stem}.mp4"):
             if name in self.paths:
                 return self.paths[name]
-        matches = [path for path in self._by_prefix.get(stem, []) if _made_from(path) in (None, stem)]
+        matches = [path for path in self._published.get(stem, []) if _made_from(path) in (None, stem)]
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
             raise UserError(f"{self.folder}: {names} may all be the flow of {video_id}; keep one of them")
@@ -59,6 +56,14 @@ class FlowFolder:
                 )
             found[stem] = path
         return found
+
+
+def _published_stems(name: str) -> list[str]:
+    """The stems that `<stem>_<method>_<checkpoint>` may stand for: one where the checkpoint is a known one."""
+    if known := _PUBLISHED.fullmatch(name):
+        return [known[1]]
+    parts = name.split("_")
+    return ["_".join(parts[:cut]) for cut in range(1, len(parts) - 1)]
 
 
 def _made_from(path: Path) -> str | None:
@@ -147,15 +152,22 @@ def segments(clips: Sequence[Clip], sequence_length: int) -> list[Segment]:
     ]
 
 
+class Unreadable(NamedTuple):
+    """A video whose flow broke on reading, and why."""
+
+    key: str
+    reason: str
+
+
 class Batch(NamedTuple):
-    """flow (B, L-1, 3, S, S) uint8 prepared; z_image (B, L-1, D); mask (B, L-1); labels (B, C); keys; errors."""
+    """flow (B, L-1, 3, S, S) uint8 prepared; z_image (B, L-1, D); mask (B, L-1); labels (B, C)."""
 
     flow: torch.Tensor
     z_image: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
     keys: list[str]
-    errors: list[str]
+    unreadable: list["Unreadable"]
 
 
 class SegmentDataset(Dataset):
@@ -174,14 +186,14 @@ class SegmentDataset(Dataset):
     def __len__(self) -> int:
         return len(self.segments)
 
-    def __getitem__(self, index: int) -> Batch | str:
-        """A batch of one, or in words why the flow video can't be read (workers can't hand on exceptions whole)."""
+    def __getitem__(self, index: int) -> Batch | Unreadable:
+        """A batch of one, or why there is none: one bad video is not the end of a run."""
         segment = self.segments[index]
         key, start, stop = segment.clip.key, segment.start, segment.start + segment.length
         try:
             prepared = self.preprocess(_span_reader(segment.clip.flow).read(start, stop))
         except VideoError as error:
-            return f"{segment.clip.flow}: {error}"
+            return Unreadable(key, f"its flow {segment.clip.flow.name} {error}")
         rows = torch.from_numpy(self.reader.embeddings(key, start, stop))
         mask = torch.arange(self.steps) < segment.length
         labels = torch.from_numpy(self.reader.labels(key))
@@ -199,10 +211,10 @@ def _pad(rows: torch.Tensor, length: int) -> torch.Tensor:
     return torch.cat([rows, rows.new_zeros((length - len(rows), *rows.shape[1:]))])
 
 
-def collate(items: list[Batch | str]) -> Batch:
-    """Batches of one -> one batch; what could not be read is in `errors`."""
-    good = [item for item in items if not isinstance(item, str)]
-    errors = [item for item in items if isinstance(item, str)]
+def collate(items: list[Batch | Unreadable]) -> Batch:
+    """Batches of one -> one batch; what could not be read stands beside it."""
+    good = [item for item in items if isinstance(item, Batch)]
+    errors = [item for item in items if isinstance(item, Unreadable)]
     if not good:
         empty = torch.empty(0)
         return Batch(empty, empty, empty, empty, [], errors)

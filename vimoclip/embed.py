@@ -71,9 +71,9 @@ def _prepared(
 
 
 def _flow_origin(path: Path, end: video.End) -> tuple[np.ndarray, np.ndarray]:
-    """Index in the source, and seconds at its nominal rate, of the frame that each flow starts from."""
+    """Index and seconds, in the source video, of the frame that each flow starts from."""
     comment = video.probe(path).comment
-    kept = video.described_indices(comment)
-    if comment is None or kept is None or len(kept) != len(end.frame_indices) + 1:
-        return end.frame_indices, end.timestamps
-    return kept[:-1], comment.get("first_timestamp", 0.0) + (kept[:-1] - kept[0]) / end.fps
+    indices, timestamps = video.described_indices(comment), video.described_timestamps(comment, end.fps)
+    if indices is None or timestamps is None or len(indices) != len(end.frame_indices) + 1:
+        return end.frame_indices, end.timestamps  # a published flow video, or one that was cut short
+    return indices[:-1], timestamps[:-1]

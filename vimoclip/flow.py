@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from vimoclip import UserError
+from vimoclip import UserError, VideoError
 
 WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 NORMALIZATIONS = ("frame", "linear", "log")
@@ -142,7 +142,7 @@ def load(
     def render(frames: np.ndarray) -> np.ndarray:
         vectors = flow(frames)
         if not np.isfinite(vectors).all():
-            raise UserError(f"{method} gave flow that is not finite at size {frames.shape[1:3]}; try a larger --size")
+            raise VideoError(f"{method} gives flow that is not finite at size {frames.shape[1:3]}")
         return to_color(vectors, normalization, flow_max)
 
     return render

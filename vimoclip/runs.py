@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import pickle
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -100,13 +99,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: there is no such checkpoint; name one that train.py or TFAM wrote")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged pickles raise nearly anything
         reason = (str(error).strip().splitlines() or ["damaged"])[0][:120]
         raise UserError(f"{path}: can't be loaded as a checkpoint of tensors and plain values: {reason}") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
     if "state_dict" not in content:
         content = {"state_dict": content}
+    state = content["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
     content["state_dict"] = {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
     return content
 
@@ -139,7 +141,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+        raise UserError(f"{path}: there is no such file; name one that is there") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if content is not None and not isinstance(content, dict):

@@ -99,35 +99,61 @@ class Writer:
     def part(self, key: str) -> Part:
         return Part(self.parts / _part_name(key), key, self.dtype)
 
-    def finish(self, keys: Iterable[str]) -> Path | None:
-        """Put what is there of `keys`, and all that the output held before, into the output; remove the parts.
+    def finish(self, keys: Iterable[str], labels: Mapping[str, np.ndarray] | None = None) -> Path | None:
+        """Put what is there of `keys`, and what the output held before, into the output; None where that is nothing.
 
-        None, and no output, where there is nothing."""
+        `labels` of every video that belongs into the file, as the annotations have them today: they win over what was
+        written before, and a video that is not among them leaves the file; it stays as a part, should it come back."""
         names = {key: _part_name(key) for key in keys if key not in self._finished}
         names = {key: name for key, name in names.items() if (self.parts / name).exists()}
-        if names:
+        gone = [] if labels is None else sorted(self._finished - labels.keys())
+        if names or gone or self._relabelled(labels):
+            for key in gone:
+                print(f"{self.path}: {key} is no longer annotated for it, so it is taken out", flush=True)
+                self._keep_as_part(key)
             temporary = self.path.with_name(self.path.name + ".partial")
             with h5py.File(temporary, "w") as target:
                 for name, value in sorted(self.attributes.items()):
                     target.attrs[name] = _encoded(value)
                 target.attrs["schema"] = SCHEMA
-                self._copy_all(target, names)
+                self._copy_all(target, names, self._finished - set(gone), labels or {})
             publish(temporary, self.path)
-        shutil.rmtree(self.parts)
+        self._remove_parts({_part_name(key) for key in self._finished - set(gone)} | set(names.values()))
         return self.path if self.path.exists() else None
 
-    def _copy_all(self, target: Any, names: Mapping[str, str]) -> None:
-        old = h5py.File(self.path) if self._finished else None
-        try:
-            for key in sorted(self._finished | names.keys()):
+    def _copy_all(
+        self, target: Any, names: Mapping[str, str], finished: frozenset[str], labels: Mapping[str, np.ndarray]
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            old = stack.enter_context(h5py.File(self.path)) if finished else None
+            for key in sorted(finished | names.keys()):
                 if key in names:
                     with h5py.File(self.parts / names[key]) as part:
-                        _copy_video(part, target.create_group(key))
+                        _copy_video(part, target.create_group(key), labels.get(key))
                 elif old is not None:
-                    _copy_video(old[key], target.create_group(key))
-        finally:
-            if old is not None:
-                old.close()
+                    _copy_video(old[key], target.create_group(key), labels.get(key))
+
+    def _relabelled(self, labels: Mapping[str, np.ndarray] | None) -> bool:
+        if not labels or not self._finished:
+            return False
+        with h5py.File(self.path) as file:
+            return any(
+                not np.array_equal(file[key]["labels"][:], labels[key]) for key in self._finished & labels.keys()
+            )
+
+    def _keep_as_part(self, key: str) -> None:
+        path = self.parts / _part_name(key)
+        temporary = path.with_name(path.name + ".partial")
+        with h5py.File(self.path) as file, h5py.File(temporary, "w") as part:
+            _copy_video(file[key], part)
+        publish(temporary, path)
+
+    def _remove_parts(self, used: set[str]) -> None:
+        """Parts that are in the output go; others, of videos that were not asked for this time, stay."""
+        for name in used:
+            (self.parts / name).unlink(missing_ok=True)
+        if not any(entry.name.endswith(".h5") for entry in os.scandir(self.parts)):
+            shutil.rmtree(self.parts)
 
     def _settings(self) -> dict[str, Any]:
         return {k: v for k, v in self.attributes.items() if k not in _NOT_SETTINGS} | {"dtype": self.dtype}
@@ -265,14 +291,15 @@ def _damage(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: is not an HDF5 file of embeddings, or is damaged ({reason}); make it anew") from None
 
 
-def _copy_video(source: Any, target: Any) -> None:
+def _copy_video(source: Any, target: Any, labels: np.ndarray | None = None) -> None:
     rows = source["embeddings"]
     copy = target.create_dataset("embeddings", rows.shape, rows.dtype)  # contiguous, not compressed
     for start in range(0, len(rows), ROWS):
         copy[start : start + ROWS] = rows[start : start + ROWS]
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
-            target.create_dataset(name, data=source[name][:])
+            given = labels if name == "labels" and labels is not None else source[name][:]
+            target.create_dataset(name, data=given)
     for name in ("total_frames", "original_frames", "fps"):
         target.attrs[name] = source.attrs[name]
 

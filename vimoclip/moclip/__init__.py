@@ -88,10 +88,11 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     classes = int(head.shape[0])
     if num_classes is not None and num_classes != classes:
         raise UserError(f"--num-classes {num_classes}: {path} has {classes}; leave the flag out or name another run")
-    if config is None:
-        print(f"warning: {path} holds no config, so nothing can be checked; taken for {clip_model_name or 'ViT-B/32'}")
+    if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
+        taken_for = clip_model_name or "ViT-B/32"
+        print(f"warning: {path} holds no config of ours, so nothing can be checked; taken for {taken_for}")
         config = {
-            "clip": clip.describe(clip_model_name or "ViT-B/32"),
+            "clip": clip.describe(taken_for),
             "alpha": 0.1,
             "num_classes": classes,
             "teacher": {},

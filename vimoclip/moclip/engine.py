@@ -12,7 +12,7 @@ from torch import nn
 
 from vimoclip import TrainingError, losses, metrics, runs
 from vimoclip.clip import Preprocess
-from vimoclip.data import Batch
+from vimoclip.data import Batch, Unreadable
 from vimoclip.moclip import MoCLIP, Output
 
 Losses = Callable[[Output, Batch], dict[str, torch.Tensor]]
@@ -87,13 +87,26 @@ class Sums:
         return {name: total / count for name, total in self.state.items() if name != "count"}
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch's tensors on the device. Raises TrainingError where a flow video could not be read."""
-    if batch.errors:
-        raise TrainingError(f"{batch.errors[0]}; make it anew, then go on with --resume")
-    return batch._replace(
-        **{name: getattr(batch, name).to(device, non_blocking=True) for name in ("flow", "z_image", "mask", "labels")}
-    )
+Tell = Callable[[Unreadable], None]
+
+
+def to_device(batch: Batch, device: torch.device, tell: Tell) -> Batch | None:
+    """The batch's tensors on the device; None where nothing of it could be read. `tell` hears what could not."""
+    for unreadable in batch.unreadable:
+        tell(unreadable)
+    if not batch.keys:
+        return None
+    tensors = {name: getattr(batch, name) for name in ("flow", "z_image", "mask", "labels")}
+    return batch._replace(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+
+def check_finite(values: dict[str, torch.Tensor], batch: Batch, where: str) -> None:
+    """Raise TrainingError, naming the batch's videos, for a loss that is not finite."""
+    if not torch.isfinite(values["loss"]):
+        raise TrainingError(
+            f"the {where} loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; look at "
+            "these, or lower --learning-rate; what was saved before is whole"
+        )
 
 
 def train_one_epoch(
@@ -106,6 +119,7 @@ def train_one_epoch(
     sums: Sums,
     grad_clip_norm: float | None = None,
     after_step: Callable[[dict[str, float]], None] = lambda values: None,
+    tell: Tell = print,
 ) -> dict[str, float]:
     """Train on what the loader gives; means of the losses over segments. Raises TrainingError if one isn't finite."""
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
@@ -114,16 +128,15 @@ def train_one_epoch(
     model.train()
     if not any(p.requires_grad for p in model.visual_encoder.parameters()):
         model.visual_encoder.eval()  # frozen also means that no running mean moves
-    for batch in loader:
-        batch = to_device(batch, device)
+    for given in loader:
+        batch = to_device(given, device, tell)
+        if batch is None:
+            after_step({})
+            continue
         with autocast():
             output = model(preprocess.normalize(batch.flow), batch.mask)
         values = compute_losses(output, batch)
-        if not torch.isfinite(values["loss"]):
-            raise TrainingError(
-                f"the loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; look at these, "
-                "or lower --learning-rate; what was saved before is whole"
-            )
+        check_finite(values, batch, "training")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(values["loss"]).backward()
         if grad_clip_norm is not None:
@@ -145,24 +158,32 @@ def evaluate(
     compute_losses: Losses,
     preprocess: Preprocess,
     autocast: Callable[[], Any],
+    tell: Tell = print,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """(losses and `head_map_macro`, `head_map_micro` over all videos; video -> (C,) probabilities of the head).
 
-    A video's probabilities are the mean over its segments, each weighing as many flows as it has."""
+    A video's probabilities are the mean over its segments, each weighing as many flows as it has. Raises TrainingError
+    for a loss that is not finite, or where nothing could be read."""
     device = next(model.parameters()).device
     model.eval()
     sums, weights = Sums(), dict[str, float]()
     scores, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-    for batch in loader:
-        batch = to_device(batch, device)
+    for given in loader:
+        batch = to_device(given, device, tell)
+        if batch is None:
+            continue
         with autocast():
             output = model(preprocess.normalize(batch.flow), batch.mask)
-        sums.add(compute_losses(output, batch), len(batch.keys))
+        values = compute_losses(output, batch)
+        check_finite(values, batch, "validation")
+        sums.add(values, len(batch.keys))
         lengths = batch.mask.sum(1).tolist()
         for i, (key, row) in enumerate(zip(batch.keys, output.logits.float().sigmoid().cpu(), strict=True)):
             scores[key] = scores.get(key, torch.zeros(())) + row * lengths[i]
             weights[key] = weights.get(key, 0.0) + lengths[i]
             labels[key] = batch.labels[i].cpu()
+    if not scores:
+        raise TrainingError("no flow video of the validation split can be read; make them anew with extract_flows.py")
     means = sums.means()
     probabilities = {key: total / weights[key] for key, total in scores.items()}
     table, truth = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])

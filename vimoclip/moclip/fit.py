@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader
 
 from vimoclip import VideoError, cli, runs, video
 from vimoclip.clip import Preprocess
-from vimoclip.data import SegmentDataset, collate
+from vimoclip.data import SegmentDataset, Unreadable, collate
 from vimoclip.moclip import MoCLIP, engine
 
 PANEL_VIDEOS = 4
+LEFT_OUT = ("split", "video", "reason")  # header of left_out.csv
 
 
 def fit(
@@ -25,8 +26,11 @@ def fit(
     preprocess: Preprocess,
     sets: dict[str, SegmentDataset],
     class_names: list[str],
+    left_out: list[tuple[str, str, str]],
 ) -> None:
-    """Train from where the folder's last.pth stands, or from the beginning, to the last epoch."""
+    """Train from where the folder's last.pth stands, or from the beginning, to the last epoch.
+
+    `left_out`: (split, video, reason) of what can't be used; flow videos that break on reading join it."""
     device = next(model.parameters()).device
     precision = runs.pick_precision(args.precision, device)
     autocast = partial(runs.autocast, device, precision)
@@ -40,11 +44,21 @@ def fit(
         print(f"going on at epoch {state.progress['epoch'] + 1}, step {state.progress['step'] + 1}", flush=True)
     progress = state.progress
     tensorboard = runs.tensorboard(args.logs_dir / folder.name, progress["global_step"] + 1 if resumed else None)
+    runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
+
+    def tell(split: str, unreadable: Unreadable) -> None:
+        if not any(line[:2] == (split, unreadable.key) for line in left_out):
+            left_out.append((split, *unreadable))
+            runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
+            print(f"  left out: {unreadable.key}: {unreadable.reason}", flush=True)
+
     due, sums = engine.Every(runs.SAVE_EVERY_SECONDS), engine.Sums(progress["sums"])
 
     def after_step(values: dict[str, float]) -> None:
         progress["step"] += 1
         progress["global_step"] += 1
+        if not values:  # nothing of the batch could be read
+            return
         values["learning_rate"] = state.optimizer.param_groups[-1]["lr"]
         for name, value in values.items():
             tensorboard.add_scalar(f"step/{name}", value, progress["global_step"])
@@ -67,8 +81,11 @@ def fit(
             sums=sums,
             grad_clip_norm=args.grad_clip_norm,
             after_step=after_step,
+            tell=partial(tell, "train"),
         )
-        validated, probabilities = engine.evaluate(model, val_loader, compute_losses, preprocess, autocast)
+        validated, probabilities = engine.evaluate(
+            model, val_loader, compute_losses, preprocess, autocast, partial(tell, "val")
+        )
         row = finish_epoch(state, folder, trained, validated, class_names)
         sums.state.clear()
         log_epoch(tensorboard, row, panel(args, sets["val"], probabilities, class_names))
@@ -159,6 +176,8 @@ def panel(args: argparse.Namespace, dataset: SegmentDataset, probabilities: dict
             rgb = video.SpanReader(source).read(at, at + 1)[0]
         except VideoError:
             rgb = None  # the videos may have been removed after their embeddings were made
+        if clip.key not in probabilities:
+            continue  # its flow could not be read
         flow = video.SpanReader(clip.flow).read(middle, middle + 1)[0]
         labels = [names[i] for i in dataset.reader.labels(clip.key).nonzero()[0]]
         top = probabilities[clip.key].topk(min(3, len(names)))

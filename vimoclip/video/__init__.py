@@ -4,7 +4,7 @@ Frames are uint8 RGB, upright (rotation metadata is applied), all of the first f
 
 from vimoclip.video.ahead import read_ahead
 from vimoclip.video.reading import Info, SpanReader, find, probe, read
-from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices
+from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
 from vimoclip.video.writing import Writer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Writer",
     "describe_frames",
     "described_indices",
+    "described_timestamps",
     "find",
     "probe",
     "read",

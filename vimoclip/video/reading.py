@@ -182,7 +182,8 @@ class SpanReader:
 
 def _open(path: Path) -> Any:
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # absolute, as FFmpeg takes what stands before a colon in a relative name for a protocol
+        container = av.open(str(path.absolute()), metadata_errors="replace")
     except FileNotFoundError:
         raise VideoError("there is no such file") from None
     except IsADirectoryError:

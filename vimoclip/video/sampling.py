@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+ROUNDED_BY = 0.005  # s
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -28,7 +30,8 @@ class Sampling:
             if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
                 return False
             if self.fps is not None:
-                tick = (timestamp - state["start"]) * self.fps + 1e-6
+                # containers round timestamps (Matroska to 1 ms, GIF to 10): a frame a little early is still in time
+                tick = (timestamp - state["start"]) * self.fps + min(0.25, ROUNDED_BY * self.fps)
                 if tick < state["next"]:
                     return False
                 state["next"] = int(tick) + 1
@@ -52,14 +55,18 @@ class End:
 
 
 def describe_frames(end: End) -> dict[str, Any]:
-    """What a flow video's comment says of the kept frames that it was made from: number, indices, first timestamp."""
+    """What a flow video's comment says of the kept frames that it was made from: number, indices, timestamps.
+
+    Short where frames are evenly spaced, in full where not."""
     indices = end.frame_indices
     step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
     regular = bool((np.diff(indices) == step).all())
+    nominal = end.timestamps[0] + (indices - indices[0]) / end.fps
+    on_time = bool((np.abs(end.timestamps - nominal) < 0.0005).all())
     return {
         "kept_frames": len(indices),
         "frame_indices": {"start": int(indices[0]), "step": step} if regular else indices.tolist(),
-        "first_timestamp": float(end.timestamps[0]) if len(indices) else 0.0,
+        "timestamps": {"start": float(end.timestamps[0])} if on_time else end.timestamps.round(6).tolist(),
     }
 
 
@@ -71,3 +78,12 @@ def described_indices(comment: dict[str, Any] | None) -> np.ndarray | None:
     if isinstance(said, dict):
         return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
     return np.array(said, np.int64)
+
+
+def described_timestamps(comment: dict[str, Any] | None, fps: float) -> np.ndarray | None:
+    """The timestamps (T,) in seconds of the kept frames behind a flow video; None where its comment says nothing."""
+    indices = described_indices(comment)
+    if indices is None or not comment or "timestamps" not in comment:
+        return None
+    said = comment["timestamps"]
+    return float(said["start"]) + (indices - indices[0]) / fps if isinstance(said, dict) else np.array(said, np.float64)
