@@ -19,7 +19,8 @@ import extract_embeddings
 import extract_flows
 import inference
 import train
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, REPOSITORY
+from TFAM import train_and_eval
 from vimoclip import UserError, clip, embed, video
 
 Main = Callable[[list[str]], Any]
@@ -47,6 +48,8 @@ def made(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         extract_flows.main(FLOW)
         train.main(TRAIN)
         inference.main(["--checkpoint-dir", "checkpoints/run"])
+        train_and_eval.main([*CONFIG, "--set", *SMALL])
+        train_and_eval.main([*CONFIG, "--seed", "50", "--set", *SMALL])
     return root
 
 
@@ -90,6 +93,7 @@ def what_happens(
     watch(video, "read", lambda path, size, *a, **k: ("decoded", size))
     patch.setattr(embed, "CHUNK", 8)
     patch.chdir(root)
+    patch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is downloaded, network or not
     torch.manual_seed(1)
     try:
         main(argv)
@@ -99,7 +103,7 @@ def what_happens(
     return {"said": said, "files": contents(root), "batches": sorted(map(str, batches)), "seed": torch.initial_seed()}
 
 
-# for each flag: what to put behind it; a list holds several arguments. `{...}` is filled in below.
+# for each flag: what to put behind it; in a list, then also what else stands on both command lines
 EMBEDDINGS: dict[str, Any] = {
     "--split": "val",
     "--videos-dir": "elsewhere/videos",
@@ -163,7 +167,7 @@ TRAINING: dict[str, Any] = {
     "--warmup-steps": "9",
     "--weight-decay": "0.1",
     "--grad-clip-norm": "0.01",
-    "--early-stopping-patience": ["1", "--learning-rate", "10"],
+    "--early-stopping-patience": ["1", "--learning-rate", "0.5", "--epochs", "5"],
     "--checkpoints-dir": "out",
     "--logs-dir": "out",
     "--run-name": "another",
@@ -199,21 +203,44 @@ EXPORT: dict[str, Any] = {
     "--overwrite": [],
     "--dry-run": [],
 }
+FUSED = "checkpoints/TFAM/cross_attention/seed49/best_model.pth"
+FUSION: dict[str, Any] = {
+    "--config": str(REPOSITORY / "TFAM" / "configs" / "rgb.yaml"),
+    "--set": "model.dropout=0.3",
+    "--evaluate": FUSED,
+    "--resume": "checkpoints/TFAM/cross_attention/seed50",
+    "--checkpoints-dir": "out",
+    "--logs-dir": "out",
+    "--results-dir": ["out", "--evaluate", FUSED],
+    "--dataset-dir": "elsewhere",
+    "--dataset-name": "zoo",
+    "--device": "cuda:7",
+    "--precision": "bf16",
+    "--num-workers": "1000",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+CONFIG = ["--config", str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"), "--num-workers", "0"]
+SMALL = ["training.epochs=2", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=64"]
 BASE = {
     "extract_embeddings": (["--clip-model-name", "local-dir:tinyclip", "--num-workers", "2"], EMBEDDINGS),
     "extract_flows": (FLOW, FLOWS),
     "train": (TRAIN, TRAINING),
     "inference": (["--checkpoint-dir", "checkpoints/run", "--num-workers", "2"], EXPORT),
+    "TFAM.train_and_eval": ([*CONFIG, "--set", *SMALL], FUSION),
 }
 OUTPUTS = {
     "extract_embeddings": ["dataset/embeddings"],
     "extract_flows": ["dataset/flows"],
     "train": ["checkpoints", "logs"],
     "inference": ["dataset/embeddings/flow_embeddings.h5"],
+    "TFAM.train_and_eval": ["checkpoints/TFAM", "logs/TFAM"],
 }
 # what shows only where there is something already, or where the same command ran before
-WITHOUT: dict[tuple[str, str], dict[str, Any]] = {}  # what happens without the flag, by script
-NEEDS_OUTPUT = {"--overwrite", "--resume"}
+WITHOUT: dict[tuple[str, ...], dict[str, Any]] = {}  # what happens without the flag, by script and command line
+NEEDS_OUTPUT = {"--overwrite", "--resume", "--evaluate", "--results-dir"}
 CASES = [(script, flag) for script, (_, flags) in BASE.items() for flag in flags if flags[flag] is not None]
 
 
@@ -228,7 +255,8 @@ def test_a_flag_reaches_something(
     script: str, flag: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, flags = BASE[script]
-    value = [flags[flag]] if isinstance(flags[flag], str) else flags[flag]
+    value, *both = [flags[flag]] if isinstance(flags[flag], str) else flags[flag] or [None]
+    base = [*base, *both]
     if flag == "--resume":
         base = [arg for arg in base if arg not in ("--run-name", "run")]
 
@@ -246,18 +274,18 @@ def test_a_flag_reaches_something(
         with pytest.MonkeyPatch.context() as patch:
             return what_happens(main, argv, root, patch, capsys)
 
-    known = (script, flag if flag in NEEDS_OUTPUT else "")
+    known = (script, "there" if flag in NEEDS_OUTPUT else "not there", *base)
     if known not in WITHOUT:
         WITHOUT[known] = result("without", base)
-    assert "refused" not in WITHOUT[known]["said"]
-    assert result("with", [*base, flag, *value]) != WITHOUT[known]
+    assert both or "refused" not in WITHOUT[known]["said"]
+    assert result("with", [*base, flag, *([value] if value else [])]) != WITHOUT[known]
 
 
 @pytest.mark.parametrize("script", BASE)
 def test_no_flag_is_missing_from_the_list(script: str) -> None:
     parser: argparse.ArgumentParser = importlib.import_module(script).build_parser()
     flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
-    unused = {"--dataset-name"} if script == "extract_flows" else set()
+    unused = {"--dataset-name"} if script == "extract_flows" else set()  # flow is of all videos in the folder
     assert flags - unused == set(BASE[script][1])
 
 

@@ -148,6 +148,8 @@ def train_one_epoch(
         sums.add(detached, len(batch.keys))
         state.scheduler.step()
         after_step({name: float(value) for name, value in detached.items()})
+    if not sums.state:
+        raise TrainingError("no flow video of the training split can be read; make them anew with extract_flows.py")
     return sums.means()
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -159,7 +160,8 @@ def log_epoch(tensorboard: Any, row: dict[str, float], image: Any) -> None:
         split, _, metric = name.partition("_")
         if split in ("train", "val"):
             tensorboard.add_scalar(f"{split}/{metric}", value, row["epoch"])
-    tensorboard.add_image("val/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
+    if image is not None:
+        tensorboard.add_image("val/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
     tensorboard.flush()
 
 
@@ -171,16 +173,20 @@ def panel(args: argparse.Namespace, dataset: SegmentDataset, probabilities: dict
         middle = (clip.frames - 1) // 2
         indices = dataset.reader.frame_indices(clip.key)
         source = (args.videos_dir or args.dataset_dir / "videos") / clip.key
-        try:
-            at = middle if indices is None else int(indices[middle])
-            rgb = video.SpanReader(source).read(at, at + 1)[0]
-        except VideoError:
-            rgb = None  # the videos may have been removed after their embeddings were made
-        if clip.key not in probabilities:
-            continue  # its flow could not be read
-        flow = video.SpanReader(clip.flow).read(middle, middle + 1)[0]
+        flow = frame_at(clip.flow, middle)
+        if flow is None or clip.key not in probabilities:
+            continue
+        rgb = frame_at(source, middle if indices is None else int(indices[middle]))
         labels = [names[i] for i in dataset.reader.labels(clip.key).nonzero()[0]]
         top = probabilities[clip.key].topk(min(3, len(names)))
         guesses = [f"{names[i]} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
         rows.append((rgb, flow, f"{clip.key}: {', '.join(labels) or 'no label'} | {', '.join(guesses)}"))
-    return runs.panel(rows)
+    return runs.panel(rows) if rows else None
+
+
+def frame_at(path: Path, index: int) -> np.ndarray | None:
+    """(H, W, 3) uint8; None where it can't be had: videos may be gone by the time that their embeddings are used."""
+    try:
+        return video.SpanReader(path).read(index, index + 1)[0]
+    except VideoError:
+        return None
