@@ -27,8 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="model",
         help="how frames become square: as the model's own transform does, or else",
     )
-    parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="of the encoder, in frames")
-    parser.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
+    cli.add_embedding(parser)
     cli.add_clip(parser)
     cli.add_sampling(parser)
     cli.add_dataset(parser)

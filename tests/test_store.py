@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import SHARED
 from vimoclip import UserError, store
+from vimoclip.store import writing
 
 PUBLISHED = SHARED / "published_files"
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"{PUBLISHED} with published files is not there")
@@ -152,7 +153,7 @@ def test_half_precision_is_stored_as_such_and_read_as_float32(tmp_path: Path) ->
 
 
 def test_more_rows_than_are_copied_at_a_time_come_back(tmp_path: Path) -> None:
-    rows = np.arange(2 * (store.ROWS + 5), dtype=np.float32).reshape(-1, 2)
+    rows = np.arange(2 * (writing.ROWS + 5), dtype=np.float32).reshape(-1, 2)
     writer = store.Writer(tmp_path / "a.h5", ATTRIBUTES)
     part = writer.part("a.mp4")
     for start in range(0, len(rows), 1000):

@@ -40,7 +40,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Defaults are shown, but not those that say nothing."""
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
@@ -106,6 +110,12 @@ def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> 
         default="openai" if name else None,
         help="one of open_clip's tags, or a file: safetensors, a plain state dict, or OpenAI's own .pt",
     )
+
+
+def add_embedding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("embedding")
+    group.add_argument("--frame-batch-size", type=positive_int, default=16, help="of the encoder, in frames")
+    group.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
 
 
 def add_compute(parser: argparse.ArgumentParser, workers: int = 2) -> None:
