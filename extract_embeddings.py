@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
         print(f"{split}: {split}_multi.txt names no video")
     splits = args.split or [split for split in data.splits if data.splits[split]]
     if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
-        cli.check_reachable(download, "--clip-pretrained")
+        cli.check_reachable(download)
     report = cli.Report()
     if args.dry_run:
         for split in splits:

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
     if todo:
         checkpoint = args.ckpt_path if settings["checkpoint"] else None
         if download := flow.missing_download(args.model, checkpoint):
-            cli.check_reachable(download, "--ckpt-path")
+            cli.check_reachable(download)
         runs.seed_everything(args.seed)
         device = runs.pick_device(args.device)
         precision = runs.pick_precision(args.precision, device)

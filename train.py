@@ -18,17 +18,10 @@ if TYPE_CHECKING:
     from vimoclip.data import Pairing
     from vimoclip.store import Reader
 
-# what may differ when a run goes on: none of it changes what is learnt, save that there may be more epochs of it
-MAY_CHANGE = {
-    "epochs",
-    "early_stopping_patience",
-    "num_workers",
-    "device",
-    "resume",
-    "run_name",
-    "overwrite",
-    "dry_run",
-}
+# What may differ when a run goes on: more epochs, and whatever changes nothing of what is learnt. Where files are may
+# change too: what they hold is compared with what the checkpoint learnt from.
+MAY_CHANGE = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
+MAY_CHANGE |= {"dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,9 +91,7 @@ def main(argv: list[str] | None = None) -> Path:
         shutil.rmtree(args.checkpoints_dir / args.run_name, ignore_errors=True)
         shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
     folder = folder or runs.run_folder(args.checkpoints_dir, args.run_name)
-    if not (folder / "last.pth").exists():
-        saved = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        runs.write_yaml(folder / "args.yaml", saved)
+    runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
     left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
     print(
         f"run {folder} on {device}: {len(sets['train'])} segments to train on, {len(sets['val'])} to validate",
@@ -130,7 +121,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     saved = runs.read_yaml(folder / "args.yaml")
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name")})
     args = parser.parse_args(argv)
-    now = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in MAY_CHANGE}
+    now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}
     cli.check_same(now, saved, "this command", str(folder / "args.yaml"), "go on with the same settings, or start anew")
     return args, folder
 
@@ -183,7 +174,7 @@ def build_student(args: argparse.Namespace, reader: "Reader", flow_settings: dic
     name = args.clip_model_name or made.get("clip_model") or "ViT-B/32"
     pretrained = args.clip_pretrained or made.get("clip_pretrained") or (None if ":" in name else "openai")
     if download := clip.missing_download(name, pretrained):
-        cli.check_reachable(download, "--clip-pretrained")
+        cli.check_reachable(download)
     runs.seed_everything(args.seed)
     encoder = clip.load(name, pretrained, made.get("resize", "model"))
     student, teacher = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"

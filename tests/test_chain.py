@@ -263,6 +263,8 @@ def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
     assert "left out: train1.mp4: its flow train1.mp4" in capsys.readouterr().out
     assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
     assert len(read_csv(folder / "metrics.csv")) == 2
+    train.main(["--resume", str(folder)])
+    assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
 
 
 def test_edited_annotations_reach_what_was_embedded_before(in_dataset: Path, tiny_clip: str) -> None:
@@ -304,6 +306,19 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_anew_with_new_set
     train.main(arguments)
     assert "learning_rate: 1.0e-05" in Path("checkpoints/s/args.yaml").read_text()
     train.main(arguments)
+
+
+def test_a_run_goes_on_only_with_what_it_was_trained_on(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    more = ["--resume", "checkpoints/s/", "--epochs", "3", "--dataset-dir", str(in_dataset.absolute())]
+    train.main(more)  # where the files are may be said in another way
+    assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
+    assert "epochs: 3\n" in Path("checkpoints/s/args.yaml").read_text()
+    train.main(["--resume", "checkpoints/s"])  # and that there are three epochs is remembered
+    assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
+    extract_flows.main(["--model", "frame_diff", "--overwrite"])
+    with pytest.raises(UserError, match=r"flow is .*frame_diff.* in this command but .*dis.* in .*last.pth"):
+        train.main(["--resume", "checkpoints/s", "--epochs", "4"])
 
 
 def test_motion_of_published_flow_videos_reaches_tfam(in_dataset: Path, tiny_clip: str) -> None:

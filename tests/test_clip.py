@@ -249,3 +249,8 @@ def test_wrong_names_are_said_with_the_cure(name: str, pretrained: str | None, m
     with pytest.raises(UserError, match=message) as raised:
         clip.missing_download(name, pretrained)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_holds_its_own_weights(tiny_clip: str) -> None:
+    with pytest.raises(UserError, match="holds its own weights"):
+        clip.load(tiny_clip, "another.safetensors")

@@ -297,7 +297,7 @@ def test_missing_download_says_what_to_get_from_where_and_where_to_put_it(
     assert missing["url"].startswith("https://")
     assert missing["url"].endswith(".ckpt")
     assert "things" in missing["what"]
-    target = Path(missing["where_to_put"])
+    target = Path(missing["cure"].split()[3].rstrip(","))
     assert target.is_relative_to(tmp_path)
     target.parent.mkdir(parents=True)
     target.touch()

@@ -115,6 +115,23 @@ def test_ids_with_underscores_do_not_share_their_flow(tmp_path: Path) -> None:
     assert set(folder.by_stem()) == {"cow", "cow_left_1", "sow_left_1"}
 
 
+def test_every_name_that_the_published_script_can_give_is_understood() -> None:
+    import ptlflow
+
+    names = [
+        (model, checkpoint)
+        for model in ptlflow.get_model_names()
+        for checkpoint in getattr(ptlflow.get_model_reference(model), "pretrained_checkpoints", None) or ["things"]
+    ]
+    wrong = [
+        (stem, *name)
+        for stem in ("AAACXZTV", "my_cat_1", "-x_y")
+        for name in names
+        if data._published_stems(f"{stem}_{name[0]}_{name[1]}") != [stem]
+    ]
+    assert not wrong
+
+
 def test_flow_videos_are_found_under_either_name_and_two_are_an_error(tmp_path: Path) -> None:
     for name in ("own.mp4", "theirs_raft_things.mp4", "my_cat_raft_small_things.mp4", "same.mp4"):
         write_video(tmp_path / name, indexed_frames(2))

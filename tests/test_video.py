@@ -492,6 +492,19 @@ def test_a_rate_as_high_as_the_sources_keeps_every_frame_though_timestamps_are_r
         assert end.frame_indices.tolist() == list(expected)
 
 
+def test_avi_with_b_frames_has_rising_timestamps(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 48, "yuv420p", {"bf": "3"}
+        for image in indexed_frames(60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    *_, end = video.read(tmp_path / "a.avi", 16, video.Sampling(fps=25))
+    assert isinstance(end, video.End)
+    assert end.frame_indices.tolist() == list(range(60))
+    assert np.allclose(end.timestamps, np.arange(60) / 25)
+
+
 def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with video.Writer(Path("plain.mp4"), 25, {}) as writer:

@@ -215,8 +215,8 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str
             raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
 
 
-def check_reachable(download: Mapping[str, str], flag: str, seconds: float = 5.0) -> None:
-    """Raise UserError where a file (`url`, `what`, `where_to_put`) can't be had, instead of a minute of retries."""
+def check_reachable(download: Mapping[str, str], seconds: float = 5.0) -> None:
+    """Raise UserError where a file (`url`, `what`, `cure`) can't be had, instead of after a minute of retries."""
     url = download["url"]
     problem: list[str] = ["no answer"]
 
@@ -240,8 +240,8 @@ def check_reachable(download: Mapping[str, str], flag: str, seconds: float = 5.0
     thread.join(seconds)
     if problem:
         raise UserError(
-            f"{download['what']} can't be downloaded ({problem[0]}): get {url} on a machine with a network and put it "
-            f"at {download['where_to_put']}, or name a file with {flag}"
+            f"{download['what']} can't be downloaded ({problem[0]}): get {url} on a machine with a network, "
+            f"{download['cure']}"
         )
 
 

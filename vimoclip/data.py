@@ -13,8 +13,19 @@ from torch.utils.data import Dataset
 
 from vimoclip import UserError, VideoError, annotations, cli, store, video
 
-# <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos
-_PUBLISHED = re.compile(r"(.+?)_(?:sea_)?[a-z0-9]+(?:_(?:small|s|m|l))?_(?:things|sintel|kitti|chairs|mixed|spring)")
+# <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos: what ptlflow's models and checkpoints are
+# called. Both may hold underscores; so may stems.
+_METHODS = (
+    "ccmr craft csflow dicl dip dpflow fastflownet flow1d flow_anything flowformer flownet[a-z0-9]* flowseek gma "
+    "gmflow gmflownet hd3 irr lcv liteflownet[a-z0-9]* llaflow maskflownet matchflow memflow memfof ms neuflow[0-9]* "
+    "pwcnet raft rapidflow recover rpknet scopeflow scv[0-9]* sea separableflow skflow splatflow starflow streamflow "
+    "unimatch vcn videoflow waft"
+)
+_CHECKPOINTS = "chairs highres kitti mix sintel spring tar things tskh universal zero"
+_PUBLISHED = re.compile(
+    rf"(.+?)_(?:{'|'.join(_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
+    rf"_(?:{'|'.join(_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
+)
 # in a flow video's comment; the rest are settings
 _PER_VIDEO = ("video", "kept_frames", "frame_indices", "timestamps")
 

@@ -149,7 +149,7 @@ def load(
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
-    """`url`, `what` and `where_to_put` of a checkpoint that ptlflow would have to download, or None."""
+    """`url`, `what` and `cure` of a checkpoint that ptlflow would have to download, or None."""
     if method in WITHOUT_WEIGHTS or checkpoint is None or Path(checkpoint).exists():
         return None
     ptlflow = _ptlflow()
@@ -162,7 +162,8 @@ def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | No
     target = Path(torch.hub.get_dir()) / "checkpoints" / urls[checkpoint].rpartition("/")[2]
     if target.exists():
         return None
-    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "where_to_put": str(target)}
+    cure = f"put it at {target}, or name a file with --ckpt-path"
+    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "cure": cure}
 
 
 def _known(ptlflow: Any, name: str) -> Any:

@@ -48,9 +48,9 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
     """The image tower of a CLIP with its weights, in evaluation mode. Raises UserError.
 
     name: OpenAI's spelling, open_clip's, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: tag or file."""
+    source, quick_gelu = resolve(name, pretrained)
     if ":" in name:
         pretrained = None  # the folder or repository holds the weights
-    source, quick_gelu = resolve(name, pretrained)
     weights = weights_file(source, pretrained)
     kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
     if preprocess := tag_preprocess(source, pretrained):

@@ -33,11 +33,13 @@ def canonical_name(name: str) -> str:
 
 
 def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
-    """`url`, `what` and `where_to_put` of a file that `load` would have to download, or None."""
+    """`url`, `what` and `cure` of a file that `load` would have to download, or None."""
     source, _ = resolve(name, pretrained)
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")
-        return {"url": hf_hub_url(repository, "open_clip_config.json"), "what": name, "where_to_put": "a folder"}
+        url = hf_hub_url(repository, HF_SAFE_WEIGHTS_NAME)
+        cure = "and open_clip_config.json beside it, put both into a folder and give --clip-model-name local-dir:FOLDER"
+        return {"url": url, "what": name, "cure": cure}
     if source.startswith("local-dir:") or weights_file(source, pretrained):
         return None
     cfg = _tag(source, pretrained)
@@ -51,14 +53,19 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
         where = f"{hub_constants.HF_HUB_CACHE} (as the hub's client lays it out)"
     else:
         url, where = cfg["url"], str(_clip_cache() / cfg["url"].rpartition("/")[2])
-    return {"url": url, "what": f"the weights {pretrained} of {name}", "where_to_put": where}
+    cure = f"put it at {where}, or name a file with --clip-pretrained"
+    return {"url": url, "what": f"the weights {pretrained} of {name}", "cure": cure}
 
 
 def resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
     """(open_clip's name, QuickGELU?). The activation follows the weights: DESIGN decision 7."""
+    if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default
+        raise UserError(f"--clip-pretrained {pretrained}: {name} holds its own weights; leave the flag out")
     if name.startswith("hf-hub:"):
         config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
-        return (f"local-dir:{Path(config).parent}", False) if isinstance(config, str) else (name, False)
+        folder = Path(config).parent if isinstance(config, str) else Path()
+        whole = any((folder / file).is_file() for file in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME))
+        return (f"local-dir:{folder}", False) if isinstance(config, str) and whole else (name, False)
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():

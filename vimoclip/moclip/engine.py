@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vimoclip import TrainingError, losses, metrics, runs
+from vimoclip.cli import check_same
 from vimoclip.clip import Preprocess
 from vimoclip.data import Batch, Unreadable
 from vimoclip.moclip import MoCLIP, Output
@@ -57,7 +58,9 @@ class TrainState:
         runs.save_checkpoint(path, content)
 
     def load(self, path: Path) -> None:
+        """Raises UserError where the run was begun with another encoder, flow or teacher."""
         last = runs.load_checkpoint(path)
+        check_same(self.config, last["config"], "this command", str(path), "go on with the same data, or start anew")
         runs.load_state(self.model, last["state_dict"], path)
         self.optimizer.load_state_dict(last["optimizer"])
         self.scheduler.load_state_dict(last["scheduler"])
@@ -67,8 +70,11 @@ class TrainState:
 
 
 def new_progress() -> dict[str, Any]:
-    """`epoch`, `step`, `global_step` done; `sums` of the epoch begun; `best` loss, epochs since (`stale`), `rows`."""
-    return {"epoch": 0, "step": 0, "global_step": 0, "sums": {}, "best": math.inf, "stale": 0, "rows": []}
+    """`epoch`, `step`, `global_step` done; `sums` of the epoch begun; `best` loss, epochs since (`stale`), `rows`.
+
+    `unreadable`: what joined left_out.csv; `segments`: a hash of those trained on, in whose order the steps count."""
+    progress = {"epoch": 0, "step": 0, "global_step": 0, "sums": {}, "best": math.inf, "stale": 0, "rows": []}
+    return progress | {"unreadable": [], "segments": ""}
 
 
 class Sums:

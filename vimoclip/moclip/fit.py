@@ -1,6 +1,7 @@
 """One run of the student: epochs of training and evaluation that can stop anywhere and go on with the same results."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from vimoclip import VideoError, cli, runs, video
+from vimoclip import UserError, VideoError, cli, runs, video
 from vimoclip.clip import Preprocess
 from vimoclip.data import SegmentDataset, Unreadable, collate
 from vimoclip.moclip import MoCLIP, engine
@@ -44,12 +45,15 @@ def fit(
         state.load(last)
         print(f"going on at epoch {state.progress['epoch'] + 1}, step {state.progress['step'] + 1}", flush=True)
     progress = state.progress
+    check_segments(progress, sets["train"], last)
+    left_out = left_out + [tuple(line) for line in progress["unreadable"]]
     tensorboard = runs.tensorboard(args.logs_dir / folder.name, progress["global_step"] + 1 if resumed else None)
     runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
 
     def tell(split: str, unreadable: Unreadable) -> None:
         if not any(line[:2] == (split, unreadable.key) for line in left_out):
             left_out.append((split, *unreadable))
+            progress["unreadable"].append([split, *unreadable])
             runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
             print(f"  left out: {unreadable.key}: {unreadable.reason}", flush=True)
 
@@ -93,6 +97,18 @@ def fit(
         print(describe_epoch(row, args.epochs, better=progress["stale"] == 0), flush=True)
     tensorboard.close()
     print(f"finished after epoch {progress['epoch']}; the best student is {folder / 'student_best.pth'}", flush=True)
+
+
+def check_segments(progress: dict[str, Any], dataset: SegmentDataset, last: Path) -> None:
+    """Raise UserError in the middle of an epoch of other segments, whose order would be another."""
+    described = repr([(segment.clip.key, segment.start, segment.length) for segment in dataset.segments])
+    digest = hashlib.sha256(described.encode()).hexdigest()
+    if progress["step"] and progress["segments"] != digest:
+        raise UserError(
+            f"{last}: stopped in the middle of an epoch of other videos than there are now; bring back what was there "
+            "(see left_out.csv), or start anew"
+        )
+    progress["segments"] = digest
 
 
 def finish_epoch(

@@ -91,6 +91,7 @@ def _decode(path: Path, shorter_side: int | None) -> Iterator[tuple[int, float, 
         stream = _stream(container, path)
         stream.thread_type = "AUTO"
         rate = _rate(stream)
+        timed = container.format.name != "avi"  # AVI has no presentation times; with B-frames the guesses jump
         size: tuple[int, int] | None = None
         frames = container.decode(stream)
         index = 0
@@ -103,7 +104,7 @@ def _decode(path: Path, shorter_side: int | None) -> Iterator[tuple[int, float, 
                 raise VideoError(f"can't be decoded after frame {index}: {_words(error)}") from None
             if size is None:
                 size = _scaled(frame.width, frame.height, shorter_side)
-            seconds = float(frame.pts * frame.time_base) if frame.pts is not None else float(index / rate)
+            seconds = float(frame.pts * frame.time_base) if timed and frame.pts is not None else float(index / rate)
             yield index, seconds, float(rate), _converter(frame, size)
             index += 1
 
