@@ -7,6 +7,7 @@ Reads dataset/videos/, writes dataset/flows/<stem>.mp4. Safe to stop and run aga
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -158,18 +159,18 @@ def write_flows(
     output_dir.mkdir(parents=True, exist_ok=True)
     sources = [partial(video.read, path, args.pair_batch_size, sampling, args.size, overlap=1) for path in todo]
     meter = cli.Meter(len(todo), describe="flow")
-    ahead = video.read_ahead(sources, cli.usable_workers(args.num_workers))
-    for index, items in groupby(ahead, key=lambda pair: pair[0]):
-        path = todo[index]
-        try:
-            frames = write_flow(path, (item for _, item in items), output_dir, render, settings, args.lossless)
-            report.done += bool(frames)
-            if not frames:
-                report.skipped[path.name] = "has one kept frame, so there is no flow"
-        except VideoError as error:
-            report.failed[path.name] = str(error)
-            frames = 0
-        meter.add(items=1, frames=frames)
+    with closing(video.read_ahead(sources, cli.usable_workers(args.num_workers))) as ahead:
+        for index, items in groupby(ahead, key=lambda pair: pair[0]):
+            path = todo[index]
+            try:
+                frames = write_flow(path, (item for _, item in items), output_dir, render, settings, args.lossless)
+                report.done += bool(frames)
+                if not frames:
+                    report.skipped[path.name] = "has one kept frame, so there is no flow"
+            except VideoError as error:
+                report.failed[path.name] = str(error)
+                frames = 0
+            meter.add(items=1, frames=frames)
     meter.close()
 
 

@@ -4,8 +4,11 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -568,6 +571,48 @@ def test_a_wrong_call_is_one_line_with_the_path_and_the_cure(
     assert "error: " in error[0]
     assert names in error[0]
     assert cure in error[0]
+
+
+def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, moving_frames(200, (0, 0), 240, 320), lossless=False)
+    command = [sys.executable, str(REPOSITORY / "extract_flows.py"), "--model", "farneback"]
+    command += ["--videos-dir", "videos", "--output-dir", "flows"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if (tmp_path / "flows" / ".a.mp4.encoding").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    assert not list((tmp_path / "flows").iterdir())
+    done = subprocess.run([*command, "--size", "32"], cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0
+    assert {path.name for path in (tmp_path / "flows").iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
+    from vimoclip import cli, embed
+
+    for name in "abcd":
+        write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
+    writer = store.Writer(tmp_path / "out.h5", {"kind": "motion"})
+    jobs = [embed.Job(name, tmp_path / f"{name}.mp4") for name in "abcd"]
+
+    def interrupted(batch: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
+        embed.embed_videos(jobs, writer, prepare, interrupted, cli.Report(), workers=2)
+    assert threading.active_count() == before
 
 
 def test_a_label_out_of_range_is_refused(in_dataset: Path, tiny_clip: str) -> None:

@@ -162,20 +162,21 @@ class Report:
 
 def run(main: Callable[[], Any]) -> NoReturn:
     """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call."""
+    code, said = 0, ""
     try:
         result = main()
+        code = 1 if isinstance(result, Report) and result.failed else 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code, said = error.exit_code, f"error: {error}"
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here (training: with --resume RUN_FOLDER)", file=sys.stderr)
-        sys.exit(130)
+        code, said = 130, "\nstopped; the same command goes on from here (training: with --resume RUN_FOLDER)"
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(1 if isinstance(result, Report) and result.failed else 0)
+        code, said = 1, f"error: {error.filename or 'writing'}: {error.strerror}"
+    if said:  # behind the handlers: until there the error keeps alive what waits to be closed
+        print(said, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def need_folder(path: Path, cure: str) -> Path:

@@ -1,6 +1,7 @@
 """The loop that extract_embeddings.py and inference.py share: videos in, one HDF5 file of embeddings out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,24 +43,27 @@ def embed_videos(
     Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
     the number of videos."""
     sources = [partial(_prepared, job.path, preprocess, sampling) for job in jobs]
-    items = ((jobs[i], item) for i, item in video.read_ahead(sources, workers, videos_ahead))
     meter, part = Meter(len(jobs), describe="embedding"), None
-    for job, item in clip.encode_stream(items, encode, frame_batch_size):
-        if isinstance(item, torch.Tensor):
-            part = part or writer.part(job.key)
-            part.append(item.numpy())
-            meter.add(frames=len(item))
-            continue
-        if isinstance(item, VideoError):
-            report.failed[job.key] = str(item)
-            if part is not None:
-                part.abandon()
-        elif part is not None:
-            indices, timestamps = _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
-            part.finish(indices, timestamps, item.original_frames, item.fps, job.labels)
-            report.done += 1
-        part = None
-        meter.add(items=1)
+    with closing(video.read_ahead(sources, workers, videos_ahead)) as ahead:
+        items = ((jobs[i], item) for i, item in ahead)
+        for job, item in clip.encode_stream(items, encode, frame_batch_size):
+            if isinstance(item, torch.Tensor):
+                part = part or writer.part(job.key)
+                part.append(item.numpy())
+                meter.add(frames=len(item))
+                continue
+            if isinstance(item, VideoError):
+                report.failed[job.key] = str(item)
+                if part is not None:
+                    part.abandon()
+            elif part is not None:
+                indices, timestamps = (
+                    _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
+                )
+                part.finish(indices, timestamps, item.original_frames, item.fps, job.labels)
+                report.done += 1
+            part = None
+            meter.add(items=1)
     meter.close()
 
 

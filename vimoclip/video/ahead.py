@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 def read_ahead(
     sources: Sequence[Callable[[], Iterator[T]]], workers: int, sources_ahead: int = 2, depth: int = 4
-) -> Iterator[tuple[int, T | VideoError]]:
+) -> Generator[tuple[int, T | VideoError], None, None]:
     """(source's index, item) of all sources in order, while threads work up to `sources_ahead` sources ahead.
 
-    A VideoError ends its source and is handed on as its last item. At most `depth` items a source wait."""
+    A VideoError ends its source and is handed on as its last item. At most `depth` items a source wait. Who may stop
+    early closes it (contextlib.closing): its threads wait for room until then."""
     if workers <= 0:
         for index, source in enumerate(sources):
             yield from ((index, item) for item in _guarded(source))
@@ -54,6 +55,7 @@ def read_ahead(
                 queues[index] = queue.Queue(1)  # lets go of the frames
         finally:
             stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)  # the context waits for what has begun
 
 
 def _guarded(source: Callable[[], Iterator[T]]) -> Iterator[T | VideoError]:
