@@ -95,10 +95,6 @@ def extract_split(
     }
     writer = store.Writer(output_path(args, split), attributes, args.embedding_dtype, args.overwrite)
     keys = list(data.splits[split])[: args.limit]
-    if not keys:
-        raise UserError(
-            f"{args.dataset_dir / 'annotations' / f'{split}_multi.txt'}: names no video; add a line a video"
-        )
     jobs = [Job(key, videos_dir / key, data.multi_hot(split, key)) for key in keys if not writer.done(key)]
     report.already += len(keys) - len(jobs)
     print(f"{split}: {len(jobs)} videos to embed, {len(keys) - len(jobs)} done already", flush=True)

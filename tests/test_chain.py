@@ -621,6 +621,17 @@ def test_a_label_out_of_range_is_refused(in_dataset: Path, tiny_clip: str) -> No
         extract_embeddings.main(["--clip-model-name", tiny_clip])
 
 
+def test_a_split_without_videos_is_passed_over_with_a_word_or_refused_where_it_is_named(
+    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_dataset / "annotations" / "test_multi.txt").write_text("\n")
+    report = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert (report.done, len(report.outputs)) == (10, 2)
+    assert "test: test_multi.txt names no video" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"test_multi.txt: names no video"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "test"])
+
+
 def test_failed_videos_make_exit_code_1(in_dataset: Path, tiny_clip: str) -> None:
     (in_dataset / "videos" / "train0.mp4").write_bytes(b"")
     script = REPOSITORY / "extract_flows.py"

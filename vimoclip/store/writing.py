@@ -16,11 +16,7 @@ from vimoclip import UserError, publish
 from vimoclip.store.reading import Reader, verify
 
 SCHEMA = "vimoclip-embeddings-1"
-
-
 ROWS = 4096  # rows copied at a time: bounds the memory of putting a file together
-
-
 _NOT_SETTINGS = ("versions",)  # may differ between the runs that make one file
 
 
