@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +29,28 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.fusion": tuple(Fusion),
     "model.pooling": tuple(Pooling),
     "training.loss": ("bce",),
+    "training.checkpoint": ("best", "last"),
+    "data.motion": ("real", "shuffled"),
 }
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.classifier_dropout"}  # 0 or more, below 1
 SEEDS = {"training.seed"}  # every other number is above 0
 
 
-def from_arguments(args: argparse.Namespace, path: Path | None, base: Mapping[str, Any] | None = None) -> Config:
-    """The config of a command line: the file's, `--set`, `--seed` and `--limit`, with its inputs. Raises UserError."""
+def from_arguments(args: argparse.Namespace, paths: Sequence[Path], base: Mapping[str, Any] | None = None) -> Config:
+    """The config of a command line: the files', `--set`, `--seed` and `--limit`, with its inputs. Raises UserError."""
     flags = {"training.seed": args.seed, "data.limit": args.limit}
-    config = load(path, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
+    config = load(paths, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
     resolve_inputs(config, args.dataset_dir, args.dataset_name)
     return config
 
 
-def load(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
-    """Defaults, then `base`, then the file, then `section.key=value` texts, checked. Raises UserError."""
+def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
+    """Defaults, then `base`, then the files in turn, then `section.key=value` texts, checked. Raises UserError."""
     config: Config = read_yaml(DEFAULT)
     if base is not None:
         _merge(config, base, "the checkpoint")
-    if path is not None:
+    for path in paths:
         _merge(config, read_yaml(path), str(path))
     for text in overrides:
         _merge(config, _parse_override(text), f"--set {text}")
@@ -57,6 +59,8 @@ def load(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, An
             f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}; "
             "the learning rate falls to min_lr: give a smaller one"
         )
+    if config["data"]["motion"] == "shuffled" and config["model"]["fusion"] == Fusion.RGB:
+        raise UserError("data.motion is shuffled, but model.fusion rgb sees no motion; give one of the other fusions")
     return config
 
 

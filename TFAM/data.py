@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vimoclip import UserError
+from vimoclip import UserError, runs
 from vimoclip.annotations import stem
 from vimoclip.cli import check_same
 from vimoclip.store import Reader
@@ -50,13 +50,25 @@ class Pairs(Dataset):
     def __init__(self, rgb: Reader, motion: Reader | None, keys: Sequence[tuple[str, str]], left_out: dict[str, str]):
         self.rgb, self.motion, self.keys = rgb, motion, list(keys)
         self.left_out = left_out  # video -> reason
+        self.shuffled = False
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def shuffle_motion(self, seed: int) -> None:
+        """Give each video the motion of another one, always the same. Raises UserError where there is no other."""
+        if len(self) < 2:
+            raise UserError(f"{self.rgb.path}: data.motion is shuffled, which needs two videos or more")
+        order = runs.epoch_order(len(self), seed, 0)
+        givers = dict(zip(order, order[1:] + order[:1], strict=True))  # along one ring, so that none gets its own
+        self.keys = [(video, self.keys[givers[i]][1]) for i, (video, _) in enumerate(self.keys)]
+        self.shuffled = True
+
     def __getitem__(self, index: int) -> Item:
         video, motion_key = self.keys[index]
         motion = None if self.motion is None else torch.from_numpy(self.motion.embeddings(motion_key))
+        if motion is not None and self.shuffled:  # another video's: repeated, or cut, to this one's length
+            motion = motion[torch.arange(self.rgb.length(video) - 1) % len(motion)]
         return Item(
             video, torch.from_numpy(self.rgb.embeddings(video)), motion, torch.from_numpy(self.rgb.labels(video))
         )
@@ -110,6 +122,13 @@ def open_splits(
             dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
         )
     return pairs, None if fusion == "rgb" else motion
+
+
+def control_motion(splits: Mapping[str, Pairs], config: Mapping[str, Any]) -> None:
+    """Where the config asks for the control, give each video another one's motion. Raises UserError."""
+    if config["data"]["motion"] == "shuffled":
+        for videos in splits.values():
+            videos.shuffle_motion(config["training"]["seed"])
 
 
 def pair(rgb: Reader, motion: Reader | None, fusion: str, limit: int | None = None) -> Pairs:

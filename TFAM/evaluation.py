@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from TFAM.config import Config, check_unchanged, from_arguments, settings
-from TFAM.data import Pairs, check_classes, check_origin, class_names, open_splits
+from TFAM.data import Pairs, check_classes, check_origin, class_names, control_motion, open_splits
 from TFAM.engine import LOSSES, evaluate, make_loader
 from TFAM.fit import write_predictions
 from TFAM.model import FusionTransformer, shape_of
 from vimoclip import UserError, cli, runs
 from vimoclip.store import Reader
+
+CHOSEN_BY = {"best": "map_micro on the reported clips", "last": "being the last"}
 
 
 def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def run_summary(best: Mapping[str, Any], splits: Mapping[str, Pairs], name: str,
     return {
         **summary(best["metrics"], splits["val"], config["model"]),
         "epoch": best["epoch"],
-        "epoch_chosen_by": "map_micro on the reported clips",
+        "epoch_chosen_by": CHOSEN_BY[config["training"]["checkpoint"]],
         "config": name,
         "seed": config["training"]["seed"],
         "settings": settings({**own, "model": model}),
@@ -82,13 +84,19 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     if not own and not args.config:
         raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
     model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")} if own else None
-    config = from_arguments(args, args.config, {"training": own["training"], "model": model} if own else None)
+    base = (
+        {"training": own["training"], "model": model, "data": {"motion": own.get("data", {}).get("motion", "real")}}
+        if own
+        else None
+    )
+    config = from_arguments(args, args.config, base)
     if model:
         check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
     data = config["data"]
     splits, motion = open_splits(
         {"val": Path(data["rgb_val_h5"])}, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"]
     )
+    control_motion(splits, config)
     val = splits["val"]
     about = about_run(config, val.rgb, motion)
     wanted = {key: about["config"]["model"][key] for key in shape}

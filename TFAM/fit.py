@@ -91,7 +91,7 @@ def fit(
             raise TrainingError(f"{splits['val'].rgb.path}: no video has a label, so no epoch can be chosen")
         history.append(row)
         log_epoch(writer, row)
-        if row is max(history, key=lambda r: r["val_map_micro"]):  # the first of equals
+        if row is chosen(history, training):
             best = {"state_dict": trainee.model.state_dict(), "epoch": epoch, "metrics": found["metrics"]}
             runs.save_checkpoint(folder / "best_model.pth", {**about, **best})
             write_predictions(folder / "predictions.csv", found, about["class_names"])
@@ -101,6 +101,13 @@ def fit(
         runs.save_checkpoint(folder / "last.pth", state)
         print(f"epoch {epoch}/{training['epochs']}: {describe(row)}, {time.monotonic() - started:.0f} s", flush=True)
     writer.close()
+
+
+def chosen(history: list[Row], training: Mapping[str, Any]) -> Row | None:
+    """The epoch that best_model.pth is of, so far."""
+    if training["checkpoint"] == "last":
+        return history[-1] if len(history) == training["epochs"] else None
+    return max(history, key=lambda row: row["val_map_micro"])  # the first of equals
 
 
 def go_on(trainee: Trainee, about: Mapping[str, Any], path: Path) -> list[Row]:

@@ -6,6 +6,7 @@ import math
 from enum import StrEnum
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vimoclip import UserError
@@ -78,6 +79,7 @@ class FusionTransformer(nn.Module):
         dim_feedforward: int,
         dropout: float,
         classifier_dropout: float,
+        normalize_inputs: bool = False,
     ):
         super().__init__()
         if d_model % num_heads:
@@ -86,6 +88,7 @@ class FusionTransformer(nn.Module):
                 "give --set model.num_heads=N with an N that does"
             )
         self.fusion, self.positions, self.pooling = Fusion(fusion), positions, Pooling(pooling)
+        self.normalize_inputs = normalize_inputs
         self.projection_layer = nn.Linear(2 * d_model, d_model)
         self.layers = nn.ModuleList(
             FusionLayer(d_model, num_heads, dim_feedforward, dropout) for _ in range(num_layers)
@@ -141,6 +144,8 @@ class FusionTransformer(nn.Module):
         return both, torch.cat([rgb_padding[:, :-1], motion_padding], 1), None, None
 
     def _placed(self, x: torch.Tensor) -> torch.Tensor:
+        if self.normalize_inputs:
+            x = F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])
         return x + sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype) if self.positions else x
 
 

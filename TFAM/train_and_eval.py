@@ -19,7 +19,15 @@ KEEP = "give the same, --overwrite to start afresh, or a copy of the config unde
 
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--config", type=Path, help="a YAML file with what differs from TFAM/configs/default.yaml")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="YAML with what differs from TFAM/configs/default.yaml; the first names the run, further ones win over it",
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -64,9 +72,9 @@ def train(args: argparse.Namespace) -> Path:
         raise UserError(f"{args.resume}: holds no config.yaml; name the folder of a run that was begun")
     if not (args.config or args.resume):
         raise UserError("no --config; give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
-    config = from_arguments(args, args.config or args.resume / "config.yaml")
+    config = from_arguments(args, args.config or [args.resume / "config.yaml"])
     seed = f"seed{config['training']['seed']}"
-    folder = args.resume or args.checkpoints_dir / "TFAM" / args.config.stem / seed
+    folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
     logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
         check_unchanged(runs.read_yaml(folder / "config.yaml"), config, folder, KEEP)
@@ -78,7 +86,7 @@ def train(args: argparse.Namespace) -> Path:
 
 
 def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path) -> None:
-    from TFAM.data import open_splits
+    from TFAM.data import control_motion, open_splits
     from TFAM.evaluation import about_run, run_summary
     from TFAM.fit import fit
     from vimoclip import runs
@@ -88,6 +96,7 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     precision = runs.pick_precision(args.precision, device)
     rgb = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
     splits, motion = open_splits(rgb, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
+    control_motion(splits, config)
     about = about_run(config, splits["train"].rgb, motion)
     if args.dry_run:
         print(f"{config['training']['epochs']} epochs on {device} in {precision}, into {folder}; nothing was written")

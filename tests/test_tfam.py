@@ -177,11 +177,11 @@ def test_a_loss_that_is_not_finite_names_the_videos():
 def test_configs_are_one_line_and_pairwise_different():
     assert len(CONFIGS) == 20
     assert all(len(path.read_text().splitlines()) == 1 for path in CONFIGS)
-    resolved = [json.dumps(tfam_config.load(path), sort_keys=True) for path in CONFIGS]
+    resolved = [json.dumps(tfam_config.load([path]), sort_keys=True) for path in CONFIGS]
     assert len(set(resolved)) == 20
     assert {path.stem for path in CONFIGS} >= set(Fusion)
     for path in CONFIGS:
-        config = tfam_config.load(path)
+        config = tfam_config.load([path])
         assert path.stem.startswith(config["model"]["fusion"])
         assert config["training"]["batch_size"] == (4 if config["model"]["fusion"] == "concat_time" else 8)
 
@@ -189,7 +189,7 @@ def test_configs_are_one_line_and_pairwise_different():
 def test_a_learning_rate_that_yaml_reads_as_text_reaches_the_optimiser(tmp_path):
     (tmp_path / "slow.yaml").write_text("training: {lr: 3e-4}\n")
     assert isinstance(yaml.safe_load("lr: 3e-4")["lr"], str)
-    config = tfam_config.load(tmp_path / "slow.yaml", ["training.weight_decay=0"])
+    config = tfam_config.load([tmp_path / "slow.yaml"], ["training.weight_decay=0"])
     trainee = Trainee({**config, "model": config["model"] | SMALL}, CPU, "fp32")
     assert isinstance(trainee.optimizer, torch.optim.AdamW)
     assert trainee.optimizer.param_groups[0]["lr"] == 3e-4
@@ -221,12 +221,12 @@ def test_a_learning_rate_that_yaml_reads_as_text_reaches_the_optimiser(tmp_path)
 )
 def test_a_wrong_setting_is_named_with_what_would_be_right(override, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        tfam_config.load(None, [override])
+        tfam_config.load([], [override])
 
 
 def test_every_flag_of_the_settings_reaches_the_config(tmp_path):
     def resolved(*argv):
-        return from_arguments(build_parser().parse_args(list(argv)), None)
+        return from_arguments(build_parser().parse_args(list(argv)), [])
 
     plain = resolved()
     assert plain["training"]["seed"] == 49
@@ -454,7 +454,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(dataset, how):
     folder = Path("checkpoints/TFAM/concat_time_positions_dropout/seed49")
     folder.mkdir(parents=True)
     shutil.copy(whole / "config.yaml", folder)
-    config = tfam_config.load(folder / "config.yaml")
+    config = tfam_config.load([folder / "config.yaml"])
     splits, motion = open_all(dataset, "concat_time")
     train = splits["train"]
     stopping = StopsAt(train.rgb, train.motion, train.keys, train.left_out)
