@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sequence-length", type=_at_least_two, default=30, help="frames a segment; it has one flow less")
     add = parser.add_argument_group("method").add_argument
     add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help="1 - cos, or squared error")
+    add("--distillation-weight", type=cli.non_negative_float, default=1.0, help="of that loss; 0: classification alone")
     add("--residual-alpha", type=float, default=0.1, help="of the residual MLP")
     add("--class-positive-weight", type=cli.non_negative_float, default=9.0, help="a positive weighs this + 1")
     add("--freeze-encoder", action="store_true", help="train only the MLP and the head")

@@ -19,14 +19,14 @@ from vimoclip.moclip import MoCLIP, Output
 Losses = Callable[[Output, Batch], dict[str, torch.Tensor]]
 
 
-def make_losses(mode: str, class_positive_weight: float) -> Losses:
-    """loss = L_cls + L_distill (paper, eq. 6), and each alone."""
+def make_losses(mode: str, class_positive_weight: float, distillation_weight: float = 1.0) -> Losses:
+    """loss = L_cls + L_distill (paper, eq. 6; its weight there is 1), and each alone."""
 
     def compute(output: Output, batch: Batch) -> dict[str, torch.Tensor]:
         distillation = losses.distillation(output.predicted.float(), batch.z_image, batch.mask, mode)
         classification = losses.classification(output.logits.float(), batch.labels, class_positive_weight)
         return {
-            "loss": distillation + classification,
+            "loss": distillation_weight * distillation + classification,
             "distillation_loss": distillation,
             "classification_loss": classification,
         }

@@ -36,7 +36,9 @@ def fit(
     device = next(model.parameters()).device
     precision = runs.pick_precision(args.precision, device)
     autocast = partial(runs.autocast, device, precision)
-    compute_losses = engine.make_losses(args.distillation_loss_mode, args.class_positive_weight)
+    compute_losses = engine.make_losses(
+        args.distillation_loss_mode, args.class_positive_weight, args.distillation_weight
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
     optimizer, scheduler = build_optimizer(args, model)
     state = engine.TrainState(model, config, optimizer, scheduler, scaler, engine.new_progress())
