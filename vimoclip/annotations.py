@@ -1,6 +1,7 @@
-"""Classes and splits of a data set: the only reader of `dataset/annotations/`."""
+"""Classes and splits of a data set: the only reader and writer of `dataset/annotations/`."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vimoclip import UserError
+from vimoclip import UserError, publish
 
 SPLITS = ("train", "val", "test")
 _LABEL = re.compile(r"[+-]?\d+")
@@ -122,6 +123,28 @@ def load(folder: Path, name: str, splits: Iterable[str] | None = None) -> Annota
     read = {s: read_split(folder / f"{s}_multi.txt", len(classes)) for s in there}
     _check_distinct(folder, read)
     return Annotations(classes, read)
+
+
+def write(folder: Path, name: str, data: Annotations) -> None:
+    """Write what `load` reads. Raises UserError for names that it would refuse, before anything is written."""
+    for split, videos in data.splits.items():
+        for video in videos:
+            try:
+                check_video_id(video)
+            except ValueError as error:
+                raise UserError(f"{folder / split}_multi.txt: {error}") from None
+    _check_distinct(folder, data.splits)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("id", "name"), *enumerate(data.classes)])
+    files = {f"{name}_action.csv": table.getvalue()}
+    for split, videos in data.splits.items():
+        lines = (" ".join([video, *map(str, labels)]) for video, labels in videos.items())
+        files[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        temporary = folder / f".{file}.partial"
+        temporary.write_text(text, encoding="utf-8")
+        publish(temporary, folder / file)
 
 
 def _check_distinct(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:

@@ -70,7 +70,8 @@ def resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
             raise UserError(
-                f"{folder / 'open_clip_config.json'}: there is no such file; name a folder in open_clip's format"
+                f"{folder / 'open_clip_config.json'}: there is no such file; "
+                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format"
             )
         return name, False
     openai = name in OPENAI_NAMES
