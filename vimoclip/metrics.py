@@ -1,5 +1,7 @@
 """Metrics as pure functions of tensors. A name says which average it is."""
 
+from collections.abc import Iterator
+
 import torch
 
 
@@ -37,3 +39,12 @@ def map_macro(scores: torch.Tensor, targets: torch.Tensor) -> float:
 def map_micro(scores: torch.Tensor, targets: torch.Tensor) -> float:
     """AP over all (video, class) pairs pooled: what the paper's 77.09 is (torchmetrics, average="micro")."""
     return average_precision(scores.reshape(-1), targets.reshape(-1))
+
+
+def permutations(targets: torch.Tensor, rounds: int, seed: int) -> Iterator[torch.Tensor]:
+    """The rows of (N, C) in `rounds` random orders: what a metric gives for these is its chance level.
+
+    Not a class's prevalence: the AP of random scores lies above it, the more the fewer positives there are."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(rounds):
+        yield targets[torch.randperm(len(targets), generator=generator)]

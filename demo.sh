@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# ViMoCLIP in miniature, from nothing to a table: draws clips of animals, trains a small CLIP on stills of them, and runs
+# the project's scripts one after the other, as you would type them. 8 minutes on two cores; stop it and start it again
+# as you like, it goes on where it was.
+#
+#   bash demo.sh                 no downloads but Python's packages
+#   bash demo.sh --real          with OpenAI's CLIP ViT-B/32 and RAFT, which are downloaded (370 MB); wants a GPU
+#   bash demo.sh --clips DIR     on clips of your own, DIR/<action>/*.mp4; together with --real for results that count
+#   bash demo.sh --tiny          a minute, to see that everything runs; its numbers mean nothing
+set -euo pipefail
+cd "$(dirname "$0")"
+source demo/environment.sh
+
+real="" clips="" size=full
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --real) real=-real ;;
+        --tiny) size=tiny ;;
+        --clips)
+            [ -d "${2:-}" ] || { echo "demo.sh: error: --clips needs a folder, which holds a folder of videos per action" >&2; exit 2; }
+            clips=$2
+            shift
+            ;;
+        -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+        *) echo "demo.sh: error: there is no $1 (see demo.sh --help)" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+step() { # step WHAT COMMAND...: say what is done and with which command, and do it
+    echo
+    echo "== $1"
+    shift
+    printf '   %s\n' "$*"
+    "$@"
+}
+
+use_python requirements.txt
+began=$(date +%s)
+name=demo
+[ -z "$clips" ] || name="clips-$(basename "$clips")"
+[ $size = full ] || name="$name-tiny"
+teacher="checkpoints/demo$([ $size = full ] || echo -tiny)/teacher"
+name="$name$real"
+data=(--dataset-dir "dataset/$name" --dataset-name demo)
+frames=(--fps 12.5 --max-frames 100)
+fusion=(--config demo/tfam.yaml --set training.checkpoint=last)
+seeds="49 50 51" epochs=8 drawn=(--train 256 --val 128) stills=(--stills 8000)
+if [ $size = tiny ]; then
+    seeds=49 epochs=1 drawn=(--train 24 --val 12) stills=(--stills 200 --held-out 100 --steps 5)
+    fusion+=(training.epochs=2)
+fi
+if [ -n "$real" ]; then
+    encoder=(--clip-model-name ViT-B/32 --clip-pretrained openai)
+    flow=(--model raft --iters 12)
+    learning=(--learning-rate 1e-5 --batch-size 8)
+    fusion+=(training.lr=1e-4)
+    alone=(--freeze-encoder)
+else
+    encoder=(--clip-model-name "local-dir:$teacher")
+    flow=(--model dis --size 96)
+    learning=(--learning-rate 5e-4 --batch-size 8)
+    alone=(--epochs "$epochs")
+fi
+
+if [ -n "$clips" ]; then
+    step "The clips of $clips, split into those to learn from and those to report on" \
+        "$python" prepare_dataset.py folder "$clips" "${data[@]}"
+    resize=(--resize model)
+else
+    step "Drawing clips of animals, with the labels of what they do" \
+        "$python" -m demo.make_clips "${drawn[@]}" "${data[@]}"
+    resize=(--resize squash) # animals may stand where a square crop would cut them off
+fi
+if [ -z "$real" ]; then
+    step "A small CLIP that learns from stills what animals look like (a minute)" \
+        "$python" -m demo.make_teacher "${stills[@]}" --output-dir "$teacher"
+    [ -z "$clips" ] || echo "note: this CLIP has seen drawn animals only; --real takes one that knows yours"
+fi
+step "Embedding the frames with CLIP" \
+    "$python" extract_embeddings.py "${data[@]}" "${encoder[@]}" "${resize[@]}" "${frames[@]}" --frame-batch-size 64
+step "Optical flow between neighbouring frames, drawn as colours" \
+    "$python" extract_flows.py "${data[@]}" "${flow[@]}" "${frames[@]}"
+step "MoCLIP: a copy of CLIP learns to read flow (two minutes)" \
+    "$python" train.py "${data[@]}" "${encoder[@]}" "${learning[@]}" --sequence-length 25 --epochs $epochs --num-workers 2 \
+    --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name student
+step "Embedding the flow with MoCLIP, as it is after its last epoch: nothing is chosen on the clips reported" \
+    "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
+if [ -z "$clips" ]; then
+    step "Can single frames tell the actions?" \
+        "$python" -m demo.check_frames "${data[@]}" "${encoder[@]}" "${alone[@]}" --output-dir "TFAM/results/$name"
+fi
+for config in rgb motion concat_time cross_attention cross_attention_shuffled; do
+    for seed in $seeds; do
+        # one line a run: its epochs are in metrics.csv and TensorBoard
+        TQDM_DISABLE=1 step "TFAM: $config, seed $seed" \
+            "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion[@]}" --seed "$seed" "${data[@]}" \
+            --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 | grep -v -e '^epoch' -e ' videos$'
+    done
+done
+step "What the clips show, and what the model says" \
+    "$python" -m demo.strips "${data[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
+step "The table" \
+    "$python" -m demo.report "${data[@]}" --checkpoints-dir "checkpoints/$name" --output-dir "TFAM/results/$name"
+
+cat <<TEXT
+
+Done, $((($(date +%s) - began + 30) / 60)) minutes after the packages were there. What there is now:
+  dataset/$name/          clips, annotations, flow videos, embeddings
+  checkpoints/$name/      student/ and TFAM/<config>/seed<k>/, each with its settings, metrics and weights
+  TFAM/results/$name/     this table, a row a run in table.csv, and pictures of some clips
+To see how it learnt:  $python -m tensorboard.main --logdir logs/$name    and open http://localhost:6006
+  Images:   val/rgb_flow_labels, frames beside their flow, with labels and guesses
+  Scalars:  student: val/distillation_loss and val/head_map_macro;  TFAM: val/map_macro, a line a config and seed
+TEXT

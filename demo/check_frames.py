@@ -1,0 +1,130 @@
+"""Can single frames tell the demo's actions? Those told by motion they must not: else its table would mean nothing.
+
+    python -m demo.check_frames
+Trains a copy of the demo's teacher, all of it, to name a clip's actions from one frame, with frames of all clips in
+random order; a validation clip's score is the mean over its frames, in which their order plays no part. Prints the
+macro AP by what tells an action, beside what permuted labels give, and writes TFAM/results/demo/frames.json."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vimoclip import cli
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="what the copy is of")
+    parser.add_argument("--clip-pretrained", default=None, help="tag or file, where the model doesn't hold its own")
+    parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
+    parser.add_argument("--frames", type=cli.positive_int, default=5, help="of each clip, evenly spread")
+    parser.add_argument("--epochs", type=cli.positive_int, default=8, help="over all frames")
+    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds annotations/ videos/")
+    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets frames.json")
+    parser.add_argument("--rounds", type=cli.positive_int, default=1000, help="permutations behind chance")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the head, the order and the permutations")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """The path of frames.json."""
+    args = build_parser().parse_args(argv)
+    output: Path = args.output_dir / "frames.json"
+    from demo.report import groups
+    from vimoclip import annotations, clip, runs
+
+    data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["train", "val"])
+    encoder = clip.load(args.clip_model_name, args.clip_pretrained, "squash")
+    images = {split: load_frames(args, list(data.splits[split]), encoder.preprocess) for split in ("train", "val")}
+    targets = {split: stack([data.multi_hot(split, video) for video in data.splits[split]]) for split in images}
+    runs.seed_everything(args.seed)
+    scores = classify(encoder, images, targets["train"], args)
+    found = summarize(scores, targets["val"], groups(data.classes), args)
+    print(
+        f"single frames of {len(scores)} validation clips, macro AP (chance, and 95 % of {args.rounds} permutations):"
+    )
+    for name, value in found["macro_ap"].items():
+        low, high = value["chance_95"]
+        verdict = "above chance" if value["value"] > high else "at chance"
+        print(f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    return runs.write_json(output, found | {"seed": args.seed, "frames": args.frames, "versions": runs.versions()})
+
+
+def stack(rows: list[Any]) -> "torch.Tensor":
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack(rows))
+
+
+def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> "torch.Tensor":
+    """(clips, frames, 3, S, S) uint8."""
+    import numpy as np
+    import torch
+
+    from vimoclip import video
+
+    clips = []
+    for name in cli.progress(names, len(names), "clip", "reading"):
+        reader = video.SpanReader(args.dataset_dir / "videos" / name)
+        every = video.probe(args.dataset_dir / "videos" / name).frames
+        kept = [reader.read(int(i), int(i) + 1)[0] for i in np.linspace(0, every - 1, args.frames)]
+        clips.append(preprocess(np.stack(kept)))
+    return torch.stack(clips)
+
+
+def classify(encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args: argparse.Namespace) -> "torch.Tensor":
+    """(val clips, C) mean logits of a classifier that saw single frames alone."""
+    import torch
+    import torch.nn.functional as F
+
+    from vimoclip.clip import embed
+
+    visual = encoder.visual.requires_grad_(not args.freeze_encoder)
+    head = torch.nn.Linear(encoder.config["embed_dim"], targets.shape[1])
+    trained = [p for p in [*visual.parameters(), *head.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2 if args.freeze_encoder else 3e-4, weight_decay=0.05)
+    frames = images["train"].flatten(0, 1)
+    labels = targets.repeat_interleave(args.frames, 0)
+    visual.train(not args.freeze_encoder)
+    for _ in cli.progress(range(args.epochs), args.epochs, "epoch", "single frames"):
+        for rows in torch.randperm(len(frames)).split(32):
+            logits = head(embed(visual, encoder.preprocess.normalize(frames[rows])))
+            loss = F.binary_cross_entropy_with_logits(logits, labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    visual.eval()
+    with torch.inference_mode():
+        parts = images["val"].flatten(0, 1).split(64)
+        logits = torch.cat([head(embed(visual, encoder.preprocess.normalize(part))) for part in parts])
+    return logits.reshape(len(images["val"]), args.frames, -1).mean(1)
+
+
+def summarize(
+    scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]], args: argparse.Namespace
+) -> dict[str, Any]:
+    import numpy as np
+
+    from demo.report import precisions
+    from vimoclip import metrics
+
+    found = precisions(scores, targets, columns)
+    drawn = [
+        precisions(scores, permuted, columns) for permuted in metrics.permutations(targets, args.rounds, args.seed)
+    ]
+    macro = {}
+    for name in columns:
+        values = [one[f"map_macro_{name}"] for one in drawn]
+        low, high = np.percentile(values, [2.5, 97.5]).tolist()
+        macro[name] = {"value": found[f"map_macro_{name}"], "chance": float(np.mean(values)), "chance_95": [low, high]}
+    return {"macro_ap": macro, "clips": len(scores), "permutations": args.rounds}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,103 @@
+"""Pictures of clips: a strip of frames, the strip of their flow, and the actions that a run of TFAM finds likeliest.
+
+    python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
+Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. Actions that the
+clip is labelled with are dark."""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+from vimoclip import UserError, cli
+
+FRAMES, TOP = 6, 5
+HEIGHT, GAP, TEXT, BARS = 120, 6, 15, 380  # pixels: of a strip, between things, of letters, and for the bars
+RIGHT, WRONG = (38, 94, 156), (188, 200, 212)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="a finished run folder of TFAM")
+    parser.add_argument("--clips", nargs="+", default=None, help="file names of validation clips")
+    parser.add_argument("--count", type=cli.positive_int, default=4, help="how many of the first, without --clips")
+    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets a picture a clip")
+    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds videos/ flows/")
+    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> list[Path]:
+    """The pictures."""
+    args = build_parser().parse_args(argv)
+    from vimoclip import annotations
+    from vimoclip.data import FlowFolder
+
+    predictions = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
+    with open(predictions, encoding="utf-8", newline="") as file:
+        found = {row.pop("video_id"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)}
+    data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
+    flows = FlowFolder(args.dataset_dir / "flows")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in args.clips or list(found)[: args.count]:
+        if name not in found:
+            raise UserError(f"{name}: isn't among {predictions}; name validation clips")
+        labels = {data.classes[i] for i in data.splits["val"][name]}
+        top = sorted(found[name].items(), key=lambda item: -item[1])[:TOP]
+        path = args.output_dir / f"{annotations.stem(name)}.png"
+        picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(path, optimize=True)
+        written.append(path)
+    print("wrote " + " ".join(map(str, written)), flush=True)
+    return written
+
+
+def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
+    """A PIL image."""
+    from PIL import Image
+
+    strips = [strip(path) for path in (rgb, flow) if path is not None]
+    bars = draw_bars(top, labels, len(strips) * (HEIGHT + GAP) - GAP)
+    wide = max(image.width for image in strips)
+    sheet = Image.new("RGB", (wide + 2 * GAP + bars.width, bars.height), "white")
+    for i, image in enumerate(strips):
+        sheet.paste(image, (0, i * (HEIGHT + GAP)))
+    sheet.paste(bars, (wide + 2 * GAP, 0))
+    return sheet
+
+
+def strip(path: Path) -> Any:
+    """Frames of a video side by side, evenly spread over it."""
+    import numpy as np
+    from PIL import Image
+
+    from vimoclip import video
+
+    reader, count = video.SpanReader(path), video.probe(path).frames
+    frames = [reader.read(int(i), int(i) + 1)[0] for i in np.linspace(0, count - 1, FRAMES)]
+    images = [Image.fromarray(frame) for frame in frames]
+    images = [image.resize((image.width * HEIGHT // image.height, HEIGHT)) for image in images]
+    sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (i * (image.width + GAP), 0))
+    return sheet
+
+
+def draw_bars(top: list[tuple[str, float]], labels: set[str], height: int) -> Any:
+    from PIL import Image, ImageDraw, ImageFont
+
+    sheet = Image.new("RGB", (BARS, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
+    each, widest = height / len(top), BARS - 190
+    for i, (name, probability) in enumerate(top):
+        y = int((i + 0.5) * each)
+        draw.text((130, y), name, fill="black", font=font, anchor="rm")
+        draw.rectangle(
+            (140, y - 9, 140 + max(1, int(widest * probability)), y + 9), fill=RIGHT if name in labels else WRONG
+        )
+        draw.text((148 + int(widest * probability), y), f"{probability:.2f}", fill="black", font=font, anchor="lm")
+    return sheet
+
+
+if __name__ == "__main__":
+    cli.run(main)
