@@ -84,11 +84,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path | str, cure: str) -> None:
-    """Raise UserError naming the first key in which a run's settings differ from those that it began with."""
+    """Raise UserError naming the first key in which a run's settings differ from those that it began with.
+
+    A key that is younger than the run had its default: defaults are what was done before there was the key."""
+    defaults = flatten(read_yaml(DEFAULT))
     before, now = flatten(old), flatten(new)
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            was, is_now = (str(flat.get(key))[:60] for flat in (before, now))
+        default = defaults.get(key.removeprefix("config."))
+        was, is_now = before.get(key, default), now.get(key, default)
+        if was != is_now:
+            was, is_now = str(was)[:60], str(is_now)[:60]
             raise UserError(f"{where}: was made with {key} {was}, now it is {is_now}; {cure}")
 
 

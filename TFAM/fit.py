@@ -88,7 +88,7 @@ def fit(
         found = evaluate(trainee.model, val_loader, trainee.loss, device, precision)
         row |= {f"val_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
         if math.isnan(row["val_map_micro"]):
-            raise TrainingError(f"{splits['val'].rgb.path}: no video has a label, so no epoch can be chosen")
+            raise TrainingError(f"{splits['val'].rgb.path}: no video has a label, so nothing can be measured on them")
         history.append(row)
         log_epoch(writer, row)
         if row is chosen(history, training):

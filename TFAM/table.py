@@ -80,7 +80,11 @@ def make_row(config: str, changed: str, group: list[dict[str, Any]]) -> list[str
     for metric in ("map_macro", "map_micro"):
         values = [run[metric] for run in group]
         row += [f"{mean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else ""]
-    paper = PAPER_MAP_MICRO.get(config) if group[0]["fusion"] == config else None
+    paper = (
+        PAPER_MAP_MICRO.get(config)
+        if group[0]["fusion"] == config and "data.motion" not in group[0]["settings"]
+        else None
+    )
     videos = sorted({run["num_videos"] for run in group})
     return [*row, "" if paper is None else f"{paper:.4f}", " ".join(map(str, videos)), changed]
 

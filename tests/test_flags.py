@@ -157,6 +157,7 @@ TRAINING: dict[str, Any] = {
     "--num-classes": "140",
     "--sequence-length": "4",
     "--distillation-loss-mode": "mse",
+    "--distillation-weight": "0.5",
     "--residual-alpha": "0.5",
     "--class-positive-weight": "2",
     "--freeze-encoder": [],

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py"]
+SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
+DEMO = ["make_clips", "make_teacher", "check_frames", "report", "strips"]
 LEAVES = ["video", "store", "annotations", "clip", "flow", "losses", "metrics", "runs", "cli"]
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "ptlflow": "flow", "cv2": "flow"}
 
@@ -30,9 +31,18 @@ def sources(*places: str) -> list[Path]:
 
 
 def test_vimoclip_imports_neither_scripts_nor_tfam() -> None:
-    above = {Path(script).stem for script in SCRIPTS} | {"TFAM", "tests", "predict", "evaluate", "prepare_dataset"}
+    above = {Path(script).stem for script in SCRIPTS} | {"TFAM", "tests", "predict", "evaluate"}
     for path in sources("vimoclip"):
         assert not {name.split(".")[0] for name in imports(path)} & above, path
+
+
+def test_nothing_imports_the_demo_and_the_demo_imports_no_script() -> None:
+    scripts = {Path(script).stem for script in SCRIPTS}
+    for path in [*sources("vimoclip", "TFAM"), *(REPOSITORY / script for script in SCRIPTS)]:
+        assert "demo" not in {name.split(".")[0] for name in imports(path)}, path
+    assert len(sources("demo")) > len(DEMO)
+    for path in sources("demo"):
+        assert not {name.split(".")[0] for name in imports(path)} & (scripts | {"tests"}), path
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
@@ -57,7 +67,15 @@ def test_each_format_has_one_owner(package: str) -> None:
     assert all(user == f"{owner}.py" or user.startswith(f"{owner}/") for user in users)
 
 
-@pytest.mark.parametrize("command", [*SCRIPTS, "-m TFAM.train_and_eval", "-m TFAM.table"])
+@pytest.mark.parametrize("package", ["av", "h5py"])
+def test_the_demo_leaves_files_to_their_owners(package: str) -> None:
+    for path in sources("demo"):
+        assert package not in {name.split(".")[0] for name in imports(path)}, path
+
+
+@pytest.mark.parametrize(
+    "command", [*SCRIPTS, "-m TFAM.train_and_eval", "-m TFAM.table", *(f"-m demo.{module}" for module in DEMO)]
+)
 def test_help_answers_without_heavy_imports(command: str) -> None:
     code = (
         "import runpy, sys\n"

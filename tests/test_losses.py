@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from vimoclip import losses
+from vimoclip.data import Batch
+from vimoclip.moclip import Output
+from vimoclip.moclip.engine import make_losses
 
 MASK = torch.tensor([[True, True], [True, False]])
 PREDICTED = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]])
@@ -69,6 +72,23 @@ def test_norms_are_clamped_at_1e_5() -> None:
     mask = torch.ones(1, 1, dtype=torch.bool)
     assert losses.distillation(small, unit, mask, "cosine").item() == pytest.approx(1 - 0.1)
     assert losses.distillation(unit * 1e-4, unit, mask, "cosine").item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 3.0])
+def test_the_loss_is_the_classification_loss_and_the_weighted_distillation_loss(weight: float) -> None:
+    labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    batch = Batch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, labels, ["a", "b"], [])
+    found = make_losses("mse", 1.0, weight)(Output(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    classification = (2 + 1 + 1 + 1) / 4 * math.log(2)  # the one positive counts twice
+    assert found["distillation_loss"].item() == pytest.approx(3)
+    assert found["classification_loss"].item() == pytest.approx(classification)
+    assert found["loss"].item() == pytest.approx(weight * 3 + classification)
+
+
+def test_the_distillation_weight_is_1_where_none_is_given() -> None:
+    batch = Batch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, torch.eye(2), ["a", "b"], [])
+    found = make_losses("cosine", 9)(Output(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    assert found["loss"].item() == pytest.approx((found["distillation_loss"] + found["classification_loss"]).item())
 
 
 def test_unknown_mode_raises() -> None:

@@ -90,6 +90,35 @@ def test_micro_pools_every_pair_of_video_and_class() -> None:
     )
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_permutations_reorder_whole_rows_and_the_same_seed_gives_the_same_orders(rows: int, seed: int) -> None:
+    targets = torch.arange(rows * 3).reshape(rows, 3)
+    drawn = list(metrics.permutations(targets, 4, seed))
+    assert len(drawn) == 4
+    assert all(sorted(one.tolist()) == targets.tolist() for one in drawn)
+    assert torch.equal(torch.stack(drawn), torch.stack(list(metrics.permutations(targets, 4, seed))))
+    assert torch.equal(targets, torch.arange(rows * 3).reshape(rows, 3))
+
+
+def test_another_seed_or_round_is_another_order() -> None:
+    targets = torch.arange(12)[:, None]
+    orders = [tuple(one.flatten().tolist()) for seed in (0, 1) for one in metrics.permutations(targets, 5, seed)]
+    assert len(set(orders)) == 10
+
+
+def test_chance_lies_above_the_share_of_positives_where_there_are_few() -> None:
+    scores, targets = torch.rand(12, 1, generator=torch.Generator().manual_seed(3)), torch.zeros(12, 1)
+    targets[:3] = 1
+    drawn = [metrics.map_macro(scores, permuted) for permuted in metrics.permutations(targets, 1000, 0)]
+    # the mean over all orders, with H = 1 + 1/2 + ... + 1/12: H / 12 + (3 - 1) / (12 * 11) * (12 - H)
+    harmonic = sum(1 / k for k in range(1, 13))
+    chance = harmonic / 12 + 2 / (12 * 11) * (12 - harmonic)
+    assert chance == pytest.approx(0.3934, abs=1e-4)
+    assert np.mean(drawn) == pytest.approx(chance, abs=0.03)
+    assert np.mean(drawn) > 3 / 12 + 0.1
+
+
 def test_many_samples_of_half_precision_scores_lose_no_accuracy() -> None:
     rng = np.random.default_rng(1)
     scores, targets = torch.from_numpy(rng.random(20_000)).half(), torch.from_numpy(rng.random(20_000) < 0.3)

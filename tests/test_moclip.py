@@ -260,22 +260,37 @@ IDENTITY: dict = {"image_size": [8, 8], "resize": "model", "resize_mode": "squas
 IDENTITY |= {"fill_color": 0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 
 
+def train_an_epoch(model: moclip.MoCLIP, batches: list[data.Batch], compute: engine.Losses) -> None:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = engine.TrainState(model, {}, optimizer, scheduler, scaler, engine.new_progress())
+    engine.train_one_epoch(state, batches, compute, clip.Preprocess(IDENTITY), nullcontext, sums=engine.Sums())
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_frozen_encoder_changes_in_no_way_and_another_does(frozen: bool) -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(Brightness(), 4, 2, 0.1)
     model.visual_encoder.requires_grad_(not frozen)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = engine.TrainState(model, {}, optimizer, scheduler, scaler, engine.new_progress())
-    batches = [a_batch([5, 3], ["a", "b"])] * 2
-    compute, sums = engine.make_losses("cosine", 9), engine.Sums()
-    engine.train_one_epoch(state, batches, compute, clip.Preprocess(IDENTITY), nullcontext, sums=sums)
+    train_an_epoch(model, [a_batch([5, 3], ["a", "b"])] * 2, engine.make_losses("cosine", 9))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("visual_encoder") for name in changed) != frozen
     assert any(name.startswith("classification_head") for name in changed)
+
+
+@pytest.mark.parametrize(("weight", "matters"), [(0.0, False), (0.1, True)])
+def test_the_teacher_teaches_only_where_distillation_has_a_weight(weight: float, matters: bool) -> None:
+    learned = []
+    for sign in (1, -1):
+        torch.manual_seed(0)
+        model = moclip.MoCLIP(Brightness(), 4, 2, 0.1)
+        batch = a_batch([5, 3], ["a", "b"])
+        batch = batch._replace(z_image=sign * batch.z_image)
+        train_an_epoch(model, [batch] * 2, engine.make_losses("cosine", 9, weight))
+        learned.append(model.state_dict())
+    assert any(not torch.equal(learned[0][name], learned[1][name]) for name in learned[0]) == matters
 
 
 def test_a_videos_score_is_the_mean_over_its_segments_by_their_length() -> None:

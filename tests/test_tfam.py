@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
-from TFAM.data import Item, Pairs, collate, open_splits
+from TFAM.data import Item, Pairs, collate, control_motion, open_splits, pair
 from TFAM.engine import LOSSES, evaluate, train_one_epoch
 from TFAM.evaluation import about_run
 from TFAM.fit import Trainee, fit
@@ -28,11 +28,12 @@ from TFAM.model import Fusion, FusionTransformer
 from TFAM.table import main as table
 from TFAM.train_and_eval import build_parser, main
 from vimoclip import TrainingError, UserError, runs
-from vimoclip.store import Writer
+from vimoclip.store import Reader, Writer
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "published_files"
 CONFIGS = sorted(p for p in (ROOT / "TFAM" / "configs").glob("*.yaml") if p.stem != "default")
+WITH_MOTION = [fusion for fusion in Fusion if fusion != Fusion.RGB]
 CPU = torch.device("cpu")
 SMALL = {"d_model": 8, "num_heads": 2, "num_layers": 2, "dim_feedforward": 16, "num_classes": 3}
 OFF = {"dropout": 0.0, "classifier_dropout": 0.0}
@@ -73,6 +74,25 @@ def test_padded_mean_gives_the_published_logits(fusion, positions):
         logits = model(data["rgb"], data["rgb_lengths"], data["motion"], data["motion_lengths"])
     expected = data[f"logits/{fusion}" + "/positions" * positions]
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "stream"), [(f, s) for f in Fusion for s in ("rgb", "motion") if {f, s} != {"rgb", "motion"}]
+)
+@pytest.mark.parametrize("positions", [False, True])
+def test_with_normalized_inputs_the_scale_of_a_stream_changes_no_logit(fusion, positions, stream):
+    batch = collate(items([6, 3, 5]))
+    scaled = batch._replace(**{stream: 100 * getattr(batch, stream)})
+
+    def logits(given, **changes):
+        with torch.no_grad():
+            return build(fusion, positions, **changes).eval()(*given.inputs(CPU))
+
+    normalized = logits(batch, normalize_inputs=True)
+    torch.testing.assert_close(logits(scaled, normalize_inputs=True), normalized, atol=1e-5, rtol=0)
+    assert (logits(scaled) - logits(batch)).abs().max() > 1e-3
+    assert torch.equal(logits(batch), logits(batch, normalize_inputs=False))
+    assert (normalized - logits(batch)).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
@@ -174,16 +194,34 @@ def test_a_loss_that_is_not_finite_names_the_videos():
 # --- settings
 
 
-def test_configs_are_one_line_and_pairwise_different():
-    assert len(CONFIGS) == 20
-    assert all(len(path.read_text().splitlines()) == 1 for path in CONFIGS)
+def test_configs_are_a_line_or_two_and_pairwise_different():
+    assert len(CONFIGS) == 21
+    assert all(len(path.read_text().splitlines()) <= 2 for path in CONFIGS)
     resolved = [json.dumps(tfam_config.load([path]), sort_keys=True) for path in CONFIGS]
-    assert len(set(resolved)) == 20
+    assert len(set(resolved)) == 21
     assert {path.stem for path in CONFIGS} >= set(Fusion)
     for path in CONFIGS:
         config = tfam_config.load([path])
         assert path.stem.startswith(config["model"]["fusion"])
         assert config["training"]["batch_size"] == (4 if config["model"]["fusion"] == "concat_time" else 8)
+
+
+def test_the_shuffled_config_is_cross_attention_but_for_its_motion():
+    one, other = (tfam_config.load([named(name)]) for name in ("cross_attention", "cross_attention_shuffled"))
+    assert {**one, "data": one["data"] | {"motion": "shuffled"}} == other
+
+
+def test_the_defaults_are_the_published_behaviour():
+    config = tfam_config.load([])
+    assert config["training"]["checkpoint"] == "best" and config["data"]["motion"] == "real"
+    assert config["model"]["normalize_inputs"] is False and config["model"]["positions"] is False
+
+
+def test_shuffled_motion_is_refused_where_no_motion_is_seen():
+    with pytest.raises(UserError, match=r"data\.motion is shuffled.*model\.fusion rgb"):
+        tfam_config.load([named("rgb")], ["data.motion=shuffled"])
+    with pytest.raises(UserError, match=r"data\.motion is shuffled.*model\.fusion rgb"):
+        tfam_config.load([named("cross_attention_shuffled"), named("rgb")])
 
 
 def test_a_learning_rate_that_yaml_reads_as_text_reaches_the_optimiser(tmp_path):
@@ -214,6 +252,9 @@ def test_a_learning_rate_that_yaml_reads_as_text_reaches_the_optimiser(tmp_path)
         ("model.positions=1", "true or false"),
         ("model.fusion=both", "concat_time"),
         ("model.dropout=1", "below 1"),
+        ("training.checkpoint=first", "best, last"),
+        ("data.motion=fake", "real, shuffled"),
+        ("model.normalize_inputs=2", "true or false"),
         ("training.grad_clip_norm=-1", "above 0"),
         ("epochs=1", "section.key=value"),
         ("model=rgb", "section.key=value"),
@@ -254,24 +295,32 @@ def write_h5(path, videos, labels=None, **attributes):
     return writer.finish(videos)
 
 
-def rows_for(number, length):
-    """Frames that show their class: the first column of class `number % 3` is large."""
-    rows = np.random.default_rng(number).normal(size=(length, 8)).astype(np.float32)
-    rows[:, number % 3] += 2
+def rows_for(number, length, shown=True, width=8):
+    """Frames that show their class: the first column of class `number % 3` is large. Or frames of noise."""
+    rows = np.random.default_rng(number + (0 if shown else 1000)).normal(size=(length, width)).astype(np.float32)
+    rows[:, number % 3] += 2 if shown else 0
     return rows
 
 
-def write_rgb(path, numbers, **changes):
-    videos = {f"V{n:02}.mp4": rows_for(n, 4 + n % 5) for n in numbers}
-    labels = np.eye(3, dtype=np.float32)[[n % 3 for n in numbers]]
-    about = {"kind": "rgb", "class_names": CLASSES, "num_classes": 3, "embed_dim": 8, "sampling": SAMPLING, **TEACHER}
+def write_rgb(path, numbers, shown=True, turned=0, width=8, **changes):
+    """`turned` labels each video with another class than it shows."""
+    videos = {f"V{n:02}.mp4": rows_for(n, 4 + n % 5, shown, width) for n in numbers}
+    labels = np.eye(3, dtype=np.float32)[[(n + turned) % 3 for n in numbers]]
+    about = {
+        "kind": "rgb",
+        "class_names": CLASSES,
+        "num_classes": 3,
+        "embed_dim": width,
+        "sampling": SAMPLING,
+        **TEACHER,
+    }
     return write_h5(path, videos, labels, **about | changes)
 
 
-def write_motion(path, numbers, lengths=None, **changes):
+def write_motion(path, numbers, lengths=None, width=8, **changes):
     lengths = {n: 3 + n % 5 for n in numbers} | (lengths or {})
-    videos = {f"V{n:02}": rows_for(n, lengths[n]) for n in numbers}
-    about = {"kind": "motion", "embed_dim": 8, "sampling": SAMPLING, "student": {"teacher": TEACHER}}
+    videos = {f"V{n:02}": rows_for(n, lengths[n], width=width) for n in numbers}
+    about = {"kind": "motion", "embed_dim": width, "sampling": SAMPLING, "student": {"teacher": TEACHER}}
     return write_h5(path, videos, **about | {"clip_model": "ViT-B/32", "weights_sha256": "student"} | changes)
 
 
@@ -286,9 +335,12 @@ def dataset(tmp_path, monkeypatch):
     return folder
 
 
+def named(config):
+    return ROOT / "TFAM" / "configs" / f"{config}.yaml"
+
+
 def command(config="cross_attention", *more):
-    path = str(ROOT / "TFAM" / "configs" / f"{config}.yaml")
-    return ["--config", path, "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY]
+    return ["--config", str(named(config)), "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY]
 
 
 def open_all(folder, fusion="cross_attention", limit=None):
@@ -376,6 +428,109 @@ def test_published_files_train_with_a_word_that_nothing_could_be_checked(dataset
     assert header == "video_id,class_0,class_1,class_2"
 
 
+# --- the control: another video's motion
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """Readers of 50 videos of 2 to 8 frames and their motions, of which step t of video n is (n, t, 0, 0)."""
+    folder = tmp_path_factory.mktemp("numbered")
+    lengths = {n: 2 + n * 5 % 7 for n in range(50)}
+    motions = {
+        f"V{n:02}": np.array([[n, t, 0, 0] for t in range(frames - 1)], np.float32) for n, frames in lengths.items()
+    }
+    rgb = write_h5(
+        folder / "rgb.h5",
+        {f"V{n:02}.mp4": np.zeros((length, 4), np.float32) for n, length in lengths.items()},
+        np.eye(3, dtype=np.float32)[[n % 3 for n in lengths]],
+        kind="rgb",
+    )
+    return Reader(rgb, "rgb"), Reader(write_h5(folder / "motion.h5", motions, kind="motion"), "motion")
+
+
+def giver_of(item):
+    assert item.motion is not None
+    return int(item.motion[0, 0])
+
+
+def shuffled(readers, size, seed):
+    rgb, motion = readers
+    videos = pair(rgb, motion, "cross_attention", size)
+    control_motion({"val": videos}, tfam_config.load([], ["data.motion=shuffled", f"training.seed={seed}"]))
+    return [videos[i] for i in range(len(videos))]
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(size=st.integers(2, 50), seed=st.integers(0, 2**32 - 1))
+def test_each_motion_goes_to_one_other_video_and_fits_it(numbered, size, seed):
+    videos = shuffled(numbered, size, seed)
+    givers = [giver_of(video) for video in videos]
+    assert sorted(givers) == list(range(size))
+    assert all(giver != number for number, giver in enumerate(givers))
+    assert [video.video for video in videos] == [f"V{n:02}.mp4" for n in range(size)]
+    for video, giver in zip(videos, givers, strict=True):
+        steps = numbered[1].length(f"V{giver:02}")
+        expected = [[giver, t % steps, 0, 0] for t in range(len(video.rgb) - 1)]  # repeated, or cut
+        assert video.motion.tolist() == expected
+    assert all(torch.equal(a.motion, b.motion) for a, b in zip(videos, shuffled(numbered, size, seed), strict=True))
+
+
+def test_another_seed_shuffles_in_another_way_and_real_motion_is_its_own(numbered):
+    orders = [tuple(giver_of(video) for video in shuffled(numbered, 20, seed)) for seed in range(5)]
+    assert len(set(orders)) == 5
+    rgb, motion = numbered
+    videos = pair(rgb, motion, "cross_attention")
+    control_motion({"val": videos}, tfam_config.load([]))
+    assert [giver_of(videos[i]) for i in range(50)] == list(range(50))
+
+
+@pytest.mark.parametrize("fusion", WITH_MOTION)
+def test_every_fusion_with_motion_runs_on_shuffled_motion(numbered, fusion):
+    batch = collate(shuffled(numbered, 50, 1))
+    assert build(fusion, d_model=4)(*batch.inputs(CPU)).isfinite().all()
+
+
+def test_one_video_has_no_other_motion_to_take(dataset):
+    with pytest.raises(UserError, match=r"ak_train_clip_embeddings.h5: data.motion is shuffled.*two videos"):
+        main(command("cross_attention_shuffled", "--limit", "1"))
+    assert not Path("checkpoints").exists()
+
+
+@pytest.fixture
+def told_by_motion(tmp_path, monkeypatch):
+    """Videos whose frames are noise: only their motion shows the class."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("dataset/embeddings")
+    write_rgb(folder / "ak_train_clip_embeddings.h5", range(36), shown=False, width=32)
+    write_rgb(folder / "ak_val_clip_embeddings.h5", range(36, 66), shown=False, width=32)
+    write_motion(folder / "flow_embeddings.h5", range(66), width=32)
+    return folder
+
+
+def test_shuffled_motion_takes_away_what_only_motion_tells(told_by_motion):
+    found = {}
+    for config in ("cross_attention", "cross_attention_shuffled"):
+        folder = main([*command(config), "training.epochs=6", "training.checkpoint=last"])
+        found[config] = json.loads((folder / "metrics.json").read_text())
+    assert found["cross_attention"]["map_macro"] > 0.95
+    assert found["cross_attention_shuffled"]["map_macro"] < 0.6
+    assert found["cross_attention_shuffled"]["settings"]["data.motion"] == "shuffled"
+    assert "data.motion" not in found["cross_attention"]["settings"]
+
+
+def test_a_shuffled_checkpoint_is_evaluated_with_shuffled_motion(told_by_motion):
+    folder = main(command("cross_attention_shuffled"))
+    checkpoint, ran = folder / "best_model.pth", json.loads((folder / "metrics.json").read_text())
+    found = main(["--evaluate", str(checkpoint), "--device", "cpu", "--num-workers", "0"])
+    assert (found["map_macro"], found["map_micro"]) == (ran["map_macro"], ran["map_micro"])
+    assert found["settings"]["data.motion"] == "shuffled"
+    written = Path("TFAM/results/evaluate/cross_attention_shuffled-seed49-best_model/predictions.csv")
+    assert written.read_text() == (folder / "predictions.csv").read_text()
+    asked = main(["--evaluate", str(checkpoint), "--device", "cpu", "--set", "data.motion=real"])
+    assert "data.motion" not in asked["settings"]
+    assert written.read_text() != (folder / "predictions.csv").read_text()
+
+
 # --- runs
 
 
@@ -417,6 +572,8 @@ def test_a_run_leaves_all_that_it_should(dataset, capsys):
     assert again["training"]["lr"] == 0.01 and again["model"]["num_layers"] == 1
 
     before = (folder / "metrics.json").stat().st_mtime_ns
+    del again["training"]["checkpoint"], again["data"]["motion"], again["model"]["normalize_inputs"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(again))  # as a run that is older than these keys
     capsys.readouterr()
     main(command())
     assert "finished already" in capsys.readouterr().out
@@ -447,10 +604,10 @@ class StopsAt(Pairs):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("how", ["same command", "--resume"])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(dataset, how):
-    argv = command("concat_time_positions_dropout", "--checkpoints-dir", "whole")
-    whole = main(argv)
+@pytest.mark.parametrize(("how", "checkpoint"), [("same command", "best"), ("--resume", "best"), ("--resume", "last")])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(dataset, how, checkpoint):
+    kept = f"training.checkpoint={checkpoint}"
+    whole = main([*command("concat_time_positions_dropout", "--checkpoints-dir", "whole"), kept])
     folder = Path("checkpoints/TFAM/concat_time_positions_dropout/seed49")
     folder.mkdir(parents=True)
     shutil.copy(whole / "config.yaml", folder)
@@ -464,10 +621,61 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(dataset, how):
         fit(about, splits | {"train": stopping}, folder, Path("logs"), CPU, "fp32", 0)
     assert stopping.asked[:18] == runs.epoch_order(9, 49, 1) + runs.epoch_order(9, 49, 2)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+    assert (folder / "best_model.pth").is_file() == (checkpoint == "best")  # the last is there only at the end
     with pytest.raises(UserError, match=r"training.lr"):
         main(["--resume", str(folder), "--set", "training.lr=1e-3"])
-    main(["--resume", str(folder), "--device", "cpu"] if how == "--resume" else command(folder.parent.name))
+    main(["--resume", str(folder), "--device", "cpu"] if how == "--resume" else [*command(folder.parent.name), kept])
     assert_same_run(whole, folder)
+
+
+def test_the_last_epoch_is_kept_also_where_an_earlier_one_was_better(dataset):
+    (dataset / "ak_val_clip_embeddings.h5").unlink()
+    # the better it learns, the worse it does on these
+    write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), turned=1)
+    found, rows = {}, {}
+    for checkpoint in ("best", "last"):
+        folder = main([*command("rgb", "--checkpoints-dir", checkpoint), f"training.checkpoint={checkpoint}"])
+        found[checkpoint] = json.loads((folder / "metrics.json").read_text())
+        rows[checkpoint] = list(csv.DictReader((folder / "metrics.csv").open()))
+        state = torch.load(folder / "best_model.pth", weights_only=True)
+        assert state["epoch"] == found[checkpoint]["epoch"]
+        row = rows[checkpoint][found[checkpoint]["epoch"] - 1]
+        assert found[checkpoint]["map_micro"] == float(row["val_map_micro"])
+        assert found[checkpoint]["map_macro"] == float(row["val_map_macro"])
+        again = main(["--evaluate", str(folder / "last.pth"), "--device", "cpu", "--results-dir", checkpoint])
+        last = Path(checkpoint, "evaluate", "rgb-seed49-last", "predictions.csv").read_text()
+        assert ((folder / "predictions.csv").read_text() == last) == (checkpoint == "last")
+        assert (again["map_micro"] == found[checkpoint]["map_micro"]) == (checkpoint == "last")
+        end = torch.load(folder / "last.pth", weights_only=True)["state_dict"]
+        same = all(torch.equal(tensor, end[name]) for name, tensor in state["state_dict"].items())
+        assert same == (checkpoint == "last")
+    assert rows["best"] == rows["last"]
+    assert found["best"]["epoch"] < found["last"]["epoch"] == 3
+    assert found["best"]["map_micro"] > found["last"]["map_micro"]
+    assert found["best"]["epoch_chosen_by"] == "map_micro on the reported clips"
+    assert found["last"]["epoch_chosen_by"] == "being the last"
+
+
+def test_of_several_configs_the_first_names_the_run_and_later_ones_win(dataset):
+    Path("second.yaml").write_text("{training: {epochs: 1, lr: 1.0e-3, weight_decay: 0.2}, model: {num_layers: 2}}\n")
+    Path("third.yaml").write_text(
+        "{training: {epochs: 2}, model: {num_layers: 1, num_heads: 4, dim_feedforward: 16}}\n"
+    )
+    configs = ["--config", str(named("rgb_positions")), "second.yaml", "--config", "third.yaml"]
+    more = ["--num-workers", "0", "--device", "cpu", "--set", "model.num_heads=2", "model.normalize_inputs=true"]
+    folder = main([*configs, *more])
+    assert folder == Path("checkpoints/TFAM/rgb_positions/seed49")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["fusion"] == "rgb" and config["model"]["positions"] is True  # of the first
+    assert config["training"]["lr"] == 1e-3 and config["training"]["weight_decay"] == 0.2  # of the second
+    assert config["training"]["epochs"] == 2 and config["model"]["num_layers"] == 1  # of the third
+    assert config["model"]["num_heads"] == 2  # of --set
+    ran = json.loads((folder / "metrics.json").read_text())
+    assert ran["config"] == "rgb_positions" and ran["settings"]["model.normalize_inputs"] is True
+    found = main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu", "--num-workers", "0"])
+    assert found["map_micro"] == ran["map_micro"]
+    with pytest.raises(UserError, match=r"model.num_layers 1, now it is 2"):
+        main(["--config", str(named("rgb_positions")), "third.yaml", "second.yaml", *more])
 
 
 def test_evaluate_gives_the_run_its_own_numbers_again(dataset, capsys):
