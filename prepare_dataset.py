@@ -48,12 +48,14 @@ def main(argv: list[str] | None = None) -> Path:
     for label, clips in enumerate(found.values()):
         names = list(clips)
         generator.shuffle(names)
-        held = max(1, round(args.val_share * len(names))) if len(names) > 1 else 0
+        held = min(
+            len(names) - 1, max(1, round(args.val_share * len(names)))
+        )  # both splits have some, if there are two
         for place, name in enumerate(names):
             splits["val" if place < held else "train"][name] = (label,)
     notes = args.dataset_dir / "annotations"
     data = annotations.Annotations(classes, {s: dict(sorted(videos.items())) for s, videos in splits.items()})
-    if (notes / f"{args.dataset_name}_action.csv").is_file():
+    if any(notes.glob("*_action.csv")) or any(notes.glob("*_multi.txt")):
         if annotations.load(notes, args.dataset_name) != data:
             raise UserError(f"{notes}: holds other clips or another split; name another --dataset-dir, or delete it")
         print(f"{notes}: is there already")
@@ -78,10 +80,10 @@ def find_clips(root: Path) -> dict[str, dict[str, Path]]:
         for name in others:
             print(f"  left out: {folder / name}: is not named like a video")
         for path in videos:
-            name = clean(f"{folder.name}__{path.stem}") + path.suffix
+            name = clean(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
             if (twin := taken.setdefault(annotations.stem(name), path)) != path:
                 raise UserError(f"{path} and {twin} would share the name {name}; rename one of them")
-            found[folder.name][name] = path
+            found[folder.name.strip()][name] = path
     if not found:
         raise UserError(f"{root}: holds no folders with videos; lay them out as {root}/<action>/<name>.mp4")
     return found
@@ -93,17 +95,17 @@ def clean(name: str) -> str:
 
 
 def place_videos(paths: dict[str, Path], folder: Path) -> None:
-    """Link or copy each video under its new name; those that are there stay."""
+    """Link or copy each video under its new name; those that are there stay. Raises UserError before it places any."""
     folder.mkdir(parents=True, exist_ok=True)
+    missing = {folder / name: path for name, path in paths.items() if not (folder / name).exists()}
     for name, path in paths.items():
-        target, temporary = folder / name, folder / f".{name}.partial"
-        if target.exists():
-            if target.stat().st_size != path.stat().st_size:
-                raise UserError(f"{target}: is another video than {path}; name another --dataset-dir, or delete it")
-            continue
+        if folder / name not in missing and (folder / name).stat().st_size != path.stat().st_size:
+            raise UserError(f"{folder / name}: is another video than {path}; name another --dataset-dir, or delete it")
+    for target, path in missing.items():
         try:
             os.link(path.resolve(), target)
         except OSError:
+            temporary = target.with_name(f".{target.name}.partial")
             shutil.copyfile(path, temporary)
             os.replace(temporary, target)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,20 +127,22 @@ def load(folder: Path, name: str, splits: Iterable[str] | None = None) -> Annota
 
 
 def write(folder: Path, name: str, data: Annotations) -> None:
-    """Write what `load` reads. Raises UserError for names that it would refuse, before anything is written."""
-    for split, videos in data.splits.items():
-        for video in videos:
-            try:
-                check_video_id(video)
-            except ValueError as error:
-                raise UserError(f"{folder / split}_multi.txt: {error}") from None
-    _check_distinct(folder, data.splits)
+    """Write what `load` reads. Raises UserError for what it would refuse or read otherwise, and then writes nothing."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("id", "name"), *enumerate(data.classes)])
     files = {f"{name}_action.csv": table.getvalue()}
     for split, videos in data.splits.items():
         lines = (" ".join([video, *map(str, labels)]) for video, labels in videos.items())
         files[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
+    with tempfile.TemporaryDirectory() as trial:
+        for file, text in files.items():
+            (Path(trial) / file).write_text(text, encoding="utf-8")
+        try:
+            same = load(Path(trial), name, data.splits) == data
+        except UserError as error:
+            raise UserError(str(error).replace(trial, str(folder))) from None
+    if not same:
+        raise UserError(f"{folder}: a class or a video has a name that can't be read back; rename it")
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
         temporary = folder / f".{file}.partial"
