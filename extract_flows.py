@@ -37,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--flow-normalization",
         choices=["frame", "linear", "log"],
-        default="frame",
-        help="what has full colour: each frame's largest motion, or --flow-max, on a linear or a logarithmic scale",
+        default="log",
+        help="what has full colour: a frame's largest motion (published), or --flow-max, on a linear or log scale",
     )
     parser.add_argument(
         "--flow-max",

@@ -96,6 +96,12 @@ def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: 
         if found:
             cli.check_same(found, made, "the flow videos before it", str(path), "make the flow with one set of flags")
         found = found or made
+    if not trained_on and found.get("normalization") not in (None, "frame"):
+        print(
+            f"warning: {checkpoint} does not say which flow it was trained on, as published students don't; those were "
+            f"trained on --flow-normalization frame, and these videos are made with {found['normalization']}",
+            flush=True,
+        )
     return found
 
 
