@@ -8,6 +8,7 @@
 #   bash demo.sh --clips DIR     on clips of your own, DIR/<action>/*.mp4; together with --real for results that count
 #   bash demo.sh --tiny          a minute, to see that everything runs; its numbers mean nothing
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")"
 source demo/environment.sh
 
@@ -17,8 +18,10 @@ while [ $# -gt 0 ]; do
         --real) real=-real ;;
         --tiny) size=tiny ;;
         --clips)
-            [ -d "${2:-}" ] || { echo "demo.sh: error: --clips needs a folder, which holds a folder of videos per action" >&2; exit 2; }
-            clips=$2
+            clips=$([ -n "${2:-}" ] && cd "$called_from" && cd "$2" 2>/dev/null && pwd) || {
+                echo "demo.sh: error: --clips ${2:-} needs a folder, which holds a folder of videos per action" >&2
+                exit 2
+            }
             shift
             ;;
         -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
@@ -33,6 +36,13 @@ step() { # step WHAT COMMAND...: say what is done and with which command, and do
     shift
     printf '   %s\n' "$*"
     "$@"
+}
+
+videos_step() { # the same, for a command whose exit code 1 says that some videos failed: the others go on
+    local code=0
+    step "$@" || code=$?
+    [ $code -le 1 ] || exit $code
+    [ $code -eq 0 ] || echo "note: the videos that failed, named above, are left out"
 }
 
 use_python requirements.txt
@@ -77,14 +87,14 @@ if [ -z "$real" ]; then
         "$python" -m demo.make_teacher "${stills[@]}" --output-dir "$teacher"
     [ -z "$clips" ] || echo "note: this CLIP has seen drawn animals only; --real takes one that knows yours"
 fi
-step "Embedding the frames with CLIP" \
+videos_step "Embedding the frames with CLIP" \
     "$python" extract_embeddings.py "${data[@]}" "${encoder[@]}" "${resize[@]}" "${frames[@]}" --frame-batch-size 64
-step "Optical flow between neighbouring frames, drawn as colours" \
+videos_step "Optical flow between neighbouring frames, drawn as colours" \
     "$python" extract_flows.py "${data[@]}" "${flow[@]}" "${frames[@]}"
 step "MoCLIP: a copy of CLIP learns to read flow (two minutes)" \
     "$python" train.py "${data[@]}" "${encoder[@]}" "${learning[@]}" --sequence-length 25 --epochs $epochs --num-workers 2 \
     --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name student
-step "Embedding the flow with MoCLIP, as it is after its last epoch: nothing is chosen on the clips reported" \
+videos_step "Embedding the flow with MoCLIP, as it is after its last epoch: nothing is chosen on the clips reported" \
     "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
 if [ -z "$clips" ]; then
     step "Can single frames tell the actions?" \

@@ -64,17 +64,13 @@ def stack(rows: list[Any]) -> "torch.Tensor":
 
 def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> "torch.Tensor":
     """(clips, frames, 3, S, S) uint8."""
-    import numpy as np
     import torch
 
     from vimoclip import video
 
     clips = []
     for name in cli.progress(names, len(names), "clip", "reading"):
-        reader = video.SpanReader(args.dataset_dir / "videos" / name)
-        every = video.probe(args.dataset_dir / "videos" / name).frames
-        kept = [reader.read(int(i), int(i) + 1)[0] for i in np.linspace(0, every - 1, args.frames)]
-        clips.append(preprocess(np.stack(kept)))
+        clips.append(preprocess(video.read_evenly(args.dataset_dir / "videos" / name, args.frames)))
     return torch.stack(clips)
 
 

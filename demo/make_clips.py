@@ -53,11 +53,15 @@ def main(argv: list[str] | None = None) -> Path:
 
 def is_drawn(path: Path, scene: Any) -> bool:
     """Raises UserError where the file shows another scene: all that was made from it would be wrong."""
-    from vimoclip import video
+    from vimoclip import VideoError, video
 
     if not path.exists():
         return False
-    if (video.probe(path).comment or {}).get("scene") != scene.seed:
+    try:
+        shows = (video.probe(path).comment or {}).get("scene")
+    except VideoError:
+        return False  # broken: it is drawn again
+    if shows != scene.seed:
         raise UserError(f"{path}: shows another scene; give another --dataset-dir, or delete {path.parent.parent}")
     return True
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from demo.make_clips import SEED_STEP
 from vimoclip import cli
 
 IMAGE_SIZE = 64
@@ -18,7 +19,7 @@ MODEL: dict[str, Any] = {
     "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 14, "patch_size": None, "head_width": 32},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
-FIRST_SCENE = 2_000_000_000  # seeds of the stills, beyond those of any clip
+FIRST_SCENE = 2**32 * SEED_STEP  # seeds of the stills, beyond those of any clip
 
 
 def build_parser() -> argparse.ArgumentParser:

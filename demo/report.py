@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> Path:
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     rows = []
     for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/predictions.csv")):
-        if (path.parent / "metrics.json").is_file():
+        finished = (path.parent / "metrics.json").is_file()
+        if finished and path.parent.name.removeprefix("seed").isdigit():
             scores, targets = read_predictions(path, data)
             found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
             rows.append(
@@ -65,7 +66,7 @@ def groups(class_names: Sequence[str]) -> dict[str, list[int]]:
     from demo.scenes import ACTIONS, Kind
 
     found = {"all": list(range(len(class_names)))}
-    if set(class_names) <= set(ACTIONS):
+    if tuple(class_names) == tuple(ACTIONS):
         found |= {kind: [i for i, name in enumerate(class_names) if ACTIONS[name] == kind] for kind in Kind}
     return found
 
@@ -78,8 +79,8 @@ def read_predictions(path: Path, data: Any) -> tuple["torch.Tensor", "torch.Tens
     import torch
 
     with open(path, encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    if header[1:] != list(data.classes) or any(line[0] not in data.splits["val"] for line in lines):
+        header, *lines = [*csv.reader(file)] or [[]]
+    if not lines or header[1:] != list(data.classes) or any(line[0] not in data.splits["val"] for line in lines):
         raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
     targets = torch.tensor(np.stack([data.multi_hot("val", line[0]) for line in lines]))
     return torch.tensor([[float(value) for value in line[1:]] for line in lines]), targets

@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> list[Path]:
     with open(predictions, encoding="utf-8", newline="") as file:
         found = {row.pop("video_id"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)}
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
-    flows = FlowFolder(args.dataset_dir / "flows")
+    flows = FlowFolder(cli.need_folder(args.dataset_dir / "flows", "run extract_flows.py"))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for name in args.clips or list(found)[: args.count]:
-        if name not in found:
-            raise UserError(f"{name}: isn't among {predictions}; name validation clips")
+        if name not in found or name not in data.splits["val"]:
+            raise UserError(f"{name}: isn't among {predictions} and val_multi.txt; name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = sorted(found[name].items(), key=lambda item: -item[1])[:TOP]
         path = args.output_dir / f"{annotations.stem(name)}.png"
@@ -68,13 +68,11 @@ def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: 
 
 def strip(path: Path) -> Any:
     """Frames of a video side by side, evenly spread over it."""
-    import numpy as np
     from PIL import Image
 
     from vimoclip import video
 
-    reader, count = video.SpanReader(path), video.probe(path).frames
-    frames = [reader.read(int(i), int(i) + 1)[0] for i in np.linspace(0, count - 1, FRAMES)]
+    frames = video.read_evenly(path, FRAMES)
     images = [Image.fromarray(frame) for frame in frames]
     images = [image.resize((image.width * HEIGHT // image.height, HEIGHT)) for image in images]
     sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), "white")

@@ -3,7 +3,7 @@
 Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
 
 from vimoclip.video.ahead import read_ahead
-from vimoclip.video.reading import Info, SpanReader, find, probe, read
+from vimoclip.video.reading import Info, SpanReader, find, probe, read, read_evenly
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
 from vimoclip.video.writing import Writer
 
@@ -21,4 +21,5 @@ __all__ = [
     "probe",
     "read",
     "read_ahead",
+    "read_evenly",
 ]

@@ -128,6 +128,20 @@ def _scaled(width: int, height: int, shorter_side: int | None) -> tuple[int, int
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def read_evenly(path: Path, count: int) -> np.ndarray:
+    """(count, H, W, 3) uint8: frames evenly spread from the first to the last. Raises VideoError."""
+    total = probe(path).frames or sum(1 for _ in _decode(path, None))
+    wanted = np.linspace(0, max(total - 1, 0), count).astype(int).tolist()
+    frames: list[np.ndarray] = []
+    for index, _, _, convert in _decode(path, None):
+        frames += [convert()] * wanted.count(index)
+        if len(frames) == count:
+            break
+    if not frames:
+        raise VideoError("has no frame that can be decoded")
+    return np.stack(frames + frames[-1:] * (count - len(frames)))  # a header may promise more than there is
+
+
 class SpanReader:
     """Reads frames [start, stop) of a video by index, frame-exact, by way of the nearest keyframe before them."""
 
