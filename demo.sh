@@ -35,7 +35,10 @@ step() { # step WHAT COMMAND...: say what is done and with which command, and do
     echo "== $1"
     shift
     printf '   %s\n' "$*"
-    "$@"
+    local started=$SECONDS code=0
+    "$@" || code=$?
+    echo "   ($((SECONDS - started)) s)"
+    return $code
 }
 
 videos_step() { # the same, for a command whose exit code 1 says that some videos failed: the others go on
@@ -100,13 +103,29 @@ if [ -z "$clips" ]; then
     step "Can single frames tell the actions?" \
         "$python" -m demo.check_frames "${data[@]}" "${encoder[@]}" "${alone[@]}" --output-dir "TFAM/results/$name"
 fi
-for config in rgb motion concat_time cross_attention cross_attention_shuffled; do
+
+fuse() { # fuse CONFIG: all its seeds beside each other, with a thread each, which is the fastest for models this small
+    local seed pid code=0 pids="" said="logs/$name/TFAM/$1"
+    mkdir -p "$said"
     for seed in $seeds; do
-        # one line a run: its epochs are in metrics.csv and TensorBoard
-        TQDM_DISABLE=1 step "TFAM: $config, seed $seed" \
-            "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion[@]}" --seed "$seed" "${data[@]}" \
-            --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 | grep -v -e '^epoch' -e ' videos$'
+        OMP_NUM_THREADS=1 TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion[@]}" \
+            --seed "$seed" "${data[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 \
+            >"$said/seed$seed.txt" &
+        pids="$pids $!"
     done
+    for pid in $pids; do wait "$pid" || code=$?; done
+    [ $code -eq 0 ] || exit $code
+    for seed in $seeds; do tail -n 1 "$said/seed$seed.txt"; done
+}
+trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
+
+for config in rgb motion concat_time cross_attention cross_attention_shuffled; do
+    echo
+    echo "== TFAM: $config, seeds $seeds"
+    echo "   $python -m TFAM.train_and_eval --config TFAM/configs/$config.yaml ${fusion[*]} --seed SEED ${data[*]}" \
+        "--checkpoints-dir checkpoints/$name --logs-dir logs/$name --num-workers 0"
+    fuse $config
+    echo "   (all it said is in logs/$name/TFAM/$config/)"
 done
 step "What the clips show, and what the model says" \
     "$python" -m demo.strips "${data[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"

@@ -6,6 +6,7 @@ random order; a validation clip's score is the mean over its frames, in which th
 macro AP by what tells an action, beside what permuted labels give, and writes TFAM/results/demo/frames.json."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="what the copy is of")
     parser.add_argument("--clip-pretrained", default=None, help="tag or file, where the model doesn't hold its own")
     parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
-    parser.add_argument("--frames", type=cli.positive_int, default=5, help="of each clip, evenly spread")
-    parser.add_argument("--epochs", type=cli.positive_int, default=8, help="over all frames")
+    parser.add_argument("--frames", type=cli.positive_int, default=4, help="of each clip, evenly spread")
+    parser.add_argument("--epochs", type=cli.positive_int, default=6, help="over all frames")
     parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds annotations/ videos/")
     parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets frames.json")
-    parser.add_argument("--rounds", type=cli.positive_int, default=1000, help="permutations behind chance")
+    parser.add_argument("--rounds", type=cli.positive_int, default=500, help="permutations behind chance")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the head, the order and the permutations")
     return parser
 
@@ -34,6 +35,27 @@ def main(argv: list[str] | None = None) -> Path:
     """The path of frames.json."""
     args = build_parser().parse_args(argv)
     output: Path = args.output_dir / "frames.json"
+    settings = {key: str(value) for key, value in vars(args).items() if key != "output_dir"}
+    if output.is_file() and (found := json.loads(output.read_text(encoding="utf-8")))["settings"] == settings:
+        print(f"{output}: is there already")
+    else:
+        from vimoclip import runs
+
+        found = measure(args) | {"settings": settings, "versions": runs.versions()}
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        runs.write_json(output, found)
+    print(f"single frames of {found['clips']} validation clips, macro AP (chance, and 95 % of the permutations):")
+    for name, value in found["macro_ap"].items():
+        low, high = value["chance_95"]
+        verdict = "above chance" if value["value"] > high else "at chance"
+        print(
+            f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}", flush=True
+        )
+    return output
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on the training clips' frames, score the validation clips'."""
     from demo.report import groups
     from vimoclip import annotations, clip, runs
 
@@ -43,16 +65,7 @@ def main(argv: list[str] | None = None) -> Path:
     targets = {split: stack([data.multi_hot(split, video) for video in data.splits[split]]) for split in images}
     runs.seed_everything(args.seed)
     scores = classify(encoder, images, targets["train"], args)
-    found = summarize(scores, targets["val"], groups(data.classes), args)
-    print(
-        f"single frames of {len(scores)} validation clips, macro AP (chance, and 95 % of {args.rounds} permutations):"
-    )
-    for name, value in found["macro_ap"].items():
-        low, high = value["chance_95"]
-        verdict = "above chance" if value["value"] > high else "at chance"
-        print(f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}")
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    return runs.write_json(output, found | {"seed": args.seed, "frames": args.frames, "versions": runs.versions()})
+    return summarize(scores, targets["val"], groups(data.classes), args)
 
 
 def stack(rows: list[Any]) -> "torch.Tensor":

@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("checkpoints/demo/teacher"), help="the folder")
     parser.add_argument("--stills", type=cli.positive_int, default=8000, help="to learn from")
     parser.add_argument("--held-out", type=cli.positive_int, default=1000, help="stills that retrieval is measured on")
-    parser.add_argument("--steps", type=cli.positive_int, default=600, help="of the optimiser")
+    parser.add_argument("--steps", type=cli.positive_int, default=500, help="of the optimiser")
     parser.add_argument("--batch-size", type=cli.positive_int, default=64, help="in stills")
     parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, help="of AdamW, falls along a cosine")
     parser.add_argument("--num-workers", type=cli.count, default=2, help="processes that draw")
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> Path:
         f"held-out stills: of {found['captions']} captions the right one comes first for {found['recall_at_1']:.0%} "
         f"and among the first five for {found['recall_at_5']:.0%} (chance: {1 / found['captions']:.1%})"
     )
-    runs.write_json(args.output_dir / "retrieval.json", found | {"seed": args.seed, "versions": runs.versions()})
+    settings = {key: value for key, value in vars(args).items() if key != "output_dir"}
+    runs.write_json(args.output_dir / "retrieval.json", found | {"settings": settings, "versions": runs.versions()})
     return args.output_dir
 
 
