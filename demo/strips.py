@@ -1,8 +1,8 @@
 """Pictures of clips: a strip of frames, the strip of their flow, and the actions that a run of TFAM finds likeliest.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
-Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. Actions that the
-clip is labelled with are dark."""
+Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The bars of the
+actions that the clip is labelled with are dark; these are there even if they aren't among the likeliest."""
 
 import argparse
 import csv
@@ -44,12 +44,19 @@ def main(argv: list[str] | None = None) -> list[Path]:
         if name not in found or name not in data.splits["val"]:
             raise UserError(f"{name}: isn't among {predictions} and val_multi.txt; name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
-        top = sorted(found[name].items(), key=lambda item: -item[1])[:TOP]
+        top = likeliest(found[name], labels)
         path = args.output_dir / f"{annotations.stem(name)}.png"
         picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(path, optimize=True)
         written.append(path)
     print("wrote " + " ".join(map(str, written)), flush=True)
     return written
+
+
+def likeliest(probabilities: dict[str, float], labels: set[str]) -> list[tuple[str, float]]:
+    """The clip's labels, found or missed, and the likeliest other actions: TOP in all, or a bar for each label."""
+    order = sorted(probabilities, key=lambda action: (action not in labels, -probabilities[action]))
+    shown = order[: max(TOP, len(labels))]
+    return sorted(((action, probabilities[action]) for action in shown), key=lambda item: -item[1])
 
 
 def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
