@@ -8,6 +8,7 @@
 #   bash demo.sh --clips DIR     on clips of your own, DIR/<action>/*.mp4; together with --real for results that count
 #   bash demo.sh --tiny          a minute, to see that everything runs; its numbers mean nothing
 set -euo pipefail
+unset CDPATH
 called_from=$PWD
 cd "$(dirname "$0")"
 source demo/environment.sh
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
             }
             shift
             ;;
-        -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' demo.sh; exit 0 ;;
         *) echo "demo.sh: error: there is no $1 (see demo.sh --help)" >&2; exit 2 ;;
     esac
     shift
@@ -34,18 +35,34 @@ step() { # step WHAT COMMAND...: say what is done and with which command, and do
     echo
     echo "== $1"
     shift
-    printf '   %s\n' "$*"
+    printf '   %s\n' "$(printf '%q ' "$@")"
     local started=$SECONDS code=0
     "$@" || code=$?
     echo "   ($((SECONDS - started)) s)"
     return $code
 }
 
-videos_step() { # the same, for a command whose exit code 1 says that some videos failed: the others go on
-    local code=0
-    step "$@" || code=$?
-    [ $code -le 1 ] || exit $code
-    [ $code -eq 0 ] || echo "note: the videos that failed, named above, are left out"
+videos_step() { # the same, for a command that may end with exit code 1 and "N failed": then the other videos go on
+    local code=0 said
+    said=$(mktemp)
+    step "$@" | tee "$said" || code=$?
+    if [ $code -ne 0 ]; then
+        grep -q ', [1-9][0-9]* failed' "$said" || exit $code
+        echo "note: the videos that failed, named above, are left out"
+    fi
+    rm -f "$said"
+}
+
+same_clips() { # what was learnt from other clips must not pass for what is learnt from these
+    local now before="checkpoints/$name/annotations.cksum"
+    now=$(cd "dataset/$name/annotations" && cksum ./*)
+    if [ -f "$before" ] && [ "$(cat "$before")" != "$now" ]; then
+        echo "demo.sh: error: dataset/$name holds other clips or labels than checkpoints/$name learnt from;" \
+            "delete checkpoints/$name logs/$name TFAM/results/$name" >&2
+        exit 2
+    fi
+    mkdir -p "checkpoints/$name"
+    echo "$now" >"$before"
 }
 
 use_python requirements.txt
@@ -56,7 +73,7 @@ name=demo
 teacher="checkpoints/demo$([ $size = full ] || echo -tiny)/teacher"
 name="$name$real"
 data=(--dataset-dir "dataset/$name" --dataset-name demo)
-frames=(--fps 12.5 --max-frames 100)
+frames=(--fps 12.5)
 fusion=(--config demo/tfam.yaml --set training.checkpoint=last)
 seeds="49 50 51" epochs=8 drawn=(--train 256 --val 128) stills=(--stills 8000)
 if [ $size = tiny ]; then
@@ -65,7 +82,7 @@ if [ $size = tiny ]; then
 fi
 if [ -n "$real" ]; then
     encoder=(--clip-model-name ViT-B/32 --clip-pretrained openai)
-    flow=(--model raft --iters 12)
+    flow=(--model raft --iters 12 --size 224)
     learning=(--learning-rate 1e-5 --batch-size 8)
     fusion+=(training.lr=1e-4)
     alone=(--freeze-encoder)
@@ -85,6 +102,7 @@ else
         "$python" -m demo.make_clips "${drawn[@]}" "${data[@]}"
     resize=(--resize squash) # animals may stand where a square crop would cut them off
 fi
+same_clips
 if [ -z "$real" ]; then
     step "A small CLIP that learns from stills what animals look like (a minute)" \
         "$python" -m demo.make_teacher "${stills[@]}" --output-dir "$teacher"
@@ -104,14 +122,20 @@ if [ -z "$clips" ]; then
         "$python" -m demo.check_frames "${data[@]}" "${encoder[@]}" "${alone[@]}" --output-dir "TFAM/results/$name"
 fi
 
-fuse() { # fuse CONFIG: all its seeds beside each other, with a thread each, which is the fastest for models this small
-    local seed pid code=0 pids="" said="logs/$name/TFAM/$1"
+cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
+fuse() { # fuse CONFIG: all its seeds beside each other, which for models this small is faster than one after the other
+    local seed pid seconds=0 code=0 pids="" said="logs/$name/TFAM/$1"
     mkdir -p "$said"
     for seed in $seeds; do
-        OMP_NUM_THREADS=1 TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion[@]}" \
+        OMP_NUM_THREADS=$(((cores + 2) / 3)) TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion[@]}" \
             --seed "$seed" "${data[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 \
-            >"$said/seed$seed.txt" &
+            >>"$said/seed$seed.txt" &
         pids="$pids $!"
+    done
+    while [ -n "$(jobs -pr)" ]; do
+        sleep 1
+        seconds=$((seconds + 1))
+        [ $((seconds % 10)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$said/seed$seed.txt")"
     done
     for pid in $pids; do wait "$pid" || code=$?; done
     [ $code -eq 0 ] || exit $code

@@ -34,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> Path:
     """The path of frames.json."""
     args = build_parser().parse_args(argv)
+    from demo.report import single_frames
+
     output: Path = args.output_dir / "frames.json"
     settings = {key: str(value) for key, value in vars(args).items() if key != "output_dir"}
     if output.is_file() and (found := json.loads(output.read_text(encoding="utf-8")))["settings"] == settings:
@@ -44,13 +46,7 @@ def main(argv: list[str] | None = None) -> Path:
         found = measure(args) | {"settings": settings, "versions": runs.versions()}
         args.output_dir.mkdir(parents=True, exist_ok=True)
         runs.write_json(output, found)
-    print(f"single frames of {found['clips']} validation clips, macro AP (chance, and 95 % of the permutations):")
-    for name, value in found["macro_ap"].items():
-        low, high = value["chance_95"]
-        verdict = "above chance" if value["value"] > high else "at chance"
-        print(
-            f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}", flush=True
-        )
+    print(single_frames(output), end="", flush=True)
     return output
 
 
@@ -92,27 +88,37 @@ def classify(encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args
     import torch
     import torch.nn.functional as F
 
+    from vimoclip import runs
     from vimoclip.clip import embed
 
-    visual = encoder.visual.requires_grad_(not args.freeze_encoder)
-    head = torch.nn.Linear(encoder.config["embed_dim"], targets.shape[1])
+    device = runs.pick_device("auto")
+    visual = encoder.visual.to(device).requires_grad_(not args.freeze_encoder)
+    head = torch.nn.Linear(encoder.config["embed_dim"], targets.shape[1]).to(device)
     trained = [p for p in [*visual.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2 if args.freeze_encoder else 3e-4, weight_decay=0.05)
-    frames = images["train"].flatten(0, 1)
-    labels = targets.repeat_interleave(args.frames, 0)
+
+    def features(frames: torch.Tensor) -> torch.Tensor:
+        if frames.dtype != torch.uint8:
+            return frames  # embedded already
+        return embed(visual, encoder.preprocess.normalize(frames.to(device)))
+
+    train, val = (images[split].flatten(0, 1) for split in ("train", "val"))
+    visual.eval()
+    if args.freeze_encoder:
+        with torch.no_grad():
+            train, val = (torch.cat([features(part) for part in frames.split(64)]) for frames in (train, val))
+    labels = targets.repeat_interleave(args.frames, 0).to(device)
     visual.train(not args.freeze_encoder)
     for _ in cli.progress(range(args.epochs), args.epochs, "epoch", "single frames"):
-        for rows in torch.randperm(len(frames)).split(32):
-            logits = head(embed(visual, encoder.preprocess.normalize(frames[rows])))
-            loss = F.binary_cross_entropy_with_logits(logits, labels[rows])
+        for rows in torch.randperm(len(train)).split(32):
+            loss = F.binary_cross_entropy_with_logits(head(features(train[rows])), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     visual.eval()
     with torch.inference_mode():
-        parts = images["val"].flatten(0, 1).split(64)
-        logits = torch.cat([head(embed(visual, encoder.preprocess.normalize(part))) for part in parts])
-    return logits.reshape(len(images["val"]), args.frames, -1).mean(1)
+        logits = torch.cat([head(features(part)) for part in val.split(64)])
+    return logits.reshape(len(images["val"]), args.frames, -1).mean(1).cpu()
 
 
 def summarize(

@@ -36,13 +36,13 @@ def draw_clip(scene: Scene) -> np.ndarray:
 
 def draw_still(scene: Scene) -> np.ndarray:
     """(HEIGHT, WIDTH, 3) uint8: one frame of the clip, any."""
-    frame = int(np.random.default_rng(scene.seed + 1).integers(FRAMES))
+    frame = int(np.random.default_rng([scene.seed, 1]).integers(FRAMES))
     return draw_frame(scene, draw_ground(scene), shake(scene.seed)[frame], frame)
 
 
 def shake(seed: int) -> np.ndarray:
     """(FRAMES, 2) pixels by which the camera is off: a walk that is drawn back to the middle."""
-    steps = np.random.default_rng(seed + 2).normal(0, SHAKE, (FRAMES, 2))
+    steps = np.random.default_rng([seed, 2]).normal(0, SHAKE, (FRAMES, 2))
     camera = np.zeros((FRAMES, 2))
     for t in range(1, FRAMES):
         camera[t] = 0.9 * camera[t - 1] + steps[t]
@@ -59,7 +59,7 @@ def draw_frame(scene: Scene, canvas: np.ndarray, camera: np.ndarray, frame: int)
 
 def draw_ground(scene: Scene) -> np.ndarray:
     """(HEIGHT + 2 MARGIN, WIDTH + 2 MARGIN, 3) uint8: ground, water, and what lies there."""
-    rng = np.random.default_rng(scene.seed + 3)
+    rng = np.random.default_rng([scene.seed, 3])
     height, width = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN
     noise = sum(
         cv2.resize(rng.random((height // cell + 2, width // cell + 2)), (width, height), interpolation=cv2.INTER_CUBIC)

@@ -6,6 +6,7 @@ CLIP's contrastive loss, and writes checkpoints/demo/teacher/ in open_clip's fol
 `--clip-model-name local-dir:checkpoints/demo/teacher`. How well it knows held-out stills goes into retrieval.json."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> Path:
     """The folder of the model."""
     args = build_parser().parse_args(argv)
-    if (args.output_dir / "retrieval.json").is_file():
-        print(f"{args.output_dir}: is there already")
+    settings = {key: value for key, value in vars(args).items() if key not in ("output_dir", "num_workers")}
+    known = args.output_dir / "retrieval.json"
+    if known.is_file():
+        found = json.loads(known.read_text(encoding="utf-8"))
+        cli.check_same(
+            settings, found["settings"], "this command", str(known), "give the same, or another --output-dir"
+        )
+        print(f"{args.output_dir}: is there already\n{describe(found)}")
         return args.output_dir
     import open_clip
     import torch
@@ -54,13 +61,16 @@ def main(argv: list[str] | None = None) -> Path:
     train(model, torch.from_numpy(images[args.held_out :]), tokens[args.held_out :], args)
     found = retrieval(model, torch.from_numpy(images[: args.held_out]), tokens[: args.held_out])
     save(model, args.output_dir)
-    print(
+    print(describe(found))
+    runs.write_json(known, found | {"settings": settings, "versions": runs.versions()})
+    return args.output_dir
+
+
+def describe(found: dict[str, Any]) -> str:
+    return (
         f"held-out stills: of {found['captions']} captions the right one comes first for {found['recall_at_1']:.0%} "
         f"and among the first five for {found['recall_at_5']:.0%} (chance: {1 / found['captions']:.1%})"
     )
-    settings = {key: value for key, value in vars(args).items() if key != "output_dir"}
-    runs.write_json(args.output_dir / "retrieval.json", found | {"settings": settings, "versions": runs.versions()})
-    return args.output_dir
 
 
 def draw_stills(count: int, workers: int) -> tuple[Any, list[str]]:
@@ -134,7 +144,7 @@ def retrieval(model: Any, images: Any, tokens: Any) -> dict[str, Any]:
         parts = images.permute(0, 3, 1, 2).split(100)
         z_image = torch.cat([model.encode_image(normalize(part), normalize=True) for part in parts])
         similarity = z_image @ model.encode_text(captions, normalize=True).T  # [stills, captions]
-    better = (similarity > similarity.gather(1, right[:, None])).sum(1)
+    better = (~(similarity <= similarity.gather(1, right[:, None]))).sum(1)  # NaN is never right
     recall = {f"recall_at_{k}": float((better < k).float().mean()) for k in (1, 5)}
     return {"stills": len(images), "captions": len(captions), **recall}
 

@@ -6,6 +6,7 @@ prints the table and writes it to TFAM/results/demo/table.md and table.csv (a ro
 permutations of the clips' labels."""
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,22 +44,48 @@ def main(argv: list[str] | None = None) -> Path:
     from vimoclip import annotations, runs
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    clips: dict[frozenset[str], Path] = {}  # each set of clips that a run reports on -> one such run
+    chosen = set()  # how their epochs were
     for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/predictions.csv")):
-        finished = (path.parent / "metrics.json").is_file()
-        if finished and path.parent.name.removeprefix("seed").isdigit():
-            scores, targets = read_predictions(path, data)
-            found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
-            rows.append(
-                {"config": path.parent.parent.name, "seed": int(path.parent.name.removeprefix("seed")), **found}
-            )
+        folder = path.parent
+        if not ((folder / "metrics.json").is_file() and folder.name.removeprefix("seed").isdigit()):
+            continue
+        names, scores, targets = read_predictions(path, data)
+        clips.setdefault(frozenset(names), folder)
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        chosen.add(metrics.get("epoch_chosen_by", "another project"))
+        found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
+        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **found})
     if not rows:
         raise UserError(f"{args.checkpoints_dir / 'TFAM'}: holds no finished run; bash demo.sh makes them")
+    if len(clips) > 1:
+        one, other, *_ = clips.values()
+        raise UserError(f"{one} and {other}: report on different clips; delete the runs that are not of these clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     runs.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
-    text = table(rows, len(data.splits["val"]), args.rounds) + differences(rows)
+    head = (
+        f"Average precision on {len(next(iter(clips)))} validation clips, epoch chosen by {' or '.join(sorted(chosen))}"
+    )
+    text = f"{head}; macro: mean over classes, micro: pooled.\n\n{table(rows, args.rounds)}{differences(rows)}"
+    text += single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
     return runs.write_text(args.output_dir / "table.md", text)
+
+
+def single_frames(path: Path) -> str:
+    """What demo.check_frames found, if it was run."""
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"\nsingle frames of {found['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
+    ]
+    for name, value in found["macro_ap"].items():
+        low, high = value["chance_95"]
+        verdict = "above chance" if value["value"] > high else "at chance"
+        lines.append(f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}\n")
+    return "".join(lines)
 
 
 def groups(class_names: Sequence[str]) -> dict[str, list[int]]:
@@ -71,8 +98,8 @@ def groups(class_names: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
-def read_predictions(path: Path, data: Any) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """(N, C) probabilities and multi-hot labels of the clips in a predictions.csv. Raises UserError."""
+def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
+    """Clips of a predictions.csv, their (N, C) probabilities and multi-hot labels. Raises UserError."""
     import csv
 
     import numpy as np
@@ -83,7 +110,8 @@ def read_predictions(path: Path, data: Any) -> tuple["torch.Tensor", "torch.Tens
     if not lines or header[1:] != list(data.classes) or any(line[0] not in data.splits["val"] for line in lines):
         raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
     targets = torch.tensor(np.stack([data.multi_hot("val", line[0]) for line in lines]))
-    return torch.tensor([[float(value) for value in line[1:]] for line in lines]), targets
+    scores = torch.tensor([[float(value) for value in line[1:]] for line in lines])
+    return [line[0] for line in lines], scores, targets
 
 
 def measure(
@@ -108,7 +136,7 @@ def precisions(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[st
     }
 
 
-def table(rows: list[dict[str, Any]], clips: int, rounds: int) -> str:
+def table(rows: list[dict[str, Any]], rounds: int) -> str:
     """Markdown: a row a config, mean ± standard deviation over its seeds, and the chance level last."""
     metrics = [name for name in rows[0] if name.startswith("map_") and not name.endswith("_chance")]
     lines = [["", "seeds", *(f"{name.split('_')[1]} {name.split('_', 2)[2]}" for name in metrics)]]
@@ -124,9 +152,7 @@ def table(rows: list[dict[str, Any]], clips: int, rounds: int) -> str:
     lines.append([f"chance ({rounds} permutations)", "", *chance])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
-    text = "".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |\n" for line in lines)
-    head = f"Average precision on {clips} validation clips, at the last epoch; macro: mean over classes, micro: pooled."
-    return f"{head}\n\n{text}"
+    return "".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |\n" for line in lines)
 
 
 def spread(values: list[float]) -> str:

@@ -1,8 +1,9 @@
 """What happens in a drawn clip: who is there, where, what each animal does, and so which actions it is labelled with.
 
 Every degree of freedom of an animal (travel, limbs, head, hop, circle, ...) is a phase that starts anywhere. An action
-decides only which phases run and how fast. A single frame of a walking animal is therefore distributed exactly as one
-of an animal that keeps still: what sets motions apart is in time alone."""
+decides only which phases run and how fast. A single frame of a walking animal is therefore drawn from the same
+distribution as one of an animal that keeps still: what sets motions apart is in time alone. (H.264 blurs what moves by
+a trace; `demo.check_frames` looks whether that can be used.)"""
 
 import math
 from dataclasses import dataclass

@@ -96,7 +96,7 @@ def draw_bars(top: list[tuple[str, float]], labels: set[str], height: int) -> An
     each, widest = height / len(top), BARS - 190
     for i, (name, probability) in enumerate(top):
         y = int((i + 0.5) * each)
-        draw.text((130, y), name, fill="black", font=font, anchor="rm")
+        draw.text((130, y), name if len(name) <= 18 else f"{name[:16]}..", fill="black", font=font, anchor="rm")
         draw.rectangle(
             (140, y - 9, 140 + max(1, int(widest * probability)), y + 9), fill=RIGHT if name in labels else WRONG
         )

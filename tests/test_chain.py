@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -579,7 +580,10 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path
     command = [sys.executable, str(REPOSITORY / "extract_flows.py"), "--model", "farneback"]
     command += ["--videos-dir", "videos", "--output-dir", "flows"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    # where the tests run in the background, SIGINT is ignored, which a child would inherit
+    wake = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    popen = partial(subprocess.Popen, command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with popen(preexec_fn=wake) as process:
         for _ in range(600):
             if (tmp_path / "flows" / ".a.mp4.encoding").exists():
                 break

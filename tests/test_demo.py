@@ -299,7 +299,7 @@ def test_a_second_call_draws_nothing_again(drawn: Path, tmp_path: Path, capsys: 
 
 def test_processes_draw_the_same_bytes_and_another_seed_other_clips(drawn: Path, tmp_path: Path) -> None:
     draw(tmp_path / "same", "--num-workers", "1")
-    draw(tmp_path / "other", "--seed", "1")
+    draw(tmp_path / "other", "--seed", "2")
     for path in (drawn / "videos").iterdir():
         assert (tmp_path / "same" / "videos" / path.name).read_bytes() == path.read_bytes()
         assert (tmp_path / "other" / "videos" / path.name).read_bytes() != path.read_bytes()
@@ -310,7 +310,7 @@ def test_processes_draw_the_same_bytes_and_another_seed_other_clips(drawn: Path,
 def test_another_seed_over_the_same_clips_is_refused_before_anything_is_written(drawn: Path) -> None:
     before = times(drawn)
     with pytest.raises(UserError, match="shows another scene; give another --dataset-dir") as caught:
-        draw(drawn, "--seed", "1")
+        draw(drawn, "--seed", "2")
     assert str(drawn / "videos" / "clip0000.mp4") in str(caught.value)
     assert times(drawn) == before
 
@@ -347,7 +347,10 @@ def test_the_teacher_says_how_well_it_knows_stills_that_it_has_not_seen(teacher:
 def test_a_teacher_that_is_there_is_not_trained_again(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = times(teacher)
     assert make_teacher.main([*FEW, "--output-dir", str(teacher)]) == teacher
-    assert capsys.readouterr().out == f"{teacher}: is there already\n"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{teacher}: is there already\nheld-out stills: of ")
+    with pytest.raises(UserError, match=r"steps is 3 in this command but 2 in .*retrieval.json"):
+        make_teacher.main([*FEW, "--steps", "3", "--output-dir", str(teacher)])
     assert times(teacher) == before
 
 
@@ -831,18 +834,28 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
 
 
 def test_the_demo_runs_on_a_folder_of_ones_own_clips(clone: Path, tmp_path: Path) -> None:
-    for action, velocity in (("moving left", (-2, 0)), ("moving up", (0, -2))):
-        for i in range(3):
-            write_video(
-                tmp_path / "mine" / action / f"c{i}.mp4", moving_frames(12 + i, velocity, seed=i), lossless=False
-            )
-    done = bash(f"bash demo.sh --clips '{tmp_path / 'mine'}' --tiny", clone)
+    for action, velocity, count in (("moving left", (-2, 0), 4), ("moving up", (0, -2), 3)):
+        for i in range(count):
+            frames = moving_frames(12 + i, velocity, seed=i)
+            write_video(tmp_path / "my clips" / action / f"c{i}.mp4", frames, lossless=False)
+    (tmp_path / "my clips" / "moving left" / "broken.mp4").write_text("not a video")
+    done = bash(f"cd '{tmp_path}' && bash '{clone}/demo.sh' --clips 'my clips' --tiny", clone)
     assert done.returncode == 0, done.stdout + done.stderr
-    data = annotations.load(clone / "dataset" / "clips-mine-tiny" / "annotations", "demo", ["train", "val"])
+    folder = clone / "dataset" / "clips-my clips-tiny" / "annotations"
+    data = annotations.load(folder, "demo", ["train", "val"])
     assert data.classes == ("moving left", "moving up")
-    assert [len(videos) for videos in data.splits.values()] == [4, 2]
+    assert [len(videos) for videos in data.splits.values()] == [5, 3]
+    assert done.stdout.count("note: the videos that failed, named above, are left out") == 2  # embeddings and flow
     header, *rows = table_of(done.stdout)
     assert header[2:] == ["macro all", "micro all"]
     assert [row[0] for row in rows] == [*report.WHAT.values(), "chance (200 permutations)"]
     assert "this CLIP has seen drawn animals only" in done.stdout
-    assert len(list((clone / "TFAM" / "results" / "clips-mine-tiny").glob("*.png"))) == 2
+    pictures = {path.stem for path in (clone / "TFAM" / "results" / "clips-my clips-tiny").glob("*.png")}
+    assert pictures == {annotations.stem(name) for name in data.splits["val"]} - {"moving left__broken"}
+
+    first, *others = (folder / "val_multi.txt").read_text().splitlines()
+    (folder / "val_multi.txt").write_text("\n".join(others) + "\n")
+    (folder / "train_multi.txt").write_text((folder / "train_multi.txt").read_text() + first + "\n")
+    again = bash(f"bash demo.sh --clips '{tmp_path / 'my clips'}' --tiny", clone)
+    assert again.returncode == 2
+    assert "holds other clips or labels than checkpoints/clips-my clips-tiny learnt from" in again.stderr
