@@ -7,14 +7,19 @@ clips to train on and to validate with. Clips cut from one recording may then st
 splits of your own, by editing train_multi.txt and val_multi.txt."""
 
 import argparse
+import filecmp
 import os
 import random
 import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vimoclip import UserError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.annotations import Annotations
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,25 +53,37 @@ def main(argv: list[str] | None = None) -> Path:
     for label, clips in enumerate(found.values()):
         names = list(clips)
         generator.shuffle(names)
-        held = min(
-            len(names) - 1, max(1, round(args.val_share * len(names)))
-        )  # both splits have some, if there are two
+        # both splits have some, if there are two
+        held = min(len(names) - 1, max(1, round(args.val_share * len(names))))
         for place, name in enumerate(names):
             splits["val" if place < held else "train"][name] = (label,)
     notes = args.dataset_dir / "annotations"
     data = annotations.Annotations(classes, {s: dict(sorted(videos.items())) for s, videos in splits.items()})
-    if any(notes.glob("*_action.csv")) or any(notes.glob("*_multi.txt")):
-        if annotations.load(notes, args.dataset_name) != data:
-            raise UserError(f"{notes}: holds other clips or another split; name another --dataset-dir, or delete it")
-        print(f"{notes}: is there already")
+    if any(notes.glob("*_action.csv")):
+        data = keep_split(data, annotations.load(notes, args.dataset_name), notes)
+        print(f"{notes}: is there already, and stays as it is")
     place_videos({n: path for clips in found.values() for n, path in clips.items()}, args.dataset_dir / "videos")
-    annotations.write(notes, args.dataset_name, data)  # last: who has annotations has the videos
+    if not any(notes.glob("*_action.csv")):
+        annotations.write(notes, args.dataset_name, data)  # last: who has annotations has the videos
+    splits = {split: dict(videos) for split, videos in data.splits.items()}
     for label, action in enumerate(classes):
         counts = {s: sum(label in labels for labels in videos.values()) for s, videos in splits.items()}
         few = "" if min(counts.values()) else "   too few clips to be in both"
         print(f"  {action}: {counts['train']} to train on, {counts['val']} to validate with{few}")
     print(f"{sum(map(len, splits.values()))} clips in {args.dataset_dir / 'videos'}", flush=True)
     return notes
+
+
+def keep_split(data: "Annotations", there: "Annotations", notes: Path) -> "Annotations":
+    """What is there, which its user may have edited. Raises UserError where it is of other clips or actions."""
+    ours, theirs = (set().union(*one.splits.values()) for one in (data, there))
+    if ours != theirs or data.classes != there.classes:
+        odd = sorted(ours ^ theirs) or sorted(set(data.classes) ^ set(there.classes))
+        raise UserError(
+            f"{notes}: holds other clips or actions ({', '.join(odd[:3])}); name another --dataset-dir, or delete it "
+            "and what was made from it"
+        )
+    return there
 
 
 def find_clips(root: Path) -> dict[str, dict[str, Path]]:
@@ -84,9 +101,21 @@ def find_clips(root: Path) -> dict[str, dict[str, Path]]:
             if (twin := taken.setdefault(annotations.stem(name), path)) != path:
                 raise UserError(f"{path} and {twin} would share the name {name}; rename one of them")
             found[folder.name.strip()][name] = path
+    warn_of_twins(list(taken.values()))
     if not found:
         raise UserError(f"{root}: holds no folders with videos; lay them out as {root}/<action>/<name>.mp4")
     return found
+
+
+def warn_of_twins(paths: list[Path]) -> None:
+    """Say which files are the same video, which may then be trained on and validated with."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        for twin in by_size[path.stat().st_size]:
+            if filecmp.cmp(path, twin, shallow=False):
+                print(f"warning: {path} and {twin} are the same video; keep one, and give its line both labels")
+                break
+        by_size[path.stat().st_size].append(path)
 
 
 def clean(name: str) -> str:

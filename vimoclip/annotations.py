@@ -130,10 +130,11 @@ def write(folder: Path, name: str, data: Annotations) -> None:
     """Write what `load` reads. Raises UserError for what it would refuse or read otherwise, and then writes nothing."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("id", "name"), *enumerate(data.classes)])
-    files = {f"{name}_action.csv": table.getvalue()}
+    files: dict[str, str] = {}
     for split, videos in data.splits.items():
         lines = (" ".join([video, *map(str, labels)]) for video, labels in videos.items())
         files[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
+    files[f"{name}_action.csv"] = table.getvalue()  # last: where it is, the splits are whole
     with tempfile.TemporaryDirectory() as trial:
         for file, text in files.items():
             (Path(trial) / file).write_text(text, encoding="utf-8")
