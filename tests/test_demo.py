@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import re
@@ -859,3 +860,32 @@ def test_the_demo_runs_on_a_folder_of_ones_own_clips(clone: Path, tmp_path: Path
     again = bash(f"bash demo.sh --clips '{tmp_path / 'my clips'}' --tiny", clone)
     assert again.returncode == 2
     assert "holds other clips or labels than checkpoints/clips-my clips-tiny learnt from" in again.stderr
+
+
+RECORDER = """#!/bin/sh
+# stands for Python where what it would run downloads: the commands are looked at, not their work
+[ "$1" = - ] && exit 0
+[ "$1" = -c ] && echo 2 && exit 0
+for name in demo-real clips-mine-real; do mkdir -p "dataset/$name/annotations"; : >"dataset/$name/annotations/x"; done
+"""
+
+
+@pytest.mark.parametrize("flags", ["--real", "--real --clips mine"])
+def test_the_commands_of_the_demo_with_real_weights_parse(flags: str, clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(RECORDER)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    (clone / "mine").mkdir(exist_ok=True)
+    done = bash(f"bash demo.sh {flags}", clone, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = commands_of(done.stdout)
+    for _, *words in commands:
+        module, arguments = (words[1], words[2:]) if words[0] == "-m" else (Path(words[0]).stem, words[1:])
+        parsed = importlib.import_module(module).build_parser()
+        parsed.parse_args([word.replace("SEED", "49") for word in arguments])
+    said = done.stdout
+    assert "--clip-model-name ViT-B/32 --clip-pretrained openai" in said and "--model raft" in said
+    assert ("--resize squash" in said, "demo.make_clips" in said) == (
+        (True, True) if flags == "--real" else (False, False)
+    )
+    assert "demo.make_teacher" not in said

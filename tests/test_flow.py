@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.utils import flow_to_image
 
-from tests.conftest import REPOSITORY, moving_frames
-from vimoclip import UserError, flow
+import extract_flows
+import inference
+from tests.conftest import REPOSITORY, moving_frames, write_video
+from vimoclip import UserError, flow, video
 
 CPU = torch.device("cpu")
 OPENCV = ("dis", "farneback")
@@ -316,3 +318,32 @@ def test_ptlflow_is_imported_only_by_methods_that_need_it() -> None:
         "assert 'ptlflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_flow_is_on_a_logarithmic_scale_unless_asked_otherwise(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "a.mp4", moving_frames(4, (1, 0)), lossless=False)
+    for name, flags in (
+        ("plain", []),
+        ("asked", ["--flow-normalization", "log"]),
+        ("frame", ["--flow-normalization", "frame"]),
+    ):
+        places = ["--videos-dir", str(tmp_path / "videos"), "--output-dir", str(tmp_path / name)]
+        extract_flows.main(["--model", "dis", *places, *flags])
+    plain, asked, frame = ((tmp_path / name / "a.mp4").read_bytes() for name in ("plain", "asked", "frame"))
+    assert plain == asked != frame
+    comment = video.probe(tmp_path / "plain" / "a.mp4").comment
+    assert comment and (comment["normalization"], comment["flow_max"]) == ("log", 0.05)
+
+
+@pytest.mark.parametrize(("normalization", "warns"), [("log", True), ("linear", True), ("frame", False)])
+def test_a_student_that_does_not_say_its_flow_is_told_apart_from_flow_that_is_not_as_published(
+    normalization: str, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.mp4"
+    with video.Writer(path, 25, {"method": "dis", "normalization": normalization}) as writer:
+        writer.write(moving_frames(3, (1, 0)))
+    inference.check_flows({"a": path}, {}, tmp_path / "published.pth")
+    said = capsys.readouterr().out
+    assert ("warning: " in said and f"made with {normalization}" in said) == warns
+    inference.check_flows({"a": path}, {"normalization": normalization}, tmp_path / "ours.pth")
+    assert not capsys.readouterr().out
