@@ -1,5 +1,6 @@
 """One run: epochs of training and evaluation that can stop after any epoch and go on with the same results."""
 
+import csv
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from TFAM.config import check_unchanged
 from TFAM.data import Pairs
 from TFAM.engine import LOSSES, EpochOrder, evaluate, make_loader, train_one_epoch
 from TFAM.model import FusionTransformer
-from vimoclip import TrainingError, cli, runs
+from vimoclip import TrainingError, UserError, cli, runs
 
 Row = dict[str, float]  # of metrics.csv
 
@@ -129,6 +130,15 @@ def write_predictions(path: Path, found: Mapping[str, Any], class_names: list[st
     """A row a video: its id and a probability a class, in the nine digits that give each float32 back."""
     rows = zip(found["videos"], found["probabilities"].tolist(), strict=True)
     return runs.write_csv(path, ["video_id", *class_names], ([v, *(f"{x:.9g}" for x in p)] for v, p in rows))
+
+
+def read_predictions(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+    """Class names and each video's probabilities from a predictions.csv. Raises UserError."""
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *lines = [*csv.reader(file)] or [[]]
+    if header[:1] != ["video_id"] or not lines:
+        raise UserError(f"{path}: holds no predictions; delete the run and make it again")
+    return header[1:], {line[0]: [float(value) for value in line[1:]] for line in lines}
 
 
 def step_logger(writer: Any, before: int) -> Callable[[int, float], None]:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo import add_dataset
 from vimoclip import cli
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
     parser.add_argument("--frames", type=cli.positive_int, default=4, help="of each clip, evenly spread")
     parser.add_argument("--epochs", type=cli.positive_int, default=6, help="over all frames")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds annotations/ videos/")
-    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    add_dataset(parser)
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets frames.json")
     parser.add_argument("--rounds", type=cli.positive_int, default=500, help="permutations behind chance")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the head, the order and the permutations")

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from demo import add_dataset, spread
 from vimoclip import UserError, cli
 
 SEED_STEP = 1_000_000  # between the seeds of two data sets, so that none shares a scene with another
@@ -19,8 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--train", type=cli.positive_int, default=256, help="clips to learn from")
     parser.add_argument("--val", type=cli.positive_int, default=128, help="clips to report on")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="gets videos/ annotations/")
-    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    add_dataset(parser)
     parser.add_argument("--num-workers", type=cli.count, default=2, help="processes that draw")
     parser.add_argument("--seed", type=cli.seed, default=1, help="another seed draws other clips")
     return parser
@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> Path:
     data = annotations.Annotations(tuple(ACTIONS), {s: {n: labels[n] for n in part} for s, part in splits.items()})
     annotations.write(args.dataset_dir / "annotations", args.dataset_name, data)
     videos.mkdir(parents=True, exist_ok=True)
-    write_videos(videos, todo, args)
+    for _ in spread(partial(write_clip, videos), todo.items(), cli.usable_workers(args.num_workers), "clip"):
+        pass
     counts = Counter(action for scene in scenes.values() for action in scene.actions())
     for name, kind in ACTIONS.items():
         print(f"  {name:14} {counts[name]:4} clips   told by {kind}")
@@ -64,22 +65,6 @@ def is_drawn(path: Path, scene: Any) -> bool:
     if shows != scene.seed:
         raise UserError(f"{path}: shows another scene; give another --dataset-dir, or delete {path.parent.parent}")
     return True
-
-
-def write_videos(folder: Path, scenes: dict[str, Any], args: argparse.Namespace) -> None:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    workers = cli.usable_workers(args.num_workers)
-    work = partial(write_clip, folder)
-    if not workers:
-        for item in cli.progress(scenes.items(), len(scenes), "clip", "drawing"):
-            work(item)
-        return
-    # spawned, not forked: OpenCV's and PyTorch's threads don't survive a fork
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for _ in cli.progress(pool.map(work, scenes.items(), chunksize=4), len(scenes), "clip", "drawing"):
-            pass
 
 
 def write_clip(folder: Path, item: tuple[str, Any]) -> None:

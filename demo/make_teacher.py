@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from demo import spread
 from demo.make_clips import SEED_STEP
 from vimoclip import cli
 
@@ -75,14 +76,9 @@ def describe(found: dict[str, Any]) -> str:
 
 def draw_stills(count: int, workers: int) -> tuple[Any, list[str]]:
     """((count, S, S, 3) uint8, captions), of scenes that no clip shows."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     import numpy as np
 
-    with ProcessPoolExecutor(max(1, workers), get_context("spawn")) as pool:
-        seeds = range(FIRST_SCENE, FIRST_SCENE + count)
-        stills = list(cli.progress(pool.map(draw_one, seeds, chunksize=50), count, "still", "drawing"))
+    stills = list(spread(draw_one, range(FIRST_SCENE, FIRST_SCENE + count), workers, "still"))
     return np.stack([image for image, _ in stills]), [caption for _, caption in stills]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from demo import add_dataset
 from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints/demo"), help="holds TFAM/<config>/")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets table.md, table.csv")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds annotations/")
-    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    add_dataset(parser)
     parser.add_argument("--rounds", type=cli.positive_int, default=200, help="permutations behind chance")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the permutations")
     return parser
@@ -100,18 +100,16 @@ def groups(class_names: Sequence[str]) -> dict[str, list[int]]:
 
 def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
     """Clips of a predictions.csv, their (N, C) probabilities and multi-hot labels. Raises UserError."""
-    import csv
-
     import numpy as np
     import torch
 
-    with open(path, encoding="utf-8", newline="") as file:
-        header, *lines = [*csv.reader(file)] or [[]]
-    if not lines or header[1:] != list(data.classes) or any(line[0] not in data.splits["val"] for line in lines):
+    from TFAM import fit
+
+    classes, found = fit.read_predictions(path)
+    if classes != list(data.classes) or not found.keys() <= data.splits["val"].keys():
         raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
-    targets = torch.tensor(np.stack([data.multi_hot("val", line[0]) for line in lines]))
-    scores = torch.tensor([[float(value) for value in line[1:]] for line in lines])
-    return [line[0] for line in lines], scores, targets
+    targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found]))
+    return list(found), torch.tensor(list(found.values())), targets
 
 
 def measure(

@@ -5,10 +5,10 @@ Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those
 actions that the clip is labelled with are dark; these are there even if they aren't among the likeliest."""
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
+from demo import add_dataset
 from vimoclip import UserError, cli
 
 FRAMES, TOP = 6, 5
@@ -22,20 +22,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", nargs="+", default=None, help="file names of validation clips")
     parser.add_argument("--count", type=cli.positive_int, default=4, help="how many of the first, without --clips")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets a picture a clip")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset/demo"), help="holds videos/ flows/")
-    parser.add_argument("--dataset-name", default="demo", help="what the class list's name starts with")
+    add_dataset(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
     """The pictures."""
     args = build_parser().parse_args(argv)
+    from TFAM import fit
     from vimoclip import annotations
     from vimoclip.data import FlowFolder
 
     predictions = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
-    with open(predictions, encoding="utf-8", newline="") as file:
-        found = {row.pop("video_id"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)}
+    classes, rows = fit.read_predictions(predictions)
+    found = {name: dict(zip(classes, row, strict=True)) for name, row in rows.items()}
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     flows = FlowFolder(cli.need_folder(args.dataset_dir / "flows", "run extract_flows.py"))
     args.output_dir.mkdir(parents=True, exist_ok=True)

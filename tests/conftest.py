@@ -57,6 +57,10 @@ def moving_frames(
     )
 
 
+def times(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
 def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]], name: str = "ak") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}_action.csv").write_text("id,name\n" + "".join(f"{i},{c}\n" for i, c in enumerate(CLASSES)))
