@@ -3,7 +3,8 @@
 Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
 
 from vimoclip.video.ahead import read_ahead
-from vimoclip.video.reading import Info, SpanReader, find, probe, read, read_evenly
+from vimoclip.video.opening import Info, check_whole, find, probe
+from vimoclip.video.reading import SpanReader, read, read_evenly
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
 from vimoclip.video.writing import Writer
 
@@ -14,6 +15,7 @@ __all__ = [
     "Sampling",
     "SpanReader",
     "Writer",
+    "check_whole",
     "describe_frames",
     "described_indices",
     "described_timestamps",

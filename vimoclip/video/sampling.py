@@ -22,10 +22,10 @@ class Sampling:
 
     def picker(self) -> Callable[[int, float], bool]:
         """A function of (index, timestamp in seconds), called once a frame in order: is it kept?"""
-        state: dict[str, Any] = {"kept": 0, "start": 0.0, "next": 0}
+        state: dict[str, Any] = {"kept": 0, "start": None, "next": 0}
 
         def keep(index: int, timestamp: float) -> bool:
-            if index == 0:
+            if state["start"] is None:
                 state["start"] = timestamp
             if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
                 return False
@@ -46,12 +46,17 @@ EVERY_FRAME = Sampling()
 
 @dataclass(frozen=True)
 class End:
-    """What is known when the last frame has been decoded. `frame_indices`, `timestamps` (s): of the kept frames."""
+    """What is known when the last frame has been decoded. `frame_indices`, `timestamps` (s): of the kept frames.
+
+    `original_frames` could be decoded of the `expected`; `problem` says why not all, `note` what else is unusual."""
 
     frame_indices: np.ndarray
     timestamps: np.ndarray
     original_frames: int
     fps: float
+    expected: int = 0
+    problem: str = ""
+    note: str = ""
 
 
 def describe_frames(end: End) -> dict[str, Any]:
