@@ -7,6 +7,7 @@ Reads dataset/videos/ and dataset/annotations/, writes dataset/embeddings/ak_tra
 Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,14 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_sampling(parser)
     cli.add_dataset(parser)
     cli.add_compute(parser)
+    cli.add_outcomes(parser)
     cli.add_run_control(parser, "only the first N videos of each split")
     return parser
 
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import annotations, clip, runs
+    from vimoclip import annotations, clip, lock, runs
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
@@ -55,15 +57,18 @@ def main(argv: list[str] | None = None) -> cli.Report:
         for split in splits:
             print(f"{split}: {len(list(data.splits[split])[: args.limit])} videos to {output_path(args, split)}")
         return report
-    runs.seed_everything(args.seed)
-    device = runs.pick_device(args.device)
-    precision = runs.pick_precision(args.precision, device)
-    encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
-    encoder.visual.to(device)
-    print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
-    for split in splits:
-        with runs.autocast(device, precision):
-            extract_split(args, data, split, videos_dir, encoder, report)
+    with ExitStack() as locks:
+        for split in splits:
+            locks.enter_context(lock.only_process(output_path(args, split)))
+        runs.seed_everything(args.seed)
+        device = runs.pick_device(args.device)
+        precision = runs.pick_precision(args.precision, device)
+        encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
+        encoder.visual.to(device)
+        print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
+        for split in splits:
+            with runs.autocast(device, precision):
+                extract_split(args, data, split, videos_dir, encoder, report)
     report.print()
     return report
 
@@ -79,6 +84,7 @@ def extract_split(
     """Embed what is not done yet of one split, and put its file together."""
     from vimoclip import runs, store, video
     from vimoclip.embed import Job, embed_videos
+    from vimoclip.outcomes import Outcomes
 
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
@@ -93,23 +99,24 @@ def extract_split(
         "versions": runs.versions(),
         **{key: encoder.config[key] for key in described},
     }
-    writer = store.Writer(output_path(args, split), attributes, args.embedding_dtype, args.overwrite)
-    keys = list(data.splits[split])[: args.limit]
-    jobs = [Job(key, videos_dir / key, data.multi_hot(split, key)) for key in keys if not writer.done(key)]
-    report.already += len(keys) - len(jobs)
-    print(f"{split}: {len(jobs)} videos to embed, {len(keys) - len(jobs)} done already", flush=True)
+    output = output_path(args, split)
+    writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
+    sources = {key: videos_dir / key for key in list(data.splits[split])[: args.limit]}
+    outcomes = Outcomes(output, sources, writer.done, report, args.overwrite, args.retry_failed, args.strict)
+    print(f"{split}: {len(outcomes.todo)} videos to embed, {len(sources) - len(outcomes.todo)} not", flush=True)
     embed_videos(
-        jobs,
+        [Job(key, sources[key], data.multi_hot(split, key)) for key in outcomes.todo],
         writer,
         encoder.preprocess,
         encoder.encode,
-        report,
+        outcomes,
         sampling,
         args.frame_batch_size,
         cli.usable_workers(args.num_workers),
     )
-    if output := writer.finish(keys, {key: data.multi_hot(split, key) for key in data.splits[split]}):
-        report.outputs.append(output)
+    if written := writer.finish(sources, {key: data.multi_hot(split, key) for key in data.splits[split]}):
+        report.outputs.append(written)
+    outcomes.manifest.settle()
 
 
 if __name__ == "__main__":

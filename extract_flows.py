@@ -11,9 +11,12 @@ from contextlib import closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, VideoError, cli
+from vimoclip import UserError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.outcomes import Outcomes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,13 +54,15 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_sampling(parser)
     cli.add_dataset(parser)
     cli.add_compute(parser)
+    cli.add_outcomes(parser)
     cli.add_run_control(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import flow, runs, video
+    from vimoclip import flow, lock, runs, video
+    from vimoclip.outcomes import Outcomes
 
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     output_dir = args.output_dir or args.dataset_dir / "flows"
@@ -67,27 +72,29 @@ def main(argv: list[str] | None = None) -> cli.Report:
     report = cli.Report()
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     settings = flow_settings(args, sampling.as_dict())
-    todo = videos_to_do(args, videos_dir, output_dir, settings, report)
-    print(f"{len(todo)} videos to do, {report.already} done already", flush=True)
+    sources = find_videos(args, videos_dir, report)
     if args.dry_run:
+        there = there_already(args, sources, output_dir, settings, report)
+        print(f"{len(sources) - len(there)} videos to do, {len(there)} done already")
         return report
-    if todo:
-        checkpoint = args.ckpt_path if settings["checkpoint"] else None
-        if download := flow.missing_download(args.model, checkpoint):
-            cli.check_reachable(download)
-        runs.seed_everything(args.seed)
-        device = runs.pick_device(args.device)
-        precision = runs.pick_precision(args.precision, device)
-        render = flow.load(
-            args.model,
-            checkpoint,
-            args.iters,
-            args.flow_normalization,
-            args.flow_max,
-            device,
-            partial(runs.autocast, device, precision),
+    with lock.only_process(output_dir):
+        there = there_already(args, sources, output_dir, settings, report)
+        outcomes = Outcomes(
+            output_dir, sources, there.__contains__, report, args.overwrite, args.retry_failed, args.strict
         )
-        write_flows(args, todo, output_dir, sampling, render, settings, report)
+        print(f"{len(outcomes.todo)} videos to do, {len(sources) - len(outcomes.todo)} not", flush=True)
+        if outcomes.todo:
+            checkpoint = args.ckpt_path if settings["checkpoint"] else None
+            if download := flow.missing_download(args.model, checkpoint):
+                cli.check_reachable(download)
+            runs.seed_everything(args.seed)
+            device = runs.pick_device(args.device)
+            precision = runs.pick_precision(args.precision, device)
+            autocast = partial(runs.autocast, device, precision)
+            scale = args.flow_normalization, args.flow_max
+            render = flow.load(args.model, checkpoint, args.iters, *scale, device, autocast)
+            write_flows(args, outcomes, output_dir, sampling, render, settings)
+        outcomes.manifest.settle()
     report.outputs.append(output_dir)
     report.print()
     return report
@@ -109,67 +116,80 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
     }
 
 
-def videos_to_do(
-    args: argparse.Namespace, videos_dir: Path, output_dir: Path, settings: dict[str, Any], report: cli.Report
-) -> list[Path]:
-    """The videos whose flow is not there yet. Raises UserError where what is there was made with other settings."""
+def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.Report) -> dict[str, Path]:
+    """Video id -> file. Raises UserError where there is none, or two would share a flow video."""
     from vimoclip import annotations, video
 
     videos, others = video.find(videos_dir)
     if others:
-        print(f"{videos_dir}: not taken for videos: {', '.join(others)}")
+        print(f"{videos_dir}: not taken for videos: {', '.join(map(repr, others))}")
     if not videos:
         raise UserError(f"{videos_dir}: holds no video; name the folder with --videos-dir")
     stems: dict[str, Path] = {}
-    for path in list(videos):
+    for path in videos:
         try:
             annotations.check_video_id(path.name)
         except ValueError as error:
-            report.failed[path.name] = str(error)
+            report.failed[repr(path.name)] = str(error)
             continue
         if other := stems.get(path.stem):
             raise UserError(f"{videos_dir}: {other.name} and {path.name} would share {path.stem}.mp4; rename one")
         stems[path.stem] = path
-    todo = []
-    for stem, path in list(stems.items())[: args.limit]:
-        output = output_dir / f"{stem}.mp4"
-        if args.overwrite or not output.exists():
-            todo.append(path)
+    return {path.name: path for path in list(stems.values())[: args.limit]}
+
+
+def there_already(
+    args: argparse.Namespace, sources: dict[str, Path], output_dir: Path, settings: dict[str, Any], report: cli.Report
+) -> set[str]:
+    """The videos whose flow is there. What is there but isn't that has failed: it leaves `sources`, untouched.
+
+    Raises UserError where flow was made with other settings."""
+    from vimoclip import VideoError, video
+
+    there = set()
+    for name, path in {} if args.overwrite else dict(sources).items():
+        output = output_dir / f"{path.stem}.mp4"
+        if not output.exists() and not output.is_symlink():
             continue
-        report.already += 1
         try:
-            made = video.probe(output).comment
+            made = video.probe(output, whole=True).comment
         except VideoError as error:
-            raise UserError(f"{output}: {error}; remove it or give --overwrite") from None
-        cli.check_same(settings, made or {}, "this run", str(output), "name another --output-dir or give --overwrite")
-    return todo
+            report.failed[name] = f"{output} is there already, but {error}; delete it or give --overwrite"
+            del sources[name]
+            continue
+        if not made or "method" not in made:
+            report.failed[name] = f"{output} is there already, but not from here; delete it or give --overwrite"
+            del sources[name]
+            continue
+        cli.check_same(settings, made, "this run", str(output), "name another --output-dir or give --overwrite")
+        there.add(name)
+    return there
 
 
 def write_flows(
     args: argparse.Namespace,
-    todo: list[Path],
+    outcomes: "Outcomes",
     output_dir: Path,
     sampling: Any,
     render: Callable[[Any], Any],
     settings: dict[str, Any],
-    report: cli.Report,
 ) -> None:
-    from vimoclip import video
+    from vimoclip import VideoError, video
 
     output_dir.mkdir(parents=True, exist_ok=True)
-    sources = [partial(video.read, path, args.pair_batch_size, sampling, args.size, overlap=1) for path in todo]
-    meter = cli.Meter(len(todo), describe="flow")
+    paths = [outcomes.sources[name] for name in outcomes.todo]
+    sources = [partial(video.read, path, args.pair_batch_size, sampling, args.size, overlap=1) for path in paths]
+    meter = cli.Meter(len(paths), describe="flow")
     with closing(video.read_ahead(sources, cli.usable_workers(args.num_workers))) as ahead:
         for index, items in groupby(ahead, key=lambda pair: pair[0]):
-            path = todo[index]
+            path, frames = paths[index], 0
+            outcomes.begin(path.name)
             try:
-                frames = write_flow(path, (item for _, item in items), output_dir, render, settings, args.lossless)
-                report.done += bool(frames)
-                if not frames:
-                    report.skipped[path.name] = "has one kept frame, so there is no flow"
+                frames = write_flow(
+                    path, (item for _, item in items), output_dir, render, settings, args.lossless, outcomes
+                )
             except VideoError as error:
-                report.failed[path.name] = str(error)
-                frames = 0
+                outcomes.failed(path.name, str(error))
             meter.add(items=1, frames=frames)
     meter.close()
 
@@ -181,9 +201,10 @@ def write_flow(
     render: Callable[[Any], Any],
     settings: dict[str, Any],
     lossless: bool,
+    outcomes: "Outcomes",
 ) -> int:
     """One video's flow from its batches of frames; the number of flow frames. Raises VideoError."""
-    from vimoclip import video
+    from vimoclip import VideoError, video
 
     comment = dict(settings)
     with video.Writer(output_dir / f"{path.stem}.mp4", video.probe(path).fps, comment, lossless) as writer:
@@ -192,6 +213,11 @@ def write_flow(
                 raise item
             if isinstance(item, video.End):
                 comment |= {"video": path.stem, **video.describe_frames(item)}
+                writer.complete()
+                if not writer.frames:
+                    outcomes.skipped(path.name, "has one kept frame, so there is no flow", item)
+                elif not outcomes.came_out(path.name, item):
+                    writer.abandon()
             elif len(item) > 1:
                 writer.write(render(item))
     return writer.frames

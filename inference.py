@@ -27,15 +27,15 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_embedding(parser)
     cli.add_dataset(parser)
     cli.add_compute(parser)
+    cli.add_outcomes(parser)
     cli.add_run_control(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import clip, moclip, runs, store
+    from vimoclip import clip, lock, moclip, runs
     from vimoclip.data import FlowFolder
-    from vimoclip.embed import Job, embed_videos
 
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
@@ -48,37 +48,51 @@ def main(argv: list[str] | None = None) -> cli.Report:
     if args.dry_run:
         print(f"{len(paths)} flow videos of {flows_dir} through {checkpoint} to {output}")
         return report
-    runs.seed_everything(args.seed)
-    student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
-    flow_settings = check_flows(paths, config["flow"], checkpoint)
-    device = runs.pick_device(args.device)
-    precision = runs.pick_precision(args.precision, device)
-    encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
-    writer = store.Writer(
-        output, root_attributes(args, config, encoder, flow_settings), args.embedding_dtype, args.overwrite
-    )
-    jobs = [Job(stem, path) for stem, path in paths.items() if not writer.done(stem)]
-    report.already = len(paths) - len(jobs)
-    print(
-        f"student {checkpoint} on {device} in {precision}: {len(jobs)} videos, {report.already} done already",
-        flush=True,
-    )
-    with runs.autocast(device, precision):
-        embed_videos(
-            jobs,
-            writer,
-            encoder.preprocess,
-            encoder.encode,
-            report,
-            frame_batch_size=args.frame_batch_size,
-            workers=cli.usable_workers(args.num_workers),
-            videos_ahead=args.batch_size,
-            flow_frames=True,
-        )
-    if written := writer.finish(paths):
-        report.outputs.append(written)
+    with lock.only_process(output):
+        runs.seed_everything(args.seed)
+        student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
+        flow_settings = check_flows(paths, config["flow"], checkpoint)
+        device = runs.pick_device(args.device)
+        precision = runs.pick_precision(args.precision, device)
+        encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
+        attributes = root_attributes(args, config, encoder, flow_settings)
+        print(f"student {checkpoint} on {device} in {precision}", flush=True)
+        with runs.autocast(device, precision):
+            embed_flows(args, paths, output, attributes, encoder, report)
     report.print()
     return report
+
+
+def embed_flows(
+    args: argparse.Namespace,
+    paths: dict[str, Path],
+    output: Path,
+    attributes: dict[str, Any],
+    encoder: Any,
+    report: cli.Report,
+) -> None:
+    """Embed what is not done yet, and put the file together."""
+    from vimoclip import store
+    from vimoclip.embed import Job, embed_videos
+    from vimoclip.outcomes import Outcomes
+
+    writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
+    outcomes = Outcomes(output, paths, writer.done, report, args.overwrite, args.retry_failed, args.strict)
+    print(f"{len(outcomes.todo)} videos to embed, {len(paths) - len(outcomes.todo)} not", flush=True)
+    embed_videos(
+        [Job(stem, paths[stem]) for stem in outcomes.todo],
+        writer,
+        encoder.preprocess,
+        encoder.encode,
+        outcomes,
+        frame_batch_size=args.frame_batch_size,
+        workers=cli.usable_workers(args.num_workers),
+        videos_ahead=args.batch_size,
+        flow_frames=True,
+    )
+    if written := writer.finish(paths):
+        report.outputs.append(written)
+    outcomes.manifest.settle()
 
 
 def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: Path) -> dict[str, Any]:

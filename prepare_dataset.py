@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimoclip import UserError, cli
+from vimoclip import UserError, cli, files
 
 if TYPE_CHECKING:
     from vimoclip.annotations import Annotations
@@ -134,9 +134,8 @@ def place_videos(paths: dict[str, Path], folder: Path) -> None:
         try:
             os.link(path.resolve(), target)
         except OSError:
-            temporary = target.with_name(f".{target.name}.partial")
-            shutil.copyfile(path, temporary)
-            os.replace(temporary, target)
+            with files.new_file(target) as copy, open(path, "rb") as source:
+                shutil.copyfileobj(source, copy)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What may differ when a run goes on: more epochs, and whatever changes nothing of what is learnt. Where files are may
 # change too: what they hold is compared with what the checkpoint learnt from.
 MAY_CHANGE = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
-MAY_CHANGE |= {"dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
+MAY_CHANGE |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--logs-dir", type=Path, default=Path("logs"), help="of TensorBoard's files")
     add("--run-name", default=None, help="default: the time, like 20250328-003544")
     add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="go on with this run")
+    add("--save-every-minutes", type=cli.non_negative_float, default=15.0, help="last.pth, within an epoch")
     cli.add_clip(parser, name=None)
     cli.add_dataset(parser)
     cli.add_compute(parser, workers=4)
@@ -118,12 +119,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
         return args, None
     from vimoclip import runs
 
-    cli.need_file(folder / "last.pth", "give --resume the folder of a run that train.py began")
-    saved = runs.read_yaml(folder / "args.yaml")
+    # last.pth may not be there yet: then the run begins again, with its settings
+    about = cli.need_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
+    saved = runs.read_yaml(about)
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name")})
     args = parser.parse_args(argv)
     now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}
-    cli.check_same(now, saved, "this command", str(folder / "args.yaml"), "go on with the same settings, or start anew")
+    cli.check_same(now, saved, "this command", str(about), "go on with the same settings, or start anew")
     return args, folder
 
 
@@ -179,7 +181,9 @@ def build_student(args: argparse.Namespace, reader: "Reader", flow_settings: dic
     runs.seed_everything(args.seed)
     encoder = clip.load(name, pretrained, made.get("resize", "model"))
     student, teacher = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
-    same = {key: made[key] for key in ("clip_model", "quick_gelu", "weights_sha256", "embed_dim") if key in made}
+    same: dict[str, Any] = {
+        key: made[key] for key in ("clip_model", "quick_gelu", "weights_sha256", "embed_dim") if key in made
+    }
     cure = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
     cli.check_same({key: encoder.config[key] for key in same}, same, student, teacher, cure)
     cli.check_same({"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student, teacher, cure)

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from TFAM.model import Fusion, Pooling
 from vimoclip import UserError
-from vimoclip.runs import read_yaml
+from vimoclip.runs import parse_yaml, read_yaml
 
 DEFAULT = Path(__file__).parent / "configs" / "default.yaml"
 Config = dict[str, dict[str, Any]]  # section -> key -> value
@@ -110,8 +108,8 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not (equals and dot):
         raise UserError(f"--set {text}: give section.key=value, like --set training.epochs=1")
     try:
-        return {section: {key: yaml.safe_load(value)}}
-    except yaml.YAMLError:
+        return {section: {key: parse_yaml(value)}}
+    except ValueError:
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from None
 
 
@@ -141,9 +139,9 @@ def _checked(name: str, value: Any, default: Any, source: str) -> Any:
     fits = type(value) is kind
     if not fits:
         what = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-        raise UserError(f"{source}: {name} is {value!r}, but must be {what}")
+        raise UserError(f"{source}: {name} is {repr(value)[:60]}, but must be {what}")
     if name in CHOICES and value not in CHOICES[name]:
-        raise UserError(f"{source}: {name} is {value!r}, but must be one of {', '.join(CHOICES[name])}")
+        raise UserError(f"{source}: {name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}")
     if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
         limits = {"from 0 to below 1": FRACTIONS, "0 or more": FROM_ZERO, "from 0 to 2^32 - 1": SEEDS}
         must = next((words for words, names in limits.items() if name in names), "above 0")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,16 +17,16 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class EpochOrder(Sampler[int]):
-    """Each epoch's own order, whatever was computed before it."""
+    """Each epoch's own order, whatever was computed before it, without the first `skip` videos."""
 
     def __init__(self, length: int, seed: int):
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
 
     def __len__(self) -> int:
-        return self.length
+        return max(0, self.length - self.skip)  # the last batch may be smaller
 
     def __iter__(self) -> Iterator[int]:
-        return iter(runs.epoch_order(self.length, self.seed, self.epoch))
+        return iter(runs.epoch_order(self.length, self.seed, self.epoch)[self.skip :])
 
 
 def make_loader(pairs: Pairs, batch_size: int, workers: int, order: EpochOrder | None = None) -> DataLoader[Any]:
@@ -42,6 +43,15 @@ def make_loader(pairs: Pairs, batch_size: int, workers: int, order: EpochOrder |
     )
 
 
+@dataclass
+class Progress:
+    """How far an epoch is: steps done, the sum of their videos' losses, and how many videos these were."""
+
+    steps: int = 0
+    loss: float = 0.0
+    videos: int = 0
+
+
 def train_one_epoch(
     model: torch.nn.Module,
     loader: Iterable[Batch],
@@ -51,14 +61,16 @@ def train_one_epoch(
     device: torch.device,
     precision: str,
     grad_clip_norm: float | None = None,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[float], None] = lambda loss: None,
+    progress: Progress | None = None,
 ) -> float:
-    """The mean loss over the epoch's videos; `on_step` is told each step's number and loss.
+    """The mean loss over the epoch's videos; `on_step` is told each step's loss.
 
-    Raises TrainingError, naming the batch's videos, for a loss that isn't finite."""
+    `progress` counts on from what was done of the epoch before the loader's first batch. Raises TrainingError, naming
+    the batch's videos, for a loss that isn't finite."""
     model.train()
-    total = videos = 0.0
-    for step, batch in enumerate(loader):
+    progress = progress or Progress()
+    for batch in loader:
         with runs.autocast(device, precision):
             logits = model(*batch.inputs(device))
         loss = loss_function(logits.float(), batch.labels.to(device))
@@ -72,9 +84,11 @@ def train_one_epoch(
             torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip_norm)
         scaler.step(optimizer)
         scaler.update()
-        total, videos = total + value * len(batch.videos), videos + len(batch.videos)
-        on_step(step, value)
-    return total / videos
+        progress.steps += 1
+        progress.loss += value * len(batch.videos)
+        progress.videos += len(batch.videos)
+        on_step(value)
+    return progress.loss / progress.videos
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
-"""One run: epochs of training and evaluation that can stop after any epoch and go on with the same results."""
+"""One run: epochs of training and evaluation that can stop anywhere and go on with the same results."""
 
 import csv
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from TFAM.config import check_unchanged
 from TFAM.data import Pairs
-from TFAM.engine import LOSSES, EpochOrder, evaluate, make_loader, train_one_epoch
+from TFAM.engine import LOSSES, EpochOrder, Progress, evaluate, make_loader, train_one_epoch
 from TFAM.model import FusionTransformer
 from vimoclip import TrainingError, UserError, cli, runs
 
@@ -59,20 +60,35 @@ def fit(
     device: torch.device,
     precision: str,
     workers: int,
+    due: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, from `folder/last.pth` where it is there; leaves best_model.pth, predictions.csv, metrics.csv, last.pth.
 
-    `about` is what every checkpoint says of its run: `config`, `class_names`, `versions`. Raises TrainingError."""
+    `about` is what every checkpoint says of its run: `config`, `class_names`, `versions`. `due` says after which steps
+    last.pth is written, beside each epoch's last. Raises TrainingError."""
     training = about["config"]["training"]
     runs.seed_everything(training["seed"])
     trainee = Trainee(about["config"], device, precision)
-    history = go_on(trainee, about, folder / "last.pth")
+    videos = runs.digest(splits["train"].keys)
+    history, progress = go_on(trainee, about, videos, folder / "last.pth")
     order = EpochOrder(len(splits["train"]), training["seed"])
     train_loader = make_loader(splits["train"], training["batch_size"], workers, order)
     val_loader = make_loader(splits["val"], training["batch_size"], workers)
-    writer = runs.tensorboard(logs, purge_step=len(history) * len(train_loader))
+    steps = len(train_loader)
+    writer = runs.tensorboard(logs, len(history), len(history) * steps + progress.steps - 1)  # steps count from 0
+
+    def save() -> None:
+        writer.flush()  # first: what the checkpoint covers must not be lost
+        state = {**about, **trainee.state(), "precision": trainee.precision, "history": history}
+        runs.save_checkpoint(folder / "last.pth", state | {"progress": asdict(progress), "videos": videos})
+
+    def after_step(loss: float) -> None:
+        writer.add_scalar("train/loss_by_step", loss, len(history) * steps + progress.steps - 1)
+        if due():
+            save()
+
     for epoch in range(len(history) + 1, training["epochs"] + 1):
-        started, order.epoch = time.monotonic(), epoch
+        started, order.epoch, order.skip = time.monotonic(), epoch, progress.steps * training["batch_size"]
         row: Row = {"epoch": epoch, "lr": float(trainee.scheduler.get_last_lr()[0])}
         row["train_loss"] = train_one_epoch(
             trainee.model,
@@ -83,7 +99,8 @@ def fit(
             device,
             precision,
             training["grad_clip_norm"],
-            step_logger(writer, (epoch - 1) * len(train_loader)),
+            after_step,
+            progress,
         )
         trainee.scheduler.step()
         found = evaluate(trainee.model, val_loader, trainee.loss, device, precision)
@@ -91,15 +108,14 @@ def fit(
         if math.isnan(row["val_map_micro"]):
             raise TrainingError(f"{splits['val'].rgb.path}: no video has a label, so nothing can be measured on them")
         history.append(row)
+        progress = Progress()
         log_epoch(writer, row)
         if row is chosen(history, training):
             best = {"state_dict": trainee.model.state_dict(), "epoch": epoch, "metrics": found["metrics"]}
             runs.save_checkpoint(folder / "best_model.pth", {**about, **best})
             write_predictions(folder / "predictions.csv", found, about["class_names"])
         runs.write_csv(folder / "metrics.csv", list(row), [list(r.values()) for r in history])
-        # last: what a stop leaves half done before it is done again, with the same result
-        state = {**about, **trainee.state(), "precision": precision, "history": history}
-        runs.save_checkpoint(folder / "last.pth", state)
+        save()  # last: what a stop leaves half done before it is done again, with the same result
         print(f"epoch {epoch}/{training['epochs']}: {describe(row)}, {time.monotonic() - started:.0f} s", flush=True)
     writer.close()
 
@@ -111,19 +127,25 @@ def chosen(history: list[Row], training: Mapping[str, Any]) -> Row | None:
     return max(history, key=lambda row: row["val_map_micro"])  # the first of equals
 
 
-def go_on(trainee: Trainee, about: Mapping[str, Any], path: Path) -> list[Row]:
-    """Put the run back to where its last whole epoch left it; the rows of metrics.csv until there.
+def go_on(trainee: Trainee, about: Mapping[str, Any], videos: str, path: Path) -> tuple[list[Row], Progress]:
+    """Put the run back to where last.pth was written; the rows of metrics.csv until there, and how far the next is.
 
-    Raises UserError where the run was begun with other settings or inputs."""
+    Raises UserError where the run was begun with other settings or inputs, or an epoch of it with other `videos`."""
     if not path.is_file():
-        return []
+        return [], Progress()
     state = runs.load_checkpoint(path)
     now = {"config": about["config"], "precision": trainee.precision}
     before = {"config": state["config"], "precision": state["precision"]}
     check_unchanged(before, now, path, "go on with the same, or give --overwrite to start afresh")
+    progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
+    if progress.steps and state["videos"] != videos:
+        raise UserError(
+            f"{path}: stopped in the middle of an epoch of other videos than there are now; bring back what was there, "
+            "or give --overwrite to start afresh"
+        )
     trainee.restore(state, path)
-    print(f"{path.parent}: goes on after epoch {len(state['history'])}", flush=True)
-    return state["history"]
+    print(f"{path.parent}: goes on after epoch {len(state['history'])}, step {progress.steps} of the next", flush=True)
+    return state["history"], progress
 
 
 def write_predictions(path: Path, found: Mapping[str, Any], class_names: list[str]) -> Path:
@@ -141,17 +163,12 @@ def read_predictions(path: Path) -> tuple[list[str], dict[str, list[float]]]:
     return header[1:], {line[0]: [float(value) for value in line[1:]] for line in lines}
 
 
-def step_logger(writer: Any, before: int) -> Callable[[int, float], None]:
-    return lambda step, loss: writer.add_scalar("train/loss_by_step", loss, before + step)
-
-
 def log_epoch(writer: Any, row: Row) -> None:
     for name, value in row.items():
         if name != "epoch":
             # val_map_micro -> val/map_micro
             tag = {"lr": "train/lr", "train_loss": "train/loss_by_epoch"}.get(name, name.replace("val_", "val/"))
             writer.add_scalar(tag, value, int(row["epoch"]))
-    writer.flush()
 
 
 def describe(row: Row) -> str:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every config below with every seed, one after the other, then writes the table of all finished runs.
-# Safe to stop and start again: finished runs are skipped, a stopped one goes on after its last whole epoch.
+# Safe to stop and start again: finished runs are skipped, a stopped one goes on where it last saved.
 # Arguments reach every run: bash run_experiments.sh --set training.epochs=1 --device cuda:1
 
 CONFIGS="rgb motion concat_embedding concat_time cross_attention" # names in TFAM/configs

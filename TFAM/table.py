@@ -37,7 +37,8 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """The path of table.csv. Raises UserError where no run is finished."""
     args = build_parser().parse_args(argv)
-    from vimoclip.runs import write_csv, write_text
+    from vimoclip.files import write_text
+    from vimoclip.runs import write_csv
 
     runs = [read_metrics(path) for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))]
     if not runs:

@@ -4,7 +4,7 @@
     python -m TFAM.train_and_eval --config TFAM/configs/rgb.yaml --seed 50 --set training.epochs=1
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
-or --resume RUN_FOLDER, goes on after the last whole epoch; a run that has metrics.json is finished and isn't repeated.
+or --resume RUN_FOLDER, goes on where last.pth was written; a run that has metrics.json is finished and isn't repeated.
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
@@ -43,6 +43,12 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="gets TFAM/<config>/seed<k>/")
     parser.add_argument(
         "--results-dir", type=Path, default=Path("TFAM/results"), help="gets evaluate/... of --evaluate"
+    )
+    parser.add_argument(
+        "--save-every-minutes",
+        type=cli.non_negative_float,
+        default=15.0,
+        help="how often last.pth is written within an epoch; 0: after each step",
     )
     cli.add_dataset(parser)
     cli.add_compute(parser)
@@ -106,7 +112,8 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
         shutil.rmtree(logs, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_yaml(folder / "config.yaml", config)
-    fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers))
+    due = runs.Every(60 * args.save_every_minutes)
+    fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers), due)
     best = runs.load_checkpoint(folder / "best_model.pth")
     found = run_summary(best, splits, folder.absolute().parent.name, precision)
     print(f"{folder}: map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f} at epoch {found['epoch']}")

@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from demo import add_dataset
-from vimoclip import UserError, cli
+from vimoclip import UserError, cli, files
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> Path:
     text = f"{head}; macro: mean over classes, micro: pooled.\n\n{table(rows, args.rounds)}{differences(rows)}"
     text += single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
-    return runs.write_text(args.output_dir / "table.md", text)
+    return files.write_text(args.output_dir / "table.md", text)
 
 
 def single_frames(path: Path) -> str:

@@ -69,7 +69,7 @@ def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int,
         (folder / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
 
 
-def make_clip(folder: Path, embed_dim: int = 32) -> str:
+def make_clip(folder: Path, embed_dim: int = 32, **vision: float) -> str:
     """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32."""
     import open_clip
     import torch
@@ -78,7 +78,7 @@ def make_clip(folder: Path, embed_dim: int = 32) -> str:
     folder.mkdir()
     config = {
         "embed_dim": embed_dim,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32, **vision},
         "text_cfg": {"context_length": 77, "vocab_size": 512, "width": 32, "heads": 2, "layers": 1},
     }
     torch.manual_seed(0)
@@ -96,9 +96,13 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def tiny_dataset(tmp_path: Path) -> Path:
-    """dataset/ with 6 training and 4 validation clips of moving texture, 12 to 17 frames of 48x64."""
+    return make_dataset(tmp_path / "dataset")
+
+
+def make_dataset(dataset: Path) -> Path:
+    """6 training and 4 validation clips of moving texture, 12 to 17 frames of 48x64."""
     velocities = {0: (2, 0), 1: (0, 3), 2: (0, 0)}
-    dataset, splits = tmp_path / "dataset", {}
+    splits = {}
     for split, count in (("train", 6), ("val", 4)):
         splits[split] = {f"{split}{i}.mp4": (i % 3,) for i in range(count)}
         for i, (name, labels) in enumerate(splits[split].items()):

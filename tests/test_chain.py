@@ -184,7 +184,6 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
     run_chain(tiny_clip, ["--model", "dis"])
     whole = Path("checkpoints/s")
     from vimoclip import runs
-    from vimoclip.moclip import engine
 
     class Killed(BaseException):
         pass
@@ -208,7 +207,7 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
         return real(path, content)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(engine, "Every", InTheMiddle)
+        patch.setattr(runs, "Every", InTheMiddle)
         patch.setattr(runs, "save_checkpoint", save_or_stop)
         train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "stopped"])
     stopped = Path("checkpoints/stopped")
@@ -549,7 +548,7 @@ def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) 
         ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
         ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
         ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
-        ("train.py --resume nowhere", "nowhere/last.pth", "train.py"),
+        ("train.py --resume nowhere", "nowhere/args.yaml", "train.py"),
         ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),
         ("inference.py --checkpoint-dir nowhere", "flows", "extract_flows.py"),
         ("-m TFAM.train_and_eval --config nowhere.yaml", "nowhere.yaml", ""),
@@ -594,7 +593,7 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path
         finally:
             process.kill()
     assert process.returncode == 130, said
-    assert "the same command goes on from here" in said
+    assert "go on with: python" in said
     assert not list((tmp_path / "flows").iterdir())
     done = subprocess.run([*command, "--size", "32"], cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 0
@@ -603,6 +602,7 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path
 
 def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
     from vimoclip import cli, embed
+    from vimoclip.outcomes import Outcomes
 
     for name in "abcd":
         write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
@@ -615,7 +615,8 @@ def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> Non
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
-        embed.embed_videos(jobs, writer, prepare, interrupted, cli.Report(), workers=2)
+        outcomes = Outcomes(tmp_path / "out.h5", {job.key: job.path for job in jobs}, writer.done, cli.Report())
+        embed.embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
     assert threading.active_count() == before
 
 

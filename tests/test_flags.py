@@ -21,7 +21,7 @@ import inference
 import train
 from tests.conftest import CLASSES, REPOSITORY
 from TFAM import train_and_eval
-from vimoclip import UserError, clip, embed, video
+from vimoclip import UserError, clip, embed, runs, video
 
 Main = Callable[[list[str]], Any]
 TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0", "--run-name", "run"]
@@ -91,6 +91,7 @@ def what_happens(
     watch(clip, "encode_stream", lambda items, encode, size: ("frames", size))
     watch(video, "read_ahead", lambda sources, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead))
     watch(video, "read", lambda path, size, *a, **k: ("decoded", size))
+    watch(runs, "save_checkpoint", lambda path, content: ("saved", path.name))
     patch.setattr(embed, "CHUNK", 8)
     patch.chdir(root)
     patch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is downloaded, network or not
@@ -122,6 +123,8 @@ EMBEDDINGS: dict[str, Any] = {
     "--precision": "bf16",
     "--num-workers": "1",
     "--seed": "7",
+    "--retry-failed": None,  # of videos that fail: test_outcomes.py
+    "--strict": None,
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -145,6 +148,8 @@ FLOWS: dict[str, Any] = {
     "--precision": None,  # of a learned model: the test below
     "--num-workers": "1",
     "--seed": "7",
+    "--retry-failed": None,  # of videos that fail: test_outcomes.py
+    "--strict": None,
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -173,6 +178,7 @@ TRAINING: dict[str, Any] = {
     "--logs-dir": "out",
     "--run-name": "another",
     "--resume": "checkpoints/run",
+    "--save-every-minutes": "0",
     "--clip-model-name": "ViT-B/33",
     "--clip-pretrained": ["nonsense", "--clip-model-name", "ViT-B/32"],
     "--dataset-dir": "elsewhere",
@@ -200,6 +206,8 @@ EXPORT: dict[str, Any] = {
     "--precision": "bf16",
     "--num-workers": "1",
     "--seed": "7",
+    "--retry-failed": None,  # of videos that fail: test_outcomes.py
+    "--strict": None,
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -213,6 +221,7 @@ FUSION: dict[str, Any] = {
     "--checkpoints-dir": "out",
     "--logs-dir": "out",
     "--results-dir": ["out", "--evaluate", FUSED],
+    "--save-every-minutes": "0",
     "--dataset-dir": "elsewhere",
     "--dataset-name": "zoo",
     "--device": "cuda:7",

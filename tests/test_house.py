@@ -12,6 +12,8 @@ from tests.conftest import REPOSITORY
 SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
 DEMO = ["make_clips", "make_teacher", "check_frames", "report", "strips"]
 LEAVES = ["video", "store", "annotations", "clip", "flow", "losses", "metrics", "runs", "cli"]
+LEAVES += ["files", "lock", "manifest", "strangers"]
+GROUND = {"files", "strangers"}  # what leaves may stand on: writing whole files, reading checkpoints
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "ptlflow": "flow", "cv2": "flow"}
 
 
@@ -47,7 +49,7 @@ def test_nothing_imports_the_demo_and_the_demo_imports_no_script() -> None:
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_leaves_import_no_sibling(leaf: str) -> None:
-    siblings = {path.stem for path in (REPOSITORY / "vimoclip").iterdir()} - {"__init__", "__pycache__"}
+    siblings = {path.stem for path in (REPOSITORY / "vimoclip").iterdir()} - {"__init__", "__pycache__"} - GROUND
     places = [REPOSITORY / "vimoclip" / f"{leaf}.py", *sources(f"vimoclip/{leaf}")]
     for path in filter(Path.exists, places):
         own = {f"vimoclip.{leaf}"}
@@ -97,8 +99,47 @@ def test_help_answers_without_heavy_imports(command: str) -> None:
     assert "usage:" in done.stdout
 
 
-def test_torch_load_is_always_safe() -> None:
-    for path in sources("vimoclip", "TFAM"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), path
+# what runs code that a file holds, and the one place that may load such a file, checked by its SHA-256
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "pandas"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "os.system", "torch.hub.load"}
+UNSAFE_CALLS |= {"yaml.load", "yaml.full_load", "yaml.unsafe_load"}
+UNSAFE_CALLS |= {
+    "yaml.Loader",
+    "yaml.FullLoader",
+    "yaml.UnsafeLoader",
+    "torch.hub.load",
+    "torch.package.PackageImporter",
+}
+TORCHSCRIPT = "vimoclip/clip/weights.py"
+
+
+def is_safe(call: ast.Call, where: str) -> bool:
+    """Whether a call can't run code from a file."""
+    name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+    if name == "torch.load":
+        return given.get("weights_only") == "True" and where == "vimoclip/strangers.py"
+    if name == "torch.jit.load":
+        return where == TORCHSCRIPT
+    return name not in UNSAFE_CALLS and given.get("allow_pickle", "False") == "False"
+
+
+def test_no_code_runs_from_a_file() -> None:
+    paths = [*sources("vimoclip", "TFAM", "demo"), *(REPOSITORY / script for script in SCRIPTS)]
+    for path in paths:
+        where = path.relative_to(REPOSITORY).as_posix()
+        assert not {name.split(".")[0] for name in imports(path)} & UNSAFE_MODULES, path
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert [ast.unparse(call) for call in calls if not is_safe(call, where)] == [], path
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("torch.load(path)", "torch.load(path, weights_only=False)", "torch.jit.load(path)", "yaml.load(text)"),
+        *("np.load(path, allow_pickle=True)", "eval(text)", "yaml.UnsafeLoader(text)"),
+    ],
+)
+def test_the_rule_against_code_sees_it(call: str) -> None:
+    node = ast.parse(call, mode="eval").body
+    assert isinstance(node, ast.Call)
+    assert not is_safe(node, "vimoclip/strangers.py")

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -361,6 +362,36 @@ def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None
         process.start()
         process.join()
     assert (tmp_path / "one").read_bytes() == (tmp_path / "all").read_bytes()
+
+
+def write_macroblocks(path: Path) -> None:
+    write(path, moving_frames(20, (2, 1), 192, 176))  # 12 rows of 11: x264's AVX-512 code takes them by eight
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc fills memory on demand")
+def test_bytes_do_not_depend_on_what_lay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("0", "1"):  # 1: fresh memory is 0xFE throughout, as motion 9 macroblocks up and to the left
+        monkeypatch.setenv("MALLOC_PERTURB_", name)
+        process = multiprocessing.get_context("spawn").Process(target=write_macroblocks, args=(tmp_path / name,))
+        process.start()
+        process.join()
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_bytes_do_not_depend_on_the_instructions_that_x264_picks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lossless: bool
+) -> None:
+    frames, start = moving_frames(20, (2, 1), 192, 176), video.Writer._start
+
+    def plainly(writer: video.Writer, width: int, height: int) -> None:
+        start(writer, width, height)
+        options = dict(writer._stream.options)
+        writer._stream.options = options | {"x264-params": f"asm=0:{options.get('x264-params', '')}".rstrip(":")}
+
+    as_it_is = write(tmp_path / "a.mp4", frames, lossless).read_bytes()
+    monkeypatch.setattr(video.Writer, "_start", plainly)
+    assert write(tmp_path / "b.mp4", frames, lossless).read_bytes() == as_it_is
 
 
 def test_lossless_keeps_every_value_and_lossy_is_close(tmp_path: Path) -> None:

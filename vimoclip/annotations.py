@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vimoclip import UserError, publish
+from vimoclip import UserError, files, has_control, safe_name
 
 SPLITS = ("train", "val", "test")
 _LABEL = re.compile(r"[+-]?\d+")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]|^[=+@]")
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,24 @@ def check_video_id(video: str) -> None:
     """Raise ValueError where a file name can't be a video's id in every file of the chain."""
     name = stem(video)
     if not name:
-        raise ValueError(f"{video!r} is not a file name with an extension")
-    if "." in name or _UNSAFE.search(video):
+        raise ValueError(f"{_quoted(video)} is not a file name with an extension")
+    if "." in name or video[0] in "=+@" or not safe_name(video):
         raise ValueError(
-            f"{video!r}: without its extension a name may hold no dot, slash or control character "
-            "and not start with =, + or @; rename the video and its line"
+            f"{_quoted(video)}: without its extension a name may hold no dot, slash or control character, not start "
+            "with =, + or @ or a drive, and is 255 bytes long at most; rename the video and its line"
         )
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 300 else text[:297] + "...")
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
-    rows = list(csv.DictReader(_read_lines(path)))
+    try:
+        rows = list(csv.DictReader(io.StringIO(_read_text(path))))
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV file ({error}); save it as one") from None
     if not rows or not {"id", "name"} <= set(rows[0]):
         raise UserError(f"{path}: needs the header id,name and a line a class")
     names: dict[int, str] = {}
@@ -58,12 +64,15 @@ def read_classes(path: Path) -> tuple[str, ...]:
         try:
             number = int(row["id"])
         except (TypeError, ValueError):
-            raise UserError(f"{path}:{line}: {row['id']!r} is not a class id; ids are 0..{len(rows) - 1}") from None
+            given = _quoted(str(row["id"]))
+            raise UserError(f"{path}:{line}: {given} is not a class id; ids are 0..{len(rows) - 1}") from None
         if number in names:
             raise UserError(f"{path}:{line}: class id {number} stands twice; ids are 0..{len(rows) - 1}, each once")
         names[number] = (row["name"] or "").strip()
         if not names[number]:
             raise UserError(f"{path}:{line}: class {number} has no name")
+        if has_control(names[number]):
+            raise UserError(f"{path}:{line}: {_quoted(names[number])} holds a control character; rename the class")
     if set(names) != set(range(len(names))):
         raise UserError(f"{path}: class ids must be 0..{len(names) - 1}, each once; found {min(names)}..{max(names)}")
     if len(set(names.values())) != len(names):
@@ -76,11 +85,11 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
 
     The labels are the integers at the end of a line, the name is what stands before them. Raises UserError."""
     videos: dict[str, tuple[int, ...]] = {}
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        video, labels = _parse_line(line)
         try:
+            video, labels = _parse_line(line)
             check_video_id(video)
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from None
@@ -97,14 +106,16 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
 
 
 def _parse_line(line: str) -> tuple[str, list[int]]:
-    rest = line.strip()
+    if has_control(line.replace("\t", " ")):
+        raise ValueError(f"{_quoted(line)} holds a control character; remove it")
+    words = list(re.finditer(r"\S+", line))
     labels: list[int] = []
-    while True:
-        words = rest.rsplit(maxsplit=1)
-        if len(words) < 2 or not _LABEL.fullmatch(words[1]):
-            return rest, labels[::-1]
-        labels.append(int(words[1]))
-        rest = words[0]
+    while len(words) > 1 and _LABEL.fullmatch(words[-1][0]):
+        word = words.pop()[0]
+        if len(word) > 18:
+            raise ValueError(f"{_quoted(word)} is no label")
+        labels.append(int(word))
+    return line[words[0].start() : words[-1].end()], labels[::-1]
 
 
 def load(folder: Path, name: str, splits: Iterable[str] | None = None) -> Annotations:
@@ -130,25 +141,25 @@ def write(folder: Path, name: str, data: Annotations) -> None:
     """Write what `load` reads. Raises UserError for what it would refuse or read otherwise, and then writes nothing."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("id", "name"), *enumerate(data.classes)])
-    files: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for split, videos in data.splits.items():
         lines = (" ".join([video, *map(str, labels)]) for video, labels in videos.items())
-        files[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
-    files[f"{name}_action.csv"] = table.getvalue()  # last: where it is, the splits are whole
+        texts[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
+    texts[f"{name}_action.csv"] = table.getvalue()  # last: where it is, the splits are whole
     with tempfile.TemporaryDirectory() as trial:
-        for file, text in files.items():
-            (Path(trial) / file).write_text(text, encoding="utf-8")
         try:
+            for file, text in texts.items():
+                (Path(trial) / file).write_text(text, encoding="utf-8")
             same = load(Path(trial), name, data.splits) == data
         except UserError as error:
             raise UserError(str(error).replace(trial, str(folder))) from None
+        except UnicodeEncodeError as error:
+            part = error.object[max(0, error.start - 40) : error.end + 40]
+            raise UserError(f"{folder}: {part!r} can't be written as UTF-8; rename the video or class") from None
     if not same:
         raise UserError(f"{folder}: a class or a video has a name that can't be read back; rename it")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in files.items():
-        temporary = folder / f".{file}.partial"
-        temporary.write_text(text, encoding="utf-8")
-        publish(temporary, folder / file)
+    for file, text in texts.items():
+        files.write_text(folder / file, text)
 
 
 def _check_distinct(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
@@ -164,7 +175,7 @@ def _check_distinct(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, .
             seen[key] = (video, split)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -175,4 +186,4 @@ def _read_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: can't be read ({error.strerror}); make it a file that you may read") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    return text.replace("\r\n", "\n").split("\n")
+    return text.replace("\r\n", "\n")

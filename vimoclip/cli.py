@@ -3,7 +3,10 @@
 Light on purpose: nothing here imports torch, so that `--help` answers at once."""
 
 import argparse
+import errno
 import os
+import shlex
+import signal
 import sys
 import threading
 import time
@@ -138,45 +141,116 @@ def add_run_control(parser: argparse.ArgumentParser, limit: str = "only the firs
     group.add_argument("--dry-run", action="store_true", help="check the inputs, say what there is to do, and stop")
 
 
+def add_outcomes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos that are not as they should be")
+    group.add_argument("--retry-failed", action="store_true", help="try those again that failed in an earlier run")
+    group.add_argument("--strict", action="store_true", help="a video of which frames can't be decoded has failed")
+
+
 @dataclass
 class Report:
-    """What a stage wrote and what became of each video; `failed` and `skipped` map a video to the reason."""
+    """What a stage wrote and what became of each video, of this run and of those before it.
+
+    `partial`, `skipped`, `failed` map a video to the reason; `changed`: done, but the source is another one since."""
 
     outputs: list[Path] = field(default_factory=list)
+    manifests: list[Path] = field(default_factory=list)
     done: int = 0
     already: int = 0
+    partial: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    not_retried: int = 0
 
     def print(self) -> None:
-        print(
-            f"{self.done} done, {self.already} done already, {len(self.skipped)} skipped, {len(self.failed)} failed",
-            flush=True,
-        )
-        for kind, reasons in (("skipped", self.skipped), ("failed", self.failed)):
+        kinds = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
+        counts = [f"{len(reasons)} {kind}" for kind, reasons in kinds.items()]
+        print(f"{self.done} done, {self.already} done already, {', '.join(counts)}", flush=True)
+        for kind, reasons in kinds.items():
             for video, reason in reasons.items():
                 print(f"  {kind}: {video}: {reason}")
-        for output in self.outputs:
-            print(f"wrote {output}", flush=True)
+        for video in self.changed:
+            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all anew")
+        if self.not_retried:
+            print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
+        for path in (*self.outputs, *self.manifests):
+            print(f"wrote {path}", flush=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C is."""
+
+
+_GRACE = 5.0  # s that a run has to end by itself after a signal
+_go_on: list[str] = []  # how to go on, where it is not by the same command
+# what can be done about it, by what the operating system says
+_CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and the same command goes on")
+_CURES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may write")
+
+
+def go_on_with(command: str) -> None:
+    """Say how a run that is stopped goes on, where it is not by the same command."""
+    _go_on[:] = [command]
+
+
+def same_command() -> str:
+    """The command line of this process, as it goes on with what there is: without --overwrite."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
+    return shlex.join(["python", *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite")])
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call."""
+    """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call.
+
+    Ctrl-C and SIGTERM: 130 and 143, within seconds, whatever the process is at."""
+    _catch_signals()
     code, said = 0, ""
     try:
         result = main()
         code = 1 if isinstance(result, Report) and result.failed else 0
     except UserError as error:
         code, said = error.exit_code, f"error: {error}"
-    except KeyboardInterrupt:
-        code, said = 130, "\nstopped; the same command goes on from here (training: with --resume RUN_FOLDER)"
+    except KeyboardInterrupt as stop:
+        code, said = (143 if isinstance(stop, Terminated) else 130), _stopped()
     except OSError as error:
-        if error.filename is None and error.errno is None:
+        if error.errno is None:
             raise
-        code, said = 1, f"error: {error.filename or 'writing'}: {error.strerror}"
+        cure = _CURES.get(error.errno, "the same command goes on")
+        code, said = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {cure}; what was finished is whole"
     if said:  # behind the handlers: until there the error keeps alive what waits to be closed
         print(said, file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _stopped() -> str:
+    return f"\nstopped; what was finished is whole; go on with: {_go_on[0] if _go_on else same_command()}"
+
+
+def _catch_signals() -> None:
+    """SIGTERM interrupts as Ctrl-C does; where code in C keeps Python from hearing of it, a thread ends the process.
+
+    Nothing is lost by that: whatever a run has finished is on disk, under its name."""
+
+    def terminated(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminated)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def watch() -> None:
+        while number := os.read(reading, 1)[0]:
+            if number == signal.SIGTERM or (number == signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN):
+                time.sleep(_GRACE)
+                print(_stopped(), file=sys.stderr, flush=True)
+                os._exit(128 + number)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def need_folder(path: Path, cure: str) -> Path:

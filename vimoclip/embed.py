@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from vimoclip import VideoError, clip, store, video
-from vimoclip.cli import Meter, Report
+from vimoclip.cli import Meter
+from vimoclip.outcomes import Outcomes
 
 CHUNK = 32  # frames decoded and prepared at a time
 
@@ -29,42 +30,49 @@ def embed_videos(
     writer: store.Writer,
     preprocess: Callable[[np.ndarray], torch.Tensor],
     encode: Callable[[torch.Tensor], torch.Tensor],
-    report: Report,
+    outcomes: Outcomes,
     sampling: video.Sampling = video.EVERY_FRAME,
     frame_batch_size: int = 16,
     workers: int = 2,
     videos_ahead: int = 2,
     flow_frames: bool = False,
 ) -> None:
-    """Embed each kept frame of each video; `report` counts the videos and names those that failed.
+    """Embed each kept frame of each video; `outcomes` hears what became of it.
 
     `flow_frames`: the videos show flow; indices and timestamps are of the frames that each flow starts from.
 
     Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
     the number of videos."""
     sources = [partial(_prepared, job.path, preprocess, sampling) for job in jobs]
-    meter, part = Meter(len(jobs), describe="embedding"), None
-    with closing(video.read_ahead(sources, workers, videos_ahead)) as ahead:
-        items = ((jobs[i], item) for i, item in ahead)
-        for job, item in clip.encode_stream(items, encode, frame_batch_size):
-            if isinstance(item, torch.Tensor):
-                part = part or writer.part(job.key)
-                part.append(item.numpy())
-                meter.add(frames=len(item))
-                continue
-            if isinstance(item, VideoError):
-                report.failed[job.key] = str(item)
+    meter, part, current = Meter(len(jobs), describe="embedding"), None, None
+    try:
+        with closing(video.read_ahead(sources, workers, videos_ahead)) as ahead:
+            items = ((jobs[i], item) for i, item in ahead)
+            for job, item in clip.encode_stream(items, encode, frame_batch_size):
+                if job is not current:
+                    current = job
+                    outcomes.begin(job.key)
+                if isinstance(item, torch.Tensor):
+                    part = part or writer.part(job.key)
+                    part.append(item.numpy())
+                    meter.add(frames=len(item))
+                    continue
+                if isinstance(item, VideoError):
+                    outcomes.failed(job.key, str(item))
+                elif part is not None:
+                    origin = _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
+                    part.complete(*origin, item.original_frames, item.fps, job.labels)
+                    if outcomes.came_out(job.key, item):
+                        part.publish()
+                        part = None
                 if part is not None:
                     part.abandon()
-            elif part is not None:
-                indices, timestamps = (
-                    _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
-                )
-                part.finish(indices, timestamps, item.original_frames, item.fps, job.labels)
-                report.done += 1
-            part = None
-            meter.add(items=1)
-    meter.close()
+                part = None
+                meter.add(items=1)
+    finally:
+        if part is not None:
+            part.abandon()
+        meter.close()
 
 
 def _prepared(

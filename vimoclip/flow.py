@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from vimoclip import UserError, VideoError
+from vimoclip.strangers import load_tensors, tensors_only
 
 WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 NORMALIZATIONS = ("frame", "linear", "log")
@@ -99,8 +100,10 @@ class LearnedFlow:
     ):
         ptlflow = _ptlflow()
         _known(ptlflow, name)
+        if file := _file(ptlflow, name, checkpoint):
+            load_tensors(file)  # before ptlflow opens it: 0.4.0 would run what a pickle says
         try:
-            with _quiet():
+            with _quiet(), tensors_only():
                 model = ptlflow.get_model(name, ckpt_path=checkpoint)
         except Exception as error:  # whatever ptlflow and torch.load raise for a file that is no checkpoint of it
             raise UserError(f"{name} with {checkpoint}: can't be loaded by ptlflow: {_first_line(error)}") from error
@@ -159,11 +162,25 @@ def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | No
             f"{checkpoint}: is neither a file nor a checkpoint of {method} (it has: {', '.join(urls) or 'none'}); "
             "give one with --ckpt-path"
         )
-    target = Path(torch.hub.get_dir()) / "checkpoints" / urls[checkpoint].rpartition("/")[2]
+    target = _download(urls[checkpoint])
     if target.exists():
         return None
     cure = f"put it at {target}, or name a file with --ckpt-path"
     return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "cure": cure}
+
+
+def _download(url: str) -> Path:
+    """Where ptlflow puts what it downloads."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _file(ptlflow: Any, name: str, checkpoint: str | None) -> Path | None:
+    """The file that a checkpoint is in, None where there is none yet."""
+    if checkpoint is None:
+        return None
+    url = getattr(_known(ptlflow, name), "pretrained_checkpoints", {}).get(checkpoint, checkpoint)
+    places = (Path(checkpoint), _download(url))
+    return next((place for place in places if place.is_file()), None)
 
 
 def _known(ptlflow: Any, name: str) -> Any:

@@ -1,24 +1,27 @@
 """Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
 
 import csv
+import hashlib
 import io
 import json
 import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image, ImageDraw
 
-from vimoclip import UserError, __version__, publish
+from vimoclip import UserError, __version__, files
+from vimoclip.strangers import load_tensors
 
-SAVE_EVERY_SECONDS = 15 * 60
+YAML_CHARACTERS, YAML_VALUES, YAML_LEVELS = 100_000, 100_000, 50  # what a run's settings never come near
 
 
 def pick_device(name: str) -> torch.device:
@@ -76,6 +79,24 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class Every:
+    """True once every so many seconds; with 0 each time."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def digest(content: Any) -> str:
+    """A hash of plain values, by which a run knows again what it learns from."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
 def run_folder(root: Path, name: str | None) -> Path:
     """`root/name`, or named by the time; made with its parents."""
     folder = root / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
@@ -85,9 +106,8 @@ def run_folder(root: Path, name: str | None) -> Path:
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:
     """torch.save under its name only when whole. Content: tensors and plain Python, so that it loads safely."""
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(dict(content), temporary)
-    publish(temporary, path)
+    with files.new_file(path) as file:
+        torch.save(dict(content), cast(IO[bytes], file))
     return path
 
 
@@ -97,11 +117,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises UserError, also for a file that would run code."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint; name one that train.py or TFAM wrote")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise nearly anything
-        reason = (str(error).strip().splitlines() or ["damaged"])[0][:120]
-        raise UserError(f"{path}: can't be loaded as a checkpoint of tensors and plain values: {reason}") from None
+    content = load_tensors(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
     if "state_dict" not in content:
@@ -125,34 +141,65 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
     model.load_state_dict(dict(state))
 
 
-def write_text(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    publish(temporary, path)
-    return path
-
-
 def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
-    return write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+    return files.write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file. Raises UserError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(YAML_CHARACTERS + 1)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; name one that is there") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    if content is not None and not isinstance(content, dict):
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not YAML: {error}") from None
+    try:
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path}: is not YAML: {error}") from None
+    if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise UserError(f"{path}: must hold keys and values, like training: {{epochs: 1}}")
     return content or {}
 
 
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, by the safe loader. Raises ValueError, also for one that would grow without bound."""
+    if len(text) > YAML_CHARACTERS:
+        raise ValueError(f"it is longer than {YAML_CHARACTERS} characters")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        values, levels = _expanded(node, {})
+        if values > YAML_VALUES or levels > YAML_LEVELS:
+            raise ValueError(f"with its aliases it has more than {YAML_VALUES} values, or {YAML_LEVELS} levels")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except Exception as error:  # PyYAML raises nearly anything for a tag that its value doesn't fit
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _expanded(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """(values, levels) of a node once its aliases are followed; `known` holds what was counted before."""
+    if id(node) not in known:
+        if node.tag.endswith(":int") and len(node.value) > 100:
+            raise ValueError("a number in it is too long")  # for a float, and to be printed
+        known[id(node)] = YAML_VALUES, YAML_LEVELS  # an alias to what it stands in never ends
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        counts = [_expanded(child, known) for child in children]
+        known[id(node)] = 1 + sum(values for values, _ in counts), 1 + max((levels for _, levels in counts), default=0)
+    return known[id(node)]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    return write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=True) + "\n")
+    return files.write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=True) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
@@ -160,7 +207,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return write_text(path, text.getvalue())
+    return files.write_text(path, text.getvalue())
 
 
 def versions() -> dict[str, str]:
@@ -193,8 +240,50 @@ def panel(rows: Sequence[tuple[np.ndarray | None, np.ndarray, str]], height: int
     return np.asarray(sheet)
 
 
-def tensorboard(folder: Path, purge_step: int | None = None) -> Any:
-    """A SummaryWriter; `purge_step` hides what an interrupted run wrote from that step on."""
+def tensorboard(folder: Path, epoch: int, step: int) -> Any:
+    """A SummaryWriter in a folder of which only what a run knows stays: up to this epoch, and up to this step.
+
+    Tags with `step` in their name count steps, the others epochs. (SummaryWriter's purge_step compares both with one
+    number.) What a checkpoint covers must be flushed before it is saved."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=purge_step)
+    keep_events(folder, epoch, step)
+    return SummaryWriter(str(folder))
+
+
+def keep_events(folder: Path, epoch: int, step: int) -> None:
+    """Rewrite a folder's event files as one that holds each (tag, step) once, up to this epoch and this step.
+
+    Stopped anywhere, it leaves nothing lost; what it leaves doubled the next call mends."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    if not (written := sorted(folder.glob("*tfevents*"))):
+        return
+    events = known_events(written, epoch, step)
+    temporary = folder / "events.partial"  # TensorBoard reads what has tfevents in its name
+    with open(temporary, "wb") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+    kept = folder / "events.out.tfevents.0000000000.kept"  # sorts, and so is read, before what SummaryWriter writes
+    files.publish(temporary, kept)
+    for path in written:
+        if path != kept:
+            path.unlink()
+
+
+def known_events(paths: Iterable[Path], epoch: int, step: int) -> list[Any]:
+    """Each (tag, step) of TensorBoard's files once, by step; a record that a kill cut short ends its file."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    found: dict[tuple[str, int], Event] = {}
+    for path in paths:
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if event.step <= (step if "step" in value.tag else epoch):
+                    summary = Summary(value=[value])
+                    found[value.tag, event.step] = Event(wall_time=event.wall_time, step=event.step, summary=summary)
+    # from this version on TensorBoard takes a smaller step for no restart, which would hide what came before
+    return [Event(file_version="brain.Event:2"), *sorted(found.values(), key=lambda event: event.step)]

@@ -16,12 +16,14 @@ from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.weights import (
     OPENAI_NAMES,
     canonical_name,
+    check_weights,
     is_torchscript,
     load_torchscript,
     resolve,
     tag_preprocess,
     weights_file,
 )
+from vimoclip.strangers import tensors_only
 
 
 class ImageEncoder:
@@ -52,13 +54,15 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
     if ":" in name:
         pretrained = None  # the folder or repository holds the weights
     weights = weights_file(source, pretrained)
+    if weights:
+        check_weights(weights)
     kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
     if preprocess := tag_preprocess(source, pretrained):
         kwargs["force_preprocess_cfg"] = preprocess
     script = weights is not None and is_torchscript(weights)
-    tag = None if script else str(weights) if weights else pretrained
+    tag = None if script or ":" in source else str(weights) if weights else pretrained
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tensors_only():
             warnings.simplefilter("ignore")
             model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
             if script and weights is not None:

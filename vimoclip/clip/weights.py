@@ -1,7 +1,6 @@
 """Which architecture and which weights a name stands for, and where the weights are."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.factory import _find_checkpoint_in_dir
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch import nn
 
 from vimoclip import UserError
+from vimoclip.strangers import load_tensors, zip_names
 
 # OpenAI's spelling -> open_clip's
 OPENAI_NAMES = {
@@ -22,6 +23,8 @@ OPENAI_NAMES = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
+
+NO_PICKLE = (".safetensors", ".npz", ".npy")  # what open_clip reads otherwise than by torch.load
 
 
 def canonical_name(name: str) -> str:
@@ -98,12 +101,15 @@ def _tag(source: str, pretrained: str | None) -> dict[str, Any]:
 
 
 def weights_file(source: str, pretrained: str | None) -> Path | None:
-    """The file with the weights where it is on this machine; None where it must be downloaded or a folder has it."""
+    """The file with the weights where it is on this machine; None where it must be downloaded."""
+    if source.startswith("local-dir:"):
+        found = _find_checkpoint_in_dir(Path(source.removeprefix("local-dir:")))
+        return Path(found) if found else None
     if ":" in source or not pretrained:
         return None
     cfg = _tag(source, pretrained)
     if not cfg:
-        return _checked(Path(pretrained)) if Path(pretrained).is_file() else None
+        return Path(pretrained) if Path(pretrained).is_file() else None
     if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
         for name in _hub_names(cfg):
             if isinstance(cached := try_to_load_from_cache(repository, name), str):
@@ -133,10 +139,7 @@ def _clip_cache() -> Path:
 
 
 def is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    return any("/code/" in name for name in zip_names(path))
 
 
 def _openai_sha256() -> set[str]:
@@ -144,14 +147,16 @@ def _openai_sha256() -> set[str]:
     return {url.split("/")[-2] for url in urls if url}
 
 
-def _checked(path: Path) -> Path:
-    """Raise UserError for a TorchScript file, which holds code, unless it is one that OpenAI publishes."""
-    if is_torchscript(path) and _file_sha256(path) not in _openai_sha256():
-        raise UserError(
-            f"{path}: is a TorchScript file, which holds code, and not one of OpenAI's; "
-            "save its state dict with torch.save or as safetensors"
-        )
-    return path
+def check_weights(path: Path) -> None:
+    """Raise UserError for weights from which code could run; TorchScript holds code, so only OpenAI's may be it."""
+    if is_torchscript(path):
+        if _file_sha256(path) not in _openai_sha256():
+            raise UserError(
+                f"{path}: is a TorchScript file, which holds code, and not one of OpenAI's; "
+                "save its state dict with torch.save or as safetensors"
+            )
+    elif path.suffix not in NO_PICKLE:
+        load_tensors(path)  # before open_clip does, which with torch before 2.6 may fall back to running what it says
 
 
 def load_torchscript(model: nn.Module, path: Path) -> None:

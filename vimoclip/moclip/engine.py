@@ -1,7 +1,6 @@
 """The loops that train and evaluate the student: plain functions of explicit things."""
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,16 +197,3 @@ def evaluate(
     means["head_map_macro"] = metrics.map_macro(table, truth)
     means["head_map_micro"] = metrics.map_micro(table, truth)
     return means, probabilities
-
-
-class Every:
-    """True once every so many seconds."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.last = seconds, time.monotonic()
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self.last < self.seconds:
-            return False
-        self.last = time.monotonic()
-        return True

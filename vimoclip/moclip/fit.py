@@ -1,7 +1,6 @@
 """One run of the student: epochs of training and evaluation that can stop anywhere and go on with the same results."""
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -43,13 +42,13 @@ def fit(
     optimizer, scheduler = build_optimizer(args, model)
     state = engine.TrainState(model, config, optimizer, scheduler, scaler, engine.new_progress())
     last = folder / "last.pth"
-    if resumed := last.exists():
+    if last.exists():
         state.load(last)
         print(f"going on at epoch {state.progress['epoch'] + 1}, step {state.progress['step'] + 1}", flush=True)
     progress = state.progress
     check_segments(progress, sets["train"], last)
     left_out = left_out + [tuple(line) for line in progress["unreadable"]]
-    tensorboard = runs.tensorboard(args.logs_dir / folder.name, progress["global_step"] + 1 if resumed else None)
+    tensorboard = runs.tensorboard(args.logs_dir / folder.absolute().name, progress["epoch"], progress["global_step"])
     runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
 
     def tell(split: str, unreadable: Unreadable) -> None:
@@ -59,7 +58,7 @@ def fit(
             runs.write_csv(folder / "left_out.csv", LEFT_OUT, left_out)
             print(f"  left out: {unreadable.key}: {unreadable.reason}", flush=True)
 
-    due, sums = engine.Every(runs.SAVE_EVERY_SECONDS), engine.Sums(progress["sums"])
+    due, sums = runs.Every(60 * args.save_every_minutes), engine.Sums(progress["sums"])
 
     def after_step(values: dict[str, float]) -> None:
         progress["step"] += 1
@@ -71,6 +70,7 @@ def fit(
             tensorboard.add_scalar(f"step/{name}", value, progress["global_step"])
         if due():
             progress["sums"] = dict(sums.state)
+            tensorboard.flush()
             state.save(last)
 
     workers = cli.usable_workers(args.num_workers)
@@ -96,6 +96,7 @@ def fit(
         row = finish_epoch(state, folder, trained, validated, class_names)
         sums.state.clear()
         log_epoch(tensorboard, row, panel(args, sets["val"], probabilities, class_names))
+        state.save(last)  # last: what a stop leaves half done before it is done again, with the same result
         print(describe_epoch(row, args.epochs, better=progress["stale"] == 0), flush=True)
     tensorboard.close()
     print(f"finished after epoch {progress['epoch']}; the best student is {folder / 'student_best.pth'}", flush=True)
@@ -103,8 +104,7 @@ def fit(
 
 def check_segments(progress: dict[str, Any], dataset: SegmentDataset, last: Path) -> None:
     """Raise UserError in the middle of an epoch of other segments, whose order would be another."""
-    described = repr([(segment.clip.key, segment.start, segment.length) for segment in dataset.segments])
-    digest = hashlib.sha256(described.encode()).hexdigest()
+    digest = runs.digest([(segment.clip.key, segment.start, segment.length) for segment in dataset.segments])
     if progress["step"] and progress["segments"] != digest:
         raise UserError(
             f"{last}: stopped in the middle of an epoch of other videos than there are now; bring back what was there "
@@ -120,7 +120,7 @@ def finish_epoch(
     validated: dict[str, float],
     class_names: list[str],
 ) -> dict[str, Any]:
-    """Book an epoch in the progress and in the run folder; its row of metrics. last.pth comes last."""
+    """Book an epoch in the progress and in the run folder, but for last.pth; its row of metrics."""
     progress = state.progress
     row = {"epoch": progress["epoch"] + 1, "learning_rate": state.optimizer.param_groups[-1]["lr"]}
     row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
@@ -133,7 +133,6 @@ def finish_epoch(
     if better:
         runs.save_checkpoint(folder / "student_best.pth", student)
     runs.write_csv(folder / "metrics.csv", list(row), [list(r.values()) for r in progress["rows"]])
-    state.save(folder / "last.pth")
     return row
 
 
@@ -155,9 +154,18 @@ def _warmup(step: int, steps: int) -> float:
 
 
 def loader(dataset: SegmentDataset, order: Sequence[int], batch_size: int, workers: int, skip: int = 0) -> DataLoader:
-    """Batches of the segments in this order, without the first `skip` batches."""
+    """Batches of the segments in this order, without the first `skip` batches.
+
+    The loader's own generator keeps it from the model's random numbers, of which a run that goes on in the middle of an
+    epoch would else draw one more than a run that was never stopped."""
     batches = [list(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
-    return DataLoader(dataset, batch_sampler=batches[skip:], num_workers=workers, collate_fn=collate)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches[skip:],
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+    )
 
 
 def stopped_early(args: argparse.Namespace, progress: dict[str, Any]) -> bool:

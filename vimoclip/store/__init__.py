@@ -3,10 +3,11 @@
 A file's root holds one group a video: `embeddings` (T, D), `frame_indices` (T,), `timestamps` (T,) in seconds, for RGB
 also `labels` (C,); attributes `total_frames`, `original_frames`, `fps`. What made it stands in the root's attributes.
 
-While a file is being made, each finished video is a small file in `<output>.parts/`; the output appears, whole, when
-they are put together, in the order of their keys: the same bytes however often the run was stopped."""
+While a file is being made, each finished video is a part in `<output>.parts/`; the output appears, whole, when they
+are put together, in the order of their keys: the same bytes however often the run was stopped."""
 
+from vimoclip.store.parts import Part
 from vimoclip.store.reading import Reader, verify
-from vimoclip.store.writing import SCHEMA, Part, Writer
+from vimoclip.store.writing import SCHEMA, Writer
 
 __all__ = ["SCHEMA", "Part", "Reader", "Writer", "verify"]

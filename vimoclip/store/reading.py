@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from vimoclip import UserError
+from vimoclip.store import checks
 
 _JSON = ("sampling", "versions", "student", "flow")  # root attributes that are dictionaries, kept as JSON text
 
@@ -19,60 +20,101 @@ class Reader:
     """Reads a file of embeddings, ours or published. Opens it when first asked in a process; safe to pickle.
 
     `kind` is "rgb" or "motion" where the file says so; `known` is False for a file without a schema, of which
-    nothing can be checked. Raises UserError for what is no such file."""
+    nothing can be checked. Raises UserError for what is no such file, and where it holds what `checks` refuses."""
 
     def __init__(self, path: Path, kind: str | None = None):
         self.path = path
         self._file: Any = None
         self._pid = -1
-        file = self._open()
+        self._unpacked: set[str] = set()
+        self.known, self.dim, self.dtype, self._classes = False, 0, "", 0
+        self.attributes: dict[str, Any] = {}
+        self.keys: list[str] = []
+        try:
+            self._read_header(kind)
+        except UserError:
+            self.close()
+            raise
+
+    def _read_header(self, kind: str | None) -> None:
+        path, file = self.path, self._open()
         with _damage(path):
-            self.attributes = {name: _decoded(name, value) for name, value in file.attrs.items()}
+            self.attributes = _attributes(path)
+            self.known = "schema" in self.attributes
             # a published file has a stray data set `video_ids` at the root
-            self.keys: list[str] = [key for key in file if isinstance(file.get(key), h5py.Group)]
-            first = file[self.keys[0]].get("embeddings") if self.keys else None
-            self.dim = int(first.shape[1]) if first is not None else 0
-            self.dtype = str(first.dtype) if first is not None else ""
-        self.known = "schema" in self.attributes
+            self.keys = checks.video_keys(file, path, self.known)
+            if self.keys and checks.has(file[self.keys[0]], "embeddings"):
+                first = self._numbers(self.keys[0], "embeddings", rank=2)
+                self.dim, self.dtype = first.shape[1], str(first.dtype)
+                self._classes = self._classes_of(self.keys[0])
         if self.known and kind and self.attributes.get("kind") != kind:
             raise UserError(f"{path}: holds {self.attributes.get('kind')} embeddings, {kind} ones are needed here")
-        if first is None and (self.keys or not self.known):
+        if not self.dim and (self.keys or not self.known):
             raise UserError(f"{path}: holds no group <video>/embeddings; is it a file of embeddings?")
 
     def length(self, key: str) -> int:
         """T, the number of embedded frames."""
         with _damage(self.path):
-            return int(self._open()[key]["embeddings"].shape[0])
+            return self._embeddings(key).shape[0]
 
     def embeddings(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start..stop as (n, D) float32."""
         with _damage(self.path):
-            return self._open()[key]["embeddings"][start:stop].astype(np.float32, copy=False)
+            data = self._embeddings(key)
+            if key not in self._unpacked:
+                checks.check_unpacked(data, self.path)
+                self._unpacked.add(key)
+            return data[start:stop].astype(np.float32, copy=False)
 
     def labels(self, key: str) -> np.ndarray:
         """(C,) float32 multi-hot. Raises UserError where the file has none."""
         labels = self._optional(key, "labels")
         if labels is None:
             raise UserError(f"{self.path}: {key} has no labels; is this a file of RGB embeddings?")
+        if len(labels) != self._classes:
+            raise UserError(f"{self.path}: {key} has {len(labels)} labels, others {self._classes}; make it anew")
         return labels.astype(np.float32, copy=False)
 
     def frame_indices(self, key: str) -> np.ndarray | None:
         """(T,) int64, or None in a published file."""
-        return self._optional(key, "frame_indices")
+        return self._of_each_frame(key, "frame_indices")
 
     def timestamps(self, key: str) -> np.ndarray | None:
         """(T,) float64 seconds, or None in a published file."""
-        return self._optional(key, "timestamps")
+        return self._of_each_frame(key, "timestamps")
 
     def video_attributes(self, key: str) -> dict[str, Any]:
         """`total_frames`, `original_frames`, `fps`, as far as the file has them."""
         with _damage(self.path):
-            return {name: value.item() for name, value in self._open()[key].attrs.items() if hasattr(value, "item")}
+            found = checks.attributes(self._open()[key].attrs)
+            return {name: value.item() for name, value in found.items() if hasattr(value, "item")}
+
+    def _numbers(self, key: str, name: str, rank: int = 1) -> Any:
+        return checks.numbers(self._open()[key], name, rank, self.path, self.known)
+
+    def _embeddings(self, key: str) -> Any:
+        data = self._numbers(key, "embeddings", rank=2)
+        if data.shape[1] != self.dim:
+            raise UserError(f"{self.path}: {key} is {data.shape[1]} wide, other videos {self.dim}; make it anew")
+        return data
+
+    def _classes_of(self, key: str) -> int:
+        return len(self._numbers(key, "labels")) if checks.has(self._open()[key], "labels") else 0
+
+    def _of_each_frame(self, key: str, name: str) -> np.ndarray | None:
+        found, frames = self._optional(key, name), self.length(key)
+        if (found is None and self.known) or (found is not None and len(found) != frames):
+            there = "none" if found is None else len(found)
+            raise UserError(f"{self.path}: {key} has {frames} embeddings but {there} of {name}; make it anew")
+        return found
 
     def _optional(self, key: str, name: str) -> np.ndarray | None:
         with _damage(self.path):
-            group = self._open()[key]
-            return group[name][:] if name in group else None
+            if not checks.has(self._open()[key], name):
+                return None
+            data = self._numbers(key, name)
+            checks.check_unpacked(data, self.path)
+            return data[:]
 
     def close(self) -> None:
         if self._file is not None:
@@ -96,24 +138,29 @@ class Reader:
 
 def verify(path: Path) -> list[str]:
     """What is wrong with a file of embeddings that this project wrote: a line each, none if it is whole."""
-    problems = []
+    problems: list[str] = []
     try:
         with _damage(path), h5py.File(path, "r") as file:
-            needed = [
-                "embeddings",
-                "frame_indices",
-                "timestamps",
-                *(["labels"] if file.attrs.get("kind") == "rgb" else []),
-            ]
-            for key in file:
-                group = file.get(key)
-                if not isinstance(group, h5py.Group) or not set(needed) <= set(group):
-                    problems.append(f"{key} lacks one of {', '.join(needed)}")
-                elif {len(group[name]) for name in needed[:3]} != {int(group.attrs.get("total_frames", -1))}:
-                    problems.append(f"{key}: embeddings, frame_indices and timestamps differ in length")
-    except UserError:
-        problems.append("is not an HDF5 file, or is damaged")
+            names = ["embeddings", "frame_indices", "timestamps"]
+            names += ["labels"] if _attributes(path).get("kind") == "rgb" else []
+            for key in checks.video_keys(file, path, ours=True):
+                problems += _problems(file[key], names, path)
+    except UserError as error:
+        problems.append(str(error).removeprefix(f"{path}: "))
     return problems
+
+
+def _problems(group: Any, names: list[str], path: Path) -> list[str]:
+    """What is wrong with one video, if anything."""
+    key = group.name[1:]
+    if not set(names) <= set(group):
+        return [f"{key} lacks one of {', '.join(names)}"]
+    if not {"total_frames", "original_frames", "fps"} <= set(about := checks.attributes(group.attrs)):
+        return [f"{key} lacks one of the numbers total_frames, original_frames, fps"]
+    data = {name: checks.numbers(group, name, 2 if name == "embeddings" else 1, path, ours=True) for name in names}
+    if {len(data[name]) for name in names[:3]} != {about["total_frames"]}:
+        return [f"{key}: embeddings, frame_indices and timestamps differ in length"]
+    return []
 
 
 @contextlib.contextmanager
@@ -121,9 +168,26 @@ def _damage(path: Path) -> Iterator[None]:
     """What h5py raises for a damaged file (it depends on where the damage is) becomes a UserError."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:120]
         raise UserError(f"{path}: is not an HDF5 file of embeddings, or is damaged ({reason}); make it anew") from None
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    with checks.Watched(path) as watched, h5py.File(watched, "r") as file:
+        if file.id.get_create_plist().get_sizes() != (8, 8):
+            raise ValueError("its addresses are not 64 bits wide")
+        found = {name: _decoded(name, value) for name, value in checks.attributes(file.attrs, texts=True).items()}
+    if "schema" not in found:
+        return found
+    for name in _JSON:
+        if not isinstance(found.get(name, {}), dict):
+            raise ValueError(f"{name} is no dictionary")
+    if not isinstance(found.get("class_names", []), list):
+        raise ValueError("class_names is no list")
+    return found
 
 
 def _decoded(name: str, value: Any) -> Any:
@@ -131,9 +195,13 @@ def _decoded(name: str, value: Any) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str) and name in _JSON:
         try:
-            return json.loads(value)
+            value = json.loads(value)
+        except RecursionError:
+            raise ValueError(f"{name} is nested too deep") from None
         except ValueError:
             return value
+        checks.check_levels(value)
+        return value
     if isinstance(value, np.ndarray):
         return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value.tolist()]
     return value.item() if hasattr(value, "item") else value

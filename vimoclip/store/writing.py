@@ -12,56 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vimoclip import UserError, publish
+from vimoclip import UserError, files
+from vimoclip.store.parts import SUFFIX, Part, WholePart
 from vimoclip.store.reading import Reader, verify
 
 SCHEMA = "vimoclip-embeddings-1"
 ROWS = 4096  # rows copied at a time: bounds the memory of putting a file together
 _NOT_SETTINGS = ("versions",)  # may differ between the runs that make one file
-
-
-class Part:
-    """One video on its way into the file: append rows, then `finish`, or `abandon` it."""
-
-    def __init__(self, path: Path, key: str, dtype: str):
-        self.path, self.key, self.dtype = path, key, dtype
-        self._temporary = path.with_name(path.name + ".partial")
-        self._file = h5py.File(self._temporary, "w")
-        self._rows: Any = None
-
-    def append(self, rows: np.ndarray) -> None:
-        """Add (n, D) embeddings behind those that are there."""
-        if self._rows is None:
-            dim = rows.shape[1]
-            self._rows = self._file.create_dataset(
-                "embeddings", (0, dim), self.dtype, maxshape=(None, dim), chunks=(256, dim)
-            )
-        self._rows.resize(len(self._rows) + len(rows), axis=0)
-        self._rows[-len(rows) :] = rows
-
-    def finish(
-        self,
-        frame_indices: np.ndarray,
-        timestamps: np.ndarray,
-        original_frames: int,
-        fps: float,
-        labels: np.ndarray | None = None,
-    ) -> None:
-        """Make the part whole and visible. Raises ValueError where rows and indices don't agree."""
-        rows = 0 if self._rows is None else len(self._rows)
-        if not rows or rows != len(frame_indices) or rows != len(timestamps):
-            raise ValueError(f"{self.key}: {rows} embeddings for {len(frame_indices)} frames")
-        self._file.create_dataset("frame_indices", data=np.asarray(frame_indices, np.int64))
-        self._file.create_dataset("timestamps", data=np.asarray(timestamps, np.float64))
-        if labels is not None:
-            self._file.create_dataset("labels", data=np.asarray(labels, np.float32))
-        self._file.attrs.update(total_frames=rows, original_frames=int(original_frames), fps=float(fps), key=self.key)
-        self._file.close()
-        publish(self._temporary, self.path)
-
-    def abandon(self) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
 
 
 class Writer:
@@ -75,16 +32,16 @@ class Writer:
         if overwrite:
             path.unlink(missing_ok=True)
             shutil.rmtree(self.parts, ignore_errors=True)
+        if self.parts.is_symlink():
+            raise UserError(f"{self.parts}: is a link, and nothing is written through one; remove it")
         self._finished = self._read_finished() if path.exists() else frozenset()
         self.parts.mkdir(parents=True, exist_ok=True)
         settings = self.parts / "settings.json"
         mine = json.loads(json.dumps(self._settings(), sort_keys=True))
         if settings.exists():
-            self._compare(json.loads(settings.read_text()), mine, self.parts)
+            self._compare(_read_settings(settings), mine, self.parts)
         else:
-            temporary = settings.with_name("settings.json.partial")
-            temporary.write_text(json.dumps(mine, sort_keys=True))
-            publish(temporary, settings)
+            files.write_text(settings, json.dumps(mine, sort_keys=True))
         self._parts = {entry.name for entry in os.scandir(self.parts)}
 
     def done(self, key: str) -> bool:
@@ -105,27 +62,28 @@ class Writer:
             for key in gone:
                 print(f"{self.path}: {key} is no longer annotated for it, so it is taken out", flush=True)
                 self._keep_as_part(key)
-            temporary = self.path.with_name(self.path.name + ".partial")
-            with h5py.File(temporary, "w") as target:
+            with files.new_file(self.path) as file, h5py.File(file, "w") as target:
                 for name, value in sorted(self.attributes.items()):
                     target.attrs[name] = _encoded(value)
                 target.attrs["schema"] = SCHEMA
-                self._copy_all(target, names, self._finished - set(gone), labels or {})
-            publish(temporary, self.path)
+                self._copy_all(file, target, names, self._finished - set(gone), labels or {})
         self._remove_parts({_part_name(key) for key in self._finished - set(gone)} | set(names.values()))
         return self.path if self.path.exists() else None
 
     def _copy_all(
-        self, target: Any, names: Mapping[str, str], finished: frozenset[str], labels: Mapping[str, np.ndarray]
+        self,
+        file: files.NewFile,
+        target: Any,
+        names: Mapping[str, str],
+        finished: frozenset[str],
+        labels: Mapping[str, np.ndarray],
     ) -> None:
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(h5py.File(self.path)) if finished else None
             for key in sorted(finished | names.keys()):
-                if key in names:
-                    with h5py.File(self.parts / names[key]) as part:
-                        _copy_video(part, target.create_group(key), labels.get(key))
-                elif old is not None:
-                    _copy_video(old[key], target.create_group(key), labels.get(key))
+                source = WholePart(self.parts / names[key]) if key in names else _Finished(old[key] if old else None)
+                _copy_video(source, target.create_group(key), labels.get(key))
+                file.check()
 
     def _relabelled(self, labels: Mapping[str, np.ndarray] | None) -> bool:
         if not labels or not self._finished:
@@ -136,17 +94,25 @@ class Writer:
             )
 
     def _keep_as_part(self, key: str) -> None:
-        path = self.parts / _part_name(key)
-        temporary = path.with_name(path.name + ".partial")
-        with h5py.File(self.path) as file, h5py.File(temporary, "w") as part:
-            _copy_video(file[key], part)
-        publish(temporary, path)
+        part = self.part(key)
+        with h5py.File(self.path) as file:
+            source = _Finished(file[key])
+            for start in range(0, source.shape("embeddings")[0], ROWS):
+                part.append(source.read("embeddings", start, start + ROWS))
+            part.complete(
+                source.read("frame_indices"),
+                source.read("timestamps"),
+                source.attributes["original_frames"],
+                source.attributes["fps"],
+                source.read("labels") if "labels" in source else None,
+            )
+        part.publish()
 
     def _remove_parts(self, used: set[str]) -> None:
         """Parts that are in the output go; others, of videos that were not asked for this time, stay."""
         for name in used:
             (self.parts / name).unlink(missing_ok=True)
-        if not any(entry.name.endswith(".h5") for entry in os.scandir(self.parts)):
+        if not any(entry.name.endswith(SUFFIX) for entry in os.scandir(self.parts)):
             shutil.rmtree(self.parts)
 
     def _settings(self) -> dict[str, Any]:
@@ -174,17 +140,42 @@ class Writer:
                 )
 
 
-def _copy_video(source: Any, target: Any, labels: np.ndarray | None = None) -> None:
-    rows = source["embeddings"]
-    copy = target.create_dataset("embeddings", rows.shape, rows.dtype)  # contiguous, not compressed
-    for start in range(0, len(rows), ROWS):
-        copy[start : start + ROWS] = rows[start : start + ROWS]
+class _Finished:
+    """A video of a finished file, with the interface of a WholePart."""
+
+    def __init__(self, group: Any):
+        self._group = group
+        self.attributes = {name: group.attrs[name].item() for name in ("original_frames", "fps")}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._group
+
+    def shape(self, name: str) -> list[int]:
+        return list(self._group[name].shape)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._group[name][start:stop]
+
+
+def _copy_video(source: WholePart | _Finished, target: Any, labels: np.ndarray | None) -> None:
+    rows, dim = source.shape("embeddings")
+    copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
+    for start in range(0, rows, ROWS):
+        copy[start : start + ROWS] = source.read("embeddings", start, start + ROWS)
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
-            given = labels if name == "labels" and labels is not None else source[name][:]
+            given = labels if name == "labels" and labels is not None else source.read(name)
             target.create_dataset(name, data=given)
-    for name in ("total_frames", "original_frames", "fps"):
-        target.attrs[name] = source.attrs[name]
+    target.attrs["total_frames"] = rows
+    for name, value in source.attributes.items():
+        target.attrs[name] = value
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise UserError(f"{path}: is damaged; delete {path.parent} or give --overwrite") from None
 
 
 def _encoded(value: Any) -> Any:
@@ -198,8 +189,8 @@ def _encoded(value: Any) -> Any:
 def _part_name(key: str) -> str:
     """A file name for any key: itself where that fits into 255 bytes, else its beginning and a hash."""
     if len(key.encode()) <= 200:
-        return key + ".h5"
-    return f"{key[:40]}.{hashlib.sha256(key.encode()).hexdigest()}.h5"
+        return key + SUFFIX
+    return f"{key[:40]}.{hashlib.sha256(key.encode()).hexdigest()}{SUFFIX}"
 
 
 def _short(value: Any) -> str:

@@ -3,7 +3,7 @@
 Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
 
 from vimoclip.video.ahead import read_ahead
-from vimoclip.video.opening import Info, check_whole, find, probe
+from vimoclip.video.opening import Info, find, probe
 from vimoclip.video.reading import SpanReader, read, read_evenly
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
 from vimoclip.video.writing import Writer
@@ -15,7 +15,6 @@ __all__ = [
     "Sampling",
     "SpanReader",
     "Writer",
-    "check_whole",
     "describe_frames",
     "described_indices",
     "described_timestamps",

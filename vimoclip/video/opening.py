@@ -37,22 +37,17 @@ class Info:
     comment: dict[str, Any] | None
 
 
-def probe(path: Path) -> Info:
-    """Read the header only. Raises VideoError."""
+def probe(path: Path, whole: bool = False) -> Info:
+    """Read the header only. Raises VideoError; if `whole`, also for an MP4 that lacks what its index speaks of."""
     with open_container(path) as container:
         stream = video_stream(container)
+        if whole:
+            end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+            if end > path.stat().st_size:
+                raise VideoError(f"is cut short: it has {path.stat().st_size} bytes, its index needs {end}")
         context = stream.codec_context
         comment = _comment(container.metadata)
         return Info(context.width, context.height, frame_rate(stream), stream.frames, context.name, comment)
-
-
-def check_whole(path: Path) -> None:
-    """Raise VideoError for an MP4 whose index promises more bytes than the file has. Reads the header only."""
-    with open_container(path) as container:
-        stream = video_stream(container)
-        end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-        if end > path.stat().st_size:
-            raise VideoError(f"is cut short: {path.stat().st_size} bytes, its index needs {end}")
 
 
 def find(folder: Path) -> tuple[list[Path], list[str]]:

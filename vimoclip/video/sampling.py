@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 ROUNDED_BY = 0.005  # s
+MOST_FRAMES = 2**28  # that a comment is believed to speak of: 124 days at 25 frames/s
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,20 @@ def describe_frames(end: End) -> dict[str, Any]:
 
 
 def described_indices(comment: dict[str, Any] | None) -> np.ndarray | None:
-    """The indices (T,) of the kept frames behind a flow video, from its comment; None where it says nothing."""
+    """The indices (T,) of the kept frames behind a flow video, from its comment; None where it says nothing of use."""
     if not comment or "kept_frames" not in comment or "frame_indices" not in comment:
         return None
-    said, count = comment["frame_indices"], int(comment["kept_frames"])
-    if isinstance(said, dict):
-        return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
-    return np.array(said, np.int64)
+    said = comment["frame_indices"]
+    try:
+        count = int(comment["kept_frames"])
+        if not 0 < count <= MOST_FRAMES:
+            return None
+        if isinstance(said, dict):
+            return np.arange(count, dtype=np.int64) * int(said["step"]) + int(said["start"])
+        indices = np.array(said, np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return indices if indices.shape == (count,) else None
 
 
 def described_timestamps(comment: dict[str, Any] | None, fps: float) -> np.ndarray | None:
@@ -91,4 +99,10 @@ def described_timestamps(comment: dict[str, Any] | None, fps: float) -> np.ndarr
     if indices is None or not comment or "timestamps" not in comment:
         return None
     said = comment["timestamps"]
-    return float(said["start"]) + (indices - indices[0]) / fps if isinstance(said, dict) else np.array(said, np.float64)
+    try:
+        if isinstance(said, dict):
+            return float(said["start"]) + (indices - indices[0]) / fps
+        timestamps = np.array(said, np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return timestamps if timestamps.shape == indices.shape else None

@@ -1,0 +1,93 @@
+"""One process at a time on one output."""
+
+import contextlib
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vimoclip import UserError
+
+# what file systems answer that have no locks (some network ones, by how they were mounted)
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT}
+
+
+def lock_path(output: Path) -> Path:
+    """`<output>.lock`, beside it."""
+    place = output if output.name else output.absolute()
+    return place.with_name(place.name + ".lock")
+
+
+@contextlib.contextmanager
+def only_process(output: Path) -> Iterator[None]:
+    """Hold `<output>.lock` meanwhile. Raises UserError that names who holds it.
+
+    A record lock of the operating system: it ends with its process, however that ends, is not inherited by workers, and
+    works over NFS and SMB. Where a file system has none, that is said."""
+    path = lock_path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquire(path, output)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: nobody else can be given this file any more
+        os.close(descriptor)
+
+
+def _acquire(path: Path, output: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                print(f"{path}: this file system has no locks; start no second process on {output}", flush=True)
+                return descriptor
+            holder = os.read(descriptor, 4096).decode("utf-8", "replace")
+            os.close(descriptor)
+            raise UserError(f"{output}: {_describe(holder)} writes it; wait for that, or name another output") from None
+        if _same_file(descriptor, path):  # else it was given back, and unlinked, in this very moment
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(_me()).encode())
+            return descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Raise OSError where another process holds the lock. POSIX: lockf, as flock is inherited by forked workers."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        os.lseek(descriptor, 2**20, os.SEEK_SET)  # behind the text, which others may then read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _me() -> dict[str, str | int]:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), "command": command}
+
+
+def _describe(holder: str) -> str:
+    try:
+        who = json.loads(holder)
+        return f"process {who['process']} on {who['host']}, since {who['since']} ({who['command']}),"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
