@@ -7,6 +7,7 @@ Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_fl
 logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with the same command and --run-name."""
 
 import argparse
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -69,9 +70,8 @@ def _at_least_two(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> Path:
     args, folder = parse(sys.argv[1:] if argv is None else argv)
-    from vimoclip import runs, store
-    from vimoclip.data import FlowFolder, SegmentDataset, pair
-    from vimoclip.moclip import fit
+    from vimoclip import lock, runs, store
+    from vimoclip.data import FlowFolder, pair
 
     readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
     check_readers(args, readers)
@@ -84,7 +84,28 @@ def main(argv: list[str] | None = None) -> Path:
     device = runs.pick_device(args.device)
     if args.dry_run:
         return folder or args.checkpoints_dir
+    folder = folder or args.checkpoints_dir / (args.run_name or runs.name_by_time())
+    cli.go_on_with(lambda: how_to_go_on(folder))
+    with lock.only_process(folder):
+        run(args, folder, readers, pairings, device)
+    return folder
+
+
+def how_to_go_on(folder: Path) -> str:
+    there = (folder / "last.pth").exists()
+    return f"python train.py --resume {shlex.quote(str(folder))}" if there else cli.same_command()
+
+
+def run(
+    args: argparse.Namespace, folder: Path, readers: dict[str, "Reader"], pairings: dict[str, "Pairing"], device: Any
+) -> None:
+    """Train in a folder, from its last.pth on where there is one. Raises UserError, TrainingError."""
+    from vimoclip import runs
+    from vimoclip.data import SegmentDataset
+    from vimoclip.moclip import fit
+
     config, model, preprocess = build_student(args, readers["train"], pairings["train"].flow_settings)
+    config["teacher"]["embeddings"] = {s: r.attributes.get("content_sha256") for s, r in readers.items()}
     sets = {
         split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
         for split in readers
@@ -92,7 +113,7 @@ def main(argv: list[str] | None = None) -> Path:
     if args.overwrite and args.run_name:
         shutil.rmtree(args.checkpoints_dir / args.run_name, ignore_errors=True)
         shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
-    folder = folder or runs.run_folder(args.checkpoints_dir, args.run_name)
+    folder.mkdir(parents=True, exist_ok=True)
     runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
     left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
     print(
@@ -101,7 +122,6 @@ def main(argv: list[str] | None = None) -> Path:
     )
     class_names = list(readers["train"].attributes.get("class_names") or map(str, range(config["num_classes"])))
     fit.fit(args, folder, model.to(device), config, preprocess, sets, class_names, left_out)
-    return folder
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:

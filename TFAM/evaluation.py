@@ -15,6 +15,7 @@ from TFAM.model import FusionTransformer, shape_of
 from vimoclip import UserError, cli, runs
 from vimoclip.store import Reader
 
+INPUTS = ("rgb_train_h5", "rgb_val_h5", "motion_h5")  # keys of the config's `data`
 CHOSEN_BY = {"best": "map_micro on the reported clips", "last": "being the last"}
 
 
@@ -49,8 +50,11 @@ def summary(metrics: Mapping[str, Any], val: Pairs, model: Mapping[str, Any]) ->
     }
 
 
-def run_summary(best: Mapping[str, Any], splits: Mapping[str, Pairs], name: str, precision: str) -> dict[str, Any]:
+def run_summary(
+    best: Mapping[str, Any], splits: Mapping[str, Pairs], motion: Reader | None, name: str, precision: str
+) -> dict[str, Any]:
     """metrics.json of a finished run, whose best checkpoint is given."""
+    readers = (splits["train"].rgb, splits["val"].rgb, motion)
     config = best["config"]
     own = {section: config[section] for section in ("training", "data")}
     model = {key: value for key, value in config["model"].items() if key not in ("d_model", "num_classes")}
@@ -62,6 +66,10 @@ def run_summary(best: Mapping[str, Any], splits: Mapping[str, Pairs], name: str,
         "seed": config["training"]["seed"],
         "settings": settings({**own, "model": model}),
         "precision": precision,
+        "inputs_sha256": {
+            key: reader.attributes.get("content_sha256") if reader else None
+            for key, reader in zip(INPUTS, readers, strict=True)
+        },
         "train_num_videos": len(splits["train"]),
         "train_left_out": len(splits["train"].left_out),
         "train_left_out_videos": splits["train"].left_out,

@@ -85,17 +85,32 @@ def train(args: argparse.Namespace) -> Path:
     if (folder / "config.yaml").is_file() and not args.overwrite:
         check_unchanged(runs.read_yaml(folder / "config.yaml"), config, folder, KEEP)
         if (folder / "metrics.json").is_file():
+            check_inputs_of_finished(folder, config)
             print(f"{folder}: finished already (metrics.json is there); --overwrite repeats it")
             return folder
     _run(args, config, folder, logs)
     return folder
 
 
+def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
+    """Raise UserError where a finished run learnt from other embeddings than the files that are there now hold."""
+    from TFAM.evaluation import INPUTS
+    from TFAM.table import read_metrics
+    from vimoclip.store import Reader
+
+    learnt = read_metrics(folder / "metrics.json").get("inputs_sha256", {})
+    for key in INPUTS:
+        path = Path(config["data"][key])
+        if learnt.get(key) and path.is_file():
+            now = {"the content's SHA-256": Reader(path).attributes.get("content_sha256")}
+            cli.check_same({"the content's SHA-256": learnt[key]}, now, str(folder), str(path), KEEP)
+
+
 def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path) -> None:
     from TFAM.data import control_motion, open_splits
     from TFAM.evaluation import about_run, run_summary
     from TFAM.fit import fit
-    from vimoclip import runs
+    from vimoclip import lock, runs
 
     data = config["data"]
     device = runs.pick_device(args.device)
@@ -107,17 +122,19 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     if args.dry_run:
         print(f"{config['training']['epochs']} epochs on {device} in {precision}, into {folder}; nothing was written")
         return
-    if args.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(logs, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    runs.write_yaml(folder / "config.yaml", config)
-    due = runs.Every(60 * args.save_every_minutes)
-    fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers), due)
-    best = runs.load_checkpoint(folder / "best_model.pth")
-    found = run_summary(best, splits, folder.absolute().parent.name, precision)
-    print(f"{folder}: map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f} at epoch {found['epoch']}")
-    runs.write_json(folder / "metrics.json", found)  # last: it says that the run is finished
+    with lock.only_process(folder):
+        if args.overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(logs, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write_yaml(folder / "config.yaml", config)
+        due = runs.Every(60 * args.save_every_minutes)
+        fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers), due)
+        best = runs.load_checkpoint(folder / "best_model.pth")
+        found = run_summary(best, splits, motion, folder.absolute().parent.name, precision)
+        scores = f"map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f}"
+        print(f"{folder}: {scores} at epoch {found['epoch']}")
+        runs.write_json(folder / "metrics.json", found)  # last: it says that the run is finished
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MEMORY = 4 * 2**30
+MEMORY = 4 * 2**30  # on top of what the imports take, which for torch is as much
 INTERESTING = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"\xff" * 8, b"\0" * 8, b"\xff" * 7 + b"\x7f")
 
 
@@ -80,7 +80,8 @@ class _Worker:
 
 
 def _serve(pipe: Any, read: Callable[[Path], str], originals: list[Path], folder: Path) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C libraries say of damaged files
     pipe.send("ready")

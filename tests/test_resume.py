@@ -427,7 +427,7 @@ def test_a_kill_while_the_files_are_rewritten_loses_and_doubles_nothing(
 
     unlink, before = Path.unlink, sorted(raw_events(tmp_path), key=repr)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "publish", kill)  # the new file is written and has no name yet
+        patch.setattr("vimoclip.files.publish", kill)  # the new file is written and has no name yet
         runs.tensorboard(tmp_path, 2, 7)
     assert sorted(raw_events(tmp_path), key=repr) == before
     for deleted in (0, 1):  # the new file has its name, so many of the old ones are gone

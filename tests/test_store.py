@@ -106,7 +106,7 @@ def test_arrays_and_attributes_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_layout_is_that_of_the_design(tmp_path: Path) -> None:
     with h5py.File(make(tmp_path / "a.h5"), "r") as file:
-        assert set(file.attrs) == {*ATTRIBUTES, "schema"}
+        assert set(file.attrs) == {*ATTRIBUTES, "schema", "content_sha256"}
         assert list(file.attrs["class_names"]) == ATTRIBUTES["class_names"]
         assert set(file) == set(VIDEOS)
         for key in VIDEOS:

@@ -183,13 +183,13 @@ class Terminated(KeyboardInterrupt):
 
 
 _GRACE = 5.0  # s that a run has to end by itself after a signal
-_go_on: list[str] = []  # how to go on, where it is not by the same command
+_go_on: list[Callable[[], str]] = []  # how to go on, where it is not by the same command
 # what can be done about it, by what the operating system says
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and the same command goes on")
 _CURES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may write")
 
 
-def go_on_with(command: str) -> None:
+def go_on_with(command: Callable[[], str]) -> None:
     """Say how a run that is stopped goes on, where it is not by the same command."""
     _go_on[:] = [command]
 
@@ -225,7 +225,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
 
 
 def _stopped() -> str:
-    return f"\nstopped; what was finished is whole; go on with: {_go_on[0] if _go_on else same_command()}"
+    command = _go_on[0] if _go_on else same_command
+    return f"\nstopped; what was finished is whole; go on with: {command()}"
 
 
 def _catch_signals() -> None:

@@ -97,11 +97,9 @@ def digest(content: Any) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
-def run_folder(root: Path, name: str | None) -> Path:
-    """`root/name`, or named by the time; made with its parents."""
-    folder = root / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def name_by_time() -> str:
+    """Of a run that has no other name, like 20250328-003544."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:

@@ -17,9 +17,9 @@ from vimoclip import UserError
 
 def zip_names(path: Path) -> list[str]:
     """What a zip file holds, [] for another file. Raises UserError for one that is damaged or unpacks without bound."""
-    if not zipfile.is_zipfile(path):
-        return []
     try:
+        if not zipfile.is_zipfile(path):
+            return []
         with zipfile.ZipFile(path) as archive:
             names, unpacked = archive.namelist(), sum(info.file_size for info in archive.infolist())
     except Exception as error:  # zipfile raises nearly anything

@@ -67,23 +67,23 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
             model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
             if script and weights is not None:
                 load_torchscript(model, weights)
+        architecture = _architecture(source, quick_gelu)
+        config = {
+            "clip_model": canonical_name(name),
+            "clip_pretrained": Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained,
+            "quick_gelu": architecture["quick_gelu"],
+            "embed_dim": architecture["embed_dim"],
+            "resize": resize,
+            "architecture": architecture,
+            "weights_sha256": weights_sha256(model.visual),
+            **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
+        }
+        return ImageEncoder(model.visual.float().eval(), config)
     except UserError:
         raise
     except Exception as error:  # open_clip raises whatever its parts raise: missing keys, pickles that hold code, ...
         what = f"{name} with {pretrained}" if pretrained else name
         raise UserError(f"{what}: can't be loaded as a CLIP model by open_clip: {_first_line(error)}") from error
-    architecture = _architecture(source, quick_gelu)
-    config = {
-        "clip_model": canonical_name(name),
-        "clip_pretrained": Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained,
-        "quick_gelu": architecture["quick_gelu"],
-        "embed_dim": architecture["embed_dim"],
-        "resize": resize,
-        "architecture": architecture,
-        "weights_sha256": weights_sha256(model.visual),
-        **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
-    }
-    return ImageEncoder(model.visual.float().eval(), config)
 
 
 def build(config: dict[str, Any]) -> ImageEncoder:

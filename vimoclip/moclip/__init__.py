@@ -98,11 +98,19 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
             "teacher": {},
             "flow": {},
         }
-    elif clip_model_name and clip.canonical_name(clip_model_name) != config["clip"]["clip_model"]:
-        raise UserError(
-            f"--clip-model-name {clip_model_name}: {path} was trained from {config['clip']['clip_model']}; "
-            "leave the flag out or name another run"
-        )
-    model = build(config)
+    try:
+        made_from = config["clip"].get("clip_model")
+        if clip_model_name and made_from and clip.canonical_name(clip_model_name) != made_from:
+            raise UserError(
+                f"--clip-model-name {clip_model_name}: {path} was trained from {made_from}; "
+                "leave the flag out or name another run"
+            )
+        if not (isinstance(config["alpha"], float | int) and isinstance(config["flow"], dict)):
+            raise TypeError("alpha is no number, or flow no dictionary")
+        model = build(config)
+    except UserError:
+        raise
+    except Exception as error:  # whatever open_clip and torch make of values that aren't ours
+        raise UserError(f"{path}: its config describes no student ({error}); name a run of train.py") from None
     runs.load_state(model, state, path)
     return model.eval(), config

@@ -155,7 +155,8 @@ def _problems(group: Any, names: list[str], path: Path) -> list[str]:
     key = group.name[1:]
     if not set(names) <= set(group):
         return [f"{key} lacks one of {', '.join(names)}"]
-    if not {"total_frames", "original_frames", "fps"} <= set(about := checks.attributes(group.attrs)):
+    about = {name: value for name, value in checks.attributes(group.attrs).items() if np.ndim(value) == 0}
+    if not {"total_frames", "original_frames", "fps"} <= set(about):
         return [f"{key} lacks one of the numbers total_frames, original_frames, fps"]
     data = {name: checks.numbers(group, name, 2 if name == "embeddings" else 1, path, ours=True) for name in names}
     if {len(data[name]) for name in names[:3]} != {about["total_frames"]}:

@@ -66,7 +66,8 @@ class Writer:
                 for name, value in sorted(self.attributes.items()):
                     target.attrs[name] = _encoded(value)
                 target.attrs["schema"] = SCHEMA
-                self._copy_all(file, target, names, self._finished - set(gone), labels or {})
+                digest = self._copy_all(file, target, names, self._finished - set(gone), labels or {})
+                target.attrs["content_sha256"] = digest
         self._remove_parts({_part_name(key) for key in self._finished - set(gone)} | set(names.values()))
         return self.path if self.path.exists() else None
 
@@ -77,13 +78,17 @@ class Writer:
         names: Mapping[str, str],
         finished: frozenset[str],
         labels: Mapping[str, np.ndarray],
-    ) -> None:
+    ) -> str:
+        """The SHA-256 of all that was copied, by which others tell whether they learnt from this very file."""
+        digest = hashlib.sha256()
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(h5py.File(self.path)) if finished else None
             for key in sorted(finished | names.keys()):
                 source = WholePart(self.parts / names[key]) if key in names else _Finished(old[key] if old else None)
-                _copy_video(source, target.create_group(key), labels.get(key))
+                digest.update(key.encode())
+                _copy_video(source, target.create_group(key), labels.get(key), digest)
                 file.check()
+        return digest.hexdigest()
 
     def _relabelled(self, labels: Mapping[str, np.ndarray] | None) -> bool:
         if not labels or not self._finished:
@@ -157,15 +162,18 @@ class _Finished:
         return self._group[name][start:stop]
 
 
-def _copy_video(source: WholePart | _Finished, target: Any, labels: np.ndarray | None) -> None:
+def _copy_video(source: WholePart | _Finished, target: Any, labels: np.ndarray | None, digest: Any) -> None:
     rows, dim = source.shape("embeddings")
     copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
     for start in range(0, rows, ROWS):
-        copy[start : start + ROWS] = source.read("embeddings", start, start + ROWS)
+        values = source.read("embeddings", start, start + ROWS)
+        copy[start : start + ROWS] = values
+        digest.update(values)
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
             given = labels if name == "labels" and labels is not None else source.read(name)
             target.create_dataset(name, data=given)
+            digest.update(np.ascontiguousarray(given))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
