@@ -105,7 +105,7 @@ def run(
     from vimoclip.moclip import fit
 
     config, model, preprocess = build_student(args, readers["train"], pairings["train"].flow_settings)
-    config["teacher"]["embeddings"] = {s: r.attributes.get("content_sha256") for s, r in readers.items()}
+    config["embeddings"] = {s: r.attributes.get("content_sha256") for s, r in readers.items()}
     sets = {
         split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
         for split in readers

@@ -1,7 +1,11 @@
 """What several tests make on the spot: clips that show their own answer, a tiny CLIP, a tiny data set."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +63,21 @@ def moving_frames(
 
 def times(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@contextlib.contextmanager
+def locked_elsewhere(output: Path) -> Iterator[int]:
+    """Another process, of this number, has the output to itself meanwhile; in the end it is killed."""
+    code = "import sys, time; from pathlib import Path; from vimoclip import lock\n"
+    code += "with lock.only_process(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(output)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout and process.stdout.readline() == b"held\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]], name: str = "ak") -> None:

@@ -27,6 +27,7 @@ from tests.conftest import (
     REPOSITORY,
     SHARED,
     indexed_frames,
+    locked_elsewhere,
     make_clip,
     moving_frames,
     read_index,
@@ -220,6 +221,17 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     with pytest.raises(UserError, match=r"batch_size is 8 in this command but 4 in .*args.yaml"):
         train.main(["--resume", str(stopped), "--batch-size", "8"])
+    with locked_elsewhere(stopped) as pid, pytest.raises(UserError, match=rf"stopped: process {pid} on .* writes it"):
+        train.main(["--resume", str(stopped)])
+    relabel(in_dataset / "annotations" / "train_multi.txt")
+    extract_embeddings.main(["--clip-model-name", tiny_clip])
+    with pytest.raises(UserError, match=r"embeddings is .* in this command but .* in .*last.pth"):
+        train.main(["--resume", str(stopped)])
+
+
+def relabel(path: Path) -> None:
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([f"{first.split()[0]} 0 1 2", *others]) + "\n")
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_videos(in_dataset: Path, tiny_clip: str) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.conftest import locked_elsewhere
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
 from TFAM.data import Item, Pairs, collate, control_motion, open_splits, pair
@@ -589,6 +590,29 @@ def test_a_run_leaves_all_that_it_should(dataset, capsys):
     assert list(row)[:3] == ["config", "seeds", "map_macro_mean"]
     assert row["paper_map_micro"] == "0.7709" and row["seeds"] == "1" and row["map_micro_std"] == ""
     assert "training.epochs=2" in Path("TFAM/results/table.md").read_text()
+
+
+@pytest.mark.parametrize("file", ["ak_train_clip_embeddings.h5", "ak_val_clip_embeddings.h5", "flow_embeddings.h5"])
+def test_a_finished_run_is_not_taken_for_one_of_other_embeddings_under_the_same_names(dataset, file):
+    folder = main(command())
+    write = write_motion if file.startswith("flow") else write_rgb
+    numbers = {"ak_train_clip_embeddings.h5": range(9), "ak_val_clip_embeddings.h5": range(9, 15)}.get(file, range(15))
+    (dataset / file).rename(dataset / "before.h5")
+    write(dataset / file, numbers)
+    assert main(command()) == folder  # made anew, but the same
+    (dataset / file).unlink()
+    write(dataset / file, numbers, shown=False) if write is write_rgb else write(dataset / file, numbers, {0: 7})
+    with pytest.raises(UserError, match=rf"SHA-256 is \w+ in {folder} but \w+ in .*{file}"):
+        main(command())
+    (dataset / file).unlink()
+    assert main(command()) == folder  # who has the result needs the files no longer
+
+
+def test_a_second_process_on_a_run_is_refused(dataset):
+    folder = Path("checkpoints/TFAM/cross_attention/seed49")
+    with locked_elsewhere(folder) as pid, pytest.raises(UserError, match=rf"{folder}: process {pid} on .* writes it"):
+        main(command())
+    assert main(command()) == folder
 
 
 class StopsAt(Pairs):
