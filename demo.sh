@@ -146,8 +146,8 @@ trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
 for config in rgb motion concat_time cross_attention cross_attention_shuffled; do
     echo
     echo "== TFAM: $config, seeds $seeds"
-    echo "   $python -m TFAM.train_and_eval --config TFAM/configs/$config.yaml ${fusion[*]} --seed SEED ${data[*]}" \
-        "--checkpoints-dir checkpoints/$name --logs-dir logs/$name --num-workers 0"
+    printf '   %s\n' "$(printf '%q ' "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion[@]}" \
+        --seed SEED "${data[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0)"
     fuse $config
     echo "   (all it said is in logs/$name/TFAM/$config/)"
 done
@@ -162,7 +162,7 @@ Done, $((($(date +%s) - began + 30) / 60)) minutes after the packages were there
   dataset/$name/          clips, annotations, flow videos, embeddings
   checkpoints/$name/      student/ and TFAM/<config>/seed<k>/, each with its settings, metrics and weights
   TFAM/results/$name/     this table, a row a run in table.csv, and pictures of some clips
-To see how it learnt:  $python -m tensorboard.main --logdir logs/$name    and open http://localhost:6006
+To see how it learnt:  $(printf '%q ' "$python" -m tensorboard.main --logdir "logs/$name")   and open http://localhost:6006
   Images:   val/rgb_flow_labels, frames beside their flow, with labels and guesses
   Scalars:  student: val/distillation_loss and val/head_map_macro;  TFAM: val/map_macro, a line a config and seed
 TEXT

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--logs-dir", type=Path, default=Path("logs"), help="of TensorBoard's files")
     add("--run-name", default=None, help="default: the time, like 20250328-003544")
     add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="go on with this run")
-    add("--save-every-minutes", type=cli.non_negative_float, default=15.0, help="last.pth, within an epoch")
+    cli.add_saving(parser)
     cli.add_clip(parser, name=None)
     cli.add_dataset(parser)
     cli.add_compute(parser, workers=4)
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def how_to_go_on(folder: Path) -> str:
-    there = (folder / "last.pth").exists()
+    there = (folder / "args.yaml").exists()
     return f"python train.py --resume {shlex.quote(str(folder))}" if there else cli.same_command()
 
 

@@ -5,6 +5,7 @@ Reads checkpoints/TFAM/<config>/seed<k>/metrics.json; writes TFAM/results/table.
 fractions of 1, the paper's too. The standard deviation is that of a sample, and empty for one seed. Runs of one config
 that were made with different settings (--set) are rows of their own."""
 
+import html
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -46,7 +47,9 @@ def main(argv: list[str] | None = None) -> Path:
             f"{args.checkpoints_dir / 'TFAM'}: holds no finished run; bash TFAM/run_experiments.sh makes them"
         )
     rows = make_rows(runs)
-    lines = [" | ".join(row) for row in [COLUMNS, ["---"] * len(COLUMNS), *rows]]
+    # names of configs are their users': no markup, no new column
+    shown = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [" | ".join(row) for row in [COLUMNS, ["---"] * len(COLUMNS), *shown]]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     write_text(args.output_dir / "table.md", "".join(f"| {line} |\n" for line in lines))
     table = write_csv(args.output_dir / "table.csv", COLUMNS, rows)

@@ -44,12 +44,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--results-dir", type=Path, default=Path("TFAM/results"), help="gets evaluate/... of --evaluate"
     )
-    parser.add_argument(
-        "--save-every-minutes",
-        type=cli.non_negative_float,
-        default=15.0,
-        help="how often last.pth is written within an epoch; 0: after each step",
-    )
+    cli.add_saving(parser)
     cli.add_dataset(parser)
     cli.add_compute(parser)
     cli.add_run_control(parser, limit="only the first N videos of each split")

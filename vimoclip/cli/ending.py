@@ -1,0 +1,131 @@
+"""How a stage ends: its report, exit codes, one-line errors, signals."""
+
+import errno
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vimoclip import UserError
+
+
+@dataclass
+class Report:
+    """What a stage wrote and what became of each video, of this run and of those before it.
+
+    `partial`, `skipped`, `failed` map a video to the reason; `changed`: done, but the source is another one since."""
+
+    outputs: list[Path] = field(default_factory=list)
+    manifests: list[Path] = field(default_factory=list)
+    done: int = 0
+    already: int = 0
+    partial: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    not_retried: int = 0
+
+    def print(self) -> None:
+        kinds = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
+        counts = [f"{len(reasons)} {kind}" for kind, reasons in kinds.items()]
+        print(f"{self.done} done, {self.already} done already, {', '.join(counts)}", flush=True)
+        for kind, reasons in kinds.items():
+            for video, reason in reasons.items():
+                print(f"  {kind}: {video}: {reason}")
+        for video in self.changed:
+            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all anew")
+        if self.not_retried:
+            print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
+        for path in (*self.outputs, *self.manifests):
+            print(f"wrote {path}", flush=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C is."""
+
+
+_GRACE = 5.0  # s that a run has to end by itself after a signal
+_go_on: list[Callable[[], str]] = []  # how to go on, where it is not by the same command
+# what can be done about it, by what the operating system says
+_CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and the same command goes on")
+_CURES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may write")
+
+
+def go_on_with(command: Callable[[], str]) -> None:
+    """Say how a run that is stopped goes on, where it is not by the same command."""
+    _go_on[:] = [command]
+
+
+def same_command() -> str:
+    """The command line of this process, as it goes on with what there is: without --overwrite."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
+    return shlex.join(["python", *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite")])
+
+
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call.
+
+    Ctrl-C and SIGTERM: 130 and 143, within seconds, whatever the process is at."""
+    _catch_signals()
+    code, said = 0, ""
+    try:
+        result = main()
+        code = 1 if isinstance(result, Report) and result.failed else 0
+    except UserError as error:
+        code, said = error.exit_code, f"error: {error}"
+    except KeyboardInterrupt as stop:
+        code, said = (143 if isinstance(stop, Terminated) else 130), _stopped()
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        what = "a worker that reads data was killed, which is what happens where memory is short"
+        code, said = 1, f"error: {what}; with fewer --num-workers: {_how_to_go_on()}"
+    except OSError as error:
+        if error.errno is None:
+            raise
+        cure = _CURES.get(error.errno, "the same command goes on")
+        code, said = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {cure}; what was finished is whole"
+    if said:  # behind the handlers: until there the error keeps alive what waits to be closed
+        print(said, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _stopped() -> str:
+    return f"\nstopped; what was finished is whole; go on with: {_how_to_go_on()}"
+
+
+def _how_to_go_on() -> str:
+    return _go_on[0]() if _go_on else same_command()
+
+
+def _catch_signals() -> None:
+    """SIGTERM interrupts as Ctrl-C does; where code in C keeps Python from hearing of it, a thread ends the process.
+
+    Nothing is lost by that: whatever a run has finished is on disk, under its name."""
+
+    def terminated(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminated)
+    if os.name != "posix":  # elsewhere the descriptor would have to be a socket
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def watch() -> None:
+        while number := os.read(reading, 1)[0]:
+            if number == signal.SIGTERM or (number == signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN):
+                time.sleep(_GRACE)
+                print(_stopped(), file=sys.stderr, flush=True)
+                os._exit(128 + number)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,145 @@
+"""The scripts' flags: the parser, types of values, groups that several scripts share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, no abbreviations, and `--a_b` accepted wherever `--a-b` is."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = [self._hyphenated(a) for a in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
+    def _hyphenated(self, arg: str) -> str:
+        if not arg.startswith("--"):
+            return arg
+        flag, equals, value = arg.partition("=")
+        hyphenated = flag.replace("_", "-")
+        return hyphenated + equals + value if hyphenated in self._option_string_actions else arg
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Defaults are shown, but not those that say nothing."""
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
+    """An argparse type for which the word `None` means off."""
+
+    def parse(text: str) -> T | None:
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = getattr(kind, "__name__", "value")
+    return parse
+
+
+def _number(kind: Callable[[str], Any], low: float, what: str, open_end: bool = False) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not (value > low if open_end else value >= low) or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    parse.__name__ = what
+    return parse
+
+
+def seed(text: str) -> int:
+    """An argparse type: what every random generator here takes as a seed."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^32 - 1")
+    return value
+
+
+positive_int = _number(int, 1, "a whole number above 0")
+count = _number(int, 0, "a whole number, 0 or more")
+positive_float = _number(float, 0, "a number above 0", open_end=True)
+non_negative_float = _number(float, 0, "a number, 0 or more")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data set")
+    group.add_argument(
+        "--dataset-dir", type=Path, default=Path("dataset"), help="holds annotations/ videos/ embeddings/ flows/"
+    )
+    group.add_argument("--dataset-name", default="ak", help="what file names of this data set start with")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("frames kept (give extract_embeddings.py and extract_flows.py the same)")
+    group.add_argument("--stride", type=positive_int, default=1, help="keep every n-th frame")
+    group.add_argument("--fps", type=none_or(positive_float), default=None, help="keep at most so many frames a second")
+    group.add_argument("--max-frames", type=none_or(positive_int), default=None, help="stop after so many kept frames")
+
+
+def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> None:
+    group = parser.add_argument_group("CLIP image encoder")
+    group.add_argument(
+        "--clip-model-name",
+        default=name,
+        help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
+        "local-dir:<folder> in open_clip's format" + ("" if name else "; default: what the embeddings were made with"),
+    )
+    group.add_argument(
+        "--clip-pretrained",
+        default="openai" if name else None,
+        help="one of open_clip's tags, or a file: safetensors, a plain state dict, or OpenAI's own .pt",
+    )
+
+
+def add_embedding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("embedding")
+    group.add_argument("--frame-batch-size", type=positive_int, default=16, help="of the encoder, in frames")
+    group.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
+
+
+def add_compute(parser: argparse.ArgumentParser, workers: int = 2) -> None:
+    group = parser.add_argument_group("computing")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="auto: bf16 on a GPU that has it, else fp32",
+    )
+    group.add_argument("--num-workers", type=count, default=workers, help="that read and prepare frames ahead")
+    group.add_argument("--seed", type=seed, default=49, help="of everything random")
+
+
+def add_run_control(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:
+    group = parser.add_argument_group("this run")
+    group.add_argument("--limit", type=none_or(positive_int), default=None, metavar="N", help=limit)
+    group.add_argument("--overwrite", action="store_true", help="start afresh where there is output already")
+    group.add_argument("--dry-run", action="store_true", help="check the inputs, say what there is to do, and stop")
+
+
+def add_outcomes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos that are not as they should be")
+    group.add_argument("--retry-failed", action="store_true", help="try those again that failed in an earlier run")
+    group.add_argument("--strict", action="store_true", help="a video of which frames can't be decoded has failed")
+
+
+def add_saving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--save-every-minutes",
+        type=non_negative_float,
+        default=15.0,
+        help="how often last.pth is written within an epoch; 0: after each step",
+    )
