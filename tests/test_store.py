@@ -509,3 +509,11 @@ def test_todays_labels_win_and_a_video_that_left_the_annotations_comes_back_with
     assert back.done("a.mp4")
     back.finish(VIDEOS, labels)
     assert path.read_bytes() == first
+
+
+def test_a_file_that_vanishes_in_the_middle_is_exit_code_1(tmp_path: Path) -> None:
+    reader = pickle.loads(pickle.dumps(store.Reader(make(tmp_path / "a.h5"))))  # as a worker gets it
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(UserError, match=r"a\.h5: was there when this run began and is gone") as caught:
+        reader.labels(reader.keys[0])
+    assert caught.value.exit_code == 1

@@ -35,6 +35,12 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+class GoneError(UserError):
+    """What was there when the run began is gone in its middle: exit code 1."""
+
+    exit_code = 1
+
+
 class VideoError(_Told):
     """This one video can't be used; the text is the reason in words. A line in the summary, never the end of a run."""
 

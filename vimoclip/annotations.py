@@ -111,10 +111,7 @@ def _parse_line(line: str) -> tuple[str, list[int]]:
     words = list(re.finditer(r"\S+", line))
     labels: list[int] = []
     while len(words) > 1 and _LABEL.fullmatch(words[-1][0]):
-        word = words.pop()[0]
-        if len(word) > 18:
-            raise ValueError(f"{_quoted(word)} is no label")
-        labels.append(int(word))
+        labels.append(int(words.pop()[0]))
     return line[words[0].start() : words[-1].end()], labels[::-1]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5l, h5t, h5z
+from h5py import h5d, h5g, h5l, h5z
 
 from vimoclip import UserError, safe_name
 
@@ -77,8 +77,6 @@ def numbers(group: Any, name: str, rank: int, path: Path, ours: bool) -> Any:
     data = group[name]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
         raise UserError(f"{where} holds no numbers; make it anew")
-    if not data.id.get_type().equal(h5t.py_create(data.dtype)):
-        raise UserError(f"{where} holds numbers of a kind that no machine has; make it anew")
     if ours and data.dtype not in map(np.dtype, OURS.get(name, ("float32",))):
         raise UserError(f"{where} is {data.dtype}, which this project doesn't write; make it anew")
     if data.shape is None or len(data.shape) != rank or not all(data.shape):
@@ -104,11 +102,6 @@ def check_unpacked(data: Any, path: Path) -> None:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
             raise UserError(f"{path}: {data.name[1:]!r} has a part that unpacks to another size; make it anew")
-
-
-def has(group: Any, name: str) -> bool:
-    """Whether there is a member of this name. (`in` would open the file that an external link names.)"""
-    return group.id.links.exists(name.encode())
 
 
 def attributes(of: Any, texts: bool = False) -> dict[str, Any]:

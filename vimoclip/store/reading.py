@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vimoclip import UserError
+from vimoclip import GoneError, UserError
 from vimoclip.store import checks
 
 _JSON = ("sampling", "versions", "student", "flow")  # root attributes that are dictionaries, kept as JSON text
@@ -43,7 +43,7 @@ class Reader:
             self.known = "schema" in self.attributes
             # a published file has a stray data set `video_ids` at the root
             self.keys = checks.video_keys(file, path, self.known)
-            if self.keys and checks.has(file[self.keys[0]], "embeddings"):
+            if self.keys and "embeddings" in file[self.keys[0]]:
                 first = self._numbers(self.keys[0], "embeddings", rank=2)
                 self.dim, self.dtype = first.shape[1], str(first.dtype)
                 self._classes = self._classes_of(self.keys[0])
@@ -99,7 +99,7 @@ class Reader:
         return data
 
     def _classes_of(self, key: str) -> int:
-        return len(self._numbers(key, "labels")) if checks.has(self._open()[key], "labels") else 0
+        return len(self._numbers(key, "labels")) if "labels" in self._open()[key] else 0
 
     def _of_each_frame(self, key: str, name: str) -> np.ndarray | None:
         found, frames = self._optional(key, name), self.length(key)
@@ -110,7 +110,7 @@ class Reader:
 
     def _optional(self, key: str, name: str) -> np.ndarray | None:
         with _damage(self.path):
-            if not checks.has(self._open()[key], name):
+            if name not in self._open()[key]:
                 return None
             data = self._numbers(key, name)
             checks.check_unpacked(data, self.path)
@@ -123,6 +123,8 @@ class Reader:
 
     def _open(self) -> Any:
         if self._file is None or self._pid != os.getpid():  # HDF5 handles don't survive a fork
+            if not self.path.is_file() and self.dim:
+                raise GoneError(f"{self.path}: was there when this run began and is gone; bring it back, and go on")
             if not self.path.is_file():
                 raise UserError(f"{self.path}: there is no such file; run the stage that writes it, or name another")
             try:
