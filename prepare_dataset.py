@@ -1,25 +1,35 @@
-"""Lay out a data set for the chain from what there is.
+"""Lay out a data set for the chain from what there is, and check that all of it fits together.
 
     python prepare_dataset.py folder my_videos
-A folder with one folder of videos per action, my_videos/<action>/*.mp4, becomes dataset/videos/<action>__<name>.mp4
-(hard links where the file system has them, else copies) and dataset/annotations/, each action split at random into
-clips to train on and to validate with. Clips cut from one recording may then stand on both sides: give such data sets
-splits of your own, by editing train_multi.txt and val_multi.txt."""
+    python prepare_dataset.py check
+
+folder: a folder with one folder of videos per action, my_videos/<action>/*.mp4, becomes dataset/annotations/ and
+dataset/videos/<action>__<name>.mp4 (hard links where the file system has them, else copies), each action split at
+random into clips to train on and to validate with. Clips cut from one recording may then stand on both sides: give
+such data sets splits of your own, by editing train_multi.txt and val_multi.txt.
+
+check: what is missing, stale, broken or does not fit together among annotations, videos, embeddings, flows and motion,
+as a table with a line a problem, for people, and as JSON, for scripts. Changes nothing. Exit code 1 if anything is
+wrong. What has not been made yet is not wrong. A few ms a video, ten times that where it was never opened before."""
 
 import argparse
+import contextlib
 import filecmp
+import json
 import os
 import random
 import re
 import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli, files
 
 if TYPE_CHECKING:
     from vimoclip.annotations import Annotations
+    from vimoclip.check import Findings, Places
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +40,25 @@ def build_parser() -> argparse.ArgumentParser:
     folder.add_argument("--val-share", type=share, default=1 / 3, help="of each action's clips, to validate with")
     folder.add_argument("--seed", type=cli.seed, default=49, help="of the split")
     cli.add_dataset(folder)
+    check = commands.add_parser("check", help="what is missing, stale, broken or does not fit", description=__doc__)
+    add_check(check)
+    cli.add_dataset(check)
+    folder.set_defaults(run=prepare_folder)
+    check.set_defaults(run=check_dataset)
     return parser
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decode", action="store_true", help="decode every video and flow video from end to end")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all of it there; - is stdout")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--num-workers", type=cli.count, default=processors, help="processes")
+    parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
+    parser.add_argument("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
+    parser.add_argument("--embeddings-dir", type=Path, default=None, help="default: embeddings/ in the data set")
+    parser.add_argument(
+        "--motion-h5-path", type=Path, default=None, help="default: flow_embeddings.h5 among the embeddings"
+    )
 
 
 def share(text: str) -> float:
@@ -41,9 +69,60 @@ def share(text: str) -> float:
     return value
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """The folder of the annotations."""
+def main(argv: list[str] | None = None) -> Any:
+    """What the command gives: a folder of annotations, or what a check has found."""
     args = build_parser().parse_args(argv)
+    return args.run(args)
+
+
+def check_dataset(args: argparse.Namespace) -> "Findings":
+    """Look at all of a data set, and tell. Raises UserError, with exit code 1 where anything is wrong."""
+    from vimoclip.check import Wrong, check
+
+    places = check_places(args)
+    to_stdout = args.json == Path("-")
+    with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
+        found = check(places, args.decode, cli.usable_workers(args.num_workers))
+        print("\n".join(found.lines()), flush=True)
+    text = json.dumps(found.as_dict(), indent=1) + "\n"
+    if to_stdout:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    elif args.json:
+        print(f"wrote {files.write_text(args.json, text)}")
+    if not found.fine:
+        raise Wrong(f"{args.dataset_dir}: {found.summary()}; see above what to do")
+    print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
+    return found
+
+
+def check_places(args: argparse.Namespace) -> "Places":
+    """Where to look. Raises UserError where something that was named isn't there."""
+    from vimoclip.check import Places
+
+    data, cure = args.dataset_dir, "name the data set with --dataset-dir and --dataset-name"
+    notes = cli.need_folder(data / "annotations", cure)
+    cli.need_file(notes / f"{args.dataset_name}_action.csv", cure)
+    for flag in ("videos_dir", "flow_videos_dir", "embeddings_dir"):
+        if folder := getattr(args, flag):
+            cli.need_folder(folder, f"name another with --{flag.replace('_', '-')}, or leave it out")
+    if args.motion_h5_path:
+        cli.need_file(args.motion_h5_path, "name another with --motion-h5-path, or leave it out")
+    if args.json and args.json.is_dir():
+        raise UserError(f"{args.json}: is a folder; name a file with --json, or - for stdout")
+    embeddings = args.embeddings_dir or data / "embeddings"
+    return Places(
+        args.dataset_name,
+        notes,
+        args.videos_dir or data / "videos",
+        embeddings,
+        args.flow_videos_dir or data / "flows",
+        args.motion_h5_path or embeddings / "flow_embeddings.h5",
+    )
+
+
+def prepare_folder(args: argparse.Namespace) -> Path:
+    """The folder of the annotations."""
     from vimoclip import annotations
 
     found = find_clips(cli.need_folder(args.folder, "name one that holds a folder of videos per action"))

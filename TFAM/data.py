@@ -1,26 +1,17 @@
 """Videos as pairs of RGB and motion embeddings: who has both, whether they fit, batches of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from vimoclip import UserError, runs
-from vimoclip.annotations import stem
-from vimoclip.cli import check_same
+from vimoclip.matching import check_fit, check_splits, motion_misfit, motion_names
 from vimoclip.store import Reader
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
-ORIGIN = (
-    "clip_model",
-    "quick_gelu",
-    "weights_sha256",
-    "resize",
-    "sampling",
-)  # root attributes that must agree wherever both files have them
 
 
 class Item(NamedTuple):
@@ -148,95 +139,16 @@ def pair(rgb: Reader, motion: Reader | None, fusion: str, limit: int | None = No
             raise UserError(f"{rgb.path}: {keys[key]} and {video} would share the motions {key}; rename one of them")
         if key not in there:
             left_out[video] = "has one frame, so no motion" if frames == 1 else f"isn't in {motion.path}"
-        elif (motions := motion.length(key)) != frames - 1:
-            left_out[video] = f"{frames} RGB frames need {frames - 1} motions, but there are {motions}"
-        elif not _same_frames(rgb.frame_indices(video), motion.frame_indices(key)):
-            left_out[video] = f"its motions are of other frames in {motion.path}: was the video replaced?"
+            continue
+        embedded, shown = rgb.frame_indices(video), motion.frame_indices(key)
+        if problem := motion_misfit(frames, embedded, motion.length(key), shown, motion.path):
+            left_out[video] = problem
         else:
             keys[key] = video
     if not keys:
         video, reason = next(iter(left_out.items()))
         raise UserError(f"{rgb.path}: no video has fitting motions in {motion.path} ({video}: {reason}); make it anew")
     return Pairs(rgb, None if fusion == "rgb" else motion, [(video, key) for key, video in keys.items()], left_out)
-
-
-def _same_frames(rgb: np.ndarray | None, motion: np.ndarray | None) -> bool:
-    return rgb is None or motion is None or np.array_equal(rgb[:-1], motion)
-
-
-def motion_names(motion: Reader) -> Callable[[str], str]:
-    """Video id -> its key among the motions: the stem; in a published file also what stands before the first dot."""
-    there = set(motion.keys)
-
-    def name(video: str) -> str:
-        key = stem(video) or video
-        return key if motion.known or key in there else video.partition(".")[0]
-
-    return name
-
-
-def check_fit(rgb: Reader, motion: Reader) -> None:
-    """Raise UserError where motions can't be of these videos: another width, backbone or choice of frames."""
-    if rgb.dim != motion.dim:
-        raise UserError(
-            f"embeddings are {rgb.dim} wide in {rgb.path} but {motion.dim} in {motion.path}; "
-            "make both with the same CLIP model"
-        )
-    if not (rgb.known and motion.known):
-        return
-    teacher = motion.attributes.get("student", {}).get("teacher", {})
-    ours, theirs = str(rgb.path), str(motion.path)
-    cure = "make both with the same CLIP model: extract_embeddings.py, then train.py and inference.py"
-    for key in ("clip_model", "quick_gelu", "weights_sha256"):
-        check_same(_some(rgb.attributes, key), teacher, ours, f"the teacher of {theirs}", cure)
-    check_same(_some(rgb.attributes, "resize"), motion.attributes, ours, theirs, cure)
-    cure = "give both extractors the same --stride, --fps and --max-frames"
-    check_same(_some(rgb.attributes, "sampling"), motion.attributes, ours, theirs, cure)
-
-
-def check_splits(train: Reader, val: Reader) -> None:
-    """Raise UserError where two RGB files can't be splits of one data set made in one way, or share a video."""
-    ours, theirs = str(train.path), str(val.path)
-    if train.dim != val.dim:
-        raise UserError(f"embeddings are {train.dim} wide in {ours} but {val.dim} in {theirs}; make both anew alike")
-    check_origin(train.attributes, val.attributes, ours, theirs)
-    check_classes(class_names(train), class_names(val), ours, theirs)
-    if shared := {stem(video) for video in train.keys} & {stem(video) for video in val.keys}:
-        raise UserError(f"{min(shared)} is in {ours} and in {theirs}; a video belongs in one split: mend annotations")
-
-
-def check_origin(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str) -> None:
-    """Raise UserError where root attributes of two files name another encoder or choice of frames.
-
-    A published file says ViT-B/16 whatever is inside, so only files with a schema are compared."""
-    if not ("schema" in ours and "schema" in theirs):
-        return
-    for key in ORIGIN:
-        cure = "make both in the same way, or name others with --set data.<file>=..."
-        check_same(_some(ours, key), theirs, our_name, their_name, cure)
-
-
-def check_classes(ours: Sequence[str], theirs: Sequence[str], our_name: str, their_name: str) -> None:
-    """Raise UserError that names the first class in which two files differ."""
-    cure = "use files of one data set"
-    check_same({"number of classes": len(ours)}, {"number of classes": len(theirs)}, our_name, their_name, cure)
-    for number, (our_class, their_class) in enumerate(zip(ours, theirs, strict=True)):
-        if unnamed(number) not in (our_class, their_class):
-            name = f"class {number}"
-            check_same({name: our_class}, {name: their_class}, our_name, their_name, cure)
-
-
-def class_names(rgb: Reader) -> list[str]:
-    """What the file says; a published one only has a number of classes, which come out as class_0, class_1, ..."""
-    width = len(rgb.labels(rgb.keys[0]))
-    names = rgb.attributes.get("class_names") or [unnamed(number) for number in range(width)]
-    if len(names) != width:
-        raise UserError(f"{rgb.path}: names {len(names)} classes, but its labels have {width}; make it anew")
-    return names
-
-
-def unnamed(number: int) -> str:
-    return f"class_{number}"
 
 
 def report(what: str, left_out: Mapping[str, str]) -> None:
@@ -246,7 +158,3 @@ def report(what: str, left_out: Mapping[str, str]) -> None:
         print(f"  left out: {video}: {reason}")
     if len(left_out) > NAMED:
         print(f"  and {len(left_out) - NAMED} more")
-
-
-def _some(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {key: attributes[key]} if key in attributes else {}

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from TFAM.config import Config, check_unchanged, from_arguments, settings
-from TFAM.data import Pairs, check_classes, check_origin, class_names, control_motion, open_splits
+from TFAM.data import Pairs, control_motion, open_splits
 from TFAM.engine import LOSSES, evaluate, make_loader
 from TFAM.fit import write_predictions
 from TFAM.model import FusionTransformer, shape_of
 from vimoclip import UserError, cli, runs
+from vimoclip.matching import check_classes, check_origin, class_names
 from vimoclip.store import Reader
 
 INPUTS = ("rgb_train_h5", "rgb_val_h5", "motion_h5")  # keys of the config's `data`
@@ -84,9 +85,7 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     path: Path = args.evaluate
     state = runs.load_checkpoint(path)
     shape = shape_of(state["state_dict"])
-    own = state.get("config")
-    if not isinstance(own, dict) or not {"training", "model", "inputs"} <= set(own):
-        own = None  # published, or another project's
+    own = own_config(state)
     if not shape:
         raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
     if not own and not args.config:
@@ -135,10 +134,23 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def own_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a checkpoint of ours says of itself; None for a published one, another project's, or nonsense."""
+    own = state.get("config")
+    if not isinstance(own, dict) or not isinstance(state.get("class_names"), list):
+        return None
+    inputs = own.get("inputs")
+    parts = [own.get("training"), own.get("model"), own.get("data", {}), inputs]
+    if not all(isinstance(part, dict) for part in parts):
+        return None
+    assert isinstance(inputs, dict)
+    return own if all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion")) else None
+
+
 def check_inputs(state: Mapping[str, Any], about: Mapping[str, Any], path: Path, rgb: Path) -> None:
     """Raise UserError where a checkpoint learned from other classes, encoders or frames than it is given."""
     check_classes(state["class_names"], about["class_names"], str(path), str(rgb))
     learned, given = state["config"]["inputs"], about["config"]["inputs"]
     for kind in ("rgb", "motion"):
-        if learned[kind] and given[kind]:
-            check_origin(learned[kind], given[kind], str(path), f"the {kind} embeddings given")
+        if learned.get(kind) and given[kind]:
+            check_origin(learned.get(kind, {}), given[kind], str(path), f"the {kind} embeddings given")

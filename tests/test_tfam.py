@@ -608,6 +608,27 @@ def test_a_finished_run_is_not_taken_for_one_of_other_embeddings_under_the_same_
     assert main(command()) == folder  # who has the result needs the files no longer
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"config": 3},
+        {"config": {"training": 1, "model": 2, "inputs": 3}},
+        {"config": {"training": {}, "model": {"num_heads": "x"}, "inputs": {}}},
+        {"config": {"training": {}, "model": {"depth": 9}, "inputs": {}}},
+        {"config": {"training": {}, "model": {}, "inputs": {"rgb": [1]}}},
+        {"config": {"training": {}, "model": {}, "inputs": {}, "data": {"motion": {}}}},
+        {"class_names": "abc"},
+        {"class_names": [1, {}]},
+    ],
+)
+def test_a_checkpoint_whose_config_is_nonsense_is_refused_in_a_line(dataset, nonsense):
+    path = main(command()) / "best_model.pth"
+    runs.save_checkpoint(path, torch.load(path, weights_only=True) | nonsense)
+    with pytest.raises(UserError) as caught:
+        main(["--evaluate", str(path), "--num-workers", "0", "--device", "cpu"])
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_second_process_on_a_run_is_refused(dataset):
     folder = Path("checkpoints/TFAM/cross_attention/seed49")
     with locked_elsewhere(folder) as pid, pytest.raises(UserError, match=rf"{folder}: process {pid} on .* writes it"):

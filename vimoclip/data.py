@@ -1,7 +1,6 @@
 """Training data of the student: segments of a video, aligned RGB embeddings and flow frames."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,83 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vimoclip import UserError, VideoError, annotations, cli, store, video
-
-# <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos: what ptlflow's models and checkpoints are
-# called. Both may hold underscores; so may stems.
-_METHODS = (
-    "ccmr craft csflow dicl dip dpflow fastflownet flow1d flow_anything flowformer flownet[a-z0-9]* flowseek gma "
-    "gmflow gmflownet hd3 irr lcv liteflownet[a-z0-9]* llaflow maskflownet matchflow memflow memfof ms neuflow[0-9]* "
-    "pwcnet raft rapidflow recover rpknet scopeflow scv[0-9]* sea separableflow skflow splatflow starflow streamflow "
-    "unimatch vcn videoflow waft"
-)
-_CHECKPOINTS = "chairs highres kitti mix sintel spring tar things tskh universal zero"
-_PUBLISHED = re.compile(
-    rf"(.+?)_(?:{'|'.join(_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
-    rf"_(?:{'|'.join(_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
-)
-# in a flow video's comment; the rest are settings
-_PER_VIDEO = ("video", "kept_frames", "frame_indices", "timestamps")
-
-
-class FlowFolder:
-    """The flow videos of a folder, ours (`<stem>.mp4`) or published (`<stem>_<method>_<checkpoint>.mp4`)."""
-
-    def __init__(self, folder: Path, videos: Iterable[str] = ()):
-        """`videos`: ids that are known, whose own flow is never taken for another's."""
-        self.folder = folder
-        self.paths = {path.name: path for path in video.find(folder)[0]}
-        own = {annotations.stem(video_id) for video_id in videos}
-        self._published: dict[str, list[Path]] = {}
-        for path in self.paths.values():
-            for stem in _published_stems(path.stem) if path.stem not in own else []:
-                self._published.setdefault(stem, []).append(path)
-
-    def find(self, video_id: str) -> Path | None:
-        """The flow of a video: same file name, `<stem>.mp4`, or the one published name. UserError for several."""
-        stem = annotations.stem(video_id) or video_id
-        for name in (video_id, f"{stem}.mp4"):
-            if name in self.paths:
-                return self.paths[name]
-        matches = [path for path in self._published.get(stem, []) if _made_from(path) in (None, stem)]
-        if len(matches) > 1:
-            names = ", ".join(path.name for path in matches)
-            raise UserError(f"{self.folder}: {names} may all be the flow of {video_id}; keep one of them")
-        return matches[0] if matches else None
-
-    def by_stem(self) -> dict[str, Path]:
-        """Every flow video under the stem of the video that it was made from."""
-        found: dict[str, Path] = {}
-        for path in self.paths.values():
-            published = _PUBLISHED.fullmatch(path.stem)
-            stem = (_made_from(path) or published[1]) if published else path.stem
-            if stem in found:
-                raise UserError(
-                    f"{self.folder}: {found[stem].name} and {path.name} are both the flow of {stem}; keep one"
-                )
-            found[stem] = path
-        return found
-
-
-def _published_stems(name: str) -> list[str]:
-    """The stems that `<stem>_<method>_<checkpoint>` may stand for: one where the checkpoint is a known one."""
-    if known := _PUBLISHED.fullmatch(name):
-        return [known[1]]
-    parts = name.split("_")
-    return ["_".join(parts[:cut]) for cut in range(1, len(parts) - 1)]
-
-
-def _made_from(path: Path) -> str | None:
-    """The stem of the video that a flow video says it shows; None where it says nothing."""
-    try:
-        return (video.probe(path).comment or {}).get("video")
-    except VideoError:
-        return None  # who reads it says so
-
-
-def settings_of(comment: dict[str, Any] | None) -> dict[str, Any]:
-    """How a flow video was made (method, checkpoint, size, normalisation, sampling); empty where unknown."""
-    return {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO}
+from vimoclip import VideoError, cli, matching, store, video
+from vimoclip.matching import FlowFolder, settings_of
 
 
 class Clip(NamedTuple):
@@ -126,23 +50,12 @@ def pair(reader: store.Reader, flows: FlowFolder, limit: int | None = None) -> P
         if first is None or not settings:
             first, settings = path, made
         cli.check_same(settings, made, str(first), str(path), "make the flow anew with one set of flags")
-        if reader.known:
-            sampling = {"sampling": reader.attributes.get("sampling")}
-            cli.check_same(sampling, made, str(reader.path), str(path), "give both extractors the same flags")
-        if problem := _misaligned(reader, key, frames, info):
+        matching.check_sampling(reader, made, str(path))
+        if problem := matching.flow_misfit(frames, reader.frame_indices(key), info):
             left_out[key] = problem
             continue
         clips.append(Clip(key, path, frames))
     return Pairing(clips, left_out, settings)
-
-
-def _misaligned(reader: store.Reader, key: str, frames: int, info: video.Info) -> str | None:
-    if info.frames and info.frames != frames - 1:
-        return f"has {frames} RGB frames but {info.frames} flow frames, not {frames - 1}"
-    kept, embedded = video.described_indices(info.comment), reader.frame_indices(key)
-    if kept is not None and embedded is not None and not np.array_equal(kept, embedded):
-        return "its flow is of other frames than its embeddings (was the video replaced?)"
-    return None
 
 
 class Segment(NamedTuple):
