@@ -59,12 +59,9 @@ def embed_videos(
                     continue
                 if isinstance(item, VideoError):
                     outcomes.failed(job.key, str(item))
-                elif part is not None:
-                    origin = _flow_origin(job.path, item) if flow_frames else (item.frame_indices, item.timestamps)
-                    part.complete(*origin, item.original_frames, item.fps, job.labels)
-                    if outcomes.came_out(job.key, item):
-                        part.publish()
-                        part = None
+                elif part is not None and _complete(part, job, item, flow_frames, outcomes):
+                    part.publish()
+                    part = None
                 if part is not None:
                     part.abandon()
                 part = None
@@ -73,6 +70,17 @@ def embed_videos(
         if part is not None:
             part.abandon()
         meter.close()
+
+
+def _complete(part: store.Part, job: Job, end: video.End, flow_frames: bool, outcomes: Outcomes) -> bool:
+    """Whether the part is whole and may be published."""
+    try:
+        origin = _flow_origin(job.path, end) if flow_frames else (end.frame_indices, end.timestamps)
+    except VideoError as error:  # the file vanished since its last frame was read
+        outcomes.failed(job.key, str(error), end)
+        return False
+    part.complete(*origin, end.original_frames, end.fps, job.labels)
+    return outcomes.came_out(job.key, end)
 
 
 def _prepared(

@@ -21,10 +21,13 @@ def temporary_path(path: Path, what: str = "partial") -> Path:
 def publish(temporary: Path, path: Path) -> None:
     """Give a file that is whole its name, so that a name never stands for half a file, after a power cut neither.
 
-    A link under that name is replaced; what it points to stays as it is."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    A link under that name is replaced; what it points to stays as it is. Raises OSError with that name."""
+    try:
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 class NewFile:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vimoclip import UserError
 
+_HELD = {errno.EACCES, errno.EAGAIN}  # what is said where another process has the lock
 # what file systems answer that have no locks (some network ones, by how they were mounted)
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT}
 
@@ -42,21 +43,40 @@ def only_process(output: Path) -> Iterator[None]:
 
 def _acquire(path: Path, output: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = _open(path)
         try:
             _lock(descriptor)
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 print(f"{path}: this file system has no locks; start no second process on {output}", flush=True)
                 return descriptor
-            holder = os.read(descriptor, 4096).decode("utf-8", "replace")
+            holder = _read(descriptor)
             os.close(descriptor)
+            if error.errno not in _HELD:
+                raise OSError(error.errno, error.strerror, str(path)) from None
             raise UserError(f"{output}: {_describe(holder)} writes it; wait for that, or name another output") from None
         if _same_file(descriptor, path):  # else it was given back, and unlinked, in this very moment
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps(_me()).encode())
+            with contextlib.suppress(OSError):  # on a full disk it is held without a name
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(_me()).encode())
             return descriptor
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    if path.is_symlink():
+        raise UserError(f"{path}: is a link, and nothing is written through one; remove it")
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _read(descriptor: int) -> str:
+    """Who holds the lock, which is written a moment after it was taken."""
+    for _ in range(20):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if text := os.read(descriptor, 4096).decode("utf-8", "replace"):
+            return text
+        time.sleep(0.05)
+    return ""
 
 
 def _lock(descriptor: int) -> None:

@@ -1,5 +1,6 @@
 """The manifest beside every output: what became of each video, a line of JSON each, kept over restarts."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 from vimoclip import UserError, files
 
 STATUSES = ("ok", "partial", "skipped", "failed")
+_BEGINNING = b'{"id": "'  # of every line
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Manifest:
         finally:
             os.close(descriptor)
         if written < len(text):  # the disk became full within the line; the next start drops its half
-            raise OSError(28, "No space left on device", str(self.path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop entries whose videos are to be done again."""
@@ -80,7 +82,7 @@ class Manifest:
     def settle(self) -> None:
         """One line a video, in the order of their ids. Raises OSError."""
         text = "".join(_line(self.entries[video]) for video in sorted(self.entries))
-        if text or self.path.exists():
+        if text or os.path.lexists(self.path):
             files.write_text(self.path, text)
 
 
@@ -102,7 +104,7 @@ def read(path: Path) -> dict[str, Entry]:
             entry = Entry(**{key: value for key, value in content.items() if key in names})
             found[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
-            if number == len(lines):  # empty, or what a killed run left of a line
+            if number == len(lines) and _BEGINNING.startswith(line[: len(_BEGINNING)]):  # what a killed run left
                 break
             raise UserError(f"{path}:{number}: is no line of a manifest; move the file away") from None
     return found

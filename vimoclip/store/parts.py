@@ -1,9 +1,10 @@
 """A finished video on its way into a file of embeddings: rows, then the small arrays, then a line that describes them.
 
-Not HDF5: where a disk becomes full in the middle, libhdf5 1.14 can't close its file and takes the process with it."""
+Not HDF5: where a disk becomes full in the middle, libhdf5 2.0 can't close its file and takes the process with it."""
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ _ATTRIBUTES = ("original_frames", "fps")
 class Part:
     """Append rows, then `complete` and `publish` it, or `abandon` it. Raises OSError where it can't be written."""
 
-    def __init__(self, path: Path, key: str, dtype: str):
-        self.key, self.dtype = key, np.dtype(dtype)
+    def __init__(self, path: Path, key: str, dtype: str, tell: Callable[[str], None] = lambda name: None):
+        """`tell` hears its file's name once it is published."""
+        self.key, self.dtype, self._tell = key, np.dtype(dtype), tell
         self._file = files.NewFile(path)
         self._rows = self._dim = 0
 
@@ -59,7 +61,7 @@ class Part:
 
     def publish(self) -> None:
         """Make it visible under its name."""
-        self._file.finish()
+        self._tell(self._file.finish().name)
 
     def finish(self, *args: Any, **kwargs: Any) -> None:
         """`complete`, then `publish`."""
@@ -72,7 +74,9 @@ class Part:
 
 
 class WholePart:
-    """Reads what `Part` wrote: `names` of its arrays, `shape`, `dtype`, `read`, `attributes`. Raises UserError."""
+    """Reads what `Part` wrote: which arrays are in it, their `shape`, `read`, `attributes`.
+
+    Raises UserError for a damaged one, FileNotFoundError for one that has vanished."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -88,7 +92,9 @@ class WholePart:
             for name, (dtype, shape) in about["arrays"].items():
                 self._arrays[name] = (offset, np.dtype(dtype), shape)
                 offset += np.dtype(dtype).itemsize * math.prod(shape)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path}: is damaged; delete it, and its video is done again") from None
         if offset != size - 8 - length:
             raise UserError(f"{path}: is damaged; delete it, and its video is done again")

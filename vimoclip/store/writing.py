@@ -29,34 +29,38 @@ class Writer:
     def __init__(self, path: Path, attributes: Mapping[str, Any], dtype: str = "float32", overwrite: bool = False):
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
         self.parts = path.with_name(path.name + ".parts")
-        if overwrite:
-            path.unlink(missing_ok=True)
-            shutil.rmtree(self.parts, ignore_errors=True)
         if self.parts.is_symlink():
             raise UserError(f"{self.parts}: is a link, and nothing is written through one; remove it")
+        if overwrite:
+            path.unlink(missing_ok=True)
+            if self.parts.exists():
+                shutil.rmtree(self.parts)
         self._finished = self._read_finished() if path.exists() else frozenset()
         self.parts.mkdir(parents=True, exist_ok=True)
-        settings = self.parts / "settings.json"
+        self._parts = {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
         mine = json.loads(json.dumps(self._settings(), sort_keys=True))
-        if settings.exists():
-            self._compare(_read_settings(settings), mine, self.parts)
+        self._about = self.parts / "settings.json"
+        if self._about.exists() or self._parts:  # parts of unknown settings are nobody's
+            self._compare(_read_settings(self._about), mine, self.parts)
         else:
-            files.write_text(settings, json.dumps(mine, sort_keys=True))
-        self._parts = {entry.name for entry in os.scandir(self.parts)}
+            files.write_text(self._about, json.dumps(mine, sort_keys=True))
 
     def done(self, key: str) -> bool:
         return key in self._finished or _part_name(key) in self._parts
 
     def part(self, key: str) -> Part:
-        return Part(self.parts / _part_name(key), key, self.dtype)
+        """Raises OSError where the parts have vanished since, as a new folder of them would not say what made it."""
+        os.stat(self._about)
+        return Part(self.parts / _part_name(key), key, self.dtype, self._parts.add)
 
     def finish(self, keys: Iterable[str], labels: Mapping[str, np.ndarray] | None = None) -> Path | None:
         """Put what is there of `keys`, and what the output held before, into the output; None where that is nothing.
 
         `labels` of every video that belongs into the file, as the annotations have them today: they win over what was
-        written before, and a video that is not among them leaves the file; it stays as a part, should it come back."""
+        written before, and a video that is not among them leaves the file; it stays as a part, should it come back.
+        Raises UserError where a part is damaged, OSError where one has vanished or the output can't be written."""
         names = {key: _part_name(key) for key in keys if key not in self._finished}
-        names = {key: name for key, name in names.items() if (self.parts / name).exists()}
+        names = {key: name for key, name in names.items() if name in self._parts}
         gone = [] if labels is None else sorted(self._finished - labels.keys())
         if names or gone or self._relabelled(labels):
             for key in gone:
