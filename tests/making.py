@@ -1,6 +1,5 @@
-"""Makes videos of any codec and container, and damages them."""
+"""Makes videos in any codec and container, and damages them."""
 
-import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,44 +8,69 @@ from typing import Any
 import av
 import numpy as np
 
-LOSSLESS = {"crf": "0", "g": "10", "bf": "0", "preset": "ultrafast", "sc_threshold": "0"}
+# name: codec, pixel format, options; a keyframe every ten frames
+X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=none:frame-threads=1"
+SVT = {"g": "10", "preset": "12", "svtav1-params": "lp=1"}
+CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "lossless": ("libx264rgb", "rgb24", {"crf": "0", "g": "10", "bf": "0", "sc_threshold": "0"}),
+    "h264": ("libx264", "yuv420p", {"bf": "3", "g": "10", "sc_threshold": "0"}),
+    "h264_10bit": ("libx264", "yuv420p10le", {"crf": "1"}),
+    "h264_444": ("libx264", "yuv444p", {"crf": "1"}),
+    "h264_gray": ("libx264", "gray", {"crf": "1", "color_range": "pc"}),
+    "hevc": ("libx265", "yuv420p", {"x265-params": X265}),
+    "hevc_10bit": ("libx265", "yuv420p10le", {"x265-params": X265, "crf": "1"}),
+    "vp9": ("libvpx-vp9", "yuv420p", {"g": "10", "deadline": "realtime", "cpu-used": "8"}),
+    "av1": ("libsvtav1", "yuv420p", SVT),
+    "mpeg4": ("mpeg4", "yuv420p", {"g": "10", "qscale": "3"}),
+    "mjpeg": ("mjpeg", "yuvj420p", {"qscale": "3"}),
+    "gif": ("gif", "rgb8", {}),
+    "ffv1": ("ffv1", "bgr0", {"g": "10"}),
+    "raw": ("rawvideo", "bgr24", {}),
+    "png": ("png", "rgba", {}),
+    "png_gray": ("png", "gray", {}),
+}
 
 
 def encode(
     path: Path,
     frames: Iterable[np.ndarray],
-    codec: str = "libx264rgb",
-    options: dict[str, str] | None = None,
-    pix_fmt: str = "rgb24",
-    source: str = "rgb24",
+    codec: str = "lossless",
     times: Sequence[int] | None = None,
-    kind: str | None = None,
+    ticks: int = 1000,
     metadata: dict[str, str] | None = None,
+    **mux: str,
 ) -> Path:
-    """Frames, in the pixel format `source`, to a file, at 25 frames/s or at `times` (ms)."""
+    """Frames of RGB or RGBA, 25 a second or at `times`, of which a second has `ticks`. `mux`: for the container."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tick = Fraction(1, 25) if times is None else Fraction(1, 1000)
-    with av.open(str(path), "w", format=kind) as container:
+    name, pix_fmt, options = CODECS[codec]
+    tick = Fraction(1, 25 if times is None else ticks)
+    kind = mux.pop("format", None)
+    with av.open(str(path), "w", format=kind, options=mux) as container:
         container.metadata.update(metadata or {})
         stream: Any = None
         for number, image in enumerate(frames):
             if stream is None:
-                stream = container.add_stream(codec, rate=25)
+                stream = container.add_stream(name, rate=25)
                 stream.height, stream.width = image.shape[:2]
-                stream.pix_fmt, stream.options = pix_fmt, dict(LOSSLESS if options is None else options)
+                stream.pix_fmt, stream.options = pix_fmt, dict(options)
                 stream.codec_context.thread_count = 1
                 stream.codec_context.time_base = tick
-            frame = av.VideoFrame.from_ndarray(image, format=source)
+            shown = np.ascontiguousarray(image)
+            frame = av.VideoFrame.from_ndarray(shown, format="rgba" if image.shape[2] == 4 else "rgb24")
             frame.pts, frame.time_base = number if times is None else times[number], tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
 
-def packets(path: Path) -> list[tuple[int, int, bool]]:
-    """(place in the file, size, whether it is a keyframe) of each video packet, in decoding order."""
+def packets(path: Path) -> list[tuple[int, int]]:
+    """(place in the file, size) of the data of each video packet, in decoding order."""
+    data, found = path.read_bytes(), list[tuple[int, int]]()
     with av.open(str(path)) as container:
-        return [(p.pos or 0, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
+        for packet in container.demux(video=0):
+            if packet.size:
+                found.append((data.index(bytes(packet), packet.pos), packet.size))
+    return found
 
 
 def overwrite(path: Path, at: int, new: bytes) -> Path:
@@ -57,21 +81,27 @@ def overwrite(path: Path, at: int, new: bytes) -> Path:
     return path
 
 
-def corrupt(path: Path, packet: int, share: tuple[float, float] = (0, 1), byte: int = 0xFF) -> Path:
-    """Overwrite one packet, or part of it."""
-    at, size, _ = packets(path)[packet]
-    start, stop = int(share[0] * size), int(share[1] * size)
-    return overwrite(path, at + start, bytes([byte]) * (stop - start))
+def corrupt(path: Path, packet: int, byte: int = 0xFF) -> Path:
+    """Overwrite the data of one packet."""
+    at, size = packets(path)[packet]
+    return overwrite(path, at, bytes([byte]) * size)
 
 
-def replace(path: Path, old: bytes, new: bytes, which: Sequence[int] | None = None) -> Path:
-    """Replace bytes by as many others, wherever they are or at the given occurrences."""
-    assert len(old) == len(new)
-    data, at, number = bytearray(path.read_bytes()), -1, -1
-    while (at := data.find(old, at + 1)) >= 0:
-        number += 1
-        if which is None or number in which:
-            data[at : at + len(old)] = new
-    assert number >= 0
-    path.write_bytes(data)
+def patch(path: Path, mark: bytes, new: bytes, after: int = 0) -> Path:
+    """Put bytes so far behind the first place where a mark stands."""
+    return overwrite(path, path.read_bytes().index(mark) + after, new)
+
+
+def turn(path: Path, degrees: int) -> Path:
+    """Write a rotation, clockwise, into the header of an MP4."""
+    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    one = 1 << 16
+    numbers = [a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30]
+    return patch(path, b"tkhd", b"".join(n.to_bytes(4, "big", signed=True) for n in numbers), after=44)
+
+
+def cut_at(path: Path, packet: int) -> Path:
+    """Keep what stands before the middle of a packet."""
+    at, size = packets(path)[packet]
+    path.write_bytes(path.read_bytes()[: at + size // 2])
     return path

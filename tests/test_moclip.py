@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import UserError, clip, data, moclip, runs, store, video
+from vimoclip import UserError, clip, data, matching, moclip, runs, store, video
 from vimoclip.moclip import engine
 
 COMMENT = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
@@ -127,7 +127,7 @@ def test_every_name_that_the_published_script_can_give_is_understood() -> None:
         (stem, *name)
         for stem in ("AAACXZTV", "my_cat_1", "-x_y")
         for name in names
-        if data._published_stems(f"{stem}_{name[0]}_{name[1]}") != [stem]
+        if matching._published_stems(f"{stem}_{name[0]}_{name[1]}") != [stem]
     ]
     assert not wrong
 

@@ -1,16 +1,22 @@
 """Telling what is damaged in a video: which packets gave no frame, and which frames refer to those."""
 
+import contextlib
 import heapq
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from av.error import FFmpegError
 
 from vimoclip.video.opening import DECODER_OPTIONS, frame_rate, open_container, video_stream, words
 
 RESYNCHRONIZED = ("matroska,webm", "mpegts")  # containers whose reader goes over damage without a word
+COPY_OPAQUE = av.codec.context.Flags.copy_opaque
+HIDING = ("vp8",)  # codecs with packets that show nothing
+CHUNK_HEADER = 8  # bytes, in AVI
 REORDERED = 16  # frames that may be decoded before one that is shown before them: H.264's and HEVC's limit
 
 
@@ -50,31 +56,39 @@ def frames_of(packet: Any) -> Iterator[Any]:
 class Watch:
     """Compares the packets that go into a decoder with the frames that come out."""
 
-    def __init__(self, path: Path, stream: Any, container: str):
-        self.path, self.container = path, container
+    def __init__(self, path: Path, container: Any, stream: Any):
+        self.path, self.container = path, container.format.name
         self.number = self.skipped = self.position = 0
-        self._waiting: list[int] = []  # a heap: times of packets whose frames are still to come
-        self._hidden = stream.codec_context.name == "vp8"  # has packets that show nothing
-        self._gap = 1.5 / float(frame_rate(stream) * stream.time_base) if container in RESYNCHRONIZED else None
+        self._ranks, self._place = chunk_ranks(container, stream), -1
+        self._waiting: list[tuple[int, bool]] = []  # a heap: (time, keyframe?) of packets whose frames are to come
+        self._hidden = stream.codec_context.name in HIDING
+        self._gap = 1.5 / float(frame_rate(stream) * stream.time_base) if self.container in RESYNCHRONIZED else None
         self._first = self._last = self._end = None
         self._time_base = stream.time_base
 
     def packet(self, packet: Any) -> None:
-        """Note what goes in."""
-        if self.container != "avi" and packet.size and not packet.is_discard and packet.pts is not None:
-            heapq.heappush(self._waiting, packet.pts)
-        if packet.size and packet.pos is not None:
-            self.position = packet.pos + packet.size
+        """Note what goes in. Raises Broken where others should have come before it."""
+        if not packet.size or packet.is_discard:
+            return
+        place = self._ranks.get(packet.pos, self._place + 1)
+        if place > self._place + 1:
+            raise Broken("a packet is lost")
+        self._place = place
+        self.position = self.position or packet.pos or 0
+        if self.container != "avi" and packet.pts is not None:
+            heapq.heappush(self._waiting, (packet.pts, packet.is_keyframe))
 
     def frame(self, frame: Any) -> int:
         """The index of a frame that comes out. Raises Broken where others should have come before it."""
         pts = frame.pts
-        missing = self._drop_before(pts) if pts is not None else 0
+        missing = self._drop_before(pts) if pts is not None else []
         if self._hidden or frame.interlaced_frame:
-            missing = 0
+            missing = []
         if missing and self.number:
             raise Broken(f"what comes after frame {self.skipped + self.number - 1} doesn't come out")
-        self.skipped += missing  # a video cut out of another may begin with frames that refer to what was cut
+        if any(missing):
+            raise Broken("a keyframe at the beginning doesn't come out")
+        self.skipped += len(missing)  # a video cut out of another may begin with frames that refer to what was cut
         if pts is not None:
             if self._gap is not None and self._last is not None and pts - self._last > self._gap:
                 self._look_for_holes()
@@ -88,9 +102,9 @@ class Watch:
         if self._waiting and self.number and not self._hidden and not self._leftover_fields():
             raise Broken(f"what comes after frame {self.skipped + self.number - 1} doesn't come out")
 
-    def seconds(self) -> float:
-        """From the first frame to the end of the last."""
-        return 0.0 if self._first is None else float((self._end - self._first) * self._time_base)
+    def seconds(self) -> tuple[float, float]:
+        """When the first frame begins and the last one ends."""
+        return float((self._first or 0) * self._time_base), float((self._end or 0) * self._time_base)
 
     def _leftover_fields(self) -> bool:
         return len(self._waiting) >= self.number  # interlaced video may have a packet a field
@@ -104,12 +118,12 @@ class Watch:
             raise Broken("data are missing between frames")
         self._gap = None  # frames come when they like
 
-    def _drop_before(self, pts: int) -> int:
-        missing = 0
-        while self._waiting and self._waiting[0] < pts:
-            heapq.heappop(self._waiting)
-            missing += 1
-        if self._waiting and self._waiting[0] == pts:
+    def _drop_before(self, pts: int) -> list[bool]:
+        """Of each packet before this time: is it a keyframe?"""
+        missing = []
+        while self._waiting and self._waiting[0][0] < pts:
+            missing.append(heapq.heappop(self._waiting)[1])
+        if self._waiting and self._waiting[0][0] == pts:
             heapq.heappop(self._waiting)
         return missing
 
@@ -134,58 +148,114 @@ def _grid(times: list[int]) -> tuple[dict[int, int], list[int]]:
     return dict(zip(ordered, indices, strict=True)), [t for t, hole in zip(ordered, long, strict=False) if hole]
 
 
-def survey(path: Path) -> tuple[dict[Any, int], set[Any]]:
-    """(time of a frame -> its index, times of the frames that no error touches), from decoding the whole video.
+def survey(path: Path) -> tuple[int, dict[int, int]]:
+    """(number of frames, index of each frame that no error touches by its packet's place), from decoding all.
 
-    A packet's time tells which frame is its own; where times don't, no frame is called untouched."""
-    keys, out = list[Any](), list[Any]()
-    starts, broken = set[int](), set[int]()  # packets, by their place in decoding order
+    Where times don't tell the order of frames, none is called untouched."""
+    times = dict[int, Any]()  # of packets, by their place
+    out, starts, broken = list[int](), set[int](), set[int]()
     with open_container(path) as container:
         stream = video_stream(container)
-        stream.codec_context.options = dict(DECODER_OPTIONS)
-        stream.codec_context.thread_count = 1  # an error is then of the packet that was given
-        for packet in packets(container, stream, patient=True):
+        avi, hides = container.format.name == "avi", stream.codec_context.name in HIDING
+        for place, packet, frames in singly(container, stream):
+            if frames is None or packet.is_corrupt:
+                broken.add(max(0, place))
+            elif hides and not frames:
+                continue
             if packet.size and not packet.is_discard:
+                times[place] = place if avi else packet.pts if packet.pts is not None else packet.dts
                 if packet.is_keyframe:
-                    starts.add(len(keys))
-                if packet.is_corrupt:
-                    broken.add(len(keys))
-                keys.append(key_of(packet))
-            try:
-                out += [key_of(frame) for frame in packet.decode() if not frame.is_corrupt]
-            except FFmpegError:
-                broken.add(max(0, len(keys) - 1))
-    known = {key for key in keys if key is not None}
-    # AVI with B-frames: FFmpeg's guesses of when a frame is shown jump
-    if len(known) != len(keys) or not set(out) <= known or out != sorted(out):
-        return {number: number for number in range(len(keys))}, set()
-    order, holes = {key: index for index, key in enumerate(sorted(known))}, list[int]()
+                    starts.add(place)
+            out += [place_of(frame) for frame in frames or () if not frame.is_corrupt]
+    if avi:
+        lost = set(range(max(times, default=-1))) - times.keys()
+        times |= {place: place for place in lost}
+        broken |= lost
+    known = {time for time in times.values() if time is not None}
+    if len(known) != len(times):
+        return len(times), {}
+    order, holes = {time: index for index, time in enumerate(sorted(known))}, list[int]()
     if container.format.name in RESYNCHRONIZED:
-        order, holes = _grid(keys)
-    elif container.format.name == "avi":  # its times are the frames' numbers
-        order = {key: int(key) for key in keys}
+        order, holes = _grid(list(known))
     for hole in holes:  # what was lost may have been decoded before frames that are shown before it
-        behind = next(place for place, key in enumerate(keys) if key > hole)
+        behind = next(place for place in sorted(times) if times[place] > hole)
         broken |= {place for place in range(max(0, behind - REORDERED), behind + 1) if place not in starts}
-    return order, _untouched(keys, set(out), starts, broken)
+    usable = _untouched(times, set(out), starts, broken)
+    indices = {place: order[times[place]] for place in out if place in usable}
+    if list(indices.values()) != sorted(indices.values()):  # B-frames in AVI, which has no times of display
+        indices = {}
+    return max(order.values(), default=-1) + 1, indices
 
 
-def _untouched(keys: list[Any], out: set[Any], starts: set[int], broken: set[int]) -> set[Any]:
+def singly(container: Any, stream: Any) -> Iterator[tuple[int, Any, list[Any] | None]]:
+    """(place in decoding order, packet, what the decoder gives for it: frames, or None for an error).
+
+    By one thread, so that an error is of this packet; `place_of` tells which packet a frame is of."""
+    context, ranks, place = stream.codec_context, chunk_ranks(container, stream), -1
+    context.options, context.thread_count = dict(DECODER_OPTIONS), 1
+    context.flags |= COPY_OPAQUE
+    for packet in packets(container, stream, patient=True):
+        if packet.size and not packet.is_discard:
+            place = ranks.get(packet.pos, place + 1)
+            packet.opaque = [place]  # PyAV goes by identity: a number would be the same thing in several packets
+        frames = None
+        with contextlib.suppress(FFmpegError):
+            frames = [frame for frame in packet.decode() if frame.opaque is not None]
+        yield place, packet, frames
+
+
+def place_of(frame: Any) -> int:
+    """The place of the packet that a frame from `singly` is of."""
+    return frame.opaque[0]
+
+
+def chunk_ranks(container: Any, stream: Any) -> dict[int, int]:
+    """Position in the file -> place among the video's packets, from an AVI's index; empty for other files."""
+    entries = stream.index_entries if container.format.name == "avi" else ()
+    return {entry.pos + CHUNK_HEADER: rank for rank, entry in enumerate(entries)}
+
+
+def _untouched(times: dict[int, Any], out: set[int], starts: set[int], broken: set[int]) -> set[int]:
     """The frames that came out and refer to none that didn't: errors last to the next keyframe."""
-    usable, first = set(), min(out, default=None)
+    usable, first = set(), min((times[place] for place in out), default=None)
     damaged = was_damaged = False
     start = None
-    for place, key in enumerate(keys):
+    for place in sorted(times):
+        time = times[place]
         if place in starts:
-            was_damaged, damaged, start = damaged, False, key
-        before_all = first is not None and key < first  # a video cut out of another may begin with such
-        damaged |= place in broken or (key not in out and not before_all)
-        leads = was_damaged and start is not None and key < start  # shown before its keyframe: refers to what was
-        if key in out and not damaged and not leads:
-            usable.add(key)
+            was_damaged, damaged, start = damaged, False, time
+        # a video cut out of another may begin with frames that refer to what was cut, but no keyframe does
+        cut = first is not None and time < first and place not in starts
+        damaged |= place in broken or (place not in out and not cut)
+        leads = was_damaged and start is not None and time < start  # shown before its keyframe: refers to what was
+        if place in out and not damaged and not leads:
+            usable.add(place)
     return usable
 
 
-def key_of(thing: Any) -> Any:
-    """The time by which a packet and its frame know each other."""
-    return thing.pts if thing.pts is not None else thing.dts
+def gif_images(path: Path) -> tuple[int, bool]:
+    """(images whose data are whole, whether they are all there is up to the GIF's end)."""
+    with open(path, "rb") as file:
+        file.seek(10)
+        file.seek(13 + _palette(file.read(1)))
+        count = 0
+        while (kind := file.read(1)) in (b"!", b",", b"\0"):
+            if kind == b"\0":  # some encoders pad
+                continue
+            header = file.read(1 if kind == b"!" else 9)
+            if kind == b",":
+                file.seek(_palette(header[-1:]) + 1, os.SEEK_CUR)
+            while size := file.read(1):
+                if size == b"\0":
+                    break
+                if len(file.read(size[0])) < size[0]:
+                    return count, False
+            if not size:
+                return count, False
+            count += kind == b","
+        return count, kind == b";"
+
+
+def _palette(flags: bytes) -> int:
+    """The bytes of a GIF's colour table."""
+    return 3 * 2 ** ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

@@ -4,19 +4,21 @@ A frame that FFmpeg can't decode damages those that refer to it, which FFmpeg th
 trusted until its first error; from there on it is decoded again, and frames behind an error are left out up to the
 next keyframe. What is given is right, and is counted where it stood."""
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.error import FFmpegError
 
 from vimoclip import VideoError
-from vimoclip.video.damage import Broken, Watch, frames_of, key_of, packets, survey
-from vimoclip.video.opening import DECODER_OPTIONS, MAX_PIXELS, frame_rate, open_container, video_stream
+from vimoclip.video.damage import Broken, Watch, frames_of, gif_images, packets, place_of, singly, survey
+from vimoclip.video.opening import DECODER_OPTIONS, frame_rate, open_container, video_stream
+
+# With other codecs' frame threads FFmpeg 8 forgets errors now and then (MPEG-4), or hangs (FFV1).
+FRAME_THREADS = ("h264", "hevc", "vp9", "av1", "libdav1d")
+MAX_ENLARGED = 2**23  # pixels of a frame that is enlarged: those of 4K video
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Decoding:
         self.fps = 0.0
         self._size: tuple[int, int] | None = None
         self._first_size: tuple[int, int] | None = None
+        self._avi, self._chunk_times = False, list[float]()
 
     def __iter__(self) -> Iterator[Frame]:
         given, last = 0, -1
@@ -52,7 +55,7 @@ class Decoding:
             self.problem = str(error)
             for index, frame in self._picking():
                 if index > last:
-                    given += 1
+                    given, last = given + 1, index
                     yield self._frame(index, frame)
         self.decoded = given
         self.expected = max(self.expected, given)
@@ -65,15 +68,11 @@ class Decoding:
     def _trusting(self) -> Iterator[tuple[int, Any]]:
         """(index, frame) of all, by as many threads as FFmpeg likes. Raises Broken at the first sign of damage."""
         with open_container(self.path) as container:
-            stream = video_stream(container)
-            stream.thread_type = "AUTO"
-            stream.codec_context.options = dict(DECODER_OPTIONS)
-            self.fps = float(frame_rate(stream))
-            # AVI has no presentation times; with B-frames FFmpeg's guesses jump
-            self._timed = container.format.name != "avi"
-            self.expected = stream.frames
-            watch = Watch(self.path, stream, container.format.name)
-            for packet in packets(container, stream):
+            stream = self._prepared(container)
+            stream.thread_type = "AUTO" if stream.codec_context.name in FRAME_THREADS else "SLICE"
+            images, whole = gif_images(self.path) if container.format.name == "gif" else (None, True)
+            watch = Watch(self.path, container, stream)
+            for packet in islice(packets(container, stream), images):
                 if packet.size and packet.is_discard:
                     self.expected -= 1
                 watch.packet(packet)
@@ -83,41 +82,44 @@ class Decoding:
             if watch.skipped:
                 self.expected = max(self.expected, watch.skipped + watch.number)
                 self.problem = f"the first {watch.skipped} refer to others before the beginning"
-            if not stream.frames and self._timed:
+            if images is not None:
+                self.expected = images + (not whole)
+                self.problem = "" if whole else f"the file is damaged or cut short behind frame {images - 1}"
+            if not stream.frames and container.format.name != "avi":
                 self._expect_duration(stream, container, watch)
-            if container.format.name == "gif":
-                self._expect_trailer(watch)
 
-    def _expect_trailer(self, watch: "Watch") -> None:
-        """A GIF doesn't say how much there is, but its frames fill it, and it ends with a semicolon."""
-        with open(self.path, "rb") as file:
-            size = file.seek(-1, os.SEEK_END) + 1
-            whole = file.read() == b";"
-        if watch.position != size or not whole:
-            self.expected += 1
-            self.problem = f"the file is {'damaged' if whole else 'cut short'} after frame {watch.number - 1}"
+    def _prepared(self, container: Any) -> Any:
+        """The video stream, ready to be decoded, after noting what the header says of it."""
+        stream = video_stream(container)
+        stream.codec_context.options = dict(DECODER_OPTIONS)
+        self.fps, self.expected = float(frame_rate(stream)), stream.frames
+        self._avi = container.format.name == "avi"
+        if self._avi and (numbers := [entry.timestamp for entry in stream.index_entries]):
+            self.expected -= numbers[-1] + 1 - len(numbers)  # empty packets: the frame before goes on
+            if not stream.codec_context.has_b_frames:
+                self._chunk_times = [float(number * stream.time_base) for number in numbers]
+        return stream
 
-    def _expect_duration(self, stream: Any, container: Any, watch: "Watch") -> None:
+    def _expect_duration(self, stream: Any, container: Any, watch: Watch) -> None:
         """Where the header doesn't count frames, its duration tells whether the file was cut short."""
-        said = _stream_seconds(stream)
-        if said is None and len(container.streams) == 1 and container.duration:
-            said = container.duration / 1e6
-        seconds = watch.seconds()
-        if said is not None and watch.number and said - seconds > max(0.5, 2 / self.fps):
-            self.expected = watch.number + round((said - seconds) * self.fps)
-            self.problem = f"there are {seconds:.1f} of {said:.1f} s"
+        said = float((stream.duration or 0) * stream.time_base) or _tagged_seconds(stream)
+        said = said or (container.duration or 0) / 1e6 * (len(container.streams) == 1)
+        begin, end = watch.seconds()
+        there = end - begin
+        if watch.position * said < 0.5 * container.size * begin:  # nothing is lost before it: it begins late by itself
+            there = max(end, there)
+        precise = container.format.name == "matroska,webm"
+        if watch.number and said - there > (1.5 / self.fps if precise else max(0.5, 2.5 / self.fps)):
+            self.expected = watch.number + round((said - there) * self.fps)
+            self.problem = f"there are {there:.1f} of {said:.1f} s"
 
     def _picking(self) -> Iterator[tuple[int, Any]]:
         """(index, frame) of the frames that no error touches; none where frames have no times to tell them apart."""
-        order, usable = survey(self.path)
-        self.expected = self.expected or max(order.values(), default=-1) + 1
+        count, indices = survey(self.path)
+        self.expected = self.expected or count
         with open_container(self.path) as container:
-            stream = video_stream(container)
-            stream.codec_context.options = dict(DECODER_OPTIONS)
-            stream.codec_context.thread_count = 1
-            for packet in packets(container, stream, patient=True) if usable else ():
-                with contextlib.suppress(FFmpegError):
-                    yield from ((order[key_of(f)], f) for f in packet.decode() if key_of(f) in usable)
+            for _, _, frames in singly(container, video_stream(container)) if indices else ():
+                yield from ((indices[place_of(f)], f) for f in frames or () if place_of(f) in indices)
 
     def _frame(self, index: int, frame: Any) -> Frame:
         if self._size is None:
@@ -126,15 +128,17 @@ class Decoding:
         elif (frame.width, frame.height) != self._first_size and not self.note:
             now, first = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
             self.note = f"frames change from {first} to {now} at frame {index}; all are scaled to the first"
-        timed = self._timed and frame.pts is not None
-        seconds = float(frame.pts * frame.time_base) if timed else index / self.fps
-        return Frame(index, seconds, converter(frame, self._size))
+        return Frame(index, self._seconds(index, frame), converter(frame, self._size))
+
+    def _seconds(self, index: int, frame: Any) -> float:
+        """When a frame is shown. AVI doesn't say; there FFmpeg guesses, so its index is asked."""
+        if frame.pts is not None and not self._avi:
+            return float(frame.pts * frame.time_base)
+        return self._chunk_times[index] if index < len(self._chunk_times) else index / self.fps
 
 
-def _stream_seconds(stream: Any) -> float | None:
-    """How long the video stream is by its own account; Matroska says it in a tag, as 00:00:02.400000000."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
+def _tagged_seconds(stream: Any) -> float | None:
+    """How long Matroska says in a tag that its stream is, as 00:00:02.400000000."""
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -161,6 +165,6 @@ def _scaled(width: int, height: int, shorter_side: int | None) -> tuple[int, int
         return width, height
     scale = shorter_side / min(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size[0] * size[1] > MAX_PIXELS:
+    if size[0] * size[1] > max(MAX_ENLARGED, width * height):
         raise VideoError(f"has frames of {width}x{height}, which at a shorter side of {shorter_side} are too large")
     return size

@@ -84,6 +84,8 @@ def open_container(path: Path) -> Any:
             "is not a video of a kind that is opened here (mp4, mov, mkv, webm, avi, ts, mpg, wmv, flv, ogv, gif) "
             "but a picture, a playlist or the like"
         ) from None
+    except av.error.EOFError:
+        raise VideoError("ends before its first frame") from None
     except FFmpegError as error:
         if _first_bytes(path)[4:8] == b"ftyp":
             raise VideoError("is an MP4 without a readable index (moov): cut short, or never finished") from None

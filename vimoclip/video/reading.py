@@ -8,14 +8,18 @@ from av.error import FFmpegError
 
 from vimoclip import VideoError
 from vimoclip.video.decoding import Decoding, Frame, converter
-from vimoclip.video.opening import DECODER_OPTIONS, open_container, probe, video_stream
+from vimoclip.video.opening import DECODER_OPTIONS, MAX_PIXELS, open_container, probe, video_stream
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling
+
+BATCH_PIXELS = MAX_PIXELS  # of all frames in a batch
 
 
 def read(
     path: Path, batch_size: int, sampling: Sampling = EVERY_FRAME, shorter_side: int | None = None, overlap: int = 0
 ) -> Iterator[np.ndarray | End]:
     """Stream the kept frames as (n, H, W, 3) uint8, n <= batch_size, then one `End`. Memory: one batch.
+
+    Of frames that are very large there are fewer in a batch.
 
     `shorter_side` scales while colours are converted. With `overlap` each batch begins with that many of the
     last one's frames and holds batch_size new ones. Raises VideoError, also for a video without any frame."""
@@ -28,6 +32,8 @@ def read(
         indices.append(frame.index)
         timestamps.append(frame.seconds)
         pending.append(frame.convert())
+        if not fresh:
+            batch_size = min(batch_size, max(1, BATCH_PIXELS // pending[0][..., 0].size))
         fresh += 1
         if fresh == batch_size + (overlap if len(indices) <= batch_size + overlap else 0):
             yield np.stack(pending)

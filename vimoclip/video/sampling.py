@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 ROUNDED_BY = 0.005  # s
-MOST_FRAMES = 2**28  # that a comment is believed to speak of: 124 days at 25 frames/s
+MOST_FRAMES = 2**24  # that a comment is believed to speak of: a week at 25 frames/s
 
 
 @dataclass(frozen=True)
