@@ -272,10 +272,10 @@ STAGES = ("extract_embeddings", "extract_flows", "inference")
 H5 = {"extract_embeddings": "out/ak_train_clip_embeddings.h5", "inference": "out/flow.h5"}  # what they write
 
 
-@cache
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of which a run takes a quarter of a second, for all modules."""
-    return make_inputs(tmp_path_factory.mktemp("few"), videos=4, shortest=8)
+    """Inputs of which a run takes a quarter of a second, made once for all modules."""
+    folder = tmp_path_factory.getbasetemp() / "few"
+    return folder if folder.exists() else make_inputs(folder, videos=4, shortest=8)
 
 
 def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:

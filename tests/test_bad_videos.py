@@ -26,7 +26,7 @@ import extract_embeddings
 import extract_flows
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, read_index, write_annotations, write_video
 from tests.making import corrupt, cut_at, encode, overwrite, packets, patch, turn
-from tests.test_video import two_sizes, whole
+from tests.test_video import decode, two_sizes, whole
 from vimoclip import VideoError, manifest, store, video
 
 ALL = range(40)
@@ -293,12 +293,11 @@ def test_rgb_and_flow_agree_on_the_frames(ran: Ran, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.given])
 def test_frames_that_are_given_are_those_of_the_whole_video_and_say_when(ran: Ran, name: str) -> None:
-    *original, before = video.read(ran.original(name), 100)
-    *batches, end = video.read(ran.video(name), 7)
-    assert isinstance(before, video.End) and isinstance(end, video.End)
-    frames, given = np.concatenate(batches), list(CASES[name].given)  # type: ignore[arg-type]
+    original, before = decode(ran.original(name))
+    batches, end = decode(ran.video(name), batch_size=7)
+    given = list(CASES[name].given)
     assert end.frame_indices.tolist() == given
-    assert np.array_equal(frames, np.concatenate(original)[given])  # type: ignore[arg-type]
+    assert np.array_equal(np.concatenate(batches), np.concatenate(original)[given])
     assert end.timestamps == pytest.approx(before.timestamps[given])
 
 
@@ -350,9 +349,8 @@ def test_a_gap_shows_in_the_times(ran: Ran) -> None:
 def test_frames_left_out_of_an_avi_on_purpose_are_no_damage_and_show_in_the_times(tmp_path: Path) -> None:
     kept = [*range(10), *range(13, 40)]  # as by a camera that was too slow
     path = encode(tmp_path / "a.avi", indexed_frames(40)[kept], "mjpeg", times=kept, ticks=25)
-    *batches, end = video.read(path, 50)
-    assert isinstance(end, video.End)
-    assert [read_index(frame) for frame in batches[0]] == kept  # type: ignore[union-attr]
+    batches, end = decode(path, batch_size=50)
+    assert [read_index(frame) for frame in batches[0]] == kept
     assert (end.frame_indices.tolist(), end.expected, end.problem) == (list(range(37)), 37, "")
     assert end.timestamps == pytest.approx(np.array(kept) / 25)
 
@@ -405,14 +403,13 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=10, deadline=None)
 @given(packet=st.integers(0, 39), byte=st.sampled_from([0x00, 0xFF]))
 def test_what_is_given_around_a_damaged_packet_is_right(kinds: Path, name: str, packet: int, byte: int) -> None:
-    *original, before = video.read(kinds / name, 100)
+    original, before = decode(kinds / name)
     path = kinds / f"damaged_{name}"
     shutil.copy(kinds / name, path)
-    *batches, end = video.read(corrupt(path, packet, byte), 100)
-    assert isinstance(before, video.End) and isinstance(end, video.End)
+    batches, end = decode(corrupt(path, packet, byte))
     indices = end.frame_indices
     lost = sorted(set(ALL) - set(indices.tolist()))
-    assert np.array_equal(np.concatenate(batches), np.concatenate(original)[indices])  # type: ignore[arg-type]
+    assert np.array_equal(np.concatenate(batches), np.concatenate(original)[indices])
     assert end.timestamps == pytest.approx(before.timestamps[indices])
     assert end.problem.startswith(f"{len(lost)} of 40 frames can't be decoded: ")
     assert 0 < len(lost) <= lost[-1] - lost[0] + 1 <= 20

@@ -8,12 +8,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from tests.conftest import REPOSITORY, SHARED, indexed_frames, moving_frames
 from vimoclip import UserError, clip, video
-from vimoclip.clip import weights
+from vimoclip.clip import preprocess, weights
 
 
 def config_for(size: int, resize: str, resize_mode: str = "shortest", interpolation: str = "bicubic") -> dict:
@@ -53,6 +55,27 @@ def test_preprocessing_is_within_one_grey_level_of_the_models_own_pil_transform(
         assert ours.shape == theirs.shape
         assert difference.max() <= 1
         assert difference.float().mean() < 0.02
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 300), st.integers(1, 1200)),
+    st.booleans(),
+    st.sampled_from(["bicubic", "bilinear"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_far_longer_frames_are_cropped_first_with_the_same_pixels(
+    size: tuple[int, int], tall: bool, interpolation: str, seed: int
+) -> None:
+    """What is cropped away isn't made: of 8000x16 pixels it would be 112000x224."""
+    rng = np.random.default_rng(seed)
+    # no overshoot of the bicubic filter is cut off: where it is, it shows which side PIL scales first
+    frames = rng.integers(64, 192, (1, *size[:: -1 if tall else 1], 3), dtype=np.uint8)
+    prepare = clip.Preprocess(config_for(64, "model", "shortest", interpolation))
+    ours = prepare(frames).int()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "FAR_LONGER", 10**9)
+        assert (ours - prepare(frames).int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(("resize", "mode"), [("center-crop", "shortest"), ("squash", "squash"), ("pad", "longest")])

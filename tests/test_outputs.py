@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import stages
 from tests.conftest import REPOSITORY, indexed_frames, write_video
-from tests.stages import H5, STAGES, command, content, driver, finished, kill, whole
+from tests.stages import H5, STAGES, command, content, driver, finished, whole
 from vimoclip import UserError, lock, manifest
-
 
 few = pytest.fixture(scope="module")(stages.few)
 
@@ -38,10 +36,6 @@ def assert_refused(stage: str, few: Path, place: Path, flags: list[str], *words:
 # --- made with other settings
 
 
-def some_finished(place: Path, phase: str, seconds: float) -> bool:
-    return bool(finished(place))
-
-
 @pytest.fixture(scope="module")
 def begun(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder a stage, in which it was killed when it had finished some videos; another CLIP of the same name, and
@@ -55,7 +49,7 @@ def begun(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in STAGES:
         place = folder / stage
         place.mkdir()
-        kill(command(few, stage, "--num-workers", "0"), place, partial(some_finished, place))
+        driver().run(command(few, stage), place, last_change=30)
         for path in place.rglob("*.lock"):
             path.unlink()
         assert 0 < len(finished(place)) < 4
