@@ -28,6 +28,7 @@ from tests.conftest import REPOSITORY, indexed_frames, moving_frames, read_index
 from tests.making import corrupt, cut_at, encode, overwrite, packets, patch, turn
 from tests.test_video import decode, two_sizes, whole
 from vimoclip import VideoError, manifest, store, video
+from vimoclip.matching import FlowFolder
 
 ALL = range(40)
 UNEVEN = [0, 40, 90, 300, 310, 1000, 1040, 1900, 1950, 2000]  # ms
@@ -454,6 +455,13 @@ HOSTILE: list[Any] = [
     "[1, 2, 3]",
     "null",
 ]
+
+
+@pytest.mark.parametrize("shown", [["a"], {"a": 1}, 5, True, "../../x", "a/b", "a\nb", "", "..", "x" * 300])
+def test_a_comment_that_names_no_video_leaves_it_to_the_file_name(tmp_path: Path, shown: Any) -> None:
+    path = clip(tmp_path / "cow_raft_things.mp4", count=2, metadata={"comment": json.dumps({"video": shown})})
+    assert FlowFolder(tmp_path).by_stem() == {"cow": path}
+    assert FlowFolder(tmp_path).find("cow.mp4") == path
 
 
 @pytest.mark.parametrize("comment", HOSTILE, ids=range(len(HOSTILE)))

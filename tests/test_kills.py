@@ -60,7 +60,7 @@ KINDS = ("any time", "any time", "while writing", "in the last step")
 def moment(kind: str, run: Whole, luck: random.Random, left: float) -> Callable[[str, float], bool]:
     """A random moment of a run that has still this share of the videos to do."""
     if kind == "any time":
-        return at_random(luck, run.seconds * (0.05 + 0.9 * left))
+        return at_random(luck, run.seconds * (0.3 + 0.65 * left))  # to load a model takes its time too
     if kind == "while writing":
         return during("writing", luck, visits=max(1, round(20 * left)), length=0.002)
     return during("last step", luck, visits=1, length=0.8 * run.last_steps[0])
@@ -86,9 +86,9 @@ def kill_at_random(stage: str, inputs: Path, folder: Path, kills: int) -> Counte
         killed, ended = kill(command(inputs, stage), place, when)
         assert before <= finished(place)
         hit[killed.phase] += killed.hit
-        if not killed.hit:
-            missed += 1
-            assert ended.code == 0, ended.err
+        missed += not killed.hit
+        assert killed.hit or ended.code == 0, ended.err
+        if len(before) == 12 or not killed.hit:  # from the beginning again, else most kills hit the start of a run
             finish(stage, inputs, place)
     if place.exists():
         finish(stage, inputs, place)
@@ -151,7 +151,7 @@ def test_a_signal_ends_a_run_at_once_with_the_command_that_goes_on(
     _, script, *arguments = shlex.split(last.partition("go on with: ")[2])
     assert [Path(script).name, *arguments] == command(inputs, stage)
     assert 0 < len(finished(tmp_path)) < 12
-    assert not [name for name in content(tmp_path) if name.endswith((".lock", ".partial"))]
+    assert not [name for name in content(tmp_path) if name.endswith(".lock")]
     finish(stage, inputs, tmp_path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vimoclip import UserError, VideoError, video
+from vimoclip import UserError, VideoError, safe_name, video
 from vimoclip.annotations import stem as stem_of
 from vimoclip.cli import check_same
 from vimoclip.store import Reader
@@ -88,11 +88,12 @@ def _published_stems(name: str) -> list[str]:
 
 
 def _made_from(path: Path) -> str | None:
-    """The stem of the video that a flow video says it shows; None where it says nothing."""
+    """The stem of the video that a flow video says it shows; None where it says nothing, or no name."""
     try:
-        return (video.probe(path).comment or {}).get("video")
+        made_from = (video.probe(path).comment or {}).get("video")
     except VideoError:
         return None  # who reads it says so
+    return made_from if isinstance(made_from, str) and safe_name(made_from) else None
 
 
 def settings_of(comment: dict[str, Any] | None) -> dict[str, Any]:

@@ -21,8 +21,8 @@ EXTENSIONS = frozenset(
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,asf,flv,ogg,gif,mp3,aac,wav,flac"
 MAX_PIXELS = 2**26  # a frame: 8K video has half as many
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
-# of a header: FFmpeg decodes the first frames to learn what it lacks, which takes 6 ms for H.264 of 640x360, but is told
-# the same by packets alone, in 0.4
+# of a header: FFmpeg decodes the first frames to learn what it lacks, which takes 6 ms for H.264 of 640x360, but is
+# told the same by packets alone, in 0.4
 HEADER_OPTIONS = OPTIONS | {"skip_frame": "all"}
 # explode: an error in a frame is an error, where FFmpeg would paint over it
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}

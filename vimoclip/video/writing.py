@@ -100,7 +100,8 @@ class Writer:
             self._container.mux(self._stream.encode(None))
             self._container.close()
             self._add_comment()
-        self._encoded.unlink(missing_ok=True)  # before the video has its name: a run killed behind that doesn't come back to it
+        # before the video has its name: a run that is killed behind that doesn't come back to it
+        self._encoded.unlink(missing_ok=True)
         self._complete = True
 
     def _add_comment(self) -> None:
