@@ -93,6 +93,9 @@ def main(argv: list[str] | None = None) -> cli.Report:
             autocast = partial(runs.autocast, device, precision)
             scale = args.flow_normalization, args.flow_max
             render = flow.load(args.model, checkpoint, args.iters, *scale, device, autocast)
+            if args.overwrite:  # so that the same command without it goes on, should this run be stopped
+                for path in sources.values():
+                    (output_dir / f"{path.stem}.mp4").unlink(missing_ok=True)
             write_flows(args, outcomes, output_dir, sampling, render, settings)
         outcomes.manifest.settle()
     report.outputs.append(output_dir)

