@@ -166,17 +166,14 @@ cli.run(main)
 """
 
 
-def test_a_signal_is_heard_while_the_process_is_deep_in_c() -> None:
-    deep: dict[str, Any] = {"env": os.environ | {"PYTHONPATH": str(REPOSITORY)}, "text": True}
-    deep |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = {n: subprocess.Popen([sys.executable, "-c", DEEP], **deep) for n in (signal.SIGINT, signal.SIGTERM)}
-    for number, process in processes.items():
-        assert process.stdout and process.stdout.readline() == "deep\n"
-        process.send_signal(number)
-    for number, process in processes.items():
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 128 + number
-        assert "go on with: python" in said.splitlines()[-1]
+@pytest.mark.skipif(not shutil.which("timeout"), reason="needs the timeout of GNU's coreutils")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_while_the_process_is_deep_in_c(number: signal.Signals) -> None:
+    command = ["timeout", "--preserve-status", f"--signal={number.name}", "5", sys.executable, "-c", DEEP]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (128 + number, "deep\n"), done.stderr
+    assert "go on with: python" in done.stderr.splitlines()[-1]
 
 
 # --- what a frame's embedding depends on
