@@ -303,3 +303,17 @@ def test_the_line_is_of_the_file_as_it_was_when_its_work_began(tmp_path: Path) -
     report = cli.Report()
     Outcomes(tmp_path / "out", {"a.mp4": tmp_path / "a.mp4"}, lambda video: True, report)
     assert report.changed == ["a.mp4"]
+
+
+def test_a_source_that_is_gone_is_not_called_another_file(tmp_path: Path) -> None:
+    source, output = tmp_path / "a.mp4", tmp_path / "out.h5"
+    source.write_bytes(b"x")
+    line = manifest.Entry("a.mp4", "ok", **manifest.source_state(source))  # type: ignore[arg-type]
+    manifest.Manifest(output).add(line)
+    for content, changed in ((b"xy", ["a.mp4"]), (None, [])):
+        source.unlink()
+        if content:
+            source.write_bytes(content)
+        report = cli.Report()
+        Outcomes(output, {"a.mp4": source}, lambda key: True, report)
+        assert report.changed == changed

@@ -42,7 +42,7 @@ class Outcomes:
         if done:
             if entry is None or entry.status in ("skipped", "failed"):
                 entry = self.manifest.entries[video] = Entry(video, "ok", WHY_UNKNOWN)
-            elif not unchanged and entry.reason != WHY_UNKNOWN:
+            elif not unchanged and entry.reason != WHY_UNKNOWN and self.sources[video].exists():
                 self.report.changed.append(video)
             self._book_earlier(entry)
             return True

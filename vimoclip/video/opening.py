@@ -124,8 +124,11 @@ def words(error: FFmpegError) -> str:
 
 
 def _first_bytes(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(8)
+    try:
+        with open(path, "rb") as file:
+            return file.read(8)
+    except OSError:  # no permission: FFmpeg's own words say so
+        return b""
 
 
 def _comment(metadata: dict[str, str]) -> dict[str, Any] | None:
