@@ -15,6 +15,9 @@ from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
     from vimoclip.annotations import Annotations
+    from vimoclip.outcomes import Outcomes
+    from vimoclip.store import Writer
+    from vimoclip.video import Sampling
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,27 +69,35 @@ def main(argv: list[str] | None = None) -> cli.Report:
         encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
         encoder.visual.to(device)
         print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
-        for split in splits:
+        # all before the first is embedded: what doesn't fit is said now, not in days
+        opened = {split: open_split(args, data, split, videos_dir, encoder.config, report) for split in splits}
+        if args.overwrite:
+            cli.begun_afresh()
+        for split, (writer, outcomes) in opened.items():
             with runs.autocast(device, precision):
-                extract_split(args, data, split, videos_dir, encoder, report)
+                extract_split(args, data, split, writer, outcomes, encoder)
     report.print()
     return report
 
 
 def output_path(args: argparse.Namespace, split: str) -> Path:
-    folder = args.output_dir or args.dataset_dir / "embeddings"
-    return folder / f"{args.dataset_name}_{split}_clip_embeddings.h5"
+    from vimoclip import store
+
+    return store.rgb_path(args.output_dir or args.dataset_dir / "embeddings", args.dataset_name, split)
 
 
-def extract_split(
-    args: argparse.Namespace, data: "Annotations", split: str, videos_dir: Path, encoder: Any, report: cli.Report
-) -> None:
-    """Embed what is not done yet of one split, and put its file together."""
-    from vimoclip import runs, store, video
-    from vimoclip.embed import Job, embed_videos
+def open_split(
+    args: argparse.Namespace,
+    data: "Annotations",
+    split: str,
+    videos_dir: Path,
+    config: dict[str, Any],
+    report: cli.Report,
+) -> tuple["Writer", "Outcomes"]:
+    """A split's output and what is to be done for it. Raises UserError where what is there doesn't fit."""
+    from vimoclip import runs, store
     from vimoclip.outcomes import Outcomes
 
-    sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
     attributes = {
         "kind": "rgb",
@@ -94,28 +105,44 @@ def extract_split(
         "type": split,
         "num_classes": len(data.classes),
         "class_names": list(data.classes),
-        "clip_pretrained": encoder.config["clip_pretrained"] or "",
-        "sampling": sampling.as_dict(),
+        "clip_pretrained": config["clip_pretrained"] or "",
+        "sampling": sampling(args).as_dict(),
         "versions": runs.versions(),
-        **{key: encoder.config[key] for key in described},
+        **{key: config[key] for key in described},
     }
     output = output_path(args, split)
     writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
     sources = {key: videos_dir / key for key in list(data.splits[split])[: args.limit]}
-    outcomes = Outcomes(output, sources, writer.done, report, args.overwrite, args.retry_failed, args.strict)
+    how = args.overwrite, args.retry_failed, args.strict
+    outcomes = Outcomes(output, sources, writer.done, report, *how, writer.settings())
     print(f"{split}: {len(outcomes.todo)} videos to embed, {len(sources) - len(outcomes.todo)} not", flush=True)
+    return writer, outcomes
+
+
+def sampling(args: argparse.Namespace) -> "Sampling":
+    from vimoclip import video
+
+    return video.Sampling(args.stride, args.fps, args.max_frames)
+
+
+def extract_split(
+    args: argparse.Namespace, data: "Annotations", split: str, writer: "Writer", outcomes: "Outcomes", encoder: Any
+) -> None:
+    """Embed what is not done yet of one split, and put its file together."""
+    from vimoclip.embed import Job, embed_videos
+
     embed_videos(
-        [Job(key, sources[key], data.multi_hot(split, key)) for key in outcomes.todo],
+        [Job(key, outcomes.sources[key], data.multi_hot(split, key)) for key in outcomes.todo],
         writer,
         encoder.preprocess,
         encoder.encode,
         outcomes,
-        sampling,
+        sampling(args),
         args.frame_batch_size,
         cli.usable_workers(args.num_workers),
     )
-    if written := writer.finish(sources, {key: data.multi_hot(split, key) for key in data.splits[split]}):
-        report.outputs.append(written)
+    if written := writer.finish(outcomes.sources, {key: data.multi_hot(split, key) for key in data.splits[split]}):
+        outcomes.report.outputs.append(written)
     outcomes.manifest.settle()
 
 

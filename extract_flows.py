@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import flow, lock, runs, video
+    from vimoclip import lock, video
     from vimoclip.outcomes import Outcomes
 
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
@@ -79,28 +79,35 @@ def main(argv: list[str] | None = None) -> cli.Report:
         return report
     with lock.only_process(output_dir):
         there = there_already(args, sources, output_dir, settings, report)
-        outcomes = Outcomes(
-            output_dir, sources, there.__contains__, report, args.overwrite, args.retry_failed, args.strict
-        )
+        render = load_model(args, settings) if args.overwrite else None  # before the old flow goes
+        if args.overwrite:
+            for path in sources.values():
+                (output_dir / f"{path.stem}.mp4").unlink(missing_ok=True)
+        how = args.overwrite, args.retry_failed, args.strict
+        outcomes = Outcomes(output_dir, sources, there.__contains__, report, *how, settings)
+        if args.overwrite:
+            cli.begun_afresh()
         print(f"{len(outcomes.todo)} videos to do, {len(sources) - len(outcomes.todo)} not", flush=True)
         if outcomes.todo:
-            checkpoint = args.ckpt_path if settings["checkpoint"] else None
-            if download := flow.missing_download(args.model, checkpoint):
-                cli.check_reachable(download)
-            runs.seed_everything(args.seed)
-            device = runs.pick_device(args.device)
-            precision = runs.pick_precision(args.precision, device)
-            autocast = partial(runs.autocast, device, precision)
-            scale = args.flow_normalization, args.flow_max
-            render = flow.load(args.model, checkpoint, args.iters, *scale, device, autocast)
-            if args.overwrite:  # so that the same command without it goes on, should this run be stopped
-                for path in sources.values():
-                    (output_dir / f"{path.stem}.mp4").unlink(missing_ok=True)
-            write_flows(args, outcomes, output_dir, sampling, render, settings)
+            write_flows(args, outcomes, output_dir, sampling, render or load_model(args, settings), settings)
         outcomes.manifest.settle()
     report.outputs.append(output_dir)
     report.print()
     return report
+
+
+def load_model(args: argparse.Namespace, settings: dict[str, Any]) -> Callable[[Any], Any]:
+    """What makes colour frames of frames. Raises UserError."""
+    from vimoclip import flow, runs
+
+    checkpoint = args.ckpt_path if settings["checkpoint"] else None
+    if download := flow.missing_download(args.model, checkpoint):
+        cli.check_reachable(download)
+    runs.seed_everything(args.seed)
+    device = runs.pick_device(args.device)
+    autocast = partial(runs.autocast, device, runs.pick_precision(args.precision, device))
+    scale = args.flow_normalization, args.flow_max
+    return flow.load(args.model, checkpoint, args.iters, *scale, device, autocast)
 
 
 def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +122,7 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
         "size": args.size,
         "normalization": args.flow_normalization if drawn else None,
         "flow_max": args.flow_max if drawn and args.flow_normalization != "frame" else None,
+        "lossless": args.lossless,
         "sampling": sampling,
     }
 
@@ -181,12 +189,16 @@ def write_flows(
 
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = [outcomes.sources[name] for name in outcomes.todo]
-    sources = [partial(video.read, path, args.pair_batch_size, sampling, args.size, overlap=1) for path in paths]
+
+    def read(path: Path) -> Iterator[Any]:
+        frames = video.read(path, args.pair_batch_size, sampling, args.size, overlap=1)
+        return outcomes.opening(path.name, frames)
+
+    sources = [partial(read, path) for path in paths]
     meter = cli.Meter(len(paths), describe="flow")
     with closing(video.read_ahead(sources, cli.usable_workers(args.num_workers))) as ahead:
         for index, items in groupby(ahead, key=lambda pair: pair[0]):
             path, frames = paths[index], 0
-            outcomes.begin(path.name)
             try:
                 frames = write_flow(
                     path, (item for _, item in items), output_dir, render, settings, args.lossless, outcomes

@@ -40,11 +40,12 @@ def main(argv: list[str] | None = None) -> cli.Report:
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
     cli.need_place(output.parent, "--output-h5-path")
-    paths = dict(sorted(FlowFolder(flows_dir).by_stem().items())[: args.limit])
+    report = cli.Report()
+    found, report.failed = sort_out(FlowFolder(flows_dir).by_stem())
+    paths = dict(sorted(found.items())[: args.limit])
     if not paths:
         raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
     checkpoint = moclip.find_checkpoint(args.checkpoint_dir)
-    report = cli.Report()
     if args.dry_run:
         print(f"{len(paths)} flow videos of {flows_dir} through {checkpoint} to {output}")
         return report
@@ -63,6 +64,19 @@ def main(argv: list[str] | None = None) -> cli.Report:
     return report
 
 
+def sort_out(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
+    """(flow videos by stem, reasons why others can't be taken): a name must do in every file of the chain."""
+    from vimoclip import annotations
+
+    wrong: dict[str, str] = {}
+    for stem in paths:
+        try:
+            annotations.check_video_id(f"{stem}.mp4")
+        except ValueError as error:
+            wrong[repr(stem)] = str(error)
+    return {stem: path for stem, path in paths.items() if repr(stem) not in wrong}, wrong
+
+
 def embed_flows(
     args: argparse.Namespace,
     paths: dict[str, Path],
@@ -77,7 +91,10 @@ def embed_flows(
     from vimoclip.outcomes import Outcomes
 
     writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
-    outcomes = Outcomes(output, paths, writer.done, report, args.overwrite, args.retry_failed, args.strict)
+    how = args.overwrite, args.retry_failed, args.strict
+    outcomes = Outcomes(output, paths, writer.done, report, *how, writer.settings())
+    if args.overwrite:
+        cli.begun_afresh()
     print(f"{len(outcomes.todo)} videos to embed, {len(paths) - len(outcomes.todo)} not", flush=True)
     embed_videos(
         [Job(stem, paths[stem]) for stem in outcomes.todo],

@@ -8,7 +8,6 @@ logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with t
 
 import argparse
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,15 +84,9 @@ def main(argv: list[str] | None = None) -> Path:
     if args.dry_run:
         return folder or args.checkpoints_dir
     folder = folder or args.checkpoints_dir / (args.run_name or runs.name_by_time())
-    cli.go_on_with(lambda: how_to_go_on(folder))
     with lock.only_process(folder):
         run(args, folder, readers, pairings, device)
     return folder
-
-
-def how_to_go_on(folder: Path) -> str:
-    there = (folder / "args.yaml").exists()
-    return f"python train.py --resume {shlex.quote(str(folder))}" if there else cli.same_command()
 
 
 def run(
@@ -110,11 +103,11 @@ def run(
         split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
         for split in readers
     }
-    if args.overwrite and args.run_name:
-        shutil.rmtree(args.checkpoints_dir / args.run_name, ignore_errors=True)
-        shutil.rmtree(args.logs_dir / args.run_name, ignore_errors=True)
+    if args.overwrite:
+        runs.remove(folder, args.logs_dir / folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
+    cli.go_on_with(lambda: f"python train.py --resume {shlex.quote(str(folder))}")
     left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
     print(
         f"run {folder} on {device}: {len(sets['train'])} segments to train on, {len(sets['val'])} to validate",
@@ -150,8 +143,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
 
 
 def open_embeddings(args: argparse.Namespace, split: str, reader: type["Reader"]) -> "Reader":
+    from vimoclip.store import rgb_path
+
     given = args.train_hdf5_path if split == "train" else args.val_hdf5_path
-    path = given or args.dataset_dir / "embeddings" / f"{args.dataset_name}_{split}_clip_embeddings.h5"
+    path = given or rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
     return reader(cli.need_file(path, "run extract_embeddings.py, or name the file with a flag"), kind="rgb")
 
 

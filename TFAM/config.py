@@ -11,6 +11,7 @@ from typing import Any
 from TFAM.model import Fusion, Pooling
 from vimoclip import UserError
 from vimoclip.runs import parse_yaml, read_yaml
+from vimoclip.store import rgb_path
 
 DEFAULT = Path(__file__).parent / "configs" / "default.yaml"
 Config = dict[str, dict[str, Any]]  # section -> key -> value
@@ -64,13 +65,10 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
 
 def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
     """Fill in the embeddings' files where the config leaves them to the data set."""
-    defaults = {
-        "rgb_train_h5": f"{name}_train_clip_embeddings.h5",
-        "rgb_val_h5": f"{name}_val_clip_embeddings.h5",
-        "motion_h5": "flow_embeddings.h5",
-    }
-    for key, file in defaults.items():
-        config["data"][key] = config["data"][key] or str(dataset_dir / "embeddings" / file)
+    folder = dataset_dir / "embeddings"
+    defaults = {f"rgb_{split}_h5": rgb_path(folder, name, split) for split in ("train", "val")}
+    for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
+        config["data"][key] = config["data"][key] or str(path)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,8 +69,9 @@ def fit(
     training = about["config"]["training"]
     runs.seed_everything(training["seed"])
     trainee = Trainee(about["config"], device, precision)
-    videos = runs.digest(splits["train"].keys)
-    history, progress = go_on(trainee, about, videos, folder / "last.pth")
+    told = {"videos": runs.digest(splits["train"].keys)}
+    told["validated_on"] = str(splits["val"].rgb.attributes.get("content_sha256"))
+    history, progress = go_on(trainee, about, told, folder / "last.pth")
     order = EpochOrder(len(splits["train"]), training["seed"])
     train_loader = make_loader(splits["train"], training["batch_size"], workers, order)
     val_loader = make_loader(splits["val"], training["batch_size"], workers)
@@ -80,7 +81,7 @@ def fit(
     def save() -> None:
         writer.flush()  # first: what the checkpoint covers must not be lost
         state = {**about, **trainee.state(), "precision": trainee.precision, "history": history}
-        runs.save_checkpoint(folder / "last.pth", state | {"progress": asdict(progress), "videos": videos})
+        runs.save_checkpoint(folder / "last.pth", state | told | {"progress": asdict(progress)})
 
     def after_step(loss: float) -> None:
         writer.add_scalar("train/loss_by_step", loss, len(history) * steps + progress.steps - 1)
@@ -127,18 +128,22 @@ def chosen(history: list[Row], training: Mapping[str, Any]) -> Row | None:
     return max(history, key=lambda row: row["val_map_micro"])  # the first of equals
 
 
-def go_on(trainee: Trainee, about: Mapping[str, Any], videos: str, path: Path) -> tuple[list[Row], Progress]:
+def go_on(
+    trainee: Trainee, about: Mapping[str, Any], told: Mapping[str, str], path: Path
+) -> tuple[list[Row], Progress]:
     """Put the run back to where last.pth was written; the rows of metrics.csv until there, and how far the next is.
 
-    Raises UserError where the run was begun with other settings or inputs, or an epoch of it with other `videos`."""
+    Raises UserError where the run was begun with other settings or inputs, or an epoch of it with other videos.
+
+    `told`: hashes of the videos trained on, and of what is validated on."""
     if not path.is_file():
         return [], Progress()
     state = runs.load_checkpoint(path)
-    now = {"config": about["config"], "precision": trainee.precision}
-    before = {"config": state["config"], "precision": state["precision"]}
+    now = {"config": about["config"], "precision": trainee.precision, "validated_on": told["validated_on"]}
+    before = {key: state.get(key, now[key]) for key in now}  # of before there was a key: taken for the same
     check_unchanged(before, now, path, "go on with the same, or give --overwrite to start afresh")
     progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
-    if progress.steps and state["videos"] != videos:
+    if progress.steps and state["videos"] != told["videos"]:
         raise UserError(
             f"{path}: stopped in the middle of an epoch of other videos than there are now; bring back what was there, "
             "or give --overwrite to start afresh"

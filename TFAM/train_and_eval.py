@@ -8,7 +8,6 @@ or --resume RUN_FOLDER, goes on where last.pth was written; a run that has metri
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,8 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
         return
     with lock.only_process(folder):
         if args.overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(logs, ignore_errors=True)
+            runs.remove(folder, logs)
+            cli.begun_afresh()
         folder.mkdir(parents=True, exist_ok=True)
         runs.write_yaml(folder / "config.yaml", config)
         due = runs.Every(60 * args.save_every_minutes)

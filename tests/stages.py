@@ -125,7 +125,7 @@ def _do(
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if powerless:
-            _give_up_power()
+            give_up_power()
         if shown:
             _show_phases(Path(shown))
         if last_change is not None:
@@ -143,7 +143,7 @@ def _do(
     os._exit(code)
 
 
-def _give_up_power() -> None:
+def give_up_power() -> None:
     """What makes root free of permissions are capabilities of the process (Linux)."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)):

@@ -650,6 +650,22 @@ def test_a_split_without_videos_is_passed_over_with_a_word_or_refused_where_it_i
         extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "test"])
 
 
+def test_a_split_that_does_not_fit_is_refused_before_the_others_are_embedded(in_dataset: Path, tiny_clip: str) -> None:
+    extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "val", "--stride", "2"])
+    with pytest.raises(UserError, match=r"ak_val_.*sampling"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert not list((in_dataset / "embeddings" / "ak_train_clip_embeddings.h5.parts").glob("*.part"))
+
+
+def test_flow_videos_whose_names_do_not_do_are_lines(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    for name in (b"=a.mp4", b"a\nb.mp4", b"\xff.mp4"):
+        shutil.copy(in_dataset / "flows" / "val0.mp4", in_dataset / "flows" / os.fsdecode(name))
+    report = inference.main(["--checkpoint-dir", "checkpoints/s", "--overwrite"])
+    assert (report.done, sorted(report.failed)) == (10, ["'=a'", "'\\udcff'", "'a\\nb'"])
+    assert len(store.Reader(in_dataset / "embeddings" / "flow_embeddings.h5", "motion").keys) == 10
+
+
 def test_failed_videos_make_exit_code_1(in_dataset: Path, tiny_clip: str) -> None:
     (in_dataset / "videos" / "train0.mp4").write_bytes(b"")
     script = REPOSITORY / "extract_flows.py"

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,8 +249,9 @@ def test_names_and_reasons_come_back_as_they_were(tmp_path: Path) -> None:
 # --- in what order things reach the disk
 
 
-def outcomes(tmp_path: Path, **how: bool) -> Outcomes:
-    (tmp_path / "a.mp4").write_bytes(b"1234")
+def outcomes(tmp_path: Path, **how: Any) -> Outcomes:
+    if not (tmp_path / "a.mp4").exists():
+        (tmp_path / "a.mp4").write_bytes(b"1234")
     return Outcomes(tmp_path / "out", {"a.mp4": tmp_path / "a.mp4"}, lambda video: False, cli.Report(), **how)
 
 
@@ -292,6 +294,28 @@ def test_no_output_appears_before_its_line(dataset: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(video.writing, "publish", watching)  # type: ignore[attr-defined]
     extract()
     assert appeared == {"good.mp4": "ok", "torn.mp4": "partial"}
+
+
+def test_what_flags_left_out_is_tried_again_with_others(tmp_path: Path) -> None:
+    told = outcomes(tmp_path, settings={"max_frames": 1})
+    told.skipped("a.mp4", "has one kept frame")
+    assert outcomes(tmp_path, settings={"max_frames": 1}).todo == []
+    assert outcomes(tmp_path, settings={"max_frames": 2}).todo == ["a.mp4"]
+
+
+def test_flow_that_one_kept_frame_left_out_is_made_with_other_flags(dataset: Path) -> None:
+    flags = ["--model", "dis", "--num-workers", "0"]
+    assert extract_flows.main([*flags, "--max-frames", "1"]).done == 0
+    assert extract_flows.main(flags).done > 0
+
+
+def test_nul_bytes_that_a_power_cut_left_behind_are_dropped(tmp_path: Path) -> None:
+    told = outcomes(tmp_path)
+    told.failed("a.mp4", "why")
+    with told.manifest.path.open("ab") as file:
+        file.write(bytes(100))
+    assert outcomes(tmp_path).todo == []
+    assert b"\0" not in told.manifest.path.read_bytes()
 
 
 def test_the_line_is_of_the_file_as_it_was_when_its_work_began(tmp_path: Path) -> None:

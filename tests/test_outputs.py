@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests import stages
-from tests.conftest import REPOSITORY, indexed_frames, write_video
+from tests.conftest import REPOSITORY, indexed_frames, locked_elsewhere, moving_frames, write_video
 from tests.stages import H5, STAGES, command, content, driver, finished, whole
 from vimoclip import UserError, lock, manifest
 
@@ -321,3 +321,29 @@ def test_a_lock_that_fails_otherwise_is_not_taken_for_held(tmp_path: Path, monke
     monkeypatch.setattr(fcntl, "lockf", lockf)
     with pytest.raises(OSError, match=r"Input/output error: .*out\.lock"), lock.only_process(tmp_path / "out"):
         pass
+
+
+@pytest.mark.parametrize("path", ["linked", "real/inside/..", "real/."])
+def test_two_paths_to_one_folder_have_one_lock(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "inside").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("real")
+    elsewhere, refused = locked_elsewhere(tmp_path / "real"), pytest.raises(UserError, match=r"process \d+ on")
+    with elsewhere, refused, lock.only_process(Path(path)):
+        pass
+    assert manifest.manifest_path(Path(path)).resolve() == tmp_path / "real.manifest.jsonl"
+
+
+def test_a_video_that_may_not_be_read_is_a_line(tmp_path: Path) -> None:
+    """By a user who has no rights to it; root has them all, so the script runs without its capabilities."""
+    folder = tmp_path / "videos"
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, moving_frames(4, (1, 0)))
+    (folder / "a.mp4").chmod(0)
+    code = "from tests import stages; import extract_flows; from vimoclip import cli; stages.give_up_power();"
+    code += f"cli.run(lambda: extract_flows.main(['--model', 'dis', '--videos-dir', {str(folder)!r},"
+    code += f" '--output-dir', {str(tmp_path / 'flows')!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "failed: a.mp4: is not a video that can be read: Permission denied" in done.stdout
+    assert (tmp_path / "flows" / "b.mp4").is_file()

@@ -608,6 +608,15 @@ def test_a_finished_run_is_not_taken_for_one_of_other_embeddings_under_the_same_
     assert main(command()) == folder  # who has the result needs the files no longer
 
 
+def test_a_run_goes_on_with_the_validation_videos_that_it_began_with(dataset):
+    last = main(command()) / "last.pth"
+    (last.parent / "metrics.json").unlink()
+    (dataset / "ak_val_clip_embeddings.h5").unlink()
+    write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), shown=False)
+    with pytest.raises(UserError, match=rf"{last}: was made with validated_on \w+, now it is \w+"):
+        main(command())
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

@@ -43,15 +43,12 @@ def embed_videos(
 
     Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
     the number of videos."""
-    sources = [partial(_prepared, job.path, preprocess, sampling) for job in jobs]
-    meter, part, current = Meter(len(jobs), describe="embedding"), None, None
+    sources = [partial(_prepared, job, preprocess, sampling, outcomes) for job in jobs]
+    meter, part = Meter(len(jobs), describe="embedding"), None
     try:
         with closing(video.read_ahead(sources, workers, videos_ahead)) as ahead:
             items = ((jobs[i], item) for i, item in ahead)
             for job, item in clip.encode_stream(items, encode, frame_batch_size):
-                if job is not current:
-                    current = job
-                    outcomes.begin(job.key)
                 if isinstance(item, torch.Tensor):
                     part = part or writer.part(job.key)
                     part.append(item.numpy())
@@ -84,9 +81,9 @@ def _complete(part: store.Part, job: Job, end: video.End, flow_frames: bool, out
 
 
 def _prepared(
-    path: Path, preprocess: Callable[[np.ndarray], torch.Tensor], sampling: video.Sampling
+    job: Job, preprocess: Callable[[np.ndarray], torch.Tensor], sampling: video.Sampling, outcomes: Outcomes
 ) -> Iterator[torch.Tensor | video.End]:
-    for item in video.read(path, CHUNK, sampling):
+    for item in outcomes.opening(job.key, video.read(job.path, CHUNK, sampling)):
         yield item if isinstance(item, video.End) else preprocess(item)
 
 

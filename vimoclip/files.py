@@ -18,6 +18,12 @@ def temporary_path(path: Path, what: str = "partial") -> Path:
     return path.with_name(name)
 
 
+def beside(output: Path, ending: str) -> Path:
+    """`<output><ending>`, the same for every path that leads to one folder: by a link, or by `.` and `..`."""
+    place = output.resolve() if output.is_dir() and (output.is_symlink() or output.name in ("", "..")) else output
+    return place.with_name(place.name + ending)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Give a file that is whole its name, so that a name never stands for half a file, after a power cut neither.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vimoclip import UserError
+from vimoclip.files import beside
 
 _HELD = {errno.EACCES, errno.EAGAIN}  # what is said where another process has the lock
 # what file systems answer that have no locks (some network ones, by how they were mounted)
@@ -20,8 +21,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.E
 
 def lock_path(output: Path) -> Path:
     """`<output>.lock`, beside it."""
-    place = output if output.name else output.absolute()
-    return place.with_name(place.name + ".lock")
+    return beside(output, ".lock")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ _BEGINNING = b'{"id": "'  # of every line
 class Entry:
     """One video. `size` (bytes) and `mtime` (s since 1970) are of its source, None where there was none.
 
-    `reason`: why it isn't ok, or what is unusual about it. `seconds`: what the run spent on it."""
+    `reason`: why it isn't ok, or what is unusual about it. `seconds`: what the run spent on it.
+    `settings`: a hash of those it was made, or given up, with."""
 
     id: str
     status: str
@@ -27,6 +28,7 @@ class Entry:
     size: int | None = None
     mtime: float | None = None
     seconds: float = 0.0
+    settings: str = ""
 
 
 def source_state(path: Path) -> dict[str, int | float | None]:
@@ -40,8 +42,7 @@ def source_state(path: Path) -> dict[str, int | float | None]:
 
 def manifest_path(output: Path) -> Path:
     """`<output>.manifest.jsonl`, beside a file or a folder."""
-    place = output if output.name else output.absolute()
-    return place.with_name(place.name + ".manifest.jsonl")
+    return files.beside(output, ".manifest.jsonl")
 
 
 class Manifest:
@@ -104,7 +105,8 @@ def read(path: Path) -> dict[str, Entry]:
             entry = Entry(**{key: value for key, value in content.items() if key in names})
             found[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
-            if number == len(lines) and _BEGINNING.startswith(line[: len(_BEGINNING)]):  # what a killed run left
+            left = line.strip(b"\0")  # a power cut may leave these
+            if number == len(lines) and _BEGINNING.startswith(left[: len(_BEGINNING)]):  # what a killed run left
                 break
             raise UserError(f"{path}:{number}: is no line of a manifest; move the file away") from None
     return found

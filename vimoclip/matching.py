@@ -33,7 +33,7 @@ _PUBLISHED = re.compile(
     rf"_(?:{'|'.join(_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
 )
 # in a flow video's comment; the rest are settings
-_PER_VIDEO = ("video", "kept_frames", "frame_indices", "timestamps")
+_PER_VIDEO = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")  # the last changes no flow
 
 
 class FlowFolder:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import random
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -95,6 +96,15 @@ class Every:
 def digest(content: Any) -> str:
     """A hash of plain values, by which a run knows again what it learns from."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def remove(folder: Path, logs: Path) -> None:
+    """Remove a run, beginning with what it would go on from, or be called finished by, were this stopped."""
+    for name in ("last.pth", "metrics.json"):
+        (folder / name).unlink(missing_ok=True)
+    for place in (folder, logs):
+        if place.exists():
+            shutil.rmtree(place)
 
 
 def name_by_time() -> str:

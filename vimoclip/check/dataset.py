@@ -26,7 +26,7 @@ class Places:
 
     def rgb(self, split: str) -> Path:
         """A split's file of RGB embeddings."""
-        return self.embeddings / f"{self.dataset_name}_{split}_clip_embeddings.h5"
+        return store.rgb_path(self.embeddings, self.dataset_name, split)
 
 
 @dataclass

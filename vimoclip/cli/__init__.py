@@ -2,7 +2,7 @@
 
 Light on purpose: nothing here imports torch, so that `--help` answers at once."""
 
-from vimoclip.cli.ending import Report, Terminated, go_on_with, run, same_command
+from vimoclip.cli.ending import Report, Terminated, begun_afresh, go_on_with, run, same_command
 from vimoclip.cli.flags import (
     Parser,
     add_clip,
@@ -36,6 +36,7 @@ __all__ = [
     "add_run_control",
     "add_sampling",
     "add_saving",
+    "begun_afresh",
     "check_reachable",
     "check_same",
     "count",

@@ -52,6 +52,7 @@ class Terminated(KeyboardInterrupt):
 
 _GRACE = 5.0  # s that a run has to end by itself after a signal
 _go_on: list[Callable[[], str]] = []  # how to go on, where it is not by the same command
+_afresh: list[bool] = []  # not empty where all old output is gone
 # what can be done about it, by what the operating system says
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and the same command goes on")
 _CURES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may write")
@@ -62,11 +63,16 @@ def go_on_with(command: Callable[[], str]) -> None:
     _go_on[:] = [command]
 
 
+def begun_afresh() -> None:
+    """Say that nothing of the old output is left: from here on the command goes on without --overwrite."""
+    _afresh.append(True)
+
+
 def same_command() -> str:
-    """The command line of this process, as it goes on with what there is: without --overwrite."""
+    """The command line of this process, as it goes on with what there is; see `begun_afresh`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
-    return shlex.join(["python", *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite")])
+    return shlex.join(["python", *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite" or not _afresh)])
 
 
 def run(main: Callable[[], Any]) -> NoReturn:

@@ -38,7 +38,7 @@ class Writer:
         self._finished = self._read_finished() if path.exists() else frozenset()
         self.parts.mkdir(parents=True, exist_ok=True)
         self._parts = {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
-        mine = json.loads(json.dumps(self._settings(), sort_keys=True))
+        mine = json.loads(json.dumps(self.settings(), sort_keys=True))
         self._about = self.parts / "settings.json"
         if self._about.exists() or self._parts:  # parts of unknown settings are nobody's
             self._compare(_read_settings(self._about), mine, self.parts)
@@ -124,7 +124,8 @@ class Writer:
         if not any(entry.name.endswith(SUFFIX) for entry in os.scandir(self.parts)):
             shutil.rmtree(self.parts)
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """What makes two runs one: attributes that must agree to go on."""
         return {k: v for k, v in self.attributes.items() if k not in _NOT_SETTINGS} | {"dtype": self.dtype}
 
     def _read_finished(self) -> frozenset[str]:
@@ -133,7 +134,7 @@ class Writer:
             raise UserError(f"{self.path}: was not written by this project; name another output or give --overwrite")
         if problems := verify(self.path):
             raise UserError(f"{self.path}: {problems[0]}; give --overwrite to make it anew")
-        mine = json.loads(json.dumps(self._settings()))
+        mine = json.loads(json.dumps(self.settings()))
         theirs = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _NOT_SETTINGS}
         if reader.keys:
             theirs["dtype"] = reader.dtype
