@@ -115,7 +115,7 @@ def open_split(
     sources = {key: videos_dir / key for key in list(data.splits[split])[: args.limit]}
     how = args.overwrite, args.retry_failed, args.strict
     outcomes = Outcomes(output, sources, writer.done, report, *how, writer.settings())
-    print(f"{split}: {len(outcomes.todo)} videos to embed, {len(sources) - len(outcomes.todo)} not", flush=True)
+    print(f"{split}: {outcomes.plan()}", flush=True)
     return writer, outcomes
 
 

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
         outcomes = Outcomes(output_dir, sources, there.__contains__, report, *how, settings)
         if args.overwrite:
             cli.begun_afresh()
-        print(f"{len(outcomes.todo)} videos to do, {len(sources) - len(outcomes.todo)} not", flush=True)
+        print(outcomes.plan(), flush=True)
         if outcomes.todo:
             write_flows(args, outcomes, output_dir, sampling, render or load_model(args, settings), settings)
         outcomes.manifest.settle()

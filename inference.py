@@ -95,7 +95,7 @@ def embed_flows(
     outcomes = Outcomes(output, paths, writer.done, report, *how, writer.settings())
     if args.overwrite:
         cli.begun_afresh()
-    print(f"{len(outcomes.todo)} videos to embed, {len(paths) - len(outcomes.todo)} not", flush=True)
+    print(outcomes.plan(), flush=True)
     embed_videos(
         [Job(stem, paths[stem]) for stem in outcomes.todo],
         writer,

@@ -81,7 +81,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same_of_each(
     before, videos = LINES.read_text(), times(FLOWS)
     capsys.readouterr()
     second = extract()
-    assert "0 videos to do, 4 not" in capsys.readouterr().out
+    assert "0 videos to do, 4 done or given up before" in capsys.readouterr().out
     assert (first.done, second.done, second.already, second.not_retried) == (1, 0, 1, 1)
     assert (first.partial, first.skipped, first.failed) == (second.partial, second.skipped, second.failed)
     assert LINES.read_text() == before

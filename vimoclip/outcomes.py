@@ -68,6 +68,10 @@ class Outcomes:
         else:
             getattr(self.report, entry.status)[entry.id] = entry.reason
 
+    def plan(self) -> str:
+        """How much there is to do, in words."""
+        return f"{len(self.todo)} videos to do, {len(self.sources) - len(self.todo)} done or given up before"
+
     def begin(self, video: str) -> None:
         """Its work begins: from here on its seconds count, and this is the source that is meant."""
         self._begun[video] = time.monotonic(), source_state(self.sources[video])
