@@ -8,6 +8,7 @@ Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
     from vimoclip.annotations import Annotations
+    from vimoclip.crew import Crew
+    from vimoclip.distributed import Group
     from vimoclip.outcomes import Outcomes
     from vimoclip.store import Writer
     from vimoclip.video import Sampling
@@ -35,63 +38,125 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_clip(parser)
     cli.add_sampling(parser)
     cli.add_dataset(parser)
-    cli.add_compute(parser)
+    cli.add_compute(parser, int8=True)
     cli.add_outcomes(parser)
+    cli.add_sharing(parser)
     cli.add_run_control(parser, "only the first N videos of each split")
     return parser
 
 
+@dataclass(frozen=True)
+class Task:
+    """A split: where its file comes, and its videos."""
+
+    split: str
+    output: Path
+    sources: dict[str, Path]
+
+
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import annotations, clip, lock, runs
+    cli.check_sharing(args)
+    from vimoclip import clip, distributed
+
+    data, tasks = plan(args)
+    report = cli.Report()
+    if args.merge:
+        for task in tasks:
+            report.add(merge(data, task))
+        report.print()
+        return report
+    if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
+        cli.check_reachable(download)
+    if args.dry_run:
+        for task in tasks:
+            say_what_to_do(args, task, known=not download)
+        return report
+    with distributed.join() as group:
+        run(args, data, tasks, group, report)
+        report.print()
+    return report
+
+
+def say_what_to_do(args: argparse.Namespace, task: Task, known: bool) -> None:
+    """What --dry-run prints. `known`: the weights are here, so that it can be tried how long it takes."""
+    from vimoclip import clip, outcomes, probing, runs, store
+
+    done = store.done(task.output) if not args.overwrite else set[str]().__contains__
+    todo = outcomes.to_do(task.output, task.sources, done, args.retry_failed or args.overwrite)
+    print(f"{task.split}: {len(todo)} videos to do, {len(task.sources) - len(todo)} done or given up before")
+    if not known:
+        print("how long it takes can be told once the weights are here")
+    if not (todo and known):
+        return
+    device = runs.pick_device(args.device)
+    encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
+    encoder.visual.to(device)
+    precision = runs.pick_precision(args.precision, device)
+    encoder.compute_with(args.backend, precision)
+    bytes_each = encoder.config["embed_dim"] * (2 if args.embedding_dtype == "float16" else 4) + 16
+    with runs.autocast(device, precision):
+        workers = cli.usable_workers(args.num_workers)
+        paths = [task.sources[key] for key in todo]
+        print(probing.describe_embedding(paths, encoder, sampling(args), args.frame_batch_size, workers, bytes_each))
+
+
+def plan(args: argparse.Namespace) -> tuple["Annotations", list[Task]]:
+    """The annotations and what is to be made. Raises UserError."""
+    from vimoclip import annotations, store
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
-    cli.need_place(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
+    output_dir = cli.need_place(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
     for split in (split for split in data.splits if not data.splits[split]):
         if args.split and split in args.split:
             raise UserError(f"{args.dataset_dir}/annotations/{split}_multi.txt: names no video; add a line a video")
         print(f"{split}: {split}_multi.txt names no video")
     splits = args.split or [split for split in data.splits if data.splits[split]]
-    if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
-        cli.check_reachable(download)
-    report = cli.Report()
-    if args.dry_run:
-        for split in splits:
-            print(f"{split}: {len(list(data.splits[split])[: args.limit])} videos to {output_path(args, split)}")
-        return report
+    sources = {split: {key: videos_dir / key for key in list(data.splits[split])[: args.limit]} for split in splits}
+    return data, [Task(s, store.rgb_path(output_dir, args.dataset_name, s), sources[s]) for s in splits]
+
+
+def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group: "Group", report: cli.Report) -> None:
+    """Embed what is not done yet of every split, and put their files together."""
+    from vimoclip import clip, runs
+    from vimoclip.crew import Crew
+
+    crew = Crew(group, args.shard)
     with ExitStack() as locks:
-        for split in splits:
-            locks.enter_context(lock.only_process(output_path(args, split)))
+        for task in tasks:
+            locks.enter_context(crew.lock(task.output))
         runs.seed_everything(args.seed)
-        device = runs.pick_device(args.device)
+        device = runs.pick_device(args.device, group.local_rank)
         precision = runs.pick_precision(args.precision, device)
         encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
         encoder.visual.to(device)
-        print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
+        encoder.compute_with(args.backend, precision)
+        print(f"encoder {encoder.config['clip_model']} on {device} in {precision} by {args.backend}", flush=True)
         # all before the first is embedded: what doesn't fit is said now, not in days
-        opened = {split: open_split(args, data, split, videos_dir, encoder.config, report) for split in splits}
+        config = encoder.config | {"precision": precision, "backend": args.backend}
+        opened = [open_task(args, data, task, config, crew, report) for task in tasks]
         if args.overwrite:
             cli.begun_afresh()
-        for split, (writer, outcomes) in opened.items():
+        for task, (writer, outcomes) in zip(tasks, opened, strict=True):
             with runs.autocast(device, precision):
-                extract_split(args, data, split, writer, outcomes, encoder)
-    report.print()
-    return report
+                extract(args, data, task, writer, outcomes, encoder)
+            outcomes.gather()
+            if crew.whole:
+                finish(data, task, writer, outcomes)
+    if crew.shard and group.main:
+        for task, (writer, outcomes) in zip(tasks, opened, strict=True):
+            writer.look_again()
+            if outcomes.is_last(task.sources, writer.done):
+                report.add(replace(merge(data, task), already=0))
 
 
-def output_path(args: argparse.Namespace, split: str) -> Path:
-    from vimoclip import store
-
-    return store.rgb_path(args.output_dir or args.dataset_dir / "embeddings", args.dataset_name, split)
-
-
-def open_split(
+def open_task(
     args: argparse.Namespace,
     data: "Annotations",
-    split: str,
-    videos_dir: Path,
+    task: Task,
     config: dict[str, Any],
+    crew: "Crew",
     report: cli.Report,
 ) -> tuple["Writer", "Outcomes"]:
     """A split's output and what is to be done for it. Raises UserError where what is there doesn't fit."""
@@ -99,23 +164,23 @@ def open_split(
     from vimoclip.outcomes import Outcomes
 
     described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
+    computed = ("precision", "backend")
     attributes = {
         "kind": "rgb",
         "dataset_name": args.dataset_name,
-        "type": split,
+        "type": task.split,
         "num_classes": len(data.classes),
         "class_names": list(data.classes),
         "clip_pretrained": config["clip_pretrained"] or "",
         "sampling": sampling(args).as_dict(),
         "versions": runs.versions(),
-        **{key: config[key] for key in described},
+        **{key: config[key] for key in described + computed},
     }
-    output = output_path(args, split)
-    writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
-    sources = {key: videos_dir / key for key in list(data.splits[split])[: args.limit]}
+    overwrite = args.overwrite and crew.group.main
+    writer = crew.first(lambda: store.Writer(task.output, attributes, args.embedding_dtype, overwrite))
     how = args.overwrite, args.retry_failed, args.strict
-    outcomes = Outcomes(output, sources, writer.done, report, *how, writer.settings())
-    print(f"{split}: {outcomes.plan()}", flush=True)
+    outcomes = Outcomes(task.output, crew.share(task.sources), writer.done, report, *how, writer.settings(), crew)
+    print(f"{task.split}: {outcomes.plan()}", flush=True)
     return writer, outcomes
 
 
@@ -125,14 +190,14 @@ def sampling(args: argparse.Namespace) -> "Sampling":
     return video.Sampling(args.stride, args.fps, args.max_frames)
 
 
-def extract_split(
-    args: argparse.Namespace, data: "Annotations", split: str, writer: "Writer", outcomes: "Outcomes", encoder: Any
+def extract(
+    args: argparse.Namespace, data: "Annotations", task: Task, writer: "Writer", outcomes: "Outcomes", encoder: Any
 ) -> None:
-    """Embed what is not done yet of one split, and put its file together."""
+    """Embed this process's videos of one split."""
     from vimoclip.embed import Job, embed_videos
 
     embed_videos(
-        [Job(key, outcomes.sources[key], data.multi_hot(split, key)) for key in outcomes.todo],
+        (Job(key, task.sources[key], data.multi_hot(task.split, key)) for key in outcomes.claimed()),
         writer,
         encoder.preprocess,
         encoder.encode,
@@ -141,9 +206,27 @@ def extract_split(
         args.frame_batch_size,
         cli.usable_workers(args.num_workers),
     )
-    if written := writer.finish(outcomes.sources, {key: data.multi_hot(split, key) for key in data.splits[split]}):
+
+
+def finish(data: "Annotations", task: Task, writer: "Writer", outcomes: "Outcomes") -> None:
+    """Put a split's file together."""
+    labels = {key: data.multi_hot(task.split, key) for key in data.splits[task.split]}
+    if written := writer.finish(task.sources, labels):
         outcomes.report.outputs.append(written)
     outcomes.manifest.settle()
+
+
+def merge(data: "Annotations", task: Task) -> cli.Report:
+    """Put together what shards have done. Raises UserError where there is something left to do."""
+    from vimoclip import lock, runs, store
+    from vimoclip.outcomes import Outcomes
+
+    with lock.only_process(task.output, wait=60):  # for shards that are about to end
+        writer = store.Writer.reopen(task.output, runs.versions())
+        outcomes = Outcomes(task.output, task.sources, writer.done, cli.Report(), settings=writer.settings())
+        outcomes.check_nothing_left()
+        finish(data, task, writer, outcomes)
+    return outcomes.report
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@
 Reads dataset/videos/, writes dataset/flows/<stem>.mp4. Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.distributed import Group
+    from vimoclip.drawing import Drawing
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="of a model that refines its flow step by step",
     )
     parser.add_argument(
+        "--dis-preset",
+        choices=["medium", "fast", "ultrafast"],
+        default=None,
+        help="of --model dis: less time for coarser flow; default: medium",
+    )
+    parser.add_argument(
         "--flow-normalization",
         choices=["frame", "linear", "log"],
         default="log",
@@ -55,65 +61,127 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_dataset(parser)
     cli.add_compute(parser)
     cli.add_outcomes(parser)
+    cli.add_sharing(parser)
     cli.add_run_control(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import lock, video
-    from vimoclip.outcomes import Outcomes
+    cli.check_sharing(args)
+    from vimoclip import distributed
 
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
+    report = cli.Report()
+    drawing = plan(args, videos_dir)
+    sources = find_videos(args, videos_dir, report)
+    if args.dry_run:
+        say_what_to_do(args, drawing, sources, report)
+        return report
+    report.outputs.append(drawing.output_dir)
+    if args.merge:
+        report.add(merge(drawing, sources))
+        report.print()
+        return report
+    with distributed.join() as group:
+        run(args, drawing, sources, group, report)
+        report.print()
+    return report
+
+
+def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
+    """Where flow videos come, and how they are made. Raises UserError."""
+    from vimoclip import video
+    from vimoclip.drawing import Drawing
+
     output_dir = args.output_dir or args.dataset_dir / "flows"
     if output_dir.resolve() == videos_dir.resolve():
         raise UserError(f"{output_dir}: the flow can't go where the videos are; name another folder with --output-dir")
     cli.need_place(output_dir, "--output-dir")
-    report = cli.Report()
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
-    settings = flow_settings(args, sampling.as_dict())
-    sources = find_videos(args, videos_dir, report)
-    if args.dry_run:
-        there = there_already(args, sources, output_dir, settings, report)
-        print(f"{len(sources) - len(there)} videos to do, {len(there)} done already")
-        return report
-    with lock.only_process(output_dir):
-        there = there_already(args, sources, output_dir, settings, report)
-        render = load_model(args, settings) if args.overwrite else None  # before the old flow goes
-        if args.overwrite:
-            for path in sources.values():
-                (output_dir / f"{path.stem}.mp4").unlink(missing_ok=True)
+    return Drawing(output_dir, flow_settings(args, sampling.as_dict()), sampling, args.size, args.pair_batch_size)
+
+
+def say_what_to_do(args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], report: cli.Report) -> None:
+    """What --dry-run prints."""
+    from vimoclip import flow, outcomes, probing
+    from vimoclip.distributed import Group
+
+    there = set[str]() if args.overwrite else drawing.there_already(sources, report)
+    todo = outcomes.to_do(drawing.output_dir, sources, there.__contains__, args.retry_failed or args.overwrite)
+    print(f"{len(todo)} videos to do, {len(sources) - len(todo)} done or given up before")
+    if flow.missing_download(args.model, args.ckpt_path if drawing.settings["checkpoint"] else None):
+        print("how long it takes can be told once the checkpoint is here")
+    elif todo:
+        render = load_model(args, drawing, Group())
+        how = drawing.sampling, args.size, args.pair_batch_size, args.lossless
+        print(probing.describe_flow([sources[name] for name in todo], render, *how))
+
+
+def run(
+    args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], group: "Group", report: cli.Report
+) -> None:
+    """Draw the flow of what is not done yet."""
+    from vimoclip.crew import Crew
+    from vimoclip.drawing import write_flows
+    from vimoclip.outcomes import Outcomes
+
+    crew = Crew(group, args.shard)
+    mine = crew.share(sources)
+    with crew.lock(drawing.output_dir):
+        there = drawing.there_already(mine, report) if group.main and not args.overwrite else set[str]()
+        render = load_model(args, drawing, group) if args.overwrite else None  # before the old flow goes
+        if args.overwrite and group.main:
+            for path in mine.values():
+                drawing.output(path).unlink(missing_ok=True)
         how = args.overwrite, args.retry_failed, args.strict
-        outcomes = Outcomes(output_dir, sources, there.__contains__, report, *how, settings)
+        outcomes = Outcomes(drawing.output_dir, mine, there.__contains__, report, *how, drawing.settings, crew)
         if args.overwrite:
             cli.begun_afresh()
         print(outcomes.plan(), flush=True)
         if outcomes.todo:
-            write_flows(args, outcomes, output_dir, sampling, render or load_model(args, settings), settings)
+            render = render or load_model(args, drawing, group)
+            write_flows(drawing, outcomes, render, cli.usable_workers(args.num_workers))
+        outcomes.gather()
         outcomes.manifest.settle()
-    report.outputs.append(output_dir)
-    report.print()
+    done = [name for name, path in sources.items() if drawing.output(path).exists()] if crew.shard else []
+    if crew.shard and group.main and outcomes.is_last(sources, set(done).__contains__):
+        report.add(replace(merge(drawing, sources), already=0))
+
+
+def merge(drawing: "Drawing", sources: dict[str, Path]) -> cli.Report:
+    """Put the shards' manifests together. Raises UserError where there is something left to do."""
+    from vimoclip import lock
+    from vimoclip.outcomes import Outcomes
+
+    with lock.only_process(drawing.output_dir, wait=60):  # for shards that are about to end
+        report = cli.Report()
+        there = drawing.there_already(sources, report)
+        outcomes = Outcomes(drawing.output_dir, sources, there.__contains__, report, settings=drawing.settings)
+        outcomes.check_nothing_left()
+        outcomes.manifest.settle()
     return report
 
 
-def load_model(args: argparse.Namespace, settings: dict[str, Any]) -> Callable[[Any], Any]:
+def load_model(args: argparse.Namespace, drawing: "Drawing", group: "Group") -> Callable[[Any], Any]:
     """What makes colour frames of frames. Raises UserError."""
     from vimoclip import flow, runs
 
-    checkpoint = args.ckpt_path if settings["checkpoint"] else None
+    checkpoint = args.ckpt_path if drawing.settings["checkpoint"] else None
     if download := flow.missing_download(args.model, checkpoint):
         cli.check_reachable(download)
     runs.seed_everything(args.seed)
-    device = runs.pick_device(args.device)
+    device = runs.pick_device(args.device, group.local_rank)
     autocast = partial(runs.autocast, device, runs.pick_precision(args.precision, device))
     scale = args.flow_normalization, args.flow_max
-    return flow.load(args.model, checkpoint, args.iters, *scale, device, autocast)
+    return flow.load(args.model, checkpoint, args.iters, *scale, device, autocast, args.dis_preset)
 
 
 def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
     """What a flow video's comment says of how it was made."""
     from vimoclip import flow
 
+    presets = {"preset": args.dis_preset or flow.DEFAULT_PRESET} if args.model == "dis" else {}
     learned, drawn = args.model not in flow.WITHOUT_WEIGHTS, args.model != "frame_diff"
     return {
         "method": args.model,
@@ -124,7 +192,7 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
         "flow_max": args.flow_max if drawn and args.flow_normalization != "frame" else None,
         "lossless": args.lossless,
         "sampling": sampling,
-    }
+    } | presets
 
 
 def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.Report) -> dict[str, Path]:
@@ -147,95 +215,6 @@ def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.Report) 
             raise UserError(f"{videos_dir}: {other.name} and {path.name} would share {path.stem}.mp4; rename one")
         stems[path.stem] = path
     return {path.name: path for path in list(stems.values())[: args.limit]}
-
-
-def there_already(
-    args: argparse.Namespace, sources: dict[str, Path], output_dir: Path, settings: dict[str, Any], report: cli.Report
-) -> set[str]:
-    """The videos whose flow is there. What is there but isn't that has failed: it leaves `sources`, untouched.
-
-    Raises UserError where flow was made with other settings."""
-    from vimoclip import VideoError, video
-
-    there = set()
-    for name, path in {} if args.overwrite else dict(sources).items():
-        output = output_dir / f"{path.stem}.mp4"
-        if not output.exists() and not output.is_symlink():
-            continue
-        try:
-            made = video.probe(output, whole=True).comment
-        except VideoError as error:
-            report.failed[name] = f"{output} is there already, but {error}; delete it or give --overwrite"
-            del sources[name]
-            continue
-        if not made or "method" not in made:
-            report.failed[name] = f"{output} is there already, but not from here; delete it or give --overwrite"
-            del sources[name]
-            continue
-        cli.check_same(settings, made, "this run", str(output), "name another --output-dir or give --overwrite")
-        there.add(name)
-    return there
-
-
-def write_flows(
-    args: argparse.Namespace,
-    outcomes: "Outcomes",
-    output_dir: Path,
-    sampling: Any,
-    render: Callable[[Any], Any],
-    settings: dict[str, Any],
-) -> None:
-    from vimoclip import VideoError, video
-
-    output_dir.mkdir(parents=True, exist_ok=True)
-    paths = [outcomes.sources[name] for name in outcomes.todo]
-
-    def read(path: Path) -> Iterator[Any]:
-        frames = video.read(path, args.pair_batch_size, sampling, args.size, overlap=1)
-        return outcomes.opening(path.name, frames)
-
-    sources = [partial(read, path) for path in paths]
-    meter = cli.Meter(len(paths), describe="flow")
-    with closing(video.read_ahead(sources, cli.usable_workers(args.num_workers))) as ahead:
-        for index, items in groupby(ahead, key=lambda pair: pair[0]):
-            path, frames = paths[index], 0
-            try:
-                frames = write_flow(
-                    path, (item for _, item in items), output_dir, render, settings, args.lossless, outcomes
-                )
-            except VideoError as error:
-                outcomes.failed(path.name, str(error))
-            meter.add(items=1, frames=frames)
-    meter.close()
-
-
-def write_flow(
-    path: Path,
-    items: Iterator[Any],
-    output_dir: Path,
-    render: Callable[[Any], Any],
-    settings: dict[str, Any],
-    lossless: bool,
-    outcomes: "Outcomes",
-) -> int:
-    """One video's flow from its batches of frames; the number of flow frames. Raises VideoError."""
-    from vimoclip import VideoError, video
-
-    comment = dict(settings)
-    with video.Writer(output_dir / f"{path.stem}.mp4", video.probe(path).fps, comment, lossless) as writer:
-        for item in items:
-            if isinstance(item, VideoError):
-                raise item
-            if isinstance(item, video.End):
-                comment |= {"video": path.stem, **video.describe_frames(item)}
-                writer.complete()
-                if not writer.frames:
-                    outcomes.skipped(path.name, "has one kept frame, so there is no flow", item)
-                elif not outcomes.came_out(path.name, item):
-                    writer.abandon()
-            elif len(item) > 1:
-                writer.write(render(item))
-    return writer.frames
 
 
 if __name__ == "__main__":

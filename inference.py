@@ -6,10 +6,17 @@ Reads dataset/flows/ and a run folder of train.py, writes dataset/embeddings/flo
 Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.crew import Crew
+    from vimoclip.distributed import Group
+    from vimoclip.outcomes import Outcomes
+    from vimoclip.store import Writer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,15 +33,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=cli.positive_int, default=2, help="videos that are read ahead")
     cli.add_embedding(parser)
     cli.add_dataset(parser)
-    cli.add_compute(parser)
+    cli.add_compute(parser, int8=True)
     cli.add_outcomes(parser)
+    cli.add_sharing(parser)
     cli.add_run_control(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
-    from vimoclip import clip, lock, moclip, runs
+    cli.check_sharing(args)
+    from vimoclip import distributed, moclip
     from vimoclip.data import FlowFolder
 
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
@@ -45,23 +54,75 @@ def main(argv: list[str] | None = None) -> cli.Report:
     paths = dict(sorted(found.items())[: args.limit])
     if not paths:
         raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
+    if args.merge:
+        report.add(merge(paths, output))
+        report.print()
+        return report
     checkpoint = moclip.find_checkpoint(args.checkpoint_dir)
     if args.dry_run:
-        print(f"{len(paths)} flow videos of {flows_dir} through {checkpoint} to {output}")
+        say_what_to_do(args, paths, output, checkpoint)
         return report
-    with lock.only_process(output):
+    with distributed.join() as group:
+        run(args, paths, output, checkpoint, group, report)
+        report.print()
+    return report
+
+
+def say_what_to_do(args: argparse.Namespace, paths: dict[str, Path], output: Path, checkpoint: Path) -> None:
+    """What --dry-run prints."""
+    from vimoclip import clip, moclip, outcomes, probing, runs, store, video
+
+    done = store.done(output) if not args.overwrite else set[str]().__contains__
+    todo = outcomes.to_do(output, paths, done, args.retry_failed or args.overwrite)
+    print(f"{len(todo)} flow videos to do, {len(paths) - len(todo)} done or given up before, into {output}")
+    if not todo:
+        return
+    student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
+    device = runs.pick_device(args.device)
+    encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
+    precision = runs.pick_precision(args.precision, device)
+    encoder.compute_with(args.backend, precision)
+    bytes_each = config["clip"]["embed_dim"] * (2 if args.embedding_dtype == "float16" else 4) + 16
+    with runs.autocast(device, precision):
+        workers, batch = cli.usable_workers(args.num_workers), args.frame_batch_size
+        files = [paths[stem] for stem in todo]
+        print(probing.describe_embedding(files, encoder, video.EVERY_FRAME, batch, workers, bytes_each))
+
+
+def run(
+    args: argparse.Namespace,
+    paths: dict[str, Path],
+    output: Path,
+    checkpoint: Path,
+    group: "Group",
+    report: cli.Report,
+) -> None:
+    """Embed what is not done yet, and put the file together."""
+    from vimoclip import clip, moclip, runs
+    from vimoclip.crew import Crew
+
+    crew = Crew(group, args.shard)
+    with crew.lock(output):
         runs.seed_everything(args.seed)
         student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
         flow_settings = check_flows(paths, config["flow"], checkpoint)
-        device = runs.pick_device(args.device)
+        device = runs.pick_device(args.device, group.local_rank)
         precision = runs.pick_precision(args.precision, device)
         encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
+        encoder.compute_with(args.backend, precision)
         attributes = root_attributes(args, config, encoder, flow_settings)
-        print(f"student {checkpoint} on {device} in {precision}", flush=True)
+        attributes |= {"precision": precision, "backend": args.backend}
+        print(f"student {checkpoint} on {device} in {precision} by {args.backend}", flush=True)
+        writer, outcomes = open_output(args, paths, output, attributes, crew, report)
         with runs.autocast(device, precision):
-            embed_flows(args, paths, output, attributes, encoder, report)
-    report.print()
-    return report
+            embed_flows(args, writer, outcomes, encoder)
+        outcomes.gather()
+        if crew.whole:
+            finish(writer, outcomes)
+    if crew.shard and group.main:
+        writer.look_again()
+        if outcomes.is_last(paths, writer.done):
+            report.add(replace(merge(paths, output), already=0))
 
 
 def sort_out(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -77,27 +138,34 @@ def sort_out(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
     return {stem: path for stem, path in paths.items() if repr(stem) not in wrong}, wrong
 
 
-def embed_flows(
+def open_output(
     args: argparse.Namespace,
     paths: dict[str, Path],
     output: Path,
     attributes: dict[str, Any],
-    encoder: Any,
+    crew: "Crew",
     report: cli.Report,
-) -> None:
-    """Embed what is not done yet, and put the file together."""
+) -> tuple["Writer", "Outcomes"]:
+    """The file and what is to be done for it. Raises UserError where what is there doesn't fit."""
     from vimoclip import store
-    from vimoclip.embed import Job, embed_videos
     from vimoclip.outcomes import Outcomes
 
-    writer = store.Writer(output, attributes, args.embedding_dtype, args.overwrite)
+    overwrite = args.overwrite and crew.group.main
+    writer = crew.first(lambda: store.Writer(output, attributes, args.embedding_dtype, overwrite))
     how = args.overwrite, args.retry_failed, args.strict
-    outcomes = Outcomes(output, paths, writer.done, report, *how, writer.settings())
+    outcomes = Outcomes(output, crew.share(paths), writer.done, report, *how, writer.settings(), crew)
     if args.overwrite:
         cli.begun_afresh()
     print(outcomes.plan(), flush=True)
+    return writer, outcomes
+
+
+def embed_flows(args: argparse.Namespace, writer: "Writer", outcomes: "Outcomes", encoder: Any) -> None:
+    """Embed this process's flow videos."""
+    from vimoclip.embed import Job, embed_videos
+
     embed_videos(
-        [Job(stem, paths[stem]) for stem in outcomes.todo],
+        (Job(stem, outcomes.sources[stem]) for stem in outcomes.claimed()),
         writer,
         encoder.preprocess,
         encoder.encode,
@@ -107,9 +175,26 @@ def embed_flows(
         videos_ahead=args.batch_size,
         flow_frames=True,
     )
-    if written := writer.finish(paths):
-        report.outputs.append(written)
+
+
+def finish(writer: "Writer", outcomes: "Outcomes") -> None:
+    """Put the file together."""
+    if written := writer.finish(outcomes.sources):
+        outcomes.report.outputs.append(written)
     outcomes.manifest.settle()
+
+
+def merge(paths: dict[str, Path], output: Path) -> cli.Report:
+    """Put together what shards have done. Raises UserError where there is something left to do."""
+    from vimoclip import lock, runs, store
+    from vimoclip.outcomes import Outcomes
+
+    with lock.only_process(output, wait=60):  # for shards that are about to end
+        writer = store.Writer.reopen(output, runs.versions())
+        outcomes = Outcomes(output, paths, writer.done, cli.Report(), settings=writer.settings())
+        outcomes.check_nothing_left()
+        finish(writer, outcomes)
+    return outcomes.report
 
 
 def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
 DEMO = ["make_clips", "make_teacher", "check_frames", "report", "strips"]
 LEAVES = ["video", "store", "annotations", "clip", "flow", "losses", "metrics", "runs", "cli"]
-LEAVES += ["files", "lock", "manifest", "strangers"]
+LEAVES += ["files", "lock", "manifest", "strangers", "distributed", "estimate", "products"]
 GROUND = {"files", "strangers"}  # what leaves may stand on: writing whole files, reading checkpoints
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "ptlflow": "flow", "cv2": "flow"}
 

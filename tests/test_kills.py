@@ -71,7 +71,7 @@ def finish(stage: str, inputs: Path, place: Path) -> None:
     done = finished(place)
     ended = driver().run(command(inputs, stage), place)
     assert (ended.code, ended.err) == (0, "")
-    assert sum(map(int, re.findall(r", (\d+) not$", ended.out, re.MULTILINE))) == len(done)
+    assert sum(map(int, re.findall(r", (\d+) done or given up before$", ended.out, re.MULTILINE))) == len(done)
     stages.assert_same(content(place), whole(inputs, stage).content)
     shutil.rmtree(place)
 

@@ -1,6 +1,6 @@
 """The loop that extract_embeddings.py and inference.py share: videos in, one HDF5 file of embeddings out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ class Job:
 
 
 def embed_videos(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     writer: store.Writer,
     preprocess: Callable[[np.ndarray], torch.Tensor],
     encode: Callable[[torch.Tensor], torch.Tensor],
@@ -37,17 +37,23 @@ def embed_videos(
     videos_ahead: int = 2,
     flow_frames: bool = False,
 ) -> None:
-    """Embed each kept frame of each video; `outcomes` hears what became of it.
+    """Embed each kept frame of each video; `outcomes` hears what became of it. Jobs are taken one by one, as needed.
 
     `flow_frames`: the videos show flow; indices and timestamps are of the frames that each flow starts from.
 
     Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
     the number of videos."""
-    sources = [partial(_prepared, job, preprocess, sampling, outcomes) for job in jobs]
-    meter, part = Meter(len(jobs), describe="embedding"), None
+    taken: list[Job] = []
+
+    def sources() -> Iterator[Callable[[], Iterator[torch.Tensor | video.End]]]:
+        for job in jobs:
+            taken.append(job)
+            yield partial(_prepared, job, preprocess, sampling, outcomes)
+
+    meter, part = Meter(len(outcomes.todo), describe="embedding"), None
     try:
-        with closing(video.read_ahead(sources, workers, videos_ahead)) as ahead:
-            items = ((jobs[i], item) for i, item in ahead)
+        with closing(video.read_ahead(sources(), workers, videos_ahead)) as ahead:
+            items = ((taken[i], item) for i, item in ahead)
             for job, item in clip.encode_stream(items, encode, frame_batch_size):
                 if isinstance(item, torch.Tensor):
                     part = part or writer.part(job.key)

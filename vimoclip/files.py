@@ -1,12 +1,15 @@
 """Writing files that are whole or not there, also where the disk is full, and never through a link."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS}  # said by file systems that have no hard links
 LONGEST_NAME = 255  # bytes: what file systems take
 
 
@@ -132,3 +135,22 @@ def write_text(path: Path, text: str) -> Path:
     with new_file(path) as file:
         file.write(text.encode("utf-8"))
     return path
+
+
+def write_text_once(path: Path, text: str) -> bool:
+    """Write a whole text file unless there is one; whether there was none. Several may try at the same moment.
+
+    Raises OSError."""
+    mine = temporary_path(path, f"{socket.gethostname()}-{os.getpid()}")
+    try:
+        mine.write_text(text, encoding="utf-8")
+        os.link(mine, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        publish(mine, path)
+    finally:
+        mine.unlink(missing_ok=True)
+    return True

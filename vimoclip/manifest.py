@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ class Entry:
     """One video. `size` (bytes) and `mtime` (s since 1970) are of its source, None where there was none.
 
     `reason`: why it isn't ok, or what is unusual about it. `seconds`: what the run spent on it.
-    `settings`: a hash of those it was made, or given up, with."""
+    `settings`: a hash of those it was made, or given up, with. `output_size`: bytes of its own output, if any."""
 
     id: str
     status: str
@@ -29,6 +30,7 @@ class Entry:
     mtime: float | None = None
     seconds: float = 0.0
     settings: str = ""
+    output_size: int | None = None
 
 
 def source_state(path: Path) -> dict[str, int | float | None]:
@@ -40,24 +42,26 @@ def source_state(path: Path) -> dict[str, int | float | None]:
     return {"size": state.st_size, "mtime": state.st_mtime}
 
 
-def manifest_path(output: Path) -> Path:
-    """`<output>.manifest.jsonl`, beside a file or a folder."""
-    return files.beside(output, ".manifest.jsonl")
+def manifest_path(output: Path, worker: str = "") -> Path:
+    """`<output>.manifest.jsonl`, beside a file or a folder; `<output>.manifest.2-of-8.jsonl` of one of several."""
+    return files.beside(output, f".manifest.{worker}.jsonl" if worker else ".manifest.jsonl")
 
 
 class Manifest:
     """The entries beside one output. `add` puts a line behind the others at once, `settle` leaves one a video.
 
-    Raises UserError where the file under its name is no manifest."""
+    Of several that work on one output each, `worker`, writes a manifest of its own; who has the output alone gathers
+    them into one. Raises UserError where a file under such a name is no manifest."""
 
-    def __init__(self, output: Path, overwrite: bool = False):
-        self.path = manifest_path(output)
-        self.entries = {} if overwrite else read(self.path)
+    def __init__(self, output: Path, overwrite: bool = False, worker: str = ""):
+        self.path, self._output, self._alone = manifest_path(output, worker), output, not worker
+        self.entries = {} if overwrite else read_all(output)
+        self._mine = self.entries if self._alone else read(self.path)
         self.settle()
 
     def add(self, entry: Entry) -> None:
         """On disk when this returns, so that an output that is there always has its line. Raises OSError."""
-        self.entries[entry.id] = entry
+        self.entries[entry.id] = self._mine[entry.id] = entry
         text = _line(entry).encode()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
@@ -74,6 +78,7 @@ class Manifest:
         """Drop entries whose videos are to be done again."""
         for video in ids:
             self.entries.pop(video, None)
+            self._mine.pop(video, None)
 
     def unchanged(self, video: str, path: Path) -> bool:
         """Whether the source is the one that the entry is of, by size and modification time."""
@@ -82,9 +87,29 @@ class Manifest:
 
     def settle(self) -> None:
         """One line a video, in the order of their ids. Raises OSError."""
-        text = "".join(_line(self.entries[video]) for video in sorted(self.entries))
+        text = "".join(_line(self._mine[video]) for video in sorted(self._mine))
         if text or os.path.lexists(self.path):
             files.write_text(self.path, text)
+        for path in _of_workers(self._output) if self._alone else []:
+            path.unlink()
+
+
+def read_all(output: Path) -> dict[str, Entry]:
+    """Video -> its last entry, whoever of those that work on this output wrote it. Raises UserError."""
+    of_workers: dict[str, Entry] = {}
+    for path in sorted(_of_workers(output), key=_modified):
+        of_workers |= read(path)
+    return read(manifest_path(output)) | of_workers  # read last: who gathers them writes it before they go
+
+
+def _of_workers(output: Path) -> list[Path]:
+    named = re.compile(re.escape(manifest_path(output).name.removesuffix("jsonl")) + r"\d+-of-\d+\.jsonl")
+    folder = manifest_path(output).parent
+    return [path for path in folder.glob("*.jsonl") if named.fullmatch(path.name)]
+
+
+def _modified(path: Path) -> float:
+    return source_state(path)["mtime"] or 0.0
 
 
 def read(path: Path) -> dict[str, Entry]:

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vimoclip import UserError
 from vimoclip.cli import Report
-from vimoclip.manifest import Entry, Manifest, source_state
+from vimoclip.crew import ALONE, Crew
+from vimoclip.manifest import Entry, Manifest, read_all, source_state
 from vimoclip.video import End
 
 T = TypeVar("T")
@@ -32,14 +35,21 @@ class Outcomes:
         retry_failed: bool = False,
         strict: bool = False,
         settings: Mapping[str, Any] | None = None,
+        crew: Crew = ALONE,
     ):
         self.sources, self.report, self.strict = sources, report, strict
-        self._settings = _digest(settings or {})
-        self.manifest = Manifest(output, overwrite)
-        report.manifests.append(self.manifest.path)
+        self._output, self._crew = output, crew
+        self._settings = settings_digest(settings or {})
         self._last_end, self._begun = time.monotonic(), dict[str, tuple[float, dict[str, Any]]]()
-        self.todo = [video for video in sources if not self._settled(video, done(video), retry_failed)]
-        self.manifest.forget(self.todo)
+        self.todo: list[str] = []
+        if crew.group.main:
+            self.manifest = Manifest(output, overwrite, crew.worker)
+            report.manifests.append(self.manifest.path)
+            self.todo = [video for video in self.sources if not self._settled(video, done(video), retry_failed)]
+            self.manifest.forget(self.todo)
+        self.todo = crew.group.share(self.todo)
+        if not crew.group.main:  # behind that: who is first gathers what others left of an earlier run
+            self.manifest = Manifest(output, worker=crew.worker)
 
     def _settled(self, video: str, done: bool, retry_failed: bool) -> bool:
         entry = self.manifest.entries.get(video)
@@ -68,6 +78,29 @@ class Outcomes:
         else:
             getattr(self.report, entry.status)[entry.id] = entry.reason
 
+    def claimed(self) -> Iterator[str]:
+        """The videos that this process does: all of `todo`, or, of several, the next one; large ones first."""
+        group, todo = self._crew.group, self.todo
+        if group.size > 1:
+            sizes = group.share({video: source_state(self.sources[video])["size"] or 0 for video in todo})
+            todo = sorted(todo, key=lambda video: -sizes[video])
+        return group.claim(todo, str(self._output))
+
+    def is_last(self, of_all: Collection[str], done: Callable[[str], bool]) -> bool:
+        """Whether nothing is left to do of any shard's videos, so that this one puts all together; says so if not."""
+        known = {video for video, entry in read_all(self._output).items() if entry.status in ("skipped", "failed")}
+        if left := [video for video in of_all if video not in known and not done(video)]:
+            print(f"{self._output}: {len(left)} of {len(of_all)} videos are left to other shards", flush=True)
+        return not left
+
+    def check_nothing_left(self) -> None:
+        """Raise UserError where videos are to be done."""
+        if self.todo:
+            raise UserError(
+                f"{self._output}: {len(self.todo)} of {len(self.sources)} videos are not done, like {self.todo[0]}; "
+                "run the shards that are missing, or the command without --shard and --merge"
+            )
+
     def plan(self) -> str:
         """How much there is to do, in words."""
         return f"{len(self.todo)} videos to do, {len(self.sources) - len(self.todo)} done or given up before"
@@ -81,17 +114,19 @@ class Outcomes:
         self.begin(video)
         yield from items
 
-    def came_out(self, video: str, end: End) -> bool:
-        """Whether it may be published, which its line in the manifest says already: so no output lacks its line."""
+    def came_out(self, video: str, end: End, output_size: int | None = None) -> bool:
+        """Whether it may be published, which its line in the manifest says already: so no output lacks its line.
+
+        `output_size`: bytes of a file of its own."""
         if end.problem and self.strict:
             self.failed(video, f"{end.problem} (--strict)", end)
             return False
         if end.problem:
             self.report.partial[video] = end.problem
-            self._add(video, "partial", "; ".join(filter(None, (end.problem, end.note))), end)
+            self._add(video, "partial", "; ".join(filter(None, (end.problem, end.note))), end, output_size)
         else:
             self.report.done += 1
-            self._add(video, "ok", end.note, end)
+            self._add(video, "ok", end.note, end, output_size)
         return True
 
     def skipped(self, video: str, reason: str, end: End | None = None) -> None:
@@ -104,16 +139,40 @@ class Outcomes:
         self.report.failed[video] = reason
         self._add(video, "failed", reason, end)
 
-    def _add(self, video: str, status: str, reason: str, end: End | None) -> None:
+    def gather(self) -> None:
+        """Wait for the others of a group; what became of their videos joins the first one's report."""
+        others = self._crew.group.gather(self.report)[1:]
+        if not others:
+            return
+        if self._crew.group.main:
+            for other in others:
+                self.report.add(other)
+            self.manifest = Manifest(self._output, worker=self._crew.worker)
+        else:
+            self.report.clear()
+
+    def _add(self, video: str, status: str, reason: str, end: End | None, output_size: int | None = None) -> None:
         expected, decoded = (end.expected, end.original_frames) if end else (None, None)
         begun, state = self._begun.pop(video, None) or (self._last_end, source_state(self.sources[video]))
         now = time.monotonic()
         seconds = round(now - max(begun, self._last_end), 3)  # its own: others may have been at work beside it
         self._last_end = now
-        self.manifest.add(
-            Entry(video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings)
-        )
+        entry = Entry(video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings)
+        self.manifest.add(replace(entry, output_size=output_size))
 
 
-def _digest(settings: Mapping[str, Any]) -> str:
+def to_do(output: Path, sources: Mapping[str, Path], done: Callable[[str], bool], retry_failed: bool) -> list[str]:
+    """The videos that a run would do, as far as can be told without a model; writes nothing."""
+    entries = read_all(output)
+
+    def given_up(video: str) -> bool:
+        entry = entries.get(video)
+        if entry is None or entry.status not in ("skipped", "failed") or (entry.status == "failed" and retry_failed):
+            return False
+        return source_state(sources[video]) == {"size": entry.size, "mtime": entry.mtime}
+
+    return [video for video in sources if not done(video) and not given_up(video)]
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

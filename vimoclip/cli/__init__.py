@@ -13,6 +13,7 @@ from vimoclip.cli.flags import (
     add_run_control,
     add_sampling,
     add_saving,
+    add_sharing,
     count,
     non_negative_float,
     none_or,
@@ -20,7 +21,15 @@ from vimoclip.cli.flags import (
     positive_int,
     seed,
 )
-from vimoclip.cli.needs import check_reachable, check_same, need_file, need_folder, need_place, usable_workers
+from vimoclip.cli.needs import (
+    check_reachable,
+    check_same,
+    check_sharing,
+    need_file,
+    need_folder,
+    need_place,
+    usable_workers,
+)
 from vimoclip.cli.progress import Meter, progress
 
 __all__ = [
@@ -36,9 +45,11 @@ __all__ = [
     "add_run_control",
     "add_sampling",
     "add_saving",
+    "add_sharing",
     "begun_afresh",
     "check_reachable",
     "check_same",
+    "check_sharing",
     "count",
     "go_on_with",
     "need_file",

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,16 @@ class Report:
     changed: list[str] = field(default_factory=list)
     not_retried: int = 0
 
+    def add(self, other: "Report") -> None:
+        """What became of the videos of another process, or of all."""
+        for about in fields(self):
+            mine, theirs = getattr(self, about.name), getattr(other, about.name)
+            setattr(self, about.name, {**mine, **theirs} if isinstance(mine, dict) else mine + theirs)
+
+    def clear(self) -> None:
+        """Begin again with nothing."""
+        self.__dict__.update(vars(Report()))
+
     def print(self) -> None:
         kinds = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
         counts = [f"{len(reasons)} {kind}" for kind, reasons in kinds.items()]
@@ -42,7 +52,7 @@ class Report:
             print(f"  changed: {video}: is another file than the one that was done; --overwrite does all anew")
         if self.not_retried:
             print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
-        for path in (*self.outputs, *self.manifests):
+        for path in dict.fromkeys((*self.outputs, *filter(Path.exists, self.manifests))):
             print(f"wrote {path}", flush=True)
 
 
@@ -72,7 +82,9 @@ def same_command() -> str:
     """The command line of this process, as it goes on with what there is; see `begun_afresh`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
-    return shlex.join(["python", *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite" or not _afresh)])
+    torchrun = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
+    python = ["python"] if int(os.environ.get("WORLD_SIZE", 1)) == 1 else torchrun
+    return shlex.join([*python, *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite" or not _afresh)])
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
@@ -98,6 +110,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
             raise
         cure = _CURES.get(error.errno, "the same command goes on")
         code, said = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {cure}; what was finished is whole"
+    if said and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        said = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: {said.strip()}"
     if said:  # behind the handlers: until there the error keeps alive what waits to be closed
         print(said, file=sys.stderr, flush=True)
     sys.exit(code)

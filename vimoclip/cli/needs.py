@@ -1,5 +1,6 @@
 """What must be so before a stage begins; each raises UserError where it isn't."""
 
+import argparse
 import os
 import threading
 from collections.abc import Mapping
@@ -29,6 +30,13 @@ def need_place(path: Path, flag: str) -> Path:
         if place.exists():
             raise UserError(f"{place}: is a file, not a folder; name a folder with {flag}")
     return path
+
+
+def check_sharing(args: argparse.Namespace) -> None:
+    """Raise UserError for --overwrite of an output that several make."""
+    if args.overwrite and (args.shard or args.merge):
+        flag = "--shard" if args.shard else "--merge"
+        raise UserError(f"--overwrite with {flag}: would remove what other shards did; remove the old output by itself")
 
 
 def usable_workers(requested: int) -> int:

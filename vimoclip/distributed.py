@@ -1,0 +1,81 @@
+"""The processes of one run, on one machine or several: torch.distributed as torchrun starts it.
+
+    torchrun --nproc-per-node 4 extract_embeddings.py
+Without torchrun there is one process, and torch.distributed is not touched."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+# Until another process is given up. Where one dies torchrun ends all at once; this is for a node that falls silent.
+PATIENCE = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Process `rank` of `size`, the `local_rank`-th on its machine. Each method is called by all, in one order."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    store: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that prints, and writes what there is one of."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self.gather(None)  # over gloo, on the CPU: dist.barrier would want to know a GPU
+
+    def share(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def claim(self, items: Sequence[T], name: str) -> Iterator[T]:
+        """Those of the items that fall to this process: each takes the next one when it is ready for it.
+
+        So all end together, however unlike the items or the machines are. `items` and `name` are the same on all."""
+        if self.size == 1:
+            yield from items
+            return
+        while (number := self.store.add(f"claimed/{name}", 1) - 1) < len(items):
+            yield items[number]
+
+
+@contextlib.contextmanager
+def join() -> Iterator[Group]:
+    """The group that torchrun's environment speaks of, left again behind the block; what others print is not shown."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Group()
+        return
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as quiet:
+            if rank:
+                quiet.enter_context(contextlib.redirect_stdout(nowhere))
+            yield Group(rank, size, int(os.environ.get("LOCAL_RANK", 0)), store)
+    finally:
+        dist.destroy_process_group()
