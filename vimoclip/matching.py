@@ -45,6 +45,7 @@ class FlowFolder:
         self.paths = {path.name: path for path in video.find(folder)[0]}
         own = {stem_of(video_id) for video_id in videos}
         self._published: dict[str, list[Path]] = {}
+        self._said: dict[Path, str | None] = {}
         for path in self.paths.values():
             for stem in _published_stems(path.stem) if path.stem not in own else []:
                 self._published.setdefault(stem, []).append(path)
@@ -63,14 +64,20 @@ class FlowFolder:
         for name in (video_id, f"{stem}.mp4"):
             if name in self.paths:
                 return [self.paths[name]]
-        return [path for path in self._published.get(stem, []) if _made_from(path) in (None, stem)]
+        return [path for path in self._published.get(stem, []) if self._made_from(path) in (None, stem)]
+
+    def _made_from(self, path: Path) -> str | None:
+        """As `_made_from`, which opens the file, but once: 30,000 openings take half a minute."""
+        if path not in self._said:
+            self._said[path] = _made_from(path)
+        return self._said[path]
 
     def by_stem(self) -> dict[str, Path]:
         """Every flow video under the stem of the video that it was made from."""
         found: dict[str, Path] = {}
         for path in self.paths.values():
             published = _PUBLISHED.fullmatch(path.stem)
-            stem = (_made_from(path) or published[1]) if published else path.stem
+            stem = (self._made_from(path) or published[1]) if published else path.stem
             if stem in found:
                 raise UserError(
                     f"{self.folder}: {found[stem].name} and {path.name} are both the flow of {stem}; keep one"

@@ -1,5 +1,6 @@
 """Whether a data set and all that was made of it is complete, whole, up to date and fits together."""
 
+import contextlib
 from collections.abc import Iterator
 
 from vimoclip import UserError, annotations, cli
@@ -48,6 +49,9 @@ def check(places: Places, decode: bool = False, workers: int = 1) -> Findings:
 def _look_at_all(data: DataSet, workers: int) -> Seen:
     seen, meter = Seen(), cli.Meter(len(data.videos), describe="checking")
     tasks = list(_tasks(data))
+    for reader in data.readers.values():
+        with contextlib.suppress(UserError):  # said when it is looked at
+            reader.prepare()
     try:
         for task, part in zip(tasks, in_processes(Look(data), tasks, workers), strict=True):
             seen.add(part)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vimoclip.store.parts import Part
 from vimoclip.store.reading import Reader, verify
-from vimoclip.store.writing import SCHEMA, Writer
+from vimoclip.store.writing import SCHEMA, Writer, done
 
-__all__ = ["SCHEMA", "Part", "Reader", "Writer", "rgb_path", "verify"]
+__all__ = ["SCHEMA", "Part", "Reader", "Writer", "done", "rgb_path", "verify"]
 
 
 def rgb_path(folder: Path, dataset_name: str, split: str) -> Path:

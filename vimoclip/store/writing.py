@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import h5py
 import numpy as np
 
 from vimoclip import UserError, files
+from vimoclip.store import index
 from vimoclip.store.parts import SUFFIX, Part, WholePart
 from vimoclip.store.reading import Reader, verify
 
 SCHEMA = "vimoclip-embeddings-1"
 ROWS = 4096  # rows copied at a time: bounds the memory of putting a file together
 _NOT_SETTINGS = ("versions",)  # may differ between the runs that make one file
+_OF_CONTENT = ("schema", "content_sha256")  # of what is in it, not of how it was made
 
 
 class Writer:
@@ -37,13 +39,35 @@ class Writer:
                 shutil.rmtree(self.parts)
         self._finished = self._read_finished() if path.exists() else frozenset()
         self.parts.mkdir(parents=True, exist_ok=True)
-        self._parts = {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
+        self._parts = set[str]()
+        self.look_again()
         mine = json.loads(json.dumps(self.settings(), sort_keys=True))
         self._about = self.parts / "settings.json"
-        if self._about.exists() or self._parts:  # parts of unknown settings are nobody's
+        known = self._about.exists() or self._parts  # parts of unknown settings are nobody's
+        if known or not files.write_text_once(self._about, json.dumps(mine, sort_keys=True)):
             self._compare(_read_settings(self._about), mine, self.parts)
+
+    @classmethod
+    def reopen(cls, path: Path, versions: Mapping[str, str]) -> "Writer":
+        """The writer that a file's parts, or the file, were begun with. Raises UserError where there are none."""
+        about = path.with_name(path.name + ".parts") / "settings.json"
+        if about.exists():
+            settings = _read_settings(about)
+        elif path.exists():
+            reader = Reader(path)
+            settings = {k: v for k, v in reader.attributes.items() if k not in _NOT_SETTINGS + _OF_CONTENT}
+            settings["dtype"] = reader.dtype
         else:
-            files.write_text(self._about, json.dumps(mine, sort_keys=True))
+            raise UserError(f"{path}: nothing was begun for it, so there is nothing to put together")
+        dtype = settings.pop("dtype")
+        return cls(path, settings | {"versions": dict(versions)}, dtype)
+
+    def look_again(self) -> None:
+        """See what other processes have made since: parts, or of all parts the file."""
+        if self.parts.is_dir():
+            self._parts |= {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
+        elif self.path.exists():
+            self._finished = frozenset(Reader(self.path).keys)
 
     def done(self, key: str) -> bool:
         return key in self._finished or _part_name(key) in self._parts
@@ -59,6 +83,7 @@ class Writer:
         `labels` of every video that belongs into the file, as the annotations have them today: they win over what was
         written before, and a video that is not among them leaves the file; it stays as a part, should it come back.
         Raises UserError where a part is damaged, OSError where one has vanished or the output can't be written."""
+        self.look_again()
         names = {key: _part_name(key) for key in keys if key not in self._finished}
         names = {key: name for key, name in names.items() if name in self._parts}
         gone = [] if labels is None else sorted(self._finished - labels.keys())
@@ -70,8 +95,11 @@ class Writer:
                 for name, value in sorted(self.attributes.items()):
                     target.attrs[name] = _encoded(value)
                 target.attrs["schema"] = SCHEMA
-                digest = self._copy_all(file, target, names, self._finished - set(gone), labels or {})
+                places = index.Maker()
+                digest = self._copy_all(file, target, names, self._finished - set(gone), labels or {}, places)
                 target.attrs["content_sha256"] = digest
+            made = places.made(index.state_of(os.stat(self.path)))
+            index.save(self.path, made, len(self._finished) - len(gone) + len(names), digest)
         self._remove_parts({_part_name(key) for key in self._finished - set(gone)} | set(names.values()))
         return self.path if self.path.exists() else None
 
@@ -82,6 +110,7 @@ class Writer:
         names: Mapping[str, str],
         finished: frozenset[str],
         labels: Mapping[str, np.ndarray],
+        places: index.Maker,
     ) -> str:
         """The SHA-256 of all that was copied, by which others tell whether they learnt from this very file."""
         digest = hashlib.sha256()
@@ -90,17 +119,15 @@ class Writer:
             for key in sorted(finished | names.keys()):
                 source = WholePart(self.parts / names[key]) if key in names else _Finished(old[key] if old else None)
                 digest.update(key.encode())
-                _copy_video(source, target.create_group(key), labels.get(key), digest)
+                places.written(key, *_copy_video(source, target.create_group(key), labels.get(key), digest))
                 file.check()
         return digest.hexdigest()
 
     def _relabelled(self, labels: Mapping[str, np.ndarray] | None) -> bool:
         if not labels or not self._finished:
             return False
-        with h5py.File(self.path) as file:
-            return any(
-                not np.array_equal(file[key]["labels"][:], labels[key]) for key in self._finished & labels.keys()
-            )
+        reader = Reader(self.path)
+        return any(not np.array_equal(reader.labels(key), labels[key]) for key in self._finished & labels.keys())
 
     def _keep_as_part(self, key: str) -> None:
         part = self.part(key)
@@ -150,6 +177,14 @@ class Writer:
                 )
 
 
+def done(path: Path) -> Callable[[str], bool]:
+    """Tells which videos a file has, or its parts; writes nothing. Raises UserError for what is no such file."""
+    parts = path.with_name(path.name + ".parts")
+    names = set(os.listdir(parts)) if parts.is_dir() else set()
+    finished = frozenset(Reader(path).keys) if path.exists() else frozenset[str]()
+    return lambda key: key in finished or _part_name(key) in names
+
+
 class _Finished:
     """A video of a finished file, with the interface of a WholePart."""
 
@@ -167,21 +202,26 @@ class _Finished:
         return self._group[name][start:stop]
 
 
-def _copy_video(source: WholePart | _Finished, target: Any, labels: np.ndarray | None, digest: Any) -> None:
+def _copy_video(
+    source: WholePart | _Finished, target: Any, labels: np.ndarray | None, digest: Any
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
+    """What there is now: the arrays in the file, what the short ones hold, and what stands beside them."""
     rows, dim = source.shape("embeddings")
     copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
     for start in range(0, rows, ROWS):
         values = source.read("embeddings", start, start + ROWS)
         copy[start : start + ROWS] = values
         digest.update(values)
+    data, short = {"embeddings": copy}, dict[str, np.ndarray]()
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
             given = labels if name == "labels" and labels is not None else source.read(name)
-            target.create_dataset(name, data=given)
+            data[name], short[name] = target.create_dataset(name, data=given), given
             digest.update(np.ascontiguousarray(given))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
+    return data, short, source.attributes
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
