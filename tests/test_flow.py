@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torchvision.utils import flow_to_image
 import extract_flows
 import inference
 from tests.conftest import REPOSITORY, moving_frames, write_video
-from vimoclip import UserError, flow, video
+from vimoclip import UserError, VideoError, flow, video
 
 CPU = torch.device("cpu")
 OPENCV = ("dis", "farneback")
@@ -130,6 +132,17 @@ def test_flow_max_is_a_fraction_of_the_diagonal() -> None:
     assert np.array_equal(flow.to_color(uniform(2, 4, 30, 40), "linear", 0.2)[0, 0, 0], small)
 
 
+@pytest.mark.parametrize("normalization", flow.NORMALIZATIONS)
+def test_colours_made_where_the_flow_is_are_the_same_but_for_rounding(normalization: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 40, 50, 2)).astype(np.float32) * 3
+    there = flow.device_color(torch.from_numpy(vectors).permute(0, 3, 1, 2), normalization, 0.05).numpy()
+    here = flow.to_color(vectors, normalization, 0.05)
+    assert (there.shape, there.dtype) == (here.shape, here.dtype)
+    difference = np.abs(there.astype(int) - here)
+    assert difference.max() <= 6  # a neighbouring cell of the table
+    assert (difference > 0).mean() < 1e-3
+
+
 # --- direction, size and time
 
 
@@ -187,6 +200,102 @@ def test_frame_difference_of_grey_frames_is_exact_in_both_directions() -> None:
     assert np.array_equal(found[..., :1], np.abs(np.diff(grey.astype(int), axis=0)))
 
 
+# --- presets, threads, and what is written
+
+
+@pytest.mark.parametrize("preset", flow.PRESETS)
+def test_every_preset_finds_the_motion(preset: str) -> None:
+    vectors = flow.opencv_flow("dis", preset)(moving_frames(3, (3, -2), 120, 160))
+    assert np.median(vectors[:, 10:-10, 10:-10].reshape(-1, 2), axis=0) == pytest.approx((3, -2), abs=0.3)
+
+
+def test_presets_differ_and_medium_is_the_default() -> None:
+    frames = moving_frames(3, (3, 1), 120, 160)
+    found = [flow.opencv_flow("dis", preset)(frames) for preset in flow.PRESETS]
+    assert np.array_equal(flow.opencv_flow("dis")(frames), found[0])
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[1], found[2])
+
+
+@pytest.mark.parametrize(("method", "preset"), [("farneback", "fast"), ("frame_diff", "medium"), ("raft", "fast")])
+def test_presets_of_another_method_are_refused(method: str, preset: str) -> None:
+    with pytest.raises(UserError, match=rf"--dis-preset {preset}: {method} has no presets"):
+        flow.load(method, None, None, "frame", 0.05, CPU, preset=preset)
+
+
+def draw_clips(tmp_path: Path, name: str, *flags: str) -> list[bytes]:
+    """The flow videos that a run makes of two clips."""
+    if not (tmp_path / "videos").is_dir():
+        for number in range(2):
+            frames = moving_frames(40, (2, 1 - number), 64, 80, seed=number)
+            write_video(tmp_path / "videos" / f"{number}.mp4", frames, lossless=False)
+    places = ["--videos-dir", str(tmp_path / "videos"), "--output-dir", str(tmp_path / name)]
+    extract_flows.main(["--model", "dis", *places, *flags])
+    return [(tmp_path / name / f"{number}.mp4").read_bytes() for number in range(2)]
+
+
+def test_bytes_are_those_of_a_run_that_does_one_thing_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    side_by_side = draw_clips(tmp_path, "threads")
+
+    class AtOnce:
+        def __init__(self, *_: Any) -> None: ...
+
+        def submit(self, work: Any, *args: Any) -> Any:
+            done: Future[Any] = Future()
+            done.set_result(work(*args))
+            return done
+
+        def shutdown(self, **_: Any) -> None: ...
+
+    monkeypatch.setattr("vimoclip.flow.rendering.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("vimoclip.video.writing.ThreadPoolExecutor", AtOnce)
+    assert draw_clips(tmp_path, "serial", "--num-workers", "0") == side_by_side
+
+
+def test_flow_of_one_preset_is_not_mixed_with_that_of_another(tmp_path: Path) -> None:
+    medium = draw_clips(tmp_path, "flows")
+    assert video.probe(tmp_path / "flows" / "0.mp4").comment["preset"] == "medium"  # type: ignore[index]
+    with pytest.raises(UserError, match="preset is fast in this run but medium in"):
+        draw_clips(tmp_path, "flows", "--dis-preset", "fast")
+    assert draw_clips(tmp_path, "flows", "--dis-preset", "medium") == medium
+    assert draw_clips(tmp_path, "fast", "--dis-preset", "fast") != medium
+
+
+def test_flow_from_before_there_were_presets_is_mediums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = extract_flows.flow_settings
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            extract_flows, "flow_settings", lambda *a: {k: v for k, v in settings(*a).items() if k != "preset"}
+        )
+        before = draw_clips(tmp_path, "flows")
+    assert "preset" not in (video.probe(tmp_path / "flows" / "0.mp4").comment or {})
+    with pytest.raises(UserError, match="preset is fast in this run but medium in"):
+        draw_clips(tmp_path, "flows", "--dis-preset", "fast")
+    assert draw_clips(tmp_path, "flows") == before
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_every_segment_of_thirty_frames_begins_with_a_keyframe_and_nothing_else_does(
+    lossless: bool, tmp_path: Path
+) -> None:
+    """Also where the picture changes altogether."""
+    frames = np.concatenate([moving_frames(45, (1, 0), seed=0), moving_frames(45, (0, 1), seed=1)])
+    with video.Writer(tmp_path / "a.mp4", 25, {}, lossless) as writer:
+        writer.write(frames)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 29, 58, 87]
+
+
+def test_an_error_of_the_encoder_reaches_who_writes(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="can't be encoded"), video.Writer(tmp_path / "a.mp4", 25, {}) as writer:
+        writer.write(np.zeros((1, 2, 40_000, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- learned models
 
 
@@ -222,6 +331,32 @@ def test_raft_sees_the_colours_of_the_frames(raft: flow.LearnedFlow) -> None:
     with torch.inference_mode():
         expected = raft.model(inputs)["flows"][0, 0].permute(1, 2, 0).numpy()
     assert np.abs(raft(frames)[0] - expected).max() < 1e-3
+
+
+def test_frames_that_are_not_drawn_on_a_cpu_are_drawn_where_the_model_is(
+    raft: flow.LearnedFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = moving_frames(4, (2, 1), 40, 60)
+
+    def colors(device: str) -> np.ndarray:
+        monkeypatch.setattr("vimoclip.flow.rendering.LearnedFlow", lambda *_: raft)
+        monkeypatch.setattr(raft, "device", torch.device(device))
+        monkeypatch.setattr(raft, "_upload", torch.from_numpy)
+        return flow.load("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)
+
+    difference = np.abs(colors("cpu") - colors("cuda"))  # of which only the name is used
+    assert difference.max() <= 6
+    assert (difference > 0).mean() < 0.01
+
+
+def test_upsampling_only_the_last_iteration_changes_no_flow(
+    raft: flow.LearnedFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vimoclip.flow.learned._upsample_last_only", lambda model: None)
+    torch.manual_seed(0)
+    plain = flow.LearnedFlow("raft", None, 2, CPU)
+    frames = moving_frames(4, (2, 1), 40, 60)
+    assert np.array_equal(plain(frames), raft(frames))
 
 
 def test_iterations_reach_the_model(raft: flow.LearnedFlow) -> None:

@@ -182,7 +182,7 @@ def test_no_library_loads_more_than_tensors_where_it_asks_to(
         return torch.load(path, weights_only=False)
 
     evil = write_evil(tmp_path / "evil.pth", "zip", marker)
-    monkeypatch.setattr("vimoclip.flow.load_tensors", lambda path: None)
+    monkeypatch.setattr("vimoclip.flow.learned.load_tensors", lambda path: None)
     monkeypatch.setattr("vimoclip.clip.weights.load_tensors", lambda path: None)
     monkeypatch.setattr(ptlflow, "load_checkpoint", unsafe)
     monkeypatch.setattr(open_clip.factory, "load_state_dict", unsafe)
