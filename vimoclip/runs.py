@@ -25,12 +25,16 @@ from vimoclip.strangers import load_tensors
 YAML_CHARACTERS, YAML_VALUES, YAML_LEVELS = 100_000, 100_000, 50  # what a run's settings never come near
 
 
-def pick_device(name: str) -> torch.device:
-    """auto, cpu, cuda, cuda:1, mps -> a device that is there. Raises UserError."""
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """auto, cpu, cuda, cuda:1, mps -> a device that is there. Raises UserError.
+
+    Of several processes on one machine each gets a GPU of its own, where there are as many."""
+    own = f"cuda:{local_rank % max(1, torch.cuda.device_count())}"
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device(own)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    name = own if name == "cuda" and local_rank else name
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -42,15 +46,17 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """auto -> bf16 on a GPU that computes in it, else fp32 (on CPUs without AMX bf16 is several times slower)."""
+    """auto -> bf16 on a GPU that computes in it, else fp32; on a CPU bf16 and int8 are only taken where asked for.
+
+    (Without AMX bf16 may be several times slower there, and what a run gives would depend on the processor.)"""
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context in which a model runs in `precision` (fp32, bf16, fp16)."""
-    if precision == "fp32":
+    """The context in which a model runs in `precision` (fp32, bf16, fp16; int8 is the encoder's own doing)."""
+    if precision in ("fp32", "int8"):
         return nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 

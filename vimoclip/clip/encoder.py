@@ -12,6 +12,7 @@ from open_clip.model import _build_vision_tower
 from torch import nn
 
 from vimoclip import UserError
+from vimoclip.clip import backends
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.weights import (
     OPENAI_NAMES,
@@ -32,12 +33,41 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, config: dict[str, Any]):
         self.visual, self.config = visual, config
         self.preprocess = Preprocess(config)
+        self._backend, self._precision = "torch", "fp32"
+        self._known_by: Any = None
+        self._compute: Any = None
+
+    def compute_with(self, backend: str = "torch", precision: str = "fp32") -> None:
+        """Say what encodes: torch, onnxruntime or openvino; int8, or else what autocast says. Raises UserError."""
+        backends.check(backend, precision, next(self.visual.parameters()).device)
+        self._backend, self._precision = backend, precision
 
     @torch.inference_mode()
     def encode(self, prepared: torch.Tensor) -> torch.Tensor:
         """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, as they leave the tower (not normalised)."""
         device = next(self.visual.parameters()).device
-        return embed(self.visual, self.preprocess.normalize(prepared.to(device))).float().cpu()
+        if device.type == "cuda":
+            prepared = prepared.pin_memory().to(device, non_blocking=True)
+        return self._computing(prepared.to(device)).float().cpu()
+
+    def _computing(self, prepared: torch.Tensor) -> torch.Tensor:
+        """Encode by what was made ready for these weights, in the state in which they are; a student's change."""
+        tensors = [*self.visual.parameters(), *self.visual.buffers()]
+        device, shape = tensors[0].device, prepared.shape if self._backend != "torch" else None
+        autocast = torch.is_autocast_enabled(device.type)
+        state = [(t.data_ptr(), t._version) for t in tensors if not t.is_inference()]
+        known_by = self._backend, self._precision, device, autocast, shape, self.visual.training, state
+        if self._compute is None or known_by != self._known_by:
+            self._compute, self._known_by = None, known_by
+            self._compute = self._make_ready(prepared, autocast)
+        return self._compute(prepared)
+
+    def _make_ready(self, prepared: torch.Tensor, autocast: bool) -> backends.Compute:
+        if self.visual.training:
+            return backends.AsItIs(self.visual, self.preprocess)
+        if self._backend == "torch":
+            return backends.in_torch(self.visual, self.preprocess, self._precision, autocast)
+        return backends.by_graph(self._backend, self.visual, self.preprocess, prepared)
 
 
 def embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:

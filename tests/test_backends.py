@@ -1,0 +1,194 @@
+"""What computes the encoder: each way gives the tower's own embeddings, whatever the tower, and says what it lacks."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+import extract_embeddings
+from tests.conftest import moving_frames, write_annotations, write_video
+from vimoclip import UserError, clip, runs
+from vimoclip.clip import backends
+
+CPU = torch.device("cpu")
+TINY = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
+TOWERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "class token, GELU": (TINY, False),
+    "class token, QuickGELU": (TINY, True),
+    "layer scale": (TINY | {"ls_init_value": 0.3}, False),
+    "mean of tokens": (TINY | {"pool_type": "avg", "final_ln_after_pool": True}, False),
+    "no norm before, norm after the pool": (TINY | {"no_ln_pre": True, "final_ln_after_pool": True}, False),
+    "CoCa's pooler": (TINY | {"attentional_pool": True, "output_tokens": True}, True),
+    "attention of its own": (TINY | {"block_type": "custom", "qk_norm": True}, False),
+    "ResNet": ({"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}, False),
+    "timm": ({"image_size": 32, "timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear"}, False),
+}
+Build = Callable[[str], clip.ImageEncoder]
+
+
+def build(kind: str) -> clip.ImageEncoder:
+    vision_cfg, quick_gelu = TOWERS[kind]
+    config = {
+        "architecture": {"embed_dim": 24, "vision_cfg": vision_cfg, "quick_gelu": quick_gelu},
+        "image_size": [32, 32],
+        "resize": "model",
+        "resize_mode": "shortest",
+        "interpolation": "bicubic",
+        "fill_color": 0,
+        "mean": list(open_clip.OPENAI_DATASET_MEAN),
+        "std": list(open_clip.OPENAI_DATASET_STD),
+    }
+    torch.manual_seed(0)
+    encoder = clip.build(config)
+    for parameter in encoder.visual.parameters():  # biases and the like begin as zeros, where a lost one isn't seen
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    encoder.visual.eval()
+    return encoder
+
+
+def frames(count: int = 4) -> torch.Tensor:
+    shape = (count, 3, 32, 32)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def by_the_tower(encoder: clip.ImageEncoder, prepared: torch.Tensor) -> torch.Tensor:
+    return clip.embed(encoder.visual, encoder.preprocess.normalize(prepared))
+
+
+def cosines(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.cosine_similarity(first.double(), second.double())
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_what_encodes_gives_the_towers_own_embeddings(kind: str) -> None:
+    encoder = build(kind)
+    expected = by_the_tower(encoder, frames())
+    assert torch.allclose(encoder.encode(frames()), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert cosines(encoder.encode(frames()), expected).min() > 0.99999
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_int8_is_near_and_a_row_does_not_depend_on_the_others(kind: str) -> None:
+    encoder = build(kind)
+    expected = by_the_tower(encoder, frames(8))
+    encoder.compute_with("torch", "int8")
+    ours = encoder.encode(frames(8))
+    assert cosines(ours, expected).mean() > 0.9985  # as narrow as these are; ViT-B/32: 0.9998
+    among_others = torch.cat([frames(8)[:1], torch.zeros(3, 3, 32, 32, dtype=torch.uint8), frames(8)[4:]])
+    assert torch.equal(encoder.encode(among_others)[[0, 4, 5, 6, 7]], ours[[0, 4, 5, 6, 7]])
+    encoder.compute_with("torch", "fp32")
+    assert cosines(encoder.encode(frames(8)), expected).min() > 0.99999
+
+
+@pytest.mark.parametrize("kind", ["class token, QuickGELU", "ResNet"])
+def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
+    encoder = build(kind)
+    expected = by_the_tower(encoder, frames())
+    encoder.compute_with("torch", "bf16")
+    with runs.autocast(CPU, "bf16"):
+        ours = encoder.encode(frames())
+    assert ours.dtype == torch.float32
+    assert not torch.equal(ours, encoder.encode(frames()))
+    assert (ours - expected).abs().max() < 1e-2 * expected.abs().max() * 2
+    assert cosines(ours, expected).min() > 0.999
+
+
+@pytest.mark.parametrize("kind", ["class token, QuickGELU", "ResNet"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_other_backends_give_the_towers_own_embeddings(backend: str, kind: str) -> None:
+    pytest.importorskip(backend)
+    pytest.importorskip("onnx")
+    encoder = build(kind)
+    encoder.compute_with(backend)
+    assert cosines(encoder.encode(frames()), by_the_tower(encoder, frames())).min() > 0.99999
+    assert len(encoder.encode(frames(2))) == 2  # another shape of batch
+
+
+def test_new_weights_are_seen() -> None:
+    encoder, other = build("class token, GELU"), build("class token, GELU")
+    with torch.no_grad():
+        for parameter in other.visual.parameters():
+            parameter.mul_(1.1)
+    before = encoder.encode(frames())
+    encoder.visual.load_state_dict(other.visual.state_dict())
+    after = encoder.encode(frames())
+    assert not torch.allclose(after, before)
+    assert torch.equal(after, other.encode(frames()))
+
+
+def test_the_tower_itself_stays_as_it_was() -> None:
+    for kind in ("class token, QuickGELU", "ResNet"):
+        encoder = build(kind)
+        before = clip.weights_sha256(encoder.visual), by_the_tower(encoder, frames())
+        for precision in ("fp32", "int8"):
+            encoder.compute_with("torch", precision)
+            encoder.encode(frames())
+        assert clip.weights_sha256(encoder.visual) == before[0]
+        assert torch.equal(by_the_tower(encoder, frames()), before[1])
+
+
+def test_the_class_token_alone_is_computed_only_where_the_tower_is_known() -> None:
+    known = {kind for kind in TOWERS if backends.is_known(build(kind).visual)}
+    assert known == {
+        "class token, GELU",
+        "class token, QuickGELU",
+        "layer scale",
+        "no norm before, norm after the pool",
+    }
+    assert not backends.is_known(nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "device", "message"),
+    [
+        ("onnxruntime", "bf16", "cpu", r"computes in fp32 alone"),
+        ("onnxruntime", "int8", "cpu", r"computes in fp32 alone"),
+        ("openvino", "fp32", "meta", r"is for the CPU"),
+        ("torch", "int8", "meta", r"is for the CPU"),
+    ],
+)
+def test_what_does_not_go_together_is_said(backend: str, precision: str, device: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        backends.check(backend, precision, torch.device(device))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_missing_package_is_said_with_what_installs_it(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, backend, None)  # as if it were not there
+    with pytest.raises(UserError, match=rf"needs the package {backend}; run pip install '\.\[{backend}\]'"):
+        backends.check(backend, "fp32", CPU)
+
+
+def test_auto_is_never_int8_or_bf16_on_a_cpu() -> None:
+    assert runs.pick_precision("auto", CPU) == "fp32"
+    assert runs.pick_precision("int8", CPU) == "int8"
+
+
+def test_a_file_says_what_computed_it_and_is_not_gone_on_with_by_other_means(
+    tiny_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        write_video(tmp_path / f"dataset/videos/v{number}.mp4", moving_frames(5, (1, 1), 32, 32), lossless=False)
+    write_annotations(tmp_path / "dataset" / "annotations", {"train": {f"v{number}.mp4": (0,) for number in range(2)}})
+    monkeypatch.chdir(tmp_path)
+    command = ["--clip-model-name", tiny_clip, "--num-workers", "0"]
+    output = tmp_path / "dataset" / "embeddings" / "ak_train_clip_embeddings.h5"
+    rows = {}
+    for precision in ("fp32", "int8", "bf16"):
+        extract_embeddings.main([*command, "--precision", precision, "--overwrite"])
+        with h5py.File(output) as file:
+            assert (file.attrs["precision"], file.attrs["backend"]) == (precision, "torch")
+            rows[precision] = torch.from_numpy(file["v0.mp4/embeddings"][:])
+    for precision in ("int8", "bf16"):
+        assert not torch.equal(rows[precision], rows["fp32"])
+        assert cosines(rows[precision], rows["fp32"]).mean() > 0.998
+    with pytest.raises(UserError, match="precision"):
+        extract_embeddings.main([*command, "--precision", "fp32"])
