@@ -4,24 +4,29 @@
     tensorboard --logdir logs
 
 Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_flows.py), writes checkpoints/<run>/ and
-logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with the same command and --run-name."""
+logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with the same command and --run-name. On
+several GPUs, or CPUs: torchrun --nproc-per-node 4 train.py ..., where --batch-size is each process's."""
 
 import argparse
+import os
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
-    from vimoclip.data import Pairing
+    from vimoclip.data import Splits
+    from vimoclip.distributed import Group
     from vimoclip.store import Reader
 
 # What may differ when a run goes on: more epochs, and whatever changes nothing of what is learnt. Where files are may
 # change too: what they hold is compared with what the checkpoint learnt from.
 MAY_CHANGE = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
 MAY_CHANGE |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
+MAY_CHANGE |= {"micro_batch_size", "compile", "cache_frames"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
     add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help="must be what the embeddings have")
     add("--sequence-length", type=_at_least_two, default=30, help="frames a segment; it has one flow less")
+    keep = "keep flow frames here as the student sees them, and read them instead of decoding: 150 KB a frame at 224"
+    add("--cache-frames", type=cli.none_or(Path), default=None, metavar="FOLDER", help=keep)
     add = parser.add_argument_group("method").add_argument
     add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help="1 - cos, or squared error")
     add("--distillation-weight", type=cli.non_negative_float, default=1.0, help="of that loss; 0: classification alone")
@@ -41,7 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--freeze-encoder", action="store_true", help="train only the MLP and the head")
     add = parser.add_argument_group("optimisation").add_argument
     add("--epochs", type=cli.positive_int, default=10, help="how many times each segment is seen")
-    add("--batch-size", type=cli.positive_int, default=32, help="in segments")
+    add("--batch-size", type=cli.positive_int, default=32, help="in segments, of each process")
+    few = "segments at a time of a batch, which give its gradient in less memory; default: all on a GPU, few on a CPU"
+    add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=few)
+    add("--compile", action="store_true", help="the encoder by torch.compile, on a GPU")
     add("--learning-rate", type=cli.positive_float, default=1e-3, help="of Adam")
     add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help="None: as the rest")
     add("--warmup-steps", type=cli.count, default=0, help="over which learning rates grow to their value")
@@ -69,52 +79,104 @@ def _at_least_two(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> Path:
     args, folder = parse(sys.argv[1:] if argv is None else argv)
-    from vimoclip import lock, runs, store
-    from vimoclip.data import FlowFolder, pair
+    from vimoclip import distributed, lock, runs
+
+    with distributed.join() as group:
+        device = runs.pick_device(args.device, group.local_rank)
+        if args.compile and device.type == "cpu":
+            raise UserError("--compile: is for a GPU, and this run is on the CPU; leave it out")
+        splits = open_splits(args, group)
+        group.barrier()  # before the folder changes all have looked at what is in it
+        if args.dry_run:
+            plan(args, folder, splits, device, group)
+            return folder or args.checkpoints_dir
+        folder = folder or args.checkpoints_dir / group.share(args.run_name or runs.name_by_time())
+        with lock.only_process(folder) if group.main else nullcontext():
+            run(args, folder, splits, device, group)
+        return folder
+
+
+def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
+    """The embeddings and, of each split, the videos to learn from, the same ones on each rank. Raises UserError."""
+    from vimoclip import data, store
 
     readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
-    check_readers(args, readers)
-    for place, flag in ((args.checkpoints_dir, "--checkpoints-dir"), (args.logs_dir, "--logs-dir")):
-        cli.need_place(place, flag)
+    data.check_readers(readers, args.num_classes)
+    for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
+        if place := getattr(args, flag.lstrip("-").replace("-", "_")):
+            cli.need_place(place, flag)
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
-    flows = FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
-    pairings = {split: pair(reader, flows, args.limit) for split, reader in readers.items()}
-    check_pairings(pairings, readers)
-    device = runs.pick_device(args.device)
-    if args.dry_run:
-        return folder or args.checkpoints_dir
-    folder = folder or args.checkpoints_dir / (args.run_name or runs.name_by_time())
-    with lock.only_process(folder):
-        run(args, folder, readers, pairings, device)
-    return folder
+    flows = data.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
+    found = {split: data.pair(reader, flows, args.limit) for split, reader in readers.items()} if group.main else {}
+    pairings = group.share(found)
+    data.check_pairings(pairings, readers)
+    return data.Splits(readers, pairings)
 
 
-def run(
-    args: argparse.Namespace, folder: Path, readers: dict[str, "Reader"], pairings: dict[str, "Pairing"], device: Any
-) -> None:
+def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, group: "Group") -> None:
     """Train in a folder, from its last.pth on where there is one. Raises UserError, TrainingError."""
     from vimoclip import runs
-    from vimoclip.data import SegmentDataset
-    from vimoclip.moclip import fit
+    from vimoclip.data import FrameCache
+    from vimoclip.moclip import fit, student
 
-    config, model, preprocess = build_student(args, readers["train"], pairings["train"].flow_settings)
-    config["embeddings"] = {s: r.attributes.get("content_sha256") for s, r in readers.items()}
-    sets = {
-        split: SegmentDataset(readers[split], pairings[split].clips, args.sequence_length, preprocess)
-        for split in readers
-    }
-    if args.overwrite:
-        runs.remove(folder, args.logs_dir / folder.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
-    cli.go_on_with(lambda: f"python train.py --resume {shlex.quote(str(folder))}")
-    left_out = [(split, key, why) for split in pairings for key, why in pairings[split].left_out.items()]
+    config, model, preprocess = begin(args, splits)
+    if group.main:
+        if args.overwrite:
+            runs.remove(folder, args.logs_dir / folder.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
+    cli.go_on_with(lambda: f"{launcher(group)} train.py --resume {shlex.quote(str(folder))}")
+    cache = FrameCache(args.cache_frames, config["clip"]) if args.cache_frames else None
+    learning = fit.Learning(args, model.to(device), preprocess, group)
+    if cache:
+        cache.fill_together(splits.clips(), preprocess, learning.workers, group)
+    sets = splits.sets(args.sequence_length, preprocess, cache)
+    processes = f" in {group.size} processes" if group.size > 1 else ""
     print(
-        f"run {folder} on {device}: {len(sets['train'])} segments to train on, {len(sets['val'])} to validate",
+        f"run {folder} on {device}{processes}: {len(sets['train'])} segments to train on, "
+        f"{len(sets['val'])} to validate",
         flush=True,
     )
-    class_names = list(readers["train"].attributes.get("class_names") or map(str, range(config["num_classes"])))
-    fit.fit(args, folder, model.to(device), config, preprocess, sets, class_names, left_out)
+    names = student.class_names(splits.readers["train"])
+    fit.Run(args, folder, learning, config, sets, names, splits.left_out()).train()
+
+
+def plan(args: argparse.Namespace, folder: Path | None, splits: "Splits", device: Any, group: "Group") -> None:
+    """Say what a run would do and what it would cost, and write nothing. Raises UserError."""
+    from vimoclip import clip
+    from vimoclip.data import FrameCache, segments
+    from vimoclip.moclip import fit, planning, student
+
+    progress = planning.progress_of(folder)
+    train, val = (len(segments(splits.pairings[s].clips, args.sequence_length)) for s in ("train", "val"))
+    print(planning.describe_progress(folder, progress, args.epochs, train, val), flush=True)
+    if download := clip.missing_download(*student.name_of(args, splits.readers["train"])):
+        print(f"how long it takes can be told once {download['what']} is here: it would be downloaded")
+        return
+    config, model, preprocess = begin(args, splits)
+    room = 0
+    if args.cache_frames:
+        cache = FrameCache(args.cache_frames, config["clip"])
+        cache.check_room(missing := cache.missing(splits.clips()))
+        room = cache.size(missing)
+    learning = fit.Learning(args, model.to(device), preprocess, group)
+    sets = splits.sets(args.sequence_length, preprocess)
+    print(planning.describe_cost(learning, sets, progress, room), flush=True)
+
+
+def begin(args: argparse.Namespace, splits: "Splits") -> Any:
+    """(config, model, preprocessing) of the student. Raises UserError."""
+    from vimoclip.moclip import student
+
+    config, model, preprocess = student.build(args, splits.readers["train"], splits.pairings["train"].flow_settings)
+    config["embeddings"] = {split: r.attributes.get("content_sha256") for split, r in splits.readers.items()}
+    return config, model, preprocess
+
+
+def launcher(group: "Group") -> str:
+    """How this process was started."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", group.size)
+    return f"torchrun --nproc-per-node {local}" if group.size > 1 else "python"
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
@@ -148,73 +210,6 @@ def open_embeddings(args: argparse.Namespace, split: str, reader: type["Reader"]
     given = args.train_hdf5_path if split == "train" else args.val_hdf5_path
     path = given or rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
     return reader(cli.need_file(path, "run extract_embeddings.py, or name the file with a flag"), kind="rgb")
-
-
-def check_readers(args: argparse.Namespace, readers: dict[str, "Reader"]) -> None:
-    """Raise UserError where the two splits, or the number of classes asked for, don't fit together."""
-    train, val = readers["train"], readers["val"]
-    for reader in (train, val):
-        if not reader.keys:
-            raise UserError(f"{reader.path}: holds no video; run extract_embeddings.py again")
-        if not reader.known:
-            print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
-    classes = {split: len(reader.labels(reader.keys[0])) for split, reader in readers.items()}
-    cure = "make both with one set of flags"
-    cli.check_same({"classes": classes["train"]}, {"classes": classes["val"]}, str(train.path), str(val.path), cure)
-    if args.num_classes not in (None, classes["train"]):
-        raise UserError(f"--num-classes {args.num_classes}: {train.path} has {classes['train']}; leave the flag out")
-    if train.known and val.known:
-        keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
-        ours, theirs = ({k: r.attributes.get(k) for k in keys} for r in (train, val))
-        cli.check_same(ours, theirs, str(train.path), str(val.path), cure)
-
-
-def check_pairings(pairings: dict[str, "Pairing"], readers: dict[str, "Reader"]) -> None:
-    """Say which videos can't be used. Raises UserError where none can, or the splits' flow differs."""
-    for split, pairing in pairings.items():
-        print(f"{split}: {len(pairing.clips)} videos, {len(pairing.left_out)} left out")
-        for key, why in pairing.left_out.items():
-            print(f"  left out: {key}: {why}")
-        if not pairing.clips:
-            raise UserError(
-                f"{readers[split].path}: no video of it has flow; run extract_flows.py, see --flow-videos-dir"
-            )
-    ours, theirs = pairings["train"].flow_settings, pairings["val"].flow_settings
-    cli.check_same(ours, theirs, "the training videos' flow", "the validation videos' flow", "make the flow anew")
-
-
-def build_student(args: argparse.Namespace, reader: "Reader", flow_settings: dict[str, Any]) -> Any:
-    """(config, model, preprocessing) of a student that starts as the teacher. Raises UserError if it doesn't."""
-    from vimoclip import clip, runs
-    from vimoclip.moclip import MoCLIP
-
-    made = reader.attributes if reader.known else {}
-    name = args.clip_model_name or made.get("clip_model") or "ViT-B/32"
-    pretrained = args.clip_pretrained or made.get("clip_pretrained") or (None if ":" in name else "openai")
-    if download := clip.missing_download(name, pretrained):
-        cli.check_reachable(download)
-    runs.seed_everything(args.seed)
-    encoder = clip.load(name, pretrained, made.get("resize", "model"))
-    student, teacher = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
-    same: dict[str, Any] = {
-        key: made[key] for key in ("clip_model", "quick_gelu", "weights_sha256", "embed_dim") if key in made
-    }
-    cure = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
-    cli.check_same({key: encoder.config[key] for key in same}, same, student, teacher, cure)
-    cli.check_same({"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student, teacher, cure)
-    num_classes = len(reader.labels(reader.keys[0]))
-    model = MoCLIP(encoder.visual, reader.dim, num_classes, args.residual_alpha)
-    if args.freeze_encoder:
-        model.visual_encoder.requires_grad_(False)
-    config = {
-        "clip": encoder.config,
-        "alpha": args.residual_alpha,
-        "num_classes": num_classes,
-        "sequence_length": args.sequence_length,
-        "teacher": same | ({"sampling": made["sampling"]} if "sampling" in made else {}),
-        "flow": flow_settings,
-    }
-    return config, model, encoder.preprocess
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """The loops that train and evaluate the student: plain functions of explicit things."""
 
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from vimoclip import TrainingError, losses, metrics, runs
-from vimoclip.cli import check_same
+from vimoclip import TrainingError, losses, metrics
 from vimoclip.clip import Preprocess
 from vimoclip.data import Batch, Unreadable
+from vimoclip.distributed import Group
 from vimoclip.moclip import MoCLIP, Output
+from vimoclip.moclip.replicas import Replicas, parts
+from vimoclip.moclip.state import Sums, TrainState, new_progress
+from vimoclip.products import by_onednn
+
+__all__ = ["Losses", "Sums", "TrainState", "evaluate", "make_losses", "new_progress", "train_one_epoch"]
 
 Losses = Callable[[Output, Batch], dict[str, torch.Tensor]]
 
@@ -33,74 +36,11 @@ def make_losses(mode: str, class_positive_weight: float, distillation_weight: fl
     return compute
 
 
-@dataclass
-class TrainState:
-    """All that a run needs to go on: saved as `last.pth`. `progress` is plain Python; see `new_progress`."""
-
-    model: MoCLIP
-    config: dict[str, Any]
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    progress: dict[str, Any]
-
-    def save(self, path: Path) -> None:
-        content = {
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random_state": runs.random_state(),
-            "progress": self.progress,
-            "config": self.config,
-        }
-        runs.save_checkpoint(path, content)
-
-    def load(self, path: Path) -> None:
-        """Raises UserError where the run was begun with another encoder, flow or teacher."""
-        last = runs.load_checkpoint(path)
-        check_same(self.config, last["config"], "this command", str(path), "go on with the same data, or start anew")
-        runs.load_state(self.model, last["state_dict"], path)
-        self.optimizer.load_state_dict(last["optimizer"])
-        self.scheduler.load_state_dict(last["scheduler"])
-        self.scaler.load_state_dict(last["scaler"])
-        self.progress = last["progress"]
-        runs.set_random_state(last["random_state"])
-
-
-def new_progress() -> dict[str, Any]:
-    """`epoch`, `step`, `global_step` done; `sums` of the epoch begun; `best` loss, epochs since (`stale`), `rows`.
-
-    `unreadable`: what joined left_out.csv; `segments`: a hash of those trained on, in whose order the steps count."""
-    progress = {"epoch": 0, "step": 0, "global_step": 0, "sums": {}, "best": math.inf, "stale": 0, "rows": []}
-    return progress | {"unreadable": [], "segments": ""}
-
-
-class Sums:
-    """Means of losses over segments; its state is plain Python, so that a run can go on in the middle of an epoch."""
-
-    def __init__(self, state: dict[str, float] | None = None):
-        self.state = dict(state or {})
-
-    def add(self, values: dict[str, torch.Tensor], count: int) -> None:
-        for name, value in values.items():
-            self.state[name] = self.state.get(name, 0.0) + float(value) * count
-        self.state["count"] = self.state.get("count", 0) + count
-
-    def means(self) -> dict[str, float]:
-        count = self.state.get("count", 0) or 1
-        return {name: total / count for name, total in self.state.items() if name != "count"}
-
-
 Tell = Callable[[Unreadable], None]
 
 
-def to_device(batch: Batch, device: torch.device, tell: Tell) -> Batch | None:
-    """The batch's tensors on the device; None where nothing of it could be read. `tell` hears what could not."""
-    for unreadable in batch.unreadable:
-        tell(unreadable)
-    if not batch.keys:
-        return None
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device."""
     tensors = {name: getattr(batch, name) for name in ("flow", "z_image", "mask", "labels")}
     return batch._replace(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
@@ -122,43 +62,109 @@ def train_one_epoch(
     autocast: Callable[[], Any],
     *,
     sums: Sums,
+    replicas: Replicas | None = None,
+    micro_batch_size: int | None = None,
     grad_clip_norm: float | None = None,
     after_step: Callable[[dict[str, float]], None] = lambda values: None,
     tell: Tell = print,
 ) -> dict[str, float]:
-    """Train on what the loader gives; means of the losses over segments. Raises TrainingError if one isn't finite."""
-    model, optimizer, scaler = state.model, state.optimizer, state.scaler
-    device = next(model.parameters()).device
-    trained = [p for p in model.parameters() if p.requires_grad]
-    model.train()
-    if not any(p.requires_grad for p in model.visual_encoder.parameters()):
-        model.visual_encoder.eval()  # frozen also means that no running mean moves
-    for given in loader:
-        batch = to_device(given, device, tell)
-        if batch is None:
+    """Train on what the loader gives; means of the losses over segments. Raises TrainingError if one isn't finite.
+
+    A step is of the batches that all `replicas` have at that moment; each goes through the student in micro-batches of
+    so many segments (default: all at once), whose gradients add up to that of all segments of the step."""
+    replicas = replicas or Replicas(state.model)
+    device = next(state.model.parameters()).device
+    set_training(state.model)
+    for number, batch in enumerate(loader, state.progress["global_step"]):
+        found = replicas.group.gather((len(batch.keys), batch.unreadable))
+        for unreadable in chain(*(unreadables for _, unreadables in found)):
+            tell(unreadable)
+        count = sum(keys for keys, _ in found)
+        if not count:  # nothing of any of these could be read
             after_step({})
             continue
-        with autocast():
-            output = model(preprocess.normalize(batch.flow), batch.mask)
-        values = compute_losses(output, batch)
-        check_finite(values, batch, "training")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(values["loss"]).backward()
-        if grad_clip_norm is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trained, grad_clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        detached = {name: value.detach() for name, value in values.items()}
-        sums.add(detached, len(batch.keys))
-        state.scheduler.step()
-        after_step({name: float(value) for name, value in detached.items()})
+        replicas.begin_step(number)
+        state.optimizer.zero_grad(set_to_none=True)
+        with by_onednn(device):
+            own = add_gradients(
+                replicas,
+                to_device(batch, device),
+                count,
+                micro_batch_size,
+                state.scaler,
+                compute_losses,
+                preprocess,
+                autocast,
+            )
+        take_step(state, grad_clip_norm)
+        totals = replicas.group.gather(own)
+        step = {name: sum(total.get(name, 0.0) for total in totals) for name in max(totals, key=len)}
+        sums.add(step, count)
+        after_step({name: total / count for name, total in step.items()})
     if not sums.state:
         raise TrainingError("no flow video of the training split can be read; make them anew with extract_flows.py")
     return sums.means()
 
 
-@torch.no_grad()
+def set_training(model: MoCLIP) -> None:
+    """Training mode, but for a frozen encoder: frozen also means that no running mean moves."""
+    model.train()
+    if not any(p.requires_grad for p in model.visual_encoder.parameters()):
+        model.visual_encoder.eval()
+
+
+def add_gradients(
+    replicas: Replicas,
+    batch: Batch,
+    count: int,
+    micro_batch_size: int | None,
+    scaler: torch.amp.GradScaler,
+    compute_losses: Losses,
+    preprocess: Preprocess,
+    autocast: Callable[[], Any],
+) -> dict[str, float]:
+    """Add this batch's part of the gradient of the mean loss over `count` segments; its losses, summed over its own.
+
+    Both losses are means over segments of what is the segment's own, so a part weighs as many segments as it has.
+    Raises TrainingError."""
+    if not batch.keys:
+        scaler.scale(replicas.blank()).backward()
+        return {}
+    sums, left = Sums(), len(batch.keys)
+    for part in parts(batch, micro_batch_size or left):
+        left -= len(part.keys)
+        with replicas.exchanging(last=not left):
+            with autocast():
+                output = replicas(preprocess.normalize(part.flow), part.mask)
+            values = compute_losses(output, part)
+            check_finite(values, part, "training")
+            # DistributedDataParallel takes the mean over the processes, where the sum is meant
+            scaler.scale(values["loss"] * (len(part.keys) * replicas.group.size / count)).backward()
+        sums.add({name: float(value.detach()) * len(part.keys) for name, value in values.items()}, len(part.keys))
+    return {name: total for name, total in sums.state.items() if name != "count"}
+
+
+def take_step(state: TrainState, grad_clip_norm: float | None) -> None:
+    """Apply the gradients that are there."""
+    if grad_clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_([p for p in state.model.parameters() if p.requires_grad], grad_clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.scheduler.step()
+
+
+class Scored(NamedTuple):
+    """Some segments: the first one's number, losses summed over them, and by segment video, flows, scores, labels."""
+
+    place: int
+    losses: dict[str, float]
+    keys: list[str]
+    lengths: list[int]
+    scores: torch.Tensor
+    labels: torch.Tensor
+
+
 def evaluate(
     model: MoCLIP,
     loader: Iterable[Batch],
@@ -166,34 +172,65 @@ def evaluate(
     preprocess: Preprocess,
     autocast: Callable[[], Any],
     tell: Tell = print,
+    *,
+    group: Group = Group(),  # noqa: B008 - it can't be changed
+    micro_batch_size: int | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """(losses and `head_map_macro`, `head_map_micro` over all videos; video -> (C,) probabilities of the head).
 
-    A video's probabilities are the mean over its segments, each weighing as many flows as it has. Raises TrainingError
-    for a loss that is not finite, or where nothing could be read."""
-    device = next(model.parameters()).device
+    A video's probabilities are the mean over its segments, each weighing as many flows as it has, whichever of the
+    group's processes had them. Raises TrainingError for a loss that is not finite, or where nothing could be read."""
+    scored, unreadable = list[Scored](), list[Unreadable]()
     model.eval()
+    for batch in loader:
+        for what in batch.unreadable:
+            unreadable.append(what)
+            tell(what)
+        for part in parts(batch, micro_batch_size or max(1, len(batch.keys))):
+            place = part.indices[0] if part.indices else len(scored)
+            scored.append(score(model, part, place, compute_losses, preprocess, autocast))
+    gathered = group.gather((scored, unreadable))
+    for what in chain(*(theirs for rank, (_, theirs) in enumerate(gathered) if rank != group.rank)):
+        tell(what)
+    return summarise(sorted(chain(*(theirs for theirs, _ in gathered)), key=lambda some: some.place))
+
+
+@torch.no_grad()
+def score(
+    model: MoCLIP,
+    batch: Batch,
+    place: int,
+    compute_losses: Losses,
+    preprocess: Preprocess,
+    autocast: Callable[[], Any],
+) -> Scored:
+    """Raises TrainingError for a loss that is not finite."""
+    there = to_device(batch, next(model.parameters()).device)
+    with autocast(), by_onednn(there.flow.device):
+        output = model(preprocess.normalize(there.flow), there.mask)
+    values = compute_losses(output, there)
+    check_finite(values, batch, "validation")
+    totals = {name: float(value) * len(batch.keys) for name, value in values.items()}
+    scores = output.logits.float().sigmoid().cpu()
+    # a copy: what a loader's worker has given keeps a file open for as long as it is kept
+    return Scored(place, totals, batch.keys, batch.mask.sum(1).tolist(), scores, batch.labels.clone())
+
+
+def summarise(scored: Iterable[Scored]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """What `evaluate` gives, from all segments in their order. Raises TrainingError where there is none."""
     sums, weights = Sums(), dict[str, float]()
     scores, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-    for given in loader:
-        batch = to_device(given, device, tell)
-        if batch is None:
-            continue
-        with autocast():
-            output = model(preprocess.normalize(batch.flow), batch.mask)
-        values = compute_losses(output, batch)
-        check_finite(values, batch, "validation")
-        sums.add(values, len(batch.keys))
-        lengths = batch.mask.sum(1).tolist()
-        for i, (key, row) in enumerate(zip(batch.keys, output.logits.float().sigmoid().cpu(), strict=True)):
-            scores[key] = scores.get(key, torch.zeros(())) + row * lengths[i]
-            weights[key] = weights.get(key, 0.0) + lengths[i]
-            labels[key] = batch.labels[i].cpu()
+    for some in scored:
+        sums.add(some.losses, len(some.keys))
+        for key, length, row, truth in zip(some.keys, some.lengths, some.scores, some.labels, strict=True):
+            scores[key] = scores.get(key, torch.zeros(())) + row * length
+            weights[key] = weights.get(key, 0.0) + length
+            labels[key] = truth
     if not scores:
         raise TrainingError("no flow video of the validation split can be read; make them anew with extract_flows.py")
     means = sums.means()
     probabilities = {key: total / weights[key] for key, total in scores.items()}
-    table, truth = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
-    means["head_map_macro"] = metrics.map_macro(table, truth)
-    means["head_map_micro"] = metrics.map_micro(table, truth)
+    table, truths = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
+    means["head_map_macro"] = metrics.map_macro(table, truths)
+    means["head_map_micro"] = metrics.map_micro(table, truths)
     return means, probabilities

@@ -4,8 +4,9 @@ Frames are uint8 RGB, upright (rotation metadata is applied), all of the first f
 
 from vimoclip.video.ahead import read_ahead
 from vimoclip.video.opening import Info, find, probe
-from vimoclip.video.reading import SpanReader, read, read_evenly
+from vimoclip.video.reading import read, read_evenly
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
+from vimoclip.video.spans import SpanReader
 from vimoclip.video.writing import Writer
 
 __all__ = [

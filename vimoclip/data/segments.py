@@ -1,61 +1,17 @@
-"""Training data of the student: segments of a video, aligned RGB embeddings and flow frames."""
+"""Segments of videos as items of a loader: flow frames prepared for the student, with the teacher's embeddings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vimoclip import VideoError, cli, matching, store, video
-from vimoclip.matching import FlowFolder, settings_of
-
-
-class Clip(NamedTuple):
-    """A video with both sides: its key in the RGB file, its flow video, T."""
-
-    key: str
-    flow: Path
-    frames: int
-
-
-@dataclass
-class Pairing:
-    """The videos that can be used, those that can't with the reason, and how the flow was made."""
-
-    clips: list[Clip]
-    left_out: dict[str, str]
-    flow_settings: dict[str, Any]
-
-
-def pair(reader: store.Reader, flows: FlowFolder, limit: int | None = None) -> Pairing:
-    """Match each video of an RGB file with its flow. Raises UserError where the two were made with other frames."""
-    clips, left_out = [], {}
-    settings: dict[str, Any] = {}
-    first: Path | None = None
-    for key in reader.keys[:limit]:
-        frames, path = reader.length(key), flows.find(key)
-        if frames < 2 or path is None:
-            left_out[key] = "has one frame, so no flow" if frames < 2 else f"has no flow video in {flows.folder}"
-            continue
-        try:
-            info = video.probe(path)
-        except VideoError as error:
-            left_out[key] = f"its flow video {error}"
-            continue
-        made = settings_of(info.comment)
-        if first is None or not settings:
-            first, settings = path, made
-        cli.check_same(settings, made, str(first), str(path), "make the flow anew with one set of flags")
-        matching.check_sampling(reader, made, str(path))
-        if problem := matching.flow_misfit(frames, reader.frame_indices(key), info):
-            left_out[key] = problem
-            continue
-        clips.append(Clip(key, path, frames))
-    return Pairing(clips, left_out, settings)
+from vimoclip import VideoError, store, video
+from vimoclip.data.cache import FrameCache
+from vimoclip.data.pairing import Clip
 
 
 class Segment(NamedTuple):
@@ -84,7 +40,9 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """flow (B, L-1, 3, S, S) uint8 prepared; z_image (B, L-1, D); mask (B, L-1); labels (B, C)."""
+    """flow (B, L-1, 3, S, S) uint8 prepared; z_image (B, L-1, D); mask (B, L-1); labels (B, C).
+
+    `keys` are the videos, `indices` the segments' numbers in their data set, where they have one."""
 
     flow: torch.Tensor
     z_image: torch.Tensor
@@ -92,6 +50,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     keys: list[str]
     unreadable: list["Unreadable"]
+    indices: Sequence[int] = ()
 
 
 class SegmentDataset(Dataset):
@@ -103,8 +62,9 @@ class SegmentDataset(Dataset):
         clips: Sequence[Clip],
         sequence_length: int,
         preprocess: Callable[[np.ndarray], torch.Tensor],
+        cache: FrameCache | None = None,
     ):
-        self.reader, self.preprocess, self.steps = reader, preprocess, sequence_length - 1
+        self.reader, self.preprocess, self.steps, self.cache = reader, preprocess, sequence_length - 1, cache
         self.segments = segments(clips, sequence_length)
 
     def __len__(self) -> int:
@@ -115,23 +75,31 @@ class SegmentDataset(Dataset):
         segment = self.segments[index]
         key, start, stop = segment.clip.key, segment.start, segment.start + segment.length
         try:
-            prepared = self.preprocess(_span_reader(segment.clip.flow).read(start, stop))
+            prepared = self._prepared(segment.clip, start, stop)
         except VideoError as error:
             return Unreadable(key, f"its flow {segment.clip.flow.name} {error}")
         rows = torch.from_numpy(self.reader.embeddings(key, start, stop))
         mask = torch.arange(self.steps) < segment.length
         labels = torch.from_numpy(self.reader.labels(key))
-        return Batch(
-            _pad(prepared, self.steps)[None], _pad(rows, self.steps)[None], mask[None], labels[None], [key], []
-        )
+        flow = _pad(prepared, self.steps)[None]
+        return Batch(flow, _pad(rows, self.steps)[None], mask[None], labels[None], [key], [], [index])
+
+    def _prepared(self, clip: Clip, start: int, stop: int) -> torch.Tensor:
+        """(n, 3, S, S) uint8 of flows start..stop. Raises VideoError."""
+        if self.cache is not None and (known := self.cache.read(clip.flow, start, stop)) is not None:
+            return known
+        return self.preprocess(span_reader(clip.flow).read(start, stop))
 
 
 @lru_cache(maxsize=512)
-def _span_reader(path: Path) -> video.SpanReader:
+def span_reader(path: Path) -> video.SpanReader:
+    """Of a flow video, which a process reads more than once."""
     return video.SpanReader(path)
 
 
 def _pad(rows: torch.Tensor, length: int) -> torch.Tensor:
+    if len(rows) == length:
+        return rows
     return torch.cat([rows, rows.new_zeros((length - len(rows), *rows.shape[1:]))])
 
 
@@ -149,4 +117,5 @@ def collate(items: list[Batch | Unreadable]) -> Batch:
         torch.cat([item.labels for item in good]),
         [item.keys[0] for item in good],
         errors,
+        [index for item in good for index in item.indices],
     )
