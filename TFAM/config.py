@@ -19,6 +19,7 @@ Config = dict[str, dict[str, Any]]  # section -> key -> value
 # what a key may hold beside null, where null is its default
 NULLABLE: dict[str, type] = {
     "training.grad_clip_norm": float,
+    "model.attention_dropout": float,
     "data.rgb_train_h5": str,
     "data.rgb_val_h5": str,
     "data.motion_h5": str,
@@ -32,7 +33,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.motion": ("real", "shuffled"),
 }
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
-FRACTIONS = {"model.dropout", "model.classifier_dropout"}  # 0 or more, below 1
+FRACTIONS = {"model.dropout", "model.attention_dropout", "model.classifier_dropout"}  # 0 or more, below 1
 SEEDS = {"training.seed"}  # every other number is above 0
 
 

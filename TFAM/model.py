@@ -4,13 +4,15 @@ Every variant has every parameter, named as published, so that one checkpoint la
 
 import math
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from TFAM.attention import Attention, Dropout
 from vimoclip import UserError
-from vimoclip.losses import masked_mean
+from vimoclip.products import linear
 
 
 class Fusion(StrEnum):
@@ -30,38 +32,55 @@ class Pooling(StrEnum):
     PADDED_MEAN = "padded_mean"  # padding too, as published: logits depend on the batch
 
 
+class Steps(NamedTuple):
+    """The steps of all videos of a batch, one behind the other: x (N, D), of which each video has so many.
+
+    `real` (N,): which of them others may attend to, `real_lengths` how many of each video; all, where it is None."""
+
+    x: torch.Tensor
+    lengths: list[int]
+    real: torch.Tensor | None
+    real_lengths: list[int]
+
+    def keys(self) -> torch.Tensor:
+        """What is attended to."""
+        return self.x if self.real is None else self.x[self.real]
+
+
+class Linear(nn.Linear):
+    """As nn.Linear, of (N, D)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.bias)
+
+
 class FusionLayer(nn.Module):
     """Post-norm layer: self-attention, then cross-attention where there is a second stream, then feed-forward."""
 
-    def __init__(self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float):
+    def __init__(self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, attention_dropout: float):
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(d_model, num_heads, dropout, batch_first=True)
-        self.cross_attn = nn.MultiheadAttention(d_model, num_heads, dropout, batch_first=True)
+        self.self_attn = Attention(d_model, num_heads, attention_dropout)
+        self.cross_attn = Attention(d_model, num_heads, attention_dropout)
         self.ffn = nn.Sequential(
-            nn.Linear(d_model, dim_feedforward),
+            Linear(d_model, dim_feedforward),
             nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim_feedforward, d_model),
-            nn.Dropout(dropout),
+            Dropout(dropout),
+            Linear(dim_feedforward, d_model),
+            Dropout(dropout),
         )
         self.norm_self = nn.LayerNorm(d_model)
         self.norm_cross = nn.LayerNorm(d_model)
         self.norm_ffn = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(
-        self,
-        x: torch.Tensor,  # (B, S, D)
-        padding: torch.Tensor,  # (B, S), true where x is padding
-        other: torch.Tensor | None = None,  # (B, S', D)
-        other_padding: torch.Tensor | None = None,  # (B, S')
-    ) -> torch.Tensor:
-        attended = self.self_attn(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+    def forward(self, steps: Steps, other: Steps | None = None) -> Steps:
+        x = steps.x
+        attended = self.self_attn(x, steps.lengths, steps.keys(), steps.real_lengths)
         x = self.norm_self(x + self.dropout(attended))
         if other is not None:
-            attended = self.cross_attn(x, other, other, key_padding_mask=other_padding, need_weights=False)[0]
+            attended = self.cross_attn(x, steps.lengths, other.keys(), other.real_lengths)
             x = self.norm_cross(x + self.dropout(attended))
-        return self.norm_ffn(x + self.ffn(x))  # the last dropout is the feed-forward's own
+        return steps._replace(x=self.norm_ffn(x + self.ffn(x)))  # the last dropout is the feed-forward's own
 
 
 class FusionTransformer(nn.Module):
@@ -80,6 +99,7 @@ class FusionTransformer(nn.Module):
         dropout: float,
         classifier_dropout: float,
         normalize_inputs: bool = False,
+        attention_dropout: float | None = None,
     ):
         super().__init__()
         if d_model % num_heads:
@@ -89,9 +109,10 @@ class FusionTransformer(nn.Module):
             )
         self.fusion, self.positions, self.pooling = Fusion(fusion), positions, Pooling(pooling)
         self.normalize_inputs = normalize_inputs
+        of_attention = dropout if attention_dropout is None else attention_dropout
         self.projection_layer = nn.Linear(2 * d_model, d_model)
         self.layers = nn.ModuleList(
-            FusionLayer(d_model, num_heads, dim_feedforward, dropout) for _ in range(num_layers)
+            FusionLayer(d_model, num_heads, dim_feedforward, dropout, of_attention) for _ in range(num_layers)
         )
         self.classifier = nn.Sequential(
             nn.LayerNorm(d_model),
@@ -111,11 +132,10 @@ class FusionTransformer(nn.Module):
         """rgb (B, T, D), motion (B, T-1, D), zeros beyond each video's length (B,) -> logits (B, C).
 
         The concatenations need two frames a video. Raises ValueError where the variant needs motion and has none."""
-        x, padding, other, other_padding = self._streams(rgb, rgb_lengths, motion, motion_lengths)
+        steps, other = self._streams(rgb, rgb_lengths, motion, motion_lengths)
         for layer in self.layers:
-            x = layer(x, padding, other, other_padding)  # (B, S, D)
-        pooled = x.mean(1) if self.pooling == Pooling.PADDED_MEAN else masked_mean(x, ~padding)
-        return self.classifier(pooled)
+            steps = layer(steps, other)
+        return self.classifier(torch.stack([video.mean(0) for video in steps.x.split(steps.lengths)]))
 
     def _streams(
         self,
@@ -123,25 +143,33 @@ class FusionTransformer(nn.Module):
         rgb_lengths: torch.Tensor,
         motion: torch.Tensor | None,
         motion_lengths: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """What the layers see and its padding; with cross-attention also the stream that they attend to."""
+    ) -> tuple[Steps, Steps | None]:
+        """What the layers see; with cross-attention also the stream that they attend to."""
         rgb, rgb_padding = self._placed(rgb), padding_mask(rgb_lengths, rgb.shape[1])
         if self.fusion == Fusion.RGB:
-            return rgb, rgb_padding, None, None
+            return self._packed(rgb, rgb_padding), None
         if motion is None or motion_lengths is None:
             raise ValueError(f"fusion {self.fusion} needs motion embeddings")
         motion, motion_padding = self._placed(motion), padding_mask(motion_lengths, motion.shape[1])
         if self.fusion == Fusion.MOTION:
-            return motion, motion_padding, None, None
+            return self._packed(motion, motion_padding), None
         if self.fusion == Fusion.CROSS_ATTENTION:
-            return rgb, rgb_padding, motion, motion_padding
+            return self._packed(rgb, rgb_padding), self._packed(motion, motion_padding)
         if self.fusion == Fusion.CONCAT_EMBEDDING:
             # frame t with the flow that starts there; the flows' mask leaves out each video's last frame
-            return self.projection_layer(torch.cat([rgb[:, :-1], motion], -1)), motion_padding, None, None
+            steps = self._packed(torch.cat([rgb[:, :-1], motion], -1), motion_padding)
+            return steps._replace(x=linear(steps.x, self.projection_layer.weight, self.projection_layer.bias)), None
         if self.pooling == Pooling.MASKED:  # each video's own last frame goes, not the batch's last column
             rgb_padding = padding_mask(rgb_lengths - 1, rgb.shape[1])
         both = torch.cat([rgb[:, :-1], motion], 1)  # (B, 2(T-1), D)
-        return both, torch.cat([rgb_padding[:, :-1], motion_padding], 1), None, None
+        return self._packed(both, torch.cat([rgb_padding[:, :-1], motion_padding], 1)), None
+
+    def _packed(self, x: torch.Tensor, padding: torch.Tensor) -> Steps:
+        """(B, S, D) without its padding; with it where the mean is to be over that too, though nobody attends to it."""
+        lengths = (~padding).sum(1).tolist()
+        if self.pooling == Pooling.MASKED:
+            return Steps(x[~padding], lengths, None, lengths)
+        return Steps(x.flatten(0, 1), [x.shape[1]] * len(x), ~padding.flatten(), lengths)
 
     def _placed(self, x: torch.Tensor) -> torch.Tensor:
         if self.normalize_inputs:
