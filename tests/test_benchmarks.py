@@ -1,0 +1,80 @@
+"""The benchmarks measure what they say: rates, ratios, memory, and write them down."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import benchmarks.__main__ as benchmarks
+from benchmarks import harness
+from benchmarks.inputs import MEAN_LENGTH, MOST_FRAMES, Inputs, clip_frames, frames_of, video_lengths
+from vimoclip import UserError, store
+
+
+def test_what_is_twice_as_fast_has_the_ratio_two() -> None:
+    taken: list[str] = []
+
+    def work(name: str, seconds: float) -> float:
+        taken.append(name)
+        time.sleep(seconds)
+        return 10.0
+
+    rates = harness.in_turn({"plain": lambda: work("plain", 0.04), "ours": lambda: work("ours", 0.02)}, rounds=3)
+    row = harness.row("stage", "what", "frames", rates, bound=1000.0, bound_name="a bound")
+    assert row.ratio == pytest.approx(2, rel=0.3)
+    assert row.spread and row.spread[0] <= row.ratio <= row.spread[1]
+    assert row.ours == pytest.approx(500, rel=0.3)
+    assert row.share == pytest.approx(0.5, rel=0.3)
+    assert len(taken) == 2 * (3 + 1)  # one round to warm up
+    assert taken[:4] in (["plain", "ours", "ours", "plain"], ["ours", "plain", "plain", "ours"])  # who is first changes
+
+
+def test_memory_is_what_a_call_takes_beside_what_was_there() -> None:
+    ballast = np.ones(2**25)  # 256 MiB of the parent, which the call doesn't have
+    taken = harness.peak_memory(np.ones, 2**23)  # 64 MiB
+    assert 0.9 * 2**26 < taken < 2 * 2**26
+    assert len(ballast)
+
+
+def test_lengths_have_a_long_tail_and_the_mean_that_they_are_said_to_have() -> None:
+    lengths = video_lengths(400)
+    assert np.mean(lengths) == pytest.approx(MEAN_LENGTH, rel=0.05)
+    assert max(lengths) == MOST_FRAMES
+    assert np.median(lengths) < 0.75 * MEAN_LENGTH
+    assert 120 <= frames_of(3) <= 180
+
+
+def test_inputs_are_the_same_each_time_and_are_read_by_the_project(tmp_path: Path) -> None:
+    one, two = (next(clip_frames(5)) for _ in range(2))
+    assert np.array_equal(one, two)
+    assert one.shape == (360, 640, 3)
+    assert one.std() > 20
+    paths = Inputs(tmp_path, videos=10).embeddings()
+    readers = {kind: store.Reader(path) for kind, path in paths.items()}
+    assert len(readers["rgb_train"].keys) + len(readers["rgb_val"].keys) == len(readers["motion"].keys) == 10
+    key = readers["rgb_val"].keys[0]
+    assert readers["motion"].length(key.removesuffix(".mp4")) == readers["rgb_val"].length(key) - 1
+
+
+def test_a_stage_prints_a_table_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stage:
+        @staticmethod
+        def run(inputs: Inputs, rounds: int) -> list[harness.Row]:
+            rates = {"plain": [10.0] * rounds, "ours": [40.0] * rounds}
+            return [harness.row("start", "a thing", "frames", rates, memory=(3_000_000, 1_000_000), goal="3x")]
+
+    monkeypatch.setattr("importlib.import_module", lambda name: Stage)
+    command = ["--json", str(tmp_path / "figures.json"), "--inputs-dir", str(tmp_path), "--rounds", "2"]
+    benchmarks.main(["start", *command])
+    said = capsys.readouterr().out
+    assert "| start | a thing | 10 frames/s | 40 frames/s | 4.00 (4.00 to 4.00) |  |  | 3 MB, 1 MB | 3x |" in said
+    benchmarks.main(["start", *command])  # takes the place of what was measured before
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["ratio"] for row in written["rows"]] == [4.0]
+    assert "torch" in written["machine"]["versions"]
+    with pytest.raises(UserError, match="there is no such stage; there are start, reading"):
+        benchmarks.main(["nonsense"])
