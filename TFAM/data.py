@@ -66,6 +66,9 @@ class Pairs(Dataset):
 
 
 def collate(items: Sequence[Item]) -> Batch:
+    """Of no items, as one of several processes may have in a last step, a batch of no videos."""
+    if not items:
+        return Batch([], torch.empty(0, 0, 0), torch.empty(0), None, None, torch.empty(0, 0))
     pad = torch.nn.utils.rnn.pad_sequence
     motions = [item.motion for item in items if item.motion is not None]
     return Batch(

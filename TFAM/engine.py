@@ -11,30 +11,39 @@ from torch.utils.data import DataLoader, Sampler
 
 from TFAM.data import Batch, Pairs, collate
 from vimoclip import TrainingError, metrics, runs
+from vimoclip.distributed import Group, share_of
 
 LOSSES = {"bce": F.binary_cross_entropy_with_logits}
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ALONE = Group()
 
 
-class EpochOrder(Sampler[int]):
-    """Each epoch's own order, whatever was computed before it, without the first `skip` videos."""
+class EpochOrder(Sampler[list[int]]):
+    """This process's batches of each epoch's own order, whatever was computed before, without `skip` videos of it."""
 
-    def __init__(self, length: int, seed: int):
-        self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
+    def __init__(self, length: int, seed: int, batch_size: int, group: Group = ALONE):
+        self.length, self.seed, self.batch_size, self.group = length, seed, batch_size, group
+        self.epoch = self.skip = 0
 
     def __len__(self) -> int:
-        return max(0, self.length - self.skip)  # the last batch may be smaller
+        return -(-max(0, self.length - self.skip) // (self.batch_size * self.group.size))  # the last may be smaller
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(runs.epoch_order(self.length, self.seed, self.epoch)[self.skip :])
+    def __iter__(self) -> Iterator[list[int]]:
+        order = runs.epoch_order(self.length, self.seed, self.epoch)[self.skip :]
+        return iter(share_of(order, self.batch_size, self.group.rank, self.group.size))
 
 
-def make_loader(pairs: Pairs, batch_size: int, workers: int, order: EpochOrder | None = None) -> DataLoader[Any]:
+def in_order(length: int, batch_size: int, group: Group = ALONE) -> list[list[int]]:
+    """This process's batches of all videos, each of which is one process's."""
+    mine = range(group.rank, length, group.size)
+    return [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+
+
+def make_loader(pairs: Pairs, batches: EpochOrder | list[list[int]], workers: int) -> DataLoader[Any]:
     """Batches of all videos: none is dropped. The loader's own generator keeps it from the model's random numbers."""
     return DataLoader(
         pairs,
-        batch_size,
-        sampler=order,
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=collate,
@@ -63,52 +72,76 @@ def train_one_epoch(
     grad_clip_norm: float | None = None,
     on_step: Callable[[float], None] = lambda loss: None,
     progress: Progress | None = None,
+    group: Group = ALONE,
+    seed: int = 0,
 ) -> float:
     """The mean loss over the epoch's videos; `on_step` is told each step's loss.
 
-    `progress` counts on from what was done of the epoch before the loader's first batch. Raises TrainingError, naming
-    the batch's videos, for a loss that isn't finite."""
+    `progress` counts on from what was done of the epoch before the loader's first batch. A step is of the batches that
+    all of the group have at that moment. Raises TrainingError, naming the batch's videos, where a loss isn't finite."""
     model.train()
     progress = progress or Progress()
     for batch in loader:
+        group.seed_step(seed, progress.videos)
+        inputs = batch if batch.videos else blank(model)
         with runs.autocast(device, precision):
-            logits = model(*batch.inputs(device))
-        loss = loss_function(logits.float(), batch.labels.to(device))
+            logits = model(*inputs.inputs(device))
+        loss = loss_function(logits.float(), batch.labels.to(device)) if batch.videos else 0 * logits.float().sum()
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(_not_finite("the loss", batch.videos))
+        done = group.gather((len(batch.videos), value))
+        videos = sum(count for count, _ in done)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        # DistributedDataParallel takes the mean over the processes, where that over all videos is meant
+        scaler.scale(loss * (len(batch.videos) * group.size / videos)).backward()
         if grad_clip_norm is not None:
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip_norm)
         scaler.step(optimizer)
         scaler.update()
+        total = sum(count * value for count, value in done)
         progress.steps += 1
-        progress.loss += value * len(batch.videos)
-        progress.videos += len(batch.videos)
-        on_step(value)
+        progress.loss += total
+        progress.videos += videos
+        on_step(total / videos)
     return progress.loss / progress.videos
+
+
+def blank(model: torch.nn.Module) -> Batch:
+    """A video of two zeros: where a process has none of a step, but others have, it must not stand aside."""
+    bare: Any = getattr(model, "module", model)  # DistributedDataParallel's
+    width = bare.projection_layer.out_features
+    rgb, two, one = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
+    return Batch([], rgb, two, rgb[:, 1:], one, torch.empty(0))
 
 
 @torch.no_grad()
 def evaluate(
-    model: torch.nn.Module, loader: Iterable[Batch], loss_function: Loss, device: torch.device, precision: str
+    model: torch.nn.Module,
+    loader: Iterable[Batch],
+    loss_function: Loss,
+    device: torch.device,
+    precision: str,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Every video once: `videos`, their `probabilities` (N, C), and the `metrics` computed from those.
 
-    Raises TrainingError, naming the batch's videos, for logits that aren't finite."""
+    Of a group each process has its share (`in_order`), and gets the whole. Raises TrainingError, naming the batch's
+    videos, for logits that aren't finite."""
     model.eval()
-    videos: list[str] = []
-    logits, labels = [], []
+    rows: list[tuple[str, torch.Tensor, torch.Tensor]] = []  # (video, logits, labels)
     for batch in loader:
         with runs.autocast(device, precision):
-            logits.append(model(*batch.inputs(device)).float().cpu())
-        if not logits[-1].isfinite().all():
+            logits = model(*batch.inputs(device)).float().cpu()
+        if not logits.isfinite().all():
             raise TrainingError(_not_finite("a logit", batch.videos))
-        videos += batch.videos
-        labels.append(batch.labels)
-    scores, targets = torch.cat(logits), torch.cat(labels)
+        rows += zip(batch.videos, logits, batch.labels.clone(), strict=True)
+    gathered = group.gather(rows)
+    # the i-th of a process is the (rank + i * size)-th of all
+    rows = [mine[i] for i in range(max(map(len, gathered))) for mine in gathered if i < len(mine)]
+    videos = [video for video, _, _ in rows]
+    scores, targets = torch.stack([row for _, row, _ in rows]), torch.stack([row for _, _, row in rows])
     probabilities = scores.sigmoid()
     return {
         "videos": videos,

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from TFAM import planning
 from TFAM.config import Config, check_unchanged, from_arguments, settings
 from TFAM.data import Pairs, control_motion, open_splits
-from TFAM.engine import LOSSES, evaluate, make_loader
+from TFAM.engine import LOSSES, evaluate, in_order, make_loader
 from TFAM.fit import write_predictions
 from TFAM.model import FusionTransformer, shape_of
-from vimoclip import UserError, cli, runs
+from vimoclip import UserError, cli, distributed, runs
 from vimoclip.matching import check_classes, check_origin, class_names
 from vimoclip.store import Reader
 
@@ -79,6 +80,12 @@ def run_summary(
 
 
 def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
+    """As `_evaluate_checkpoint`, of all processes that there are."""
+    with distributed.join() as group:
+        return _evaluate_checkpoint(args, group)
+
+
+def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> dict[str, Any]:
     """Metrics of one checkpoint on the val file, printed and written beside its predictions.
 
     A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
@@ -110,23 +117,27 @@ def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     cli.check_same(shape, wanted, str(path), f"the config and {val.rgb.path}", "give --set model.<key>, or other files")
     if own:
         check_inputs(state, about, path, val.rgb.path)
-    device = runs.pick_device(args.device)
+    device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
-    if args.dry_run:
-        print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written")
-        return {}
     net = FusionTransformer(**about["config"]["model"])
     runs.load_state(net, state["state_dict"], path)
-    loader = make_loader(val, config["training"]["batch_size"], cli.usable_workers(args.num_workers))
+    batches = in_order(len(val), config["training"]["batch_size"], group)
+    if args.dry_run:
+        cost = planning.cost_of_evaluation(net.to(device), val, batches, device, precision)
+        print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written\n{cost}")
+        return {}
+    loader = make_loader(val, batches, cli.usable_workers(args.num_workers))
     shown = cli.progress(loader, len(loader), "step", "evaluating")
-    found = evaluate(net.to(device), shown, LOSSES[config["training"]["loss"]], device, precision)
+    found = evaluate(net.to(device), shown, LOSSES[config["training"]["loss"]], device, precision, group)
     result = summary(found["metrics"], val, about["config"]["model"]) | {
         "checkpoint": str(path),
         "settings": settings(config),
         "precision": precision,
         "versions": about["versions"],
     }
+    if not group.main:
+        return result
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.csv", found, state.get("class_names") or about["class_names"])
     runs.write_json(folder / "metrics.json", result)

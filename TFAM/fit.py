@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from TFAM.config import check_unchanged
 from TFAM.data import Pairs
-from TFAM.engine import LOSSES, EpochOrder, Progress, evaluate, make_loader, train_one_epoch
+from TFAM.engine import ALONE, LOSSES, EpochOrder, Loss, Progress, evaluate, in_order, make_loader, train_one_epoch
 from TFAM.model import FusionTransformer
 from vimoclip import TrainingError, UserError, cli, runs
+from vimoclip.distributed import Group
 
 Row = dict[str, float]  # of metrics.csv
 
@@ -28,7 +30,7 @@ class Trainee:
         self.loss = LOSSES[training["loss"]]
         self.model = FusionTransformer(**config["model"]).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"]
+            self.model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"], fused=fused(device)
         )
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, training["epochs"], training["min_lr"]
@@ -46,10 +48,17 @@ class Trainee:
 
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
         runs.load_state(self.model, state["state_dict"], path)
+        for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group.update(fused=own["fused"], foreach=own["foreach"])  # how it computes is no part of a run
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         runs.set_random_state(state["random"])
+
+
+def fused(device: torch.device) -> bool:
+    """Whether AdamW is to update all tensors in one go, which on a CPU takes a quarter of the time."""
+    return device.type in ("cpu", "cuda")
 
 
 def fit(
@@ -61,64 +70,128 @@ def fit(
     precision: str,
     workers: int,
     due: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> None:
     """Train, from `folder/last.pth` where it is there; leaves best_model.pth, predictions.csv, metrics.csv, last.pth.
 
     `about` is what every checkpoint says of its run: `config`, `class_names`, `versions`. `due` says after which steps
-    last.pth is written, beside each epoch's last. Raises TrainingError."""
+    last.pth is written, beside each epoch's last. Of a group rank 0 writes. Raises TrainingError."""
     training = about["config"]["training"]
     runs.seed_everything(training["seed"])
     trainee = Trainee(about["config"], device, precision)
     told = {"videos": runs.digest(splits["train"].keys)}
     told["validated_on"] = str(splits["val"].rgb.attributes.get("content_sha256"))
     history, progress = go_on(trainee, about, told, folder / "last.pth")
-    order = EpochOrder(len(splits["train"]), training["seed"])
-    train_loader = make_loader(splits["train"], training["batch_size"], workers, order)
-    val_loader = make_loader(splits["val"], training["batch_size"], workers)
-    steps = len(train_loader)
-    writer = runs.tensorboard(logs, len(history), len(history) * steps + progress.steps - 1)  # steps count from 0
+    group.barrier()  # before anything is written, all have read it
+    run = Run(about, splits, folder, logs, trainee, told, history, progress, group, due)
+    run.train(workers)
 
-    def save() -> None:
-        writer.flush()  # first: what the checkpoint covers must not be lost
-        state = {**about, **trainee.state(), "precision": trainee.precision, "history": history}
-        runs.save_checkpoint(folder / "last.pth", state | told | {"progress": asdict(progress)})
 
-    def after_step(loss: float) -> None:
-        writer.add_scalar("train/loss_by_step", loss, len(history) * steps + progress.steps - 1)
-        if due():
-            save()
+class Run:
+    """A run on its way: what `fit` is given, `history` (a row for each epoch that is done), `progress` in the next."""
 
-    for epoch in range(len(history) + 1, training["epochs"] + 1):
-        started, order.epoch, order.skip = time.monotonic(), epoch, progress.steps * training["batch_size"]
-        row: Row = {"epoch": epoch, "lr": float(trainee.scheduler.get_last_lr()[0])}
-        row["train_loss"] = train_one_epoch(
-            trainee.model,
-            cli.progress(train_loader, len(train_loader), "step", f"epoch {epoch}/{training['epochs']}"),
-            trainee.optimizer,
-            trainee.scaler,
-            trainee.loss,
-            device,
-            precision,
-            training["grad_clip_norm"],
-            after_step,
-            progress,
+    def __init__(
+        self,
+        about: Mapping[str, Any],
+        splits: Mapping[str, Pairs],
+        folder: Path,
+        logs: Path,
+        trainee: Trainee,
+        told: Mapping[str, str],
+        history: list[Row],
+        progress: Progress,
+        group: Group,
+        due: Callable[[], bool],
+    ):
+        self.about, self.splits, self.folder, self.trainee, self.told = about, splits, folder, trainee, told
+        self.history, self.progress, self.group, self.due = history, progress, group, due
+        self.training = about["config"]["training"]
+        # steps count from 0, in batches of one process, so that the axis is the same for any number of processes
+        self.steps = -(-len(splits["train"]) // self.training["batch_size"])
+        self.writer: Any = runs.tensorboard(logs, len(history), self.step()) if group.main else None
+
+    def step(self) -> int:
+        """The last one that is done, counted from the run's beginning."""
+        return len(self.history) * self.steps - (-self.progress.videos // self.training["batch_size"]) - 1
+
+    def train(self, workers: int) -> None:
+        """All epochs that are left."""
+        size, seed = self.training["batch_size"], self.training["seed"]
+        order = EpochOrder(len(self.splits["train"]), seed, size, self.group)
+        loader = make_loader(self.splits["train"], order, workers)
+        val_loader = make_loader(self.splits["val"], in_order(len(self.splits["val"]), size, self.group), workers)
+        model = parallel(self.trainee.model, self.group)
+        for epoch in range(len(self.history) + 1, self.training["epochs"] + 1):
+            started, order.epoch, order.skip = time.monotonic(), epoch, self.progress.videos
+            row: Row = {"epoch": epoch, "lr": float(self.trainee.scheduler.get_last_lr()[0])}
+            row["train_loss"] = self.train_one_epoch(model, loader, epoch)
+            self.trainee.scheduler.step()
+            found = evaluate(self.trainee.model, val_loader, *self.how(), self.group)
+            row |= {f"val_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
+            if math.isnan(row["val_map_micro"]):
+                path = self.splits["val"].rgb.path
+                raise TrainingError(f"{path}: no video has a label, so nothing can be measured on them")
+            self.history.append(row)
+            self.progress = Progress()
+            if self.writer:
+                self.write_epoch(row, found)
+                took = time.monotonic() - started
+                print(f"epoch {epoch}/{self.training['epochs']}: {describe(row)}, {took:.0f} s", flush=True)
+        if self.writer:
+            self.writer.close()
+
+    def how(self) -> tuple[Loss, torch.device, str]:
+        """Loss, device and precision."""
+        return self.trainee.loss, next(self.trainee.model.parameters()).device, self.trainee.precision
+
+    def train_one_epoch(self, model: torch.nn.Module, loader: Any, epoch: int) -> float:
+        """What is left of it; its mean loss."""
+        return train_one_epoch(
+            model,
+            cli.progress(loader, len(loader), "step", f"epoch {epoch}/{self.training['epochs']}"),
+            self.trainee.optimizer,
+            self.trainee.scaler,
+            *self.how(),
+            self.training["grad_clip_norm"],
+            self.after_step,
+            self.progress,
+            self.group,
+            self.training["seed"] + epoch,
         )
-        trainee.scheduler.step()
-        found = evaluate(trainee.model, val_loader, trainee.loss, device, precision)
-        row |= {f"val_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
-        if math.isnan(row["val_map_micro"]):
-            raise TrainingError(f"{splits['val'].rgb.path}: no video has a label, so nothing can be measured on them")
-        history.append(row)
-        progress = Progress()
-        log_epoch(writer, row)
-        if row is chosen(history, training):
-            best = {"state_dict": trainee.model.state_dict(), "epoch": epoch, "metrics": found["metrics"]}
-            runs.save_checkpoint(folder / "best_model.pth", {**about, **best})
-            write_predictions(folder / "predictions.csv", found, about["class_names"])
-        runs.write_csv(folder / "metrics.csv", list(row), [list(r.values()) for r in history])
-        save()  # last: what a stop leaves half done before it is done again, with the same result
-        print(f"epoch {epoch}/{training['epochs']}: {describe(row)}, {time.monotonic() - started:.0f} s", flush=True)
-    writer.close()
+
+    def after_step(self, loss: float) -> None:
+        """On rank 0, the loss goes to TensorBoard, and now and then all to last.pth."""
+        if self.writer:
+            self.writer.add_scalar("train/loss_by_step", loss, self.step())
+            if self.due():
+                self.save()
+
+    def save(self) -> None:
+        """last.pth: all that is needed to go on."""
+        self.writer.flush()  # first: what the checkpoint covers must not be lost
+        state = {**self.about, **self.trainee.state(), "precision": self.trainee.precision, "history": self.history}
+        state |= {**self.told, "progress": asdict(self.progress)}
+        runs.save_checkpoint(self.folder / "last.pth", state)
+
+    def write_epoch(self, row: Row, found: Mapping[str, Any]) -> None:
+        """What the run folder and TensorBoard have of an epoch."""
+        log_epoch(self.writer, row)
+        if row is chosen(self.history, self.training):
+            state = self.trainee.model.state_dict()
+            best = {"state_dict": state, "epoch": int(row["epoch"]), "metrics": found["metrics"]}
+            runs.save_checkpoint(self.folder / "best_model.pth", {**self.about, **best})
+            write_predictions(self.folder / "predictions.csv", found, self.about["class_names"])
+        runs.write_csv(self.folder / "metrics.csv", list(row), [list(r.values()) for r in self.history])
+        self.save()  # last: what a stop leaves half done before it is done again, with the same result
+
+
+def parallel(model: torch.nn.Module, group: Group) -> torch.nn.Module:
+    """The model whose gradients are those of the whole group. What a variant doesn't use has none, there too."""
+    if group.size == 1:
+        return model
+    device = next(model.parameters()).device
+    ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
 
 def chosen(history: list[Row], training: Mapping[str, Any]) -> Row | None:
@@ -143,7 +216,7 @@ def go_on(
     before = {key: state.get(key, now[key]) for key in now}  # of before there was a key: taken for the same
     check_unchanged(before, now, path, "go on with the same, or give --overwrite to start afresh")
     progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
-    if progress.steps and state["videos"] != told["videos"]:
+    if progress.videos and state["videos"] != told["videos"]:
         raise UserError(
             f"{path}: stopped in the middle of an epoch of other videos than there are now; bring back what was there, "
             "or give --overwrite to start afresh"

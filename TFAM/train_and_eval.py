@@ -5,13 +5,18 @@
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, goes on where last.pth was written; a run that has metrics.json is finished and isn't repeated.
+On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ..., training.batch_size is each process's.
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli
+
+if TYPE_CHECKING:
+    from vimoclip.distributed import Group
 
 KEEP = "give the same, --overwrite to start afresh, or a copy of the config under another name"
 
@@ -64,7 +69,7 @@ def main(argv: list[str] | None = None) -> Any:
 def train(args: argparse.Namespace) -> Path:
     """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, from_arguments
-    from vimoclip import runs
+    from vimoclip import distributed, runs
 
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
@@ -82,7 +87,8 @@ def train(args: argparse.Namespace) -> Path:
             check_inputs_of_finished(folder, config)
             print(f"{folder}: finished already (metrics.json is there); --overwrite repeats it")
             return folder
-    _run(args, config, folder, logs)
+    with distributed.join() as group:
+        _run(args, config, folder, logs, group)
     return folder
 
 
@@ -100,30 +106,36 @@ def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
             cli.check_same({"the content's SHA-256": learnt[key]}, now, str(folder), str(path), KEEP)
 
 
-def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path) -> None:
+def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "Group") -> None:
     from TFAM.data import control_motion, open_splits
     from TFAM.evaluation import about_run, run_summary
     from TFAM.fit import fit
+    from TFAM.planning import say_what_to_do
     from vimoclip import lock, runs
 
     data = config["data"]
-    device = runs.pick_device(args.device)
+    device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
     rgb = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
     splits, motion = open_splits(rgb, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
     control_motion(splits, config)
     about = about_run(config, splits["train"].rgb, motion)
     if args.dry_run:
-        print(f"{config['training']['epochs']} epochs on {device} in {precision}, into {folder}; nothing was written")
+        say_what_to_do(about, splits, folder, device, precision, args.overwrite)
         return
-    with lock.only_process(folder):
-        if args.overwrite:
-            runs.remove(folder, logs)
-            cli.begun_afresh()
-        folder.mkdir(parents=True, exist_ok=True)
-        runs.write_yaml(folder / "config.yaml", config)
+    with lock.only_process(folder) if group.main else nullcontext():
+        if group.main:
+            if args.overwrite:
+                runs.remove(folder, logs)
+                cli.begun_afresh()
+            folder.mkdir(parents=True, exist_ok=True)
+            runs.write_yaml(folder / "config.yaml", config)
+        group.barrier()  # from here on the folder is as the run finds it
         due = runs.Every(60 * args.save_every_minutes)
-        fit(about, splits, folder, logs, device, precision, cli.usable_workers(args.num_workers), due)
+        workers = cli.usable_workers(args.num_workers)
+        fit(about, splits, folder, logs, device, precision, workers, due, group)
+        if not group.main:
+            return
         best = runs.load_checkpoint(folder / "best_model.pth")
         found = run_summary(best, splits, motion, folder.absolute().parent.name, precision)
         scores = f"map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f}"

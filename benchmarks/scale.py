@@ -153,7 +153,7 @@ def epoch(folder: Path) -> None:
     splits = opened(folder)
     model = torch.nn.Linear(made.DIM, made.CLASSES)
     for pairs in splits.values():
-        for batch in make_loader(pairs, BATCH, WORKERS, EpochOrder(len(pairs), 0)):
+        for batch in make_loader(pairs, EpochOrder(len(pairs), 0, BATCH), WORKERS):
             loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
             weights = list(model.parameters())  # not torch.optim, which imports more of torch than all else here
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):

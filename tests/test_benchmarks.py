@@ -24,7 +24,7 @@ def test_what_is_twice_as_fast_has_the_ratio_two() -> None:
     rates = harness.in_turn({"plain": lambda: work("plain", 0.04), "ours": lambda: work("ours", 0.02)}, rounds=3)
     row = harness.row("stage", "what", "frames", rates, bound=1000.0, bound_name="a bound")
     assert row.ratio == pytest.approx(2, rel=0.3)
-    assert row.spread and row.spread[0] <= row.ratio <= row.spread[1]
+    assert row.spread and row.ratio and row.spread[0] <= row.ratio <= row.spread[1]
     assert row.ours == pytest.approx(500, rel=0.3)
     assert row.share == pytest.approx(0.5, rel=0.3)
     assert len(taken) == 2 * (3 + 1)  # one round to warm up

@@ -489,7 +489,8 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     torch.save(
-        {"state_dict": flow.learned._ptlflow().get_model("raft").state_dict()}, checkpoints / "raft-things-802bbcfd.ckpt"
+        {"state_dict": flow.learned._ptlflow().get_model("raft").state_dict()},
+        checkpoints / "raft-things-802bbcfd.ckpt",
     )
     dataset = root / "dataset"
     for i, split in enumerate(("train", "val")):

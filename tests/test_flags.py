@@ -111,6 +111,7 @@ EMBEDDINGS: dict[str, Any] = {
     "--output-dir": "out",
     "--resize": "squash",
     "--frame-batch-size": "3",
+    "--backend": None,  # test_backends.py
     "--embedding-dtype": "float16",
     "--clip-model-name": "ViT-B/33",
     "--clip-pretrained": ["nonsense", "--clip-model-name", "ViT-B/32"],
@@ -125,6 +126,8 @@ EMBEDDINGS: dict[str, Any] = {
     "--seed": "7",
     "--retry-failed": None,  # of videos that fail: test_outcomes.py
     "--strict": None,
+    "--shard": "1/2",
+    "--merge": [],
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -136,6 +139,7 @@ FLOWS: dict[str, Any] = {
     "--ckpt-path": ["nonsense", "--model", "raft"],
     "--size": "16",
     "--iters": "3",
+    "--dis-preset": "fast",
     "--flow-normalization": "linear",
     "--flow-max": ["0.01", "--flow-normalization", "linear"],
     "--lossless": [],
@@ -150,6 +154,8 @@ FLOWS: dict[str, Any] = {
     "--seed": "7",
     "--retry-failed": None,  # of videos that fail: test_outcomes.py
     "--strict": None,
+    "--shard": "1/2",
+    "--merge": [],
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -161,6 +167,7 @@ TRAINING: dict[str, Any] = {
     "--videos-dir": None,  # only TensorBoard's panel: test_chain.py looks at it
     "--num-classes": "140",
     "--sequence-length": "4",
+    "--cache-frames": "dataset/prepared",
     "--distillation-loss-mode": "mse",
     "--distillation-weight": "0.5",
     "--residual-alpha": "0.5",
@@ -168,6 +175,8 @@ TRAINING: dict[str, Any] = {
     "--freeze-encoder": [],
     "--epochs": "1",
     "--batch-size": "2",
+    "--micro-batch-size": "1",
+    "--compile": [],
     "--learning-rate": "1e-4",
     "--encoder-learning-rate": "1e-5",
     "--warmup-steps": "9",
@@ -199,6 +208,7 @@ EXPORT: dict[str, Any] = {
     "--num-classes": "140",
     "--batch-size": "4",
     "--frame-batch-size": "3",
+    "--backend": None,  # test_backends.py
     "--embedding-dtype": "float16",
     "--dataset-dir": "elsewhere",
     "--dataset-name": "zoo",
@@ -208,6 +218,8 @@ EXPORT: dict[str, Any] = {
     "--seed": "7",
     "--retry-failed": None,  # of videos that fail: test_outcomes.py
     "--strict": None,
+    "--shard": "1/2",
+    "--merge": [],
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
@@ -322,7 +334,7 @@ def test_precision_and_iterations_reach_a_learned_flow_model(made: Path, tmp_pat
     from vimoclip import flow
 
     torch.manual_seed(0)
-    model = flow._ptlflow().get_model("raft")
+    model = flow.learned._ptlflow().get_model("raft")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "raft.ckpt")
     command = ["--model", "raft", "--ckpt-path", str(tmp_path / "raft.ckpt"), "--limit", "1"]
     files: list[bytes] = []

@@ -20,9 +20,12 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "python extract_flows.py": "downloads RAFT; test_chain.py runs it with weights of its own",
     "python train.py --train-hdf5-path *": "wants 140 classes; test_chain.py runs it",
     "tensorboard *": "serves until it is stopped",
+    "torchrun *": "four processes; test_many.py and the tests of training run two",
+    "python -m benchmarks": "takes an hour; test_benchmarks.py runs it in small",
 }
 INSTEAD = {  # downloads CLIP: here an encoder from a folder takes its place
-    "python extract_embeddings.py": "python extract_embeddings.py --clip-model-name local-dir:tinyclip"
+    command: f"{command} --clip-model-name local-dir:tinyclip"
+    for command in ("python extract_embeddings.py", "python extract_embeddings.py --dry-run")
 }
 
 
@@ -35,8 +38,11 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_a_command_in_the_readme_parses(command: str) -> None:
     words = shlex.split(command)
+    if words[0] == "torchrun":
+        words = ["python", *words[3:]]  # behind --nproc-per-node 4
     if words[0] == "python":
         module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
+        module = f"{module}.__main__" if (REPOSITORY / module).is_dir() else module
         importlib.import_module(module).build_parser().parse_args(arguments)
     elif words[0] == "bash":
         assert (REPOSITORY / words[1]).exists() or (REPOSITORY / "TFAM" / words[1]).exists()

@@ -23,7 +23,7 @@ import extract_flows
 import train
 from tests.conftest import REPOSITORY, indexed_frames, make_clip, make_dataset, times
 from tests.test_moclip import Brightness, make_student, write_flow, write_rgb
-from vimoclip import UserError, clip, data, estimate, moclip, runs
+from vimoclip import UserError, clip, data, distributed, estimate, moclip, runs
 from vimoclip.data.segments import span_reader
 from vimoclip.moclip import engine, replicas
 
@@ -80,9 +80,9 @@ def test_a_batch_is_not_cut_where_the_encoder_normalises_over_it() -> None:
 @given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
 def test_all_processes_together_take_each_batch_of_one_with_all_of_it(length: int, each: int, size: int) -> None:
     order = list(range(length))
-    shares = [replicas.share_of(order, each, rank, size) for rank in range(size)]
+    shares = [distributed.share_of(order, each, rank, size) for rank in range(size)]
     together = [list(chain(*parts)) for parts in zip(*shares, strict=True)]
-    assert together == replicas.share_of(order, each * size, 0, 1)
+    assert together == distributed.share_of(order, each * size, 0, 1)
     assert list(chain(*together)) == order
 
 

@@ -32,6 +32,11 @@ class Group:
         """Whether this is the process that prints, and writes what there is one of."""
         return self.rank == 0
 
+    def seed_step(self, seed: int, number: int) -> None:
+        """Random numbers of this process and step: so nobody's but rank 0's have to be saved to go on."""
+        if self.rank:
+            torch.manual_seed((seed * 1_000_003 + number) * 65_537 + self.rank)
+
     def barrier(self) -> None:
         """Wait for all."""
         self.gather(None)  # over gloo, on the CPU: dist.barrier would want to know a GPU
@@ -61,6 +66,15 @@ class Group:
             return
         while (number := self.store.add(f"claimed/{name}", 1) - 1) < len(items):
             yield items[number]
+
+
+def share_of(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
+    """The batches of one of `size` processes: of each `size * batch_size` items in this order its `batch_size`.
+
+    As many on each rank; where the order ends some may be short, or empty."""
+    step = batch_size * size
+    first = rank * batch_size
+    return [list(order[i + first : i + first + batch_size]) for i in range(0, len(order), step)]
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from vimoclip import UserError, cli, runs
 from vimoclip.clip import Preprocess
 from vimoclip.data import SegmentDataset, Unreadable, collate
-from vimoclip.distributed import Group
+from vimoclip.distributed import Group, share_of
 from vimoclip.moclip import MoCLIP, engine
 from vimoclip.moclip.activation import fuse_quick_gelu
-from vimoclip.moclip.replicas import Replicas, micro_batch_size, share_of
+from vimoclip.moclip.replicas import Replicas, micro_batch_size
 from vimoclip.moclip.showing import describe_epoch, log_epoch, panel
 from vimoclip.moclip.state import Sums, TrainState, new_progress
 

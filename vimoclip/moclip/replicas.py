@@ -1,6 +1,6 @@
 """The student in several processes: torch's DistributedDataParallel, fed so that they learn as one would."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,8 +36,7 @@ class Replicas:
 
     def begin_step(self, number: int) -> None:
         """Random numbers of this process and step."""
-        if self.group.rank:
-            torch.manual_seed((self.seed * 1_000_003 + number) * 65_537 + self.group.rank)
+        self.group.seed_step(self.seed, number)
 
     def exchanging(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward: gradients are exchanged with the step's last part."""
@@ -55,15 +54,6 @@ class Replicas:
         if self.group.size > 1 and own:
             for mine, shared in zip(own, self.group.share([buffer.cpu() for buffer in own]), strict=True):
                 mine.copy_(shared)
-
-
-def share_of(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
-    """The batches of one of `size` processes: of each `size * batch_size` items in this order its `batch_size`.
-
-    As many on each rank; where the order ends some may be short, or empty."""
-    step = batch_size * size
-    first = rank * batch_size
-    return [list(order[i + first : i + first + batch_size]) for i in range(0, len(order), step)]
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:
