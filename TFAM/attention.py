@@ -52,7 +52,8 @@ def _one_by_one(
     for parts in asked:
         q, k, v = (part.transpose(0, 1) for part in parts)  # (H, T, D/H)
         if dropout:
-            out = _DroppedAttention.apply(q.float(), k.float(), v.float(), dropout).to(v.dtype)
+            with torch.autocast("cpu", enabled=False):  # its products are of float32
+                out = _DroppedAttention.apply(q.float(), k.float(), v.float(), dropout).to(v.dtype)
         else:
             out = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         attended.append(out.transpose(0, 1))
