@@ -30,7 +30,7 @@ class Attention(nn.MultiheadAttention):
             queries = linear(x, weight[:width], bias[:width])
             keys, values = linear(other, weight[width:], bias[width:]).split(width, -1)
         heads = [part.unflatten(-1, (self.num_heads, -1)) for part in (queries, keys, values)]  # (N, H, D/H)
-        attend = _padded if x.is_cuda else _one_by_one
+        attend = _one_by_one if x.device.type == "cpu" else _padded
         dropout = self.dropout if self.training else 0.0
         attended = attend(heads[0], heads[1], heads[2], x_lengths, other_lengths, dropout)
         return linear(attended.flatten(-2), self.out_proj.weight, self.out_proj.bias)
@@ -127,7 +127,7 @@ def keep(shape: Sequence[int], dropout: float) -> tuple[torch.Tensor, float]:
     """(bool: what isn't dropped; what the rest is multiplied with). The share is a multiple of 1/65536.
 
     From 16 random bits an element, a quarter of what torch's Bernoulli draws."""
-    threshold = round(dropout * 2**16)
+    threshold = min(round(dropout * 2**16), 2**16 - 1)  # of a share just below 1 something stays
     count = 1
     for size in shape:
         count *= size

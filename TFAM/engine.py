@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler
@@ -130,18 +131,19 @@ def evaluate(
     Of a group each process has its share (`in_order`), and gets the whole. Raises TrainingError, naming the batch's
     videos, for logits that aren't finite."""
     model.eval()
-    rows: list[tuple[str, torch.Tensor, torch.Tensor]] = []  # (video, logits, labels)
+    # (video, logits, labels); arrays, as a row of a tensor takes the whole batch with it to the other processes
+    rows: list[tuple[str, np.ndarray, np.ndarray]] = []
     for batch in loader:
         with runs.autocast(device, precision):
             logits = model(*batch.inputs(device)).float().cpu()
         if not logits.isfinite().all():
             raise TrainingError(_not_finite("a logit", batch.videos))
-        rows += zip(batch.videos, logits, batch.labels.clone(), strict=True)
+        rows += zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)
     gathered = group.gather(rows)
     # the i-th of a process is the (rank + i * size)-th of all
     rows = [mine[i] for i in range(max(map(len, gathered))) for mine in gathered if i < len(mine)]
     videos = [video for video, _, _ in rows]
-    scores, targets = torch.stack([row for _, row, _ in rows]), torch.stack([row for _, _, row in rows])
+    scores, targets = (torch.from_numpy(np.stack([row[column] for row in rows])) for column in (1, 2))
     probabilities = scores.sigmoid()
     return {
         "videos": videos,

@@ -124,11 +124,11 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> 
     runs.load_state(net, state["state_dict"], path)
     batches = in_order(len(val), config["training"]["batch_size"], group)
     if args.dry_run:
-        cost = planning.cost_of_evaluation(net.to(device), val, batches, device, precision)
+        cost = planning.cost_of_evaluation(net.to(device), val, batches, device, precision, group)
         print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written\n{cost}")
         return {}
     loader = make_loader(val, batches, cli.usable_workers(args.num_workers))
-    shown = cli.progress(loader, len(loader), "step", "evaluating")
+    shown = cli.progress(loader, len(loader), "step", "evaluating") if group.main else loader
     found = evaluate(net.to(device), shown, LOSSES[config["training"]["loss"]], device, precision, group)
     result = summary(found["metrics"], val, about["config"]["model"]) | {
         "checkpoint": str(path),

@@ -146,9 +146,11 @@ class Run:
 
     def train_one_epoch(self, model: torch.nn.Module, loader: Any, epoch: int) -> float:
         """What is left of it; its mean loss."""
+        if self.group.main:
+            loader = cli.progress(loader, len(loader), "step", f"epoch {epoch}/{self.training['epochs']}")
         return train_one_epoch(
             model,
-            cli.progress(loader, len(loader), "step", f"epoch {epoch}/{self.training['epochs']}"),
+            loader,
             self.trainee.optimizer,
             self.trainee.scaler,
             *self.how(),

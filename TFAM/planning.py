@@ -11,6 +11,7 @@ from TFAM.data import Pairs, collate
 from TFAM.engine import train_one_epoch
 from TFAM.fit import Trainee
 from vimoclip import estimate, runs
+from vimoclip.distributed import Group
 
 VALIDATION = 1 / 3  # of the work of a training video: no gradients
 PREDICTION = 12  # bytes of a probability in predictions.csv
@@ -23,6 +24,7 @@ def say_what_to_do(
     device: torch.device,
     precision: str,
     overwrite: bool,
+    group: Group,
 ) -> None:
     """How many epochs are left, and what they cost. The steps that are tried are of a model that is thrown away."""
     training = about["config"]["training"]
@@ -35,7 +37,7 @@ def say_what_to_do(
     )
     if left > 0:
         trainee = Trainee(about["config"], device, precision)
-        rate = estimate.rate(_steps(trainee, splits["train"], training["batch_size"], device))
+        rate = rate_of_all(_steps(trainee, splits["train"], training["batch_size"], device), group)
         print(estimate.describe(left, "video", rate, disk(trainee.model, count["val"]), estimate.memory()))
 
 
@@ -55,7 +57,12 @@ def disk(model: torch.nn.Module, validated: int) -> int:
 
 
 def cost_of_evaluation(
-    model: torch.nn.Module, val: Pairs, batches: Sequence[list[int]], device: torch.device, precision: str
+    model: torch.nn.Module,
+    val: Pairs,
+    batches: Sequence[list[int]],
+    device: torch.device,
+    precision: str,
+    group: Group,
 ) -> str:
     """How long evaluating takes, and what it needs."""
 
@@ -67,9 +74,13 @@ def cost_of_evaluation(
             yield len(batch)
 
     classes = [p.shape[0] for p in model.parameters()][-1]
-    return estimate.describe(
-        len(val), "video", estimate.rate(work()), len(val) * classes * PREDICTION, estimate.memory()
-    )
+    rate = rate_of_all(work(), group)
+    return estimate.describe(len(val), "video", rate, len(val) * classes * PREDICTION, estimate.memory())
+
+
+def rate_of_all(work: Iterator[float], group: Group) -> float | None:
+    """Units/s of all processes together, each of which tries its own work at the same time."""
+    return sum(rate or 0.0 for rate in group.gather(estimate.rate(work))) or None
 
 
 def _steps(trainee: Trainee, pairs: Pairs, batch_size: int, device: torch.device) -> Iterator[float]:

@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     control_motion(splits, config)
     about = about_run(config, splits["train"].rgb, motion)
     if args.dry_run:
-        say_what_to_do(about, splits, folder, device, precision, args.overwrite)
+        say_what_to_do(about, splits, folder, device, precision, args.overwrite, group)
         return
     with lock.only_process(folder) if group.main else nullcontext():
         if group.main:

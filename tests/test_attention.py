@@ -147,6 +147,18 @@ def test_a_videos_logits_and_gradients_are_the_same_alone_and_beside_long_ones(f
             torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
 
 
+def test_on_another_device_than_the_cpu_nothing_is_made_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPS, say: what is kept of the attention's weights is drawn on the CPU, and can't be multiplied with others."""
+    monkeypatch.setattr(attention, "keep", None)
+    layer, x = Attention(16, 2, 0.5).to("meta"), torch.empty(7, 16, device="meta")
+    assert layer(x, [4, 3], x, [4, 3]).shape == (7, 16)
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.99999, 0.999999999])
+def test_a_dropout_near_its_limits_gives_numbers(share: float) -> None:
+    assert Dropout(share)(torch.ones(100)).isfinite().all()
+
+
 def test_attention_may_have_a_dropout_of_its_own() -> None:
     model = FusionTransformer(16, 3, "rgb", False, "masked", 2, 1, 32, 0.3, 0.0, attention_dropout=0.0)
     assert [part.dropout for part in model.modules() if isinstance(part, Attention)] == [0.0, 0.0]

@@ -1,22 +1,28 @@
 """TFAM in several processes, and what --dry-run says of a run."""
 
+import contextlib
 import csv
 import os
+import pickle
 import re
 import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY, times
 from tests.test_tfam import command, dataset  # noqa: F401 - a fixture
 from TFAM import train_and_eval
-from TFAM.engine import EpochOrder, in_order
-from vimoclip import estimate, runs
+from TFAM.data import Item, collate
+from TFAM.engine import LOSSES, EpochOrder, evaluate, in_order
+from TFAM.model import FusionTransformer
+from vimoclip import distributed, estimate, runs
 from vimoclip.distributed import Group
 
 EXACT = ["model.dropout=0", "model.classifier_dropout=0", "training.checkpoint=last"]
@@ -120,3 +126,47 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(
     assert re.search(r"6 videos on cpu in fp32.*\n.*for 6 videos " + costs, capsys.readouterr().out)
     assert {name: time for name, time in before.items() if name != "metrics.json"} == times(folder)
     assert not Path("TFAM").exists()
+
+
+class Twins(Group):
+    """Two processes, of which the other one does what this one does; `sent`: bytes that each gave to it."""
+
+    sent: list[int] = []  # noqa: RUF012 - a frozen dataclass takes no attribute of its own
+
+    def gather(self, value: Any) -> list[Any]:
+        self.sent.append(len(pickle.dumps(value)))
+        return [value, value]
+
+
+def test_a_dry_run_of_several_processes_takes_the_rates_of_all_together(
+    dataset: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = train_and_eval.main([*command(), "training.epochs=1"])
+    monkeypatch.setattr(estimate, "rate", lambda work: 10.0)
+    monkeypatch.setattr(distributed, "join", lambda: contextlib.nullcontext(Twins(0, 2)))
+    train_and_eval.main([*command(), "training.epochs=2", "--dry-run", "--checkpoints-dir", "another"])
+    train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--dry-run", "--num-workers", "0"])
+    assert capsys.readouterr().out.count("at 20 videos/s") == 2
+
+
+def test_evaluation_sends_each_video_once_to_the_other_processes() -> None:
+    """A row of a tensor would take all of its batch with it."""
+    videos, classes = 64, 140
+    model = FusionTransformer(8, classes, "rgb", False, "masked", 2, 1, 16, 0.0, 0.0)
+    batch = collate([Item(f"{i}.mp4", torch.randn(2, 8), None, torch.eye(classes)[i]) for i in range(videos)])
+    Twins.sent.clear()
+    found = evaluate(model, [batch], LOSSES["bce"], torch.device("cpu"), "fp32", Twins(0, 2))
+    assert sum(Twins.sent) < 1.5 * videos * classes * 2 * 4  # logits and labels, four bytes each
+    assert found["videos"] == [name for name in batch.videos for _ in range(2)]
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])  # from the smallest that a config may have to the largest
+def test_each_process_and_step_has_random_numbers_of_its_own(seed: int) -> None:
+    drawn = set()
+    for rank, number in ((1, 0), (1, 10**6), (2, 0), (2, 10**6)):
+        with torch.random.fork_rng():
+            Group(rank, 3).seed_step(seed, number)
+            drawn.add(torch.rand(1).item())
+    assert len(drawn) == 4

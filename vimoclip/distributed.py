@@ -35,7 +35,7 @@ class Group:
     def seed_step(self, seed: int, number: int) -> None:
         """Random numbers of this process and step: so nobody's but rank 0's have to be saved to go on."""
         if self.rank:
-            torch.manual_seed((seed * 1_000_003 + number) * 65_537 + self.rank)
+            torch.manual_seed(((seed * 1_000_003 + number) * 65_537 + self.rank) % 2**63)  # torch takes 64 bits
 
     def barrier(self) -> None:
         """Wait for all."""
