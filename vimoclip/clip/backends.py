@@ -1,7 +1,7 @@
 """What computes the encoder: PyTorch, or from one ONNX file made of it ONNX Runtime or OpenVINO, on the CPU.
 
-Measured on 2 cores of an AMD EPYC with AVX-512, ViT-B/32 in batches of 16, against the tower's own forward: torch
-2.9 times as fast, OpenVINO 2.7, ONNX Runtime 2.5. So torch is the default; others are for machines where they win."""
+Measured on 2 cores of an AMD EPYC with AVX-512, ViT-B/32 in batches of 16, against the tower's own forward: torch 2.3
+times as fast, OpenVINO 2.2, ONNX Runtime 1.9. So torch is the default; the others are for machines where they win."""
 
 import copy
 import importlib
