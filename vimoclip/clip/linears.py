@@ -33,7 +33,7 @@ def int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     """8 bits times 8 bits: weights with a scale an output, values with a scale a row, found as they come.
 
     A scale for all rows, as ONNX Runtime's dynamic quantisation has it, would let a frame depend on its batch. Values
-    are stored unsigned: oneDNN has no fast signed ones (over 60 s instead of 10 ms). Raises UserError without oneDNN."""
+    are stored unsigned: oneDNN has no fast signed ones (over 60 s, not 10 ms). Raises UserError without oneDNN."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
         raise UserError("--precision int8: this PyTorch has no oneDNN for it; leave the flag out")
     weight = weight.float()
