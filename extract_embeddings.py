@@ -8,7 +8,8 @@ Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,11 @@ def main(argv: list[str] | None = None) -> cli.Report:
 
     data, tasks = plan(args)
     report = cli.Report()
-    if args.merge:
+    if (args.merge or args.dry_run) and not cli.first_process():
+        return report
+    if args.merge and not args.dry_run:
         for task in tasks:
-            report.add(merge(data, task))
+            report.add(merge(args.strict, data, task))
         report.print()
         return report
     if download := clip.missing_download(args.clip_model_name, args.clip_pretrained):
@@ -81,10 +84,13 @@ def main(argv: list[str] | None = None) -> cli.Report:
 def say_what_to_do(args: argparse.Namespace, task: Task, known: bool) -> None:
     """What --dry-run prints. `known`: the weights are here, so that it can be tried how long it takes."""
     from vimoclip import clip, outcomes, probing, runs, store
+    from vimoclip.crew import Crew
 
-    done = store.done(task.output) if not args.overwrite else set[str]().__contains__
-    todo = outcomes.to_do(task.output, task.sources, done, args.retry_failed or args.overwrite)
-    print(f"{task.split}: {len(todo)} videos to do, {len(task.sources) - len(todo)} done or given up before")
+    mine = Crew(shard=args.shard).share(task.sources)
+    todo = list(mine)
+    if not args.overwrite:
+        todo = outcomes.to_do(task.output, mine, store.done(task.output), args.retry_failed)
+    print(f"{task.split}: {len(todo)} videos to do, {len(mine) - len(todo)} done or given up before")
     if not known:
         print("how long it takes can be told once the weights are here")
     if not (todo and known):
@@ -123,9 +129,11 @@ def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group:
     from vimoclip.crew import Crew
 
     crew = Crew(group, args.shard)
-    with ExitStack() as locks:
-        for task in tasks:
-            locks.enter_context(crew.lock(task.output))
+    with ExitStack() as held:
+        locks = [held.enter_context(ExitStack()) for _ in tasks]
+        for task, task_lock in zip(tasks, locks, strict=True):
+            task_lock.enter_context(crew.lock(task.output))
+            crew.check_shares(task.output, task.sources)
         runs.seed_everything(args.seed)
         device = runs.pick_device(args.device, group.local_rank)
         precision = runs.pick_precision(args.precision, device)
@@ -138,17 +146,16 @@ def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group:
         opened = [open_task(args, data, task, config, crew, report) for task in tasks]
         if args.overwrite:
             cli.begun_afresh()
-        for task, (writer, outcomes) in zip(tasks, opened, strict=True):
+        for task, (writer, outcomes), task_lock in zip(tasks, opened, locks, strict=True):
             with runs.autocast(device, precision):
                 extract(args, data, task, writer, outcomes, encoder)
             outcomes.gather()
             if crew.whole:
                 finish(data, task, writer, outcomes)
-    if crew.shard and group.main:
-        for task, (writer, outcomes) in zip(tasks, opened, strict=True):
+            task_lock.close()  # before the next split: another shard may be the last of this one
             writer.look_again()
-            if outcomes.is_last(task.sources, writer.done):
-                report.add(replace(merge(data, task), already=0))
+            if crew.shard and group.main and outcomes.is_last(task.sources, writer.done):
+                report.add(crew.merge_as_last(partial(merge, args.strict, data, task)))
 
 
 def open_task(
@@ -216,16 +223,19 @@ def finish(data: "Annotations", task: Task, writer: "Writer", outcomes: "Outcome
     outcomes.manifest.settle()
 
 
-def merge(data: "Annotations", task: Task) -> cli.Report:
+def merge(strict: bool, data: "Annotations", task: Task) -> cli.Report:
     """Put together what shards have done. Raises UserError where there is something left to do."""
     from vimoclip import lock, runs, store
+    from vimoclip.crew import ALONE
     from vimoclip.outcomes import Outcomes
 
     with lock.only_process(task.output, wait=60):  # for shards that are about to end
         writer = store.Writer.reopen(task.output, runs.versions())
-        outcomes = Outcomes(task.output, task.sources, writer.done, cli.Report(), settings=writer.settings())
+        how = False, False, strict
+        outcomes = Outcomes(task.output, task.sources, writer.done, cli.Report(), *how, writer.settings())
         outcomes.check_nothing_left()
         finish(data, task, writer, outcomes)
+        ALONE.check_shares(task.output, task.sources)
     return outcomes.report
 
 

@@ -7,7 +7,6 @@ Reads dataset/videos/, writes dataset/flows/<stem>.mp4. Safe to stop and run aga
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +74,14 @@ def main(argv: list[str] | None = None) -> cli.Report:
     report = cli.Report()
     drawing = plan(args, videos_dir)
     sources = find_videos(args, videos_dir, report)
+    if (args.merge or args.dry_run) and not cli.first_process():
+        return report
     if args.dry_run:
         say_what_to_do(args, drawing, sources, report)
         return report
     report.outputs.append(drawing.output_dir)
     if args.merge:
-        report.add(merge(drawing, sources))
+        report.add(merge(args.strict, drawing, sources))
         report.print()
         return report
     with distributed.join() as group:
@@ -105,11 +106,15 @@ def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
 def say_what_to_do(args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], report: cli.Report) -> None:
     """What --dry-run prints."""
     from vimoclip import flow, outcomes, probing
+    from vimoclip.crew import Crew
     from vimoclip.distributed import Group
 
-    there = set[str]() if args.overwrite else drawing.there_already(sources, report)
-    todo = outcomes.to_do(drawing.output_dir, sources, there.__contains__, args.retry_failed or args.overwrite)
-    print(f"{len(todo)} videos to do, {len(sources) - len(todo)} done or given up before")
+    mine = Crew(shard=args.shard).share(sources)
+    todo = list(mine)
+    if not args.overwrite:
+        there = drawing.there_already(mine, report)
+        todo = outcomes.to_do(drawing.output_dir, mine, there.__contains__, args.retry_failed)
+    print(f"{len(todo)} videos to do, {len(mine) - len(todo)} done or given up before")
     if flow.missing_download(args.model, args.ckpt_path if drawing.settings["checkpoint"] else None):
         print("how long it takes can be told once the checkpoint is here")
     elif todo:
@@ -129,6 +134,7 @@ def run(
     crew = Crew(group, args.shard)
     mine = crew.share(sources)
     with crew.lock(drawing.output_dir):
+        crew.check_shares(drawing.output_dir, sources)
         there = drawing.there_already(mine, report) if group.main and not args.overwrite else set[str]()
         render = load_model(args, drawing, group) if args.overwrite else None  # before the old flow goes
         if args.overwrite and group.main:
@@ -143,23 +149,27 @@ def run(
             render = render or load_model(args, drawing, group)
             write_flows(drawing, outcomes, render, cli.usable_workers(args.num_workers))
         outcomes.gather()
-        outcomes.manifest.settle()
+        if group.main:
+            outcomes.manifest.settle()
     done = [name for name, path in sources.items() if drawing.output(path).exists()] if crew.shard else []
     if crew.shard and group.main and outcomes.is_last(sources, set(done).__contains__):
-        report.add(replace(merge(drawing, sources), already=0))
+        report.add(crew.merge_as_last(partial(merge, args.strict, drawing, sources)))
 
 
-def merge(drawing: "Drawing", sources: dict[str, Path]) -> cli.Report:
+def merge(strict: bool, drawing: "Drawing", sources: dict[str, Path]) -> cli.Report:
     """Put the shards' manifests together. Raises UserError where there is something left to do."""
     from vimoclip import lock
+    from vimoclip.crew import ALONE
     from vimoclip.outcomes import Outcomes
 
     with lock.only_process(drawing.output_dir, wait=60):  # for shards that are about to end
         report = cli.Report()
         there = drawing.there_already(sources, report)
-        outcomes = Outcomes(drawing.output_dir, sources, there.__contains__, report, settings=drawing.settings)
+        how = False, False, strict
+        outcomes = Outcomes(drawing.output_dir, sources, there.__contains__, report, *how, drawing.settings)
         outcomes.check_nothing_left()
         outcomes.manifest.settle()
+        ALONE.check_shares(drawing.output_dir, sources)
     return report
 
 

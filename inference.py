@@ -6,7 +6,7 @@ Reads dataset/flows/ and a run folder of train.py, writes dataset/embeddings/flo
 Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,10 @@ def main(argv: list[str] | None = None) -> cli.Report:
     paths = dict(sorted(found.items())[: args.limit])
     if not paths:
         raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
-    if args.merge:
-        report.add(merge(paths, output))
+    if (args.merge or args.dry_run) and not cli.first_process():
+        return report
+    if args.merge and not args.dry_run:
+        report.add(merge(args.strict, paths, output))
         report.print()
         return report
     checkpoint = moclip.find_checkpoint(args.checkpoint_dir)
@@ -71,10 +73,11 @@ def main(argv: list[str] | None = None) -> cli.Report:
 def say_what_to_do(args: argparse.Namespace, paths: dict[str, Path], output: Path, checkpoint: Path) -> None:
     """What --dry-run prints."""
     from vimoclip import clip, moclip, outcomes, probing, runs, store, video
+    from vimoclip.crew import Crew
 
-    done = store.done(output) if not args.overwrite else set[str]().__contains__
-    todo = outcomes.to_do(output, paths, done, args.retry_failed or args.overwrite)
-    print(f"{len(todo)} flow videos to do, {len(paths) - len(todo)} done or given up before, into {output}")
+    mine = Crew(shard=args.shard).share(paths)
+    todo = list(mine) if args.overwrite else outcomes.to_do(output, mine, store.done(output), args.retry_failed)
+    print(f"{len(todo)} flow videos to do, {len(mine) - len(todo)} done or given up before, into {output}")
     if not todo:
         return
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
@@ -103,6 +106,7 @@ def run(
 
     crew = Crew(group, args.shard)
     with crew.lock(output):
+        crew.check_shares(output, paths)
         runs.seed_everything(args.seed)
         student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
         flow_settings = check_flows(paths, config["flow"], checkpoint)
@@ -122,7 +126,7 @@ def run(
     if crew.shard and group.main:
         writer.look_again()
         if outcomes.is_last(paths, writer.done):
-            report.add(replace(merge(paths, output), already=0))
+            report.add(crew.merge_as_last(partial(merge, args.strict, paths, output)))
 
 
 def sort_out(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -184,16 +188,18 @@ def finish(writer: "Writer", outcomes: "Outcomes") -> None:
     outcomes.manifest.settle()
 
 
-def merge(paths: dict[str, Path], output: Path) -> cli.Report:
+def merge(strict: bool, paths: dict[str, Path], output: Path) -> cli.Report:
     """Put together what shards have done. Raises UserError where there is something left to do."""
     from vimoclip import lock, runs, store
+    from vimoclip.crew import ALONE
     from vimoclip.outcomes import Outcomes
 
     with lock.only_process(output, wait=60):  # for shards that are about to end
         writer = store.Writer.reopen(output, runs.versions())
-        outcomes = Outcomes(output, paths, writer.done, cli.Report(), settings=writer.settings())
+        outcomes = Outcomes(output, paths, writer.done, cli.Report(), False, False, strict, writer.settings())
         outcomes.check_nothing_left()
         finish(writer, outcomes)
+        ALONE.check_shares(output, paths)
     return outcomes.report
 
 

@@ -197,7 +197,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     # last.pth may not be there yet: then the run begins again, with its settings
     about = cli.need_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
     saved = runs.read_yaml(about)
-    parser.set_defaults(**{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name")})
+    parser.set_defaults(
+        **{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name", "compile")}
+    )
     args = parser.parse_args(argv)
     now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}
     cli.check_same(now, saved, "this command", str(about), "go on with the same settings, or start anew")

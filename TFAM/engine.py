@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,8 @@ class EpochOrder(Sampler[list[int]]):
 
 
 def in_order(length: int, batch_size: int, group: Group = ALONE) -> list[list[int]]:
-    """This process's batches of all videos, each of which is one process's."""
-    mine = range(group.rank, length, group.size)
-    return [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+    """This process's batches of all videos: those of one process, dealt out in turn."""
+    return [batch for batch in share_of(range(length), batch_size, group.rank, group.size) if batch]
 
 
 def make_loader(pairs: Pairs, batches: EpochOrder | list[list[int]], workers: int) -> DataLoader[Any]:
@@ -131,17 +131,17 @@ def evaluate(
     Of a group each process has its share (`in_order`), and gets the whole. Raises TrainingError, naming the batch's
     videos, for logits that aren't finite."""
     model.eval()
-    # (video, logits, labels); arrays, as a row of a tensor takes the whole batch with it to the other processes
-    rows: list[tuple[str, np.ndarray, np.ndarray]] = []
+    # (video, logits, labels), by batch; arrays, as a row of a tensor takes all of it with it to the other processes
+    batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
     for batch in loader:
         with runs.autocast(device, precision):
             logits = model(*batch.inputs(device)).float().cpu()
         if not logits.isfinite().all():
             raise TrainingError(_not_finite("a logit", batch.videos))
-        rows += zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)
-    gathered = group.gather(rows)
-    # the i-th of a process is the (rank + i * size)-th of all
-    rows = [mine[i] for i in range(max(map(len, gathered))) for mine in gathered if i < len(mine)]
+        batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
+    gathered = group.gather(batches)
+    # the i-th batch of a process is the (rank + i * size)-th of all
+    rows = [row for turn in zip_longest(*gathered, fillvalue=[]) for of_one in turn for row in of_one]
     videos = [video for video, _, _ in rows]
     scores, targets = (torch.from_numpy(np.stack([row[column] for row in rows])) for column in (1, 2))
     probabilities = scores.sigmoid()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import extract_embeddings
 import extract_flows
 from tests.conftest import CLASSES, REPOSITORY, indexed_frames, locked_elsewhere, write_annotations, write_video
-from vimoclip import UserError, cli, files, lock, manifest, store
+from vimoclip import UserError, cli, estimate, files, lock, manifest, store
 from vimoclip.crew import Crew
 
 Main = Callable[[list[str]], cli.Report]
@@ -196,6 +196,45 @@ def test_shards_work_beside_each_other_but_not_twice_nor_beside_a_whole_run(tmp_
     assert not lock.lock_path(output).exists()
     with locked_elsewhere(output), pytest.raises(UserError, match="writes it"), lock.only_shard(output, 1, 3):
         pass
+
+
+def test_videos_that_change_while_shards_work_are_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shares follow from sizes: of other videos they would overlap."""
+    monkeypatch.chdir(videos)
+    out = ["--output-dir", str(tmp_path / "out")]
+    alone(extract_flows.main, FLOWS, *out, "--shard", "1/2")
+    with pytest.raises(UserError, match=r"out\.shards: the videos, or --limit, have changed since the shards began"):
+        alone(extract_flows.main, FLOWS, *out, "--shard", "2/2", "--limit", "3")
+    alone(extract_flows.main, FLOWS, *out, "--shard", "2/2")
+    alone(extract_flows.main, FLOWS, *out)  # a whole run ends what shards began
+    assert not (tmp_path / "out.shards").exists()
+
+
+def test_a_last_shard_leaves_the_rest_to_one_that_is_still_at_work(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(videos)
+    monkeypatch.setattr(extract_flows, "merge", lambda *args: (_ for _ in ()).throw(lock.Held("process 7 writes it")))
+    out = ["--output-dir", str(tmp_path / "out")]
+    for i in (1, 2):
+        alone(extract_flows.main, FLOWS, *out, "--shard", f"{i}/2")
+    assert "left to a shard that is still at work: process 7 writes it" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_shard_speaks_of_its_share_and_merges_nothing(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(videos)
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.05)
+    out = ["--output-dir", str(tmp_path / "out"), "--dry-run"]
+    said = []
+    for more in (["--shard", "1/3"], ["--shard", "2/3"], ["--shard", "3/3"], ["--merge"]):
+        extract_embeddings.main([*EMBEDDINGS[1:], *out, *more])
+        said.append(int(capsys.readouterr().out.split()[1]))
+    assert sum(said[:3]) == said[3] == 7
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3"])

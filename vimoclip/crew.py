@@ -3,18 +3,25 @@
 Processes of torchrun know of each other, and each takes the next video when it is ready for it. Shards share nothing
 but the files, so which videos are whose follows from the videos' sizes."""
 
+import hashlib
 import heapq
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from vimoclip import lock
+from vimoclip import UserError, files, lock
+from vimoclip.cli import Report
 from vimoclip.distributed import Group
 from vimoclip.manifest import source_state
 
 T = TypeVar("T")
+
+
+class NotYet(UserError):
+    """Some videos are still to be done."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,34 @@ class Crew:
             heapq.heappush(shards, (so_far + max(1, sizes[video]), i))
             mine |= {video} if i == number else set()
         return {video: path for video, path in sources.items() if video in mine}
+
+    def check_shares(self, output: Path, sources: Mapping[str, Path]) -> None:
+        """Raise UserError where the videos aren't those that the shards began with: then shares would overlap.
+
+        Who has the output to itself forgets what they began with."""
+        noted = files.beside(output, ".shards")
+        if self.shard and self.group.main:
+            sizes = sorted((video, source_state(path)["size"]) for video, path in sources.items())
+            now = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            if not files.write_text_once(noted, now) and noted.read_text() != now:
+                raise UserError(
+                    f"{noted}: the videos, or --limit, have changed since the shards began; wait until none works, "
+                    "then delete this file"
+                )
+        elif self.whole:
+            noted.unlink(missing_ok=True)
+
+    def merge_as_last(self, merge: Callable[[], Report]) -> Report:
+        """What gathering all shards' work gives, beside this one's own.
+
+        Where another one is at work still, or gathers it already, that is said, and it is left to that one."""
+        try:
+            found = merge()
+        except (lock.Held, NotYet) as error:
+            print(f"left to a shard that is still at work: {error}", flush=True)
+            return Report()
+        return replace(found, already=0, not_retried=0, changed=[])
 
 
 ALONE = Crew()

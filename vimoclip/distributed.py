@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-# Until another process is given up. Where one dies torchrun ends all at once; this is for a node that falls silent.
-PATIENCE = timedelta(hours=2)
+# Until another process is given up, which may be at a long video. Where one dies torchrun ends all at once; this is for
+# a node that falls silent.
+PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)

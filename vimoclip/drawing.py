@@ -77,8 +77,8 @@ def write_flows(drawing: Drawing, outcomes: Outcomes, render: Render, workers: i
             paths.append(outcomes.sources[name])
             yield partial(read, paths[-1])
 
-    meter = cli.Meter(len(outcomes.todo), describe="flow")
-    with closing(video.read_ahead(sources(), workers)) as ahead:
+    meter = cli.Meter(outcomes.expected(), describe="flow")
+    with closing(video.read_ahead(sources(), *outcomes.reading(workers))) as ahead:
         for index, items in groupby(ahead, key=lambda pair: pair[0]):
             path, frames = paths[index], 0
             try:

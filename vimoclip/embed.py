@@ -52,9 +52,9 @@ def embed_videos(
             taken.append(job)
             yield partial(_prepared, job, preprocess, sampling, outcomes)
 
-    meter, part = Meter(len(outcomes.todo), describe="embedding"), None
+    meter, part = Meter(outcomes.expected(), describe="embedding"), None
     try:
-        with closing(video.read_ahead(sources(), workers, videos_ahead)) as ahead:
+        with closing(video.read_ahead(sources(), *outcomes.reading(workers, videos_ahead))) as ahead:
             items = ((taken[i], item) for i, item in ahead)
             for job, item in clip.encode_stream(items, encode, frame_batch_size):
                 if isinstance(item, torch.Tensor):

@@ -15,10 +15,14 @@ from vimoclip import UserError
 from vimoclip.files import beside
 
 _SHARDS = 2**20  # more than there can be of one count; each count has so many bytes of the lock
-_PATIENCE = 1.0  # s: others that begin at the same moment look for other counts too
+_PATIENCE = 1.0  # s: another shard that ends tries for a moment to have it all
 _HELD = {errno.EACCES, errno.EAGAIN}  # what is said where another process has the lock
 # what file systems answer that have no locks (some network ones, by how they were mounted)
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT}
+
+
+class Held(UserError):
+    """Another process has it."""
 
 
 def lock_path(output: Path) -> Path:
@@ -42,10 +46,10 @@ def only_shard(output: Path, number: int, of: int) -> Iterator[None]:
     Raises UserError where this shard is at work already, or a process on the whole, or shards of another count."""
 
     def lock(descriptor: int) -> None:
-        for start, length in ((0, of * _SHARDS), ((of + 1) * _SHARDS, 0)):  # where shards of other counts are
-            _lock(descriptor, start, length)
-            _unlock(descriptor, start, length)
         _lock(descriptor, of * _SHARDS + number, 1)
+        for start, length in ((0, of * _SHARDS), ((of + 1) * _SHARDS, 0)):  # where shards of other counts are
+            _lock(descriptor, start, length, shared=True)
+            _unlock(descriptor, start, length)
 
     yield from _held(output, lock, time.monotonic() + _PATIENCE)
 
@@ -79,7 +83,7 @@ def _acquire(path: Path, output: Path, lock: Callable[[int], None], until: float
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
-            raise UserError(f"{output}: {_describe(holder)} writes it; wait for that, or name another output") from None
+            raise Held(f"{output}: {_describe(holder)} writes it; wait for that, or name another output") from None
         if _same_file(descriptor, path):  # else it was given back, and unlinked, in this very moment
             with contextlib.suppress(OSError):  # on a full disk it is held without a name
                 os.ftruncate(descriptor, 0)
@@ -105,7 +109,7 @@ def _read(descriptor: int) -> str:
     return ""
 
 
-def _lock(descriptor: int, start: int = 0, length: int = 0) -> None:
+def _lock(descriptor: int, start: int = 0, length: int = 0, shared: bool = False) -> None:
     """Lock bytes, to the end where `length` is 0. Raise OSError where another process has one of them.
 
     POSIX: lockf, as flock is inherited by forked workers. Windows: one byte, so that a shard and a process on the whole
@@ -119,7 +123,7 @@ def _lock(descriptor: int, start: int = 0, length: int = 0) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         os.lseek(descriptor, 0, os.SEEK_SET)
         return
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+    fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, length, start)
 
 
 def _unlock(descriptor: int, start: int, length: int) -> None:

@@ -56,7 +56,9 @@ class Manifest:
     def __init__(self, output: Path, overwrite: bool = False, worker: str = ""):
         self.path, self._output, self._alone = manifest_path(output, worker), output, not worker
         self.entries = {} if overwrite else read_all(output)
-        self._mine = self.entries if self._alone else read(self.path)
+        # of its own lines those that nobody has said anything newer about
+        own = {} if self._alone else read(self.path)
+        self._mine = self.entries if self._alone else {v: e for v, e in own.items() if self.entries.get(v) == e}
         self.settle()
 
     def add(self, entry: Entry) -> None:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vimoclip import UserError
 from vimoclip.cli import Report
-from vimoclip.crew import ALONE, Crew
+from vimoclip.crew import ALONE, Crew, NotYet
 from vimoclip.manifest import Entry, Manifest, read_all, source_state
 from vimoclip.video import End
 
@@ -96,10 +95,20 @@ class Outcomes:
     def check_nothing_left(self) -> None:
         """Raise UserError where videos are to be done."""
         if self.todo:
-            raise UserError(
+            raise NotYet(
                 f"{self._output}: {len(self.todo)} of {len(self.sources)} videos are not done, like {self.todo[0]}; "
                 "run the shards that are missing, or the command without --shard and --merge"
             )
+
+    def reading(self, workers: int, ahead: int = 2) -> tuple[int, int]:
+        """(threads, videos ahead of the one at hand) to read with: few where processes share little that is left."""
+        size = self._crew.group.size
+        few = size > 1 and len(self.todo) <= 4 * size * (1 + max(ahead, workers))
+        return (min(workers, 1), 0) if few else (workers, ahead)
+
+    def expected(self) -> int:
+        """How many videos fall to this process, more or less."""
+        return -(-len(self.todo) // self._crew.group.size)
 
     def plan(self) -> str:
         """How much there is to do, in words."""

@@ -62,6 +62,8 @@ class _Instead(TorchDispatchMode):
 _PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
     torch.ops.aten.mm.default: lambda a, b: _product(a, b.t()),
     torch.ops.aten.addmm.default: lambda bias, a, b: (
-        _product(a, b.t(), bias) if bias.dim() == 1 else torch.ops.aten.addmm.default(bias, a, b)
+        _product(a, b.t(), bias.contiguous())
+        if bias.dim() == 1 and len(bias) == b.shape[1]
+        else torch.ops.aten.addmm.default(bias, a, b)
     ),
 }

@@ -101,10 +101,13 @@ def run(main: Callable[[], Any]) -> NoReturn:
     except KeyboardInterrupt as stop:
         code, said = (143 if isinstance(stop, Terminated) else 130), _stopped()
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if str(error).startswith("DataLoader worker"):
+            what = "a worker that reads data was killed, which is what happens where memory is short"
+            code, said = 1, f"error: {what}; with fewer --num-workers: {_how_to_go_on()}"
+        elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
+            code, said = 1, "error: another process of this job has ended; its reason is among the lines here"
+        else:
             raise
-        what = "a worker that reads data was killed, which is what happens where memory is short"
-        code, said = 1, f"error: {what}; with fewer --num-workers: {_how_to_go_on()}"
     except OSError as error:
         if error.errno is None:
             raise

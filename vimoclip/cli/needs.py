@@ -39,6 +39,11 @@ def check_sharing(args: argparse.Namespace) -> None:
         raise UserError(f"--overwrite with {flag}: would remove what other shards did; remove the old output by itself")
 
 
+def first_process() -> bool:
+    """Whether this is the process that does what one does for all that torchrun started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def usable_workers(requested: int) -> int:
     """The requested number of workers, cut to the processors that this process may use."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

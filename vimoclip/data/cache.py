@@ -24,6 +24,7 @@ from vimoclip.distributed import Group
 from vimoclip.estimate import size as in_words
 
 SHAPING = ("image_size", "resize", "resize_mode", "interpolation", "fill_color")  # of a frame, in an encoder's config
+LONGEST_FILLING = 86_400.0  # s that a run waits while another one fills the same cache
 SPAN = 32  # frames that are prepared at a time
 SPARE = 64 * 2**20  # bytes that must be left on the disk
 
@@ -116,7 +117,9 @@ class FrameCache:
         self, clips: Sequence[Clip], prepare: Callable[[np.ndarray], torch.Tensor], workers: int, group: Group
     ) -> None:
         """Make what is missing of these, each process its part. Raises UserError where there is no room, OSError."""
-        with lock.only_process(self.folder) if group.main else contextlib.nullcontext():
+        if not group.share(bool(self.missing(clips)) if group.main else False):
+            return  # other runs may be reading it too
+        with lock.only_process(self.folder, wait=LONGEST_FILLING) if group.main else contextlib.nullcontext():
             missing = self.missing(clips) if group.main else []
             if missing:
                 self.check_room(missing)

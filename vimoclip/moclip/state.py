@@ -44,7 +44,8 @@ class TrainState:
             group.update(fused=own["fused"], foreach=own["foreach"])  # how it computes is no part of a run
         self.optimizer.load_state_dict(last["optimizer"])
         self.scheduler.load_state_dict(last["scheduler"])
-        self.scaler.load_state_dict(last["scaler"])
+        if last["scaler"]:  # empty where the run was on a CPU
+            self.scaler.load_state_dict(last["scaler"])
         self.progress = last["progress"]
         runs.set_random_state(last["random_state"])
 

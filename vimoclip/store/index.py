@@ -287,7 +287,8 @@ def _read(head: Mapping[str, Any], body: bytes, state: list[int]) -> Index | Non
     bits = np.frombuffer(body[middle:], np.uint8).reshape(videos, width)
     index = Index(shape, names, records, bits, state)
     fits = len(names) == videos == len(records) == len(index.rows) and width in (0, -(-shape.classes // 8))
-    return index if fits and all(map(safe_name, names)) and _within(index, state[0]) else None
+    safe = all(safe_name(name) and name[0] not in "=+@" for name in names)
+    return index if fits and safe and _within(index, state[0]) else None
 
 
 def _within(index: Index, size: int) -> bool:

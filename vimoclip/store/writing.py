@@ -63,11 +63,9 @@ class Writer:
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
     def look_again(self) -> None:
-        """See what other processes have made since: parts, or of all parts the file."""
-        if self.parts.is_dir():
+        """See which parts other processes have made since."""
+        with contextlib.suppress(FileNotFoundError):  # another one has just put the file together
             self._parts |= {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
-        elif self.path.exists():
-            self._finished = frozenset(Reader(self.path).keys)
 
     def done(self, key: str) -> bool:
         return key in self._finished or _part_name(key) in self._parts
