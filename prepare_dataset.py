@@ -1,6 +1,8 @@
 """Lay out a data set for the chain from what there is, and check that all of it fits together.
 
     python prepare_dataset.py folder my_videos
+    python prepare_dataset.py animal-kingdom --metadata AR_metadata.xlsx --actions df_action.xlsx
+    python prepare_dataset.py selection
     python prepare_dataset.py check
 
 folder: a folder with one folder of videos per action, my_videos/<action>/*.mp4, becomes dataset/annotations/ and
@@ -8,44 +10,73 @@ dataset/videos/<action>__<name>.mp4 (hard links where the file system has them, 
 random into clips to train on and to validate with. Clips cut from one recording may then stand on both sides: give
 such data sets splits of your own, by editing train_multi.txt and val_multi.txt.
 
+animal-kingdom: the two workbooks that Animal Kingdom's authors give out become dataset/annotations/. Where they don't
+agree on which id is which class, what the clips are said to show in words settles it, and all of it is printed.
+
+selection: draws selection.txt, a tenth of the training clips, stratified by their labels: epochs and thresholds are
+chosen on these clips, and not on those that are reported. folder and animal-kingdom draw it too.
+
 check: what is missing, stale, broken or does not fit together among annotations, videos, embeddings, flows and motion,
 as a table with a line a problem, for people, and as JSON, for scripts. Changes nothing. Exit code 1 if anything is
 wrong. What has not been made yet is not wrong. A few ms a video, ten times that where it was never opened before."""
 
 import argparse
 import contextlib
-import filecmp
 import json
 import os
-import random
-import re
-import shutil
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimoclip import UserError, cli, files
 
 if TYPE_CHECKING:
-    from vimoclip.annotations import Annotations
     from vimoclip.check import Findings, Places
+
+SEED = 49
+HELP = {
+    "folder": "one folder of videos per action",
+    "animal-kingdom": "Animal Kingdom's annotations, from its authors' workbooks",
+    "selection": "draw the training clips on which epochs are chosen",
+    "check": "what is missing, stale, broken or does not fit",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    folder = commands.add_parser("folder", help="one folder of videos per action", description=__doc__)
-    folder.add_argument("folder", type=Path, help="holds a folder of videos per action")
-    folder.add_argument("--val-share", type=share, default=1 / 3, help="of each action's clips, to validate with")
-    folder.add_argument("--seed", type=cli.seed, default=49, help="of the split")
-    cli.add_dataset(folder)
-    check = commands.add_parser("check", help="what is missing, stale, broken or does not fit", description=__doc__)
-    add_check(check)
-    cli.add_dataset(check)
-    folder.set_defaults(run=prepare_folder)
-    check.set_defaults(run=check_dataset)
+    for name, add, run in (
+        ("folder", add_folder, prepare_folder),
+        ("animal-kingdom", add_animal_kingdom, prepare_animal_kingdom),
+        ("selection", add_selection, prepare_selection),
+        ("check", add_check, check_dataset),
+    ):
+        command = commands.add_parser(name, help=HELP[name], description=__doc__)
+        add(command)
+        cli.add_dataset(command)
+        command.set_defaults(run=run)
     return parser
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="holds a folder of videos per action")
+    parser.add_argument("--val-share", type=share, default=1 / 3, help="of each action's clips, to validate with")
+    parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the split, and of the selection clips")
+
+
+def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metadata", type=Path, required=True, help="the authors' AR_metadata.xlsx")
+    parser.add_argument("--actions", type=Path, required=True, help="the authors' df_action.xlsx")
+    parser.add_argument("--output-dir", type=Path, default=None, help="default: annotations/ in the data set")
+    parser.add_argument(
+        "--species", action="store_true", help="also write animals.csv: each clip's animals, their class"
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--share", type=share, default=0.1, help="of the training clips")
+    parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the draw")
+    parser.add_argument("--overwrite", action="store_true", help="in the place of a selection that is there")
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -123,98 +154,26 @@ def check_places(args: argparse.Namespace) -> "Places":
 
 def prepare_folder(args: argparse.Namespace) -> Path:
     """The folder of the annotations."""
-    from vimoclip import annotations
+    from vimoclip.prepare import folder
 
-    found = find_clips(cli.need_folder(args.folder, "name one that holds a folder of videos per action"))
-    classes = tuple(found)
-    splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
-    generator = random.Random(args.seed)
-    for label, clips in enumerate(found.values()):
-        names = list(clips)
-        generator.shuffle(names)
-        # both splits have some, if there are two
-        held = min(len(names) - 1, max(1, round(args.val_share * len(names))))
-        for place, name in enumerate(names):
-            splits["val" if place < held else "train"][name] = (label,)
+    root = cli.need_folder(args.folder, "name one that holds a folder of videos per action")
+    return folder.prepare(root, args.dataset_dir, args.dataset_name, args.val_share, args.seed)
+
+
+def prepare_animal_kingdom(args: argparse.Namespace) -> Path:
+    """The folder of the annotations."""
+    from vimoclip.prepare import animal_kingdom
+
+    notes = cli.need_place(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
+    return animal_kingdom.prepare(args.metadata, args.actions, notes, args.dataset_name, args.species)
+
+
+def prepare_selection(args: argparse.Namespace) -> Path:
+    """The file that names the selection clips."""
+    from vimoclip.prepare import selection
+
     notes = args.dataset_dir / "annotations"
-    data = annotations.Annotations(classes, {s: dict(sorted(videos.items())) for s, videos in splits.items()})
-    if any(notes.glob("*_action.csv")):
-        data = keep_split(data, annotations.load(notes, args.dataset_name), notes)
-        print(f"{notes}: is there already, and stays as it is")
-    place_videos({n: path for clips in found.values() for n, path in clips.items()}, args.dataset_dir / "videos")
-    if not any(notes.glob("*_action.csv")):
-        annotations.write(notes, args.dataset_name, data)  # last: who has annotations has the videos
-    splits = {split: dict(videos) for split, videos in data.splits.items()}
-    for label, action in enumerate(classes):
-        counts = {s: sum(label in labels for labels in videos.values()) for s, videos in splits.items()}
-        few = "" if min(counts.values()) else "   too few clips to be in both"
-        print(f"  {action}: {counts['train']} to train on, {counts['val']} to validate with{few}")
-    print(f"{sum(map(len, splits.values()))} clips in {args.dataset_dir / 'videos'}", flush=True)
-    return notes
-
-
-def keep_split(data: "Annotations", there: "Annotations", notes: Path) -> "Annotations":
-    """What is there, which its user may have edited. Raises UserError where it is of other clips or actions."""
-    ours, theirs = (set().union(*one.splits.values()) for one in (data, there))
-    if ours != theirs or data.classes != there.classes:
-        odd = sorted(ours ^ theirs) or sorted(set(data.classes) ^ set(there.classes))
-        raise UserError(
-            f"{notes}: holds other clips or actions ({', '.join(odd[:3])}); name another --dataset-dir, or delete it "
-            "and what was made from it"
-        )
-    return there
-
-
-def find_clips(root: Path) -> dict[str, dict[str, Path]]:
-    """Action -> new name -> video. Raises UserError where there is none, or two would share a name."""
-    from vimoclip import annotations, video
-
-    found: dict[str, dict[str, Path]] = defaultdict(dict)
-    taken: dict[str, Path] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        videos, others = video.find(folder)
-        for name in others:
-            print(f"  left out: {folder / name}: is not named like a video")
-        for path in videos:
-            name = clean(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
-            if (twin := taken.setdefault(annotations.stem(name), path)) != path:
-                raise UserError(f"{path} and {twin} would share the name {name}; rename one of them")
-            found[folder.name.strip()][name] = path
-    warn_of_twins(list(taken.values()))
-    if not found:
-        raise UserError(f"{root}: holds no folders with videos; lay them out as {root}/<action>/<name>.mp4")
-    return found
-
-
-def warn_of_twins(paths: list[Path]) -> None:
-    """Say which files are the same video, which may then be trained on and validated with."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in paths:
-        for twin in by_size[path.stat().st_size]:
-            if filecmp.cmp(path, twin, shallow=False):
-                print(f"warning: {path} and {twin} are the same video; keep one, and give its line both labels")
-                break
-        by_size[path.stat().st_size].append(path)
-
-
-def clean(name: str) -> str:
-    """A name that every file of the chain takes: DESIGN's rule for stems."""
-    return re.sub(r"^[=+@]", "-", re.sub(r"[\x00-\x1f\x7f/\\.]", "-", name))
-
-
-def place_videos(paths: dict[str, Path], folder: Path) -> None:
-    """Link or copy each video under its new name; those that are there stay. Raises UserError before it places any."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = {folder / name: path for name, path in paths.items() if not (folder / name).exists()}
-    for name, path in paths.items():
-        if folder / name not in missing and (folder / name).stat().st_size != path.stat().st_size:
-            raise UserError(f"{folder / name}: is another video than {path}; name another --dataset-dir, or delete it")
-    for target, path in missing.items():
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            with files.new_file(target) as copy, open(path, "rb") as source:
-                shutil.copyfileobj(source, copy)
+    return selection.prepare(notes, args.dataset_name, args.share, args.seed, args.overwrite)
 
 
 if __name__ == "__main__":

@@ -180,6 +180,102 @@ def test_multi_hot_marks_the_labels_only(tmp_path: Path) -> None:
     assert read.multi_hot("train", "a.mp4").dtype == np.float32
 
 
+SEGMENTS = ("head", "middle", "tail")
+
+
+def put(folder: Path, file: str, text: str) -> Path:
+    write_annotations(folder, {"train": {"a.mp4": (0,), "b c.mp4": (1,)}, "val": {"v.mp4": (2,)}})
+    (folder / file).write_text(text)
+    return folder / file
+
+
+def test_segments_are_read_beside_the_classes(tmp_path: Path) -> None:
+    put(
+        tmp_path, "ak_action.csv", "id,segment,name,segment_by_count\n1,tail,b, head \n0,middle,a,tail\n2,head,c,tail\n"
+    )
+    data = annotations.load(tmp_path, "ak")
+    assert data.classes == ("a", "b", "c")
+    assert data.partitions == {"segment": ("middle", "tail", "head"), "segment_by_count": ("tail", "head", "tail")}
+
+
+def test_without_segments_there_are_no_partitions(tmp_path: Path) -> None:
+    put(tmp_path, "ak_action.csv", "id,name,segment\n0,a,\n1,b,\n2,c,\n")
+    assert annotations.load(tmp_path, "ak").partitions == {}
+
+
+@pytest.mark.parametrize("segment", ["", "body", "Head"])
+def test_a_segment_that_is_none_is_refused_with_its_line(segment: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "ak_action.csv", f"id,name,segment\n0,a,head\n1,b,{segment}\n2,c,tail\n")
+    text = refusal(path, lambda: annotations.load(tmp_path, "ak"))
+    assert f"{path}:3: segment {segment!r} is none of head, middle, tail" in text
+
+
+@pytest.mark.parametrize("text", ["b c.mp4\na.mp4\n", "\ufeffb c.mp4\r\n\r\n  a.mp4  "])
+def test_a_selection_is_read_in_its_order(text: str, tmp_path: Path) -> None:
+    path = put(tmp_path, annotations.SELECTION, text)
+    assert annotations.read_selection(path) == ("b c.mp4", "a.mp4")
+    assert annotations.load(tmp_path, "ak").selection == ("b c.mp4", "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.mp4\nx.mp4\nv.mp4\n", "names 2 that are no training videos (x.mp4, v.mp4)"),
+        ("a.mp4\nb c.mp4\na.mp4\n", ":3: a.mp4 stands twice"),
+        ("a.mp4\n../b.mp4\n", ":2: '../b.mp4'"),
+        ("a.mp4 0\n", "no training videos (a.mp4 0)"),
+        ("\n", "names no video"),
+    ],
+)
+def test_a_broken_selection_is_refused_unless_it_is_left_aside(text: str, words: str, tmp_path: Path) -> None:
+    path = put(tmp_path, annotations.SELECTION, text)
+    assert words in refusal(path, lambda: annotations.load(tmp_path, "ak"))
+    assert annotations.load(tmp_path, "ak", with_selection=False).selection == ()
+
+
+def test_a_selection_without_a_training_split_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, annotations.SELECTION, "a.mp4\n")
+    (tmp_path / "train_multi.txt").unlink()
+    assert "no training videos" in refusal(path, lambda: annotations.load(tmp_path, "ak"))
+
+
+def test_the_name_is_that_of_the_one_list_of_classes(tmp_path: Path) -> None:
+    assert "holds none of <name>_action.csv" in refusal(tmp_path, lambda: annotations.name_in(tmp_path))
+    write_annotations(tmp_path, {}, "zoo")
+    assert annotations.name_in(tmp_path) == "zoo"
+    write_annotations(tmp_path, {}, "ak")
+    assert "several (ak, zoo)" in refusal(tmp_path, lambda: annotations.name_in(tmp_path))
+
+
+def test_animals_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    assert annotations.read_animals(tmp_path) == {}
+    animals = {
+        "a.mp4": annotations.Animals(("Lion", 'Cuckoo, "the" bird'), ("Mammal", "Bird")),
+        "b.mp4": annotations.Animals(("Unicorn",), ()),
+        "c.mp4": annotations.Animals((), ()),
+    }
+    (tmp_path / annotations.ANIMALS).write_text(annotations.animals_text(animals))
+    assert annotations.read_animals(tmp_path) == animals
+    for name in ("a;b", "a\nb", ""):
+        with pytest.raises(ValueError, match="can't be the name of an animal"):
+            annotations.animals_text({"a.mp4": annotations.Animals((name,), ())})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("video,animal\na.mp4,Lion\n", "needs the header video_id,animals,animal_classes"),
+        ("video_id,animals,animal_classes\na.mp4,Lion\n", ":2: needs the header"),
+        ("video_id,animals,animal_classes\na.mp4,Lion,Mammal,x\n", ":2: needs the header"),
+        ("video_id,animals,animal_classes\na.mp4,Lion,Mammal\na.mp4,,\n", ":3: 'a.mp4' stands twice"),
+    ],
+)
+def test_broken_animals_are_refused(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / annotations.ANIMALS
+    path.write_text(text)
+    assert words in refusal(path, lambda: annotations.read_animals(tmp_path))
+
+
 LETTERS = "abcXYZ019 _-,'\"()éß獅🦁=+@"
 stems = st.text(LETTERS, min_size=1, max_size=12).map(str.strip).filter(lambda s: bool(s) and s[0] not in "=+@")
 class_names = st.lists(

@@ -161,11 +161,28 @@ def test_other_content_over_the_same_folder_is_refused_before_anything_is_writte
     assert state(dataset) == before
 
 
+def test_a_folder_has_selection_clips_and_keeps_those_that_are_there(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tmp_path / "dataset"
+    data = prepare(pets, dataset)
+    assert len(data.selection) == 1
+    assert "selection.txt: 1 of 11 training clips are kept out of training" in capsys.readouterr().out
+    path = dataset / "annotations" / "selection.txt"
+    other = next(video for video in data.splits["train"] if video not in data.selection)
+    path.write_text(f"{other}\n")
+    assert prepare(pets, dataset, "--seed", "7").selection == (other,)
+    path.unlink()  # as in a data set that was made before there were any
+    assert prepare(pets, dataset).selection == ()
+    assert not path.exists()
+
+
 def test_a_split_that_its_user_edited_stays(pets: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     prepare(pets, dataset)
     train, val = (dataset / "annotations" / f"{split}_multi.txt" for split in ("train", "val"))
-    first, *others = train.read_text().splitlines()
+    chosen = (dataset / "annotations" / "selection.txt").read_text().split("\n")
+    first, *others = sorted(train.read_text().splitlines(), key=lambda line: line.rsplit(" ", 1)[0] in chosen)
     train.write_text("\n".join(others) + "\n")
     val.write_text(val.read_text() + f"{first} 1\n")  # to the other side, with a second label
     before = state(dataset)
@@ -248,18 +265,26 @@ def data_sets(draw: st.DrawFn) -> Annotations:
     splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}, "test": {}}
     for video in videos:
         splits[draw(st.sampled_from(list(splits)))][video] = draw(labels)
-    return Annotations(classes, splits)
+    columns = draw(st.sets(st.sampled_from(annotations.PARTITIONS)))
+    segment = st.sampled_from(annotations.SEGMENTS)
+    segments = st.lists(segment, min_size=len(classes), max_size=len(classes)).map(tuple)
+    partitions = {column: draw(segments) for column in annotations.PARTITIONS if column in columns}
+    train = list(splits["train"])
+    selection = tuple(draw(st.lists(st.sampled_from(train), unique=True))) if train else ()
+    return Annotations(classes, splits, partitions, selection)
 
 
 @settings(max_examples=150, deadline=None)
 @given(data_sets())
 def test_annotations_are_read_back_as_they_were_written(data: Annotations) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "selection.txt").write_text("of another data set.mp4")
         annotations.write(Path(folder), "x", data)
         assert annotations.load(Path(folder), "x") == data
-        assert {path.name for path in Path(folder).iterdir()} == {
-            *("x_action.csv", "train_multi.txt", "val_multi.txt", "test_multi.txt")
-        }
+        expected = {"x_action.csv", "train_multi.txt", "val_multi.txt", "test_multi.txt"}
+        assert {path.name for path in Path(folder).iterdir()} == expected | (
+            {"selection.txt"} if data.selection else set()
+        )
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,14 @@ def check(places: Places, decode: bool = False, workers: int = 1) -> Findings:
     """Look at everything. Raises UserError where there are no annotations, or a worker is killed."""
     findings = Findings()
     try:
-        notes = annotations.load(places.annotations, places.dataset_name)
+        notes = annotations.load(places.annotations, places.dataset_name, with_selection=False)
     except UserError as error:
         findings.entries["annotations"] = 0
         findings.unfit("annotations", places.annotations, "broken", error)
         findings.say("annotations", "nothing else was looked at, as these say what there should be")
         return findings
     data = DataSet(places, notes, decode)
+    wholes.compare_notes(data, findings)
     look_around(data, findings)
     wholes.compare_names(data, findings)
     wholes.compare_files(data, findings)

@@ -14,6 +14,20 @@ from vimoclip.cli import check_same
 from vimoclip.store import Reader
 
 
+def compare_notes(data: DataSet, findings: Findings) -> None:
+    """What stands beside classes and splits: selection clips and animals must be of the videos that are annotated."""
+    folder = data.places.annotations
+    if (path := folder / annotations.SELECTION).exists():
+        with _noting(findings, "annotations", path, "broken"):
+            train = data.annotations.splits.get("train", {})
+            annotations.check_selected(path, annotations.read_selection(path), train)
+    path = folder / annotations.ANIMALS
+    with _noting(findings, "annotations", path, "broken"):
+        if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
+            reason = f"names {len(unknown)} videos that no split names ({', '.join(unknown[:3])})"
+            findings.unfit("annotations", path, "misfit", reason, "remove these lines, or delete the file")
+
+
 def compare_names(data: DataSet, findings: Findings) -> None:
     """Names of videos that the extractors refuse."""
     stems: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""Laying out a data set: importers, one a module, and what they share."""
