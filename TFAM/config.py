@@ -10,6 +10,8 @@ from typing import Any
 
 from TFAM.model import Fusion, Pooling
 from vimoclip import UserError
+from vimoclip.losses import MULTI_LABEL
+from vimoclip.protocol import PUBLISHED, WATCHED
 from vimoclip.runs import parse_yaml, read_yaml
 from vimoclip.store import rgb_path
 
@@ -23,15 +25,19 @@ NULLABLE: dict[str, type] = {
     "data.rgb_train_h5": str,
     "data.rgb_val_h5": str,
     "data.motion_h5": str,
+    "data.annotations_dir": str,
+    "data.protocol": str,
     "data.limit": int,
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.fusion": tuple(Fusion),
     "model.pooling": tuple(Pooling),
-    "training.loss": ("bce",),
+    "training.loss": tuple(MULTI_LABEL),
     "training.checkpoint": ("best", "last"),
-    "data.motion": ("real", "shuffled"),
+    "data.motion": ("real", "none", "shuffled"),
+    "data.protocol": tuple(WATCHED),
 }
+PLACES = {"data.rgb_train_h5", "data.rgb_val_h5", "data.motion_h5", "data.annotations_dir"}
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.attention_dropout", "model.classifier_dropout"}  # 0 or more, below 1
 SEEDS = {"training.seed"}  # every other number is above 0
@@ -59,17 +65,19 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
             f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}; "
             "the learning rate falls to min_lr: give a smaller one"
         )
-    if config["data"]["motion"] == "shuffled" and config["model"]["fusion"] == Fusion.RGB:
-        raise UserError("data.motion is shuffled, but model.fusion rgb sees no motion; give one of the other fusions")
+    motion = config["data"]["motion"]
+    if motion != "real" and config["model"]["fusion"] == Fusion.RGB:
+        raise UserError(f"data.motion is {motion}, but model.fusion rgb sees no motion; give one of the other fusions")
     return config
 
 
 def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
-    """Fill in the embeddings' files where the config leaves them to the data set."""
+    """Fill in the embeddings' files and the annotations where the config leaves them to the data set."""
     folder = dataset_dir / "embeddings"
     defaults = {f"rgb_{split}_h5": rgb_path(folder, name, split) for split in ("train", "val")}
     for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
         config["data"][key] = config["data"][key] or str(path)
+    config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -83,10 +91,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path | str, cure: str) -> None:
     """Raise UserError naming the first key in which a run's settings differ from those that it began with.
 
-    A key that is younger than the run had its default: defaults are what was done before there was the key."""
-    defaults = flatten(read_yaml(DEFAULT))
+    A key that is younger than the run had its default: defaults are what was done before there was the key. Where the
+    annotations are is no setting: of what they say the selection clips matter, which are compared by themselves."""
+    defaults = flatten(read_yaml(DEFAULT)) | {"data.protocol": PUBLISHED}
     before, now = flatten(old), flatten(new)
     for key in sorted(before.keys() | now.keys()):
+        if key.removeprefix("config.") == "data.annotations_dir":
+            continue
         default = defaults.get(key.removeprefix("config."))
         was, is_now = before.get(key, default), now.get(key, default)
         if was != is_now:
@@ -95,10 +106,10 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path 
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What sets a run apart from default.yaml, without its seed and files: {"model.fusion": "rgb", ...}."""
+    """What sets a run apart from default.yaml, without its seed, files and protocol: {"model.fusion": "rgb", ...}."""
     defaults = flatten(read_yaml(DEFAULT))
-    where = {"training.seed", "data.rgb_train_h5", "data.rgb_val_h5", "data.motion_h5"}
-    return {k: v for k, v in flatten(config).items() if k not in where and v != defaults[k]}
+    apart = {"training.seed", "data.protocol", *PLACES}
+    return {k: v for k, v in flatten(config).items() if k not in apart and v != defaults[k]}
 
 
 def _parse_override(text: str) -> dict[str, Any]:

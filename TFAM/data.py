@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from vimoclip import UserError, runs
 from vimoclip.matching import check_fit, check_splits, motion_misfit, motion_names
+from vimoclip.protocol import HELD_OUT, WATCHED, divide
 from vimoclip.store import Reader
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
@@ -41,28 +42,40 @@ class Pairs(Dataset):
     def __init__(self, rgb: Reader, motion: Reader | None, keys: Sequence[tuple[str, str]], left_out: dict[str, str]):
         self.rgb, self.motion, self.keys = rgb, motion, list(keys)
         self.left_out = left_out  # video -> reason
-        self.shuffled = False
+        self.shuffled = self.still = False
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def shuffle_motion(self, seed: int) -> None:
-        """Give each video the motion of another one, always the same. Raises UserError where there is no other."""
+    def shuffle_motion(self, seed: int, others: Sequence[str] = ()) -> None:
+        """Give each video the motion of another one, always the same. Raises UserError where there is no other.
+
+        `others`: motions of other splits, of which a single video takes one."""
+        self.shuffled = True
+        if len(self) == 1 and (lent := [key for key in others if key != self.keys[0][1]]):
+            self.keys = [(self.keys[0][0], lent[0])]
+            return
         if len(self) < 2:
             raise UserError(f"{self.rgb.path}: data.motion is shuffled, which needs two videos or more")
         order = runs.epoch_order(len(self), seed, 0)
         givers = dict(zip(order, order[1:] + order[:1], strict=True))  # along one ring, so that none gets its own
         self.keys = [(video, self.keys[givers[i]][1]) for i, (video, _) in enumerate(self.keys)]
-        self.shuffled = True
+
+    def hide_motion(self) -> None:
+        """Zeros in its place, as many."""
+        self.still = True
 
     def __getitem__(self, index: int) -> Item:
         video, motion_key = self.keys[index]
-        motion = None if self.motion is None else torch.from_numpy(self.motion.embeddings(motion_key))
-        if motion is not None and self.shuffled:  # another video's: repeated, or cut, to this one's length
-            motion = motion[torch.arange(self.rgb.length(video) - 1) % len(motion)]
-        return Item(
-            video, torch.from_numpy(self.rgb.embeddings(video)), motion, torch.from_numpy(self.rgb.labels(video))
-        )
+        rgb, labels = torch.from_numpy(self.rgb.embeddings(video)), torch.from_numpy(self.rgb.labels(video))
+        if self.motion is None:
+            return Item(video, rgb, None, labels)
+        if self.still:
+            return Item(video, rgb, torch.zeros(len(rgb) - 1, rgb.shape[1]), labels)
+        motion = torch.from_numpy(self.motion.embeddings(motion_key))
+        if self.shuffled:  # another video's: repeated, or cut, to this one's length
+            motion = motion[torch.arange(len(rgb) - 1) % len(motion)]
+        return Item(video, rgb, motion, labels)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -82,11 +95,38 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def open_splits(
-    rgb_paths: Mapping[str, Path], motion_path: Path, fusion: str, limit: int | None
+    rgb_paths: Mapping[str, Path], motion_path: Path, fusion: str, limit: int | None, notes: Path | None = None
 ) -> tuple[dict[str, Pairs], Reader | None]:
     """Pair each split's RGB file with the motion file, say what is left out, and check that all of them fit.
 
-    Also gives the reader of the motion file, None where the variant does without. Raises UserError."""
+    Also gives the reader of the motion file, None where the variant does without. `notes`: annotations, whose selection
+    clips leave `train` and are the split `selection`. Raises UserError."""
+    readers, motion = _open(rgb_paths, motion_path, fusion)
+    if len(readers) == 2:
+        check_splits(*readers.values())
+    if motion:
+        for reader in readers.values():
+            check_fit(reader, motion)
+    chosen = {split: (reader, reader.keys) for split, reader in readers.items()}
+    if notes:
+        train = readers["train"]
+        learnt, held_out = divide(train.keys, notes, train.path)
+        chosen |= {"train": (train, learnt), WATCHED[HELD_OUT]: (train, held_out)}
+    pairs = {split: pair(reader, motion, fusion, limit, videos) for split, (reader, videos) in chosen.items()}
+    for split, videos in pairs.items():
+        report(f"{videos.rgb.path}: {len(videos)} {split} videos", videos.left_out)
+    if motion and len(readers) == 2:  # one split alone can't tell
+        names = motion_names(motion)
+        used = {names(video) for reader in readers.values() for video in reader.keys}
+        report(
+            f"{motion.path}: {len(motion.keys)} videos",
+            dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
+        )
+    return pairs, None if fusion == "rgb" else motion
+
+
+def _open(rgb_paths: Mapping[str, Path], motion_path: Path, fusion: str) -> tuple[dict[str, Reader], Reader | None]:
+    """Readers of all files; none of them is empty."""
     readers = {split: Reader(path, "rgb") for split, path in rgb_paths.items()}
     motion = None
     if fusion != "rgb" or motion_path.is_file():
@@ -100,41 +140,62 @@ def open_splits(
             raise UserError(f"{reader.path}: holds no videos; run the stage that writes it again")
         if not reader.known:
             print(f"{reader.path}: doesn't say what made it, so nothing could be checked but widths and lengths")
-    if len(readers) == 2:
-        check_splits(*readers.values())
-    if motion:
-        for reader in readers.values():
-            check_fit(reader, motion)
-    pairs = {split: pair(reader, motion, fusion, limit) for split, reader in readers.items()}
-    for split, videos in pairs.items():
-        report(f"{videos.rgb.path}: {len(videos)} {split} videos", videos.left_out)
-    if motion and len(readers) == 2:  # one split alone can't tell
-        names = motion_names(motion)
-        used = {names(video) for reader in readers.values() for video in reader.keys}
-        report(
-            f"{motion.path}: {len(motion.keys)} videos",
-            dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
-        )
-    return pairs, None if fusion == "rgb" else motion
+    return readers, motion
+
+
+def open_training(config: Mapping[str, Any]) -> tuple[dict[str, Pairs], Reader | None]:
+    """The splits that a run sees while it learns, by its protocol, and the reader of its motions. Raises UserError.
+
+    held_out: train and selection, both of the training file; published: train and val."""
+    data, fusion = config["data"], config["model"]["fusion"]
+    paths = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
+    notes = None
+    if data["protocol"] == HELD_OUT:
+        del paths["val"]
+        notes = Path(data["annotations_dir"])
+    splits, motion = open_splits(paths, Path(data["motion_h5"]), fusion, data["limit"], notes)
+    control_motion(splits, config)
+    return splits, motion
+
+
+def open_reported(config: Mapping[str, Any], train: Reader | None = None) -> tuple[Pairs, Reader | None]:
+    """The val clips, and the reader of their motions; `train`: the file that they must fit. Raises UserError."""
+    data = config["data"]
+    paths = {"val": Path(data["rgb_val_h5"])}
+    splits, motion = open_splits(paths, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
+    if train:
+        check_splits(train, splits["val"].rgb)
+    control_motion(splits, config)
+    return splits["val"], motion
+
+
+def selection_digest(train: Reader, data: Mapping[str, Any]) -> str:
+    """A hash of the selection clips of a training file, as a student's config has it; `data`: of TFAM's config."""
+    return runs.digest(divide(train.keys, Path(data["annotations_dir"]), train.path)[1])
 
 
 def control_motion(splits: Mapping[str, Pairs], config: Mapping[str, Any]) -> None:
-    """Where the config asks for the control, give each video another one's motion. Raises UserError."""
-    if config["data"]["motion"] == "shuffled":
-        for videos in splits.values():
-            videos.shuffle_motion(config["training"]["seed"])
+    """Where the config asks for a control, hide the motion, or give each video another one's. Raises UserError."""
+    for videos in splits.values():
+        if config["data"]["motion"] == "none":
+            videos.hide_motion()
+        elif config["data"]["motion"] == "shuffled":
+            videos.shuffle_motion(config["training"]["seed"], [key for of in splits.values() for _, key in of.keys])
 
 
-def pair(rgb: Reader, motion: Reader | None, fusion: str, limit: int | None = None) -> Pairs:
+def pair(
+    rgb: Reader, motion: Reader | None, fusion: str, limit: int | None = None, videos: Sequence[str] | None = None
+) -> Pairs:
     """The videos that both files have with fitting lengths, in the RGB file's order. Raises UserError if none.
 
-    With fusion rgb the motions decide which videos there are, and aren't read."""
+    `videos`: of which to choose; None: all. With fusion rgb the motions decide which there are, and aren't read."""
+    videos = rgb.keys if videos is None else videos
     if motion is None:
-        return Pairs(rgb, None, [(video, "") for video in rgb.keys[:limit]], {})
+        return Pairs(rgb, None, [(video, "") for video in videos[:limit]], {})
     names, there = motion_names(motion), set(motion.keys)
     keys: dict[str, str] = {}  # motion -> video
     left_out: dict[str, str] = {}
-    for video in rgb.keys:
+    for video in videos:
         if len(keys) == limit:
             break
         key, frames = names(video), rgb.length(video)

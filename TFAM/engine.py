@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader, Sampler
 
 from TFAM.data import Batch, Pairs, collate
 from vimoclip import TrainingError, metrics, runs
 from vimoclip.distributed import Group, share_of
 
-LOSSES = {"bce": F.binary_cross_entropy_with_logits}
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ALONE = Group()
 

@@ -9,16 +9,16 @@ import torch
 
 from TFAM import planning
 from TFAM.config import Config, check_unchanged, from_arguments, settings
-from TFAM.data import Pairs, control_motion, open_splits
-from TFAM.engine import LOSSES, evaluate, in_order, make_loader
-from TFAM.fit import write_predictions
+from TFAM.data import Pairs, open_reported
+from TFAM.engine import evaluate, in_order, make_loader
 from TFAM.model import FusionTransformer, shape_of
-from vimoclip import UserError, cli, distributed, runs
+from vimoclip import UserError, cli, distributed, predictions, runs
+from vimoclip.losses import MULTI_LABEL
 from vimoclip.matching import check_classes, check_origin, class_names
+from vimoclip.protocol import PUBLISHED
 from vimoclip.store import Reader
 
 INPUTS = ("rgb_train_h5", "rgb_val_h5", "motion_h5")  # keys of the config's `data`
-CHOSEN_BY = {"best": "map_micro on the reported clips", "last": "being the last"}
 
 
 def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, Any]:
@@ -52,33 +52,6 @@ def summary(metrics: Mapping[str, Any], val: Pairs, model: Mapping[str, Any]) ->
     }
 
 
-def run_summary(
-    best: Mapping[str, Any], splits: Mapping[str, Pairs], motion: Reader | None, name: str, precision: str
-) -> dict[str, Any]:
-    """metrics.json of a finished run, whose best checkpoint is given."""
-    readers = (splits["train"].rgb, splits["val"].rgb, motion)
-    config = best["config"]
-    own = {section: config[section] for section in ("training", "data")}
-    model = {key: value for key, value in config["model"].items() if key not in ("d_model", "num_classes")}
-    return {
-        **summary(best["metrics"], splits["val"], config["model"]),
-        "epoch": best["epoch"],
-        "epoch_chosen_by": CHOSEN_BY[config["training"]["checkpoint"]],
-        "config": name,
-        "seed": config["training"]["seed"],
-        "settings": settings({**own, "model": model}),
-        "precision": precision,
-        "inputs_sha256": {
-            key: reader.attributes.get("content_sha256") if reader else None
-            for key, reader in zip(INPUTS, readers, strict=True)
-        },
-        "train_num_videos": len(splits["train"]),
-        "train_left_out": len(splits["train"].left_out),
-        "train_left_out_videos": splits["train"].left_out,
-        "versions": best["versions"],
-    }
-
-
 def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     """As `_evaluate_checkpoint`, of all processes that there are."""
     with distributed.join() as group:
@@ -91,32 +64,11 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> 
     A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
     path: Path = args.evaluate
     state = runs.load_checkpoint(path)
-    shape = shape_of(state["state_dict"])
     own = own_config(state)
-    if not shape:
-        raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
-    if not own and not args.config:
-        raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
-    model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")} if own else None
-    base = (
-        {"training": own["training"], "model": model, "data": {"motion": own.get("data", {}).get("motion", "real")}}
-        if own
-        else None
-    )
-    config = from_arguments(args, args.config, base)
-    if model:
-        check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
-    data = config["data"]
-    splits, motion = open_splits(
-        {"val": Path(data["rgb_val_h5"])}, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"]
-    )
-    control_motion(splits, config)
-    val = splits["val"]
+    config = config_of(args, state, own)
+    val, motion = open_reported(config)
     about = about_run(config, val.rgb, motion)
-    wanted = {key: about["config"]["model"][key] for key in shape}
-    cli.check_same(shape, wanted, str(path), f"the config and {val.rgb.path}", "give --set model.<key>, or other files")
-    if own:
-        check_inputs(state, about, path, val.rgb.path)
+    check_model(state, own, about, path, val.rgb.path)
     device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
@@ -129,20 +81,54 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> 
         return {}
     loader = make_loader(val, batches, cli.usable_workers(args.num_workers))
     shown = cli.progress(loader, len(loader), "step", "evaluating") if group.main else loader
-    found = evaluate(net.to(device), shown, LOSSES[config["training"]["loss"]], device, precision, group)
+    found = evaluate(net.to(device), shown, MULTI_LABEL[config["training"]["loss"]], device, precision, group)
     result = summary(found["metrics"], val, about["config"]["model"]) | {
         "checkpoint": str(path),
+        "protocol": (own["data"].get("protocol") or PUBLISHED) if own else None,
         "settings": settings(config),
         "precision": precision,
         "versions": about["versions"],
     }
-    if not group.main:
-        return result
+    if group.main:
+        write_evaluation(folder, found, state.get("class_names") or about["class_names"], result)
+    return result
+
+
+def config_of(args: argparse.Namespace, state: Mapping[str, Any], own: Mapping[str, Any] | None) -> Config:
+    """The config by which a checkpoint is evaluated: its own as far as it has one, then the command line's.
+
+    Raises UserError for what is no checkpoint, or doesn't fit the command line."""
+    path: Path = args.evaluate
+    if not shape_of(state["state_dict"]):
+        raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
+    if not own:
+        if not args.config:
+            raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
+        return from_arguments(args, args.config)
+    model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")}
+    base = {"training": own["training"], "model": model, "data": {"motion": own["data"].get("motion", "real")}}
+    config = from_arguments(args, args.config, base)
+    check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
+    return config
+
+
+def check_model(
+    state: Mapping[str, Any], own: Mapping[str, Any] | None, about: Mapping[str, Any], path: Path, rgb: Path
+) -> None:
+    """Raise UserError where a checkpoint is of another model, or learnt from other inputs, than it is given."""
+    shape = shape_of(state["state_dict"])
+    wanted = {key: about["config"]["model"][key] for key in shape}
+    cli.check_same(shape, wanted, str(path), f"the config and {rgb}", "give --set model.<key>, or other files")
+    if own:
+        check_inputs(state, about, path, rgb)
+
+
+def write_evaluation(folder: Path, found: Mapping[str, Any], class_names: list[str], result: Mapping[str, Any]) -> None:
+    """predictions.csv and metrics.json, and the two averages on the terminal."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_predictions(folder / "predictions.csv", found, state.get("class_names") or about["class_names"])
+    predictions.write(folder / "predictions.csv", found["videos"], found["probabilities"], class_names)
     runs.write_json(folder / "metrics.json", result)
     print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
-    return result
 
 
 def own_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -155,7 +141,8 @@ def own_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if not all(isinstance(part, dict) for part in parts):
         return None
     assert isinstance(inputs, dict)
-    return own if all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion")) else None
+    inputs_fit = all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion"))
+    return {"data": {}, **own} if inputs_fit else None
 
 
 def check_inputs(state: Mapping[str, Any], about: Mapping[str, Any], path: Path, rgb: Path) -> None:

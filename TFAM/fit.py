@@ -1,6 +1,5 @@
 """One run: epochs of training and evaluation that can stop anywhere and go on with the same results."""
 
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +11,12 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from TFAM.config import check_unchanged
-from TFAM.data import Pairs
-from TFAM.engine import ALONE, LOSSES, EpochOrder, Loss, Progress, evaluate, in_order, make_loader, train_one_epoch
+from TFAM.data import Pairs, selection_digest
+from TFAM.engine import ALONE, EpochOrder, Loss, Progress, evaluate, in_order, make_loader, train_one_epoch
 from TFAM.model import FusionTransformer
 from vimoclip import TrainingError, UserError, cli, runs
 from vimoclip.distributed import Group
+from vimoclip.losses import MULTI_LABEL
 
 Row = dict[str, float]  # of metrics.csv
 
@@ -27,7 +27,7 @@ class Trainee:
     def __init__(self, config: Mapping[str, Any], device: torch.device, precision: str):
         training = config["training"]
         self.precision = precision
-        self.loss = LOSSES[training["loss"]]
+        self.loss = MULTI_LABEL[training["loss"]]
         self.model = FusionTransformer(**config["model"]).to(device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"], fused=fused(device)
@@ -71,20 +71,29 @@ def fit(
     workers: int,
     due: Callable[[], bool] = lambda: False,
     group: Group = ALONE,
-) -> None:
-    """Train, from `folder/last.pth` where it is there; leaves best_model.pth, predictions.csv, metrics.csv, last.pth.
+) -> float:
+    """Train, from `folder/last.pth` where it is there; leaves best_model.pth, metrics.csv, last.pth.
 
-    `about` is what every checkpoint says of its run: `config`, `class_names`, `versions`. `due` says after which steps
-    last.pth is written, beside each epoch's last. Of a group rank 0 writes. Raises TrainingError."""
+    How many seconds all sessions of the run took, without what was done twice. `splits`: `train` and the one on which
+    it is watched, and the epoch chosen. `about` is what every checkpoint says of its run: `config`, `class_names`,
+    `versions`. `due` says after which steps last.pth is written, beside each epoch's last. Of a group rank 0 writes.
+    Raises TrainingError."""
     training = about["config"]["training"]
     runs.seed_everything(training["seed"])
     trainee = Trainee(about["config"], device, precision)
-    told = {"videos": runs.digest(splits["train"].keys)}
-    told["validated_on"] = str(splits["val"].rgb.attributes.get("content_sha256"))
-    history, progress = go_on(trainee, about, told, folder / "last.pth")
+    told = {"videos": runs.digest(splits["train"].keys), **watched_on(about["config"]["data"], splits)}
+    history, progress, seconds = go_on(trainee, about, told, folder / "last.pth")
     group.barrier()  # before anything is written, all have read it
-    run = Run(about, splits, folder, logs, trainee, told, history, progress, group, due)
+    run = Run(about, splits, folder, logs, trainee, told, history, progress, group, due, seconds)
     run.train(workers)
+    return run.seconds
+
+
+def watched_on(data: Mapping[str, Any], splits: Mapping[str, Pairs]) -> dict[str, str]:
+    """What identifies the clips on which a run is watched; `data`: of its config."""
+    if "val" in splits:
+        return {"validated_on": str(splits["val"].rgb.attributes.get("content_sha256"))}
+    return {"selection": selection_digest(splits["train"].rgb, data)}
 
 
 class Run:
@@ -102,10 +111,13 @@ class Run:
         progress: Progress,
         group: Group,
         due: Callable[[], bool],
+        seconds: float = 0.0,
     ):
         self.about, self.splits, self.folder, self.trainee, self.told = about, splits, folder, trainee, told
         self.history, self.progress, self.group, self.due = history, progress, group, due
         self.training = about["config"]["training"]
+        (self.watched,) = splits.keys() - {"train"}  # selection, or val
+        self.seconds, self.began = seconds, time.monotonic() - seconds
         # steps count from 0, in batches of one process, so that the axis is the same for any number of processes
         self.steps = -(-len(splits["train"]) // self.training["batch_size"])
         self.writer: Any = runs.tensorboard(logs, len(history), self.step()) if group.main else None
@@ -119,18 +131,19 @@ class Run:
         size, seed = self.training["batch_size"], self.training["seed"]
         order = EpochOrder(len(self.splits["train"]), seed, size, self.group)
         loader = make_loader(self.splits["train"], order, workers)
-        val_loader = make_loader(self.splits["val"], in_order(len(self.splits["val"]), size, self.group), workers)
+        watched = self.splits[self.watched]
+        watched_loader = make_loader(watched, in_order(len(watched), size, self.group), workers)
         model = parallel(self.trainee.model, self.group)
         for epoch in range(len(self.history) + 1, self.training["epochs"] + 1):
             started, order.epoch, order.skip = time.monotonic(), epoch, self.progress.videos
             row: Row = {"epoch": epoch, "lr": float(self.trainee.scheduler.get_last_lr()[0])}
             row["train_loss"] = self.train_one_epoch(model, loader, epoch)
             self.trainee.scheduler.step()
-            found = evaluate(self.trainee.model, val_loader, *self.how(), self.group)
-            row |= {f"val_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
-            if math.isnan(row["val_map_micro"]):
-                path = self.splits["val"].rgb.path
-                raise TrainingError(f"{path}: no video has a label, so nothing can be measured on them")
+            found = evaluate(self.trainee.model, watched_loader, *self.how(), self.group)
+            row |= {f"{self.watched}_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
+            if math.isnan(row[f"{self.watched}_map_micro"]):
+                what = f"{watched.rgb.path}: no {self.watched} video has a label"
+                raise TrainingError(f"{what}, so nothing can be measured on them")
             self.history.append(row)
             self.progress = Progress()
             if self.writer:
@@ -172,17 +185,17 @@ class Run:
         """last.pth: all that is needed to go on."""
         self.writer.flush()  # first: what the checkpoint covers must not be lost
         state = {**self.about, **self.trainee.state(), "precision": self.trainee.precision, "history": self.history}
-        state |= {**self.told, "progress": asdict(self.progress)}
+        self.seconds = time.monotonic() - self.began  # in all sessions, without what was done twice
+        state |= {**self.told, "progress": asdict(self.progress), "seconds": self.seconds}
         runs.save_checkpoint(self.folder / "last.pth", state)
 
     def write_epoch(self, row: Row, found: Mapping[str, Any]) -> None:
         """What the run folder and TensorBoard have of an epoch."""
         log_epoch(self.writer, row)
-        if row is chosen(self.history, self.training):
+        if row is chosen(self.history, self.training, self.watched):
             state = self.trainee.model.state_dict()
             best = {"state_dict": state, "epoch": int(row["epoch"]), "metrics": found["metrics"]}
             runs.save_checkpoint(self.folder / "best_model.pth", {**self.about, **best})
-            write_predictions(self.folder / "predictions.csv", found, self.about["class_names"])
         runs.write_csv(self.folder / "metrics.csv", list(row), [list(r.values()) for r in self.history])
         self.save()  # last: what a stop leaves half done before it is done again, with the same result
 
@@ -196,25 +209,27 @@ def parallel(model: torch.nn.Module, group: Group) -> torch.nn.Module:
     return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
 
-def chosen(history: list[Row], training: Mapping[str, Any]) -> Row | None:
+def chosen(history: list[Row], training: Mapping[str, Any], watched: str) -> Row | None:
     """The epoch that best_model.pth is of, so far."""
     if training["checkpoint"] == "last":
         return history[-1] if len(history) == training["epochs"] else None
-    return max(history, key=lambda row: row["val_map_micro"])  # the first of equals
+    return max(history, key=lambda row: row[f"{watched}_map_micro"])  # the first of equals
 
 
 def go_on(
     trainee: Trainee, about: Mapping[str, Any], told: Mapping[str, str], path: Path
-) -> tuple[list[Row], Progress]:
-    """Put the run back to where last.pth was written; the rows of metrics.csv until there, and how far the next is.
+) -> tuple[list[Row], Progress, float]:
+    """Put the run back to where last.pth was written: the rows of metrics.csv until there, how far the next epoch is,
+    and how many seconds that took.
 
     Raises UserError where the run was begun with other settings or inputs, or an epoch of it with other videos.
 
-    `told`: hashes of the videos trained on, and of what is validated on."""
+    `told`: hashes of the videos trained on, and of what the run is watched on."""
     if not path.is_file():
-        return [], Progress()
+        return [], Progress(), 0.0
     state = runs.load_checkpoint(path)
-    now = {"config": about["config"], "precision": trainee.precision, "validated_on": told["validated_on"]}
+    now = {"config": about["config"], "precision": trainee.precision}
+    now |= {key: hashed for key, hashed in told.items() if key != "videos"}
     before = {key: state.get(key, now[key]) for key in now}  # of before there was a key: taken for the same
     check_unchanged(before, now, path, "go on with the same, or give --overwrite to start afresh")
     progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
@@ -225,32 +240,17 @@ def go_on(
         )
     trainee.restore(state, path)
     print(f"{path.parent}: goes on after epoch {len(state['history'])}, step {progress.steps} of the next", flush=True)
-    return state["history"], progress
-
-
-def write_predictions(path: Path, found: Mapping[str, Any], class_names: list[str]) -> Path:
-    """A row a video: its id and a probability a class, in the nine digits that give each float32 back."""
-    rows = zip(found["videos"], found["probabilities"].tolist(), strict=True)
-    return runs.write_csv(path, ["video_id", *class_names], ([v, *(f"{x:.9g}" for x in p)] for v, p in rows))
-
-
-def read_predictions(path: Path) -> tuple[list[str], dict[str, list[float]]]:
-    """Class names and each video's probabilities from a predictions.csv. Raises UserError."""
-    with open(path, encoding="utf-8", newline="") as file:
-        header, *lines = [*csv.reader(file)] or [[]]
-    if header[:1] != ["video_id"] or not lines:
-        raise UserError(f"{path}: holds no predictions; delete the run and make it again")
-    return header[1:], {line[0]: [float(value) for value in line[1:]] for line in lines}
+    return state["history"], progress, float(state.get("seconds", 0.0))
 
 
 def log_epoch(writer: Any, row: Row) -> None:
     for name, value in row.items():
         if name != "epoch":
             # val_map_micro -> val/map_micro
-            tag = {"lr": "train/lr", "train_loss": "train/loss_by_epoch"}.get(name, name.replace("val_", "val/"))
+            tag = {"lr": "train/lr", "train_loss": "train/loss_by_epoch"}.get(name, name.replace("_", "/", 1))
             writer.add_scalar(tag, value, int(row["epoch"]))
 
 
 def describe(row: Row) -> str:
-    names = ("train_loss", "val_loss", "val_map_macro", "val_map_micro")
-    return ", ".join(f"{name} {row[name]:.4f}" for name in names) + f", lr {row['lr']:.3g}"
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
+    return f"{numbers}, lr {row['lr']:.3g}"

@@ -29,16 +29,18 @@ def say_what_to_do(
     """How many epochs are left, and what they cost. The steps that are tried are of a model that is thrown away."""
     training = about["config"]["training"]
     done, videos = (0, 0) if overwrite else epochs_done(folder / "last.pth")
-    count = {split: len(pairs) for split, pairs in splits.items()}
-    left = (training["epochs"] - done) * (count["train"] + VALIDATION * count["val"]) - videos
+    train, watched = len(splits["train"]), next(len(pairs) for split, pairs in splits.items() if split != "train")
+    left = (training["epochs"] - done) * (train + VALIDATION * watched) - videos
+    clips = " (selection clips; those that are reported come on top, once)" if "val" not in splits else ""
     print(
-        f"{folder}: {done} of {training['epochs']} epochs are done, {count['train']} videos to train on and "
-        f"{count['val']} to validate, on {device} in {precision}; nothing was written"
+        f"{folder}: {done} of {training['epochs']} epochs are done, {train} videos to train on and "
+        f"{watched} to validate{clips}, on {device} in {precision}; nothing was written"
     )
     if left > 0:
+        left += VALIDATION * watched  # the epoch that was chosen, once more
         trainee = Trainee(about["config"], device, precision)
         rate = rate_of_all(_steps(trainee, splits["train"], training["batch_size"], device), group)
-        print(estimate.describe(left, "video", rate, disk(trainee.model, count["val"]), estimate.memory()))
+        print(estimate.describe(left, "video", rate, disk(trainee.model, watched), estimate.memory()))
 
 
 def epochs_done(last: Path) -> tuple[int, int]:

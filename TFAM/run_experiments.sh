@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # Runs every config below with every seed, one after the other, then writes the table of all finished runs.
 # Safe to stop and start again: finished runs are skipped, a stopped one goes on where it last saved.
-# Arguments reach every run: bash run_experiments.sh --set training.epochs=1 --device cuda:1
+# Arguments reach every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
+# Edit the lists here, or give them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
 
-CONFIGS="rgb motion concat_embedding concat_time cross_attention" # names in TFAM/configs
-SEEDS="49"
+# names in TFAM/configs: the paper's five fusions, then the two controls. These are cross-attention without motion, and
+# with that of another video: where a control scores as well as cross_attention, motion is not what helps.
+CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
+SEEDS="${SEEDS:-49 50 51}" # one seed says nothing about how far the next would be from it
+CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/
+RESULTS="${RESULTS:-TFAM/results}"        # gets table.md and table.csv
 
 cd "$(dirname "$0")/.." || exit 1
 failed=""
@@ -12,12 +17,13 @@ for config in $CONFIGS; do
     for seed in $SEEDS; do
         echo "== $config, seed $seed"
         # says so and does nothing where the run is finished
-        "${PYTHON:-python}" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" --seed "$seed" "$@"
+        "${PYTHON:-python}" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" --seed "$seed" \
+            --checkpoints-dir "$CHECKPOINTS" "$@"
         status=$?
         [ $status -eq 130 ] && exit 130 # Ctrl-C ends it all
         [ $status -ne 0 ] && failed="$failed $config/seed$seed"
     done
 done
 
-"${PYTHON:-python}" -m TFAM.table
+"${PYTHON:-python}" -m TFAM.table --checkpoints-dir "$CHECKPOINTS" --output-dir "$RESULTS"
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

@@ -6,6 +6,8 @@
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, goes on where last.pth was written; a run that has metrics.json is finished and isn't repeated.
 On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ..., training.batch_size is each process's.
+Which clips the epoch is chosen on is data.protocol: held_out, the default where the annotations have a selection.txt,
+keeps its clips out of training, and reads the val file when all epochs are done; published chooses on the val clips.
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
@@ -68,8 +70,8 @@ def main(argv: list[str] | None = None) -> Any:
 
 def train(args: argparse.Namespace) -> Path:
     """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
-    from TFAM.config import check_unchanged, from_arguments
-    from vimoclip import distributed, runs
+    from TFAM.config import check_unchanged, flatten, from_arguments
+    from vimoclip import distributed, protocol, runs
 
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
@@ -82,20 +84,29 @@ def train(args: argparse.Namespace) -> Path:
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
     logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
-        check_unchanged(runs.read_yaml(folder / "config.yaml"), config, folder, KEEP)
+        begun = runs.read_yaml(folder / "config.yaml")
+        data = config["data"]
+        # a run that was begun goes on under its own; one from before there were protocols is published
+        data["protocol"] = data["protocol"] or flatten(begun).get("data.protocol") or protocol.PUBLISHED
+        check_unchanged(begun, config, folder, KEEP)
         if (folder / "metrics.json").is_file():
             check_inputs_of_finished(folder, config)
-            print(f"{folder}: finished already (metrics.json is there); --overwrite repeats it")
+            words = f"protocol {data['protocol']}; metrics.json is there"
+            print(f"{folder}: finished already ({words}); --overwrite repeats it")
             return folder
     with distributed.join() as group:
+        data = config["data"]
+        data["protocol"] = protocol.settle(data["protocol"], Path(data["annotations_dir"]))
         _run(args, config, folder, logs, group)
     return folder
 
 
 def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
-    """Raise UserError where a finished run learnt from other embeddings than the files that are there now hold."""
+    """Raise UserError where a finished run had other embeddings, or selection clips, than the files that are there."""
+    from TFAM.data import selection_digest
     from TFAM.evaluation import INPUTS
     from TFAM.table import read_metrics
+    from vimoclip import annotations
     from vimoclip.store import Reader
 
     learnt = read_metrics(folder / "metrics.json").get("inputs_sha256", {})
@@ -104,21 +115,25 @@ def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
         if learnt.get(key) and path.is_file():
             now = {"the content's SHA-256": Reader(path).attributes.get("content_sha256")}
             cli.check_same({"the content's SHA-256": learnt[key]}, now, str(folder), str(path), KEEP)
+    drawn = Path(config["data"]["annotations_dir"]) / annotations.SELECTION
+    train = Path(config["data"]["rgb_train_h5"])
+    if learnt.get("selection") and drawn.is_file() and train.is_file():
+        now = {"the selection clips' hash": selection_digest(Reader(train), config["data"])}
+        cli.check_same({"the selection clips' hash": learnt["selection"]}, now, str(folder), str(drawn), KEEP)
 
 
 def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "Group") -> None:
-    from TFAM.data import control_motion, open_splits
-    from TFAM.evaluation import about_run, run_summary
+    from TFAM.data import open_training
+    from TFAM.evaluation import about_run
+    from TFAM.final import finish, warn_of_student
     from TFAM.fit import fit
     from TFAM.planning import say_what_to_do
     from vimoclip import lock, runs
 
-    data = config["data"]
     device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
-    rgb = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
-    splits, motion = open_splits(rgb, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
-    control_motion(splits, config)
+    splits, motion = open_training(config)
+    warn_of_student(config, splits["train"].rgb, motion)
     about = about_run(config, splits["train"].rgb, motion)
     if args.dry_run:
         say_what_to_do(about, splits, folder, device, precision, args.overwrite, group)
@@ -133,14 +148,9 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
         group.barrier()  # from here on the folder is as the run finds it
         due = runs.Every(60 * args.save_every_minutes)
         workers = cli.usable_workers(args.num_workers)
-        fit(about, splits, folder, logs, device, precision, workers, due, group)
-        if not group.main:
-            return
-        best = runs.load_checkpoint(folder / "best_model.pth")
-        found = run_summary(best, splits, motion, folder.absolute().parent.name, precision)
-        scores = f"map_macro {found['map_macro']:.4f}, map_micro {found['map_micro']:.4f}"
-        print(f"{folder}: {scores} at epoch {found['epoch']}")
-        runs.write_json(folder / "metrics.json", found)  # last: it says that the run is finished
+        seconds = fit(about, splits, folder, logs, device, precision, workers, due, group)
+        group.barrier()  # best_model.pth is whole
+        finish(config, splits, motion, folder, device, precision, workers, group, seconds)
 
 
 if __name__ == "__main__":

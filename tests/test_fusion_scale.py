@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY, times
-from tests.test_tfam import command, dataset  # noqa: F401 - a fixture
+from tests.test_tfam import command, dataset, write_motion, write_rgb  # noqa: F401 - a fixture
 from TFAM import train_and_eval
 from TFAM.data import Item, collate
-from TFAM.engine import LOSSES, EpochOrder, evaluate, in_order
+from TFAM.engine import EpochOrder, evaluate, in_order
 from TFAM.model import FusionTransformer
 from vimoclip import distributed, estimate, runs
 from vimoclip.distributed import Group
@@ -54,19 +55,31 @@ def rows(path: Path) -> list[list[float]]:
         return [[float(cell) for cell in line if cell[:1] not in "Vv"] for line in [*csv.reader(file)][1:]]
 
 
-def test_two_processes_learn_what_one_does_with_twice_the_batch(dataset: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("protocol", ["published", "held_out"])
+def test_two_processes_learn_what_one_does_with_twice_the_batch(
+    dataset: Path,  # noqa: F811
+    protocol: str,
+) -> None:
     """Nine videos in steps of four: of the last step's one video the second process has none."""
+    predicted = ["predictions.csv"]
+    if protocol == "held_out":
+        write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
+        write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
+        Path("dataset/annotations").mkdir()
+        Path("dataset/annotations/selection.txt").write_text("V15.mp4\nV16.mp4\nV17.mp4\n")
+        predicted.append("selection_predictions.csv")
     ended = two(
         ["-m", "TFAM.train_and_eval"], [*command(), *EXACT, "training.batch_size=2", "--checkpoints-dir", "two"]
     )
     assert ended.returncode == 0, ended.stderr
     train_and_eval.main([*command(), *EXACT, "training.batch_size=4", "--checkpoints-dir", "one"])
     one, both = (Path(name) / "TFAM" / "cross_attention" / "seed49" for name in ("one", "two"))
-    for name in ("metrics.csv", "predictions.csv"):
+    for name in ("metrics.csv", *predicted):
         for mine, theirs in zip(rows(one / name), rows(both / name), strict=True):
             assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
-    ids = [[line.split(",")[0] for line in (f / "predictions.csv").read_text().splitlines()] for f in (one, both)]
-    assert ids[0] == ids[1]  # each video once, in the order of one process
+    for name in predicted:
+        ids = [[line.split(",")[0] for line in (f / name).read_text().splitlines()] for f in (one, both)]
+        assert ids[0] == ids[1]  # each video once, in the order of one process
     assert ended.stdout.count("epoch 3/3") == 1
     assert (both / "metrics.json").exists()
 
@@ -116,7 +129,7 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(
     train_and_eval.main([*small, "--dry-run"])
     said = capsys.readouterr().out
     assert "0 of 3 epochs are done, 9 videos to train on and 6 to validate" in said
-    assert re.search(r"for 33 videos " + costs, said)  # 3 x (9 + 6 / 3)
+    assert re.search(r"for 35 videos " + costs, said)  # 3 x (9 + 6 / 3), and the best epoch once more
     assert not Path("checkpoints").exists()
     folder = train_and_eval.main(small)
     before = times(folder)
@@ -159,7 +172,7 @@ def test_evaluation_sends_each_video_once_to_the_other_processes() -> None:
     model = FusionTransformer(8, classes, "rgb", False, "masked", 2, 1, 16, 0.0, 0.0)
     batch = collate([Item(f"{i}.mp4", torch.randn(2, 8), None, torch.eye(classes)[i]) for i in range(videos)])
     Twins.sent.clear()
-    found = evaluate(model, [batch], LOSSES["bce"], torch.device("cpu"), "fp32", Twins(0, 2))
+    found = evaluate(model, [batch], F.binary_cross_entropy_with_logits, torch.device("cpu"), "fp32", Twins(0, 2))
     assert sum(Twins.sent) < 1.5 * videos * classes * 2 * 4  # logits and labels, four bytes each
     assert found["videos"] == batch.videos * 2
 

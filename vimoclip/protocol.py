@@ -1,0 +1,46 @@
+"""Protocols: on which clips an epoch is chosen, the selection clips of the training split or the reported ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vimoclip import UserError, annotations
+
+HELD_OUT, PUBLISHED = "held_out", "published"
+# the name under which the clips stand on which epochs are chosen: prefix of columns and TensorBoard tags
+WATCHED = {HELD_OUT: "selection", PUBLISHED: "val"}
+CHOSEN_ON = {HELD_OUT: "selection clips of the training split", PUBLISHED: "the reported clips"}
+DRAW = "python prepare_dataset.py selection"
+
+
+def settle(asked: str | None, notes: Path) -> str:
+    """The protocol asked for; by default held_out where the annotations `notes` hold selection clips, else published.
+
+    Raises UserError for held_out without such clips, or for a name that is no protocol."""
+    there = (notes / annotations.SELECTION).is_file()
+    if asked not in (None, *WATCHED):
+        raise UserError(f"protocol {asked}: there is no such protocol; it is {' or '.join(WATCHED)}")
+    if asked == HELD_OUT and not there:
+        missing = notes / annotations.SELECTION
+        raise UserError(f"{missing}: there is no such file, and {HELD_OUT} chooses on its clips; {DRAW} draws them")
+    if asked is None and not there:
+        print(
+            f"warning: {notes} has no {annotations.SELECTION}, so the protocol is {PUBLISHED}: the epoch is chosen on "
+            f"the clips that are reported; {DRAW} draws selection clips",
+            flush=True,
+        )
+    return asked or (HELD_OUT if there else PUBLISHED)
+
+
+def divide(keys: Sequence[str], notes: Path, where: Path) -> tuple[list[str], list[str]]:
+    """(videos to train on, selection clips) of the training file `where`, in its order.
+
+    Raises UserError where one of the two is empty."""
+    drawn = set(annotations.read_selection(notes / annotations.SELECTION))
+    learnt, chosen = [k for k in keys if k not in drawn], [k for k in keys if k in drawn]
+    if not (learnt and chosen):
+        what = "nothing but" if chosen else "none of the"
+        raise UserError(
+            f"{where}: holds {what} selection clips of {notes / annotations.SELECTION}; {DRAW} --overwrite draws "
+            "others, and extract_embeddings.py makes the file whole"
+        )
+    return learnt, chosen
