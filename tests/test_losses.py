@@ -125,3 +125,74 @@ def test_masked_mean_counts_real_steps_only() -> None:
 
 def test_masked_mean_of_nothing_is_zero() -> None:
     assert losses.masked_mean(torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool)).tolist() == [0.0]
+
+
+LOGITS = torch.tensor([[0.0, math.log(3.0)], [-math.log(3.0), -math.log(99.0)]])  # p: 1/2, 3/4; 1/4, 1/100
+LABELS = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+
+
+def test_bce_is_the_plain_mean_worked_by_hand() -> None:
+    expected = -(math.log(1 / 2) + math.log(1 / 4) + math.log(1 / 4) + math.log(99 / 100)) / 4
+    assert losses.MULTI_LABEL["bce"](LOGITS, LABELS).item() == pytest.approx(expected)
+
+
+def test_focal_worked_by_hand() -> None:
+    # p_t: 1/2, 1/4, 1/4, 99/100; factors (1 - p_t)^2: 1/4, 9/16, 9/16, 1/10000
+    # 0.173287 + 0.779790 + 0.779790 + 0.000001 = 1.732868, a quarter of which is 0.433217
+    expected = (math.log(2) / 4 + 2 * 9 / 16 * math.log(4) - math.log(0.99) / 10_000) / 4
+    assert expected == pytest.approx(0.433217, abs=1e-6)
+    assert losses.MULTI_LABEL["focal"](LOGITS, LABELS).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_asymmetric_worked_by_hand() -> None:
+    # positives, p = 1/2 and 1/4: (1/2) ln 2 = 0.346574 and (3/4) ln 4 = 1.039721
+    # negatives, p = 3/4 and 1/100: q = 0.7 and 0; 0.7^4 * -ln 0.3 = 0.2401 * 1.203973 = 0.289074, and 0
+    expected = (0.346574 + 1.039721 + 0.289074 + 0) / 4
+    assert losses.MULTI_LABEL["asymmetric"](LOGITS, LABELS).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_negative_below_the_margin_costs_nothing_and_pulls_nowhere() -> None:
+    logits = torch.tensor([[-3.0]], requires_grad=True)  # p = 0.047
+    loss = losses.MULTI_LABEL["asymmetric"](logits, torch.zeros(1, 1))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.item() == 0
+
+
+def test_the_gradient_of_asymmetric_is_that_of_the_loss_worked_by_hand() -> None:
+    logits = torch.tensor([[0.0]], requires_grad=True)
+    losses.MULTI_LABEL["asymmetric"](logits, torch.ones(1, 1)).backward()
+    # of -(1 - p) log p by the logit at p = 1/2: p (1 - p) log p - (1 - p)^2 = -ln(2) / 4 - 1/4
+    assert logits.grad is not None
+    assert logits.grad.item() == pytest.approx(-math.log(2) / 4 - 1 / 4)
+
+
+@pytest.mark.parametrize("name", losses.MULTI_LABEL)
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("size", [20.0, 100.0, 1e4])
+def test_large_logits_give_finite_losses_and_gradients(name: str, label: float, size: float) -> None:
+    logits = torch.tensor([[size, -size]], requires_grad=True)
+    loss = losses.MULTI_LABEL[name](logits, torch.full((1, 2), label))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", losses.MULTI_LABEL)
+def test_under_autocast_a_loss_is_of_float32(name: str) -> None:
+    loss = losses.MULTI_LABEL[name]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(LOGITS.bfloat16(), LABELS)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(loss(LOGITS.bfloat16().float(), LABELS).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", losses.MULTI_LABEL)
+def test_a_step_down_the_gradient_makes_a_loss_smaller(name: str) -> None:
+    logits = LOGITS.clone().requires_grad_()
+    loss = losses.MULTI_LABEL[name](logits, LABELS)
+    loss.backward()
+    assert logits.grad is not None
+    assert losses.MULTI_LABEL[name](logits.detach() - 0.1 * logits.grad, LABELS) < loss

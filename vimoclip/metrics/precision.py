@@ -1,4 +1,4 @@
-"""Metrics as pure functions of tensors. A name says which average it is."""
+"""Average precision of tensors."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,120 @@
+"""The evaluation of predictions: what evaluate.py prints, writes and reports."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vimoclip import UserError, annotations, metrics, runs
+from vimoclip.annotations import Annotations
+from vimoclip.evaluation import comparing, measuring, reading, writing
+from vimoclip.evaluation.measuring import Clips
+from vimoclip.evaluation.reading import Source
+from vimoclip.protocol import HELD_OUT
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics`: what metrics.json holds; `per_class`: rows of per_class.csv; `scores` (N, C) and `targets` (N, C)."""
+
+    title: str
+    classes: tuple[str, ...]
+    partitions: Mapping[str, tuple[str, ...]]
+    videos: list[str]
+    scores: np.ndarray
+    targets: np.ndarray
+    metrics: dict[str, Any]
+    per_class: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate: the `split`, whether scores are `logits`, `resamples` and their `seed`."""
+
+    split: str = "val"
+    logits: bool = False
+    resamples: int = 1000
+    seed: int = 0
+
+
+def evaluate(
+    source: Source, data: Annotations, notes: Path, settings: Settings, compare: Source | None = None
+) -> Evaluation:
+    """All metrics of a source's predictions of the clips of a split. `notes`: the folder of the annotations.
+
+    Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
+    wanted = list(data.splits[settings.split])
+    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, source.left_out)
+    if not videos:
+        raise UserError(f"{source.path}: has predictions of none of the clips of {settings.split}_multi.txt")
+    targets = reading.multi_hot(data, settings.split, videos)
+    held = data.selection if source.protocol == HELD_OUT else ()
+    training = reading.prevalences(data, held)
+    weights = measuring.weigh(len(videos), settings.resamples, settings.seed)
+    prevalences = training[0] / training[1] if training else None
+    clips = Clips(scores, targets, weights, prevalences, settings.seed)
+    selection = read_selection(source, data, settings)
+    per_class = metrics.resampled_per_class(scores, targets, weights)
+    found = head(source, settings, clips, per_class)
+    found |= measuring.precisions(clips, per_class)
+    found["torchmetrics_macro"] = {
+        "value": metrics.torchmetrics_macro(per_class[0]),
+        "note": "torchmetrics' average='macro', which counts a class without a positive as 0; not for comparison",
+    }
+    found["segments"] = measuring.by_segment(clips, per_class, data.partitions)
+    animals = annotations.read_animals(notes)
+    found["animal_classes"] = measuring.by_animal(clips, [animals[v].classes if v in animals else () for v in videos])
+    found |= measuring.others(clips, selection)
+    found["comparison"] = _compare(clips, per_class, data, settings, videos, compare) if compare else None
+    thresholds = metrics.fit_thresholds(*selection) if selection else None
+    rows = writing.class_rows(data, clips, per_class, training, thresholds)
+    found["notes"] = writing.notes(source, clips, rows, videos, wanted)
+    return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, found, rows)
+
+
+def read_selection(source: Source, data: Annotations, settings: Settings) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores and labels of the selection clips, on which thresholds are fitted. Raises UserError."""
+    if source.selection is None:
+        return None
+    if not data.selection:
+        raise UserError(
+            f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}; name the "
+            "annotations that the run learnt from with --annotations-dir"
+        )
+    left_out = source.selection_left_out
+    videos, scores = reading.read_scores(source.selection, data, data.selection, settings.logits, left_out)
+    return scores, reading.multi_hot(data, "train", videos)
+
+
+def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray) -> dict[str, Any]:
+    """What stands first in metrics.json: of what the numbers are."""
+    return {
+        "schema": 1,
+        "predictions": source.path.name,
+        "predictions_sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        "protocol": source.protocol,
+        "epoch_chosen_on": source.chosen_by,
+        "split": settings.split,
+        "num_videos": len(clips.scores),
+        "num_classes": clips.scores.shape[1],
+        "classes_with_a_positive": int((~np.isnan(per_class[0])).sum()),
+        "videos_with_a_label": int(clips.targets.any(1).sum()),
+        "bootstrap": {"resamples": settings.resamples, "seed": settings.seed, "level": 0.95, "over": "clips"},
+        "versions": runs.versions(),
+    }
+
+
+def _compare(
+    clips: Clips, per_class: np.ndarray, data: Annotations, settings: Settings, videos: list[str], other: Source
+) -> dict[str, Any]:
+    theirs, scores = reading.read_scores(other.path, data, videos, settings.logits, other.left_out)
+    if theirs != videos:
+        missing = [video for video in videos if video not in set(theirs)]
+        raise UserError(
+            f"{other.path}: has no predictions of {len(missing)} of the clips compared ({reading.some(missing)}); "
+            "compare predictions of the same clips"
+        )
+    return comparing.compare(clips, scores, per_class, data.classes, other.title)

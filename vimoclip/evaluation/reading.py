@@ -1,0 +1,144 @@
+"""Whose predictions they are, and what they say of the clips of a split: refused where they don't say it of each."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vimoclip import UserError, predictions
+from vimoclip.annotations import Annotations, stem
+from vimoclip.predictions import Table, some
+from vimoclip.protocol import PUBLISHED
+
+FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
+
+
+@dataclass(frozen=True)
+class Source:
+    """Predictions to evaluate: `path`, and of a run what its metrics.json says; `left_out`: video -> why."""
+
+    path: Path
+    title: str
+    protocol: str | None = None
+    chosen_by: str | None = None
+    selection: Path | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    selection_left_out: Mapping[str, str] = field(default_factory=dict)
+    dataset: Path | None = None  # the folder that the run's embeddings lie in
+
+
+def open_source(given: Path, selection: Path | None = None) -> Source:
+    """What a run folder or a CSV is; `selection`: predictions of the selection clips, where they aren't the run's own.
+
+    Raises UserError for a folder of no finished run."""
+    if not given.is_dir():
+        return Source(given, given.name, selection=selection)
+    path, about = given / FILES["val"], given / "metrics.json"
+    if not (path.is_file() and about.is_file()):
+        raise UserError(
+            f"{given}: is no finished run of TFAM (it has no {about.name if path.is_file() else path.name}); finish "
+            "it with the same command, or name a CSV of predictions"
+        )
+    try:
+        said = json.loads(about.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{about}: is not JSON; delete it and run its config again") from None
+    own = given / FILES["selection"]
+    return Source(
+        path,
+        "/".join(given.absolute().parts[-2:]),
+        said.get("protocol", PUBLISHED),  # there was no other before there were protocols
+        said.get("epoch_chosen_by"),
+        selection or (own if own.is_file() else None),
+        said.get("left_out_videos", {}),
+        said.get("selection_left_out_videos", {}),
+        _dataset_of(given / "config.yaml"),
+    )
+
+
+def _dataset_of(config: Path) -> Path | None:
+    from vimoclip.runs import read_yaml
+
+    data = read_yaml(config).get("data", {}) if config.is_file() else {}
+    embeddings = data.get("rgb_val_h5") if isinstance(data, dict) else None
+    return Path(embeddings).parent.parent if isinstance(embeddings, str) else None
+
+
+def read_scores(
+    path: Path, data: Annotations, wanted: Sequence[str], logits: bool, left_out: Mapping[str, str] | None = None
+) -> tuple[list[str], np.ndarray]:
+    """(videos, (N, C) probabilities) of the `wanted` videos, in the order of these and of the annotations' classes.
+
+    `left_out`: videos that may be missing, as the run that predicts said why it couldn't use them. Raises UserError."""
+    table = predictions.read(path)
+    columns, rows = match_classes(path, table, data.classes), match_videos(path, table, wanted, left_out or {})
+    scores = table.scores[list(rows.values())][:, columns]
+    if logits:
+        scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    if (wrong := (scores < 0) | (scores > 1)).any():
+        videos = list(rows)
+        named = some(
+            f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*wrong.nonzero(), strict=True)
+        )
+        raise UserError(
+            f"{path}: {int(wrong.sum())} scores are no probabilities ({named}); write probabilities from 0 to 1, "
+            "or say with --logits that they are logits"
+        )
+    return list(rows), scores
+
+
+def match_classes(path: Path, table: Table, classes: Sequence[str]) -> list[int]:
+    """The column of each class, found by its name, or, where all columns are numbers, by its id. Raises UserError."""
+    place = {name: column for column, name in enumerate(table.classes)}
+    names = list(classes)
+    if not set(names) & set(place) and all(name.isdecimal() for name in place):
+        place = {str(int(name)): column for name, column in place.items()}
+        names = [str(i) for i in range(len(classes))]
+    missing, unknown = [n for n in names if n not in place], [n for n in place if n not in set(names)]
+    for what, odd in (("classes have no column", missing), ("columns are no class", unknown)):
+        if odd:
+            raise UserError(
+                f"{path}: {len(odd)} {what} ({some(odd)}); give a column each of the {len(classes)} classes of the "
+                "annotations, headed by their names or ids"
+            )
+    return [place[name] for name in names]
+
+
+def match_videos(path: Path, table: Table, wanted: Sequence[str], left_out: Mapping[str, str]) -> dict[str, int]:
+    """Wanted video -> its row, found by its file name, or that without its extension. Raises UserError."""
+    by_stem = {stem(video): video for video in wanted}
+    known = set(wanted)
+    rows: dict[str, int] = {}
+    unknown, doubled = [], []
+    for number, name in enumerate(table.videos):
+        video = name if name in known else by_stem.get(name)
+        if video is None:
+            unknown.append(name)
+        elif video in rows:
+            doubled.append(name)
+        else:
+            rows[video] = number
+    missing = [video for video in wanted if video not in rows and video not in left_out]
+    problems = {"have no predictions": missing, "are not among these clips": unknown, "stand twice": doubled}
+    said = [f"{len(names)} {what} ({some(names)})" for what, names in problems.items() if names]
+    if said:
+        raise UserError(
+            f"{path}: of the {len(wanted)} clips to evaluate, {'; '.join(said)}; predict each clip once, or name the "
+            "annotations and --split that these are of"
+        )
+    return {video: rows[video] for video in wanted if video in rows}
+
+
+def multi_hot(data: Annotations, split: str, videos: Sequence[str]) -> np.ndarray:
+    """(N, C) bool."""
+    return np.array([data.multi_hot(split, video) for video in videos]).reshape(len(videos), -1) > 0
+
+
+def prevalences(data: Annotations, without: Sequence[str]) -> tuple[np.ndarray, int] | None:
+    """((C,) number of training clips of each class, number of all of them), but for those held out; None of none."""
+    videos = [video for video in data.splits.get("train", {}) if video not in set(without)]
+    if not videos:
+        return None
+    return multi_hot(data, "train", videos).sum(0), len(videos)
