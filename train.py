@@ -4,8 +4,9 @@
     tensorboard --logdir logs
 
 Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_flows.py), writes checkpoints/<run>/ and
-logs/<run>/. Goes on where it stopped with --resume checkpoints/<run>, or with the same command and --run-name. On
-several GPUs, or CPUs: torchrun --nproc-per-node 4 train.py ..., where --batch-size is each process's."""
+logs/<run>/. The best epoch is that of the lowest loss on the clips of --protocol. Goes on where it stopped with
+--resume checkpoints/<run>, or with the same command and --run-name. On several GPUs, or CPUs: torchrun --nproc-per-node
+4 train.py ..., where --batch-size is each process's."""
 
 import argparse
 import os
@@ -27,13 +28,20 @@ if TYPE_CHECKING:
 MAY_CHANGE = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
 MAY_CHANGE |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
 MAY_CHANGE |= {"micro_batch_size", "compile", "cache_frames"}
+AFRESH = {"resume", "overwrite", "dry_run", "run_name", "compile"}  # not taken over from the run gone on with
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument_group("data").add_argument
     add("--train-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_train_... in the data set")
-    add("--val-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_val_... in the data set")
+    add("--val-hdf5-path", type=Path, default=None, help="of --protocol published; default: <name>_val_... likewise")
+    choose = "held_out: epochs are chosen on the clips of annotations/selection.txt, which aren't trained on, and the "
+    choose += (
+        "reported ones aren't read; published: on the reported clips, as the paper's code does; default: held_out "
+    )
+    choose += "where there is a selection.txt, published where there is none or --val-hdf5-path is given"
+    add("--protocol", choices=["held_out", "published"], default=None, help=choose)
     add("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
     add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
     add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help="must be what the embeddings have")
@@ -85,6 +93,7 @@ def main(argv: list[str] | None = None) -> Path:
         device = runs.pick_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
             raise UserError("--compile: is for a GPU, and this run is on the CPU; leave it out")
+        args.protocol = settle(args)
         splits = open_splits(args, group)
         group.barrier()  # before the folder changes all have looked at what is in it
         if args.dry_run:
@@ -96,26 +105,42 @@ def main(argv: list[str] | None = None) -> Path:
         return folder
 
 
+def settle(args: argparse.Namespace) -> str:
+    """The protocol. Raises UserError where the flags contradict each other, or there are no selection clips."""
+    from vimoclip import protocol
+
+    if args.val_hdf5_path and args.protocol is None:
+        print(f"--val-hdf5-path is given, so the protocol is {protocol.PUBLISHED}: the epoch is chosen on its clips")
+        return protocol.PUBLISHED
+    if args.val_hdf5_path and args.protocol == protocol.HELD_OUT:
+        raise UserError(
+            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {protocol.HELD_OUT}; leave "
+            f"the path out, or give --protocol {protocol.PUBLISHED}"
+        )
+    return protocol.settle(args.protocol, args.dataset_dir / "annotations")
+
+
 def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     """The embeddings and, of each split, the videos to learn from, the same ones on each rank. Raises UserError."""
-    from vimoclip import data, store
+    from vimoclip import data, protocol, store
 
-    readers = {split: open_embeddings(args, split, store.Reader) for split in ("train", "val")}
+    needed = ("train", "val") if args.protocol == protocol.PUBLISHED else ("train",)
+    readers = {split: open_embeddings(args, split, store.Reader) for split in needed}
     data.check_readers(readers, args.num_classes)
     for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
         if place := getattr(args, flag.lstrip("-").replace("-", "_")):
             cli.need_place(place, flag)
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     flows = data.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
-    found = {split: data.pair(reader, flows, args.limit) for split, reader in readers.items()} if group.main else {}
-    pairings = group.share(found)
+    notes = args.dataset_dir / "annotations"
+    pairings, about = group.share(data.pair_splits(readers, flows, notes, args.limit) if group.main else ({}, {}))
     data.check_pairings(pairings, readers)
-    return data.Splits(readers, pairings)
+    return data.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
 
 
 def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, group: "Group") -> None:
     """Train in a folder, from its last.pth on where there is one. Raises UserError, TrainingError."""
-    from vimoclip import runs
+    from vimoclip import protocol, runs
     from vimoclip.data import FrameCache
     from vimoclip.moclip import fit, student
 
@@ -131,10 +156,10 @@ def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, g
     if cache:
         cache.fill_together(splits.clips(), preprocess, learning.workers, group)
     sets = splits.sets(args.sequence_length, preprocess, cache)
-    processes = f" in {group.size} processes" if group.size > 1 else ""
+    processes, watched = f" in {group.size} processes" if group.size > 1 else "", protocol.WATCHED[args.protocol]
     print(
-        f"run {folder} on {device}{processes}: {len(sets['train'])} segments to train on, "
-        f"{len(sets['val'])} to validate",
+        f"run {folder} on {device}{processes}, protocol {args.protocol}: {len(sets['train'])} segments to train on, "
+        f"{len(sets[watched])} to validate ({protocol.CHOSEN_ON[args.protocol]})",
         flush=True,
     )
     names = student.class_names(splits.readers["train"])
@@ -148,8 +173,8 @@ def plan(args: argparse.Namespace, folder: Path | None, splits: "Splits", device
     from vimoclip.moclip import fit, planning, student
 
     progress = planning.progress_of(folder)
-    train, val = (len(segments(splits.pairings[s].clips, args.sequence_length)) for s in ("train", "val"))
-    print(planning.describe_progress(folder, progress, args.epochs, train, val), flush=True)
+    counts = (len(segments(pairing.clips, args.sequence_length)) for pairing in splits.pairings.values())
+    print(planning.describe_progress(folder, progress, args.epochs, *counts), flush=True)
     if download := clip.missing_download(*student.name_of(args, splits.readers["train"])):
         print(f"how long it takes can be told once {download['what']} is here: it would be downloaded")
         return
@@ -169,8 +194,7 @@ def begin(args: argparse.Namespace, splits: "Splits") -> Any:
     from vimoclip.moclip import student
 
     config, model, preprocess = student.build(args, splits.readers["train"], splits.pairings["train"].flow_settings)
-    config["embeddings"] = {split: r.attributes.get("content_sha256") for split, r in splits.readers.items()}
-    return config, model, preprocess
+    return config | splits.about, model, preprocess
 
 
 def launcher(group: "Group") -> str:
@@ -196,10 +220,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
 
     # last.pth may not be there yet: then the run begins again, with its settings
     about = cli.need_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
-    saved = runs.read_yaml(about)
-    parser.set_defaults(
-        **{k: v for k, v in saved.items() if k not in ("resume", "overwrite", "dry_run", "run_name", "compile")}
-    )
+    saved = {"protocol": "published"} | runs.read_yaml(about)  # of before there was any: the paper's
+    parser.set_defaults(**{k: v for k, v in saved.items() if k not in AFRESH})
     args = parser.parse_args(argv)
     now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}
     cli.check_same(now, saved, "this command", str(about), "go on with the same settings, or start anew")

@@ -16,7 +16,7 @@ from vimoclip import UserError, cli
 if TYPE_CHECKING:
     from benchmarks.harness import Row
 
-STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "int8_demo")
+STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "evaluation", "int8_demo")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,10 +2,12 @@
 
     python -m demo.make_clips
 Writes dataset/demo/videos/clip0000.mp4 ... (H.264, 240x136, 25 frames/s, 2 s) and dataset/demo/annotations/. Clips that
-are there are not drawn again; the same seed draws the same clips."""
+are there are not drawn again; the same seed draws the same clips. A tenth of the training clips, in selection.txt, is
+kept out of training: on them epochs and thresholds are chosen."""
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ SEED_STEP = 1_000_000  # between the seeds of two data sets, so that none shares
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--train", type=cli.positive_int, default=256, help="clips to learn from")
+    parser.add_argument("--train", type=cli.positive_int, default=284, help="clips to learn from, and to choose on")
     parser.add_argument("--val", type=cli.positive_int, default=128, help="clips to report on")
     add_dataset(parser)
     parser.add_argument("--num-workers", type=cli.count, default=2, help="processes that draw")
@@ -31,6 +33,7 @@ def main(argv: list[str] | None = None) -> Path:
     args = build_parser().parse_args(argv)
     from demo.scenes import ACTIONS, draw_scene
     from vimoclip import annotations
+    from vimoclip.prepare import selection
 
     first = args.seed * SEED_STEP
     scenes = {f"clip{i:04d}.mp4": draw_scene(first + i) for i in range(args.train + args.val)}
@@ -41,6 +44,7 @@ def main(argv: list[str] | None = None) -> Path:
     names = list(scenes)
     splits = {"train": names[: args.train], "val": names[args.train :]}
     data = annotations.Annotations(tuple(ACTIONS), {s: {n: labels[n] for n in part} for s, part in splits.items()})
+    data = replace(data, selection=selection.draw(data))
     annotations.write(args.dataset_dir / "annotations", args.dataset_name, data)
     videos.mkdir(parents=True, exist_ok=True)
     for _ in spread(partial(write_clip, videos), todo.items(), cli.usable_workers(args.num_workers), "clip"):
@@ -48,7 +52,7 @@ def main(argv: list[str] | None = None) -> Path:
     counts = Counter(action for scene in scenes.values() for action in scene.actions())
     for name, kind in ACTIONS.items():
         print(f"  {name:14} {counts[name]:4} clips   told by {kind}")
-    print(f"{len(scenes)} clips in {videos}", flush=True)
+    print(f"{len(scenes)} clips in {videos}: {args.val} to report on, {len(data.selection)} to choose on", flush=True)
     return videos
 
 

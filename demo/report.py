@@ -25,6 +25,7 @@ WHAT = {
     "concat_time": "concatenation along time",
     "cross_attention": "cross-attention (TFAM)",
     "cross_attention_shuffled": "the same, with another clip's motion",
+    "cross_attention_none": "the same, without any motion",
 }
 
 
@@ -42,11 +43,12 @@ def main(argv: list[str] | None = None) -> Path:
     """The path of table.md. Raises UserError where no run is finished."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations, runs
+    from vimoclip.protocol import PUBLISHED
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     rows: list[dict[str, Any]] = []
     clips: dict[frozenset[str], Path] = {}  # each set of clips that a run reports on -> one such run
-    chosen = set()  # how their epochs were
+    protocols, chosen = set(), set()  # how their epochs were
     for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/predictions.csv")):
         folder = path.parent
         if not ((folder / "metrics.json").is_file() and folder.name.removeprefix("seed").isdigit()):
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> Path:
         names, scores, targets = read_predictions(path, data)
         clips.setdefault(frozenset(names), folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        protocols.add(metrics.get("protocol") or PUBLISHED)  # of before there was any: the paper's
         chosen.add(metrics.get("epoch_chosen_by", "another project"))
         found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
         rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **found})
@@ -65,7 +68,8 @@ def main(argv: list[str] | None = None) -> Path:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     runs.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     head = (
-        f"Average precision on {len(next(iter(clips)))} validation clips, epoch chosen by {' or '.join(sorted(chosen))}"
+        f"Average precision on {len(next(iter(clips)))} validation clips, protocol {' or '.join(sorted(protocols))}, "
+        f"epoch chosen by {' or '.join(sorted(chosen))}"
     )
     text = f"{head}; macro: mean over classes, micro: pooled.\n\n{table(rows, args.rounds)}{differences(rows)}"
     text += single_frames(args.output_dir / "frames.json")
@@ -103,13 +107,13 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
     import numpy as np
     import torch
 
-    from TFAM import fit
+    from vimoclip import predictions
 
-    classes, found = fit.read_predictions(path)
-    if classes != list(data.classes) or not found.keys() <= data.splits["val"].keys():
+    found = predictions.read(path)
+    if found.classes != list(data.classes) or not set(found.videos) <= data.splits["val"].keys():
         raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
-    targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found]))
-    return list(found), torch.tensor(list(found.values())), targets
+    targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found.videos]))
+    return found.videos, torch.from_numpy(found.scores).float(), targets
 
 
 def measure(
@@ -162,7 +166,7 @@ def differences(rows: list[dict[str, Any]]) -> str:
     name = "map_macro_motion" if "map_macro_motion" in rows[0] else "map_macro_all"
     value = {(row["config"], row["seed"]): row[name] for row in rows}
     lines = []
-    for config in ("cross_attention", "cross_attention_shuffled", "motion", "concat_time"):
+    for config in ("cross_attention", "cross_attention_shuffled", "cross_attention_none", "motion", "concat_time"):
         gains = [value[config, s] - value["rgb", s] for c, s in value if c == config and ("rgb", s) in value]
         if gains:
             lines.append(f"  {WHAT[config]}: {', '.join(f'{gain:+.2f}' for gain in gains)}\n")

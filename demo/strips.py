@@ -29,25 +29,25 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> list[Path]:
     """The pictures."""
     args = build_parser().parse_args(argv)
-    from TFAM import fit
-    from vimoclip import annotations
+    from vimoclip import annotations, predictions
     from vimoclip.data import FlowFolder
 
-    predictions = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
-    classes, rows = fit.read_predictions(predictions)
-    found = {name: dict(zip(classes, row, strict=True)) for name, row in rows.items()}
+    path = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
+    table = predictions.read(path)
+    rows = zip(table.videos, table.scores.tolist(), strict=True)
+    found = {name: dict(zip(table.classes, row, strict=True)) for name, row in rows}
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     flows = FlowFolder(cli.need_folder(args.dataset_dir / "flows", "run extract_flows.py"))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for name in args.clips or list(found)[: args.count]:
         if name not in found or name not in data.splits["val"]:
-            raise UserError(f"{name}: isn't among {predictions} and val_multi.txt; name validation clips")
+            raise UserError(f"{name}: isn't among {path} and val_multi.txt; name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = likeliest(found[name], labels)
-        path = args.output_dir / f"{annotations.stem(name)}.png"
-        picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(path, optimize=True)
-        written.append(path)
+        drawn = args.output_dir / f"{annotations.stem(name)}.png"
+        picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(drawn, optimize=True)
+        written.append(drawn)
     print("wrote " + " ".join(map(str, written)), flush=True)
     return written
 

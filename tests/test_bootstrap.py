@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,6 +122,28 @@ def test_the_interval_is_that_of_the_percentiles_without_nan() -> None:
     assert metrics.interval(np.array([3.0])) == (3, 3)
 
 
+def test_an_interval_is_moved_to_the_value_of_all_videos_and_holds_it() -> None:
+    # mean 50, ends 2.5 and 97.5: moved by 10
+    assert metrics.interval(np.arange(101.0), value=60.0) == pytest.approx((12.5, 107.5))
+    # mean -10, both ends 0: moved by 12 they lie above the value, and the lower is taken down to it; or turned round
+    skewed = np.append(np.zeros(99), -1000.0)
+    assert metrics.interval(skewed, value=2.0) == pytest.approx((2, 12))
+    assert metrics.interval(-skewed, value=-2.0) == pytest.approx((-12, -2))
+    assert metrics.interval(np.append(skewed, math.nan), value=2.0) == pytest.approx((2, 12))
+
+
+def test_the_plain_interval_of_a_macro_of_rare_classes_misses_the_value_and_the_moved_one_holds_it() -> None:
+    # two positives a class: where a resample has one of them, that one twice, it ranks higher for that alone
+    rng = np.random.default_rng(0)
+    scores, targets = rng.random((400, 100)), np.zeros((400, 100), bool)
+    targets[rng.integers(0, 400, (2, 100)), np.arange(100)] = True
+    weights = np.append(np.ones((1, 400), int), metrics.draw_weights(400, 400), axis=0)
+    value, *rows = metrics.macro(metrics.resampled_per_class(scores, targets, weights)).tolist()
+    assert metrics.interval(np.array(rows))[0] > value
+    low, high = metrics.interval(np.array(rows), value=value)
+    assert low < value < high
+
+
 def test_an_interval_has_the_width_that_the_textbook_says() -> None:
     hits = np.arange(400) < 100  # a share of 1/4: standard error sqrt(0.25 * 0.75 / 400) = 0.02165
     low, high = metrics.interval(metrics.weighted_mean(hits.astype(float), metrics.draw_weights(400, 4000)))
@@ -145,10 +166,10 @@ def test_random_precision_is_the_mean_over_all_rankings(positives: int, count: i
     if not positives:
         assert math.isnan(found)
         return
-    total, rankings = Fraction(0), list(itertools.combinations(range(1, count + 1), positives))
+    total, rankings = 0.0, list(itertools.combinations(range(1, count + 1), positives))
     for ranks in rankings:  # those of the positives: at the k-th of them, precision k / rank
-        total += sum(Fraction(k, rank) for k, rank in enumerate(ranks, 1)) / positives
-    assert found == pytest.approx(float(total / len(rankings)), abs=1e-12)
+        total += sum(k / rank for k, rank in enumerate(ranks, 1)) / positives
+    assert found == pytest.approx(total / len(rankings), abs=1e-12)
 
 
 def test_random_scores_have_that_precision() -> None:

@@ -45,7 +45,7 @@ def test_f1_worked_by_hand() -> None:
     decisions = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)
     targets = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]], bool)
     found = metrics.f1(decisions, targets)
-    # class 0: one hit, one false, one missed; class 1: missed; class 2 has no positive, yet its false one counts in micro
+    # class 0: one hit, one false, one missed; class 1: missed; class 2 has none, yet its false one counts in micro
     np.testing.assert_allclose(found.per_class, [2 / 4, 0, math.nan])
     assert found.macro == pytest.approx(1 / 4)
     assert found.micro == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))

@@ -84,16 +84,21 @@ def test_a_python_that_is_not_there_does_not_fit(tmp_path: Path) -> None:
     assert bash(f"source demo/environment.sh && fits nowhere/python '{tmp_path / 'asked.txt'}'").returncode != 0
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What a user has after `git clone`; removed at the end."""
-    root = tmp_path_factory.mktemp("clone") / "ViMoCLIP"
+def copy_repository(root: Path) -> Path:
+    """What a user has after `git clone`."""
     root.mkdir()
     for name in ("vimoclip", "TFAM", "demo"):
         ignore = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(REPOSITORY / name, root / name, ignore=ignore)
     for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("*.sh"), *REPOSITORY.glob("requirements*.txt")]:
         shutil.copy(path, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Removed at the end."""
+    root = copy_repository(tmp_path_factory.mktemp("clone") / "ViMoCLIP")
     yield root
     shutil.rmtree(root, ignore_errors=True)
 
@@ -114,11 +119,12 @@ def results_of(root: Path) -> Mapping[str, int]:
     return {
         name: time
         for name, time in times(root).items()
-        if Path(name).suffix in suffixes or (Path(name).name in names and not name.startswith("TFAM/results"))
+        if Path(name).suffix in suffixes
+        or (Path(name).name in names and not name.startswith("TFAM/results") and "/evaluation/" not in name)
     }
 
 
-CONFIGS = ["rgb", "motion", "concat_time", "cross_attention", "cross_attention_shuffled"]
+CONFIGS = ["rgb", "motion", "concat_time", "cross_attention", "cross_attention_shuffled", "cross_attention_none"]
 
 
 def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
@@ -129,7 +135,7 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
     assert header[2:] == [f"{mean} {name}" for mean in ("macro", "micro") for name in ("all", *Kind)]
     assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in rows for cell in row[2:])
     commands = commands_of(done.stdout)
-    assert len(commands) == sum(line.startswith("== ") for line in done.stdout.splitlines()) == 14
+    assert len(commands) == sum(line.startswith("== ") for line in done.stdout.splitlines()) == 16
     for _, *words in commands:
         script = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
         assert (REPOSITORY / script).is_file(), words
@@ -139,13 +145,21 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
     # the last epoch of both, so that nothing is chosen on the clips reported
     assert [w for c in commands for w in c if "student_" in w] == ["checkpoints/demo-tiny/student/student_epoch_1.pth"]
     runs = sorted((clone / "checkpoints" / "demo-tiny" / "TFAM").glob("*/seed*/metrics.json"))
-    assert [json.loads(path.read_text())["epoch_chosen_by"] for path in runs] == ["being the last"] * 5
+    found = [json.loads(path.read_text()) for path in runs]
+    assert [(run["protocol"], run["epoch_chosen_by"]) for run in found] == [("held_out", "being the last")] * 6
+    assert "12 validation clips, protocol held_out, epoch chosen by being the last" in done.stdout
+    (report_path,) = (
+        path.parent / "evaluation" / "report.html" for path in runs if (path.parent / "evaluation").exists()
+    )
+    assert report_path.is_file()
+    assert done.stdout.count(str(report_path.relative_to(clone))) >= 2  # what evaluate.py wrote, and how the demo ends
     results = clone / "TFAM" / "results" / "demo-tiny"
     assert (results / "table.md").read_text() in done.stdout
     frames = json.loads((results / "frames.json").read_text())
     assert frames["macro_ap"].keys() == {"all", *Kind}
     data = annotations.load(clone / "dataset" / "demo-tiny" / "annotations", "demo", ["train", "val"])
     assert [len(videos) for videos in data.splits.values()] == [24, 12]
+    assert len(data.selection) == 2
     pictures = [annotations.stem(name) for name in list(data.splits["val"])[:4]]
     assert sorted(path.stem for path in results.glob("*.png")) == pictures
     for config in CONFIGS:

@@ -16,6 +16,8 @@ from vimoclip import UserError, annotations, clip, video
 
 # make_clips
 
+FULL = (256, 28, 128)  # clips to train on, to choose on and to report on
+
 
 def draw(folder: Path, *flags: str) -> Path:
     return make_clips.main(["--train", "2", "--val", "1", "--num-workers", "0", "--dataset-dir", str(folder), *flags])
@@ -48,6 +50,19 @@ def test_clips_are_h264_of_two_seconds_with_their_scenes_labels(drawn: Path) -> 
             assert info.comment["caption"] == scene.caption()
             decoded = video.SpanReader(drawn / "videos" / name).read(0, 50).astype(int)
             assert np.abs(decoded - drawing.draw_clip(scene)).mean() < 6
+
+
+def test_a_tenth_of_the_training_clips_is_kept_to_choose_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(make_clips, "write_clip", lambda folder, item: None)  # their labels are enough
+    make_clips.main(["--num-workers", "0", "--dataset-dir", str(tmp_path)])
+    data = annotations.load(tmp_path / "annotations", "demo", ["train", "val"])
+    assert set(data.selection) < set(data.splits["train"])
+    assert (len(data.splits["train"]) - len(data.selection), len(data.selection), len(data.splits["val"])) == FULL
+    assert f"{FULL[2]} to report on, {FULL[1]} to choose on" in capsys.readouterr().out
+    learnt = {label for name, labels in data.splits["train"].items() if name not in data.selection for label in labels}
+    assert learnt == set(range(len(ACTIONS)))
 
 
 def test_a_second_call_draws_nothing_again(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,7 @@ FLOWS: dict[str, Any] = {
 TRAINING: dict[str, Any] = {
     "--train-hdf5-path": "dataset/embeddings/ak_val_clip_embeddings.h5",
     "--val-hdf5-path": "dataset/embeddings/ak_train_clip_embeddings.h5",
+    "--protocol": "held_out",
     "--flow-videos-dir": "dataset/videos",
     "--videos-dir": None,  # only TensorBoard's panel: test_chain.py looks at it
     "--num-classes": "140",

@@ -78,9 +78,10 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> N
             write_video(clone / "my_videos" / action / f"{k}.mp4", frames, lossless=False)
     shorten(
         clone / "TFAM" / "run_experiments.sh",
-        "rgb motion concat_embedding concat_time cross_attention",
+        "rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled",
         "cross_attention",
     )
+    shorten(clone / "TFAM" / "run_experiments.sh", "49 50 51", "49")
     shorten(clone / "TFAM" / "configs" / "default.yaml", "epochs: 30", "epochs: 2")
     folder, ran = clone, []
     for command in commands():

@@ -1,12 +1,19 @@
-"""What --dry-run says of a stage's cost: from a probe of some seconds on this machine."""
+"""What --dry-run says of a stage's cost: from a probe of some seconds on this machine.
+
+    python -m vimoclip.estimate < what_several_dry_runs_said
+Prints the sum of what they said, in days and terabytes."""
 
 import contextlib
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROBE_SECONDS = 3.0
+UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400, "bytes": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+_TIME = r"about ([\d a-z]+) for \d+ [a-z ]+ at \S+ [a-z ]+/s|\d+ [a-z ]+, too few to tell how long they take"
+_COST = re.compile(rf"(?:{_TIME}); ([\d.]+ \w+) of disk")
 
 
 def rate(work: Iterator[float], seconds: float | None = None) -> float | None:
@@ -70,3 +77,26 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
+
+
+def total(lines: Iterable[str]) -> str:
+    """The sum of what `describe` said in some of these lines."""
+    seconds = taken = 0.0
+    stages = short = 0
+    for found in filter(None, map(_COST.search, lines)):
+        stages += 1
+        short += found[1] is None
+        seconds += _value(found[1] or "0 s")
+        taken += _value(found[2])
+    few = f"; {short} of them have too little to do to tell their time" if short else ""
+    return f"in sum {seconds / 86400:.2g} days and {taken / 1e12:.2g} TB for {stages} dry runs{few}"
+
+
+def _value(words: str) -> float:
+    """Seconds or bytes of what `duration` or `size` put in words."""
+    numbers, units = words.split()[::2], words.split()[1::2]
+    return sum(float(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
+
+
+if __name__ == "__main__":
+    print(total(sys.stdin))

@@ -3,7 +3,7 @@
 from vimoclip.data.cache import FrameCache
 from vimoclip.data.pairing import Clip, Pairing, pair
 from vimoclip.data.segments import Batch, Segment, SegmentDataset, Unreadable, collate, segments
-from vimoclip.data.splits import Splits, check_pairings, check_readers
+from vimoclip.data.splits import Splits, check_pairings, check_readers, pair_splits
 from vimoclip.matching import FlowFolder, settings_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_readers",
     "collate",
     "pair",
+    "pair_splits",
     "segments",
     "settings_of",
 ]

@@ -1,5 +1,6 @@
 """Which videos can be trained on: those with RGB embeddings and the flow of the same frames."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,14 @@ class Pairing:
     flow_settings: dict[str, Any]
 
 
-def pair(reader: store.Reader, flows: FlowFolder, limit: int | None = None) -> Pairing:
-    """Match each video of an RGB file with its flow. Raises UserError where the two were made with other frames."""
+def pair(reader: store.Reader, flows: FlowFolder, keys: Sequence[str] | None = None) -> Pairing:
+    """Match videos of an RGB file (default: all) with their flow.
+
+    Raises UserError where the two were made with other frames."""
     clips, left_out = [], {}
     settings: dict[str, Any] = {}
     first: Path | None = None
-    for key in reader.keys[:limit]:
+    for key in reader.keys if keys is None else keys:
         frames, path = reader.length(key), flows.find(key)
         if frames < 2 or path is None:
             left_out[key] = "has one frame, so no flow" if frames < 2 else f"has no flow video in {flows.folder}"

@@ -1,23 +1,29 @@
-"""What a run learns from and is validated on: both splits' embeddings with the flow of their videos."""
+"""What a run learns from and what it is watched on: embeddings with the flow of their videos."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from vimoclip import UserError, cli, store
+from vimoclip import UserError, cli, protocol, runs, store
 from vimoclip.data.cache import FrameCache
-from vimoclip.data.pairing import Clip, Pairing
+from vimoclip.data.pairing import Clip, Pairing, pair
 from vimoclip.data.segments import SegmentDataset
+from vimoclip.matching import FlowFolder
 
 
 @dataclass
 class Splits:
-    """`readers` and `pairings` of train and val."""
+    """`readers` and `pairings` of "train" and of what epochs are chosen on: "selection", or "val".
+
+    `about`: the protocol, a hash of the selection clips, and one of what is in each file."""
 
     readers: dict[str, store.Reader]
     pairings: dict[str, Pairing]
+    about: dict[str, Any]
 
     def sets(
         self, length: int, preprocess: Callable[[np.ndarray], torch.Tensor], cache: FrameCache | None = None
@@ -37,19 +43,39 @@ class Splits:
         return [(split, *line) for split, pairing in self.pairings.items() for line in pairing.left_out.items()]
 
 
+def pair_splits(
+    readers: dict[str, store.Reader], flows: FlowFolder, notes: Path, limit: int | None
+) -> tuple[dict[str, Pairing], dict[str, Any]]:
+    """(pairings, about) of Splits; without a "val" file some videos of "train" are the selection clips.
+
+    `notes`: the annotations, which say which. `limit`: only so many videos of each split. Raises UserError."""
+    train, keys = readers["train"], dict[str, Sequence[str]]()
+    about: dict[str, Any] = {"protocol": protocol.PUBLISHED if "val" in readers else protocol.HELD_OUT}
+    if "val" in readers:
+        keys.update({split: reader.keys for split, reader in readers.items()})
+    else:
+        keys["train"], keys["selection"] = protocol.divide(train.keys, notes, train.path)
+        about["selection"] = runs.digest(keys["selection"])
+    about["embeddings"] = {split: reader.attributes.get("content_sha256") for split, reader in readers.items()}
+    return {split: pair(readers.get(split, train), flows, of[:limit]) for split, of in keys.items()}, about
+
+
 def check_readers(readers: dict[str, store.Reader], num_classes: int | None) -> None:
-    """Raise UserError where the two splits, or the number of classes asked for, don't fit together."""
-    train, val = readers["train"], readers["val"]
-    for reader in (train, val):
+    """Raise UserError where the files, or the number of classes asked for, don't fit together."""
+    train = readers["train"]
+    for reader in readers.values():
         if not reader.keys:
             raise UserError(f"{reader.path}: holds no video; run extract_embeddings.py again")
         if not reader.known:
             print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
-    classes = {split: len(reader.labels(reader.keys[0])) for split, reader in readers.items()}
-    cure = "make both with one set of flags"
-    cli.check_same({"classes": classes["train"]}, {"classes": classes["val"]}, str(train.path), str(val.path), cure)
-    if num_classes not in (None, classes["train"]):
-        raise UserError(f"--num-classes {num_classes}: {train.path} has {classes['train']}; leave the flag out")
+    classes = len(train.labels(train.keys[0]))
+    if num_classes not in (None, classes):
+        raise UserError(f"--num-classes {num_classes}: {train.path} has {classes}; leave the flag out")
+    if "val" not in readers:
+        return
+    val, cure = readers["val"], "make both with one set of flags"
+    width = len(val.labels(val.keys[0]))
+    cli.check_same({"classes": classes}, {"classes": width}, str(train.path), str(val.path), cure)
     if train.known and val.known:
         keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
         ours, theirs = ({k: r.attributes.get(k) for k in keys} for r in (train, val))
@@ -63,8 +89,7 @@ def check_pairings(pairings: dict[str, Pairing], readers: dict[str, store.Reader
         for key, why in pairing.left_out.items():
             print(f"  left out: {key}: {why}")
         if not pairing.clips:
-            raise UserError(
-                f"{readers[split].path}: no video of it has flow; run extract_flows.py, see --flow-videos-dir"
-            )
-    ours, theirs = pairings["train"].flow_settings, pairings["val"].flow_settings
+            path, of = readers.get(split, readers["train"]).path, "it" if split in readers else f"its {split} clips"
+            raise UserError(f"{path}: no video of {of} has flow; run extract_flows.py, see --flow-videos-dir")
+    ours, theirs = (pairing.flow_settings for pairing in pairings.values())
     cli.check_same(ours, theirs, "the training videos' flow", "the validation videos' flow", "make the flow anew")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vimoclip import UserError, cli, runs
+from vimoclip import UserError, cli, protocol, runs
 from vimoclip.clip import Preprocess
 from vimoclip.data import SegmentDataset, Unreadable, collate
 from vimoclip.distributed import Group, share_of
@@ -110,6 +110,7 @@ class Run:
     ):
         self.args, self.folder, self.learning, self.group = args, folder, learning, learning.group
         self.sets, self.class_names, self.last = sets, class_names, folder / "last.pth"
+        self.watched = protocol.WATCHED[config["protocol"]]
         self.state = learning.state(config)
         if self.group.share(self.last.exists()):
             self.state.load(self.last)
@@ -148,15 +149,16 @@ class Run:
             self.state, batches, self.replicas, sums=self.sums, after_step=self._after_step, tell=tell
         )
         self.replicas.share_statistics()
-        validated, probabilities = self.learning.evaluate(self.sets["val"], partial(self._tell, "val"))
-        row = book_epoch(self.state, trained, validated)
+        validated, probabilities = self.learning.evaluate(self.sets[self.watched], partial(self._tell, self.watched))
+        row = book_epoch(self.state, trained, validated, self.watched)
         self.sums.state.clear()
         if self.tensorboard is None:
             return
         write_epoch(self.state, self.folder, row, self.class_names)
-        log_epoch(self.tensorboard, row, panel(self.args, self.sets["val"], probabilities, self.class_names))
+        shown = panel(self.args, self.sets[self.watched], probabilities, self.class_names)
+        log_epoch(self.tensorboard, row, self.watched, shown)
         self.state.save(self.last)  # last: what a stop leaves half done before it is done again, with the same result
-        print(describe_epoch(row, self.args.epochs, better=self.progress["stale"] == 0), flush=True)
+        print(describe_epoch(row, self.args.epochs, self.watched, better=self.progress["stale"] == 0), flush=True)
 
     def _tell(self, split: str, unreadable: Unreadable) -> None:
         if any(line[:2] == (split, unreadable.key) for line in self.left_out):
@@ -194,11 +196,15 @@ def check_segments(progress: dict[str, Any], dataset: SegmentDataset, last: Path
     progress["segments"] = digest
 
 
-def book_epoch(state: TrainState, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
-    """An epoch's row of metrics, after the progress has taken it in."""
+def book_epoch(
+    state: TrainState, trained: dict[str, float], validated: dict[str, float], watched: str
+) -> dict[str, Any]:
+    """An epoch's row of metrics, after the progress has taken it in.
+
+    `watched`: what the columns of the clips begin with that epochs are chosen on."""
     progress = state.progress
     row = {"epoch": progress["epoch"] + 1, "learning_rate": state.optimizer.param_groups[-1]["lr"]}
-    row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
+    row |= {f"train_{k}": v for k, v in trained.items()} | {f"{watched}_{k}": v for k, v in validated.items()}
     better = validated["loss"] < progress["best"]
     progress.update(epoch=row["epoch"], step=0, seen=0, sums={}, rows=[*progress["rows"], row])
     progress.update(best=min(progress["best"], validated["loss"]), stale=0 if better else progress["stale"] + 1)

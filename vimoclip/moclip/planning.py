@@ -23,11 +23,11 @@ def progress_of(folder: Path | None) -> dict[str, Any]:
     return {"seen": 0} | progress
 
 
-def describe_progress(folder: Path | None, progress: dict[str, Any], epochs: int, train: int, val: int) -> str:
-    """What is done and what there is to do."""
+def describe_progress(folder: Path | None, progress: dict[str, Any], epochs: int, train: int, watched: int) -> str:
+    """What is done and what there is to do, in segments trained on and watched."""
     begun = f"{folder}: {progress['epoch']} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
     seen = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
-    return f"{begun}{seen}; an epoch has {train} segments to train on and {val} to validate"
+    return f"{begun}{seen}; an epoch has {train} segments to train on and {watched} to validate"
 
 
 def describe_cost(
@@ -37,7 +37,8 @@ def describe_cost(
     rates = learning.group.gather(estimate.rate(_steps(learning, sets["train"])))  # of all processes, at the same time
     rate = sum(rate or 0.0 for rate in rates) or None
     epochs = max(0, learning.args.epochs - progress["epoch"])
-    epoch = len(sets["train"]) + VALIDATION * len(sets["val"])
+    train, watched = sets.values()
+    epoch = len(train) + VALIDATION * len(watched)
     left = max(0.0, epochs * epoch - progress["seen"])
     return estimate.describe(left, "segment", rate, disk(learning, epochs) + cache_bytes, estimate.memory())
 

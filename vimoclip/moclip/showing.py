@@ -1,4 +1,4 @@
-"""What a run shows of an epoch: a line, TensorBoard's curves, a panel of validation videos."""
+"""What a run shows of an epoch: a line, TensorBoard's curves, a panel of the videos that it is watched on."""
 
 import argparse
 from pathlib import Path
@@ -12,26 +12,29 @@ from vimoclip.data import SegmentDataset
 PANEL_VIDEOS = 4
 
 
-def describe_epoch(row: dict[str, float], epochs: int, better: bool) -> str:
+def describe_epoch(row: dict[str, float], epochs: int, watched: str, better: bool) -> str:
+    """`watched`: the name of the clips that the epoch is judged by, with which their columns begin."""
+    names = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")
+    loss, distillation, macro, micro = (row[f"{watched}_{name}"] for name in names)
     return (
-        f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f} "
-        f"(distillation {row['val_distillation_loss']:.4f}), accessory head's val map_macro "
-        f"{row['val_head_map_macro']:.4f}, map_micro {row['val_head_map_micro']:.4f}{' *best' if better else ''}"
+        f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, {watched} loss {loss:.4f} (distillation "
+        f"{distillation:.4f}), accessory head's {watched} map_macro {macro:.4f}, map_micro {micro:.4f}"
+        f"{' *best' if better else ''}"
     )
 
 
-def log_epoch(tensorboard: Any, row: dict[str, float], image: Any) -> None:
+def log_epoch(tensorboard: Any, row: dict[str, float], watched: str, image: Any) -> None:
     for name, value in row.items():
         split, _, metric = name.partition("_")
-        if split in ("train", "val"):
+        if split in ("train", watched):
             tensorboard.add_scalar(f"{split}/{metric}", value, row["epoch"])
     if image is not None:
-        tensorboard.add_image("val/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
+        tensorboard.add_image(f"{watched}/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
     tensorboard.flush()
 
 
 def panel(args: argparse.Namespace, dataset: SegmentDataset, probabilities: dict[str, Any], names: list[str]) -> Any:
-    """An image of some validation videos: RGB frame, flow frame, labels and what the accessory head thinks."""
+    """An image of some videos: RGB frame, flow frame, labels and what the accessory head thinks."""
     rows = []
     clips = list(dict.fromkeys(segment.clip for segment in dataset.segments))
     for clip in clips[:: max(1, len(clips) // PANEL_VIDEOS)][:PANEL_VIDEOS]:

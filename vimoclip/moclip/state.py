@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vimoclip import runs
+from vimoclip import protocol, runs
 from vimoclip.cli import check_same
 from vimoclip.moclip import MoCLIP
 
@@ -36,9 +36,10 @@ class TrainState:
         runs.save_checkpoint(path, content)
 
     def load(self, path: Path) -> None:
-        """Raises UserError where the run was begun with another encoder, flow or teacher."""
+        """Raises UserError where the run was begun with another encoder, flow, teacher, protocol or selection."""
         last = runs.load_checkpoint(path)
-        check_same(self.config, last["config"], "this command", str(path), "go on with the same data, or start anew")
+        before = {"protocol": protocol.PUBLISHED} | last["config"]  # of before there was any: the paper's
+        check_same(self.config, before, "this command", str(path), "go on with the same data, or start anew")
         runs.load_state(self.model, last["state_dict"], path)
         for group, own in zip(last["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
             group.update(fused=own["fused"], foreach=own["foreach"])  # how it computes is no part of a run

@@ -1,0 +1,249 @@
+#!/usr/bin/env bash
+# The paper's experiments on Animal Kingdom, from the data set as its authors give it out to the table, stage by stage.
+# Stop it and start it again as you like: the same command goes on where it was, and a stage that fails is named.
+#
+#   bash reproduce_animal_kingdom.sh --metadata AR_metadata.xlsx --actions df_action.xlsx --videos FOLDER
+#   bash reproduce_animal_kingdom.sh ... --plan      days and terabytes, as far as they can be told; writes nothing
+#
+# Defaults: animal_kingdom/AR_metadata.xlsx, animal_kingdom/df_action.xlsx, animal_kingdom/video. Data, checkpoints, logs
+# and results come to be in an animal_kingdom/ of dataset/, checkpoints/, logs/ and TFAM/results/ each, wherever this is
+# called from. There are two parts:
+#   published/  the paper's protocol: epochs are chosen on the clips that are reported, seed 49
+#   held_out/   this project's: a tenth of the training clips is kept out to choose on, seeds 49, 50, 51, with controls
+# --skip-failed goes on without the videos that can't be read; where one of them is to be reported, the evaluation names it
+# and ends there.
+# Settings can be given as variables, like COMPUTE="--device cuda:1" or PROTOCOLS=held_out; they stand at the script's top.
+set -euo pipefail
+unset CDPATH
+called_from=$PWD
+cd "$(dirname "$0")"
+source demo/environment.sh
+
+PROTOCOLS=${PROTOCOLS:-published held_out}
+CLIP=${CLIP:---clip-model-name ViT-B/32 --clip-pretrained openai}
+FLOW=${FLOW:---model raft --ckpt-path things --flow-normalization frame} # the paper's: a frame's largest motion has full colour
+# the published command's, as in README.md
+STUDENT=${STUDENT:---epochs 10 --batch-size 32 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine
+    --num-classes 140 --sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9}
+FUSIONS=${FUSIONS:-rgb motion concat_embedding concat_time cross_attention}
+CONTROLS=${CONTROLS-cross_attention_none cross_attention_shuffled} # of held_out, as the seeds
+SEEDS=${SEEDS:-49 50 51}
+FUSION_SETTINGS=${FUSION_SETTINGS:-}       # of TFAM, like training.epochs=1
+COMPUTE=${COMPUTE:---device auto}          # of all that computes: --device, --precision, --num-workers
+EVALUATION=${EVALUATION:---resamples 1000} # of evaluate.py
+name=${NAME:-animal_kingdom}
+
+metadata=animal_kingdom/AR_metadata.xlsx actions=animal_kingdom/df_action.xlsx videos=animal_kingdom/video
+plan="" skip_failed=""
+
+fail() { # fail MESSAGE: of a wrong call
+    echo "reproduce_animal_kingdom.sh: error: $1" >&2
+    exit 2
+}
+
+given() { # given FLAG PATH: the path as seen from here
+    [ -n "$2" ] || fail "$1 needs a path (see reproduce_animal_kingdom.sh --help)"
+    case "$2" in /*) echo "$2" ;; *) echo "$called_from/$2" ;; esac
+}
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --metadata) metadata=$(given "$1" "${2:-}"); shift ;;
+        --actions) actions=$(given "$1" "${2:-}"); shift ;;
+        --videos) videos=$(given "$1" "${2:-}"); shift ;;
+        --plan) plan=yes ;;
+        --skip-failed) skip_failed=yes ;;
+        -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' reproduce_animal_kingdom.sh; exit 0 ;;
+        *) fail "there is no $1 (see reproduce_animal_kingdom.sh --help)" ;;
+    esac
+    shift
+done
+
+dataset="dataset/$name"
+data=(--dataset-dir "$dataset" --dataset-name ak)
+read -ra clip <<<"$CLIP"
+read -ra flow <<<"$FLOW"
+read -ra compute <<<"$COMPUTE"
+read -ra evaluation <<<"$EVALUATION"
+read -rd '' -a student <<<"$STUDENT" || true # it has several lines
+
+# --- the stages, each as the command line that makes it; --plan adds --dry-run to those that have it
+
+workbooks() { # workbooks OUTPUT...
+    "$python" prepare_dataset.py animal-kingdom --metadata "$metadata" --actions "$actions" --dataset-name ak --species "$@"
+}
+
+embed() {
+    "$python" extract_embeddings.py "${data[@]}" "${clip[@]}" --split train val "${compute[@]}" "$@"
+}
+
+draw_flow() {
+    "$python" extract_flows.py "${data[@]}" "${flow[@]}" "${compute[@]}" "$@"
+}
+
+learn() { # learn PROTOCOL...
+    local protocol=$1 clips=(--protocol held_out)
+    shift
+    [ "$protocol" = held_out ] || clips=(--val-hdf5-path "$dataset/embeddings/ak_val_clip_embeddings.h5")
+    "$python" train.py "${data[@]}" "${clip[@]}" "${clips[@]}" "${student[@]}" "${compute[@]}" --run-name student \
+        --checkpoints-dir "checkpoints/$name/$protocol" --logs-dir "logs/$name/$protocol" "$@"
+}
+
+export_motion() { # export_motion PROTOCOL...
+    local protocol=$1
+    shift
+    "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/$protocol/student" \
+        --output-h5-path "$(motion_of "$protocol")" "${compute[@]}" "$@"
+}
+
+motion_of() { echo "$dataset/embeddings/flow_embeddings_$1.h5"; }
+
+fusion_of() { # fusion_of PROTOCOL: sets what its runs of TFAM have in common
+    configs=$FUSIONS seeds=49
+    [ "$1" = published ] || configs="$FUSIONS $CONTROLS" seeds=$SEEDS
+    read -ra fusion <<<"$COMPUTE --logs-dir logs/$name/$1 --set data.protocol=$1 data.motion_h5=$(motion_of "$1") $FUSION_SETTINGS"
+}
+
+experiment() { # experiment PROTOCOL: every config and seed, then the table
+    local configs seeds fusion
+    fusion_of "$1"
+    PYTHON=$python CONFIGS=$configs SEEDS=$seeds CHECKPOINTS="checkpoints/$name/$1" RESULTS="TFAM/results/$name/$1" \
+        bash TFAM/run_experiments.sh "${data[@]}" "${fusion[@]}"
+}
+
+plan_experiment() { # plan_experiment PROTOCOL --dry-run: ends at the first run that can't be told
+    local configs seeds fusion config seed
+    fusion_of "$1"
+    for config in $configs; do
+        for seed in $seeds; do
+            "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" --seed "$seed" "${data[@]}" \
+                --checkpoints-dir "checkpoints/$name/$1" "${fusion[@]}" "$2" || return
+        done
+    done
+}
+
+evaluate_best() { # evaluate_best PROTOCOL
+    local best
+    best=$("$python" -m TFAM.best --checkpoints-dir "checkpoints/$name/$1") || return
+    "$python" evaluate.py "$best" --annotations-dir "$dataset/annotations" --dataset-name ak \
+        --videos-dir "$dataset/videos" --flow-videos-dir "$dataset/flows" "${evaluation[@]}"
+}
+
+# --- running them
+
+stage() { # stage NAME FUNCTION...
+    local what=$1 started=$SECONDS code=0
+    shift
+    echo
+    echo "== $what"
+    "$@" || code=$?
+    echo "   ($((SECONDS - started)) s)"
+    [ $code -ne 0 ] || return 0
+    echo "reproduce_animal_kingdom.sh: stopped at the stage \"$what\" (exit code $code): what is wrong stands above; once it" \
+        "is mended the same command goes on from there" >&2
+    exit $code
+}
+
+videos_stage() { # the same; with --skip-failed it goes on where some videos failed, which is exit code 1
+    if [ -z "$skip_failed" ]; then
+        stage "$@"
+        return
+    fi
+    stage "$1" or_some_failed "${@:2}"
+}
+
+or_some_failed() {
+    local code=0 said
+    said=$(mktemp)
+    "$@" | tee "$said" || code=$?
+    if [ $code -eq 1 ] && grep -q ', [1-9][0-9]* failed' "$said"; then
+        echo "note: the videos that failed, named above, are left out"
+        code=0
+    fi
+    rm -f "$said"
+    return $code
+}
+
+link_videos() { # link_videos: dataset/<name>/videos is the authors' folder
+    [ -d "$videos" ] || fail "$videos: there is no such folder with videos; name it with --videos"
+    if [ -e "$dataset/videos" ]; then
+        [ "$dataset/videos" -ef "$videos" ] || fail "$dataset/videos: is another folder than $videos; remove one of them"
+        return
+    fi
+    mkdir -p "$dataset"
+    ln -s "$(cd "$videos" && pwd)" "$dataset/videos"
+}
+
+reproduce() {
+    local protocol
+    link_videos
+    stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
+    # before anything is made of the clips: are all of them there? An extraction that stopped halfway is no fault
+    [ -e "$dataset/embeddings" ] || [ -e "$dataset/flows" ] ||
+        stage "check of the clips" "$python" prepare_dataset.py check "${data[@]}"
+    videos_stage "embeddings of the frames" embed
+    videos_stage "optical flow" draw_flow
+    [ -n "$skip_failed" ] || stage "check of embeddings and flow" "$python" prepare_dataset.py check "${data[@]}"
+    for protocol in $PROTOCOLS; do
+        stage "the student, $protocol" learn "$protocol"
+        videos_stage "embeddings of the flow, $protocol" export_motion "$protocol"
+        stage "fusion and its table, $protocol" experiment "$protocol"
+        stage "evaluation of the best run, $protocol" evaluate_best "$protocol"
+    done
+    echo
+    echo "Done. Tables: $(for protocol in $PROTOCOLS; do printf '%s ' "TFAM/results/$name/$protocol/table.md"; done)"
+    echo "Reports: $(for p in $PROTOCOLS; do printf '%s ' checkpoints/"$name/$p"/TFAM/*/seed*/evaluation/report.html; done)"
+}
+
+# --- planning them
+
+tell() { # tell NAME NEEDED FUNCTION...: what a dry run says; what it lacks where it can't run
+    local what=$1 needed=$2 said
+    shift 2
+    echo
+    echo "== $what"
+    if [ ! -e "$needed" ]; then
+        untold+=("$what")
+        echo "can't be told yet: there is no $needed"
+    elif said=$("$@" --dry-run 2>&1); then
+        # one that could be downloaded, so that nothing is known of its time
+        if grep -q 'can be told once' <<<"$said"; then untold+=("$what"); fi
+        tee -a "$told" <<<"$said"
+    else
+        untold+=("$what")
+        echo "can't be told yet: $(tail -n 1 <<<"$said")"
+    fi
+}
+
+plan() { # plan FOLDER: an empty one, for what is needed meanwhile
+    local protocol told="$1/told" trial="$1/dataset" untold=()
+    mkdir "$trial"
+    if [ ! -e "$dataset/annotations" ]; then # nothing is there: in its place stands a trial, which leaves no trace
+        dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
+        [ -d "$videos" ] || echo "$videos: there is no such folder with videos; name it with --videos"
+        [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
+        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$told" || sed 's/^/annotations: /' "$told"
+    fi
+    : >"$told"
+    tell "embeddings of the frames" "$dataset/annotations" embed
+    tell "optical flow" "$dataset/videos" draw_flow
+    for protocol in $PROTOCOLS; do
+        tell "the student, $protocol" "$dataset/embeddings/ak_train_clip_embeddings.h5" learn "$protocol"
+        tell "embeddings of the flow, $protocol" "checkpoints/$name/$protocol/student/student_best.pth" \
+            export_motion "$protocol"
+        tell "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
+    done
+    echo
+    "$python" -m vimoclip.estimate <"$told"
+    [ ${#untold[@]} -eq 0 ] || printf "not in this sum, as it can't be told yet: %s\n" "${untold[@]}"
+    echo "Evaluating and making the tables takes minutes. The clips themselves are not counted."
+}
+
+use_python requirements.txt
+if [ -z "$plan" ]; then
+    reproduce
+else
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    plan "$scratch" | sed -u "s|$scratch/dataset|$dataset|g"
+fi
