@@ -124,7 +124,7 @@ def evaluate(
     precision: str,
     group: Group = ALONE,
 ) -> dict[str, Any]:
-    """Every video once: `videos`, their `probabilities` (N, C), and the `metrics` computed from those.
+    """Every video once: `videos`, their `probabilities` and `labels` (N, C), and the `metrics` computed from those.
 
     Of a group each process has its share (`in_order`), and gets the whole. Raises TrainingError, naming the batch's
     videos, for logits that aren't finite."""
@@ -146,6 +146,7 @@ def evaluate(
     return {
         "videos": videos,
         "probabilities": probabilities,
+        "labels": targets,
         "metrics": {
             "loss": float(loss_function(scores, targets)),
             "map_macro": metrics.map_macro(probabilities, targets),

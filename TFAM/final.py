@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from TFAM import showing
 from TFAM.config import Config, settings
 from TFAM.data import Pairs, open_reported, selection_digest
 from TFAM.engine import evaluate, in_order, make_loader
@@ -33,10 +34,12 @@ def finish(
     workers: int,
     group: Group,
     seconds: float,
+    logs: Path,
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, under held_out selection_predictions.csv, last metrics.json.
 
-    `splits`: those of the training; under held_out the val file is opened here. `seconds`: that the training took.
+    `splits`: those of the training; under held_out the val file is opened here. `seconds`: that the training took;
+    `logs`: TensorBoard's folder of the run, which gets its row of HParams.
     Raises UserError, TrainingError."""
     best = runs.load_checkpoint(folder / "best_model.pth")
     splits = {**splits, "val": splits.get("val") or _open_val(config, splits["train"].rgb)}
@@ -63,6 +66,7 @@ def finish(
     }
     scores = f"map_macro {whole['map_macro']:.4f}, map_micro {whole['map_micro']:.4f}"
     print(f"{folder}: {scores} on the reported clips, at epoch {whole['epoch']}, chosen by {whole['epoch_chosen_by']}")
+    showing.add_final(logs, best["config"], whole)
     runs.write_json(folder / "metrics.json", whole)  # last: it says that the run is finished
 
 

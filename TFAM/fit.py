@@ -14,6 +14,7 @@ from TFAM.config import check_unchanged
 from TFAM.data import Pairs, selection_digest
 from TFAM.engine import ALONE, EpochOrder, Loss, Progress, evaluate, in_order, make_loader, train_one_epoch
 from TFAM.model import FusionTransformer
+from TFAM.showing import Shown
 from vimoclip import TrainingError, UserError, cli, runs
 from vimoclip.distributed import Group
 from vimoclip.losses import MULTI_LABEL
@@ -121,6 +122,8 @@ class Run:
         # steps count from 0, in batches of one process, so that the axis is the same for any number of processes
         self.steps = -(-len(splits["train"]) // self.training["batch_size"])
         self.writer: Any = runs.tensorboard(logs, len(history), self.step()) if group.main else None
+        if self.writer and len(history) < self.training["epochs"]:
+            self.shown = Shown(self.writer, about, self.watched, splits[self.watched])
 
     def step(self) -> int:
         """The last one that is done, counted from the run's beginning."""
@@ -191,7 +194,7 @@ class Run:
 
     def write_epoch(self, row: Row, found: Mapping[str, Any]) -> None:
         """What the run folder and TensorBoard have of an epoch."""
-        log_epoch(self.writer, row)
+        self.shown.epoch(row, found)
         if row is chosen(self.history, self.training, self.watched):
             state = self.trainee.model.state_dict()
             best = {"state_dict": state, "epoch": int(row["epoch"]), "metrics": found["metrics"]}
@@ -241,14 +244,6 @@ def go_on(
     trainee.restore(state, path)
     print(f"{path.parent}: goes on after epoch {len(state['history'])}, step {progress.steps} of the next", flush=True)
     return state["history"], progress, float(state.get("seconds", 0.0))
-
-
-def log_epoch(writer: Any, row: Row) -> None:
-    for name, value in row.items():
-        if name != "epoch":
-            # val_map_micro -> val/map_micro
-            tag = {"lr": "train/lr", "train_loss": "train/loss_by_epoch"}.get(name, name.replace("_", "/", 1))
-            writer.add_scalar(tag, value, int(row["epoch"]))
 
 
 def describe(row: Row) -> str:

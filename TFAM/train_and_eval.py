@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
         workers = cli.usable_workers(args.num_workers)
         seconds = fit(about, splits, folder, logs, device, precision, workers, due, group)
         group.barrier()  # best_model.pth is whole
-        finish(config, splits, motion, folder, device, precision, workers, group, seconds)
+        finish(config, splits, motion, folder, device, precision, workers, group, seconds, logs)
 
 
 if __name__ == "__main__":

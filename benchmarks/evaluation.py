@@ -2,8 +2,6 @@
 
 The plain way is too slow to be taken whole: it is timed on a few resamples, and both are told in resamples a second."""
 
-from functools import partial
-
 import numpy as np
 from sklearn.metrics import average_precision_score
 
@@ -26,7 +24,7 @@ def run(inputs: Inputs, rounds: int) -> list[Row]:
     }
     rates = in_turn(work, rounds)
     seconds = RESAMPLES / float(np.median(rates["ours"]))
-    peaks = peak_memory(partial(bootstrapped, 0)), peak_memory(partial(bootstrapped, RESAMPLES))
+    peaks = peak_memory(bootstrapped, 0), peak_memory(bootstrapped, RESAMPLES)
     note = f"{RESAMPLES:,} take {seconds:.1f} s; the plain way timed on {PLAIN_RESAMPLES}"
     what = f"AP macro and micro of {VIDEOS:,} x {CLASSES}"
     return [row("evaluation", what, "resample", rates, memory=peaks, goal="30 s; 1 GiB for 1,000", note=note)]

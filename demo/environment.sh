@@ -1,7 +1,7 @@
 # Sourced by demo.sh and test.sh: sets $python to a Python that has what a requirements file asks for.
 # The active environment where it fits, else .venv, which is made and filled as needed.
 
-fits() { # fits PYTHON FILE: is it 3.11 or newer, with every distribution of the file at its lower bound or above?
+fits() { # fits PYTHON FILE: is it 3.11 or newer, with every distribution of the file at its lower bound or above, or below <?
     "$1" - "$2" <<'PYTHON' 2>/dev/null
 import re, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -12,13 +12,15 @@ ALIKE = {"opencv-python": "opencv-python-headless"}
 def numbers(text):
     return [int(part) for part in re.findall(r"\d+", text)[:3]]
 
-def there(name, least):
+def there(wanted):
+    name, bound, limit = re.match(r"([^<>=]+)(>=|<)?(.*)", wanted).groups()
     for candidate in filter(None, (name, ALIKE.get(name))):
         try:
-            return numbers(version(candidate)) >= numbers(least)
+            found = numbers(version(candidate))
         except PackageNotFoundError:
             continue
-    return False
+        return found < numbers(limit) if bound == "<" else found >= numbers(limit)
+    return bound == "<"
 
 def met(path):
     for line in path.read_text().splitlines():
@@ -26,8 +28,7 @@ def met(path):
         if words[:1] == ["-r"]:
             yield from met(path.parent / words[1])
         elif words:
-            name, _, least = words[0].partition(">=")
-            yield there(name, least or "0")
+            yield there(words[0])
 
 sys.exit(sys.version_info < (3, 11) or not all(met(Path(sys.argv[1]))))
 PYTHON

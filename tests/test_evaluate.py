@@ -106,7 +106,7 @@ def test_against_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     targets = rng.random((60, 4)) < [0.5, 0.3, 0.1, 0.1]
     scores = np.round(np.clip(0.4 * targets + rng.random((60, 4)) * 0.6, 0, 1), 1)  # ties
     names = [f"v{i}.mp4" for i in range(60)]
-    val = {name: list(np.flatnonzero(row)) for name, row in zip(names, targets, strict=True)}
+    val = {name: np.flatnonzero(row).tolist() for name, row in zip(names, targets, strict=True)}
     write_notes(tmp_path / "notes", TRAIN, val)
     found = evaluate.main(
         [str(write_csv(tmp_path / "p.csv", dict(zip(names, scores, strict=True)))), "--annotations-dir", "notes", *FAST]
@@ -241,7 +241,7 @@ def test_intervals_hold_the_value_where_classes_are_rare(tmp_path: Path, monkeyp
     val = {f"v{i}.mp4": [i % 4] if i < 4 else [] for i in range(200)}
     rng = np.random.default_rng(0)
     write_notes(tmp_path / "dataset" / "annotations", TRAIN, val)
-    path = write_csv(tmp_path / "p.csv", {video: rng.random(4).round(4) for video in val})
+    path = write_csv(tmp_path / "p.csv", {video: rng.random(4).round(4).tolist() for video in val})
     found = evaluate.main([str(path), "--resamples", "200"]).metrics
     low, high = found["map_macro"]["ci95"]
     assert low <= found["map_macro"]["value"] <= high

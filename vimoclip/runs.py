@@ -17,11 +17,11 @@ from typing import IO, Any, cast
 import numpy as np
 import torch
 import yaml
-from PIL import Image, ImageDraw
 
 from vimoclip import UserError, __version__, files
 from vimoclip.strangers import load_tensors
 
+WRITTEN_ANEW = ("settings/", "_hparams_/")  # TensorBoard's tags of what every opening of a run says again
 YAML_CHARACTERS, YAML_VALUES, YAML_LEVELS = 100_000, 100_000, 50  # what a run's settings never come near
 
 
@@ -235,25 +235,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def panel(rows: Sequence[tuple[np.ndarray | None, np.ndarray, str]], height: int = 160) -> np.ndarray:
-    """(H, W, 3) uint8: a row each of RGB frame (if there is one) beside flow frame, with its caption below."""
-    strips = []
-    for rgb, flow, caption in rows:
-        images = [Image.fromarray(image) for image in (rgb, flow) if image is not None]
-        images = [image.resize((max(1, image.width * height // image.height), height)) for image in images]
-        strip = Image.new("RGB", (max(480, sum(image.width for image in images)), height + 16), "white")
-        left = 0
-        for image in images:
-            strip.paste(image, (left, 0))
-            left += image.width
-        ImageDraw.Draw(strip).text((4, height + 2), caption.encode("ascii", "replace").decode(), fill="black")
-        strips.append(strip)
-    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
-    for i, strip in enumerate(strips):
-        sheet.paste(strip, (0, sum(s.height for s in strips[:i])))
-    return np.asarray(sheet)
-
-
 def tensorboard(folder: Path, epoch: int, step: int) -> Any:
     """A SummaryWriter in a folder of which only what a run knows stays: up to this epoch, and up to this step.
 
@@ -296,6 +277,8 @@ def known_events(paths: Iterable[Path], epoch: int, step: int) -> list[Any]:
     for path in paths:
         for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
+                if value.tag.startswith(WRITTEN_ANEW):
+                    continue
                 if event.step <= (step if "step" in value.tag else epoch):
                     summary = Summary(value=[value])
                     found[value.tag, event.step] = Event(wall_time=event.wall_time, step=event.step, summary=summary)

@@ -16,7 +16,7 @@ from vimoclip.distributed import Group, share_of
 from vimoclip.moclip import MoCLIP, engine
 from vimoclip.moclip.activation import fuse_quick_gelu
 from vimoclip.moclip.replicas import Replicas, micro_batch_size
-from vimoclip.moclip.showing import describe_epoch, log_epoch, panel
+from vimoclip.moclip.showing import Shown, describe_epoch
 from vimoclip.moclip.state import Sums, TrainState, new_progress
 
 LEFT_OUT = ("split", "video", "reason")  # header of left_out.csv
@@ -131,9 +131,12 @@ class Run:
         if self.group.main:
             runs.write_csv(self.folder / "left_out.csv", LEFT_OUT, self.left_out)
             self.tensorboard = runs.tensorboard(self.args.logs_dir / self.folder.absolute().name, *begun)
+            watched = self.sets[self.watched]
+            self.shown = Shown(self.tensorboard, self.args, self.watched, watched, self.class_names)
         while self.progress["epoch"] < self.args.epochs and not stopped_early(self.args, self.progress):
             self._epoch()
         if self.tensorboard is not None:
+            self.shown.final(self.progress["rows"], self.state.config["protocol"])
             self.tensorboard.close()
         best = self.folder / "student_best.pth"
         print(f"finished after epoch {self.progress['epoch']}; the best student is {best}", flush=True)
@@ -155,8 +158,7 @@ class Run:
         if self.tensorboard is None:
             return
         write_epoch(self.state, self.folder, row, self.class_names)
-        shown = panel(self.args, self.sets[self.watched], probabilities, self.class_names)
-        log_epoch(self.tensorboard, row, self.watched, shown)
+        self.shown.epoch(row, probabilities)
         self.state.save(self.last)  # last: what a stop leaves half done before it is done again, with the same result
         print(describe_epoch(row, self.args.epochs, self.watched, better=self.progress["stale"] == 0), flush=True)
 

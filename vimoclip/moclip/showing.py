@@ -1,15 +1,14 @@
-"""What a run shows of an epoch: a line, TensorBoard's curves, a panel of the videos that it is watched on."""
+"""What a run shows of an epoch: a line, and what TensorBoard has of it."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from vimoclip import VideoError, runs, video
+from vimoclip import showing
 from vimoclip.data import SegmentDataset
-
-PANEL_VIDEOS = 4
 
 
 def describe_epoch(row: dict[str, float], epochs: int, watched: str, better: bool) -> str:
@@ -23,38 +22,42 @@ def describe_epoch(row: dict[str, float], epochs: int, watched: str, better: boo
     )
 
 
-def log_epoch(tensorboard: Any, row: dict[str, float], watched: str, image: Any) -> None:
-    for name, value in row.items():
-        split, _, metric = name.partition("_")
-        if split in ("train", watched):
-            tensorboard.add_scalar(f"{split}/{metric}", value, row["epoch"])
-    if image is not None:
-        tensorboard.add_image(f"{watched}/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
-    tensorboard.flush()
+class Shown:
+    """What TensorBoard shows of a run beside its steps, and what of it stays the same over the epochs.
 
+    `watched`: the name of the clips that epochs are judged by; `dataset`: their segments."""
 
-def panel(args: argparse.Namespace, dataset: SegmentDataset, probabilities: dict[str, Any], names: list[str]) -> Any:
-    """An image of some videos: RGB frame, flow frame, labels and what the accessory head thinks."""
-    rows = []
-    clips = list(dict.fromkeys(segment.clip for segment in dataset.segments))
-    for clip in clips[:: max(1, len(clips) // PANEL_VIDEOS)][:PANEL_VIDEOS]:
-        middle = (clip.frames - 1) // 2
-        indices = dataset.reader.frame_indices(clip.key)
-        source = (args.videos_dir or args.dataset_dir / "videos") / clip.key
-        flow = frame_at(clip.flow, middle)
-        if flow is None or clip.key not in probabilities:
-            continue
-        rgb = frame_at(source, middle if indices is None else int(indices[middle]))
-        labels = [names[i] for i in dataset.reader.labels(clip.key).nonzero()[0]]
-        top = probabilities[clip.key].topk(min(3, len(names)))
-        guesses = [f"{names[i]} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
-        rows.append((rgb, flow, f"{clip.key}: {', '.join(labels) or 'no label'} | {', '.join(guesses)}"))
-    return runs.panel(rows) if rows else None
+    def __init__(
+        self, writer: Any, args: argparse.Namespace, watched: str, dataset: SegmentDataset, class_names: list[str]
+    ):
+        self.writer, self.watched, self.dataset, self.class_names = writer, watched, dataset, class_names
+        flows = {segment.clip.key: segment.clip.flow for segment in dataset.segments}
+        videos = args.videos_dir or args.dataset_dir / "videos"
+        self.scenes = showing.scenes(list(flows), dataset.reader.labels, videos, flows)
+        self.groups = showing.class_groups(args.dataset_dir / "annotations", class_names)
+        self.settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        showing.add_settings(writer, self.settings)
 
+    def epoch(self, row: dict[str, float], probabilities: dict[str, torch.Tensor]) -> None:
+        """`row` of metrics.csv; (C,) probabilities of the accessory head by video."""
+        for name, value in row.items():
+            split, _, metric = name.partition("_")
+            if split in ("train", self.watched):
+                self.writer.add_scalar(f"{split}/{metric}", value, row["epoch"])
+        labels = torch.from_numpy(np.stack([self.dataset.reader.labels(key) for key in probabilities]))
+        scores = torch.stack(list(probabilities.values()))
+        showing.add_curves(self.writer, f"{self.watched}", scores, labels, self.groups, int(row["epoch"]))
+        if (image := showing.panel(self.scenes, probabilities, self.class_names)) is not None:
+            self.writer.add_image(f"{self.watched}/rgb_flow_labels", image, row["epoch"], dataformats="HWC")
+        self.writer.flush()
 
-def frame_at(path: Path, index: int) -> np.ndarray | None:
-    """(H, W, 3) uint8; None where it can't be had: videos may be gone by the time that their embeddings are used."""
-    try:
-        return video.SpanReader(path).read(index, index + 1)[0]
-    except VideoError:
-        return None
+    def final(self, rows: list[dict[str, float]], protocol: str) -> None:
+        """The row of HParams, of the epoch that student_best.pth is of."""
+        if not rows:
+            return
+        best = min(rows, key=lambda row: row[f"{self.watched}_loss"])  # the first of equals
+        names = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")
+        results = {f"final/{self.watched}_{name}": best[f"{self.watched}_{name}"] for name in names}
+        places = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames")
+        plain = {k: v for k, v in self.settings.items() if not k.endswith(places)}
+        showing.add_row(self.writer, {"stage": "student", **plain, "protocol": protocol}, results, int(best["epoch"]))

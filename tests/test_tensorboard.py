@@ -1,0 +1,192 @@
+"""What people see in TensorBoard: a real one, on runs of both stages, asked over HTTP."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import extract_embeddings
+import extract_flows
+import inference
+import train
+from tests.conftest import make_dataset
+from TFAM import train_and_eval
+
+SMALL = ["model.num_layers=1", "model.num_heads=4", "model.dim_feedforward=32", "training.epochs=2"]
+TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0", "--run-name", "student"]
+
+
+class Board(NamedTuple):
+    """TensorBoard's address, and the folder in which the runs were made."""
+
+    url: str
+    root: Path
+
+    def ask(self, path: str, body: Any = None, **query: str) -> Any:
+        """JSON, or bytes of what isn't."""
+        url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content = answer.read()
+            return json.loads(content) if "json" in answer.headers["Content-Type"] else content
+
+
+@pytest.fixture(scope="module")
+def board(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    root = tmp_path_factory.mktemp("board")
+    dataset = make_dataset(root / "dataset")
+    (dataset / "annotations" / "ak_action.csv").write_text(
+        "id,name,segment\n0,walking,head\n1,running,middle\n2,eating,tail\n"
+    )
+    (dataset / "annotations" / "selection.txt").write_text("train3.mp4\ntrain4.mp4\ntrain5.mp4\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        extract_embeddings.main(["--clip-model-name", tiny_clip])
+        extract_flows.main(["--model", "dis", "--num-workers", "0"])
+        train.main([*TRAIN, "--clip-model-name", tiny_clip])
+        inference.main(["--checkpoint-dir", "checkpoints/student"])
+        for seed in ("49", "50"):
+            config = ["--config", str(Path(__file__).parents[1] / "TFAM/configs/cross_attention.yaml"), "--seed", seed]
+            train_and_eval.main([*config, "--set", *SMALL])
+        # a run that goes on where it stopped: one run, one row
+        train.main([*TRAIN[2:], "--epochs", "3", "--clip-model-name", tiny_clip])
+    with serve(root / "logs") as url:
+        yield Board(url, root)
+
+
+class serve:
+    """A TensorBoard of a folder, on loopback."""
+
+    def __init__(self, logs: Path):
+        command = [
+            sys.executable,
+            "-m",
+            "tensorboard.main",
+            "--logdir",
+            str(logs),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+        ]
+        self.log = logs.with_name("tensorboard.txt")
+        with self.log.open("w") as said:
+            self.process = subprocess.Popen([*command, "--load_fast", "false"], stdout=said, stderr=said)
+
+    def __enter__(self) -> str:
+        for _ in range(600):
+            found = re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())
+            if found and self._has_loaded(found[0]):
+                return found[0]
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _has_loaded(self, url: str) -> bool:
+        tags = Board(url, Path()).ask("scalars/tags")
+        return len(tags) == 3 and all("final/" in " ".join(of_run) for of_run in tags.values())
+
+
+STUDENT, FIRST, SECOND = "student", "TFAM/cross_attention/seed49", "TFAM/cross_attention/seed50"
+
+
+def last_row(path: Path) -> dict[str, str]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def test_scalars_say_which_average_of_which_clips(board: Board) -> None:
+    tags = board.ask("scalars/tags")
+    assert {"selection/map_macro", "selection/map_micro", "selection/loss", "train/lr"} <= set(tags[FIRST])
+    assert {"selection/head_map_macro", "selection/head_map_micro", "step/loss"} <= set(tags[STUDENT])
+    # no clip that is reported was looked at on the way
+    assert not [tag for of_run in tags.values() for tag in of_run if tag.startswith("val/")]
+    values = board.ask("scalars/scalars", run=FIRST, tag="selection/map_micro")
+    assert [step for _, step, _ in values] == [1, 2]
+    wanted = float(last_row(board.root / "checkpoints" / FIRST / "metrics.csv")["selection_map_micro"])
+    assert values[-1][2] == pytest.approx(wanted, abs=1e-6)
+    assert [step for _, step, _ in board.ask("scalars/scalars", run=STUDENT, tag="selection/loss")] == [1, 2, 3]
+
+
+def test_precision_and_recall_of_common_and_rare_classes(board: Board) -> None:
+    tags = board.ask("pr_curves/tags")
+    for run in (STUDENT, FIRST):
+        assert set(tags[run]) == {f"selection/precision_recall_{g}" for g in ("all", "head", "middle", "tail")}
+    curves = board.ask("pr_curves/pr_curves", tag="selection/precision_recall_tail", run=FIRST)[FIRST]
+    assert [curve["step"] for curve in curves] == [1, 2]
+    # of three clips one is of the tail class
+    first = curves[0]
+    assert max(first["true_positives"]) == 1 and max(first["false_positives"]) == 2
+    assert first["recall"][0] == 1 and first["precision"][0] == pytest.approx(1 / 3)
+
+
+def test_a_panel_shows_frames_over_flow_beside_labels(board: Board) -> None:
+    for run in (STUDENT, FIRST):
+        (tag,) = board.ask("images/tags")[run]
+        assert tag == "selection/rgb_flow_labels"
+        images = board.ask("images/images", run=run, tag=tag, sample="0")
+        assert [image["step"] for image in images] == ([1, 2, 3] if run == STUDENT else [1, 2])
+        query = dict(urllib.parse.parse_qsl(images[-1]["query"]))
+        shown = np.asarray(Image.open(io.BytesIO(board.ask("images/individualImage", **query))).convert("RGB"))
+        from vimoclip.showing import FRAMES, GAP, HEIGHT, strip_of
+
+        for row, name in enumerate(["train3", "train4", "train5"]):
+            strip = strip_of(board.root / "dataset" / "videos" / f"{name}.mp4")
+            flow = strip_of(board.root / "dataset" / "flows" / f"{name}.mp4")
+            assert strip and flow and strip.width > FRAMES * HEIGHT
+            top = row * (2 * HEIGHT + GAP + 3 * GAP)
+            assert np.array_equal(shown[top : top + HEIGHT, : strip.width], np.asarray(strip))
+            assert np.array_equal(shown[top + HEIGHT + GAP : top + 2 * HEIGHT + GAP, : flow.width], np.asarray(flow))
+            assert (shown[top : top + HEIGHT, strip.width + GAP :] < 128).any()  # words
+
+
+def test_the_resolved_settings_stand_there_once_as_text(board: Board) -> None:
+    for run, words in ((FIRST, ["protocol: held_out", "epochs: 2", "lr: 0.0001"]), (STUDENT, ["sequence_length: 6"])):
+        (tag,) = board.ask("text/tags")[run]
+        (text,) = board.ask("text/text", run=run, tag=tag)
+        for word in words:
+            assert word in text["text"], text["text"]
+
+
+def test_hparams_has_one_row_a_run_with_its_final_metrics(board: Board) -> None:
+    experiment = board.ask("hparams/experiment", {"experimentName": "", "hparamsLimit": 0})
+    metrics = [info["name"] for info in experiment["metricInfos"]]
+    body = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+        "colParams": [{"metric": name} for name in metrics],
+        "startIndex": 0,
+        "sliceSize": 100,
+    }
+    groups = {group["name"]: group for group in board.ask("hparams/session_groups", body)["sessionGroups"]}
+    assert set(groups) == {STUDENT, FIRST, SECOND}
+    for run in (FIRST, SECOND):
+        values = {value["name"]["tag"]: value["value"] for value in groups[run]["metricValues"]}
+        found = json.loads((board.root / "checkpoints" / run / "metrics.json").read_text())
+        for name in ("map_macro", "map_micro"):
+            assert values[f"final/reported_{name}"] == pytest.approx(found[name], abs=1e-6)
+            assert values[f"final/selection_{name}"] == pytest.approx(found["selection"][name], abs=1e-6)
+        assert groups[run]["hparams"]["training.seed"] == int(run[-2:])
+        assert groups[run]["hparams"]["data.protocol"] == "held_out"
+    values = {value["name"]["tag"]: value["value"] for value in groups[STUDENT]["metricValues"]}
+    with open(board.root / "checkpoints" / STUDENT / "metrics.csv", newline="") as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["selection_loss"]))
+    assert values["final/selection_head_map_micro"] == pytest.approx(float(best["selection_head_map_micro"]), abs=1e-6)
+    assert groups[STUDENT]["hparams"]["epochs"] == 3
