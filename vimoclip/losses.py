@@ -37,7 +37,7 @@ def classification(logits: torch.Tensor, labels: torch.Tensor, class_positive_we
 def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean over all elements of -(1 - p_t)^2 log p_t, p_t the probability of what is true. In float32.
 
-    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 4: without its alpha, whose 0.25 was chosen for
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017: without its alpha, whose 0.25 was chosen for
     boxes and would have a positive weigh a third of a negative."""
     from torchvision.ops import sigmoid_focal_loss
 
@@ -47,9 +47,9 @@ def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def asymmetric(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean over all elements of -(1 - p) log p of positives, -q^4 log(1 - q) of negatives, q = max(p - 0.05, 0).
 
-    In float32. Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021, eq. 7, with the defaults of
-    the authors' code (gamma_pos 1, gamma_neg 4, clip 0.05), which sums, and by default takes no gradient of the two
-    factors before the logarithms; here, as in the paper's analysis (its eq. 8), the gradient is that of the loss."""
+    In float32. Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021, with the defaults of the
+    authors' code (gamma_pos 1, gamma_neg 4, clip 0.05), which sums, and by default takes no gradient of the two factors
+    before the logarithms; here the gradient is that of the loss."""
     logits, targets = logits.float(), targets.float()
     probability = logits.sigmoid()
     shifted = (probability - 0.05).clamp_min(0)
