@@ -40,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="of the selection clips, which thresholds are fitted on; default: a run's own",
     )
+    add(
+        "--allow-missing",
+        action="store_true",
+        help="evaluate without the clips that have no predictions, and say which",
+    )
     add("--compare", type=Path, default=None, metavar="OTHER", help="another run or CSV of the same clips")
     add("--output-dir", type=Path, default=None, help="default: beside the predictions, see above")
     add(
@@ -68,7 +73,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     name = args.dataset_name or annotations.name_in(notes)
     data = annotations.load(notes, name, [args.split])
     folder = output_of(args)
-    settings = evaluation.Settings(args.split, args.logits, args.resamples, args.seed)
+    settings = evaluation.Settings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)
     other = reading.open_source(args.compare) if args.compare else None
     found = evaluation.evaluate(source, data, notes, settings, other)
     found.metrics["command"] = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if argv is None else argv)])

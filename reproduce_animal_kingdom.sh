@@ -10,8 +10,7 @@
 # called from. There are two parts:
 #   published/  the paper's protocol: epochs are chosen on the clips that are reported, seed 49
 #   held_out/   this project's: a tenth of the training clips is kept out to choose on, seeds 49, 50, 51, with controls
-# --skip-failed goes on without the videos that can't be read; where one of them is to be reported, the evaluation names it
-# and ends there.
+# --skip-failed goes on without the videos that can't be read; the evaluation counts and names those that it lacks.
 # Settings can be given as variables, like COMPUTE="--device cuda:1" or PROTOCOLS=held_out; they stand at the script's top.
 set -euo pipefail
 unset CDPATH
@@ -126,7 +125,7 @@ evaluate_best() { # evaluate_best PROTOCOL
     local best
     best=$("$python" -m TFAM.best --checkpoints-dir "checkpoints/$name/$1") || return
     "$python" evaluate.py "$best" --annotations-dir "$dataset/annotations" --dataset-name ak \
-        --videos-dir "$dataset/videos" --flow-videos-dir "$dataset/flows" "${evaluation[@]}"
+        --videos-dir "$dataset/videos" --flow-videos-dir "$dataset/flows" "${evaluation[@]}" ${skip_failed:+--allow-missing}
 }
 
 # --- running them
@@ -177,9 +176,11 @@ link_videos() { # link_videos: dataset/<name>/videos is the authors' folder
 reproduce() {
     local protocol
     link_videos
-    stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
+    # made once: who takes a clip's line out, because it can't be had, goes on without it
+    [ -e "$dataset/annotations/ak_action.csv" ] ||
+        stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
     # before anything is made of the clips: are all of them there? An extraction that stopped halfway is no fault
-    [ -e "$dataset/embeddings" ] || [ -e "$dataset/flows" ] ||
+    [ -n "$skip_failed" ] || [ -e "$dataset/embeddings" ] || [ -e "$dataset/flows" ] ||
         stage "check of the clips" "$python" prepare_dataset.py check "${data[@]}"
     videos_stage "embeddings of the frames" embed
     videos_stage "optical flow" draw_flow

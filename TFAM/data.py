@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from vimoclip import UserError, runs
 from vimoclip.matching import check_fit, check_splits, motion_misfit, motion_names
-from vimoclip.protocol import HELD_OUT, WATCHED, divide
+from vimoclip.protocol import HELD_OUT, WATCHED, check_names, divide
 from vimoclip.store import Reader
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
@@ -110,6 +110,7 @@ def open_splits(
     chosen = {split: (reader, reader.keys) for split, reader in readers.items()}
     if notes:
         train = readers["train"]
+        check_names(train.keys, notes, train.path)
         learnt, held_out = divide(train.keys, notes, train.path)
         chosen |= {"train": (train, learnt), WATCHED[HELD_OUT]: (train, held_out)}
     pairs = {split: pair(reader, motion, fusion, limit, videos) for split, (reader, videos) in chosen.items()}

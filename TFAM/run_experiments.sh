@@ -11,6 +11,15 @@ SEEDS="${SEEDS:-49 50 51}" # one seed says nothing about how far the next would 
 CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/
 RESULTS="${RESULTS:-TFAM/results}"        # gets table.md and table.csv
 
+for argument in "$@"; do
+    case "$argument" in
+        --checkpoints[-_]dir* | --seed | --seed=* | --config | --config=*)
+            echo "run_experiments.sh: error: give $argument by CHECKPOINTS, SEEDS or CONFIGS, as the table needs it too" >&2
+            exit 2
+            ;;
+    esac
+done
+
 cd "$(dirname "$0")/.." || exit 1
 failed=""
 for config in $CONFIGS; do

@@ -128,11 +128,14 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     from TFAM.final import finish, warn_of_student
     from TFAM.fit import fit
     from TFAM.planning import say_what_to_do
-    from vimoclip import lock, runs
+    from vimoclip import lock, protocol, runs
 
     device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
     splits, motion = open_training(config)
+    reported = Path(config["data"]["rgb_val_h5"])
+    if config["data"]["protocol"] == protocol.HELD_OUT and not reported.is_file():
+        print(f"note: {reported} is not there yet; it is needed once the last epoch is done", flush=True)
     warn_of_student(config, splits["train"].rgb, motion)
     about = about_run(config, splits["train"].rgb, motion)
     if args.dry_run:

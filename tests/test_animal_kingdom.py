@@ -428,6 +428,8 @@ def test_a_selection_that_is_there_stays(tmp_path: Path) -> None:
     path.write_text("T000.mp4\n")
     assert prepare(books, tmp_path).selection == ("T000.mp4",)
     assert path.read_text() == "T000.mp4\n"
+    path.unlink()
+    assert prepare(books, tmp_path).selection  # one that is gone is drawn again
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,10 @@ def test_clips_that_a_run_could_not_use_are_named_not_dropped_in_silence(
     found = evaluate.main([str(run), *FAST]).metrics
     assert found["num_videos"] == 5
     assert any("1 clips" in note and "e.mp4" in note for note in found["notes"])
+    write_csv(run / "predictions.csv", SCORES)
+    found = evaluate.main([str(run), "--allow-missing", *FAST]).metrics
+    assert found["num_videos"] == 4
+    assert any("2 clips" in note and "e.mp4, f.mp4" in note for note in found["notes"])
 
 
 def test_thresholds_are_fitted_on_selection_clips_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

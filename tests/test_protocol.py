@@ -263,3 +263,23 @@ def test_a_motion_file_says_how_its_student_was_chosen(place: Path) -> None:
     motion = store.Reader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.attributes["student"]["protocol"] == "held_out"
     assert motion.attributes["student"]["selection"] == config_of("last.pth")["selection"]
+
+
+def test_selection_clips_that_are_not_in_the_training_file_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, where = ["a.mp4", "b.mp4", "c.mp4"], Path("train.h5")
+    protocol.check_names(keys, draw(tmp_path, "a.mp4"), where)
+    assert capsys.readouterr().out == ""
+    protocol.check_names(keys, draw(tmp_path, "a.mp4", "x.mp4"), where)
+    assert "train.h5: 1 (x.mp4) of the 2 selection clips are not in it" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"selection.txt: 1 \(b.avi\) stand in train.h5 under other extensions"):
+        protocol.check_names(keys, draw(tmp_path, "a.mp4", "b.avi"), where)
+
+
+@pytest.mark.parametrize("video", ["a.mp4", "c.mp4"])
+def test_a_reported_clip_is_neither_trained_on_nor_chosen_on(tmp_path: Path, video: str) -> None:
+    notes = draw(tmp_path, "a.mp4")
+    (notes / "val_multi.txt").write_text(f"z.mp4 1\n{video} 0\n")
+    with pytest.raises(UserError, match=rf"val_multi.txt: 1 \({video}\) are to be trained on, or chosen on, too"):
+        protocol.check_names(["a.mp4", "b.mp4", "c.mp4"], notes, Path("train.h5"))

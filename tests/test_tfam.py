@@ -823,3 +823,11 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(argv, words):
 def test_help_does_not_import_torch():
     code = "import sys, TFAM.train_and_eval, TFAM.table; sys.exit('torch' in sys.modules or 'yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("argument", ["--checkpoints-dir", "--checkpoints_dir=x", "--seed", "--config"])
+def test_run_experiments_refuses_what_its_table_would_not_know_of(tmp_path, argument):
+    script = ROOT / "TFAM" / "run_experiments.sh"
+    done = subprocess.run(["bash", str(script), argument, "x"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "CHECKPOINTS, SEEDS or CONFIGS" in done.stderr

@@ -44,3 +44,28 @@ def divide(keys: Sequence[str], notes: Path, where: Path) -> tuple[list[str], li
             "others, and extract_embeddings.py makes the file whole"
         )
     return learnt, chosen
+
+
+def check_names(keys: Sequence[str], notes: Path, where: Path) -> None:
+    """Say which selection clips a training file `where` lacks, before it is divided.
+
+    Raises UserError where one is there under another extension, or where a clip of the file or the selection is one of
+    those that are reported: of these only the names are read."""
+    path, known = notes / annotations.SELECTION, set(keys)
+    drawn = set(annotations.read_selection(path))
+    stems, missing = {annotations.stem(key) for key in keys}, sorted(drawn - known)
+    if odd := [video for video in missing if annotations.stem(video) in stems]:
+        raise UserError(f"{path}: {_some(odd)} stand in {where} under other extensions; write the names as there")
+    reported = notes / "val_multi.txt"
+    names = annotations.read_split(reported, 2**31) if reported.is_file() else {}
+    if odd := sorted((known | drawn) & names.keys()):
+        raise UserError(
+            f"{reported}: {_some(odd)} are to be trained on, or chosen on, too; a video belongs in one split: mend the "
+            f"annotations, and make {where} anew"
+        )
+    if missing:
+        print(f"warning: {where}: {_some(missing)} of the {len(drawn)} selection clips are not in it", flush=True)
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

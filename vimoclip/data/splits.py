@@ -54,6 +54,7 @@ def pair_splits(
     if "val" in readers:
         keys.update({split: reader.keys for split, reader in readers.items()})
     else:
+        protocol.check_names(train.keys, notes, train.path)
         keys["train"], keys["selection"] = protocol.divide(train.keys, notes, train.path)
         about["selection"] = runs.digest(keys["selection"])
     about["embeddings"] = {split: reader.attributes.get("content_sha256") for split, reader in readers.items()}

@@ -32,12 +32,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate: the `split`, whether scores are `logits`, `resamples` and their `seed`."""
+    """How to evaluate: the `split`, whether scores are `logits`, `resamples` and their `seed`.
+
+    `allow_missing`: without the clips that have no predictions."""
 
     split: str = "val"
     logits: bool = False
     resamples: int = 1000
     seed: int = 0
+    allow_missing: bool = False
 
 
 def evaluate(
@@ -47,7 +50,8 @@ def evaluate(
 
     Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
     wanted = list(data.splits[settings.split])
-    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, source.left_out)
+    left_out = dict.fromkeys(wanted, "") if settings.allow_missing else source.left_out
+    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, left_out)
     if not videos:
         raise UserError(f"{source.path}: has predictions of none of the clips of {settings.split}_multi.txt")
     targets = reading.multi_hot(data, settings.split, videos)
@@ -84,7 +88,7 @@ def read_selection(source: Source, data: Annotations, settings: Settings) -> tup
             f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}; name the "
             "annotations that the run learnt from with --annotations-dir"
         )
-    left_out = source.selection_left_out
+    left_out = dict.fromkeys(data.selection, "") if settings.allow_missing else source.selection_left_out
     videos, scores = reading.read_scores(source.selection, data, data.selection, settings.logits, left_out)
     return scores, reading.multi_hot(data, "train", videos)
 

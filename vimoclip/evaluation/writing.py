@@ -83,7 +83,10 @@ def notes(
     if source.protocol is None:
         found.append("It is not known on which clips the epoch and the settings of these predictions were chosen.")
     if missing := [video for video in wanted if video not in set(videos)]:
-        found.append(f"{len(missing)} clips that the run could not use are left out: {some(missing)}.")
+        found.append(
+            f"{len(missing)} clips without predictions are left out, so that these numbers are of the others: "
+            f"{some(missing)}."
+        )
     if bare := int((~clips.targets.any(1)).sum()):
         found.append(f"{bare} clips have no label; hit@1 and precision@k are over the other {len(videos) - bare}.")
     if (clips.scores == clips.scores[0]).all() and len(videos) > 1:

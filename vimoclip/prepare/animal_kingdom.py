@@ -78,7 +78,7 @@ def with_selection(data: Annotations, notes: Path, name: str) -> Annotations:
             f"{notes}: holds {len(odd)} other classes, clips or labels ({', '.join(odd[:3])}); name another "
             "--output-dir, or delete it and what was made from it"
         )
-    return replace(data, selection=there.selection)
+    return replace(data, selection=there.selection or selection.draw(data))
 
 
 def read_counted(path: Path) -> list[Counted]:
