@@ -177,11 +177,12 @@ def selection_digest(train: Reader, data: Mapping[str, Any]) -> str:
 
 def control_motion(splits: Mapping[str, Pairs], config: Mapping[str, Any]) -> None:
     """Where the config asks for a control, hide the motion, or give each video another one's. Raises UserError."""
+    motions = [key for videos in splits.values() for _, key in videos.keys]
     for videos in splits.values():
         if config["data"]["motion"] == "none":
             videos.hide_motion()
         elif config["data"]["motion"] == "shuffled":
-            videos.shuffle_motion(config["training"]["seed"], [key for of in splits.values() for _, key in of.keys])
+            videos.shuffle_motion(config["training"]["seed"], motions)
 
 
 def pair(

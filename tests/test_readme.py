@@ -19,6 +19,8 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "python -m demo.strips*": "draws the demo's clips; test_demo.py runs it",
     "python extract_flows.py": "downloads RAFT; test_chain.py runs it with weights of its own",
     "python train.py --train-hdf5-path *": "wants 140 classes; test_chain.py runs it",
+    "python prepare_dataset.py animal-kingdom *": "reads the authors' workbooks; test_animal_kingdom.py does",
+    "bash reproduce_animal_kingdom.sh *": "wants the data set; test_reproduce.py runs it on a tiny one",
     "tensorboard *": "serves until it is stopped",
     "torchrun *": "four processes; test_many.py and the tests of training run two",
     "python -m benchmarks": "takes an hour; test_benchmarks.py runs it in small",
@@ -26,6 +28,14 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
 INSTEAD = {  # downloads CLIP: here an encoder from a folder takes its place
     command: f"{command} --clip-model-name local-dir:tinyclip"
     for command in ("python extract_embeddings.py", "python extract_embeddings.py --dry-run")
+}
+RUN = "checkpoints/TFAM/cross_attention/seed49"
+BARE = "python evaluate.py predictions.csv --annotations-dir dataset/annotations --logits"
+INSTEAD |= {
+    f"python evaluate.py {RUN} --compare checkpoints/TFAM/rgb/seed49": (  # which the shortened list doesn't make
+        f"python evaluate.py {RUN} --compare checkpoints/TFAM/cross_attention/seed50"
+    ),
+    BARE: f"cp {RUN}/predictions.csv . && {BARE}",  # somebody's
 }
 
 
@@ -54,6 +64,7 @@ def test_a_command_in_the_readme_parses(command: str) -> None:
 
 def test_the_readme_has_commands_of_every_stage() -> None:
     stages = ["demo.sh", "prepare_dataset.py", "extract_embeddings.py", "extract_flows.py", "train.py", "inference.py"]
+    stages += ["evaluate.py", "reproduce_animal_kingdom.sh"]
     for stage in [*stages, "run_experiments.sh", "TFAM.train_and_eval", "test.sh"]:
         assert any(stage in command for command in commands()), stage
 

@@ -9,13 +9,14 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageColor
 
 import extract_embeddings
 import extract_flows
@@ -23,6 +24,7 @@ import inference
 import train
 from tests.conftest import make_dataset
 from TFAM import train_and_eval
+from vimoclip import video
 
 SMALL = ["model.num_layers=1", "model.num_heads=4", "model.dim_feedforward=32", "training.epochs=2"]
 TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0", "--run-name", "student"]
@@ -42,6 +44,14 @@ class Board(NamedTuple):
         with urllib.request.urlopen(request, timeout=60) as answer:
             content = answer.read()
             return json.loads(content) if "json" in answer.headers["Content-Type"] else content
+
+
+def session_groups(board: Board, metrics: Sequence[Any] = ()) -> list[Any]:
+    """The rows of the HParams tab; `metrics`: the names of the columns asked for."""
+    statuses = [f"STATUS_{status}" for status in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
+    body = {"experimentName": "", "allowedStatuses": statuses, "startIndex": 0, "sliceSize": 100}
+    answer = board.ask("hparams/session_groups", body | {"colParams": [{"metric": name} for name in metrics]})
+    return list(answer.get("sessionGroups", []))
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +110,9 @@ class serve:
         self.process.wait()
 
     def _has_loaded(self, url: str) -> bool:
-        tags = Board(url, Path()).ask("scalars/tags")
-        return len(tags) == 3 and all("final/" in " ".join(of_run) for of_run in tags.values())
+        """Whether all runs are read to what each ends with, the success in its row of HParams."""
+        groups = session_groups(Board(url, Path()))
+        return len(groups) == 3 and all(g["sessions"][0]["status"] == "STATUS_SUCCESS" for g in groups)
 
 
 STUDENT, FIRST, SECOND = "student", "TFAM/cross_attention/seed49", "TFAM/cross_attention/seed50"
@@ -157,6 +168,30 @@ def test_a_panel_shows_frames_over_flow_beside_labels(board: Board) -> None:
             assert (shown[top : top + HEIGHT, strip.width + GAP :] < 128).any()  # words
 
 
+def test_many_labels_take_lines_and_no_width() -> None:
+    from vimoclip.showing import RIGHT, Scene, panel
+
+    names = [f"a name of some length {number}" for number in range(12)]
+    strips, scores = Image.new("RGB", (400, 186)), {"clip.mp4": torch.linspace(0, 1, 12)}
+    few, many = (panel([Scene("clip.mp4", frozenset(labels), strips)], scores, names) for labels in ([0], range(12)))
+    assert few is not None and many is not None
+    assert many.shape[0] > few.shape[0] and many.shape[1] == few.shape[1]
+    # of the likeliest five none is right, then all are
+    right = np.array(ImageColor.getrgb(RIGHT))
+    assert not (few == right).all(-1).any() and (many == right).all(-1).any()
+
+
+def test_frames_without_motion_can_be_told_from_none(tmp_path: Path) -> None:
+    from vimoclip.showing import FRAMES, GAP, HEIGHT, strip_of
+
+    with video.Writer(tmp_path / "still.mp4", 10, {}) as writer:
+        writer.write(np.full((8, 64, 64, 3), 255, np.uint8))
+    strip = strip_of(tmp_path / "still.mp4")
+    assert strip is not None
+    shown = np.asarray(strip)[HEIGHT // 2, :, 0] > 240
+    assert shown.sum() == FRAMES * HEIGHT and (~shown).sum() == (FRAMES - 1) * GAP
+
+
 def test_the_resolved_settings_stand_there_once_as_text(board: Board) -> None:
     for run, words in ((FIRST, ["protocol: held_out", "epochs: 2", "lr: 0.0001"]), (STUDENT, ["sequence_length: 6"])):
         (tag,) = board.ask("text/tags")[run]
@@ -168,14 +203,7 @@ def test_the_resolved_settings_stand_there_once_as_text(board: Board) -> None:
 def test_hparams_has_one_row_a_run_with_its_final_metrics(board: Board) -> None:
     experiment = board.ask("hparams/experiment", {"experimentName": "", "hparamsLimit": 0})
     metrics = [info["name"] for info in experiment["metricInfos"]]
-    body = {
-        "experimentName": "",
-        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
-        "colParams": [{"metric": name} for name in metrics],
-        "startIndex": 0,
-        "sliceSize": 100,
-    }
-    groups = {group["name"]: group for group in board.ask("hparams/session_groups", body)["sessionGroups"]}
+    groups = {group["name"]: group for group in session_groups(board, metrics)}
     assert set(groups) == {STUDENT, FIRST, SECOND}
     for run in (FIRST, SECOND):
         values = {value["name"]["tag"]: value["value"] for value in groups[run]["metricValues"]}

@@ -3,6 +3,7 @@
 Curves of precision and recall of common and rare classes, strips of some clips with labels and guesses, the settings as
 text, and a row of the HParams tab. All of it goes into the run's own folder, and is the same after a stop."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from vimoclip.matching import FlowFolder
 
 CLIPS, FRAMES, TOP = 4, 5, 5  # clips of a panel, frames of a strip, guesses of a clip
 HEIGHT, GAP, TEXT, COLUMN = 90, 6, 14, 300  # pixels: of a strip, between things, of letters, of what stands beside
+LETTERS = 40  # of a line of labels
 RIGHT, WRONG = "#0072b2", "#6e6e6e"
+BETWEEN = "#b0b0b0"  # of frames: flow that stands still is white
 THRESHOLDS = 101  # of a curve
 
 
@@ -107,7 +110,7 @@ def strip_of(path: Path) -> Image.Image | None:
     except (VideoError, OSError):
         return None
     images = [image.resize((max(1, image.width * HEIGHT // image.height), HEIGHT)) for image in images]
-    sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), "white")
+    sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), BETWEEN)
     for i, image in enumerate(images):
         sheet.paste(image, (sum(other.width + GAP for other in images[:i]), 0))
     return sheet
@@ -139,7 +142,7 @@ def _beside(scene: Scene, probabilities: torch.Tensor, class_names: Sequence[str
     font, line = ImageFont.load_default(TEXT), TEXT + 4
     top = probabilities.topk(min(TOP, len(class_names)))
     true = ", ".join(class_names[c] for c in sorted(scene.labels)) or "no label"
-    texts: list[tuple[str, str]] = [(scene.video, "black"), (f"labels: {true}", "black")]
+    texts = [(text, "black") for text in (scene.video, *textwrap.wrap(f"labels: {true}", LETTERS))]
     for value, c in zip(top.values.tolist(), top.indices.tolist(), strict=True):
         right = c in scene.labels
         texts.append((f"{'+' if right else '-'} {value:.2f} {class_names[c]}", RIGHT if right else WRONG))
