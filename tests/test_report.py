@@ -320,7 +320,7 @@ def test_a_clip_without_pictures_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "said"),
     [
-        ("held_out", "the epoch was chosen on selection clips of the training split"),
+        ("held_out", "the epoch was chosen by selection clips of the training split"),
         (
             "published",
             '<p class="warning" role="note"><strong>Not held out.</strong> The epoch was chosen on the clips',

@@ -96,9 +96,13 @@ def notes(
         if flat and len(videos) > 1:
             found.append(f"{len(flat)} classes have one score for all clips: {some(flat)}.")
     if perfect := [row["class"] for row in rows if row["ap"] == 1 and row["positives"] < len(videos)]:
-        found.append(f"{len(perfect)} classes have an AP of exactly 1, too good not to look at: {some(perfect)}.")
+        found.append(
+            f"An AP of exactly 1 is too good not to be looked at; of {len(perfect)} of the classes: {some(perfect)}."
+        )
     if few := [row["class"] for row in rows if 0 < row["positives"] < FEW]:
-        found.append(f"{len(few)} classes have fewer than {FEW} positive clips; the AP of each hangs on single clips.")
+        found.append(
+            f"Fewer than {FEW} positive clips: {len(few)} of the classes, whose AP each hangs on single clips."
+        )
     if none := [row["class"] for row in rows if not row["positives"]]:
         found.append(f"{len(none)} classes have no positive clip, so no AP, and are in no macro average: {some(none)}.")
     return found
@@ -125,11 +129,12 @@ def table(evaluation: "Evaluation") -> str:
         name = f"{animal} ({values['num_videos']} clips)"
         lines += [line(f"  macro, {name}", values["map_macro"]), line(f"  micro, {name}", values["map_micro"])]
     lines += ["", *(f"note: {note}" for note in found["notes"])]
-    footnote = found["torchmetrics_macro"]["value"]
-    lines.append(
-        f"note: torchmetrics' average='macro' would say {footnote:.4f}: it counts the "
-        f"{found['num_classes'] - found['classes_with_a_positive']} classes without a positive as 0."
-    )
+    if empty := found["num_classes"] - found["classes_with_a_positive"]:
+        footnote = found["torchmetrics_macro"]["value"]
+        lines.append(
+            f"note: torchmetrics' average='macro' would say {footnote:.4f}: it counts the {empty} classes without a "
+            "positive as 0."
+        )
     return "\n".join([*lines, *compared(found["comparison"])])
 
 

@@ -17,7 +17,7 @@ PARTITIONS = {
 SEGMENTS = ("macro over the {known} with a positive, of {classes}", "micro over its {classes} classes")
 ANIMALS = ("macro over the {known} with a positive, in {num_videos} clips", "micro over {num_videos} clips")
 OPTIONAL = ("notes", "predictions_sha256", "bootstrap", "torchmetrics_macro", "comparison", "command", "versions")
-HELD_OUT = "Held out: the epoch was chosen on {where}, and the reported clips had no part in any choice."
+HELD_OUT = "Held out: the epoch was chosen by {how}; the reported clips had no part in it."
 PUBLISHED = (
     "The epoch was chosen on the clips that are reported here, as in the paper's code: "
     "the numbers are better than they would be on clips that had no part in the choice."
@@ -106,7 +106,7 @@ def _segments(metrics: Mapping[str, Any]) -> dict[str, list[tables.Row]]:
 
 def _protocol(metrics: Mapping[str, Any]) -> str:
     if metrics.get("protocol") == "held_out":
-        return HELD_OUT.format(where=metrics.get("epoch_chosen_on") or "clips that are not reported")
+        return HELD_OUT.format(how=metrics.get("epoch_chosen_on") or "clips that are not reported")
     return PUBLISHED if metrics.get("protocol") == "published" else UNKNOWN
 
 
