@@ -19,6 +19,7 @@ class Candidate(NamedTuple):
     folder: Path
     protocol: str
     score: float
+    clips: str | None  # a hash of those on which it chose, where it is known
 
 
 def build_parser() -> cli.Parser:
@@ -44,6 +45,12 @@ def main(argv: list[str] | None = None) -> Path:
             f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their scores are "
             "of other clips; give each protocol a --checkpoints-dir of its own"
         )
+    known = [run for run in candidates if run.clips]
+    if other := next((run for run in known if run.clips != known[0].clips), None):
+        raise UserError(
+            f"{known[0].folder} and {other.folder} chose their epochs on other clips, so that their scores can't be "
+            "compared; make them anew on the same, or give them a --checkpoints-dir each"
+        )
     best = max(candidates, key=lambda run: run.score)  # the first of equals
     from vimoclip.protocol import CHOSEN_ON
 
@@ -64,12 +71,13 @@ def candidate(run: Path) -> Candidate | None:
     if config.get("data", {}).get("motion", "real") != "real":
         return None
     protocol = metrics.get("protocol") or PUBLISHED  # of before there was any: the paper's
+    clips = metrics.get("inputs_sha256", {}).get("rgb_val_h5" if protocol == PUBLISHED else "selection")
     column = f"{WATCHED.get(protocol)}_map_micro"
     table = cli.need_file(run / "metrics.csv", "delete the run and make it again")
     with open(table, encoding="utf-8", newline="") as file:
         row = next((row for row in csv.DictReader(file) if row.get("epoch") == str(metrics.get("epoch"))), {})
     try:
-        return Candidate(run, protocol, float(row[column]))
+        return Candidate(run, protocol, float(row[column]), clips if isinstance(clips, str) else None)
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"{table}: has no {column} of epoch {metrics.get('epoch')}; delete the run and make it again"

@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 Run = Mapping[str, Any]  # metrics.json, with `folder`, where it lies
 RGB = "rgb"
 METRICS = ("map_macro", "map_micro")
-# by these the configs of one experiment differ; in all others a run must agree with the RGB run it is compared with
-OWN_TO_A_CONFIG = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
-OWN_TO_A_CONFIG |= {"training.batch_size", "data.motion"}
+# by these the paper's variants differ
+OWN_TO_THE_PAPER = {
+    "model.fusion",
+    "model.positions",
+    "model.dropout",
+    "model.classifier_dropout",
+    "training.batch_size",
+}
+# and by these the configs of one experiment; in all others a run must agree with the RGB run it is compared with
+OWN_TO_A_CONFIG = OWN_TO_THE_PAPER | {"data.motion"}
+SAME_INPUTS = ("rgb_train_h5", "rgb_val_h5", "selection")  # of metrics.json's inputs_sha256
 
 
 class Group(NamedTuple):
@@ -59,19 +67,28 @@ def compare(
 
 
 def _baseline(group: Group, groups: Mapping[Group, Sequence[Run]]) -> Sequence[Run]:
-    """The runs of RGB alone that a group is compared with. Raises UserError where there are none."""
+    """The runs of RGB alone that a group is compared with. Raises UserError where there are none.
+
+    RGB alone has no student, so whose the other runs' is doesn't matter."""
     shared = _shared(groups[group])
     candidates = [
         runs
         for other, runs in groups.items()
-        if (other.config, other.protocol) == (RGB, group.protocol)
+        if (other.config, other.protocol) == (RGB, group.protocol.split(",")[0])
         and runs[0]["fusion"] == RGB
         and _shared(runs) == shared
     ]
     if not candidates:
         raise UserError("there is no run of rgb of the same protocol and settings")
+    candidates = [runs for runs in candidates if same_inputs(runs[0], groups[group][0])] or candidates
     own = groups[group][0]["settings"].items()
     return max(candidates, key=lambda runs: sum(item in own for item in runs[0]["settings"].items()))
+
+
+def same_inputs(one: Run, other: Run) -> bool:
+    """Whether two runs learnt from, chose on and report the same clips, as far as both say it."""
+    ours, theirs = (run.get("inputs_sha256", {}) for run in (one, other))
+    return all(None in (ours.get(key), theirs.get(key)) or ours[key] == theirs[key] for key in SAME_INPUTS)
 
 
 def _shared(runs: Sequence[Run]) -> dict[str, Any]:
@@ -85,6 +102,8 @@ def _difference(runs: Sequence[Run], baseline: Sequence[Run], bootstrap: "Bootst
     if not pairs:
         raise UserError("they have no seed in common")
     bootstrap.check_same_clips([run for pair in pairs for run in pair])
+    if not all(same_inputs(*pair) for pair in pairs):
+        raise UserError("they are of other labels, embeddings or selection clips")
     found = {}
     for metric in METRICS:
         value = mean(ours[metric] - rgb[metric] for ours, rgb in pairs)
@@ -124,7 +143,7 @@ class Bootstrap:
     def interval(
         self, pairs: Sequence[tuple[Run, Run]], metric: str, value: float
     ) -> tuple[float | None, float | None]:
-        """Of the mean over pairs of runs of the differences of a metric."""
+        """Of the mean over pairs of runs of the differences of a metric; of several, each resample draws pairs too."""
         import numpy as np
 
         from vimoclip import metrics
@@ -135,7 +154,9 @@ class Bootstrap:
         differences = [ours[metric] - rgb[metric] for ours, rgb in values if ours and rgb]
         if len(differences) < len(pairs):
             return None, None
-        low, high = metrics.interval(np.mean(differences, axis=0), value=value)
+        pairs_drawn = np.random.default_rng(self.seed).integers(0, len(pairs), (self.resamples, len(pairs)))
+        resampled = np.stack(differences)[pairs_drawn.T, np.arange(self.resamples)].mean(0)
+        low, high = metrics.interval(resampled, value=value)
         return float(low), float(high)
 
     def _resampled(self, run: Run) -> "dict[str, np.ndarray] | None":

@@ -97,6 +97,7 @@ def run_summary(
         "epoch_chosen_by": chosen_by(config),
         "protocol": config["data"]["protocol"],
         "student_protocol": student_protocol(motion),
+        "student_selection_agrees": student_selection_agrees(config, splits["train"].rgb, motion),
         "seed": config["training"]["seed"],
         "settings": settings(config),
         "inputs_sha256": inputs,
@@ -125,6 +126,14 @@ def student_protocol(motion: Reader | None) -> str | None:
     return student.get("protocol", PUBLISHED) if isinstance(student, dict) else None
 
 
+def student_selection_agrees(config: Config, train: Reader, motion: Reader | None) -> bool | None:
+    """Whether a student that was held out had this run's selection clips; None where there is nothing to compare."""
+    student = motion.attributes.get("student") if motion else None
+    if config["data"]["protocol"] != HELD_OUT or not isinstance(student, dict) or student.get("selection") is None:
+        return None
+    return student["selection"] == selection_digest(train, config["data"])
+
+
 def warn_of_student(config: Config, train: Reader, motion: Reader | None) -> None:
     """Say where a run would be held out, but what it reads is not; `train`: the training file."""
     if motion is None or config["data"]["protocol"] != HELD_OUT or config["data"]["motion"] == "none":
@@ -136,5 +145,5 @@ def warn_of_student(config: Config, train: Reader, motion: Reader | None) -> Non
             f"warning: {motion.path}: {known}, so the student may have chosen its epoch on the reported clips, and "
             f"learnt from the selection clips; {cure}"
         )
-    elif motion.attributes["student"].get("selection") not in (None, selection_digest(train, config["data"])):
+    elif student_selection_agrees(config, train, motion) is False:
         print(f"warning: {motion.path}: its student had other selection clips, and may have learnt from these; {cure}")

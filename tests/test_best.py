@@ -54,6 +54,16 @@ def test_runs_of_the_published_protocol_are_compared_where_they_chose(
     assert "on the reported clips" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("protocol", "key"), [("held_out", "selection"), ("published", "rgb_val_h5")])
+def test_runs_that_chose_on_other_clips_are_not_compared(tmp_path: Path, protocol: str, key: str) -> None:
+    for name, clips in (("rgb/seed49", "a"), ("rgb/seed50", "a"), ("rgb/seed51", "b")):
+        folder = write_run(tmp_path, name, [0.4], chosen=1, protocol=protocol)
+        about = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(about | {"inputs_sha256": {key: clips, "motion_h5": name}}))
+    with pytest.raises(UserError, match=r"seed49 and .*seed51 chose their epochs on other clips"):
+        best.main(["--checkpoints-dir", str(tmp_path)])
+
+
 def test_runs_of_two_protocols_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, "rgb/seed49", [0.2], chosen=1)
     write_run(tmp_path, "rgb/seed50", [0.3], chosen=1, protocol="published")

@@ -343,3 +343,24 @@ def test_single_label_data_has_top1(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found["top1"]["value"] == pytest.approx(3 / 4) == found["hit_at_1"]["value"]
     assert found["mean_per_class_top1"]["value"] == pytest.approx((2 / 3 + 1) / 2)
     assert found["mean_per_class_top1"]["baseline"] == pytest.approx((1 + 0) / 2)  # always walk
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"student_protocol": "published"}, "too high"),
+        ({"student_protocol": None}, "not known on which clips the student"),
+        ({"student_protocol": "held_out", "student_selection_agrees": False}, "may have learnt"),
+        ({"student_protocol": "held_out", "student_selection_agrees": True}, None),
+        ({"student_protocol": None, "fusion": "rgb"}, None),
+    ],
+)
+def test_a_student_that_was_not_held_out_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], words: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes = write_notes(tmp_path / "zoo" / "annotations", TRAIN, VAL, ["t1.mp4"])
+    run = make_run(tmp_path / "fused" / "seed49", notes, **{"fusion": "cross_attention", **said})
+    found = evaluate.main([str(run), *FAST]).metrics
+    assert [note for note in found["notes"] if "student" in note] == ([found["student"]] if words else [])
+    assert words is None or words in found["student"]

@@ -444,10 +444,12 @@ def test_differences_to_rgb_and_their_intervals_are_those_of_scikit_learn(place:
         assert float(row[f"{metric}_mean"]) == pytest.approx(np.mean(ours), abs=5e-5)
         assert float(row[f"{metric}_std"]) == pytest.approx(np.std(ours, ddof=1), abs=5e-5)
         assert float(row[f"{metric}_minus_rgb"]) == pytest.approx(np.mean(ours) - np.mean(rgb), abs=5e-5)
+        # a resample draws clips, and as many seeds as there are
+        seeds = 1 + np.random.default_rng(0).integers(0, 2, (40, 2))
         differences = [
-            np.mean([average_precisions(scores["cross_attention", s], w)[column] for s in (1, 2)])
-            - np.mean([average_precisions(scores["rgb", s], w)[column] for s in (1, 2)])
-            for w in drawn
+            np.mean([average_precisions(scores["cross_attention", s], w)[column] for s in of_seeds])
+            - np.mean([average_precisions(scores["rgb", s], w)[column] for s in of_seeds])
+            for w, of_seeds in zip(drawn, seeds, strict=True)
         ]
         moved = np.mean(ours) - np.mean(rgb) - np.mean(differences)  # so that they lie around the difference itself
         expected = np.percentile(differences, [2.5, 97.5]) + moved
@@ -597,6 +599,66 @@ def test_a_real_run_is_in_the_table_with_its_time(drawn: Path) -> None:
     shutil.rmtree(NOTES)
     rows, text = make_table("--resamples", "10")
     row = rows["cross_attention"]
-    assert row["protocol"] == "held_out" and float(row["seconds"]) >= 0 and int(row["parameters"]) > 0
+    assert (
+        row["protocol"] == "held_out, student published" and float(row["seconds"]) >= 0 and int(row["parameters"]) > 0
+    )
     assert float(row["map_micro_minus_rgb_low"]) <= float(row["map_micro_minus_rgb"]) + 0.5
     assert "6 clips that are reported" in text
+
+
+def rows_of(config: str) -> list[dict[str, str]]:
+    return [row for row in read_csv(Path("results/table.csv")) if row["config"] == config]
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ({"student_protocol": "published"}, "held_out, student published"),
+        ({"student_protocol": None}, "held_out, student unknown"),
+        (
+            {"student_protocol": "held_out", "student_selection_agrees": False},
+            "held_out, student of other selection clips",
+        ),
+        ({"student_protocol": "held_out", "student_selection_agrees": True}, "held_out"),
+    ],
+)
+def test_a_student_that_was_not_held_out_is_said_in_the_table(place: Path, student: Any, said: str) -> None:
+    write_run("rgb", 1, noisy(1, 1.0), student_protocol=None)  # which reads no motion
+    write_run("cross_attention", 1, noisy(2, 0.7), **student)
+    rows, text = make_table("--resamples", "5")
+    assert rows["rgb"]["protocol"] == "held_out"
+    assert rows["cross_attention"]["protocol"] == said
+    assert rows["cross_attention"]["map_macro_minus_rgb"]  # rgb alone is still what it is compared with
+    assert ("flatters" in text) == (said.endswith("published"))
+
+
+def test_runs_that_learnt_from_other_files_are_rows_of_their_own(place: Path) -> None:
+    folder = write_run("rgb", 1, noisy(1, 1.0))
+    inputs = json.loads((folder / "metrics.json").read_text())["inputs_sha256"]
+    for seed, motion in ((1, "a"), (2, "a"), (3, "b")):
+        write_run("cross_attention", seed, noisy(seed, 0.7), inputs_sha256={**inputs, "motion_h5": motion})
+    _, text = make_table("--resamples", "0")
+    found = rows_of("cross_attention")
+    assert sorted(row["seeds"] for row in found) == ["1", "2"]
+    assert len({row["settings"] for row in found}) == 2 and all("inputs=" in row["settings"] for row in found)
+    assert "rows of their own" in text
+
+
+@pytest.mark.parametrize("key", ["rgb_train_h5", "rgb_val_h5", "selection"])
+def test_there_is_no_difference_between_runs_of_other_labels_or_clips(place: Path, key: str) -> None:
+    folder = write_run("rgb", 1, noisy(1, 1.0))
+    inputs = json.loads((folder / "metrics.json").read_text())["inputs_sha256"] | {key: "one"}
+    about = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(about | {"inputs_sha256": inputs}))
+    write_run("cross_attention", 1, noisy(2, 0.7), inputs_sha256=inputs | {key: "another"})
+    rows, text = make_table("--resamples", "0")
+    assert rows["cross_attention"]["map_macro_minus_rgb"] == ""
+    assert "of other labels, embeddings or selection clips" in text
+
+
+def test_the_papers_number_stands_beside_its_own_settings_only(place: Path) -> None:
+    write_run("rgb", 1, noisy(1, 1.0), settings={"model.fusion": "rgb", "model.dropout": 0.2})
+    write_run("cross_attention", 1, noisy(2, 0.7), settings={"data.limit": 100})
+    rows, _ = make_table("--resamples", "0")
+    assert rows["rgb"]["paper_map_micro"] == "0.7583"
+    assert rows["cross_attention"]["paper_map_micro"] == ""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Source:
     title: str
     protocol: str | None = None
     chosen_by: str | None = None
+    student: str | None = None  # what must be said of the student whose motion it reads
     selection: Path | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     selection_left_out: Mapping[str, str] = field(default_factory=dict)
@@ -46,16 +48,36 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
     except ValueError:
         raise UserError(f"{about}: is not JSON; delete it and run its config again") from None
     own = given / FILES["selection"]
+    protocol = said.get("protocol", PUBLISHED)  # there was no other before there were protocols
     return Source(
         path,
         "/".join(given.absolute().parts[-2:]),
-        said.get("protocol", PUBLISHED),  # there was no other before there were protocols
+        protocol,
         said.get("epoch_chosen_by"),
+        student_of(said) if protocol != PUBLISHED else None,
         selection or (own if own.is_file() else None),
         said.get("left_out_videos", {}),
         said.get("selection_left_out_videos", {}),
         _dataset_of(given / "config.yaml"),
     )
+
+
+def student_of(said: Mapping[str, Any]) -> str | None:
+    """What a reader must know of the student whose motion a held-out run reads; None where all is well."""
+    if said.get("fusion") == "rgb" or said.get("settings", {}).get("data.motion") == "none":
+        return None
+    if "student_protocol" in said and said["student_protocol"] is None:
+        return "It is not known on which clips the student whose motion this run reads was trained and chosen."
+    if said.get("student_protocol") == PUBLISHED:
+        return (
+            "The student whose motion this run reads chose its epoch on the clips that are reported (protocol "
+            "published), so these numbers are too high."
+        )
+    if said.get("student_selection_agrees") is False:
+        return (
+            "The student whose motion this run reads may have learnt from the clips on which this run chose its epoch."
+        )
+    return None
 
 
 def _dataset_of(config: Path) -> Path | None:

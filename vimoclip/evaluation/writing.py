@@ -80,6 +80,8 @@ def notes(
         found.append(
             "Protocol published: the epoch was chosen on the clips that are reported, so these numbers are too high."
         )
+    if source.student:
+        found.append(source.student)
     if source.protocol is None:
         found.append("It is not known on which clips the epoch and the settings of these predictions were chosen.")
     if missing := [video for video in wanted if video not in set(videos)]:
