@@ -154,7 +154,8 @@ class Bootstrap:
         differences = [ours[metric] - rgb[metric] for ours, rgb in values if ours and rgb]
         if len(differences) < len(pairs):
             return None, None
-        pairs_drawn = np.random.default_rng(self.seed).integers(0, len(pairs), (self.resamples, len(pairs)))
+        # [.., 1]: not the numbers that clips are drawn with
+        pairs_drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
         resampled = np.stack(differences)[pairs_drawn.T, np.arange(self.resamples)].mean(0)
         low, high = metrics.interval(resampled, value=value)
         return float(low), float(high)

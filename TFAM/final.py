@@ -129,7 +129,9 @@ def student_protocol(motion: Reader | None) -> str | None:
 def student_selection_agrees(config: Config, train: Reader, motion: Reader | None) -> bool | None:
     """Whether a student that was held out had this run's selection clips; None where there is nothing to compare."""
     student = motion.attributes.get("student") if motion else None
-    if config["data"]["protocol"] != HELD_OUT or not isinstance(student, dict) or student.get("selection") is None:
+    if student_protocol(motion) != HELD_OUT or config["data"]["protocol"] != HELD_OUT:
+        return None
+    if not isinstance(student, dict) or student.get("selection") is None:
         return None
     return student["selection"] == selection_digest(train, config["data"])
 

@@ -101,7 +101,7 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
         "predictions_sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
         "protocol": source.protocol,
         "epoch_chosen_on": source.chosen_by,
-        "student": source.student,
+        "student_protocol": source.student_protocol,
         "split": settings.split,
         "num_videos": len(clips.scores),
         "num_classes": clips.scores.shape[1],

@@ -24,6 +24,7 @@ class Source:
     title: str
     protocol: str | None = None
     chosen_by: str | None = None
+    student_protocol: str | None = None
     student: str | None = None  # what must be said of the student whose motion it reads
     selection: Path | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +55,7 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
         "/".join(given.absolute().parts[-2:]),
         protocol,
         said.get("epoch_chosen_by"),
+        said.get("student_protocol"),
         student_of(said) if protocol != PUBLISHED else None,
         selection or (own if own.is_file() else None),
         said.get("left_out_videos", {}),
