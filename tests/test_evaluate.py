@@ -84,6 +84,7 @@ def test_every_number_of_a_small_case_by_hand(notes: Path, capsys: pytest.Captur
     assert found["hit_at_1"]["value"] == pytest.approx(3 / 4)
     assert found["precision_at_3"]["value"] == pytest.approx((1 + 2 + 1 + 1) / 12)
     assert found["top1"] is None  # b has two labels
+    assert found["precision_at_5"]["value"] is found["precision_at_5"]["ci95"] is None  # of four classes
     assert found["f1_macro_at_fitted_thresholds"] is None
     assert found["protocol"] is None and found["comparison"] is None
     for name in ("map_macro", "map_micro", "hit_at_1", "f1_micro_at_0.5"):

@@ -157,7 +157,12 @@ def _fitted(clips: Clips, selection: tuple[np.ndarray, np.ndarray], average: str
 
 
 def _precision_at(k: int) -> Rows:
-    return lambda scores, targets, weights: metrics.weighted_mean(metrics.precision_at_k(scores, targets, k), weights)
+    def rows(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if k > scores.shape[1]:
+            return np.full(len(weights), np.nan)  # of fewer classes it would be another metric under this name
+        return metrics.weighted_mean(metrics.precision_at_k(scores, targets, k), weights)
+
+    return rows
 
 
 SIMPLE: dict[str, Rows] = {

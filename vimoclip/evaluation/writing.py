@@ -121,7 +121,9 @@ def table(evaluation: "Evaluation") -> str:
         "",
         f"{'':46} {'value':>7}  {'95 % interval':16} {'constant':>8} {'random':>8}",
     ]
-    lines += [line(label, found[name]) for name, label in SHOWN.items() if found[name]]
+    lines += [
+        line(label, found[name]) for name, label in SHOWN.items() if found[name] and found[name]["value"] is not None
+    ]
     lines.append(line("calibration error (ECE), lower: better", found["calibration"]["ece"]))
     for partition, segments in found["segments"].items():
         for segment, values in segments.items():
