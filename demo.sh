@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ViMoCLIP in miniature, from nothing to a table and a report: draws clips of animals, trains a small CLIP on stills of them, and runs
-# the project's scripts one after the other, as you would type them. 7 to 8 minutes on two cores; stop it and start it again
+# the project's scripts one after the other, as you would type them. 9 minutes on two cores; stop it and start it again
 # as you like, it goes on where it was.
 #
 #   bash demo.sh                 no downloads but Python's packages
