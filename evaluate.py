@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> "Evaluation":
 
     source = reading.open_source(args.predictions, args.selection_predictions)
     notes = annotations_of(args, source)
+    for folder in filter(None, (args.videos_dir, args.flow_videos_dir)):
+        cli.need_folder(folder, "name the folder of the videos, or leave the flag out")
     name = args.dataset_name or annotations.name_in(notes)
     data = annotations.load(notes, name, [args.split])
     folder = output_of(args)

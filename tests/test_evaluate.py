@@ -228,12 +228,31 @@ def test_compared_with_others_it_says_which_classes_gained_and_lost(
     assert [row["class"] for row in found["gained"]] == ["walk"] and not found["lost"]
     assert found["gained"][0]["difference"] == pytest.approx(5 / 6 - turned)
     assert found["map_macro"]["difference"] == pytest.approx((5 / 6 - turned) / 3)
-    assert "gained walk" in capsys.readouterr().out
+    assert found["gained"][0]["positives"] == 2 and "gained walk (2 clips)" in capsys.readouterr().out
     back = evaluate.main([str(theirs), "--compare", str(ours), *FAST]).metrics["comparison"]
     assert back["map_macro"]["ci95"] == pytest.approx([-x for x in reversed(found["map_macro"]["ci95"])])
     write_csv(theirs, changed(a=None))
     with pytest.raises(UserError, match=r"q\.csv.*1 have no predictions \(a\.mp4\)"):
         evaluate.main([str(ours), "--compare", str(theirs), *FAST])
+
+
+def test_where_no_class_has_a_positive_there_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_notes(tmp_path / "dataset" / "annotations", TRAIN, {video: [] for video in VAL})
+    path = str(write_csv(Path("p.csv"), SCORES))
+    found = evaluate.main([path, "--compare", path, *FAST]).metrics
+    assert found["map_macro"]["value"] is found["map_micro"]["value"] is None
+    assert found["comparison"]["map_macro"] == {"difference": None, "ci95": None}
+    assert "no class has a positive" in capsys.readouterr().out
+
+
+def test_a_folder_of_videos_that_is_not_there_is_no_report_without_pictures(notes: Path) -> None:
+    path = str(write_csv(Path("p.csv"), SCORES))
+    for flag in ("--videos-dir", "--flow-videos-dir"):
+        with pytest.raises(UserError, match="nowhere: there is no such folder"):
+            evaluate.main([path, flag, "nowhere", *FAST])
 
 
 def test_intervals_hold_the_value_where_classes_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +295,11 @@ def test_a_run_folder_says_its_protocol_and_its_annotations(tmp_path: Path, monk
         evaluate.main([str(run), "--output-dir", str(run)])
     published = make_run(tmp_path / "rgb" / "seed50", notes, protocol="published")
     assert any("too high" in note for note in evaluate.main([str(published), *FAST]).metrics["notes"])
+    for other, told in ((published, True), (run, False)):
+        said = evaluate.main([str(run), "--compare", str(other), *FAST]).metrics["notes"]
+        assert any("here held_out, there published" in note for note in said) == told
+    with pytest.raises(UserError, match="holds probabilities; leave --logits out"):
+        evaluate.main([str(run), "--logits", *FAST])
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match="no finished run"):
         evaluate.main([str(run), *FAST])
@@ -334,6 +358,7 @@ def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert bird["num_videos"] == 2  # b and c: walk b - after c, run b and c
     assert bird["map_macro"]["value"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["animal_classes"]["Mammal"]["num_videos"] == 3
+    assert any(note.startswith("1 clips show animals of several classes") for note in found["notes"])
 
 
 def test_single_label_data_has_top1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

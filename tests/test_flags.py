@@ -5,6 +5,8 @@ What a script does is compared by its files (paths and contents), its lines, its
 import argparse
 import hashlib
 import importlib
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +70,11 @@ def contents(root: Path) -> dict[str, str]:
         elif path.suffix == ".pth":
             state = torch.load(path, weights_only=True)["state_dict"]
             found[name] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
-        elif path.name != "args.yaml":  # holds each flag whether it does anything or not
+        elif path == root / RUN / "evaluation" / "metrics.json":  # holds each flag whether it does anything or not
+            found[name] = str({k: v for k, v in json.loads(path.read_text()).items() if k != "command"})
+        elif path.name == "report.html":  # the same
+            found[name] = re.sub("Made by <code>.*?</code>", "", path.read_text(encoding="utf-8"))
+        elif path.name != "args.yaml":  # the same
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     logs = [path.parent.relative_to(root).as_posix() for path in root.rglob("*tfevents*")]
     return found | {"logs": " ".join(sorted(set(logs)))}
@@ -245,6 +251,21 @@ FUSION: dict[str, Any] = {
     "--overwrite": [],
     "--dry-run": [],
 }
+RUN = "checkpoints/TFAM/cross_attention/seed49"
+EVALUATION: dict[str, Any] = {
+    "--annotations-dir": "elsewhere",
+    "--dataset-name": "zoo",
+    "--split": "train",
+    "--logits": [],
+    "--selection-predictions": f"{RUN}/predictions.csv",
+    "--allow-missing": None,  # of predictions that miss clips: test_evaluate.py
+    "--compare": "checkpoints/TFAM/cross_attention/seed50",
+    "--output-dir": "out",
+    "--videos-dir": "dataset/flows",
+    "--flow-videos-dir": "dataset/videos",
+    "--resamples": "30",
+    "--seed": "7",
+}
 CONFIG = ["--config", str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"), "--num-workers", "0"]
 SMALL = ["training.epochs=2", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=64"]
 BASE = {
@@ -253,6 +274,7 @@ BASE = {
     "train": (TRAIN, TRAINING),
     "inference": (["--checkpoint-dir", "checkpoints/run", "--num-workers", "2"], EXPORT),
     "TFAM.train_and_eval": ([*CONFIG, "--set", *SMALL], FUSION),
+    "evaluate": ([RUN, "--resamples", "20"], EVALUATION),
 }
 OUTPUTS = {
     "extract_embeddings": ["dataset/embeddings"],
@@ -260,6 +282,7 @@ OUTPUTS = {
     "train": ["checkpoints", "logs"],
     "inference": ["dataset/embeddings/flow_embeddings.h5"],
     "TFAM.train_and_eval": ["checkpoints/TFAM", "logs/TFAM"],
+    "evaluate": [f"{RUN}/evaluation"],
 }
 # what shows only where there is something already, or where the same command ran before
 WITHOUT: dict[tuple[str, ...], dict[str, Any]] = {}  # what happens without the flag, by script and command line
@@ -312,7 +335,7 @@ def test_no_flag_is_missing_from_the_list(script: str) -> None:
     assert flags - unused == set(BASE[script][1])
 
 
-@pytest.mark.parametrize("script", BASE)
+@pytest.mark.parametrize("script", [script for script in BASE if script != "evaluate"])  # it has neither flag
 def test_underscores_work_as_hyphens_and_abbreviations_do_not(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = importlib.import_module(script).build_parser()
     required = ["--checkpoint_dir", "x"] if script == "inference" else []

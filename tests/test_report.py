@@ -357,14 +357,14 @@ def test_what_an_evaluation_does_not_say_is_not_shown() -> None:
 
 
 def test_a_comparison_names_gains_and_losses() -> None:
-    changed = {"class": "eating", "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
+    changed = {"class": "eating", "positives": 7, "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
     lost = changed | {"class": "running", "difference": -0.125, "ci95": [None, None]}
     total = {"difference": 0.0126, "ci95": [-0.001, 0.02]}
     comparison = {"other": "rgb.csv", "map_macro": total, "map_micro": total, "gained": [changed], "lost": [lost]}
     html = page.render(few(comparison=comparison), None, None)
     text = " ".join(re.sub("<[^>]+>", " ", html).split())
     assert "Compared with rgb.csv" in text and "+0.0126 -0.0010 to +0.0200" in text
-    assert "eating 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 0.500 0.250 -0.125 –" in text
+    assert "eating 7 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 7 0.500 0.250 -0.125 –" in text
     assert "Compared with" not in page.render(few(), None, None)
 
 

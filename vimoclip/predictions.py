@@ -40,7 +40,8 @@ def read(path: Path) -> Table:
     """Raises UserError for what is no such file, for columns or videos that stand twice, for cells without a number."""
     header, lines = _read_lines(path)
     if KEY not in header:
-        raise UserError(f"{path}: has no column {KEY}; give it one, and a column of scores per class")
+        commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
+        raise UserError(f"{path}: has no column {KEY}; give it one, and a column of scores per class{commas}")
     place = header.index(KEY)
     classes = [name for i, name in enumerate(header) if i != place]
     if not classes or not lines:

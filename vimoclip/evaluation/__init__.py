@@ -49,6 +49,8 @@ def evaluate(
     """All metrics of a source's predictions of the clips of a split. `notes`: the folder of the annotations.
 
     Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
+    if settings.logits and source.is_run:
+        raise UserError(f"{source.path}: is a run's, which holds probabilities; leave --logits out")
     wanted = list(data.splits[settings.split])
     left_out = dict.fromkeys(wanted, "") if settings.allow_missing else source.left_out
     videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, left_out)
@@ -70,12 +72,13 @@ def evaluate(
     }
     found["segments"] = measuring.by_segment(clips, per_class, data.partitions)
     animals = annotations.read_animals(notes)
-    found["animal_classes"] = measuring.by_animal(clips, [animals[v].classes if v in animals else () for v in videos])
+    of_video = [animals[video].classes if video in animals else () for video in videos]
+    found["animal_classes"] = measuring.by_animal(clips, of_video)
     found |= measuring.others(clips, selection)
     found["comparison"] = _compare(clips, per_class, data, settings, videos, compare) if compare else None
     thresholds = metrics.fit_thresholds(*selection) if selection else None
     rows = writing.class_rows(data, clips, per_class, training, thresholds)
-    found["notes"] = writing.notes(source, clips, rows, videos, wanted)
+    found["notes"] = writing.notes(source, clips, rows, videos, wanted) + writing.wary(source, compare, of_video)
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, found, rows)
 
 
@@ -115,7 +118,8 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
 def _compare(
     clips: Clips, per_class: np.ndarray, data: Annotations, settings: Settings, videos: list[str], other: Source
 ) -> dict[str, Any]:
-    theirs, scores = reading.read_scores(other.path, data, videos, settings.logits, other.left_out)
+    logits = settings.logits and not other.is_run
+    theirs, scores = reading.read_scores(other.path, data, videos, logits, other.left_out)
     if theirs != videos:
         missing = [video for video in videos if video not in set(theirs)]
         raise UserError(

@@ -19,7 +19,13 @@ def compare(
     micro = [metrics.resampled_micro(scores, clips.targets, clips.weights) for scores in (clips.scores, other)]
     gain = per_class - theirs
     rows = [
-        {"class": classes[c], "ap": number(per_class[0, c]), "other_ap": number(theirs[0, c]), **difference(gain[:, c])}
+        {
+            "class": classes[c],
+            "positives": int(clips.targets[:, c].sum()),
+            "ap": number(per_class[0, c]),
+            "other_ap": number(theirs[0, c]),
+            **difference(gain[:, c]),
+        }
         for c in np.argsort(-gain[0], kind="stable")
         if not np.isnan(gain[0, c])
     ]

@@ -22,6 +22,7 @@ class Source:
 
     path: Path
     title: str
+    is_run: bool = False
     protocol: str | None = None
     chosen_by: str | None = None
     student_protocol: str | None = None
@@ -53,6 +54,7 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
     return Source(
         path,
         "/".join(given.absolute().parts[-2:]),
+        True,
         protocol,
         said.get("epoch_chosen_by"),
         said.get("student_protocol"),

@@ -103,10 +103,25 @@ def notes(
         )
     if few := [row["class"] for row in rows if 0 < row["positives"] < FEW]:
         found.append(
-            f"Fewer than {FEW} positive clips: {len(few)} of the classes, whose AP each hangs on single clips."
+            f"Fewer than {FEW} positive clips: {len(few)} of the classes, whose AP hangs on single clips more than its "
+            "interval can show."
         )
     if none := [row["class"] for row in rows if not row["positives"]]:
         found.append(f"{len(none)} classes have no positive clip, so no AP, and are in no macro average: {some(none)}.")
+    return found
+
+
+def wary(source: Source, other: Source | None, of_video: Sequence[Sequence[str]]) -> list[str]:
+    """What to know of a comparison, and of the split by classes of animals (`of_video`: those of each clip)."""
+    found = []
+    if other and other.protocol != source.protocol:
+        ours, theirs = (s.protocol or "not known" for s in (source, other))
+        found.append(
+            f"The two that are compared chose their epochs by different protocols (here {ours}, there {theirs}), so "
+            "their difference is not of the models alone."
+        )
+    if both := sum(len(set(animals)) > 1 for animals in of_video):
+        found.append(f"{both} clips show animals of several classes of animals, and count in each.")
     return found
 
 
@@ -157,13 +172,14 @@ def compared(comparison: dict[str, Any] | None) -> list[str]:
         lines.append(f"  {SHOWN[name]:34} {difference(comparison[name])}")
     for what in ("gained", "lost"):
         for row in comparison[what][:5]:
-            lines.append(f"  {what} {row['class']}: {row['other_ap']:.4f} -> {row['ap']:.4f}, {difference(row)}")
+            name = f"{row['class']} ({row['positives']} clips)"
+            lines.append(f"  {what} {name}: {row['other_ap']:.4f} -> {row['ap']:.4f}, {difference(row)}")
     return lines
 
 
 def difference(values: dict[str, Any]) -> str:
     interval = f" ({values['ci95'][0]:+.4f} to {values['ci95'][1]:+.4f})" if values["ci95"] else ""
-    return f"{values['difference']:+.4f}{interval}"
+    return "no class has a positive" if values["difference"] is None else f"{values['difference']:+.4f}{interval}"
 
 
 def write(evaluation: "Evaluation", folder: Path) -> tuple[Path, Path]:

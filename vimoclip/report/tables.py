@@ -124,6 +124,7 @@ def comparison(found: dict[str, Any]) -> dict[str, Any]:
         return [
             (
                 r["class"],
+                str(r.get("positives", "")),
                 shown(r.get("ap"), 3),
                 shown(r.get("other_ap"), 3),
                 signed(r.get("difference"), 3),
