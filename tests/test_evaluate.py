@@ -1,6 +1,7 @@
 """evaluate.py from the outside: files, exit codes, and numbers that are known."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, f1_score
+from torchmetrics.classification import BinaryCalibrationError
 
 import evaluate
 from tests.conftest import REPOSITORY
-from vimoclip import UserError
+from vimoclip import UserError, metrics
 
 CLASSES = ("walk", "run, fast", "eat", "7")
 FAST = ["--resamples", "50"]
@@ -101,6 +104,22 @@ def test_every_number_of_a_small_case_by_hand(notes: Path, capsys: pytest.Captur
     assert "run, fast" in page
 
 
+def check_intervals(scores: np.ndarray, targets: np.ndarray, found: Mapping[str, Any]) -> None:
+    """They are the percentiles of scikit-learn's values on the resamples, moved to the value of all clips."""
+
+    def averages(weights: np.ndarray) -> list[float]:
+        there = [c for c in range(4) if weights[targets[:, c]].any()]  # classes that have a positive in the resample
+        of_class = [average_precision_score(targets[:, c], scores[:, c], sample_weight=weights) for c in there]
+        pooled = average_precision_score(targets.ravel(), scores.ravel(), sample_weight=weights.repeat(4))
+        return [float(np.mean(of_class)), float(pooled)]
+
+    drawn = np.array([averages(weights) for weights in metrics.draw_weights(len(scores), 50, 0)])
+    for values, name in zip(drawn.T, ("map_macro", "map_micro"), strict=True):
+        plain = np.percentile(values, [2.5, 97.5])
+        assert found[name]["ci95"] == pytest.approx((plain + found[name]["value"] - values.mean()).tolist())
+        assert found[name]["ci95"] != pytest.approx(plain.tolist(), abs=1e-4)
+
+
 def test_against_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
@@ -115,6 +134,10 @@ def test_against_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     per_class = [average_precision_score(targets[:, c], scores[:, c]) for c in range(4)]
     assert found["map_macro"]["value"] == pytest.approx(np.mean(per_class))
     assert found["map_micro"]["value"] == pytest.approx(average_precision_score(targets.ravel(), scores.ravel()))
+    check_intervals(scores, targets, found)
+    error = BinaryCalibrationError(n_bins=15)(torch.tensor(scores.ravel()), torch.tensor(targets.ravel()).int())
+    assert found["calibration"]["ece"]["value"] == pytest.approx(float(error), abs=1e-6)
+    assert len(found["calibration"]["bins"]) == 15
     for average in ("macro", "micro"):
         expected = f1_score(targets, scores >= 0.5, average=average)
         assert found[f"f1_{average}_at_0.5"]["value"] == pytest.approx(expected)
@@ -168,6 +191,12 @@ def changed(**rows: Any) -> dict[str, Sequence[Any]]:
         ({v: [*r, 0] for v, r in SCORES.items()}, (*CLASSES, "fly"), ["1 columns are no class", "fly"]),
         (SCORES, ("walk", "eat", "eat", "7"), ["1 columns stand twice", "eat"]),
         (SCORES, ("0", "1", "2", "9"), ["1 classes have no column", "(3)"]),
+        (
+            {v: [*r, 0] for v, r in SCORES.items()},
+            ("0", "1", "01", "2", "3"),
+            ["two columns are of one class id", "01"],
+        ),
+        ({v: [0, *r] for v, r in SCORES.items()}, ("", *CLASSES), ["column 2 has no name", "index=False"]),
         ({}, CLASSES, ["no predictions"]),
     ],
 )
@@ -228,6 +257,12 @@ def test_compared_with_others_it_says_which_classes_gained_and_lost(
     assert [row["class"] for row in found["gained"]] == ["walk"] and not found["lost"]
     assert found["gained"][0]["difference"] == pytest.approx(5 / 6 - turned)
     assert found["map_macro"]["difference"] == pytest.approx((5 / 6 - turned) / 3)
+    truth = [c in VAL[v] for v in VAL for c in range(4)]
+    micro = [average_precision_score(truth, [x for v in VAL for x in of[v]]) for of in (SCORES, worse)]
+    assert found["map_micro"]["difference"] == pytest.approx(micro[0] - micro[1]) and micro[0] != micro[1]
+    assert found["gained"][0]["ci95"] is None  # of two clips
+    assert (found["other"], found["other_protocol"], found["num_videos"]) == ("q.csv", None, 4)
+    assert found["other_sha256"] == hashlib.sha256(theirs.read_bytes()).hexdigest()
     assert found["gained"][0]["positives"] == 2 and "gained walk (2 clips)" in capsys.readouterr().out
     back = evaluate.main([str(theirs), "--compare", str(ours), *FAST]).metrics["comparison"]
     assert back["map_macro"]["ci95"] == pytest.approx([-x for x in reversed(found["map_macro"]["ci95"])])
@@ -300,6 +335,9 @@ def test_a_run_folder_says_its_protocol_and_its_annotations(tmp_path: Path, monk
         assert any("here held_out, there published" in note for note in said) == told
     with pytest.raises(UserError, match="holds probabilities; leave --logits out"):
         evaluate.main([str(run), "--logits", *FAST])
+    (run / "metrics.json").write_text("[]")
+    with pytest.raises(UserError, match="is no JSON object"):
+        evaluate.main([str(run), *FAST])
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match="no finished run"):
         evaluate.main([str(run), *FAST])
@@ -336,12 +374,24 @@ def test_thresholds_are_fitted_on_selection_clips_alone(tmp_path: Path, monkeypa
     # walk says a b c, run a b c, eat c d
     f1 = found.metrics["f1_macro_at_fitted_thresholds"]
     assert f1["value"] == pytest.approx((4 / 5 + 4 / 5 + 2 / 3) / 3)
+    assert [row["f1_at_threshold"] for row in found.per_class] == pytest.approx([4 / 5, 4 / 5, 2 / 3, None])
+    assert [row["f1_at_0.5"] for row in found.per_class] == pytest.approx([4 / 5, 1 / 2, 1, None])
+    # a constant's threshold is its one score, so that it says all three of each clip
+    assert f1["baseline"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 5) / 3)
+    assert not any("may have been trained on" in note for note in found.metrics["notes"])
     write_csv(tmp_path / "other.csv", {**chosen, "s0.mp4": [0.2, 0, 0, 0], "s2.mp4": [0.1, 0.1, 0.6, 0]})
     other = evaluate.main([str(run), "--selection-predictions", "other.csv", *FAST])
     assert other.per_class[0]["threshold"] == pytest.approx(0.15)
     write_csv(tmp_path / "other.csv", SCORES)
     with pytest.raises(UserError, match="4 are not among"):
         evaluate.main([str(run), "--selection-predictions", "other.csv", *FAST])
+    write_csv(tmp_path / "bare.csv", SCORES)
+    of_a_csv = ["bare.csv", "--annotations-dir", str(notes), "--selection-predictions"]
+    bare = evaluate.main([*of_a_csv, str(run / "selection_predictions.csv"), *FAST])
+    assert any("may have been trained on" in note for note in bare.metrics["notes"])
+    write_csv(tmp_path / "bare.csv", {video: [0.1] * 4 for video in (*TRAIN, *selection)})
+    with pytest.raises(UserError, match="fitted on clips that --split train reports"):
+        evaluate.main([*of_a_csv, str(run / "selection_predictions.csv"), "--split", "train", *FAST])
 
 
 def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +404,10 @@ def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     head, tail = (found["segments"]["segment"][name] for name in ("head", "tail"))
     assert head["classes"] == 2 and head["map_macro"]["value"] == pytest.approx(5 / 6)
     assert tail["classes"] == 2 and tail["map_macro"]["classes"] == 1 and tail["map_macro"]["value"] == 1
+    truth, said = (
+        [x for v in VAL for x in of(v)] for of in (lambda v: [c in VAL[v] for c in (0, 1)], lambda v: SCORES[v][:2])
+    )
+    assert head["map_micro"]["value"] == pytest.approx(average_precision_score(truth, said))
     bird = found["animal_classes"]["Bird"]
     assert bird["num_videos"] == 2  # b and c: walk b - after c, run b and c
     assert bird["map_macro"]["value"] == pytest.approx((1 / 2 + 1) / 2)
@@ -391,3 +445,47 @@ def test_a_student_that_was_not_held_out_is_said(
     notes_of_it = [note for note in found["notes"] if "student" in note]
     assert len(notes_of_it) == (words is not None) and all(str(words) in note for note in notes_of_it)
     assert found["student_protocol"] == said["student_protocol"]
+
+
+def test_a_class_has_an_interval_of_its_own_from_five_positives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of fewer it would be far too narrow: a single positive that stands first has the same AP in every resample."""
+    monkeypatch.chdir(tmp_path)
+    counts = [1, 4, 5, 12]
+    val = {f"v{i}.mp4": [c for c in range(4) if i < counts[c]] for i in range(40)}
+    write_notes(tmp_path / "dataset" / "annotations", TRAIN, val)
+    rng = np.random.default_rng(0)
+    rows = {video: (0.4 * np.isin(range(4), labels) + 0.6 * rng.random(4)).tolist() for video, labels in val.items()}
+    path = str(write_csv(tmp_path / "p.csv", rows))
+    found = evaluate.main([path, "--compare", path, *FAST])
+    assert [row["ap_low"] is not None for row in found.per_class] == [False, False, True, True]
+    assert any("below 5 none is given" in note for note in found.metrics["notes"])
+
+
+def test_runs_that_left_out_other_clips_are_compared_on_those_that_both_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As RGB alone and motion are, where a clip has one frame."""
+    monkeypatch.chdir(tmp_path)
+    notes = write_notes(tmp_path / "zoo" / "annotations", TRAIN, {**VAL, "e.mp4": [0]}, ["t1.mp4"])
+    rgb, fused = (tmp_path / name / "seed49" for name in ("rgb", "fused"))
+    make_run(rgb, notes)
+    write_csv(rgb / "predictions.csv", {**SCORES, "e.mp4": [0.5] * 4})
+    make_run(fused, notes, left_out_videos={"e.mp4": "has one frame, so no motion"})
+    write_csv(fused / "predictions.csv", {v: [1 - r[0], *r[1:]] for v, r in reversed(SCORES.items())})
+    one, other = (evaluate.main([str(a), "--compare", str(b), *FAST]).metrics for a, b in ((rgb, fused), (fused, rgb)))
+    assert (one["num_videos"], other["num_videos"]) == (5, 4)
+    assert one["comparison"]["num_videos"] == other["comparison"]["num_videos"] == 4
+    turned = average_precision_score([1, 1, 0, 0], [0.1, 0.3, 0.2, 0.9])
+    assert one["comparison"]["map_macro"]["difference"] == pytest.approx((5 / 6 - turned) / 3)
+    assert other["comparison"]["map_macro"]["difference"] == pytest.approx(-(5 / 6 - turned) / 3)
+    assert "on the same 4 clips" in capsys.readouterr().out
+
+
+def test_probabilities_that_are_said_to_be_logits_are_told_of(notes: Path) -> None:
+    path = str(write_csv(Path("p.csv"), SCORES))
+    assert any("like probabilities" in note for note in evaluate.main([path, "--logits", *FAST]).metrics["notes"])
+    logits = {video: [x * 3 - 1 for x in row] for video, row in SCORES.items()}
+    path = str(write_csv(Path("l.csv"), logits))
+    assert not any("like probabilities" in note for note in evaluate.main([path, "--logits", *FAST]).metrics["notes"])

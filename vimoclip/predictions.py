@@ -46,6 +46,11 @@ def read(path: Path) -> Table:
     classes = [name for i, name in enumerate(header) if i != place]
     if not classes or not lines:
         raise UserError(f"{path}: holds no {'predictions' if classes else 'column of scores'}; is it the right file?")
+    if not all(header):
+        number = header.index("") + 1
+        raise UserError(
+            f"{path}: column {number} has no name; if it counts the rows, write the file without (index=False)"
+        )
     _check(path, "columns stand twice", _doubled(header), "give each class one")
     ragged = [f"line {number}" for number, line in lines if len(line) != len(header)]
     _check(path, f"lines don't have {len(header)} cells", ragged, "write it again")

@@ -52,8 +52,8 @@ def evaluate(
     if settings.logits and source.is_run:
         raise UserError(f"{source.path}: is a run's, which holds probabilities; leave --logits out")
     wanted = list(data.splits[settings.split])
-    left_out = dict.fromkeys(wanted, "") if settings.allow_missing else source.left_out
-    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, left_out)
+    may_lack = source.may_lack(wanted, settings.allow_missing)
+    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, may_lack)
     if not videos:
         raise UserError(f"{source.path}: has predictions of none of the clips of {settings.split}_multi.txt")
     targets = reading.multi_hot(data, settings.split, videos)
@@ -62,7 +62,7 @@ def evaluate(
     weights = measuring.weigh(len(videos), settings.resamples, settings.seed)
     prevalences = training[0] / training[1] if training else None
     clips = Clips(scores, targets, weights, prevalences, settings.seed)
-    selection = read_selection(source, data, settings)
+    selection = read_selection(source, data, settings, videos)
     per_class = metrics.resampled_per_class(scores, targets, weights)
     found = head(source, settings, clips, per_class)
     found |= measuring.precisions(clips, per_class)
@@ -78,11 +78,15 @@ def evaluate(
     found["comparison"] = _compare(clips, per_class, data, settings, videos, compare) if compare else None
     thresholds = metrics.fit_thresholds(*selection) if selection else None
     rows = writing.class_rows(data, clips, per_class, training, thresholds)
-    found["notes"] = writing.notes(source, clips, rows, videos, wanted) + writing.wary(source, compare, of_video)
+    found["notes"] = writing.notes(source, clips, rows, videos, wanted) + writing.wary(
+        source, compare, of_video, selection is not None, settings.logits and reading.like_probabilities(scores)
+    )
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, found, rows)
 
 
-def read_selection(source: Source, data: Annotations, settings: Settings) -> tuple[np.ndarray, np.ndarray] | None:
+def read_selection(
+    source: Source, data: Annotations, settings: Settings, reported: list[str]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores and labels of the selection clips, on which thresholds are fitted. Raises UserError."""
     if source.selection is None:
         return None
@@ -91,8 +95,13 @@ def read_selection(source: Source, data: Annotations, settings: Settings) -> tup
             f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}; name the "
             "annotations that the run learnt from with --annotations-dir"
         )
-    left_out = dict.fromkeys(data.selection, "") if settings.allow_missing else source.selection_left_out
-    videos, scores = reading.read_scores(source.selection, data, data.selection, settings.logits, left_out)
+    if not set(reported).isdisjoint(data.selection):
+        raise UserError(
+            f"{source.selection}: thresholds would be fitted on clips that --split {settings.split} reports; name "
+            "another --split, or predictions without selection clips"
+        )
+    may_lack = data.selection if settings.allow_missing else source.selection_left_out
+    videos, scores = reading.read_scores(source.selection, data, data.selection, settings.logits, may_lack)
     return scores, reading.multi_hot(data, "train", videos)
 
 
@@ -101,7 +110,7 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
     return {
         "schema": 1,
         "predictions": source.path.name,
-        "predictions_sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        "predictions_sha256": digest(source.path),
         "protocol": source.protocol,
         "epoch_chosen_on": source.chosen_by,
         "student_protocol": source.student_protocol,
@@ -110,7 +119,13 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
         "num_classes": clips.scores.shape[1],
         "classes_with_a_positive": int((~np.isnan(per_class[0])).sum()),
         "videos_with_a_label": int(clips.targets.any(1).sum()),
-        "bootstrap": {"resamples": settings.resamples, "seed": settings.seed, "level": 0.95, "over": "clips"},
+        "bootstrap": {
+            "resamples": settings.resamples,
+            "seed": settings.seed,
+            "level": 0.95,
+            "over": "clips",
+            "method": "percentiles, moved so that the resamples' mean is the value",
+        },
         "versions": runs.versions(),
     }
 
@@ -118,12 +133,26 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
 def _compare(
     clips: Clips, per_class: np.ndarray, data: Annotations, settings: Settings, videos: list[str], other: Source
 ) -> dict[str, Any]:
+    """On the clips of which both have predictions: that one of them has none was accepted before, or is here."""
     logits = settings.logits and not other.is_run
-    theirs, scores = reading.read_scores(other.path, data, videos, logits, other.left_out)
-    if theirs != videos:
-        missing = [video for video in videos if video not in set(theirs)]
+    wanted = list(data.splits[settings.split])
+    theirs, scores = reading.read_scores(
+        other.path, data, wanted, logits, other.may_lack(wanted, settings.allow_missing)
+    )
+    place = {video: row for row, video in enumerate(theirs)}
+    both = np.array([video in place for video in videos])
+    if not both.any():
         raise UserError(
-            f"{other.path}: has no predictions of {len(missing)} of the clips compared ({reading.some(missing)}); "
-            "compare predictions of the same clips"
+            f"{other.path}: has predictions of none of the clips compared; name predictions of the same ones"
         )
-    return comparing.compare(clips, scores, per_class, data.classes, other.title)
+    if not both.all():
+        clips = clips.part(both)
+        per_class = metrics.resampled_per_class(clips.scores, clips.targets, clips.weights)
+    scores = scores[[place[video] for video in videos if video in place]]
+    found = comparing.compare(clips, scores, per_class, data.classes)
+    return {"other": other.title, "other_sha256": digest(other.path), "other_protocol": other.protocol} | found
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

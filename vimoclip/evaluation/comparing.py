@@ -6,31 +6,31 @@ from typing import Any
 import numpy as np
 
 from vimoclip import metrics
-from vimoclip.evaluation.measuring import Clips, bounds, number
+from vimoclip.evaluation.measuring import Clips, bounds, class_bounds, number
 
 SHOWN = 10  # classes that gained, and as many that lost
 
 
-def compare(
-    clips: Clips, other: np.ndarray, per_class: np.ndarray, classes: Sequence[str], name: str
-) -> dict[str, Any]:
-    """The part of metrics.json; `other` (N, C) are the other's scores, `per_class` (1 + R, C) these ones' APs."""
+def compare(clips: Clips, other: np.ndarray, per_class: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """The numbers of metrics.json; `other` (N, C) are the other's scores, `per_class` (1 + R, C) these ones' APs."""
     theirs = metrics.resampled_per_class(other, clips.targets, clips.weights)
     micro = [metrics.resampled_micro(scores, clips.targets, clips.weights) for scores in (clips.scores, other)]
-    gain = per_class - theirs
+    gain, positives = per_class - theirs, clips.targets.sum(0)
     rows = [
         {
             "class": classes[c],
-            "positives": int(clips.targets[:, c].sum()),
+            "positives": int(positives[c]),
             "ap": number(per_class[0, c]),
             "other_ap": number(theirs[0, c]),
-            **difference(gain[:, c]),
+            "difference": number(gain[0, c]),
+            "ci95": class_bounds(gain[:, c], positives[c], low=-1.0),
         }
         for c in np.argsort(-gain[0], kind="stable")
         if not np.isnan(gain[0, c])
     ]
     return {
-        "other": name,
+        "num_videos": len(clips.targets),
+        "classes": len(rows),
         "map_macro": difference(metrics.macro(per_class) - metrics.macro(theirs)),
         "map_micro": difference(micro[0] - micro[1]),
         "gained": [row for row in rows if row["difference"] > 0][:SHOWN],

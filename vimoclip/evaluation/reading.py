@@ -1,7 +1,7 @@
 """Whose predictions they are, and what they say of the clips of a split: refused where they don't say it of each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Source:
     selection_left_out: Mapping[str, str] = field(default_factory=dict)
     dataset: Path | None = None  # the folder that the run's embeddings lie in
 
+    def may_lack(self, wanted: Sequence[str], anything: bool) -> Collection[str]:
+        """Of which of the wanted videos there may be no predictions."""
+        return wanted if anything else self.left_out
+
 
 def open_source(given: Path, selection: Path | None = None) -> Source:
     """What a run folder or a CSV is; `selection`: predictions of the selection clips, where they aren't the run's own.
@@ -48,7 +52,9 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
     try:
         said = json.loads(about.read_text(encoding="utf-8"))
     except ValueError:
-        raise UserError(f"{about}: is not JSON; delete it and run its config again") from None
+        said = None
+    if not isinstance(said, dict):
+        raise UserError(f"{about}: is no JSON object; delete it and run its config again")
     own = given / FILES["selection"]
     protocol = said.get("protocol", PUBLISHED)  # there was no other before there were protocols
     return Source(
@@ -60,15 +66,15 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
         said.get("student_protocol"),
         student_of(said) if protocol != PUBLISHED else None,
         selection or (own if own.is_file() else None),
-        said.get("left_out_videos", {}),
-        said.get("selection_left_out_videos", {}),
+        said.get("left_out_videos") or {},
+        said.get("selection_left_out_videos") or {},
         _dataset_of(given / "config.yaml"),
     )
 
 
 def student_of(said: Mapping[str, Any]) -> str | None:
     """What a reader must know of the student whose motion a held-out run reads; None where all is well."""
-    if said.get("fusion") == "rgb" or said.get("settings", {}).get("data.motion") == "none":
+    if said.get("fusion") == "rgb" or (said.get("settings") or {}).get("data.motion") == "none":
         return None
     if "student_protocol" in said and said["student_protocol"] is None:
         return "It is not known on which clips the student whose motion this run reads was trained and chosen."
@@ -93,13 +99,13 @@ def _dataset_of(config: Path) -> Path | None:
 
 
 def read_scores(
-    path: Path, data: Annotations, wanted: Sequence[str], logits: bool, left_out: Mapping[str, str] | None = None
+    path: Path, data: Annotations, wanted: Sequence[str], logits: bool, may_lack: Collection[str]
 ) -> tuple[list[str], np.ndarray]:
     """(videos, (N, C) probabilities) of the `wanted` videos, in the order of these and of the annotations' classes.
 
-    `left_out`: videos that may be missing, as the run that predicts said why it couldn't use them. Raises UserError."""
+    `may_lack`: videos that may be missing, as the run that predicts said why it couldn't use them. Raises UserError."""
     table = predictions.read(path)
-    columns, rows = match_classes(path, table, data.classes), match_videos(path, table, wanted, left_out or {})
+    columns, rows = match_classes(path, table, data.classes), match_videos(path, table, wanted, may_lack)
     scores = table.scores[list(rows.values())][:, columns]
     if logits:
         scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
@@ -115,11 +121,18 @@ def read_scores(
     return list(rows), scores
 
 
+def like_probabilities(sigmoids: np.ndarray) -> bool:
+    """Whether what was read as logits lies from 0 to 1 itself."""
+    return bool((sigmoids >= 0.5).all() and (sigmoids <= 1 / (1 + np.exp(-1))).all())
+
+
 def match_classes(path: Path, table: Table, classes: Sequence[str]) -> list[int]:
     """The column of each class, found by its name, or, where all columns are numbers, by its id. Raises UserError."""
     place = {name: column for column, name in enumerate(table.classes)}
     names = list(classes)
     if not set(names) & set(place) and all(name.isdecimal() for name in place):
+        if len({int(name) for name in place}) < len(place):
+            raise UserError(f"{path}: two columns are of one class id ({some(sorted(place))}); give each class one")
         place = {str(int(name)): column for name, column in place.items()}
         names = [str(i) for i in range(len(classes))]
     missing, unknown = [n for n in names if n not in place], [n for n in place if n not in set(names)]
@@ -132,7 +145,7 @@ def match_classes(path: Path, table: Table, classes: Sequence[str]) -> list[int]
     return [place[name] for name in names]
 
 
-def match_videos(path: Path, table: Table, wanted: Sequence[str], left_out: Mapping[str, str]) -> dict[str, int]:
+def match_videos(path: Path, table: Table, wanted: Sequence[str], may_lack: Collection[str]) -> dict[str, int]:
     """Wanted video -> its row, found by its file name, or that without its extension. Raises UserError."""
     by_stem = {stem(video): video for video in wanted}
     known = set(wanted)
@@ -146,7 +159,8 @@ def match_videos(path: Path, table: Table, wanted: Sequence[str], left_out: Mapp
             doubled.append(name)
         else:
             rows[video] = number
-    missing = [video for video in wanted if video not in rows and video not in left_out]
+    accepted = set(may_lack)
+    missing = [video for video in wanted if video not in rows and video not in accepted]
     problems = {"have no predictions": missing, "are not among these clips": unknown, "stand twice": doubled}
     said = [f"{len(names)} {what} ({some(names)})" for what, names in problems.items() if names]
     if said:

@@ -8,10 +8,10 @@ import numpy as np
 
 from vimoclip import metrics, runs
 from vimoclip.annotations import PARTITIONS, Annotations
-from vimoclip.evaluation.measuring import Clips, bounds, number
+from vimoclip.evaluation.measuring import LEAST, Clips, class_bounds, number
 from vimoclip.evaluation.reading import Source
 from vimoclip.predictions import some
-from vimoclip.protocol import PUBLISHED
+from vimoclip.protocol import HELD_OUT, PUBLISHED
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -45,7 +45,7 @@ def class_rows(
     at_fitted = None if thresholds is None else metrics.f1(clips.scores >= thresholds, clips.targets).per_class
     rows = []
     for c, name in enumerate(data.classes):
-        low, high = bounds(per_class[:, c]) or (None, None)
+        low, high = class_bounds(per_class[:, c], positives[c]) or (None, None)
         rows.append(
             {
                 "class": name,
@@ -104,16 +104,24 @@ def notes(
     if few := [row["class"] for row in rows if 0 < row["positives"] < FEW]:
         found.append(
             f"Fewer than {FEW} positive clips: {len(few)} of the classes, whose AP hangs on single clips more than its "
-            "interval can show."
+            f"interval can show; below {LEAST} none is given."
         )
     if none := [row["class"] for row in rows if not row["positives"]]:
         found.append(f"{len(none)} classes have no positive clip, so no AP, and are in no macro average: {some(none)}.")
     return found
 
 
-def wary(source: Source, other: Source | None, of_video: Sequence[Sequence[str]]) -> list[str]:
-    """What to know of a comparison, and of the split by classes of animals (`of_video`: those of each clip)."""
+def wary(
+    source: Source, other: Source | None, of_video: Sequence[Sequence[str]], fitted: bool, read_as_logits: bool
+) -> list[str]:
+    """What to know of a comparison, of the split by classes of animals (`of_video`: those of each clip), of thresholds.
+
+    `fitted`: thresholds were; `read_as_logits`: scores that were said to be logits all lie in 0 to 1."""
     found = []
+    if fitted and source.protocol != HELD_OUT:
+        found.append("Thresholds are fitted on selection clips that these predictions' model may have been trained on.")
+    if read_as_logits:
+        found.append("All scores lie from 0 to 1, like probabilities, but --logits has them read as logits.")
     if other and other.protocol != source.protocol:
         ours, theirs = (s.protocol or "not known" for s in (source, other))
         found.append(
@@ -167,13 +175,15 @@ def compared(comparison: dict[str, Any] | None) -> list[str]:
     """Lines of a comparison."""
     if comparison is None:
         return []
-    lines = ["", f"difference to {comparison['other']}, on the same clips:"]
+    lines = ["", f"difference to {comparison['other']}, on the same {comparison['num_videos']} clips:"]
     for name in ("map_macro", "map_micro"):
         lines.append(f"  {SHOWN[name]:34} {difference(comparison[name])}")
     for what in ("gained", "lost"):
         for row in comparison[what][:5]:
             name = f"{row['class']} ({row['positives']} clips)"
             lines.append(f"  {what} {name}: {row['other_ap']:.4f} -> {row['ap']:.4f}, {difference(row)}")
+    if comparison["gained"] or comparison["lost"]:
+        lines.append(f"  (the extremes of {comparison['classes']} classes: of so many some exclude 0 by chance)")
     return lines
 
 
