@@ -63,28 +63,15 @@ def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: 
     """A PIL image."""
     from PIL import Image
 
-    strips = [strip(path) for path in (rgb, flow) if path is not None]
+    from vimoclip.strips import strip
+
+    strips = [strip(path, FRAMES, HEIGHT, GAP) for path in (rgb, flow) if path is not None]
     bars = draw_bars(top, labels, len(strips) * (HEIGHT + GAP) - GAP)
     wide = max(image.width for image in strips)
     sheet = Image.new("RGB", (wide + 2 * GAP + bars.width, bars.height), "white")
     for i, image in enumerate(strips):
         sheet.paste(image, (0, i * (HEIGHT + GAP)))
     sheet.paste(bars, (wide + 2 * GAP, 0))
-    return sheet
-
-
-def strip(path: Path) -> Any:
-    """Frames of a video side by side, evenly spread over it."""
-    from PIL import Image
-
-    from vimoclip import video
-
-    frames = video.read_evenly(path, FRAMES)
-    images = [Image.fromarray(frame) for frame in frames]
-    images = [image.resize((image.width * HEIGHT // image.height, HEIGHT)) for image in images]
-    sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i * (image.width + GAP), 0))
     return sheet
 
 

@@ -80,6 +80,22 @@ def locked_elsewhere(output: Path) -> Iterator[int]:
             process.kill()
 
 
+def make_embedded(root: Path, *selection: str) -> Path:
+    """`make_dataset` in root/dataset with RGB embeddings of root/tinyclip, flow videos and selection clips."""
+    import extract_embeddings
+    import extract_flows
+
+    make_dataset(root / "dataset")
+    if selection:
+        (root / "dataset" / "annotations" / "selection.txt").write_text("".join(f"{name}\n" for name in selection))
+    make_clip(root / "tinyclip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip"])
+        extract_flows.main(["--model", "dis", "--num-workers", "0"])
+    return root
+
+
 def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]], name: str = "ak") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}_action.csv").write_text("id,name\n" + "".join(f"{i},{c}\n" for i, c in enumerate(CLASSES)))

@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import extract_embeddings
-import extract_flows
 import inference
 import train
-from tests.conftest import REPOSITORY, make_clip, make_dataset, times
+from tests.conftest import REPOSITORY, make_embedded, times
 from tests.test_training_scale import break_flow
 from vimoclip import UserError, protocol, runs, store
 
@@ -82,15 +80,7 @@ def test_dividing_takes_each_video_once_in_order_and_both_sides_have_some(
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_dataset(root / "dataset")
-    draw(root / "dataset" / "annotations", *SELECTION)
-    make_clip(root / "tinyclip")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip"])
-        extract_flows.main(["--model", "dis", "--num-workers", "0"])
-    return root
+    return make_embedded(tmp_path_factory.mktemp("inputs"), *SELECTION)
 
 
 @pytest.fixture

@@ -18,10 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import extract_embeddings
-import extract_flows
 import train
-from tests.conftest import REPOSITORY, indexed_frames, make_clip, make_dataset, times
+from tests.conftest import REPOSITORY, indexed_frames, make_embedded, times
 from tests.test_moclip import Brightness, make_student, write_flow, write_rgb
 from vimoclip import UserError, clip, data, distributed, estimate, moclip, runs
 from vimoclip.data.segments import span_reader
@@ -187,14 +185,7 @@ def test_a_disk_without_room_is_refused_with_what_is_needed(kept: Kept, monkeypa
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_dataset(root / "dataset")
-    make_clip(root / "tinyclip")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip"])
-        extract_flows.main(["--model", "dis", "--num-workers", "0"])
-    return root
+    return make_embedded(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def versions() -> dict[str, str]:
 def tensorboard(folder: Path, epoch: int, step: int) -> Any:
     """A SummaryWriter in a folder of which only what a run knows stays: up to this epoch, and up to this step.
 
-    Tags with `step` in their name count steps, the others epochs. (SummaryWriter's purge_step compares both with one
+    Tags that begin with `step/` or end with `_by_step` count steps, the others epochs. (SummaryWriter's purge_step compares both with one
     number.) What a checkpoint covers must be flushed before it is saved."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -279,7 +279,8 @@ def known_events(paths: Iterable[Path], epoch: int, step: int) -> list[Any]:
             for value in event.summary.value:
                 if value.tag.startswith(WRITTEN_ANEW):
                     continue
-                if event.step <= (step if "step" in value.tag else epoch):
+                counts_steps = value.tag.startswith("step/") or value.tag.endswith("_by_step")
+                if event.step <= (step if counts_steps else epoch):
                     summary = Summary(value=[value])
                     found[value.tag, event.step] = Event(wall_time=event.wall_time, step=event.step, summary=summary)
     # from this version on TensorBoard takes a smaller step for no restart, which would hide what came before

@@ -13,8 +13,9 @@ import torch
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 
-from vimoclip import UserError, VideoError, annotations, video
+from vimoclip import UserError, VideoError, annotations
 from vimoclip.matching import FlowFolder
+from vimoclip.strips import strip
 
 CLIPS, FRAMES, TOP = 4, 5, 5  # clips of a panel, frames of a strip, guesses of a clip
 HEIGHT, GAP, TEXT, COLUMN = 90, 6, 14, 300  # pixels: of a strip, between things, of letters, of what stands beside
@@ -90,7 +91,7 @@ def scenes(
         if len(found) == CLIPS:
             break
         flow = flow_of.get(name) if isinstance(flow_of, Mapping) else _found(flows, name)
-        strips = [strip for path in (videos_dir / name, flow) if path and (strip := strip_of(path))]
+        strips = [drawn for path in (videos_dir / name, flow) if path and (drawn := strip_of(path))]
         if strips:
             found.append(Scene(name, frozenset(labels_of(name).nonzero()[0].tolist()), _stacked(strips)))
     return found
@@ -104,22 +105,17 @@ def _found(flows: FlowFolder | None, name: str) -> Path | None:
 
 
 def strip_of(path: Path) -> Image.Image | None:
-    """Frames of a video side by side, evenly spread over it; None where it can't be read."""
+    """Frames of a video side by side; None where it can't be read."""
     try:
-        images = [Image.fromarray(frame) for frame in video.read_evenly(path, FRAMES)]
+        return strip(path, FRAMES, HEIGHT, GAP, BETWEEN)
     except (VideoError, OSError):
         return None
-    images = [image.resize((max(1, image.width * HEIGHT // image.height), HEIGHT)) for image in images]
-    sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, HEIGHT), BETWEEN)
-    for i, image in enumerate(images):
-        sheet.paste(image, (sum(other.width + GAP for other in images[:i]), 0))
-    return sheet
 
 
 def _stacked(strips: Sequence[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (max(s.width for s in strips), len(strips) * (HEIGHT + GAP) - GAP), "white")
-    for i, strip in enumerate(strips):
-        sheet.paste(strip, (0, i * (HEIGHT + GAP)))
+    for i, one in enumerate(strips):
+        sheet.paste(one, (0, i * (HEIGHT + GAP)))
     return sheet
 
 

@@ -4,11 +4,10 @@ import base64
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vimoclip import UserError, VideoError, safe_name, video
+from vimoclip import UserError, VideoError, safe_name, strips
 from vimoclip.matching import FlowFolder
 from vimoclip.report import mistakes
 from vimoclip.report.subject import Evaluation
@@ -74,19 +73,14 @@ def _add(clip: Clip, text: str, path: Path | None, without: str) -> None:
         clip.missing.append(without)
         return
     try:
-        clip.strips.append((text, data_uri(video.read_evenly(path, FRAMES))))
+        clip.strips.append((text, data_uri(path)))
     except (VideoError, OSError) as error:
         clip.missing.append(f"{path.name} can't be read: {error}")
 
 
-def data_uri(frames: np.ndarray) -> str:
-    """(T, H, W, 3) uint8 side by side as one small JPEG."""
-    from PIL import Image
-
-    width = min(max(1, frames.shape[2] * HEIGHT // frames.shape[1]), 3 * HEIGHT)  # of any odd video
-    sheet: Any = Image.new("RGB", (len(frames) * (width + GAP) - GAP, HEIGHT), "white")
-    for i, frame in enumerate(frames):
-        sheet.paste(Image.fromarray(frame).resize((width, HEIGHT)), (i * (width + GAP), 0))
+def data_uri(path: Path) -> str:
+    """A video's strip as a small JPEG. Raises VideoError, OSError."""
     file = io.BytesIO()
+    sheet = strips.strip(path, FRAMES, HEIGHT, GAP, widest=3 * HEIGHT)  # of any odd video
     sheet.save(file, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
