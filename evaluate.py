@@ -7,8 +7,8 @@
 Reads a finished run of TFAM, or any CSV with a column `video_id` and one of scores per class, headed by the names or
 the ids of the classes, in any order; and the annotations of the clips. Prints and writes metrics.json, per_class.csv
 and report.html, to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are of a bootstrap
-over clips; thresholds are fitted on selection clips, never on those reported. Half a minute for 6,096 clips of 140
-classes."""
+over clips; thresholds are fitted on selection clips, never on those reported. A quarter of a minute for 6,096 clips of
+140 classes."""
 
 import argparse
 import shlex

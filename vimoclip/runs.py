@@ -238,8 +238,8 @@ def versions() -> dict[str, str]:
 def tensorboard(folder: Path, epoch: int, step: int) -> Any:
     """A SummaryWriter in a folder of which only what a run knows stays: up to this epoch, and up to this step.
 
-    Tags that begin with `step/` or end with `_by_step` count steps, the others epochs. (SummaryWriter's purge_step compares both with one
-    number.) What a checkpoint covers must be flushed before it is saved."""
+    Tags that begin with `step/` or end with `_by_step` count steps, the others epochs. (SummaryWriter's purge_step
+    compares both with one number.) What a checkpoint covers must be flushed before it is saved."""
     from torch.utils.tensorboard import SummaryWriter
 
     keep_events(folder, epoch, step)

@@ -16,7 +16,7 @@ from vimoclip.annotations import SEGMENTS
 ROUNDS = 20  # of random scores, for what has no formula
 BINS = 15
 # positives from which a class's own interval is given. With fewer it is too narrow: of simulated ones that should hold
-# the truth in 95 %, 32 % did at one positive, 68 at two, 84 at three, 91 at five, 94 at ten (NOTES.md)
+# the truth in 95 %, 29 % did at one positive, 67 at two, 83 at three, 90 at five, 94 at ten (NOTES.md)
 LEAST = 5
 Entry = dict[str, Any]
 Rows = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores, targets, weights (R, N) -> (R,)
