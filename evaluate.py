@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--dataset-name", default=None, help="of <name>_action.csv; default: the one that is there")
     add("--split", choices=["val", "test", "train"], default="val", help="the clips that are reported")
-    add("--logits", action="store_true", help="scores are logits, not probabilities")
+    add("--logits", action="store_true", help="scores of a CSV are logits, not probabilities")
     add(
         "--selection-predictions",
         type=Path,

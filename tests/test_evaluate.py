@@ -335,6 +335,11 @@ def test_a_run_folder_says_its_protocol_and_its_annotations(tmp_path: Path, monk
         assert any("here held_out, there published" in note for note in said) == told
     with pytest.raises(UserError, match="holds probabilities; leave --logits out"):
         evaluate.main([str(run), "--logits", *FAST])
+    # a run's scores are probabilities, whatever those of a CSV beside it are
+    logits = write_csv(tmp_path / "l.csv", {v: [np.log(x / (1 - x)) for x in row] for v, row in SCORES.items()})
+    beside = evaluate.main([str(run), "--compare", str(logits), "--logits", *FAST]).metrics
+    assert beside["f1_macro_at_0.5"] == found.metrics["f1_macro_at_0.5"]
+    assert beside["comparison"]["map_macro"]["difference"] == pytest.approx(0)
     (run / "metrics.json").write_text("[]")
     with pytest.raises(UserError, match="is no JSON object"):
         evaluate.main([str(run), *FAST])
@@ -354,11 +359,11 @@ def test_clips_that_a_run_could_not_use_are_named_not_dropped_in_silence(
     write_csv(run / "predictions.csv", {**SCORES, "f.mp4": [0.1] * 4})
     found = evaluate.main([str(run), *FAST]).metrics
     assert found["num_videos"] == 5
-    assert any("1 clips" in note and "e.mp4" in note for note in found["notes"])
+    assert any("left out" in note and "the others: 1 (e.mp4)" in note for note in found["notes"])
     write_csv(run / "predictions.csv", SCORES)
     found = evaluate.main([str(run), "--allow-missing", *FAST]).metrics
     assert found["num_videos"] == 4
-    assert any("2 clips" in note and "e.mp4, f.mp4" in note for note in found["notes"])
+    assert any("left out" in note and "the others: 2 (e.mp4, f.mp4)" in note for note in found["notes"])
 
 
 def test_thresholds_are_fitted_on_selection_clips_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +417,7 @@ def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert bird["num_videos"] == 2  # b and c: walk b - after c, run b and c
     assert bird["map_macro"]["value"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["animal_classes"]["Mammal"]["num_videos"] == 3
-    assert any(note.startswith("1 clips show animals of several classes") for note in found["notes"])
+    assert any("several classes of animals count in each: 1." in note for note in found["notes"])
 
 
 def test_single_label_data_has_top1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 import evaluate
 from tests.browser import Browser, chromium
 from tests.conftest import CLASSES, indexed_frames, read_index, write_annotations, write_video
-from vimoclip import report
+from vimoclip import report, strips
 from vimoclip.report import clips, curves, figures, mistakes, page, tables
 
 DRAWN = "document.documentElement.dataset.drawn"
@@ -356,13 +356,25 @@ def test_what_an_evaluation_does_not_say_is_not_shown() -> None:
     assert not any(text in html for text in ("Footnote", "bootstrap", "Calibration</h2>", "Common and rare", "None."))
 
 
+def test_a_strip_holds_so_many_frames_none_wider_than_asked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "wide.mp4", indexed_frames(9, 16, 256))
+    sheet = np.asarray(strips.strip(path, 3, 16, 2, between="red"))
+    assert sheet.shape == (16, 3 * 256 + 2 * 2, 3)
+    assert [read_index(sheet[:, x : x + 256]) for x in (0, 258, 516)] == [0, 4, 8]
+    assert (sheet[:, 256:258] == (255, 0, 0)).all()
+    assert strips.strip(path, 3, 16, 2, widest=48).size == (3 * 48 + 2 * 2, 16)
+
+
 def test_a_comparison_names_gains_and_losses() -> None:
     changed = {"class": "eating", "positives": 7, "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
     lost = changed | {"class": "running", "difference": -0.125, "ci95": [None, None]}
     total = {"difference": 0.0126, "ci95": [-0.001, 0.02]}
-    comparison = {"other": "rgb.csv", "map_macro": total, "map_micro": total, "gained": [changed], "lost": [lost]}
+    comparison: dict[str, Any] = {"other": "rgb.csv", "map_macro": total, "map_micro": total}
+    comparison |= {"num_videos": 1234, "classes": 17}  # of those that both have, not all that are reported
+    comparison |= {"gained": [changed], "lost": [lost]}
     html = page.render(few(comparison=comparison), None, None)
     text = " ".join(re.sub("<[^>]+>", " ", html).split())
+    assert "on the same 1,234 clips" in text and "the extremes of 17." in text
     assert "Compared with rgb.csv" in text and "+0.0126 -0.0010 to +0.0200" in text
     assert "eating 7 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 7 0.500 0.250 -0.125 –" in text
     assert "Compared with" not in page.render(few(), None, None)

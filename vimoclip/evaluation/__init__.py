@@ -49,11 +49,12 @@ def evaluate(
     """All metrics of a source's predictions of the clips of a split. `notes`: the folder of the annotations.
 
     Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
-    if settings.logits and source.is_run:
+    if settings.logits and all(given.is_run for given in (source, compare) if given):
         raise UserError(f"{source.path}: is a run's, which holds probabilities; leave --logits out")
+    logits = source.holds_logits(settings.logits)
     wanted = list(data.splits[settings.split])
     may_lack = source.may_lack(wanted, settings.allow_missing)
-    videos, scores = reading.read_scores(source.path, data, wanted, settings.logits, may_lack)
+    videos, scores = reading.read_scores(source.path, data, wanted, logits, may_lack)
     if not videos:
         raise UserError(f"{source.path}: has predictions of none of the clips of {settings.split}_multi.txt")
     targets = reading.multi_hot(data, settings.split, videos)
@@ -79,7 +80,7 @@ def evaluate(
     thresholds = metrics.fit_thresholds(*selection) if selection else None
     rows = writing.class_rows(data, clips, per_class, training, thresholds)
     found["notes"] = writing.notes(source, clips, rows, videos, wanted) + writing.wary(
-        source, compare, of_video, selection is not None, settings.logits and reading.like_probabilities(scores)
+        source, compare, of_video, selection is not None, logits and reading.like_probabilities(scores)
     )
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, found, rows)
 
@@ -101,7 +102,8 @@ def read_selection(
             "another --split, or predictions without selection clips"
         )
     may_lack = data.selection if settings.allow_missing else source.selection_left_out
-    videos, scores = reading.read_scores(source.selection, data, data.selection, settings.logits, may_lack)
+    logits = source.holds_logits(settings.logits)
+    videos, scores = reading.read_scores(source.selection, data, data.selection, logits, may_lack)
     return scores, reading.multi_hot(data, "train", videos)
 
 
@@ -134,7 +136,7 @@ def _compare(
     clips: Clips, per_class: np.ndarray, data: Annotations, settings: Settings, videos: list[str], other: Source
 ) -> dict[str, Any]:
     """On the clips of which both have predictions: that one of them has none was accepted before, or is here."""
-    logits = settings.logits and not other.is_run
+    logits = other.holds_logits(settings.logits)
     wanted = list(data.splits[settings.split])
     theirs, scores = reading.read_scores(
         other.path, data, wanted, logits, other.may_lack(wanted, settings.allow_missing)

@@ -22,8 +22,7 @@ class Source:
 
     path: Path
     title: str
-    is_run: bool = False
-    protocol: str | None = None
+    protocol: str | None = None  # that of a run, which has one always
     chosen_by: str | None = None
     student_protocol: str | None = None
     student: str | None = None  # what must be said of the student whose motion it reads
@@ -31,6 +30,15 @@ class Source:
     left_out: Mapping[str, str] = field(default_factory=dict)
     selection_left_out: Mapping[str, str] = field(default_factory=dict)
     dataset: Path | None = None  # the folder that the run's embeddings lie in
+
+    @property
+    def is_run(self) -> bool:
+        """Whether these are a run's, and so probabilities, and not any CSV."""
+        return self.protocol is not None
+
+    def holds_logits(self, said: bool) -> bool:
+        """Where they are said to be logits; never a run's, whatever those of a CSV beside it are."""
+        return said and not self.is_run
 
     def may_lack(self, wanted: Sequence[str], anything: bool) -> Collection[str]:
         """Of which of the wanted videos there may be no predictions."""
@@ -56,11 +64,10 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
     if not isinstance(said, dict):
         raise UserError(f"{about}: is no JSON object; delete it and run its config again")
     own = given / FILES["selection"]
-    protocol = said.get("protocol", PUBLISHED)  # there was no other before there were protocols
+    protocol = said.get("protocol") or PUBLISHED  # there was no other before there were protocols
     return Source(
         path,
         "/".join(given.absolute().parts[-2:]),
-        True,
         protocol,
         said.get("epoch_chosen_by"),
         said.get("student_protocol"),

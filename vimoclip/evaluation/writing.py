@@ -84,19 +84,20 @@ def notes(
         found.append(source.student)
     if source.protocol is None:
         found.append("It is not known on which clips the epoch and the settings of these predictions were chosen.")
-    if missing := [video for video in wanted if video not in set(videos)]:
+    there = set(videos)
+    if missing := [video for video in wanted if video not in there]:
         found.append(
-            f"{len(missing)} clips without predictions are left out, so that these numbers are of the others: "
-            f"{some(missing)}."
+            f"Clips without predictions are left out, so that these numbers are of the others: {len(missing)} "
+            f"({some(missing)})."
         )
     if bare := int((~clips.targets.any(1)).sum()):
-        found.append(f"{bare} clips have no label; hit@1 and precision@k are over the other {len(videos) - bare}.")
+        found.append(f"Clips without a label: {bare}; hit@1 and precision@k are over the other {len(videos) - bare}.")
     if (clips.scores == clips.scores[0]).all() and len(videos) > 1:
         found.append("All clips have the same scores: nothing of the clips is in these predictions.")
     else:
         flat = [row["class"] for row in rows if np.ptp(clips.scores[:, row["id"]]) == 0]
         if flat and len(videos) > 1:
-            found.append(f"{len(flat)} classes have one score for all clips: {some(flat)}.")
+            found.append(f"The same score for all clips: {len(flat)} of the classes ({some(flat)}).")
     if perfect := [row["class"] for row in rows if row["ap"] == 1 and row["positives"] < len(videos)]:
         found.append(
             f"An AP of exactly 1 is too good not to be looked at; of {len(perfect)} of the classes: {some(perfect)}."
@@ -107,7 +108,9 @@ def notes(
             f"interval can show; below {LEAST} none is given."
         )
     if none := [row["class"] for row in rows if not row["positives"]]:
-        found.append(f"{len(none)} classes have no positive clip, so no AP, and are in no macro average: {some(none)}.")
+        found.append(
+            f"No positive clip, so no AP and no part in macro averages: {len(none)} of the classes ({some(none)})."
+        )
     return found
 
 
@@ -129,7 +132,7 @@ def wary(
             "their difference is not of the models alone."
         )
     if both := sum(len(set(animals)) > 1 for animals in of_video):
-        found.append(f"{both} clips show animals of several classes of animals, and count in each.")
+        found.append(f"Clips that show animals of several classes of animals count in each: {both}.")
     return found
 
 
@@ -159,8 +162,8 @@ def table(evaluation: "Evaluation") -> str:
     if empty := found["num_classes"] - found["classes_with_a_positive"]:
         footnote = found["torchmetrics_macro"]["value"]
         lines.append(
-            f"note: torchmetrics' average='macro' would say {footnote:.4f}: it counts the {empty} classes without a "
-            "positive as 0."
+            f"note: torchmetrics' average='macro' would say {footnote:.4f}: it counts as 0 each class without a "
+            f"positive, here {empty}."
         )
     return "\n".join([*lines, *compared(found["comparison"])])
 

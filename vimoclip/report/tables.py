@@ -134,7 +134,8 @@ def comparison(found: dict[str, Any]) -> dict[str, Any]:
         ]
 
     gained, lost = changed(found.get("gained") or []), changed(found.get("lost") or [])
-    return {"other": found.get("other"), "total": total, "gained": gained, "lost": lost}
+    size = {key: found[key] for key in ("num_videos", "classes")}
+    return size | {"other": found.get("other"), "total": total, "gained": gained, "lost": lost}
 
 
 def signed(value: Any, digits: int = 4) -> str:
