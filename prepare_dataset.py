@@ -1,20 +1,40 @@
 """Lay out a data set for the chain from what there is, and check that all of it fits together.
 
     python prepare_dataset.py folder my_videos
+    python prepare_dataset.py csv my_table.csv --group-by animal
+    python prepare_dataset.py boris my_project.boris --window 6
+    python prepare_dataset.py mammalnet MammalNet
     python prepare_dataset.py animal-kingdom --metadata AR_metadata.xlsx --actions df_action.xlsx
     python prepare_dataset.py selection
     python prepare_dataset.py check
 
 folder: a folder with one folder of videos per action, my_videos/<action>/*.mp4, becomes dataset/annotations/ and
 dataset/videos/<action>__<name>.mp4 (hard links where the file system has them, else copies), each action split at
-random into clips to train on and to validate with. Clips cut from one recording may then stand on both sides: give
-such data sets splits of your own, by editing train_multi.txt and val_multi.txt.
+random into clips to train on and to validate with.
+
+csv: a table with the columns video,labels (names, or ids with --classes; several joined by ;) or video and a column of
+0/1 per class. With the columns start,end, in seconds, clips are cut out of the videos, exact to the frame. A column
+split (train, val, test) is followed; without one splits are drawn, stratified by all labels.
+
+Clips of one recording, animal or site belong on one side, or the numbers are too good. --group-by keeps them together:
+of csv it names a column, of folder it is a pattern (a regular expression) that finds the source in a clip's path below
+the folder: --group-by "^[^/]+/([^_]+)_" takes what stands before the first _ of the file's name.
+
+boris: a project of BORIS, or its aggregated events as CSV or TSV. Windows slide over each media file; each is labelled
+with what overlaps it by --min-overlap of the window, or of itself where that is shorter. A point event counts as
+--point-margin seconds on both sides of it. Media files are looked for as they are written, beside the file of events,
+and in --videos-dir. A single recording is split by stretches of time, with a warning.
+
+mammalnet: what MammalNet's authors give out, annotation.tar and trimmed_videos.tar.gz unpacked in one folder; its three
+splits are kept: epochs are chosen on val, and test is reported.
 
 animal-kingdom: the two workbooks that Animal Kingdom's authors give out become dataset/annotations/. Where they don't
 agree on which id is which class, what the clips are said to show in words settles it, and all of it is printed.
 
 selection: draws selection.txt, a tenth of the training clips, stratified by their labels: epochs and thresholds are
-chosen on these clips, and not on those that are reported. folder and animal-kingdom draw it too.
+chosen on these clips, and not on those that are reported. All but mammalnet draw it too.
+
+Each prints what there is (clips, classes, durations, labels, what was left out and why) and writes class_counts.html.
 
 check: what is missing, stale, broken or does not fit together among annotations, videos, embeddings, flows and motion,
 as a table with a line a problem, for people, and as JSON, for scripts. Changes nothing. Exit code 1 if anything is
@@ -24,6 +44,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +57,9 @@ if TYPE_CHECKING:
 SEED = 49
 HELP = {
     "folder": "one folder of videos per action",
+    "csv": "a table of videos and labels",
+    "boris": "events that were coded in BORIS",
+    "mammalnet": "MammalNet, as its authors give it out",
     "animal-kingdom": "Animal Kingdom's annotations, from its authors' workbooks",
     "selection": "draw the training clips on which epochs are chosen",
     "check": "what is missing, stale, broken or does not fit",
@@ -47,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, add, run in (
         ("folder", add_folder, prepare_folder),
+        ("csv", add_csv, prepare_csv),
+        ("boris", add_boris, prepare_boris),
+        ("mammalnet", add_mammalnet, prepare_mammalnet),
         ("animal-kingdom", add_animal_kingdom, prepare_animal_kingdom),
         ("selection", add_selection, prepare_selection),
         ("check", add_check, check_dataset),
@@ -60,7 +87,47 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="holds a folder of videos per action")
-    parser.add_argument("--val-share", type=share, default=1 / 3, help="of each action's clips, to validate with")
+    add_split(parser)
+    parser.add_argument(
+        "--group-by", type=pattern, default=None, metavar="PATTERN", help="finds a clip's source in <action>/<name>"
+    )
+
+
+def add_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, help="with columns video,labels, or video and a column of 0/1 per class")
+    parser.add_argument("--videos-dir", type=Path, default=None, help="where the videos are; default: beside the table")
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="names of the ids 0, 1, ...; default: as in the table",
+    )
+    add_split(parser)
+    parser.add_argument("--group-by", default=None, metavar="COLUMN", help="says where a video comes from")
+
+
+def add_boris(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("events", type=Path, help="a .boris project, or aggregated events as CSV or TSV")
+    parser.add_argument("--videos-dir", type=Path, default=None, help="where the media files are now")
+    parser.add_argument("--window", type=cli.positive_float, default=6.0, help="seconds of a clip")
+    parser.add_argument("--stride-seconds", type=cli.positive_float, default=3.0, help="from one window to the next")
+    parser.add_argument("--min-overlap", type=overlap, default=0.5, help="share from which on a behaviour is a label")
+    parser.add_argument("--point-margin", type=cli.non_negative_float, default=1.0, help="seconds around a point event")
+    parser.add_argument("--subjects", nargs="+", default=None, metavar="NAME", help="only these; default: all")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="these are no classes")
+    parser.add_argument("--drop-unlabelled", action="store_true", help="no clips in which nothing was coded")
+    parser.add_argument("--group-by", choices=["media", "observation"], default="media", help="stays on one side")
+    add_split(parser)
+
+
+def add_mammalnet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="holds annotation/ and trimmed_videos/")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--val-share", type=share, default=1 / 3, help="of the clips, to validate with")
+    parser.add_argument("--test-share", type=share, default=None, help="of the clips, to test with; default: none")
     parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the split, and of the selection clips")
 
 
@@ -98,6 +165,32 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def overlap(text: str) -> float:
+    """An argparse type: above 0, at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def pattern(text: str) -> "re.Pattern[str]":
+    """An argparse type: a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
+
+
+def shares(args: argparse.Namespace) -> dict[str, float]:
+    """Of the splits that don't train. Raises UserError where nothing would be left to train on."""
+    found = {"val": args.val_share} | ({"test": args.test_share} if args.test_share else {})
+    if sum(found.values()) >= 1:
+        raise UserError(
+            f"--val-share and --test-share are {sum(found.values()):g} of the clips; leave some to train on"
+        )
+    return found
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -157,7 +250,36 @@ def prepare_folder(args: argparse.Namespace) -> Path:
     from vimoclip.prepare import folder
 
     root = cli.need_folder(args.folder, "name one that holds a folder of videos per action")
-    return folder.prepare(root, args.dataset_dir, args.dataset_name, args.val_share, args.seed)
+    return folder.prepare(root, args.dataset_dir, args.dataset_name, shares(args), args.seed, args.group_by)
+
+
+def prepare_csv(args: argparse.Namespace) -> Path:
+    """The folder of the annotations."""
+    from vimoclip.prepare import csv_table, table
+
+    found = table.read(cli.need_file(args.table, "name a table of videos and labels"), args.classes, args.group_by)
+    videos = cli.need_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
+    return csv_table.prepare(found, videos, args.dataset_dir, args.dataset_name, shares(args), args.seed)
+
+
+def prepare_boris(args: argparse.Namespace) -> Path:
+    """The folder of the annotations."""
+    from vimoclip.prepare import boris
+
+    path = cli.need_file(args.events, "name a .boris project, or aggregated events")
+    if args.videos_dir:
+        cli.need_folder(args.videos_dir, "name the folder of the media files, or leave it out")
+    lie = args.window, args.stride_seconds, args.min_overlap, args.point_margin, not args.drop_unlabelled
+    into = args.dataset_dir, args.dataset_name, boris.Windows(*lie), shares(args), args.seed
+    return boris.prepare(path, args.videos_dir, *into, args.subjects, args.exclude, args.group_by)
+
+
+def prepare_mammalnet(args: argparse.Namespace) -> Path:
+    """The folder of the annotations."""
+    from vimoclip.prepare import mammalnet
+
+    root = cli.need_folder(args.folder, "name the folder that MammalNet was unpacked in")
+    return mammalnet.prepare(root, args.dataset_dir, args.dataset_name)
 
 
 def prepare_animal_kingdom(args: argparse.Namespace) -> Path:

@@ -104,8 +104,10 @@ def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int,
         (folder / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
 
 
-def make_clip(folder: Path, embed_dim: int = 32, **vision: float) -> str:
-    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32."""
+def make_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **vision: float) -> str:
+    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32.
+
+    `vocabulary`: of its text tower; CLIP's tokenizer has 49408 words, for whom it is to read any."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -114,7 +116,7 @@ def make_clip(folder: Path, embed_dim: int = 32, **vision: float) -> str:
     config = {
         "embed_dim": embed_dim,
         "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32, **vision},
-        "text_cfg": {"context_length": 77, "vocab_size": 512, "width": 32, "heads": 2, "layers": 1},
+        "text_cfg": {"context_length": 77, "vocab_size": vocabulary, "width": 32, "heads": 2, "layers": 1},
     }
     torch.manual_seed(0)
     model = open_clip.CLIP(**config)

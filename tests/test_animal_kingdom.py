@@ -416,7 +416,14 @@ def test_the_same_command_again_writes_the_same_bytes(tmp_path: Path) -> None:
     books = make(each=8)
     prepare(books, tmp_path, "--species")
     before = contents(tmp_path / "notes")
-    assert before.keys() == {"ak_action.csv", "train_multi.txt", "val_multi.txt", "selection.txt", "animals.csv"}
+    assert before.keys() == {
+        "ak_action.csv",
+        "train_multi.txt",
+        "val_multi.txt",
+        "selection.txt",
+        "animals.csv",
+        "class_counts.html",
+    }
     prepare(books, tmp_path, "--species")
     assert contents(tmp_path / "notes") == before
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from vimoclip import UserError, files, has_control
 from vimoclip.annotations.animals import ANIMALS, Animals, animals_text, read_animals
+from vimoclip.annotations.sources import SOURCES, read_sources, sources_text
 from vimoclip.annotations.text import check_video_id, quoted, read_rows, read_text, stem
 
 __all__ = ["ANIMALS", "SELECTION", "SPLITS", "Animals", "Annotations", "animals_text", "check_video_id", "stem"]
 __all__ += ["load", "name_in", "read_animals", "read_classes", "read_partitions", "read_selection", "read_split"]
-__all__ += ["check_selected", "selection_text", "write"]
+__all__ += ["SOURCES", "check_selected", "read_sources", "selection_text", "sources_text", "write"]
 
 SPLITS = ("train", "val", "test")
 SELECTION = "selection.txt"

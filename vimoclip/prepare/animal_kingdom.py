@@ -7,13 +7,13 @@ classes with their segments."""
 import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vimoclip import UserError, annotations, files
 from vimoclip.annotations import SEGMENTS, Animals, Annotations
 from vimoclip.prepare import selection, species
+from vimoclip.prepare.finishing import plot, with_selection
 from vimoclip.prepare.naming import Claim, Evidence, Unsettled, fold, settle
 from vimoclip.prepare.workbook import read_sheet, text, whole_number
 
@@ -58,27 +58,8 @@ def prepare(metadata: Path, actions: Path, notes: Path, name: str, with_species:
         files.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
     annotations.write(notes, name, data)
     print("\n".join(lines))
-    print(f"wrote {notes}", flush=True)
+    print(f"wrote {notes}, and {plot(notes, data)}", flush=True)
     return notes
-
-
-def with_selection(data: Annotations, notes: Path, name: str) -> Annotations:
-    """With selection clips drawn, or those of the same annotations that are there. Raises UserError for others."""
-    if not any(notes.glob("*_action.csv")):
-        return replace(data, selection=selection.draw(data))
-    there = annotations.load(notes, name)
-    odd = sorted(set(data.classes) ^ set(there.classes))
-    if not odd and data.classes != there.classes:
-        odd = [ours for ours, theirs in zip(data.classes, there.classes, strict=True) if ours != theirs]
-    for split in {*data.splits, *there.splits}:
-        ours, theirs = (one.splits.get(split, {}) for one in (data, there))
-        odd += sorted(video for video in {*ours, *theirs} if ours.get(video) != theirs.get(video))
-    if odd:
-        raise UserError(
-            f"{notes}: holds {len(odd)} other classes, clips or labels ({', '.join(odd[:3])}); name another "
-            "--output-dir, or delete it and what was made from it"
-        )
-    return replace(data, selection=there.selection or selection.draw(data))
 
 
 def read_counted(path: Path) -> list[Counted]:

@@ -2,42 +2,85 @@
 
 import filecmp
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from vimoclip import UserError, annotations, video
 from vimoclip.annotations import Annotations
-from vimoclip.prepare import selection
+from vimoclip.prepare import splitting
+from vimoclip.prepare.cutting import seconds_of
+from vimoclip.prepare.finishing import Prepared, finish, tell
 from vimoclip.prepare.placing import clean, place_videos
 
 
-def prepare(root: Path, dataset: Path, name: str, val_share: float, seed: int) -> Path:
-    """The folder of the annotations. Those of the same clips and actions stay, if they are there. Raises UserError."""
-    found = find_clips(root)
+def prepare(
+    root: Path,
+    dataset: Path,
+    name: str,
+    shares: Mapping[str, float],
+    seed: int,
+    group_by: re.Pattern[str] | None = None,
+) -> Path:
+    """The folder of the annotations. Those of the same clips and actions stay, if they are there. Raises UserError.
+
+    `shares`: of the splits that don't train; `group_by`: finds a clip's source in its path below `root`."""
+    left_out: dict[str, str] = {}
+    found = find_clips(root, left_out)
     notes = dataset / "annotations"
-    data = split(found, val_share, seed)
-    there = any(notes.glob("*_action.csv"))
-    if there:
+    paths = {clip: path for clips in found.values() for clip, path in clips.items()}
+    sources = find_sources(root, paths, group_by) if group_by else {}
+    data = split(found, shares, seed, sources)
+    if there := any(notes.glob("*_action.csv")):
         data = keep_split(data, annotations.load(notes, name), notes)
+        sources = sources or annotations.read_sources(notes)
         print(f"{notes}: is there already, and stays as it is")
+    place_videos(paths, dataset / "videos")
+    seconds = {clip: length for clip, path in paths.items() if (length := seconds_of(path))}
+    prepared = Prepared(data, seconds, left_out, sources)
+    if there:
+        tell(notes, prepared)
     else:
-        data = replace(data, selection=selection.draw(data, seed=seed))
-    place_videos({n: path for clips in found.values() for n, path in clips.items()}, dataset / "videos")
-    if not there:
-        annotations.write(notes, name, data)  # last: who has annotations has the videos
-    for label, action in enumerate(data.classes):
-        counts = {s: sum(label in labels for labels in videos.values()) for s, videos in data.splits.items()}
-        few = "" if min(counts.values()) else "   too few clips to be in both"
-        print(f"  {action}: {counts['train']} to train on, {counts['val']} to validate with{few}")
-    print("\n".join(selection.describe(data)))
-    print(f"{sum(map(len, data.splits.values()))} clips in {dataset / 'videos'}", flush=True)
+        finish(notes, name, prepared, seed)  # last: who has annotations has the videos
+    print(f"{len(paths)} clips in {dataset / 'videos'}", flush=True)
     return notes
 
 
-def split(found: Mapping[str, Sequence[str] | Mapping[str, Path]], val_share: float, seed: int) -> Annotations:
-    """Each action's clips at random into those to train on and those to validate with."""
+def find_sources(root: Path, paths: Mapping[str, Path], group_by: re.Pattern[str]) -> dict[str, str]:
+    """Clip -> what the pattern finds in its path below root: its first group, or all of it. Raises UserError if none.
+
+    A clip in whose path nothing is found is a source of its own."""
+    found: dict[str, str] = {}
+    for clip, path in paths.items():
+        if match := group_by.search(path.relative_to(root).as_posix()):
+            found[clip] = (match[1] if group_by.groups else match[0]) or ""
+    found = {clip: source for clip, source in found.items() if source}
+    if not found:
+        example = next(iter(paths.values())).relative_to(root).as_posix()
+        raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}; mend the pattern")
+    unknown = (
+        f"; {len(paths) - len(found)} clips have none, and are taken each for one" if len(found) < len(paths) else ""
+    )
+    print(f"{len(set(found.values()))} sources of {len(found)} clips{unknown}", flush=True)
+    return found
+
+
+def split(
+    found: Mapping[str, Sequence[str] | Mapping[str, Path]],
+    shares: Mapping[str, float],
+    seed: int,
+    sources: Mapping[str, str] | None = None,
+) -> Annotations:
+    """Each action's clips at random into those to train on and those not, whole sources where these are known."""
+    if not sources and set(shares) == {"val"}:
+        return _split_each(found, shares["val"], seed)
+    labels = {clip: (label,) for label, clips in enumerate(found.values()) for clip in clips}
+    return splitting.split(tuple(found), labels, shares, seed, sources)
+
+
+def _split_each(found: Mapping[str, Sequence[str] | Mapping[str, Path]], val_share: float, seed: int) -> Annotations:
+    """The same share of each action to validate with, to the clip."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
     generator = random.Random(seed)
     for label, clips in enumerate(found.values()):
@@ -62,14 +105,15 @@ def keep_split(data: Annotations, there: Annotations, notes: Path) -> Annotation
     return there
 
 
-def find_clips(root: Path) -> dict[str, dict[str, Path]]:
-    """Action -> new name -> video. Raises UserError where there is none, or two would share a name."""
+def find_clips(root: Path, left_out: dict[str, str]) -> dict[str, dict[str, Path]]:
+    """Action -> new name -> video. Raises UserError where there is none, or two would share a name.
+
+    What isn't taken goes into `left_out`, with the reason."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     taken: dict[str, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         videos, others = video.find(folder)
-        for name in others:
-            print(f"  left out: {folder / name}: is not named like a video")
+        left_out |= {str(folder / name): "is not named like a video" for name in others}
         for path in videos:
             name = clean(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
             if (twin := taken.setdefault(annotations.stem(name), path)) != path:

@@ -1,6 +1,8 @@
 """Selection clips: the part of the training clips on which epochs and thresholds are chosen, drawn once."""
 
 import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,26 +10,51 @@ import numpy as np
 
 from vimoclip import UserError, annotations, files
 from vimoclip.annotations import SELECTION, Annotations
+from vimoclip.prepare.stratifying import drawn_groups
 
 SHARE, SEED = 0.1, 49
 NAMED = 5  # classes that a line names
 
 
-def draw(data: Annotations, share: float = SHARE, seed: int = SEED) -> tuple[str, ...]:
+def draw(
+    data: Annotations, share: float = SHARE, seed: int = SEED, sources: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Training videos, in the training file's order, such that each class has about `share` of its clips among them.
 
     By iterative stratification (Sechidis et al. 2011). A class keeps a clip to train on, where any choice leaves it
-    one, and at least one video is drawn of two; of fewer none is."""
+    one, and at least one video is drawn of two; of fewer none is. `sources`: video -> where it comes from; of a source
+    all videos are drawn, or none, unless there is but one."""
     videos = list(data.splits.get("train", {}))
     if len(videos) < 2:
         return ()
     labels = np.zeros((len(videos), len(data.classes)), bool)
     for row, video in zip(labels, videos, strict=True):
         row[list(data.splits["train"][video])] = True
+    groups = _groups(videos, sources or {})
+    if 1 < len(groups) < len(videos):
+        return _draw_groups(videos, labels, groups, share, seed)
     size = min(max(1, round(share * len(videos))), len(videos) - 1)
     drawn = _leave_some_of_each(labels, _stratified(labels, size, seed))
     drawn = _fill_up(labels, drawn, size, random.Random(seed))
     return tuple(video for video, one in zip(videos, drawn, strict=True) if one)
+
+
+def _groups(videos: Sequence[str], sources: Mapping[str, str]) -> list[list[int]]:
+    """Places of the videos of each source; a video of unknown source is one by itself."""
+    found: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for place, video in enumerate(videos):
+        found[(True, sources[video]) if video in sources else (False, video)].append(place)
+    return list(found.values())
+
+
+def _draw_groups(
+    videos: Sequence[str], labels: np.ndarray, groups: Sequence[Sequence[int]], share: float, seed: int
+) -> tuple[str, ...]:
+    counts = np.stack([labels[list(members)].sum(0) for members in groups])
+    sizes = np.array([len(members) for members in groups])
+    drawn = drawn_groups(counts, sizes, share, seed)
+    chosen = {place for members, one in zip(groups, drawn, strict=True) if one for place in members}
+    return tuple(video for place, video in enumerate(videos) if place in chosen)
 
 
 def _stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -97,7 +124,7 @@ def prepare(notes: Path, name: str, share: float, seed: int, overwrite: bool) ->
     """Draw `selection.txt` for annotations that are there. Raises UserError where another one is there already."""
     data = annotations.load(notes, name, ["train"], with_selection=False)
     path = notes / SELECTION
-    data = replace(data, selection=draw(data, share, seed))
+    data = replace(data, selection=draw(data, share, seed, annotations.read_sources(notes)))
     if not data.selection:
         raise UserError(f"{notes / 'train_multi.txt'}: names fewer than two videos; there is nothing to draw from")
     text = annotations.selection_text(data.selection)

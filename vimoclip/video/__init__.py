@@ -4,10 +4,10 @@ Frames are uint8 RGB, upright (rotation metadata is applied), all of the first f
 
 from vimoclip.video.ahead import read_ahead
 from vimoclip.video.opening import Info, find, probe
-from vimoclip.video.reading import read, read_evenly
+from vimoclip.video.reading import read, read_evenly, read_sizes
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
 from vimoclip.video.spans import SpanReader
-from vimoclip.video.writing import Writer
+from vimoclip.video.writing import Writer, made_even
 
 __all__ = [
     "EVERY_FRAME",
@@ -20,8 +20,10 @@ __all__ = [
     "described_indices",
     "described_timestamps",
     "find",
+    "made_even",
     "probe",
     "read",
     "read_ahead",
     "read_evenly",
+    "read_sizes",
 ]

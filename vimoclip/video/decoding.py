@@ -23,11 +23,17 @@ MAX_ENLARGED = 2**23  # pixels of a frame that is enlarged: those of 4K video
 
 @dataclass(frozen=True)
 class Frame:
-    """`index`: among all frames of the file, those left out too; `seconds`: its timestamp; `convert`: its RGB."""
+    """`index`: among all frames of the file, those left out too; `seconds`: its timestamp; `convert`: its RGB.
+
+    `converts`: its RGB at each of the sizes that were asked for, of which the first is `convert`'s."""
 
     index: int
     seconds: float
-    convert: Callable[[], np.ndarray]
+    converts: list[Callable[[], np.ndarray]]
+
+    @property
+    def convert(self) -> Callable[[], np.ndarray]:
+        return self.converts[0]
 
 
 class Decoding:
@@ -36,12 +42,13 @@ class Decoding:
     `decoded`: frames given; `expected`: frames that the header or the packets speak of; `problem`: why the two differ,
     in words; `note`: what is unusual but no problem; `fps`. Raises VideoError for what can't be opened."""
 
-    def __init__(self, path: Path, shorter_side: int | None = None):
-        self.path, self.shorter_side = path, shorter_side
+    def __init__(self, path: Path, *shorter_sides: int | None):
+        """`shorter_sides`: of the sizes at which frames are wanted, None for the video's own; default: that alone."""
+        self.path, self.shorter_sides = path, shorter_sides or (None,)
         self.decoded = self.expected = 0
         self.problem = self.note = ""
         self.fps = 0.0
-        self._size: tuple[int, int] | None = None
+        self._sizes: list[tuple[int, int]] = []
         self._first_size: tuple[int, int] | None = None
         self._avi, self._chunk_times = False, list[float]()
 
@@ -122,13 +129,13 @@ class Decoding:
                 yield from ((indices[place_of(f)], f) for f in frames or () if place_of(f) in indices)
 
     def _frame(self, index: int, frame: Any) -> Frame:
-        if self._size is None:
+        if not self._sizes:
             self._first_size = frame.width, frame.height
-            self._size = _scaled(frame.width, frame.height, self.shorter_side)
+            self._sizes = [_scaled(frame.width, frame.height, side) for side in self.shorter_sides]
         elif (frame.width, frame.height) != self._first_size and not self.note:
             now, first = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
             self.note = f"frames change from {first} to {now} at frame {index}; all are scaled to the first"
-        return Frame(index, self._seconds(index, frame), converter(frame, self._size))
+        return Frame(index, self._seconds(index, frame), [converter(frame, size) for size in self._sizes])
 
     def _seconds(self, index: int, frame: Any) -> float:
         """When a frame is shown. AVI doesn't say; there FFmpeg guesses, so its index is asked."""

@@ -30,7 +30,7 @@ DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
 
 @dataclass(frozen=True)
 class Info:
-    """What a video's header says. `frames` is 0 where it says nothing; `comment` is the container's JSON, if any."""
+    """What a video's header says. `frames`, `seconds` are 0 where it says nothing; `comment`: its JSON, if any."""
 
     width: int
     height: int
@@ -38,6 +38,7 @@ class Info:
     frames: int
     codec: str
     comment: dict[str, Any] | None
+    seconds: float = 0.0
 
 
 def probe(path: Path, whole: bool = False) -> Info:
@@ -50,7 +51,9 @@ def probe(path: Path, whole: bool = False) -> Info:
                 raise VideoError(f"is cut short: it has {path.stat().st_size} bytes, its index needs {end}")
         context = stream.codec_context
         comment = _comment(container.metadata)
-        return Info(context.width, context.height, frame_rate(stream), stream.frames, context.name, comment)
+        rate, seconds = frame_rate(stream), float((stream.duration or 0) * (stream.time_base or 0))
+        seconds = seconds or (container.duration or 0) / 1e6
+        return Info(context.width, context.height, rate, stream.frames, context.name, comment, seconds)
 
 
 def find(folder: Path) -> tuple[list[Path], list[str]]:

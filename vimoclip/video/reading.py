@@ -1,12 +1,12 @@
 """Reading frames: stream batches of them, or some that are spread over a video."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vimoclip import VideoError
-from vimoclip.video.decoding import Decoding
+from vimoclip.video.decoding import Decoding, Frame
 from vimoclip.video.opening import MAX_PIXELS, probe
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling
 
@@ -22,27 +22,44 @@ def read(
 
     `shorter_side` scales while colours are converted. With `overlap` each batch begins with that many of the
     last one's frames and holds batch_size new ones. Raises VideoError, also for a video without any frame."""
-    keep, indices, timestamps = sampling.picker(), [], []
-    pending: list[np.ndarray] = []
-    fresh, decoding = 0, Decoding(path, shorter_side)
+    for item in read_sizes(path, batch_size, [shorter_side], sampling, overlap):
+        yield item if isinstance(item, End) else item[1][0]
+
+
+def read_sizes(
+    path: Path,
+    batch_size: int,
+    shorter_sides: Sequence[int | None],
+    sampling: Sampling = EVERY_FRAME,
+    overlap: int = 0,
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]] | End]:
+    """As `read`, of one decoding at several sizes: (timestamps (n,) in seconds, frames at each size)."""
+    keep, indices = sampling.picker(), list[int]()
+    timestamps: list[float] = []
+    pending: list[list[np.ndarray]] = []
+    fresh, decoding = 0, Decoding(path, *shorter_sides)
+
+    def batch() -> tuple[np.ndarray, list[np.ndarray]]:
+        return np.array(timestamps[-len(pending) :]), [np.stack(of_size) for of_size in zip(*pending, strict=True)]
+
     for frame in decoding:
         if not keep(frame.index, frame.seconds):
             continue
         indices.append(frame.index)
         timestamps.append(frame.seconds)
-        pending.append(frame.convert())
+        pending.append(_converted(frame, shorter_sides))
         if not fresh:
-            batch_size = min(batch_size, max(1, BATCH_PIXELS // pending[0][..., 0].size))
+            batch_size = min(batch_size, max(1, BATCH_PIXELS // max(image[..., 0].size for image in pending[0])))
         fresh += 1
         if fresh == batch_size + (overlap if len(indices) <= batch_size + overlap else 0):
-            yield np.stack(pending)
+            yield batch()
             pending, fresh = pending[len(pending) - overlap :], 0
     if not decoding.decoded:
         raise VideoError(decoding.problem or "has no frames")
     if not indices:
         raise VideoError("none of its frames that can be decoded is kept; choose a smaller --stride")
     if fresh:
-        yield np.stack(pending)
+        yield batch()
     yield End(
         np.array(indices, np.int64),
         np.array(timestamps, np.float64),
@@ -52,6 +69,15 @@ def read(
         decoding.problem,
         decoding.note,
     )
+
+
+def _converted(frame: Frame, shorter_sides: Sequence[int | None]) -> list[np.ndarray]:
+    """The frame at each size, each made once."""
+    made: dict[int | None, np.ndarray] = {}
+    for side, convert in zip(shorter_sides, frame.converts, strict=True):
+        if side not in made:
+            made[side] = convert()
+    return [made[side] for side in shorter_sides]
 
 
 def read_evenly(path: Path, count: int) -> np.ndarray:

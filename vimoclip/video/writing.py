@@ -32,6 +32,14 @@ LOSSY = {
 LOSSLESS = {"crf": "0", "preset": "veryfast"}
 
 
+def made_even(frames: np.ndarray) -> np.ndarray:
+    """(n, H, W, 3) with an even height and width, by repeating the last row or column."""
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return frames
+
+
 class Writer:
     """Writes an H.264 .mp4, which appears under its name only when whole and is the same bytes on any machine load.
 
@@ -85,12 +93,10 @@ class Writer:
             encoding.result()
 
     def _encode(self, frames: np.ndarray) -> None:
-        height, width = frames.shape[1:3]
-        if height % 2 or width % 2:
-            frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frames = made_even(frames)
         with self._errors():
             if self._container is None:
-                self._start(width + width % 2, height + height % 2)
+                self._start(frames.shape[2], frames.shape[1])
             for image in frames:
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts = self.frames

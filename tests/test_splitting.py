@@ -1,0 +1,87 @@
+"""Splits that keep what is of one source on one side."""
+
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vimoclip.annotations import Annotations
+from vimoclip.prepare import selection
+from vimoclip.prepare.splitting import leaks, split
+
+CLASSES = ("a", "b", "c", "d")
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Labels of up to 60 videos, and the sources of some of them."""
+    count = draw(st.integers(1, 60))
+    labels = draw(st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=count, max_size=count))
+    sources = draw(st.lists(st.sampled_from(["", *"uvwxyz"]), min_size=count, max_size=count))
+    videos = [f"v{i}.mp4" for i in range(count)]
+    of = {video: source for video, source in zip(videos, sources, strict=True) if source}
+    return {video: tuple(sorted(own)) for video, own in zip(videos, labels, strict=True)}, of
+
+
+@settings(max_examples=80, deadline=None)
+@given(data_sets(), st.integers(0, 3), st.sampled_from([{"val": 1 / 3}, {"val": 0.2, "test": 0.2}]))
+def test_each_video_is_in_one_split_with_all_of_its_source(
+    given_data: tuple[dict[str, tuple[int, ...]], dict[str, str]], seed: int, shares: dict[str, float]
+) -> None:
+    labels, sources = given_data
+    data = split(CLASSES, labels, shares, seed, sources)
+    assert {video: own for of_split in data.splits.values() for video, own in of_split.items()} == labels
+    assert sum(map(len, data.splits.values())) == len(labels)
+    groups = {sources.get(video, video) for video in labels}
+    if len(groups) > 1:
+        assert leaks(data.splits, sources) == []
+        assert data.splits["train"] and data.splits["val"]
+        assert leaks(parts(data, seed, sources), sources) == []
+    again = split(CLASSES, dict(reversed(labels.items())), shares, seed, sources)
+    assert again == data
+
+
+def parts(data: Annotations, seed: int, sources: dict[str, str]) -> dict[str, list[str]]:
+    """What is trained on and what is selected by, where the training videos are of several sources."""
+    train = data.splits["train"]
+    if len({sources.get(video, video) for video in train}) < 2:
+        return {}
+    chosen = set(selection.draw(data, 0.2, seed, sources))
+    assert 0 < len(chosen) < len(train)
+    return {"train": [video for video in train if video not in chosen], "selection": list(chosen)}
+
+
+def test_classes_have_their_share_on_both_sides_as_far_as_sources_allow() -> None:
+    """40 animals with 5 clips each, of which each class is shown by ten."""
+    labels, sources = {}, {}
+    for animal in range(40):
+        for clip in range(5):
+            video = f"animal{animal}-{clip}.mp4"
+            labels[video], sources[video] = (animal % 4,), f"animal{animal}"
+    data = split(CLASSES, labels, {"val": 0.3}, 7, sources)
+    counts = np.zeros(4, int)
+    for (label,) in data.splits["val"].values():
+        counts[label] += 1
+    assert counts.tolist() == [15, 15, 15, 15]
+    assert split(CLASSES, labels, {"val": 0.3}, 8, sources) != data
+
+
+def test_a_class_of_one_source_is_trained_on_and_a_large_source_too() -> None:
+    labels = {f"big{i}.mp4": (0,) for i in range(50)} | {f"small{i}.mp4": (0,) for i in range(10)}
+    labels |= {f"rare{i}.mp4": (1,) for i in range(4)}
+    sources = {video: video[:3] if video.startswith("big") else video[:4] for video in labels}
+    sources |= {f"small{i}.mp4": f"s{i % 5}" for i in range(10)}
+    data = split(CLASSES[:2], labels, {"val": 1 / 3}, 0, sources)
+    of = defaultdict(set)
+    for name, videos in data.splits.items():
+        for video in videos:
+            of[sources[video]].add(name)
+    assert of["big"] == {"train"}
+    assert of["rare"] == {"train"}
+
+
+def test_a_source_on_two_sides_is_named_with_its_clips() -> None:
+    sources = {"a1": "zoo", "a2": "zoo", "b1": "farm", "b2": "farm", "c": "lake"}
+    (line,) = leaks({"train": ["a1", "b1", "b2"], "val": ["a2", "c", "unknown"]}, sources)
+    assert line.startswith("warning: 1 sources are in train and in val, with 1 clips of val (zoo)")

@@ -1,0 +1,93 @@
+"""What BORIS' files tell: which behaviours are seen in which media file, and when."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+NONE = "NA"  # as BORIS writes what there is not
+
+
+class Event(NamedTuple):
+    """A behaviour from `start` to `stop`, in seconds since the media file's first frame; the same of a point event."""
+
+    behavior: str
+    subject: str
+    start: float
+    stop: float
+    point: bool
+
+
+class Media(NamedTuple):
+    """A media file of an observation, as it is written there; `seconds`: None where that isn't said."""
+
+    path: str
+    seconds: float | None
+
+
+@dataclass
+class Recording:
+    """All events in one media file, of all observations of it. `observations`: their ids."""
+
+    media: str
+    seconds: float | None
+    events: list[Event] = field(default_factory=list)
+    observations: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Events:
+    """`behaviors`: in the order of the ethogram, or by name; `left_out`: what -> why."""
+
+    behaviors: list[str] = field(default_factory=list)
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Note what isn't used; of the same, how many."""
+        name, number = what, 1
+        while name in self.left_out:
+            number += 1
+            name = f"{what} ({number})"
+        self.left_out[name] = why
+
+    def add(self, observation: str, media: Sequence[Media], events: Sequence[Event]) -> None:
+        """Events of an observation, whose times run over its media files, one after the other."""
+        if len(media) > 1 and any(one.seconds is None for one in media[:-1]):
+            self.leave_out(observation, "its media files follow each other, but their lengths aren't said")
+            return
+        origin = 0.0
+        for one in media:
+            recording = self.recordings.setdefault(one.path, Recording(one.path, one.seconds))
+            recording.seconds = recording.seconds or one.seconds
+            recording.observations.append(observation)
+            end = float("inf") if one is media[-1] else origin + (one.seconds or 0.0)
+            recording.events += [_moved(event, origin, end) for event in events if _lies_in(event, origin, end)]
+            origin = end
+
+
+def _lies_in(event: Event, origin: float, end: float) -> bool:
+    return origin <= event.start < end if event.point else event.start < end and event.stop > origin
+
+
+def _moved(event: Event, origin: float, end: float) -> Event:
+    start, stop = (round(min(max(time, origin), end) - origin, 6) for time in (event.start, event.stop))
+    return event._replace(start=start, stop=stop)
+
+
+def file_name(media: str) -> str:
+    """The name of a file whose path may be of another computer."""
+    return (PureWindowsPath if "\\" in media else PurePosixPath)(media).name
+
+
+def union(events: Sequence[Event]) -> Mapping[str, list[tuple[float, float]]]:
+    """Behaviour -> the stretches of its state events, of all subjects, which don't touch each other."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for event in sorted((event for event in events if not event.point), key=lambda event: event.start):
+        before = found[event.behavior]
+        if before and event.start <= before[-1][1]:
+            before[-1] = before[-1][0], max(before[-1][1], event.stop)
+        else:
+            before.append((event.start, event.stop))
+    return found

@@ -1,0 +1,92 @@
+"""Clips cut out of longer videos, exact to the frame, in one pass over each video."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from vimoclip import VideoError, video
+
+LATE = 1e-6  # s
+AT_ONCE = 8  # frames decoded before they are written
+
+
+class Span(NamedTuple):
+    """A clip: the frames with start <= time < stop, in seconds since the video's first frame."""
+
+    target: Path
+    start: float
+    stop: float
+
+
+def cut(source: Path, spans: Sequence[Span]) -> dict[Path, float | str]:
+    """Write each clip that isn't there yet; its seconds, or why there is none, by target. Raises OSError.
+
+    H.264 of high quality, as flow videos are. Time is counted from the first frame, as players do."""
+    found: dict[Path, float | str] = {}
+    todo = sorted((span for span in spans if not span.target.exists()), key=lambda span: span.start)
+    for span in spans:
+        if span not in todo:
+            found[span.target] = seconds_of(span.target) or 0.0
+    if not todo:
+        return found
+    try:
+        found |= _cut(source, todo)
+    except VideoError as error:
+        for span in todo:
+            found.setdefault(span.target, f"{source.name}: {error}")
+    return found
+
+
+def _cut(source: Path, spans: Sequence[Span]) -> dict[Path, float | str]:
+    """As `cut`, of clips that aren't there, in the order in which they begin."""
+    found: dict[Path, float | str] = {}
+    rate = video.probe(source).fps
+    waiting, writers = list(spans), dict[Span, video.Writer]()
+    origin: float | None = None
+    with ExitStack() as stack:
+        stack.callback(_abandon, writers)
+        for item in video.read_sizes(source, AT_ONCE, [None]):
+            if isinstance(item, video.End):
+                if item.problem:
+                    print(f"{source.name}: {item.problem}", flush=True)
+                break
+            times, (frames,) = item
+            origin = float(times[0]) if origin is None else origin
+            seconds = times - origin + LATE
+            while waiting and waiting[0].start <= seconds[-1]:
+                span = waiting.pop(0)
+                writers[span] = video.Writer(span.target, rate, {})
+            for span, writer in list(writers.items()):
+                inside = (seconds >= span.start) & (seconds < span.stop)
+                if inside.any():
+                    writer.write(frames[inside])
+                if seconds[-1] >= span.stop:
+                    found[span.target] = _close(writers.pop(span), float(rate))
+        for span in list(writers):
+            found[span.target] = _close(writers.pop(span), float(rate))
+    end = "it ends before" if origin is not None else "it has no frame"
+    return found | {span.target: f"{source.name}: {end} {span.start:g} s" for span in waiting}
+
+
+def _abandon(writers: dict[Span, video.Writer]) -> None:
+    for writer in writers.values():
+        writer.abandon()
+
+
+def _close(writer: video.Writer, rate: float) -> float | str:
+    """Publish a clip; its seconds, or why there is none."""
+    try:
+        with writer:
+            pass
+    except VideoError as error:
+        return str(error)
+    return writer.frames / rate if writer.frames else "no frame begins in it"
+
+
+def seconds_of(path: Path) -> float | None:
+    """How long a video is by its header; None where that doesn't say, or can't be read."""
+    try:
+        return video.probe(path).seconds or None
+    except VideoError:
+        return None
