@@ -31,7 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--annotations-dir", type=Path, default=None, help="default: that of a run's data set, else dataset/annotations"
     )
     add("--dataset-name", default=None, help="of <name>_action.csv; default: the one that is there")
-    add("--split", choices=["val", "test", "train"], default="val", help="the clips that are reported")
+    add(
+        "--split",
+        choices=["val", "test", "train"],
+        default=None,
+        help="the clips that are reported; default: a run's, val",
+    )
     add("--logits", action="store_true", help="scores of a CSV are logits, not probabilities")
     add(
         "--selection-predictions",
@@ -73,6 +78,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     for folder in filter(None, (args.videos_dir, args.flow_videos_dir)):
         cli.need_folder(folder, "name the folder of the videos, or leave the flag out")
     name = args.dataset_name or annotations.name_in(notes)
+    args.split = args.split or source.split
     data = annotations.load(notes, name, [args.split])
     folder = output_of(args)
     settings = evaluation.Settings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)

@@ -124,7 +124,7 @@ def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     """The embeddings and, of each split, the videos to learn from, the same ones on each rank. Raises UserError."""
     from vimoclip import data, protocol, store
 
-    needed = ("train", "val") if args.protocol == protocol.PUBLISHED else ("train",)
+    needed = ("train",) if args.protocol == protocol.HELD_OUT else ("train", "val")
     readers = {split: open_embeddings(args, split, store.Reader) for split in needed}
     data.check_readers(readers, args.num_classes)
     for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
@@ -133,7 +133,9 @@ def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     flows = data.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     notes = args.dataset_dir / "annotations"
-    pairings, about = group.share(data.pair_splits(readers, flows, notes, args.limit) if group.main else ({}, {}))
+    pairings, about = group.share(
+        data.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
+    )
     data.check_pairings(pairings, readers)
     return data.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
 

@@ -61,17 +61,17 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def candidate(run: Path) -> Candidate | None:
-    """A run's score; None for a control. Raises UserError for what is no finished run."""
+    """A run's score; None for a control or a baseline. Raises UserError for what is no finished run."""
     from TFAM.table import read_metrics
-    from vimoclip.protocol import PUBLISHED, WATCHED
+    from vimoclip.protocol import HELD_OUT, PUBLISHED, WATCHED, ZERO_SHOT
     from vimoclip.runs import read_yaml
 
     metrics = read_metrics(run / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.need_file(run / "config.yaml", "delete the run and make it again"))
-    if config.get("data", {}).get("motion", "real") != "real":
+    if config.get("data", {}).get("motion", "real") != "real" or metrics.get("protocol") == ZERO_SHOT:
         return None
     protocol = metrics.get("protocol") or PUBLISHED  # of before there was any: the paper's
-    clips = metrics.get("inputs_sha256", {}).get("rgb_val_h5" if protocol == PUBLISHED else "selection")
+    clips = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
     column = f"{WATCHED.get(protocol)}_map_micro"
     table = cli.need_file(run / "metrics.csv", "delete the run and make it again")
     with open(table, encoding="utf-8", newline="") as file:

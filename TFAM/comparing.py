@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vimoclip.predictions import Table
 
 Run = Mapping[str, Any]  # metrics.json, with `folder`, where it lies
-RGB = "rgb"
+RGB, ZERO_SHOT = "rgb", "zero_shot"
 METRICS = ("map_macro", "map_micro")
 # by these the configs of one experiment differ; in all others a run must agree with the RGB run it is compared with
 OWN_TO_A_CONFIG = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
 OWN_TO_A_CONFIG |= {"training.batch_size", "data.motion"}
-SAME_INPUTS = ("rgb_train_h5", "rgb_val_h5", "selection")  # of metrics.json's inputs_sha256
+SAME_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # of metrics.json's inputs_sha256
 
 
 class Group(NamedTuple):
@@ -48,7 +48,7 @@ def compare(
     found: dict[Group, Differences] = {}
     notes: list[str] = []
     for group, runs in groups.items():
-        if group.config == RGB:
+        if group.config == RGB or group.protocol == ZERO_SHOT:
             continue
         try:
             found[group] = _difference(runs, _baseline(group, groups), bootstrap)
@@ -184,19 +184,19 @@ class Bootstrap:
 
 
 def labels(run: Run, videos: Sequence[str]) -> "np.ndarray":
-    """(N, C) bool, of the val file that the run itself was evaluated on. Raises UserError where that is gone."""
+    """(N, C) bool, of the file that the run itself was evaluated on. Raises UserError where that is gone."""
     import numpy as np
 
     from vimoclip.runs import read_yaml
     from vimoclip.store import Reader
 
-    where = run["folder"] / "config.yaml"
+    where, key = run["folder"] / "config.yaml", f"rgb_{run.get('reported_split', 'val')}_h5"
     try:
-        path = Path(read_yaml(where)["data"]["rgb_val_h5"])
+        path = Path(read_yaml(where)["data"][key])
     except (KeyError, TypeError):
         raise UserError(f"{where}: doesn't name the file of the reported clips, whose labels are needed") from None
     rgb = Reader(path, "rgb")
-    learnt, now = run.get("inputs_sha256", {}).get("rgb_val_h5"), rgb.attributes.get("content_sha256")
+    learnt, now = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
     if learnt and now != learnt:
         raise UserError(f"{path}: is not what {run['folder']} was evaluated on")
     if missing := set(videos) - set(rgb.keys):

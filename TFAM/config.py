@@ -24,6 +24,7 @@ NULLABLE: dict[str, type] = {
     "model.attention_dropout": float,
     "data.rgb_train_h5": str,
     "data.rgb_val_h5": str,
+    "data.rgb_test_h5": str,
     "data.motion_h5": str,
     "data.annotations_dir": str,
     "data.protocol": str,
@@ -37,7 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.motion": ("real", "none", "shuffled"),
     "data.protocol": tuple(WATCHED),
 }
-PLACES = {"data.rgb_train_h5", "data.rgb_val_h5", "data.motion_h5", "data.annotations_dir"}
+PLACES = {"data.rgb_train_h5", "data.rgb_val_h5", "data.rgb_test_h5", "data.motion_h5", "data.annotations_dir"}
 FROM_ZERO = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.attention_dropout", "model.classifier_dropout"}  # 0 or more, below 1
 SEEDS = {"training.seed"}  # every other number is above 0
@@ -74,7 +75,7 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
 def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
     """Fill in the embeddings' files and the annotations where the config leaves them to the data set."""
     folder = dataset_dir / "embeddings"
-    defaults = {f"rgb_{split}_h5": rgb_path(folder, name, split) for split in ("train", "val")}
+    defaults = {f"rgb_{split}_h5": rgb_path(folder, name, split) for split in ("train", "val", "test")}
     for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")

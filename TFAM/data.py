@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from vimoclip import UserError, runs
 from vimoclip.matching import check_fit, check_splits, motion_misfit, motion_names
-from vimoclip.protocol import HELD_OUT, WATCHED, check_names, divide
+from vimoclip.protocol import HELD_OUT, THREE_SPLITS, WATCHED, check_names, divide
 from vimoclip.store import Reader
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
@@ -147,7 +147,7 @@ def _open(rgb_paths: Mapping[str, Path], motion_path: Path, fusion: str) -> tupl
 def open_training(config: Mapping[str, Any]) -> tuple[dict[str, Pairs], Reader | None]:
     """The splits that a run sees while it learns, by its protocol, and the reader of its motions. Raises UserError.
 
-    held_out: train and selection, both of the training file; published: train and val."""
+    held_out: train and selection, both of the training file; published and three_splits: train and val."""
     data, fusion = config["data"], config["model"]["fusion"]
     paths = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
     notes = None
@@ -160,14 +160,19 @@ def open_training(config: Mapping[str, Any]) -> tuple[dict[str, Pairs], Reader |
 
 
 def open_reported(config: Mapping[str, Any], train: Reader | None = None) -> tuple[Pairs, Reader | None]:
-    """The val clips, and the reader of their motions; `train`: the file that they must fit. Raises UserError."""
+    """The reported clips, and the reader of their motions; `train`: the file that they must fit. Raises UserError."""
     data = config["data"]
-    paths = {"val": Path(data["rgb_val_h5"])}
+    paths = {"val": reported_file(data)}
     splits, motion = open_splits(paths, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
     if train:
         check_splits(train, splits["val"].rgb)
     control_motion(splits, config)
     return splits["val"], motion
+
+
+def reported_file(data: Mapping[str, Any]) -> Path:
+    """The RGB embeddings of the clips that are reported; `data`: of TFAM's config."""
+    return Path(data["rgb_test_h5" if data["protocol"] == THREE_SPLITS else "rgb_val_h5"])
 
 
 def selection_digest(train: Reader, data: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from TFAM.model import FusionTransformer, shape_of
 from vimoclip import UserError, cli, distributed, predictions, runs
 from vimoclip.losses import MULTI_LABEL
 from vimoclip.matching import check_classes, check_origin, class_names
-from vimoclip.protocol import PUBLISHED
+from vimoclip.protocol import PUBLISHED, THREE_SPLITS
 from vimoclip.store import Reader
 
-INPUTS = ("rgb_train_h5", "rgb_val_h5", "motion_h5")  # keys of the config's `data`
+INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # keys of the config's `data`
 
 
 def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, Any]:
@@ -106,7 +106,10 @@ def config_of(args: argparse.Namespace, state: Mapping[str, Any], own: Mapping[s
             raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
         return from_arguments(args, args.config)
     model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")}
-    base = {"training": own["training"], "model": model, "data": {"motion": own["data"].get("motion", "real")}}
+    data = {"motion": own["data"].get("motion", "real")}
+    if own["data"].get("protocol") == THREE_SPLITS:
+        data["protocol"] = THREE_SPLITS  # the test file is what it is evaluated on
+    base = {"training": own["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
     check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
     return config

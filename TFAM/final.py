@@ -10,17 +10,18 @@ from TFAM import showing
 from TFAM.config import Config, settings
 from TFAM.data import Pairs, open_reported, selection_digest
 from TFAM.engine import evaluate, in_order, make_loader
-from TFAM.evaluation import INPUTS, summary
+from TFAM.evaluation import summary
 from TFAM.model import FusionTransformer
 from vimoclip import TrainingError, UserError, cli, predictions, runs
 from vimoclip.distributed import Group
 from vimoclip.losses import MULTI_LABEL
-from vimoclip.protocol import HELD_OUT, PUBLISHED, WATCHED
+from vimoclip.metrics import fit_thresholds
+from vimoclip.protocol import HELD_OUT, PUBLISHED, THREE_SPLITS, WATCHED
 from vimoclip.store import Reader
 
 SELECTION = WATCHED[HELD_OUT]
 PREDICTIONS = {"val": "predictions.csv", SELECTION: "selection_predictions.csv"}
-CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips"}
+CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
 AGAIN = "all epochs are done: once this is mended the same command goes on with the evaluation alone"
 
 
@@ -36,13 +37,16 @@ def finish(
     seconds: float,
     logs: Path,
 ) -> None:
-    """Evaluate best_model.pth; write predictions.csv, under held_out selection_predictions.csv, last metrics.json.
+    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv, last metrics.json.
 
-    `splits`: those of the training; under held_out the val file is opened here. `seconds`: that the training took;
+    The second is of the clips on which epochs were chosen, where these aren't those reported. `splits`: those of the
+    training; but under published the file of what is reported is opened here. `seconds`: that the training took;
     `logs`: TensorBoard's folder of the run, which gets its row of HParams.
     Raises UserError, TrainingError."""
     best = runs.load_checkpoint(folder / "best_model.pth")
-    splits = {**splits, "val": splits.get("val") or _open_val(config, splits["train"].rgb)}
+    if config["data"]["protocol"] == THREE_SPLITS:  # from here on "val" are the clips that are reported
+        splits = {"train": splits["train"], SELECTION: splits["val"]}
+    splits = {**splits, "val": splits.get("val") or _open_reported(config, splits["train"].rgb)}
     model = FusionTransformer(**best["config"]["model"]).to(device)
     runs.load_state(model, best["state_dict"], folder / "best_model.pth")
     found = {}
@@ -63,6 +67,7 @@ def finish(
         "config": folder.absolute().parent.name,
         "precision": precision,
         "seconds": round(seconds, 1),
+        "thresholds": thresholds(found.get(SELECTION), best["class_names"]),
     }
     scores = f"map_macro {whole['map_macro']:.4f}, map_micro {whole['map_micro']:.4f}"
     print(f"{folder}: {scores} on the reported clips, at epoch {whole['epoch']}, chosen by {whole['epoch_chosen_by']}")
@@ -70,7 +75,15 @@ def finish(
     runs.write_json(folder / "metrics.json", whole)  # last: it says that the run is finished
 
 
-def _open_val(config: Config, train: Reader) -> Pairs:
+def thresholds(found: Mapping[str, Any] | None, class_names: list[str]) -> dict[str, float] | None:
+    """Class -> the threshold of highest F1 on the selection clips, `found` by `evaluate`; None where there are none."""
+    if not found:
+        return None
+    fitted = fit_thresholds(found["probabilities"].double().numpy(), found["labels"].numpy() > 0)
+    return dict(zip(class_names, fitted.tolist(), strict=True))
+
+
+def _open_reported(config: Config, train: Reader) -> Pairs:
     try:
         return open_reported(config, train)[0]
     except UserError as error:
@@ -87,15 +100,25 @@ def run_summary(
     """metrics.json of a finished run, but for its place and how it was computed; `best`: its checkpoint.
 
     `metrics`: those of each split that was evaluated. map_macro, map_micro and so on are those of the val clips."""
-    readers = zip(INPUTS, (splits["train"].rgb, splits["val"].rgb, motion), strict=True)
-    inputs = {key: reader.attributes.get("content_sha256") if reader else None for key, reader in readers}
-    if SELECTION in splits:
+    protocol, chosen_on = config["data"]["protocol"], splits.get(SELECTION)
+    inputs = {
+        key: reader.attributes.get("content_sha256") if reader else None
+        for key, reader in {
+            "rgb_train_h5": splits["train"].rgb,
+            "rgb_val_h5": chosen_on.rgb if chosen_on and protocol == THREE_SPLITS else splits["val"].rgb,
+            "motion_h5": motion,
+        }.items()
+    }
+    if protocol == THREE_SPLITS:
+        inputs["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
+    elif chosen_on:
         inputs[SELECTION] = selection_digest(splits["train"].rgb, config["data"])
     found = {
         **summary(metrics["val"], splits["val"], best["config"]["model"]),
         "epoch": best["epoch"],
         "epoch_chosen_by": chosen_by(config),
-        "protocol": config["data"]["protocol"],
+        "protocol": protocol,
+        "reported_split": "test" if protocol == THREE_SPLITS else "val",
         "student_protocol": student_protocol(motion),
         "student_selection_agrees": student_selection_agrees(config, splits["train"].rgb, motion),
         "seed": config["training"]["seed"],

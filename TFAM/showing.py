@@ -9,7 +9,7 @@ from TFAM.data import Pairs
 from vimoclip import runs, showing
 
 SECTIONS = ("training", "data", "model")
-PATHS = {"data.rgb_train_h5", "data.rgb_val_h5", "data.motion_h5", "data.annotations_dir"}
+PATHS = {"data.rgb_train_h5", "data.rgb_val_h5", "data.rgb_test_h5", "data.motion_h5", "data.annotations_dir"}
 
 
 class Shown:

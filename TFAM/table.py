@@ -45,6 +45,9 @@ PROTOCOLS = {
     "held_out": "held_out: epochs were chosen on selection clips, which were kept out of training; the clips that are "
     "reported were read once, at the end.",
     "published": "published: epochs were chosen on the very clips that are reported, which flatters the numbers.",
+    "three_splits": "three_splits: epochs were chosen on the val clips; the test clips, which are those reported, "
+    "were read once, at the end.",
+    "zero_shot": "zero_shot: CLIP alone, by the actions' words; no clip was learnt from, and no epoch chosen.",
     "held_out, student published": "held_out, student published: the student whose motion was read chose its epoch on "
     "the clips that are reported, and learnt from the selection clips, which flatters the numbers.",
     "held_out, student of other selection clips": "held_out, student of other selection clips: the student whose "
@@ -61,7 +64,7 @@ SPLIT_UP = (
     "mark is a hash of what they read."
 )
 SEED = 0  # of the resamples
-PUBLISHED = "published"
+PUBLISHED, HELD_OUT = "published", "held_out"
 NOT_THE_PAPERS = {"data.motion", "data.limit"}  # controls, and runs on a part of the clips, are none of the paper's
 
 
@@ -128,7 +131,7 @@ def protocol_of(run: Run) -> str:
     """The run's protocol and, where it is held out but the student whose motion it reads is not, that."""
     protocol = run.get("protocol") or PUBLISHED
     reads_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if protocol == PUBLISHED or not reads_motion or "student_protocol" not in run:
+    if protocol != HELD_OUT or not reads_motion or "student_protocol" not in run:
         return protocol
     if run["student_protocol"] != protocol:
         return f"{protocol}, student {run['student_protocol'] or 'unknown'}"

@@ -112,7 +112,7 @@ def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
     learnt = read_metrics(folder / "metrics.json").get("inputs_sha256", {})
     for key in INPUTS:
         path = Path(config["data"][key])
-        if learnt.get(key) and path.is_file():
+        if learnt.get(key) and path.is_file():  # a file that the run's protocol doesn't read is not among them
             now = {"the content's SHA-256": Reader(path).attributes.get("content_sha256")}
             cli.check_same({"the content's SHA-256": learnt[key]}, now, str(folder), str(path), KEEP)
     drawn = Path(config["data"]["annotations_dir"]) / annotations.SELECTION
@@ -123,7 +123,7 @@ def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "Group") -> None:
-    from TFAM.data import open_training
+    from TFAM.data import open_training, reported_file
     from TFAM.evaluation import about_run
     from TFAM.final import finish, warn_of_student
     from TFAM.fit import fit
@@ -133,8 +133,8 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     device = runs.pick_device(args.device, group.local_rank)
     precision = runs.pick_precision(args.precision, device)
     splits, motion = open_training(config)
-    reported = Path(config["data"]["rgb_val_h5"])
-    if config["data"]["protocol"] == protocol.HELD_OUT and not reported.is_file():
+    reported = reported_file(config["data"])
+    if config["data"]["protocol"] != protocol.PUBLISHED and not reported.is_file():
         print(f"note: {reported} is not there yet; it is needed once the last epoch is done", flush=True)
     warn_of_student(config, splits["train"].rgb, motion)
     about = about_run(config, splits["train"].rgb, motion)

@@ -1,27 +1,40 @@
-"""Protocols: on which clips an epoch is chosen, the selection clips of the training split or the reported ones."""
+"""Protocols: on which clips an epoch is chosen, those of the training split or of val, and which are reported."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from vimoclip import UserError, annotations
 
-HELD_OUT, PUBLISHED = "held_out", "published"
+HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
+ZERO_SHOT = "zero_shot"  # of predictions that nothing was learnt for; not to be asked for
 # the name under which the clips stand on which epochs are chosen: prefix of columns and TensorBoard tags
-WATCHED = {HELD_OUT: "selection", PUBLISHED: "val"}
-CHOSEN_ON = {HELD_OUT: "selection clips of the training split", PUBLISHED: "the reported clips"}
+WATCHED = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
+CHOSEN_ON = {
+    HELD_OUT: "selection clips of the training split",
+    PUBLISHED: "the reported clips",
+    THREE_SPLITS: "the val clips, as test is reported",
+}
 DRAW = "python prepare_dataset.py selection"
 
 
 def settle(asked: str | None, notes: Path) -> str:
-    """The protocol asked for; by default held_out where the annotations `notes` hold selection clips, else published.
+    """The protocol asked for; by default held_out where the annotations `notes` hold selection clips, three_splits
+    where they hold a test split, else published.
 
-    Raises UserError for held_out without such clips, or for a name that is no protocol."""
+    Raises UserError for a protocol whose clips aren't there, or for a name that is no protocol."""
     there = (notes / annotations.SELECTION).is_file()
     if asked not in (None, *WATCHED):
         raise UserError(f"protocol {asked}: there is no such protocol; it is {' or '.join(WATCHED)}")
     if asked == HELD_OUT and not there:
         missing = notes / annotations.SELECTION
         raise UserError(f"{missing}: there is no such file, and {HELD_OUT} chooses on its clips; {DRAW} draws them")
+    if asked == THREE_SPLITS and not _has_test(notes):
+        raise UserError(
+            f"{notes / 'test_multi.txt'}: names no video, and {asked} reports its clips; give another protocol"
+        )
+    if asked is None and reported_split(notes) == "test":
+        print(f"{notes} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val", flush=True)
+        return THREE_SPLITS
     if asked is None and not there:
         print(
             f"warning: {notes} has no {annotations.SELECTION}, so the protocol is {PUBLISHED}: the epoch is chosen on "
@@ -29,6 +42,16 @@ def settle(asked: str | None, notes: Path) -> str:
             flush=True,
         )
     return asked or (HELD_OUT if there else PUBLISHED)
+
+
+def reported_split(notes: Path) -> str:
+    """The split whose clips are reported where no protocol is asked for."""
+    return "test" if _has_test(notes) and not (notes / annotations.SELECTION).is_file() else "val"
+
+
+def _has_test(notes: Path) -> bool:
+    path = notes / "test_multi.txt"
+    return path.is_file() and bool(path.read_text(encoding="utf-8-sig").strip())
 
 
 def divide(keys: Sequence[str], notes: Path, where: Path) -> tuple[list[str], list[str]]:

@@ -44,13 +44,14 @@ class Splits:
 
 
 def pair_splits(
-    readers: dict[str, store.Reader], flows: FlowFolder, notes: Path, limit: int | None
+    readers: dict[str, store.Reader], flows: FlowFolder, notes: Path, limit: int | None, kind: str
 ) -> tuple[dict[str, Pairing], dict[str, Any]]:
     """(pairings, about) of Splits; without a "val" file some videos of "train" are the selection clips.
 
-    `notes`: the annotations, which say which. `limit`: only so many videos of each split. Raises UserError."""
+    `notes`: the annotations, which say which. `limit`: only so many videos of each split; `kind`: the protocol.
+    Raises UserError."""
     train, keys = readers["train"], dict[str, Sequence[str]]()
-    about: dict[str, Any] = {"protocol": protocol.PUBLISHED if "val" in readers else protocol.HELD_OUT}
+    about: dict[str, Any] = {"protocol": kind}
     if "val" in readers:
         keys.update({split: reader.keys for split, reader in readers.items()})
     else:

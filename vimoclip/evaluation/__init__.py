@@ -91,20 +91,21 @@ def read_selection(
     """Scores and labels of the selection clips, on which thresholds are fitted. Raises UserError."""
     if source.selection is None:
         return None
-    if not data.selection:
+    chosen = tuple(data.splits.get("val", ())) if source.chosen_on == "val" else data.selection
+    if not chosen:
         raise UserError(
             f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}; name the "
             "annotations that the run learnt from with --annotations-dir"
         )
-    if not set(reported).isdisjoint(data.selection):
+    if not set(reported).isdisjoint(chosen):
         raise UserError(
             f"{source.selection}: thresholds would be fitted on clips that --split {settings.split} reports; name "
             "another --split, or predictions without selection clips"
         )
-    may_lack = data.selection if settings.allow_missing else source.selection_left_out
+    may_lack = chosen if settings.allow_missing else source.selection_left_out
     logits = source.holds_logits(settings.logits)
-    videos, scores = reading.read_scores(source.selection, data, data.selection, logits, may_lack)
-    return scores, reading.multi_hot(data, "train", videos)
+    videos, scores = reading.read_scores(source.selection, data, chosen, logits, may_lack)
+    return scores, reading.multi_hot(data, "val" if source.chosen_on == "val" else "train", videos)
 
 
 def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray) -> dict[str, Any]:

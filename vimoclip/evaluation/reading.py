@@ -11,7 +11,7 @@ import numpy as np
 from vimoclip import UserError, predictions
 from vimoclip.annotations import Annotations, stem
 from vimoclip.predictions import Table, some
-from vimoclip.protocol import PUBLISHED
+from vimoclip.protocol import HELD_OUT, PUBLISHED, THREE_SPLITS
 
 FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
 
@@ -30,11 +30,17 @@ class Source:
     left_out: Mapping[str, str] = field(default_factory=dict)
     selection_left_out: Mapping[str, str] = field(default_factory=dict)
     dataset: Path | None = None  # the folder that the run's embeddings lie in
+    split: str = "val"  # of the clips that a run reports
 
     @property
     def is_run(self) -> bool:
         """Whether these are a run's, and so probabilities, and not any CSV."""
         return self.protocol is not None
+
+    @property
+    def chosen_on(self) -> str:
+        """The split, or part of the training split, on which the epoch was chosen and thresholds are fitted."""
+        return "val" if self.protocol == THREE_SPLITS else "selection"
 
     def holds_logits(self, said: bool) -> bool:
         """Where they are said to be logits; never a run's, whatever those of a CSV beside it are."""
@@ -71,11 +77,12 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
         protocol,
         said.get("epoch_chosen_by"),
         said.get("student_protocol"),
-        student_of(said) if protocol != PUBLISHED else None,
+        student_of(said) if protocol == HELD_OUT else None,
         selection or (own if own.is_file() else None),
         said.get("left_out_videos") or {},
         said.get("selection_left_out_videos") or {},
         _dataset_of(given / "config.yaml"),
+        said.get("reported_split") or "val",
     )
 
 
@@ -101,7 +108,7 @@ def _dataset_of(config: Path) -> Path | None:
     from vimoclip.runs import read_yaml
 
     data = read_yaml(config).get("data", {}) if config.is_file() else {}
-    embeddings = data.get("rgb_val_h5") if isinstance(data, dict) else None
+    embeddings = (data.get("rgb_val_h5") or data.get("rgb_test_h5")) if isinstance(data, dict) else None
     return Path(embeddings).parent.parent if isinstance(embeddings, str) else None
 
 

@@ -11,7 +11,7 @@ from vimoclip.annotations import PARTITIONS, Annotations
 from vimoclip.evaluation.measuring import LEAST, Clips, class_bounds, number
 from vimoclip.evaluation.reading import Source
 from vimoclip.predictions import some
-from vimoclip.protocol import HELD_OUT, PUBLISHED
+from vimoclip.protocol import HELD_OUT, PUBLISHED, THREE_SPLITS, ZERO_SHOT
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -80,6 +80,8 @@ def notes(
         found.append(
             "Protocol published: the epoch was chosen on the clips that are reported, so these numbers are too high."
         )
+    if source.protocol == ZERO_SHOT:
+        found.append("Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen.")
     if source.student:
         found.append(source.student)
     if source.protocol is None:
@@ -121,7 +123,7 @@ def wary(
 
     `fitted`: thresholds were; `read_as_logits`: scores that were said to be logits all lie in 0 to 1."""
     found = []
-    if fitted and source.protocol != HELD_OUT:
+    if fitted and source.protocol not in (HELD_OUT, THREE_SPLITS):
         found.append("Thresholds are fitted on selection clips that these predictions' model may have been trained on.")
     if read_as_logits:
         found.append("All scores lie from 0 to 1, like probabilities, but --logits has them read as logits.")

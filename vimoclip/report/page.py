@@ -1,15 +1,14 @@
 """From an evaluation to the page: what the template shows, and the one HTML file."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vimoclip import pages
 from vimoclip.report import clips, figures, tables
 from vimoclip.report.subject import Evaluation
 
+PACKAGE = "vimoclip.report"
 PARTITIONS = {
     "segment": "Segments by the data set's authors",
     "segment_by_count": "Segments by number of training labels",
@@ -22,25 +21,18 @@ PUBLISHED = (
     "The epoch was chosen on the clips that are reported here, as in the paper's code: "
     "the numbers are better than they would be on clips that had no part in the choice."
 )
+THREE_SPLITS = "Three splits: the epoch was chosen on the val clips; the reported test clips had no part in it."
+ZERO_SHOT = "Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen."
 UNKNOWN = "Not known: these predictions don't say on which clips their epoch was chosen."
 
 
 def render(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | None) -> str:
     """The page. All that comes from users is escaped: by jinja2 in text, by figures in plots."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    scripts = {"plotly": get_plotlyjs(), "script": _template("report.js")}
-    loader = FunctionLoader(_template)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("report.html")
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts.values())
-    return page.render(
-        **{name: _inline(text) for name, text in scripts.items()},
-        style=_inline(_template("style.css")),
-        hashes=hashes,
-        **_content(evaluation, videos_dir, flows_dir),
-    )
+    scripts = {"plotly": get_plotlyjs(), "script": pages.template(PACKAGE, "report.js")}
+    content = _content(evaluation, videos_dir, flows_dir)
+    return pages.render(PACKAGE, "report.html", "style.css", scripts, content)
 
 
 def _content(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:
@@ -107,20 +99,6 @@ def _segments(metrics: Mapping[str, Any]) -> dict[str, list[tables.Row]]:
 def _protocol(metrics: Mapping[str, Any]) -> str:
     if metrics.get("protocol") == "held_out":
         return HELD_OUT.format(how=metrics.get("epoch_chosen_on") or "clips that are not reported")
-    return PUBLISHED if metrics.get("protocol") == "published" else UNKNOWN
-
-
-def _template(name: str) -> str:
-    return (files("vimoclip.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _inline(text: str) -> Any:
-    """A script or style of this project's or plotly's own, to stand in the page as it is."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def _digest(text: str) -> str:
-    """By which the page's policy knows its two scripts: no other one runs, whatever a name holds."""
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+    return {"published": PUBLISHED, "three_splits": THREE_SPLITS, "zero_shot": ZERO_SHOT}.get(
+        metrics.get("protocol") or "", UNKNOWN
+    )
