@@ -20,6 +20,7 @@ import yaml
 import extract_embeddings
 import extract_flows
 import inference
+import predict
 import train
 from tests.conftest import CLASSES, REPOSITORY
 from TFAM import train_and_eval
@@ -52,6 +53,7 @@ def made(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         inference.main(["--checkpoint-dir", "checkpoints/run"])
         train_and_eval.main([*CONFIG, "--set", *SMALL])
         train_and_eval.main([*CONFIG, "--seed", "50", "--set", *SMALL])
+        predict.main(PREDICT)
     return root
 
 
@@ -266,6 +268,32 @@ EVALUATION: dict[str, Any] = {
     "--resamples": "30",
     "--seed": "7",
 }
+PREDICTION: dict[str, Any] = {
+    "--tfam": "checkpoints/TFAM/cross_attention/seed50",
+    "--student": "nowhere",
+    "--output-dir": "out",
+    "-o": "out",
+    "--labels": "running",  # refused beside --tfam; test_zero_shot.py
+    "--template": "a {}",
+    "--fps": "2",
+    "--window": "0.2",
+    "--stride-seconds": ["0.04", "--window", "0.2"],
+    "--threshold": "0.1",
+    "--min-length": ["0.2", "--threshold", "0"],
+    "--max-gap": None,  # of bouts near each other: test_timeline.py
+    "--clip-model-name": "ViT-B/16",
+    "--clip-pretrained": "nonsense",
+    "--ckpt-path": "nonsense",
+    "--frame-batch-size": None,  # test_predict.py
+    "--device": "cuda:7",
+    "--precision": "bf16",
+    "--num-workers": "1000",
+    "--seed": "7",
+    "--limit": "2",
+    "--overwrite": [],
+    "--dry-run": [],
+}
+PREDICT = ["dataset/videos", "--tfam", RUN, "--student", "checkpoints/run", "--clip-model-name", "local-dir:tinyclip"]
 CONFIG = ["--config", str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"), "--num-workers", "0"]
 SMALL = ["training.epochs=2", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=64"]
 BASE = {
@@ -275,6 +303,7 @@ BASE = {
     "inference": (["--checkpoint-dir", "checkpoints/run", "--num-workers", "2"], EXPORT),
     "TFAM.train_and_eval": ([*CONFIG, "--set", *SMALL], FUSION),
     "evaluate": ([RUN, "--resamples", "20"], EVALUATION),
+    "predict": (PREDICT, PREDICTION),
 }
 OUTPUTS = {
     "extract_embeddings": ["dataset/embeddings"],
@@ -283,6 +312,7 @@ OUTPUTS = {
     "inference": ["dataset/embeddings/flow_embeddings.h5"],
     "TFAM.train_and_eval": ["checkpoints/TFAM", "logs/TFAM"],
     "evaluate": [f"{RUN}/evaluation"],
+    "predict": ["predictions"],
 }
 # what shows only where there is something already, or where the same command ran before
 WITHOUT: dict[tuple[str, ...], dict[str, Any]] = {}  # what happens without the flag, by script and command line
@@ -335,7 +365,9 @@ def test_no_flag_is_missing_from_the_list(script: str) -> None:
     assert flags - unused == set(BASE[script][1])
 
 
-@pytest.mark.parametrize("script", [script for script in BASE if script != "evaluate"])  # it has neither flag
+@pytest.mark.parametrize(
+    "script", [script for script in BASE if script not in ("evaluate", "predict")]
+)  # no such flags
 def test_underscores_work_as_hyphens_and_abbreviations_do_not(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = importlib.import_module(script).build_parser()
     required = ["--checkpoint_dir", "x"] if script == "inference" else []

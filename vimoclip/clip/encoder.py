@@ -80,23 +80,18 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
     """The image tower of a CLIP with its weights, in evaluation mode. Raises UserError.
 
     name: OpenAI's spelling, open_clip's, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: tag or file."""
+    return load_whole(name, pretrained, resize)[0]
+
+
+def load_whole(name: str, pretrained: str | None, resize: str = "model") -> tuple[ImageEncoder, nn.Module, str]:
+    """As `load`; also the whole CLIP, with its text tower, and open_clip's name of it. Raises UserError."""
     source, quick_gelu = resolve(name, pretrained)
     if ":" in name:
         pretrained = None  # the folder or repository holds the weights
-    weights = weights_file(source, pretrained)
-    if weights:
-        check_weights(weights)
-    kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
-    if preprocess := tag_preprocess(source, pretrained):
-        kwargs["force_preprocess_cfg"] = preprocess
-    script = weights is not None and is_torchscript(weights)
-    tag = None if script or ":" in source else str(weights) if weights else pretrained
     try:
         with warnings.catch_warnings(), tensors_only():
             warnings.simplefilter("ignore")
-            model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
-            if script and weights is not None:
-                load_torchscript(model, weights)
+            model = _create(source, pretrained, quick_gelu)
         architecture = _architecture(source, quick_gelu)
         config = {
             "clip_model": canonical_name(name),
@@ -108,12 +103,28 @@ def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncod
             "weights_sha256": weights_sha256(model.visual),
             **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
         }
-        return ImageEncoder(model.visual.float().eval(), config)
+        return ImageEncoder(model.visual.float().eval(), config), model, source
     except UserError:
         raise
     except Exception as error:  # open_clip raises whatever its parts raise: missing keys, pickles that hold code, ...
         what = f"{name} with {pretrained}" if pretrained else name
         raise UserError(f"{what}: can't be loaded as a CLIP model by open_clip: {_first_line(error)}") from error
+
+
+def _create(source: str, pretrained: str | None, quick_gelu: bool) -> Any:
+    """open_clip's model with its weights."""
+    weights = weights_file(source, pretrained)
+    if weights:
+        check_weights(weights)
+    kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
+    if preprocess := tag_preprocess(source, pretrained):
+        kwargs["force_preprocess_cfg"] = preprocess
+    script = weights is not None and is_torchscript(weights)
+    tag = None if script or ":" in source else str(weights) if weights else pretrained
+    model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
+    if script and weights is not None:
+        load_torchscript(model, weights)
+    return model
 
 
 def build(config: dict[str, Any]) -> ImageEncoder:

@@ -1,6 +1,6 @@
 """report.html: an evaluation as one page that needs no network, for a screen, a phone or a printer.
 
-The one user of jinja2 and of plotly's script, which is inlined: 4.8 MB of the file."""
+The one user of plotly's script, which is inlined: 4.8 MB of the file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

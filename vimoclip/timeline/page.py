@@ -1,0 +1,108 @@
+"""The page of a timeline: the video, over what is seen in it when. One file, but for the video."""
+
+import base64
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from vimoclip import pages
+from vimoclip.timeline.bouts import DIGITS, edges
+
+if TYPE_CHECKING:
+    from vimoclip.timeline import Timeline
+
+PACKAGE = "vimoclip.timeline"
+SCRIPTS = ("lanes.js", "timeline.js")
+LANES = 12  # that are shown at once, where fewer classes have a bout
+LIKELIEST = 8  # classes whose scores for the whole video are shown
+TOP, NONE = 65534, 65535  # a score of 1, and none, in 16 bits
+
+
+def render(timeline: "Timeline", folder: Path) -> str:
+    """The page, for a file in `folder`: from there it looks for the video."""
+    order = _order(timeline)
+    seen = {bout.action for bout in timeline.bouts}
+    shown = [c for c in order if timeline.classes[c] in seen]
+    shown += [c for c in order if timeline.classes[c] not in seen][: max(0, LANES - len(shown))]
+    data = {
+        "seconds": round(timeline.seconds, DIGITS),
+        "fps": timeline.fps,
+        "classes": timeline.classes,
+        "order": shown + [c for c in order if c not in set(shown)],
+        "shown": len(shown),
+        "edges": edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
+        "scores": _packed(timeline.scores),
+        "thresholds": [_finite(threshold) for threshold in timeline.thresholds.tolist()],
+        "bouts": _bouts(timeline),
+    }
+    content = {
+        "video": timeline.video.name,
+        "sources": sources(timeline.video, folder),
+        "timeline": timeline,
+        "duration": _clock(timeline.seconds),
+        "counts": _counts(timeline),
+        "likeliest": _likeliest(timeline),
+        "data": data,
+    }
+    script = "".join(pages.template(PACKAGE, name) for name in SCRIPTS)
+    return pages.render(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+
+
+def sources(video: Path, folder: Path) -> list[str]:
+    """Where a page in `folder` finds the video: from there, by the way that both were named, else with links followed.
+
+    On another drive there is only the whole address."""
+    found = []
+    for target, start in ((video.absolute(), folder.absolute()), (video.resolve(), folder.resolve())):
+        try:
+            way = quote(Path(os.path.relpath(target, start)).as_posix())
+            # a step to here: a name with a colon would be taken for the scheme of an address
+            found.append(way if way.startswith("../") else f"./{way}")
+        except ValueError:
+            found.append(target.as_uri())
+    return list(dict.fromkeys(found))
+
+
+def _clock(seconds: float) -> str:
+    """h:mm:ss.s"""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
+
+
+def _counts(timeline: "Timeline") -> list[str]:
+    counts = {"frame": timeline.frames, "window": len(timeline.starts)}
+    counts |= {"action": len(timeline.classes), "bout": len(timeline.bouts)}
+    return [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+
+
+def _order(timeline: "Timeline") -> list[int]:
+    """Classes, those first that have the longest bouts in sum, then those with the highest scores."""
+    lengths = dict.fromkeys(timeline.classes, 0.0)
+    for bout in timeline.bouts:
+        lengths[bout.action] += bout.stop - bout.start
+    highest = np.nan_to_num(np.vstack([timeline.scores, timeline.whole]), nan=-1.0).max(axis=0)
+    return sorted(range(len(timeline.classes)), key=lambda c: (-lengths[timeline.classes[c]], -highest[c], c))
+
+
+def _likeliest(timeline: "Timeline") -> list[tuple[str, float]]:
+    scores = np.nan_to_num(timeline.whole, nan=0.0)
+    return [(timeline.classes[c], float(scores[c])) for c in np.argsort(-scores, kind="stable")[:LIKELIEST]]
+
+
+def _bouts(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
+    number = {name: c for c, name in enumerate(timeline.classes)}
+    return [(number[b.action], b.start, b.stop, round(b.score, 4)) for b in timeline.bouts]
+
+
+def _packed(scores: np.ndarray) -> str:
+    """(W, C) in 0..1 -> base64 of 16 bits each, little-endian, class by class."""
+    known = np.isfinite(scores)
+    packed = np.where(known, np.nan_to_num(scores).clip(0, 1) * TOP, NONE).round().astype("<u2")
+    return base64.b64encode(np.ascontiguousarray(packed.T).tobytes()).decode()
+
+
+def _finite(number: float) -> Any:
+    return number if np.isfinite(number) else None

@@ -1,0 +1,283 @@
+"use strict";
+// The timeline: its lanes, a playhead that goes with the video, ways to move it, and the table.
+(() => {
+  const ROWS = 300; // of the table, before more are asked for
+  const byId = (id) => document.getElementById(id);
+  const data = JSON.parse(byId("data").textContent);
+  const { seconds, thresholds, classes } = data, view = { from: 0, span: seconds };
+  const { clamp, clock, windowAt, scoreAt, xOf, drawAxis, drawLane } = drawer(data, view);
+  const bouts = data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score }));
+  const video = byId("video"), box = byId("lanes"), axis = byId("axis"), playhead = byId("playhead"), tip = byId("tip");
+  const lanes = []; // {action, bouts, row, canvas, number}
+  const LATE = 1e-3; // seconds: a video stands so little before the time that it was sent to
+  let now = 0, origin = null; // the browser's time of the video's first frame, once that is there
+  let playable = true, chosen = bouts, dragging = null, spoken = -1;
+
+  const element = (tag, text, parent, name) => {
+    const made = document.createElement(tag);
+    made.textContent = text;
+    if (name) made.className = name;
+    return parent.appendChild(made);
+  };
+
+  // ---- drawing
+
+  function draw() {
+    drawAxis(axis.querySelector("canvas"));
+    lanes.filter((lane) => !lane.row.hidden).forEach(drawLane);
+    const rest = seconds - view.span, pan = byId("pan");
+    pan.hidden = rest <= 1e-6;
+    pan.value = rest > 0 ? (view.from / rest) * 1000 : 0;
+    byId("out").disabled = byId("all").disabled = pan.hidden;
+    byId("in").disabled = view.span <= shortest();
+    place();
+  }
+
+  function place() {
+    const canvas = axis.querySelector("canvas"), x = xOf(now, canvas.clientWidth);
+    playhead.hidden = x < -0.5 || x > canvas.clientWidth + 0.5;
+    playhead.style.transform = `translateX(${canvas.offsetLeft + x}px)`;
+    playhead.style.height = `${box.scrollHeight}px`;
+  }
+
+  function addLanes(actions) {
+    for (const action of actions) {
+      const row = element("div", "", box, "lane"), label = element("span", "", row, "label");
+      element("b", classes[action], label).title = classes[action];
+      const number = element("span", "", label), canvas = row.appendChild(document.createElement("canvas"));
+      lanes.push({ action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) });
+    }
+  }
+
+  // ---- the time that is shown
+
+  function show() {
+    place();
+    byId("clock").firstChild.textContent = clock(now);
+    const window = windowAt(now + LATE);
+    axis.setAttribute("aria-valuenow", now.toFixed(1));
+    axis.setAttribute("aria-valuetext", clock(now));
+    const lasts = (bout) => bout.start <= now + LATE && now + LATE < bout.stop;
+    for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(lasts));
+    for (const row of byId("bouts").querySelectorAll("tbody tr")) row.classList.toggle("now", lasts(chosen[row.dataset.bout]));
+    if (window === spoken) return;
+    spoken = window;
+    for (const lane of lanes) {
+      const score = scoreAt(lane.action, window);
+      lane.number.textContent = score === null ? "–" : score.toFixed(2);
+    }
+  }
+
+  function follow() {
+    if (now >= view.from && now <= view.from + view.span) return;
+    look(now - view.span / 10, view.span);
+  }
+
+  function seek(time) {
+    now = clamp(time, 0, seconds);
+    if (playable && origin !== null) video.currentTime = origin + now;
+    if (!dragging) follow();
+    show();
+  }
+
+  function fromVideo() {
+    if (origin === null) return;
+    now = clamp(video.currentTime - origin, 0, seconds);
+    if (!dragging) follow();
+    show();
+  }
+
+  function run() {
+    fromVideo();
+    if (!video.paused && !video.ended) requestAnimationFrame(run);
+  }
+
+  function toggle() {
+    if (!playable) return;
+    if (video.paused) video.play().catch(() => {}); else video.pause();
+  }
+
+  function jump(direction) {
+    const near = video.paused ? 0.01 : 0.5; // so that a second press while it plays goes on to the bout before
+    const starts = chosen.map((bout) => bout.start);
+    const found = direction > 0 ? starts.find((start) => start > now + 0.01) : starts.findLast((start) => start < now - near);
+    if (found !== undefined) seek(found);
+  }
+
+  // ---- the part of the video that is shown
+
+  const shortest = () => Math.min(seconds, Math.max(2, 20 / data.fps));
+
+  function look(from, span) {
+    view.span = clamp(span, shortest(), seconds);
+    view.from = clamp(from, 0, seconds - view.span);
+    draw();
+  }
+
+  function zoom(factor, around = now >= view.from && now <= view.from + view.span ? now : view.from + view.span / 2) {
+    const span = clamp(view.span * factor, shortest(), seconds);
+    look(around - ((around - view.from) / view.span) * span, span);
+  }
+
+  // ---- pointer and keys
+
+  const timeAt = (event) => {
+    const place = axis.querySelector("canvas").getBoundingClientRect();
+    return view.from + clamp((event.clientX - place.left) / place.width, 0, 1) * view.span;
+  };
+
+  box.addEventListener("pointerdown", (event) => {
+    if (event.target.tagName !== "CANVAS" || event.button) return;
+    dragging = event.target;
+    dragging.setPointerCapture(event.pointerId);
+    seek(timeAt(event));
+  });
+  box.addEventListener("pointermove", (event) => {
+    if (dragging) seek(timeAt(event));
+    hover(event);
+  });
+  for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, () => { dragging = null; });
+  for (const end of ["pointerleave", "pointercancel"]) box.addEventListener(end, () => { tip.hidden = true; });
+
+  function hover(event) {
+    const over = dragging || event.target, lane = lanes.find((each) => each.canvas === over);
+    tip.hidden = over.tagName !== "CANVAS";
+    if (tip.hidden) return;
+    const time = timeAt(event), lines = [clock(time)];
+    if (lane) {
+      const score = scoreAt(lane.action, windowAt(time)), threshold = thresholds[lane.action];
+      lines[0] += ` ${classes[lane.action]}`;
+      lines.push(`score ${score === null ? "–" : score.toFixed(3)}` + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
+      const bout = lane.bouts.find((each) => each.start <= time && time < each.stop);
+      if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
+    }
+    tip.textContent = lines.join("\n");
+    const left = clamp(event.clientX + 14, 4, Math.max(4, innerWidth - tip.offsetWidth - 4));
+    const above = event.clientY - tip.offsetHeight - 12;
+    tip.style.transform = `translate(${left}px, ${above > 4 ? above : event.clientY + 20}px)`;
+  }
+
+  box.addEventListener("wheel", (event) => {
+    const sideways = event.shiftKey ? event.deltaY || event.deltaX : event.deltaX;
+    if (event.ctrlKey) zoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(event));
+    else if (Math.abs(sideways) > 0 && view.span < seconds) look(view.from + (sideways / 800) * view.span, view.span);
+    else return;
+    event.preventDefault();
+  }, { passive: false });
+
+  const keys = {
+    " ": toggle, n: () => jump(1), p: () => jump(-1), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2),
+    ArrowLeft: (event) => seek(now - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => seek(now + (event.shiftKey ? 10 : 1)),
+    ",": () => seek(now - 1 / data.fps), ".": () => seek(now + 1 / data.fps), Home: () => seek(0), End: () => seek(seconds),
+  };
+  // before the video's own controls hear of it, which would act too
+  document.addEventListener("keydown", (event) => {
+    const key = keys[event.key], tag = event.target.tagName;
+    if (!key || event.ctrlKey || event.metaKey || event.altKey || tag === "SELECT" || tag === "INPUT") return;
+    if (event.key === " " && tag === "BUTTON") return;
+    event.preventDefault();
+    event.stopPropagation();
+    key(event);
+  }, true);
+
+  const buttons = { previous: () => jump(-1), next: () => jump(1), play: toggle, in: () => zoom(0.5), out: () => zoom(2), all: () => look(0, seconds) };
+  for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
+  byId("pan").addEventListener("input", (event) => look((event.target.value / 1000) * (seconds - view.span), view.span));
+
+  const more = byId("more");
+  more.addEventListener("click", () => {
+    if (lanes.length < data.order.length) addLanes(data.order.slice(lanes.length));
+    else lanes.forEach((lane, i) => { lane.row.hidden = i >= data.shown && !lane.row.hidden; });
+    relabel();
+    spoken = -1;
+    draw();
+    show();
+    more.scrollIntoView({ block: "nearest" });
+  });
+  function relabel() {
+    more.hidden = data.shown === data.order.length;
+    more.textContent = lanes.at(-1).row.hidden || lanes.length === data.shown ? `Show all ${data.order.length} actions` : `Show ${data.shown} actions`;
+  }
+
+  // ---- the table
+
+  const body = byId("bouts").querySelector("tbody"), picker = byId("action"), rest = byId("rest");
+
+  function fill(from, to) {
+    const rows = document.createDocumentFragment();
+    chosen.slice(from, to).forEach((bout, i) => {
+      const row = element("tr", "", rows);
+      row.dataset.bout = from + i;
+      element("button", clock(bout.start), element("td", "", row, "n"));
+      element("td", clock(bout.stop), row, "n");
+      element("td", `${(bout.stop - bout.start).toFixed(1)} s`, row, "n extra");
+      element("td", classes[bout.action], row);
+      element("td", bout.score.toFixed(2), row, "n");
+    });
+    body.appendChild(rows);
+    rest.hidden = body.rows.length === chosen.length;
+    rest.textContent = `Show ${chosen.length - body.rows.length} more`;
+    show();
+  }
+
+  function pick() {
+    const action = picker.value === "" ? null : Number(picker.value);
+    chosen = bouts.filter((bout) => action === null || bout.action === action);
+    body.replaceChildren();
+    fill(0, ROWS);
+  }
+
+  if (picker) {
+    const counts = new Map();
+    for (const bout of bouts) counts.set(bout.action, (counts.get(bout.action) || 0) + 1);
+    element("option", `all actions (${bouts.length})`, picker).value = "";
+    for (const action of data.order) if (counts.has(action)) element("option", `${classes[action]} (${counts.get(action)})`, picker).value = action;
+    picker.addEventListener("change", pick);
+    rest.addEventListener("click", () => fill(body.rows.length, chosen.length));
+    body.addEventListener("click", (event) => {
+      const row = event.target.closest("tr");
+      if (row) seek(chosen[row.dataset.bout].start);
+    });
+  }
+
+  // ---- the video
+
+  function cannotPlay(fails) {
+    playable = !fails;
+    video.hidden = fails;
+    byId("unplayable").hidden = !fails;
+    byId("play").disabled = fails;
+  }
+
+  function ready() {
+    origin = video.currentTime; // most begin at 0, others later
+    if (now > 0) seek(now); // asked for before
+  }
+
+  const label = () => { byId("play").textContent = video.paused ? "Play" : "Pause"; };
+  video.addEventListener("error", () => cannotPlay(true));
+  video.querySelector("source:last-of-type").addEventListener("error", () => cannotPlay(true));
+  video.addEventListener("loadedmetadata", () => cannotPlay(video.videoWidth === 0)); // sound alone, of a film that it can't read
+  video.addEventListener("loadeddata", ready);
+  for (const happening of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(happening, fromVideo);
+  for (const happening of ["play", "pause", "ended"]) video.addEventListener(happening, label);
+  video.addEventListener("play", run);
+  byId("file").addEventListener("change", (event) => {
+    if (!event.target.files.length) return;
+    origin = null;
+    video.src = URL.createObjectURL(event.target.files[0]);
+  });
+
+  element("span", "", byId("clock"));
+  element("small", ` / ${clock(seconds)}`, byId("clock"));
+  byId("previous").disabled = byId("next").disabled = !bouts.length;
+  addLanes(data.order.slice(0, data.shown));
+  relabel();
+  if (picker) pick();
+  new ResizeObserver(draw).observe(axis);
+  if (video.error || video.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) cannotPlay(true); // known already
+  if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) ready();
+  draw();
+  show();
+  document.documentElement.dataset.drawn = String(lanes.length);
+})();
