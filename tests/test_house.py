@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
 SCRIPTS += ["evaluate.py", "predict.py"]
-DEMO = ["make_clips", "make_teacher", "check_frames", "report", "strips"]
+DEMO = ["make_clips", "make_films", "make_teacher", "check_frames", "report", "strips"]
 LEAVES = ["video", "store", "annotations", "clip", "flow", "losses", "metrics", "runs", "cli"]
 LEAVES += ["files", "lock", "manifest", "strangers", "distributed", "estimate", "products", "pages"]
 GROUND = {"files", "strangers"}  # what leaves may stand on: writing whole files, reading checkpoints

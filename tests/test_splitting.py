@@ -24,7 +24,7 @@ def data_sets(draw: st.DrawFn) -> tuple[dict[str, tuple[int, ...]], dict[str, st
     return {video: tuple(sorted(own)) for video, own in zip(videos, labels, strict=True)}, of
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data_sets(), st.integers(0, 3), st.sampled_from([{"val": 1 / 3}, {"val": 0.2, "test": 0.2}]))
 def test_each_video_is_in_one_split_with_all_of_its_source(
     given_data: tuple[dict[str, tuple[int, ...]], dict[str, str]], seed: int, shares: dict[str, float]
@@ -85,3 +85,13 @@ def test_a_source_on_two_sides_is_named_with_its_clips() -> None:
     sources = {"a1": "zoo", "a2": "zoo", "b1": "farm", "b2": "farm", "c": "lake"}
     (line,) = leaks({"train": ["a1", "b1", "b2"], "val": ["a2", "c", "unknown"]}, sources)
     assert line.startswith("warning: 1 sources are in train and in val, with 1 clips of val (zoo)")
+
+
+def test_the_size_is_kept_also_where_each_source_has_many_labels() -> None:
+    """Twelve films of 20 clips with 14 labels, of which each film shows some: a third are four films."""
+    rng = np.random.default_rng(3)
+    labels = {f"f{film:02d}-{i:02d}.mp4": (int(rng.integers(14)),) for film in range(12) for i in range(20)}
+    sources = {video: video[:3] for video in labels}
+    for seed in range(3):
+        data = split([str(i) for i in range(14)], labels, {"val": 1 / 3}, seed, sources)
+        assert len(data.splits["val"]) == 80

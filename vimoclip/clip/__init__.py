@@ -5,14 +5,13 @@ a plain dictionary that says all that is needed to rebuild it and to prepare its
 
 from vimoclip.clip.encoder import ImageEncoder, build, describe, embed, load, weights_sha256
 from vimoclip.clip.preprocess import Preprocess
-from vimoclip.clip.stream import InBatches, encode_stream
+from vimoclip.clip.stream import encode_stream
 from vimoclip.clip.text import TEMPLATES, ZeroShot, load_zero_shot, readable
 from vimoclip.clip.weights import canonical_name, missing_download
 
 __all__ = [
     "TEMPLATES",
     "ImageEncoder",
-    "InBatches",
     "Preprocess",
     "ZeroShot",
     "build",

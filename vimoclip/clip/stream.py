@@ -55,23 +55,6 @@ def encode_stream(
     yield from flush()
 
 
-class InBatches:
-    """`encode` of what is there at once, (n, 3, S, S) -> (n, D): in batches of one size, the last one filled up."""
-
-    def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor], wished: int):
-        self.encode, self.wished = encode, wished
-        self.size: int | None = None
-
-    def __call__(self, prepared: torch.Tensor) -> torch.Tensor:
-        self.size = self.size or steady_batch_size(self.encode, prepared[:1], self.wished)
-        rows = []
-        for part in prepared.split(self.size):
-            batch = part.new_zeros((self.size, *part.shape[1:]))
-            batch[: len(part)] = part
-            rows.append(self.encode(batch)[: len(part)])
-        return torch.cat(rows)
-
-
 def steady_batch_size(encode: Callable[[torch.Tensor], torch.Tensor], frame: torch.Tensor, wished: int) -> int:
     """The first size from `wished` on in which a frame comes out the same at every place of the batch.
 

@@ -50,8 +50,8 @@ def load_zero_shot(
     rows = [_embed(model, tokenize, [_fill(template, label) for template in templates]) for label in ("", *labels)]
     bias = getattr(model, "logit_bias", None)
     neither, *words = rows
-    scale = model.logit_scale.detach().exp().item()
-    return encoder, ZeroShot(torch.stack(words), neither, scale, None if bias is None else bias.item())
+    scale: torch.Tensor = getattr(model, "logit_scale")  # noqa: B009 - for mypy, to whom a module's is anything
+    return encoder, ZeroShot(torch.stack(words), neither, scale.exp().item(), None if bias is None else bias.item())
 
 
 def readable(label: str) -> str:

@@ -51,10 +51,11 @@ def eye(encoder: clip.ImageEncoder, machine: Machine) -> Eye:
     encoder.compute_with("torch", machine.precision)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
+        # the last batch isn't filled up, as the stages do for the same bytes: of a clip of seconds that would be half
         with runs.autocast(machine.device, machine.precision):
-            return encoder.encode(prepared)
+            return torch.cat([encoder.encode(part) for part in prepared.split(machine.batch_size)])
 
-    return Eye(encoder.preprocess, clip.InBatches(encode, machine.batch_size))
+    return Eye(encoder.preprocess, encode)
 
 
 def load_clip(name: str, pretrained: str | None, resize: str) -> clip.ImageEncoder:
