@@ -7,6 +7,7 @@
 # names in TFAM/configs: the paper's five fusions, then the two controls. These are cross-attention without motion, and
 # with that of another video: where a control scores as well as cross_attention, motion is not what helps.
 CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
+# zero_shot among them is CLIP alone, by the actions' words: no training, one run; ZERO_SHOT holds its flags.
 SEEDS="${SEEDS:-49 50 51}" # one seed says nothing about how far the next would be from it
 CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/
 RESULTS="${RESULTS:-TFAM/results}"        # gets table.md and table.csv
@@ -23,6 +24,12 @@ done
 cd "$(dirname "$0")/.." || exit 1
 failed=""
 for config in $CONFIGS; do
+    if [ "$config" = zero_shot ]; then
+        echo "== zero_shot"
+        # shellcheck disable=SC2086 # several flags
+        "${PYTHON:-python}" -m TFAM.zero_shot --checkpoints-dir "$CHECKPOINTS" ${ZERO_SHOT:-} || failed="$failed zero_shot"
+        continue
+    fi
     for seed in $SEEDS; do
         echo "== $config, seed $seed"
         # says so and does nothing where the run is finished

@@ -1,8 +1,9 @@
 """Draw films of animals and a table of what is seen when, as somebody may have them who begins with this.
 
     python -m demo.make_films --output-dir my_films
-Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv (columns
-video,labels,start,end); beside them my_films/unseen.mp4, which isn't in the table, and what is seen in it, unseen.csv."""
+Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv
+(columns video,labels,start,end); beside them my_films/unseen.mp4, which isn't in the table, and unseen.csv, which says
+what is seen in it."""
 
 import argparse
 import csv

@@ -12,8 +12,9 @@ from selenium.webdriver.common.by import By
 
 from tests.browser import chromium
 
-READY = (
-    "document.documentElement.dataset.drawn && [...document.querySelectorAll('video')].every((v) => v.readyState > 1)"
+READY = (  # a timeline, or class_counts.html
+    "(document.documentElement.dataset.drawn || document.querySelector('#counts .bars')) && "
+    "[...document.querySelectorAll('video')].every((v) => v.readyState > 1)"
 )
 STILL = "document.querySelector('video')?.removeAttribute('controls')"  # they fade, so no two pictures would be alike
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> Path:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), args.width) as browser:
         browser.resize(args.width)
-        browser.open(args.page, READY)
+        browser.open(args.page, f"!!({READY})")
         browser.run(STILL)
         if args.at is not None:
             axis = browser.driver.find_element(By.CSS_SELECTOR, "#axis canvas")

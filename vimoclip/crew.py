@@ -80,7 +80,7 @@ class Crew:
             sizes = sorted((video, source_state(path)["size"]) for video, path in sources.items())
             now = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
             noted.parent.mkdir(parents=True, exist_ok=True)
-            if not files.write_text_once(noted, now) and noted.read_text() != now:
+            if not files.write_text_once(noted, now) and noted.read_text(encoding="utf-8") != now:
                 raise UserError(
                     f"{noted}: the videos, or --limit, have changed since the shards began; wait until none works, "
                     "then delete this file"

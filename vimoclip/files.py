@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS}  # said by file systems that have no hard links
+# said by file systems that have no hard links
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
 LONGEST_NAME = 255  # bytes: what file systems take
 
 
@@ -32,7 +33,7 @@ def publish(temporary: Path, path: Path) -> None:
 
     A link under that name is replaced; what it points to stays as it is. Raises OSError with that name."""
     try:
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes none that is open to read only
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:

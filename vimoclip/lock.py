@@ -18,7 +18,7 @@ _SHARDS = 2**20  # more than there can be of one count; each count has so many b
 _PATIENCE = 1.0  # s: another shard that ends tries for a moment to have it all
 _HELD = {errno.EACCES, errno.EAGAIN}  # what is said where another process has the lock
 # what file systems answer that have no locks (some network ones, by how they were mounted)
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPROTONOSUPPORT}
 
 
 class Held(UserError):

@@ -1,6 +1,7 @@
 """How a stage ends: its report, exit codes, one-line errors, signals."""
 
 import errno
+import io
 import os
 import shlex
 import signal
@@ -92,6 +93,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
 
     Ctrl-C and SIGTERM: 130 and 143, within seconds, whatever the process is at."""
     _catch_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding doesn't have must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     code, said = 0, ""
     try:
         result = main()

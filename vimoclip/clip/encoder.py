@@ -26,7 +26,6 @@ from vimoclip.clip.weights import (
 )
 from vimoclip.strangers import tensors_only
 
-
 INT8_COSINE = 0.99  # to fp32: below it is said
 
 

@@ -50,7 +50,7 @@ def bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> dict[st
         "barmode": "stack",
         "height": 120 + 20 * len(classes),
         "margin": {"l": 20, "r": 12, "t": 30, "b": 50},
-        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
         "xaxis": {"title": {"text": "clips"}, "rangemode": "tozero"},
         "yaxis": {"automargin": True, "dtick": 1, "type": "category", "range": [len(classes) - 0.4, -0.6]},
     }

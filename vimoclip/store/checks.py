@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5z
 
 from vimoclip import UserError, safe_name
+from vimoclip.store.seeking import read_at
 
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 FILTERS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "checksum"}
@@ -32,7 +32,7 @@ class Watched(io.FileIO):
     def readinto(self, buffer: Any) -> int:
         start = self.tell()
         around = max(0, start - HEAP_HEAD)  # libhdf5 may have a heap's first bytes already
-        near = os.pread(self.fileno(), start - around + len(buffer) + HEAP_HEAD, around)
+        near = read_at(self.fileno(), start - around + len(buffer) + HEAP_HEAD, around)
         at = near.find(b"GCOL")
         while at >= 0:
             self._check_heap(around + at)
@@ -40,10 +40,10 @@ class Watched(io.FileIO):
         return super().readinto(buffer)
 
     def _check_heap(self, start: int) -> None:
-        at, size = HEAP_HEAD, int.from_bytes(os.pread(self.fileno(), 8, start + 8), "little")
+        at, size = HEAP_HEAD, int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
         if size > HEAP_MOST:  # or a list that names one text 10,000 times would take gigabytes
             raise OSError(f"a heap of texts in it has {size} bytes")
-        heap = os.pread(self.fileno(), size, start)
+        heap = read_at(self.fileno(), size, start)
         while at + HEAP_HEAD <= len(heap):
             index, length = struct.unpack_from("<H6xQ", heap, at)
             if not index and length < HEAP_HEAD:

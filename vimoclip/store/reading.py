@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from vimoclip import GoneError, UserError
-from vimoclip.store import checks, index
+from vimoclip.store import checks, index, seeking
 
 _JSON = ("sampling", "versions", "student", "flow")  # root attributes that are dictionaries, kept as JSON text
 
@@ -208,7 +208,7 @@ class _Values(index.Source):
     """A file's bytes as arrays. Read with pread: a map of it would count as memory of the process."""
 
     def __init__(self, path: Path):
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = seeking.open_to_read(path)
         self.state = index.state_of(os.fstat(self._descriptor))
 
     def is_file(self, path: Path) -> bool:
@@ -220,7 +220,7 @@ class _Values(index.Source):
         values = np.empty(shape, dtype)
         rest = memoryview(values.reshape(-1).view(np.uint8).data)
         while len(rest):
-            count = os.preadv(self._descriptor, [rest], offset)
+            count = seeking.read_into(self._descriptor, rest, offset)
             if not count:
                 raise EOFError(f"it ends before byte {offset}")
             rest, offset = rest[count:], offset + count

@@ -224,7 +224,7 @@ def _copy_video(
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: is damaged; delete {path.parent} or give --overwrite") from None
 
