@@ -44,7 +44,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="holds a folder of videos per action")
     add_split(parser)
     parser.add_argument(
-        "--group-by", type=pattern, default=None, metavar="PATTERN", help="finds a clip's source in <action>/<name>"
+        "--group-by", type=cli.pattern, default=None, metavar="PATTERN", help="finds a clip's source in <action>/<name>"
     )
 
 
@@ -112,7 +111,9 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos-dir", type=Path, default=None, help="where the media files are now")
     parser.add_argument("--window", type=cli.positive_float, default=6.0, help="seconds of a clip")
     parser.add_argument("--stride-seconds", type=cli.positive_float, default=3.0, help="from one window to the next")
-    parser.add_argument("--min-overlap", type=overlap, default=0.5, help="share from which on a behaviour is a label")
+    parser.add_argument(
+        "--min-overlap", type=cli.share_or_all, default=0.5, help="share from which on a behaviour is a label"
+    )
     parser.add_argument("--point-margin", type=cli.non_negative_float, default=1.0, help="seconds around a point event")
     parser.add_argument("--subjects", nargs="+", default=None, metavar="NAME", help="only these; default: all")
     parser.add_argument("--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="these are no classes")
@@ -126,8 +127,8 @@ def add_mammalnet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--val-share", type=share, default=1 / 3, help="of the clips, to validate with")
-    parser.add_argument("--test-share", type=share, default=None, help="of the clips, to test with; default: none")
+    parser.add_argument("--val-share", type=cli.share, default=1 / 3, help="of the clips, to validate with")
+    parser.add_argument("--test-share", type=cli.share, default=None, help="of the clips, to test with; default: none")
     parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the split, and of the selection clips")
 
 
@@ -141,7 +142,7 @@ def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--share", type=share, default=0.1, help="of the training clips")
+    parser.add_argument("--share", type=cli.share, default=0.1, help="of the training clips")
     parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the draw")
     parser.add_argument("--overwrite", action="store_true", help="in the place of a selection that is there")
 
@@ -157,30 +158,6 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--motion-h5-path", type=Path, default=None, help="default: flow_embeddings.h5 among the embeddings"
     )
-
-
-def share(text: str) -> float:
-    """An argparse type: above 0 and below 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def overlap(text: str) -> float:
-    """An argparse type: above 0, at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def pattern(text: str) -> "re.Pattern[str]":
-    """An argparse type: a regular expression."""
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
 
 
 def shares(args: argparse.Namespace) -> dict[str, float]:

@@ -89,7 +89,7 @@ def examine_backbone(name: str) -> tuple[list[str], float]:
         levels = (encoder.preprocess.normalize(prepared)[0] - theirs).abs().max().item() * 255
         counter = FlopCounterMode(display=False)
         torch.backends.mha.set_fastpath_enabled(False)  # of which nothing is counted
-        with torch.no_grad(), counter:
+        with counter:
             clip.embed(encoder.visual, encoder.preprocess.normalize(prepared[:1]))
         with torch.inference_mode():
             plain = clip.embed(encoder.visual, encoder.preprocess.normalize(prepared)).float()

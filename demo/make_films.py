@@ -2,12 +2,13 @@
 
     python -m demo.make_films --output-dir my_films
 Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv
-(columns video,labels,start,end); beside them my_films/unseen.mp4, which isn't in the table, and unseen.csv, which says
-what is seen in it."""
+(columns video,labels,start,end,animal), and the same as a project of BORIS, my_films/project.boris; beside them
+my_films/unseen.mp4, which isn't in these, and unseen.csv, which says what is seen in it."""
 
 import argparse
 import csv
 import io
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,24 +46,72 @@ def main(argv: list[str] | None = None) -> Path:
         pass
     known = {name: scenes for name, scenes in films.items() if name != UNSEEN}
     files.write_text(args.output_dir / f"{UNSEEN}.csv", table({UNSEEN: films[UNSEEN]}))
+    files.write_text(args.output_dir / "project.boris", json.dumps(project(known)))
     written = files.write_text(args.output_dir / "table.csv", table(known))
     print(f"{len(known)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
     return written
 
 
 def table(films: dict[str, list[Any]]) -> str:
-    """A line a scene: film, actions, from when to when in seconds."""
+    """A line a scene: film, actions, from when to when in seconds, and its first animal."""
     from demo.scenes import FPS, FRAMES
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "labels", "start", "end"])
+    writer.writerow(["video", "labels", "start", "end", "animal"])
     length = FRAMES / FPS
     for name, scenes in films.items():
         for place, scene in enumerate(scenes):
             actions = ";".join(sorted(scene.actions()))
-            writer.writerow([f"{name}.mp4", actions, f"{place * length:g}", f"{(place + 1) * length:g}"])
+            writer.writerow(
+                [f"{name}.mp4", actions, f"{place * length:g}", f"{(place + 1) * length:g}", scene.animals[0].species]
+            )
     return text.getvalue()
+
+
+def project(films: dict[str, list[Any]]) -> dict[str, Any]:
+    """What BORIS has of it: an observation a film, in which each action begins and ends with its scene."""
+    from demo.scenes import ACTIONS, FPS, FRAMES
+
+    length, observations = FRAMES / FPS, {}
+    for name, scenes in films.items():
+        events = []
+        for place, scene in enumerate(scenes):
+            for action in sorted(scene.actions()):
+                for time in (place * length, (place + 1) * length):
+                    events.append([time, "", action, "", "", round(time * FPS)])
+        media = f"{name}.mp4"
+        observations[name] = {
+            "type": "MEDIA",
+            "date": "2026-01-01T00:00:00",
+            "description": "",
+            "file": {str(player): [media] if player == 1 else [] for player in range(1, 9)},
+            "events": sorted(events, key=lambda event: event[0]),
+            "time offset": 0.0,
+            "observation time interval": [0, 0],
+            "independent_variables": {},
+            "media_info": {
+                "length": {media: len(scenes) * length},
+                "fps": {media: float(FPS)},
+                "hasVideo": {media: True},
+                "hasAudio": {media: False},
+                "offset": {"1": 0.0},
+            },
+        }
+    empty = ("key", "description", "color", "category", "modifiers", "excluded", "coding map")
+    kind = {"type": "State event", **dict.fromkeys(empty, "")}
+    lists, mappings = ("behavioral_categories", "behaviors_coding_map"), ("subjects_conf", "independent_variables")
+    return {
+        "time_format": "hh:mm:ss",
+        "project_date": "2026-01-01T00:00:00",
+        "project_name": "drawn animals",
+        "project_description": "",
+        "project_format_version": "7.0",
+        **{name: [] for name in lists},
+        **{name: {} for name in (*mappings, "coding_map", "converters")},
+        "behaviors_conf": {str(number): {**kind, "code": action} for number, action in enumerate(ACTIONS)},
+        "observations": observations,
+    }
 
 
 def write_film(folder: Path, item: tuple[str, list[Any]]) -> None:

@@ -35,11 +35,21 @@ def test_a_backbone_goes_through_the_whole_chain_by_its_name(
     make_dataset(tmp_path / "dataset")
     name = make_clip(tmp_path / "eye", width, **vision)  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
-    extract_embeddings.main(["--clip-model-name", name, "--max-frames", "3"])
+    extract_embeddings.main(["--clip-model-name", name, "--max-frames", "3", "--frame-batch-size", "3"])
     extract_flows.main(["--model", "frame_diff", "--num-workers", "0", "--max-frames", "3"])
-    flags = ["--epochs", "1", "--sequence-length", "3", "--run-name", "student", "--num-workers", "0"]
+    flags = [
+        "--freeze-encoder",
+        "--epochs",
+        "1",
+        "--sequence-length",
+        "3",
+        "--run-name",
+        "student",
+        "--num-workers",
+        "0",
+    ]
     train.main([*flags, "--clip-model-name", name])
-    inference.main(["--checkpoint-dir", "checkpoints/student"])
+    inference.main(["--checkpoint-dir", "checkpoints/student", "--frame-batch-size", "3"])
     config = str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml")
     train_and_eval.main(["--config", config, "--num-workers", "0", "--set", *SMALL])
     rgb = store.Reader(Path("dataset/embeddings/ak_train_clip_embeddings.h5"), "rgb")

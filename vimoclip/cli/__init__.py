@@ -17,9 +17,12 @@ from vimoclip.cli.flags import (
     count,
     non_negative_float,
     none_or,
+    pattern,
     positive_float,
     positive_int,
     seed,
+    share,
+    share_or_all,
 )
 from vimoclip.cli.needs import (
     check_reachable,
@@ -59,11 +62,14 @@ __all__ = [
     "need_place",
     "non_negative_float",
     "none_or",
+    "pattern",
     "positive_float",
     "positive_int",
     "progress",
     "run",
     "same_command",
     "seed",
+    "share",
+    "share_or_all",
     "usable_workers",
 ]

@@ -1,6 +1,7 @@
 """The scripts' flags: the parser, types of values, groups that several scripts share."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,27 @@ positive_int = _number(int, 1, "a whole number above 0")
 count = _number(int, 0, "a whole number, 0 or more")
 positive_float = _number(float, 0, "a number above 0", open_end=True)
 non_negative_float = _number(float, 0, "a number, 0 or more")
+
+
+def share(text: str) -> float:
+    """An argparse type: above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def share_or_all(text: str) -> float:
+    """An argparse type: above 0, at most 1."""
+    return 1.0 if float(text) == 1 else share(text)
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """An argparse type: a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

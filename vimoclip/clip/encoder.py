@@ -26,8 +26,6 @@ from vimoclip.clip.weights import (
 )
 from vimoclip.strangers import tensors_only
 
-INT8_COSINE = 0.99  # to fp32: below it is said
-
 
 class ImageEncoder:
     """An image tower (`visual`), its `preprocess`, and the `config` from which both can be rebuilt."""
@@ -68,23 +66,8 @@ class ImageEncoder:
         if self.visual.training:
             return backends.AsItIs(self.visual, self.preprocess)
         if self._backend == "torch":
-            compute = backends.in_torch(self.visual, self.preprocess, self._precision, autocast)
-            if self._precision == "int8":
-                self._warn_of_int8(compute, prepared[:2])
-            return compute
+            return backends.in_torch(self.visual, self.preprocess, self._precision, autocast)
         return backends.by_graph(self._backend, self.visual, self.preprocess, prepared)
-
-    def _warn_of_int8(self, compute: backends.Compute, prepared: torch.Tensor) -> None:
-        """Say where 8 bits are too few for a tower: with random weights a ResNet-50 is at a cosine of 0.79 to fp32,
-        MobileCLIP-S1 at 0.82, the ViTs of docs/backbones-and-flow.md all above 0.998."""
-        whole = backends.in_torch(self.visual, self.preprocess, "fp32", False)
-        nearest = torch.nn.functional.cosine_similarity(compute(prepared), whole(prepared)).min().item()
-        if nearest < INT8_COSINE:
-            print(
-                f"warning: --precision int8: embeddings of the first frames have a cosine of {nearest:.3f} to those in "
-                "fp32; this encoder needs --precision fp32",
-                flush=True,
-            )
 
 
 def embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
