@@ -12,21 +12,16 @@ A score is that of a window of --window seconds around its middle. An action is 
 its class's threshold: that which the run fitted on its selection clips, or 0.5. See docs/numbers.md."""
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, VideoError, cli
+from vimoclip import UserError, cli
 
 if TYPE_CHECKING:
-    import numpy as np
+    from vimoclip.predicting import Part
+    from vimoclip.predicting.job import Model, Timing
 
-    from vimoclip.predicting import Eyes, Part, Score
-    from vimoclip.timeline import Timeline
-
-WHOLE_VIDEOS = "whole_videos.csv"
 ZERO_SHOT_FPS = 4.0
 
 
@@ -68,34 +63,24 @@ def add_timeline(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="seconds; shorter gaps are closed")
 
 
-@dataclass(frozen=True)
-class Model:
-    """What scores windows, what it looks with, and what a JSON file says of both."""
-
-    eyes: "Eyes"
-    score: "Score"
-    classes: tuple[str, ...]
-    thresholds: "np.ndarray"
-    made_with: dict[str, Any] = field(default_factory=dict)
-
-
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
     check(args)
     from vimoclip import runs
+    from vimoclip.predicting import job
 
     videos = find_videos(args)
     cli.need_place(args.output_dir, "--output-dir")
     runs.seed_everything(args.seed)
     model = load_words(args) if args.labels else load_trained(args)
     report = cli.Report()
-    todo = videos if args.overwrite else to_do(videos, args.output_dir, model.made_with, report)
+    todo = videos if args.overwrite else job.to_do(videos, args.output_dir, model, report)
     print(f"{len(todo)} videos to do, {report.already} done already, into {args.output_dir}", flush=True)
     if args.dry_run:
         return report
-    predict_all(args, todo, model, report)
+    job.run(todo, args.output_dir, model, report, args.frame_batch_size, cli.usable_workers(args.num_workers))
     if len(videos) > 1:
-        write_whole_videos(args.output_dir, videos, model)
+        job.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
     report.print()
     return report
@@ -122,11 +107,15 @@ def check(args: argparse.Namespace) -> None:
 def find_videos(args: argparse.Namespace) -> dict[str, Path]:
     """Stem -> video, of all that was named. Raises UserError where there is none, or two would share their files."""
     from vimoclip import video
+    from vimoclip.predicting.job import WHOLE_VIDEOS
 
     paths: list[Path] = []
     for place in args.videos:
         if place.is_dir():
-            paths += video.find(place)[0]
+            found, others = video.find(place)
+            paths += found
+            if others:
+                print(f"{place}: not taken for videos: {', '.join(map(repr, others))}", flush=True)
         elif place.suffix.lower() == ".txt":
             paths += listed(place)
         else:
@@ -153,11 +142,12 @@ def listed(path: Path) -> list[Path]:
     return [cli.need_file(path.parent / line, f"mend line {number} of {path}") for number, line in lines]
 
 
-def load_trained(args: argparse.Namespace) -> Model:
+def load_trained(args: argparse.Namespace) -> "Model":
     """A trained TFAM with its student and teacher. Raises UserError where they don't fit."""
     import numpy as np
 
     from TFAM.predicting import Fused
+    from vimoclip.predicting.job import Model
     from vimoclip.predicting.loading import load_eyes
 
     machine = machine_of(args)
@@ -166,15 +156,16 @@ def load_trained(args: argparse.Namespace) -> Model:
     eyes = load_eyes(fused.inputs, fused.path, args.student, weights, machine)
     own = fused.thresholds() if args.threshold is None else np.full(len(fused.classes), args.threshold)
     print(f"{fused.path} on {machine.device} in {machine.precision}", flush=True)
-    return Model(eyes, fused, fused.classes, own, settings(args, machine.precision, own) | fused.described())
+    return Model(eyes, fused, fused.classes, own, timing_of(args), fused.described() | {"precision": machine.precision})
 
 
-def load_words(args: argparse.Namespace) -> Model:
+def load_words(args: argparse.Namespace) -> "Model":
     """CLIP alone, by words. Raises UserError."""
     import numpy as np
 
     from vimoclip import clip, video
     from vimoclip.predicting import Eyes
+    from vimoclip.predicting.job import Model
     from vimoclip.predicting.loading import eye, load_labels
 
     machine, labels = machine_of(args), tuple(dict.fromkeys(args.labels))
@@ -195,7 +186,13 @@ def load_words(args: argparse.Namespace) -> Model:
         "sampling": eyes.sampling.as_dict(),
     }
     print(f"{name} on {machine.device} in {machine.precision}, by words alone", flush=True)
-    return Model(eyes, score, labels, own, settings(args, machine.precision, own) | described)
+    return Model(eyes, score, labels, own, timing_of(args), described | {"precision": machine.precision})
+
+
+def timing_of(args: argparse.Namespace) -> "Timing":
+    from vimoclip.predicting.job import Timing
+
+    return Timing(args.window, args.stride_seconds, args.min_length, args.max_gap)
 
 
 def machine_of(args: argparse.Namespace) -> Any:
@@ -204,110 +201,6 @@ def machine_of(args: argparse.Namespace) -> Any:
 
     device = runs.pick_device(args.device)
     return Machine(device, runs.pick_precision(args.precision, device), args.frame_batch_size)
-
-
-def settings(args: argparse.Namespace, precision: str, thresholds: "np.ndarray") -> dict[str, Any]:
-    """What of the command line a result depends on."""
-    from vimoclip import runs
-
-    names = ("window", "stride_seconds", "min_length", "max_gap")
-    chosen = {name: getattr(args, name) for name in names}
-    return chosen | {"precision": precision, "thresholds": thresholds.round(6).tolist(), "versions": runs.versions()}
-
-
-def to_do(
-    videos: Mapping[str, Path], folder: Path, made_with: Mapping[str, Any], report: cli.Report
-) -> dict[str, Path]:
-    """Those without a result. Raises UserError where there is one of other settings."""
-    from vimoclip import timeline
-
-    todo = {}
-    for stem, path in videos.items():
-        there = timeline.made_with(folder / f"{stem}.json")
-        if there is None:
-            todo[stem] = path
-            continue
-        same = {key: value for key, value in made_with.items() if key != "versions"}
-        cure = "give --overwrite, or another folder with -o"
-        cli.check_same(same, there, "this command", str(folder / f"{stem}.json"), cure)
-        report.already += 1
-    return todo
-
-
-def predict_all(args: argparse.Namespace, videos: Mapping[str, Path], model: Model, report: cli.Report) -> None:
-    """Predict each video; what fails is in the report."""
-    from vimoclip import timeline
-    from vimoclip.predicting import frames_expected
-
-    expected = 0
-    for path in videos.values():
-        try:
-            expected += frames_expected(path, model.eyes)
-        except VideoError:
-            continue  # said when its turn comes
-    meter = cli.Meter(expected or None, "frame", "predicting")
-    for path in videos.values():
-        try:
-            found = predict(args, path, model, meter)
-        except VideoError as error:
-            report.failed[path.name] = str(error)
-            continue
-        timeline.write(args.output_dir, found)
-        tell(found)
-        report.done += 1
-    meter.close()
-
-
-def predict(args: argparse.Namespace, path: Path, model: Model, meter: cli.Meter) -> "Timeline":
-    """One video's timeline. Raises VideoError."""
-    from vimoclip import timeline
-    from vimoclip.predicting import watch
-
-    workers = cli.usable_workers(args.num_workers)
-    how = args.window, args.stride_seconds, args.frame_batch_size, workers
-    seen = watch(path, model.eyes, model.score, *how, on_frames=lambda count: meter.add(items=count))
-    for remark in filter(None, (seen.end.problem, seen.end.note)):
-        print(f"{path.name}: {remark}", flush=True)
-    if seen.unscored:
-        print(f"{path.name}: {seen.unscored} windows hold too few frames to be scored", flush=True)
-    spans = seen.starts, seen.stops, seen.scores
-    bouts = timeline.find_bouts(*spans, model.thresholds, model.classes, seen.seconds, args.min_length, args.max_gap)
-    remarks = {"problem": seen.end.problem, "note": seen.end.note, "windows_unscored": seen.unscored}
-    return timeline.Timeline(
-        path,
-        seen.seconds,
-        seen.end.fps,
-        len(seen.end.timestamps),
-        model.classes,
-        *spans,
-        seen.whole,
-        seen.whole_by,
-        model.thresholds,
-        bouts,
-        model.made_with | remarks,
-    )
-
-
-def tell(found: "Timeline", most: int = 5) -> None:
-    """A few lines on what was found."""
-    best = sorted(zip(found.whole.tolist(), found.classes, strict=True), reverse=True)[:most]
-    likely = ", ".join(f"{name} {score:.2f}" for score, name in best)
-    print(f"{found.video.name}: {found.seconds:.1f} s, {len(found.bouts)} bouts; as a whole: {likely}", flush=True)
-
-
-def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: Model) -> None:
-    """A table of all videos that are done, a row each, which evaluate.py reads."""
-    import numpy as np
-
-    from vimoclip import predictions
-
-    rows = {}
-    for stem, path in videos.items():
-        if (place := folder / f"{stem}.json").is_file():
-            whole = json.loads(place.read_text(encoding="utf-8"))["whole"]
-            rows[path.name] = [whole[name] for name in model.classes]
-    if rows:
-        predictions.write(folder / WHOLE_VIDEOS, list(rows), np.array(rows.values()), model.classes)
 
 
 if __name__ == "__main__":

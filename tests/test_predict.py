@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CLASSES, indexed_frames, make_clip, moving_frames, write_annotations, write_video
+from tests.making import corrupt
 from vimoclip import UserError, predictions, video
 from vimoclip.predicting import Eye, Eyes, Part, Seen, Windows, watch, watching
 
@@ -255,3 +256,28 @@ def test_memory_holds_a_window_and_not_the_video(tmp_path: Path, monkeypatch: py
     assert len(seen.scores) == 30
     assert "30 windows" in seen.whole_by
     assert max(held) < 60 * 1e6
+
+
+def test_another_file_under_the_name_is_done_again_and_a_damaged_one_is_told(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import predict as script
+
+    film, out = tmp_path / "a.mp4", str(tmp_path / "out")
+    command = [str(film), *FUSED, "--clip-model-name", "local-dir:tinyclip", "--num-workers", "0", "-o", out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(chain)
+        write_video(film, moving_frames(20, (2, 0)))
+        assert script.main(command).done == 1
+        first = read(tmp_path / "out" / "a.json")
+        film.unlink()
+        write_video(film, moving_frames(40, (0, 2)))
+        assert script.main(command).done == 1
+        assert "is another file" in capsys.readouterr().out
+        second = read(tmp_path / "out" / "a.json")
+        assert second["frames"] == 2 * first["frames"]
+        assert script.main(command).already == 1
+        corrupt(film, 20)
+        report = script.main([*command, "--overwrite"])
+    assert "can't be decoded" in report.partial["a.mp4"]
+    assert "can't be decoded" in read(tmp_path / "out" / "a.json")["made_with"]["problem"]
