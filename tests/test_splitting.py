@@ -95,3 +95,10 @@ def test_the_size_is_kept_also_where_each_source_has_many_labels() -> None:
     for seed in range(3):
         data = split([str(i) for i in range(14)], labels, {"val": 1 / 3}, seed, sources)
         assert len(data.splits["val"]) == 80
+
+
+def test_a_source_that_is_all_that_is_left_is_not_torn_apart() -> None:
+    labels: dict[str, tuple[int, ...]] = {f"v{i}.mp4": () for i in range(3)}
+    data = split(CLASSES, labels, {"val": 0.2, "test": 0.2}, 0, {"v1.mp4": "u", "v2.mp4": "u"})
+    assert sorted(map(len, data.splits.values())) == [0, 1, 2]
+    assert leaks(data.splits, {"v1.mp4": "u", "v2.mp4": "u"}) == []

@@ -18,15 +18,23 @@ def split(
 ) -> Annotations:
     """Videos and their label ids into splits, of which `shares` says how large those are that don't train.
 
-    `sources`: video -> where it comes from: all of one source is in one split; videos without are their own.
+    `sources`: video -> where it comes from: all of one source is in one split, unless there is but one source; videos
+    without are their own.
     The same arguments give the same splits, whatever the order of the videos."""
-    rest, found, whole = dict(sorted(labels.items())), {}, 1.0
+    rest, found, whole, sources = dict(sorted(labels.items())), {}, 1.0, sources or {}
+    several = _several(rest, sources)
     for name, share in shares.items():
-        drawn = draw(Annotations(tuple(classes), {"train": rest}), share / whole, seed, sources)
+        may_draw = _several(rest, sources) or not several
+        drawn = draw(Annotations(tuple(classes), {"train": rest}), share / whole, seed, sources) if may_draw else ()
         found[name] = {video: rest.pop(video) for video in drawn}
         whole -= share
     found["train"] = rest
     return Annotations(tuple(classes), {name: found[name] for name in SPLITS if name in found})
+
+
+def _several(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
+    """Whether these are of several sources."""
+    return len({(True, sources[v]) if v in sources else (False, v) for v in videos}) > 1
 
 
 def leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) -> list[str]:
