@@ -84,15 +84,15 @@ def test_clips_hold_the_frames_that_begin_in_their_span(
 
 
 def test_many_clips_of_one_video_at_an_odd_rate_are_cut_in_one_pass(videos: Path, tmp_path: Path) -> None:
-    spans = [(0.0, 0.1), (0.05, 0.2), (0.3, 0.4), (5.0, 6.0)]
+    spans = [(0.0, 0.1), (0.05, 0.2), (0.3, 0.4), (0.033367, 0.25), (5.0, 6.0)]  # one frame's time, rounded up
     text = "video,labels,start,end\n" + "".join(f"v6.mp4,a,{a},{b}\n" for a, b in spans) + "v7.mp4,b,0,0.2\n"
     found = labels(prepare(videos, tmp_path, text))
-    for start, stop in spans[:3]:
+    for start, stop in spans[:4]:
         inside = [t for t in range(12) if start - 1e-6 <= t * 1001 / 30000 < stop - 1e-6]
         name = f"v6_{round(1000 * start)}-{round(1000 * stop)}ms.mp4"
         assert frames(tmp_path / "dataset" / "videos" / name) == inside
     assert "v6_5000-6000ms.mp4" not in found  # the video ends before
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_what_is_cut_from_one_video_stays_on_one_side(
