@@ -145,7 +145,7 @@ def test_the_summary_counts_clips_classes_durations_labels_and_what_is_left_out(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (videos / "broken.mp4").write_bytes(b"no video")
-    text = "video,labels\nv0.mp4,a\nv1.mp4,a;b\nv2.mp4,\nv3.mp4,b\nnowhere.mp4,b\nbroken.mp4,a\n"
+    text = "video,labels\nv0.mp4,a\nv1.mp4,a;b\nv2.mp4,\nv3.mp4,b\nnowhere.mp4,b\nnowhere.mp4,a\nbroken.mp4,a\n"
     data = prepare(videos, tmp_path, text)
     (videos / "broken.mp4").unlink()
     said = capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_the_summary_counts_clips_classes_durations_labels_and_what_is_left_out(
     assert f"4 clips: {train} to train on, {val} to validate with; 2 actions" in said
     assert "labels a clip: 0 in 1 clips, 1 in 2 clips, 2 in 1 clips" in said
     assert "durations: 0.5 to 0.5 s, median 0.5 s" in said
-    assert "left out: nowhere.mp4:" in said and "there is no such file" in said
+    assert "left out: nowhere.mp4:" in said and "there is no such file, in 2 lines" in said
     assert "left out: broken.mp4:" in said
 
 

@@ -1,6 +1,6 @@
 """A table of videos and labels becomes a data set: videos are linked, or clips cut out of them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,15 +40,17 @@ def _clips(table: Table, videos_dir: Path, left_out: dict[str, str]) -> tuple[di
     """Video id -> clip, and the rows that speak of it."""
     clips: dict[str, Clip] = {}
     rows: dict[str, list[Row]] = defaultdict(list)
+    lines = Counter(row.video for row in table.rows)
     for row in table.rows:
         path = videos_dir / row.video
+        of_lines = f", in {lines[row.video]} lines" if lines[row.video] > 1 else ""
         if not path.is_file():
-            left_out[row.video] = f"{path}: there is no such file"
+            left_out[row.video] = f"{path}: there is no such file{of_lines}"
             continue
         try:
             info = video.probe(path)
         except VideoError as error:
-            left_out[row.video] = str(error)
+            left_out[row.video] = f"{error}{of_lines}"
             continue
         clip = Clip(path, row.start, row.end)
         if row.start is not None or row.end is not None:
