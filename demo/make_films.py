@@ -2,7 +2,7 @@
 
     python -m demo.make_films --output-dir my_films
 Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv
-(columns video,labels,start,end,animal), and the same as a project of BORIS, my_films/project.boris; beside them
+(columns video,labels,start,end,day), and the same as a project of BORIS, my_films/project.boris; beside them
 my_films/unseen.mp4, which isn't in these, and unseen.csv, which says what is seen in it."""
 
 import argparse
@@ -53,18 +53,18 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def table(films: dict[str, list[Any]]) -> str:
-    """A line a scene: film, actions, from when to when in seconds, and its first animal."""
+    """A line a scene: film, actions, from when to when in seconds, and the day: two films each."""
     from demo.scenes import FPS, FRAMES
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "labels", "start", "end", "animal"])
+    writer.writerow(["video", "labels", "start", "end", "day"])
     length = FRAMES / FPS
-    for name, scenes in films.items():
+    for number, (name, scenes) in enumerate(films.items()):
         for place, scene in enumerate(scenes):
             actions = ";".join(sorted(scene.actions()))
             writer.writerow(
-                [f"{name}.mp4", actions, f"{place * length:g}", f"{(place + 1) * length:g}", scene.animals[0].species]
+                [f"{name}.mp4", actions, f"{place * length:g}", f"{(place + 1) * length:g}", number // 2 + 1]
             )
     return text.getvalue()
 

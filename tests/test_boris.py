@@ -97,7 +97,35 @@ def test_of_a_project_is_named_what_is_no_media_unknown_or_unpaired(tmp_path: Pa
     assert events_of(found) == {"a.mp4": [("walk", "", 1.0, 4.0, False)]}
     assert "live" in found.left_out
     assert "ethogram" in found.left_out["one: fly"]
-    assert found.left_out["one: rest of no subject from 3 s on"] == "has no end"
+    assert "one is missing" in found.left_out["one: rest of no subject from 3 s on"]
+
+
+def test_a_forgotten_stop_turns_nothing_round(tmp_path: Path) -> None:
+    """walk from 1 to 5, from 7 on, and from 20 to 22: which of them has no end nobody knows."""
+    rows = [[time, "", "walk", "", "", 0] for time in (1.0, 5.0, 7.0, 20.0, 22.0)]
+    rows += [[time, "", "rest", "", "", 0] for time in (2.0, 3.0)]
+    project = boris_program.project(BEHAVIORS, {"one": rows}, {"a.mp4": 30.0})
+    found = boris.read(boris_program.write(tmp_path / "p.boris", project))
+    assert events_of(found) == {"a.mp4": [("rest", "", 2.0, 3.0, False)]}
+    assert "5 starts and stops" in found.left_out["one: walk of no subject from 1 s on"]
+
+
+def test_a_film_that_two_observers_had_at_other_places_has_the_labels_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "f0.mp4", indexed_frames(50))
+    write_video(tmp_path / "f1.mp4", indexed_frames(50, seed=1))
+    project: dict[str, Any] = {}
+    for name, code, media in (("ann", "walk", "C:/ann/f0.mp4"), ("bob", "rest", "/home/bob/f0.mp4"),
+                              ("cy", "walk", "f1.mp4")):  # fmt: skip
+        rows = [[0.0, "", code, "", "", 0], [2.0, "", code, "", "", 0]]
+        one = boris_program.project(BEHAVIORS, {name: rows}, {media: 2.0})
+        project = project or one
+        project["observations"] |= one["observations"]
+    boris_program.write(tmp_path / "p.boris", project)
+    found = names(prepare(tmp_path, "--window", "2"))
+    assert found["f0_0-2000ms.mp4"] == {"walk", "rest"}
+    assert "are both taken for" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -122,7 +150,8 @@ def test_a_window_has_the_labels_of_what_overlaps_it_enough(
     events: list[tuple[str, float, float]], overlap: float, margin: float, expected: set[str]
 ) -> None:
     seen = [boris.Event(name, "", start, stop, start == stop) for name, start, stop in events]
-    assert Windows(6.0, 3.0, overlap, margin).labels((0.0, 6.0), seen) == expected
+    windows = Windows(6.0, 3.0, overlap, margin)
+    assert windows.labels((0.0, 6.0), windows.stretches(seen)) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +196,7 @@ def test_windows_of_a_project_become_clips_and_recordings_stay_whole(
     assert found["f0_400-1200ms.mp4"] == {"walk", "bite"}  # half of the bite's stretch
     assert found["f0_800-1600ms.mp4"] == {"bite"}
     sides = [{name[:2] for name in of} for of in data.splits.values()]
-    assert not sides[0] & sides[1]
+    assert all(sides) and not sides[0] & sides[1]
     clip = next(iter(video.read(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
     assert not isinstance(clip, video.End)
     assert [read_index(frame) for frame in clip] == list(range(10, 30))
@@ -188,6 +217,7 @@ def test_one_recording_is_split_by_stretches_of_time_and_that_is_said(
         split: [tuple(int(part) for part in name[2:-6].split("-")) for name in videos]
         for split, videos in data.splits.items()
     }
+    assert all(spans.values())
     for start, stop in spans["train"]:
         assert all(stop <= other[0] or start >= other[1] for other in spans["val"])
     assert all(seen == {"walk"} for seen in names(data).values())

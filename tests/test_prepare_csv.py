@@ -169,6 +169,7 @@ def test_the_summary_counts_clips_classes_durations_labels_and_what_is_left_out(
         ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,dev\n", ":3: the split 'dev'"),
         ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,\n", ":3: has no split"),
         ("video,labels,split\nv0.mp4,a,val\nv1.mp4,a,val\n", "only the split val"),
+        ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,test\n", "only the split test, train"),
         ("video,labels,split\nv0.mp4,a,train\nv0.mp4,b,val\n", ":3: v0.mp4 is in val, but in line 2 in train"),
         ("video,labels\n,a\n", ":2: names no video"),
         ("video,labels\n", "holds no video"),
@@ -197,3 +198,37 @@ def test_the_same_table_again_changes_nothing_and_another_is_refused(videos: Pat
     assert clip.stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"holds .* other classes, clips or labels"):
         prepare(videos, tmp_path, text.replace(",b,", ",c,"))
+
+
+def test_clips_of_one_film_stay_together_whatever_their_groups(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each film a part by one observer, another without any, and the whole: they overlap."""
+    lines = []
+    for i in range(6):
+        lines += (
+            [f"v{i}.mp4,a,0,0.2,ann", f"v{i}.mp4,b,0.1,0.3,", f"v{i}.mp4,a,,,"]
+            if i % 2
+            else [
+                f"v{i}.mp4,a,0,0.2,bob{i}",
+                f"v{i}.mp4,b,0.1,0.3,cy{i}",
+            ]
+        )
+    data = prepare(videos, tmp_path, "\n".join(["video,labels,start,end,who", *lines]), "--group-by", "who")
+    sides = [{name[:2] for name in of} for of in data.splits.values()]
+    assert all(sides) and not sides[0] & sides[1]
+    assert any({"v1", "v3", "v5"} <= side for side in sides)  # whom ann has seen
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_clip_of_a_film_that_was_replaced_is_cut_anew(videos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_video(own / "f.mp4", indexed_frames(12))
+    write_video(own / "g.mp4", indexed_frames(12, seed=1))
+    text = "video,labels,start,end\nf.mp4,a,0,0.2\ng.mp4,b,0,0.2\n"
+    prepare(own, tmp_path, text)
+    clip = tmp_path / "dataset" / "videos" / "f_0-200ms.mp4"
+    (own / "f.mp4").unlink()
+    write_video(own / "f.mp4", indexed_frames(20)[5:])
+    prepare(own, tmp_path, text)
+    assert frames(clip) == [5, 6, 7, 8, 9]

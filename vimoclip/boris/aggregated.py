@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -53,7 +54,10 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     head = next((line for line in text.splitlines() if "Behavior type" in line), "")
     between = max("\t,;", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between)
-    found = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    try:
+        found = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UserError(f"{path}: is no table that can be read ({error}); export it from BORIS again") from None
     begin = next((i for i, (_, row) in enumerate(found) if "Behavior type" in [cell.strip() for cell in row]), None)
     if begin is None:
         raise UserError(f"{path}: is no table of aggregated events of BORIS (it has no column Behavior type)")
@@ -123,4 +127,5 @@ def _seconds(text: str) -> float | None:
         parts = [float(part) for part in text.split(":")]
     except ValueError:
         return None
-    return sign * sum(part * 60**place for place, part in enumerate(reversed(parts)))
+    value = sign * sum(part * 60**place for place, part in enumerate(reversed(parts)))
+    return value if math.isfinite(value) else None

@@ -1,7 +1,7 @@
 """A project of BORIS: JSON with an ethogram and observations, whose state events begin and end one after the other."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def _paired(found: Events, name: str, observation: dict[str, Any], kinds: dict[s
     offset = float(observation.get("time offset") or 0.0)
     open_since: dict[tuple[str, str, str], float] = {}
     events, unknown = [], defaultdict[str, int](int)
+    keys = Counter((str(row[SUBJECT]), str(row[CODE]), str(row[MODIFIER])) for row in observation["events"])
     for row in sorted(observation["events"], key=lambda row: float(row[TIME])):
         time, subject, code = round(float(row[TIME]) - offset, 6), str(row[SUBJECT]), str(row[CODE])
         kind, key = kinds.get(code, ""), (subject, code, str(row[MODIFIER]))
@@ -67,12 +68,15 @@ def _paired(found: Events, name: str, observation: dict[str, Any], kinds: dict[s
             unknown[code] += 1
         elif not kind.upper().startswith("STATE"):
             events.append(Event(code, subject, time, time, point=True))
+        elif keys[key] % 2:  # where one is missing all behind it would be turned round
+            open_since.setdefault(key, time)
         elif (start := open_since.pop(key, None)) is None:
             open_since[key] = time
         else:
             events.append(Event(code, subject, start, time, point=False))
     for code, count in unknown.items():
         found.leave_out(f"{name}: {code}", f"{count} events of a behaviour that the ethogram has not")
-    for (subject, code, _), start in open_since.items():
-        found.leave_out(f"{name}: {code} of {subject or 'no subject'} from {start:g} s on", "has no end")
+    for key, start in open_since.items():
+        what = f"{name}: {key[1]} of {key[0] or 'no subject'} from {start:g} s on"
+        found.leave_out(what, f"has {keys[key]} starts and stops, so that one is missing; check state events in BORIS")
     return sorted(events, key=lambda event: event.start)

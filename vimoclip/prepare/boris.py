@@ -35,20 +35,21 @@ class Windows:
             starts.append(round(seconds - self.length, 6))
         return [(start, round(start + self.length, 6)) for start in starts]
 
-    def labels(self, span: tuple[float, float], events: Sequence[Event]) -> set[str]:
+    def stretches(self, events: Sequence[Event]) -> list[tuple[str, float, float]]:
+        """(behaviour, start, stop) of all events; a point counts as the `margin` seconds on both sides of it."""
+        found = [(name, start, stop) for name, of in union(events).items() for start, stop in of]
+        points = (event for event in events if event.point)
+        return found + [(event.behavior, event.start - self.margin, event.start + self.margin) for event in points]
+
+    def labels(self, span: tuple[float, float], stretches: Sequence[tuple[str, float, float]]) -> set[str]:
         """What is seen in a window: what overlaps it by `overlap` of the window, or of itself where that is shorter.
 
-        A point event counts as the stretch of `margin` seconds on both sides of it; without a margin it must lie in
-        the window."""
-        stretches = [(name, start, stop) for name, of in union(events).items() for start, stop in of]
-        for event in (event for event in events if event.point):
-            if not self.margin and span[0] <= event.start < span[1]:
-                stretches.append((event.behavior, *span))
-            elif self.margin:
-                stretches.append((event.behavior, event.start - self.margin, event.start + self.margin))
+        A point without a margin must lie in the window."""
         return {name for name, start, stop in stretches if self._enough(span, start, stop)}
 
     def _enough(self, span: tuple[float, float], start: float, stop: float) -> bool:
+        if start == stop:
+            return span[0] <= start < span[1]
         shared = min(span[1], stop) - max(span[0], start)
         least = self.overlap * min(span[1] - span[0], stop - start)
         return shared > NEAR and shared + NEAR >= least
@@ -73,12 +74,10 @@ def prepare(
     clips: dict[str, Clip] = {}
     labels: dict[str, set[str]] = {}
     sources: dict[str, str] = {}
-    for recording in events.recordings.values():
-        source, seconds = _open(path, videos_dir, recording, left_out)
-        if source is None:
-            continue
+    for source, (recording, seconds) in _of_files(path, videos_dir, events, left_out).items():
+        stretches = windows.stretches(recording.events)
         for span in windows.spans(seconds):
-            seen = windows.labels(span, recording.events)
+            seen = windows.labels(span, stretches)
             if seen or windows.unlabelled:
                 clip = Clip(source, *span)
                 if clips.setdefault(clip.name, clip) != clip:
@@ -127,6 +126,25 @@ def keep(path: Path, events: Events, subjects: Sequence[str] | None, exclude: Se
         f"{len(known)} subjects; {len(every) - left} are not asked for",
         flush=True,
     )
+
+
+def _of_files(
+    path: Path, videos_dir: Path | None, events: Events, left_out: dict[str, str]
+) -> dict[Path, tuple[Recording, float]]:
+    """File -> all that was coded in it, and its seconds. Observers may have had it at other places."""
+    found: dict[Path, tuple[Recording, float]] = {}
+    for recording in events.recordings.values():
+        source, seconds = _open(path, videos_dir, recording, left_out)
+        if source is None:
+            continue
+        if source not in found:
+            found[source] = recording, seconds
+            continue
+        one = found[source][0]
+        print(f"warning: {one.media} and {recording.media} are both taken for {source}; are they one film?", flush=True)
+        one.events = sorted([*one.events, *recording.events], key=lambda event: event.start)
+        one.observations += recording.observations
+    return found
 
 
 def _open(

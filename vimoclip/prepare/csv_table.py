@@ -63,10 +63,26 @@ def _clips(table: Table, videos_dir: Path, left_out: dict[str, str]) -> tuple[di
 
 
 def _sources(clips: Mapping[str, Clip], rows: Mapping[str, list[Row]]) -> dict[str, str]:
-    """Video id -> source, as the table says, or the file that several clips are cut from."""
-    said = {key: row.source for key in clips for row in rows[key] if row.source}
-    cut_from = {key: str(clip.source.name) for key, clip in clips.items() if clip.start is not None}
-    return said or cut_from
+    """Video id -> source: what the table says, joined with the file where several clips are of one.
+
+    Clips that share either are of one source, and so are those that share one with these."""
+    files = Counter(clip.source for clip in clips.values())
+    leader: dict[str, str] = {}
+
+    def find(mark: str) -> str:
+        while leader.setdefault(mark, mark) != mark:
+            mark = leader[mark]
+        return mark
+
+    marks: dict[str, str] = {}
+    for key, clip in clips.items():
+        groups = sorted({row.source for row in rows[key] if row.source})
+        own = [*groups, *([f"film {clip.source.name}"] if files[clip.source] > 1 else [])]
+        for mark in own:
+            leader[find(mark)] = find(own[0])
+        if own:
+            marks[key] = own[0]
+    return {key: find(mark) for key, mark in marks.items()}
 
 
 def _annotations(

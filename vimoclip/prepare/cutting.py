@@ -24,10 +24,12 @@ def cut(source: Path, spans: Sequence[Span]) -> dict[Path, float | str]:
 
     H.264 of high quality, as flow videos are. Time is counted from the first frame, as players do."""
     found: dict[Path, float | str] = {}
-    todo = sorted((span for span in spans if not span.target.exists()), key=lambda span: span.start)
-    for span in spans:
-        if span not in todo:
+    todo = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if _is_cut(span, source):
             found[span.target] = seconds_of(span.target) or 0.0
+        else:
+            todo.append(span)
     if not todo:
         return found
     try:
@@ -56,7 +58,7 @@ def _cut(source: Path, spans: Sequence[Span]) -> dict[Path, float | str]:
             seconds = times - origin + LATE
             while waiting and waiting[0].start <= seconds[-1]:
                 span = waiting.pop(0)
-                writers[span] = video.Writer(span.target, rate, {})
+                writers[span] = video.Writer(span.target, rate, _made_from(source))
             for span, writer in list(writers.items()):
                 inside = (seconds >= span.start) & (seconds < span.stop)
                 if inside.any():
@@ -67,6 +69,19 @@ def _cut(source: Path, spans: Sequence[Span]) -> dict[Path, float | str]:
             found[span.target] = _close(writers.pop(span), float(rate))
     end = "it ends before" if origin is not None else "it has no frame"
     return found | {span.target: f"{source.name}: {end} {span.start:g} s" for span in waiting}
+
+
+def _made_from(source: Path) -> dict[str, str | int]:
+    """What a clip says of its film, by which it is known again."""
+    return {"cut_from": source.name, "bytes": source.stat().st_size}
+
+
+def _is_cut(span: Span, source: Path) -> bool:
+    """Whether a clip is there already, of this very film."""
+    try:
+        return span.target.exists() and video.probe(span.target, whole=True).comment == _made_from(source)
+    except (VideoError, OSError):
+        return False
 
 
 def _abandon(writers: dict[Span, video.Writer]) -> None:

@@ -106,6 +106,8 @@ def _fill_up(labels: np.ndarray, drawn: np.ndarray, size: int, generator: random
 def describe(data: Annotations) -> list[str]:
     """How many clips are drawn, and which classes have none among them, or none left to train on."""
     train = data.splits.get("train", {})
+    if not data.selection and data.splits.get("test"):
+        return ["epochs and thresholds are chosen on val, as there is a test split"]
     if not data.selection:
         return [f"no {SELECTION}: prepare_dataset.py selection draws it, of two training clips or more"]
     chosen = {label for video in data.selection for label in train[video]}

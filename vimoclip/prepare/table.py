@@ -181,5 +181,5 @@ def _check_splits(path: Path, rows: Sequence[Row]) -> None:
                 "belongs in one split"
             )
     given = {row.split for row in rows} - {""}
-    if given and not {"train"} < given:
-        raise UserError(f"{path}: has only the split {', '.join(sorted(given))}; it takes train, and val or test")
+    if given and not {"train", "val"} <= given:
+        raise UserError(f"{path}: has only the split {', '.join(sorted(given))}; it needs train and val")
