@@ -137,7 +137,10 @@ def find_videos(args: argparse.Namespace) -> dict[str, Path]:
 
 def listed(path: Path) -> list[Path]:
     """The videos that a list names, a path a line; relative ones start where the list is."""
-    text = cli.need_file(path, "name a list of videos, a path a line").read_text(encoding="utf-8-sig")
+    try:
+        text = cli.need_file(path, "name a list of videos, a path a line").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8, a path a line") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     return [cli.need_file(path.parent / line, f"mend line {number} of {path}") for number, line in lines]
 

@@ -79,17 +79,19 @@ class Fused:
     def thresholds(self) -> np.ndarray:
         """(C,): those that the run fitted on its selection clips, and for classes without 0.5."""
         try:
-            fitted = json.loads((self.path.parent / "metrics.json").read_text(encoding="utf-8")).get("thresholds")
+            said = json.loads((self.path.parent / "metrics.json").read_text(encoding="utf-8"))
+            fitted = said.get("thresholds") if self.path.name == "best_model.pth" else None  # which they are of
         except (OSError, ValueError):
             fitted = None
         if not fitted:
-            print(f"{self.path.parent}: fitted no thresholds on selection clips; every class has {UNKNOWN}", flush=True)
+            print(f"{self.path}: no thresholds of it are known; every class has {UNKNOWN}", flush=True)
         return np.array([float((fitted or {}).get(name, UNKNOWN)) for name in self.classes])
 
     def described(self) -> dict[str, Any]:
         """What a result says of the model, without paths: run, epoch, weights, and what looked at the frames."""
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
         return {
+            "zero_shot": False,
             "tfam": "/".join(self.path.absolute().parts[-3:]),
             "tfam_weights_sha256": self.weights,
             "clip_model": rgb.get("clip_model"),

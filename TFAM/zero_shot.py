@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     reader = store.Reader(cli.need_file(path, "run extract_embeddings.py, or name one with --rgb-h5-path"), "rgb")
     if not (reader.known and reader.keys):
         raise UserError(f"{path}: doesn't say what made it, or holds no video; run extract_embeddings.py")
+    split = reader.attributes.get("type", split)  # of a file that is named
     words = text_of(args, reader)
     result = {
         **score(reader, words, args.checkpoints_dir / "TFAM" / CONFIG / "seed0"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import CLASSES, indexed_frames, make_clip, moving_frames, write_annotations, write_video
 from tests.making import corrupt
-from vimoclip import UserError, predictions, video
+from vimoclip import UserError, predictions, timeline, video
 from vimoclip.predicting import Eye, Eyes, Part, Seen, Windows, watch, watching
 
 SMALL = ["--set", "training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
@@ -282,3 +282,37 @@ def test_another_file_under_the_name_is_done_again_and_a_damaged_one_is_told(
         report = script.main([*command, "--overwrite"])
     assert "can't be decoded" in report.partial["a.mp4"]
     assert "can't be decoded" in read(tmp_path / "out" / "a.json")["made_with"]["problem"]
+
+
+def test_in_a_pause_of_the_recording_nothing_is_seen() -> None:
+    """Frames in the first and the last two of ten seconds, as a camera with a motion trigger leaves them."""
+    times = np.concatenate([np.arange(0, 2, 0.1), np.arange(8, 10, 0.1)])
+    windows, scored = Windows(1.0, 1.0), watching._Scored(lambda parts: np.ones((len(parts), 1)), 2)
+    for part in windows.add(seen_of(times, 0)):
+        scored.add(part)
+    for part in windows.finish(10.0, 0.1):
+        scored.add(part)
+    scored.flush()
+    starts, stops = np.array(scored.spans).T
+    assert scored.unscored == 6
+    bouts = timeline.find_bouts(starts, stops, scored.all(), np.array([0.5]), ("a",), 10.0)
+    assert [(bout.start, bout.stop, bout.score) for bout in bouts] == [(0.0, 2.0, 1.0), (8.0, 10.0, 1.0)]
+
+
+def test_what_is_not_its_own_is_not_overwritten_and_a_dead_link_is_a_line(chain: Path, tmp_path: Path) -> None:
+    import predict as script
+
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "clip3.mp4").symlink_to(chain / "dataset" / "videos" / "clip3.mp4")
+    (films / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    command = [str(films), *FUSED, "--clip-model-name", "local-dir:tinyclip", "--num-workers", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(chain)
+        report = script.main([*command, "-o", str(tmp_path / "out")])
+        assert (report.done, set(report.failed)) == (1, {"gone.mp4"})
+        assert predictions.read(tmp_path / "out" / "whole_videos.csv").videos == ["clip3.mp4"]
+        (films / "clip3.csv").write_text("time,who\n1,ann\n")
+        with pytest.raises(UserError, match=r"clip3\.csv: is there already"):
+            script.main([*command, "-o", str(films)])
+    assert (films / "clip3.csv").read_text() == "time,who\n1,ann\n"

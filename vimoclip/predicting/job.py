@@ -40,8 +40,8 @@ class Model:
 
     def made_with(self) -> dict[str, Any]:
         """All that a result depends on but the video, as a JSON file has it."""
-        thresholds = {"thresholds": self.thresholds.round(6).tolist()}
-        return json.loads(json.dumps(asdict(self.timing) | thresholds | self.described))
+        of_classes = {"classes": list(self.classes), "thresholds": self.thresholds.round(6).tolist()}
+        return json.loads(json.dumps(of_classes | asdict(self.timing) | self.described))
 
 
 def to_do(videos: Mapping[str, Path], folder: Path, model: Model, report: cli.Report) -> dict[str, Path]:
@@ -50,10 +50,12 @@ def to_do(videos: Mapping[str, Path], folder: Path, model: Model, report: cli.Re
     for stem, path in videos.items():
         place = folder / f"{stem}.json"
         there = timeline.made_with(place)
-        if there is not None:
+        if there is None:
+            timeline.check_place(folder, stem)
+        else:
             cure = "give --overwrite, or another folder with -o"
             cli.check_same(model.made_with(), there, "this command", str(place), cure)
-            if there.get("video_bytes") != path.stat().st_size:
+            if there.get("video_bytes") != _size(path):
                 print(f"{path.name}: is another file than the one that {place} is of, and is done again", flush=True)
                 there = None
         if there is None:
@@ -73,6 +75,7 @@ def run(
             found = predict(path, model, meter, batch_size, workers)
         except VideoError as error:
             report.failed[path.name] = str(error)
+            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # what was there is of another file, or not wanted
             continue
         timeline.write(folder, found)
         if found.made_with["problem"]:
@@ -83,6 +86,13 @@ def run(
         likely = ", ".join(f"{name} {score:.2f}" for score, name in best)
         print(f"{path.name}: {found.seconds:.1f} s, {len(found.bouts)} bouts; as a whole: {likely}", flush=True)
     meter.close()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _expected(videos: Mapping[str, Path], model: Model) -> int:
@@ -97,7 +107,9 @@ def _expected(videos: Mapping[str, Path], model: Model) -> int:
 
 def predict(path: Path, model: Model, meter: cli.Meter, batch_size: int, workers: int) -> Timeline:
     """One video's timeline. Raises VideoError."""
-    timing, size = model.timing, path.stat().st_size
+    timing, size = model.timing, _size(path)
+    if size is None:
+        raise VideoError("there is no such file" + (", the link points nowhere" if path.is_symlink() else ""))
     how = timing.window, timing.stride_seconds, batch_size, workers
     seen = watch(path, model.eyes, model.score, *how, on_frames=lambda count: meter.add(items=count))
     if seen.end.note:

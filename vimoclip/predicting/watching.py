@@ -20,7 +20,7 @@ Score = Callable[[Sequence[Part]], np.ndarray]  # n windows -> (n, C) in 0..1
 
 class Scores(NamedTuple):
     """What was seen of a video. `starts`, `stops` (W,): of the windows, in seconds since its first frame; `scores`
-    (W, C); `whole` (C,): of the video, computed as `whole_by` says; `unscored`: windows with too few frames."""
+    (W, C), NaN for the `unscored` windows, with too few frames; `whole` (C,): of the video, as `whole_by` says."""
 
     starts: np.ndarray
     stops: np.ndarray
@@ -39,22 +39,29 @@ class _Scored:
         self.score, self.fewest = score, fewest
         self.waiting: list[Part] = []
         self.spans: list[tuple[float, float]] = []
-        self.rows: list[np.ndarray] = []
+        self.rows: list[np.ndarray | None] = []  # None: of a window that can't be scored
         self.unscored = 0
 
     def add(self, part: Part) -> None:
+        self.spans.append((part.start, part.stop))
         if part.frames < self.fewest:
+            self.flush()
             self.unscored += 1
+            self.rows.append(None)
             return
         self.waiting.append(part)
-        self.spans.append((part.start, part.stop))
         if len(self.waiting) == AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
         if self.waiting:
-            self.rows.append(self.score(self.waiting))
+            self.rows += list(self.score(self.waiting))
             self.waiting.clear()
+
+    def all(self) -> np.ndarray:
+        """(W, C); NaN where there is nothing to see, as in a pause of the recording."""
+        width = next(len(row) for row in self.rows if row is not None)
+        return np.stack([np.full(width, np.nan) if row is None else row for row in self.rows])
 
 
 def watch(
@@ -88,10 +95,10 @@ def watch(
     for part in windows.finish(seconds, gap):
         scored.add(part)
     scored.flush()
-    if not scored.rows:
+    if scored.unscored == len(scored.spans):
         raise VideoError(f"no window of {length:g} s holds {fewest} kept frames; give a longer --window")
     starts, stops = np.array(scored.spans).T
-    scores = np.concatenate(scored.rows)
+    scores = scored.all()
     row, by = whole.score(score, scores)
     return Scores(starts, stops, scores, row, by, scored.unscored, seconds, end)
 
@@ -117,7 +124,9 @@ class _Whole:
         """(C,) scores, and by what."""
         most = self.limit or WHOLE_FRAMES
         if self.frames is None or (self.seen > most and not self.limit):
-            return of_windows.mean(0), f"the mean over {len(of_windows)} windows, as it is longer than {most} frames"
+            return np.nanmean(
+                of_windows, 0
+            ), f"the mean over {len(of_windows)} windows, as it is longer than {most} frames"
         count = min(self.seen, most)
         rgb = None if self.frames.rgb is None else self.frames.rgb[:count]
         motion = None if self.frames.motion is None else self.frames.motion[: count - 1]

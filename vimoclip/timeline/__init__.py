@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from vimoclip.timeline.bouts import Bout, edges, find_bouts
-from vimoclip.timeline.writing import made_with, write
+from vimoclip.timeline.writing import check_place, made_with, write
 
-__all__ = ["Bout", "Timeline", "edges", "find_bouts", "made_with", "write"]
+__all__ = ["Bout", "Timeline", "check_place", "edges", "find_bouts", "made_with", "write"]
 
 
 @dataclass(frozen=True)

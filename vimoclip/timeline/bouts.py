@@ -50,7 +50,7 @@ def find_bouts(
             start, stop = float(places[first]), float(places[last])
             length = round(stop - start, DIGITS)
             if length >= shortest and length > 0:
-                found.append((start, number, Bout(name, start, stop, float(column[first:last].mean()))))
+                found.append((start, number, Bout(name, start, stop, float(np.nanmean(column[first:last])))))
     return tuple(bout for _, _, bout in sorted(found))
 
 

@@ -34,6 +34,18 @@ def write(folder: Path, made: "Timeline") -> list[Path]:
     return [*written, files.write_text(last, _json(made))]
 
 
+def check_place(folder: Path, stem: str) -> None:
+    """Raise UserError where a table of somebody else's has the name that the bouts would get."""
+    path = folder / f"{stem}.csv"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            own = file.readline().strip() in (",".join(HEADER), "")
+    except OSError:
+        return
+    if not own:
+        raise UserError(f"{path}: is there already, and no table of bouts; name another folder with -o, or rename it")
+
+
 def made_with(path: Path) -> dict[str, Any] | None:
     """What a `<stem>.json` says that it was made with; None where there is no such file. Raises UserError."""
     try:
