@@ -250,3 +250,18 @@ def test_what_is_no_file_of_boris_is_refused(name: str, text: str, words: str, t
     with pytest.raises(UserError, match=words) as caught:
         boris.read(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_where_nobody_coded_there_are_no_clips(tmp_path: Path) -> None:
+    project: dict[str, Any] = {}
+    for i in range(2):
+        write_video(tmp_path / f"f{i}.mp4", indexed_frames(100, height=32, width=32, seed=i))
+        rows = [[1.0, "", "walk", "", "", 0], [2.0, "", "walk", "", "", 0]]
+        one = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"f{i}.mp4": 4.0})
+        one["observations"][f"o{i}"]["observation time interval"] = [1, 3] if i else [0, 0]
+        project = project or one
+        project["observations"] |= one["observations"]
+    boris_program.write(tmp_path / "p.boris", project)
+    found = names(prepare(tmp_path, "--window", "1", "--stride-seconds", "1"))
+    assert {name for name in found if name[:2] == "f1"} == {"f1_1000-2000ms.mp4", "f1_2000-3000ms.mp4"}
+    assert len(found) == 6

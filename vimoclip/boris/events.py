@@ -7,6 +7,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 NONE = "NA"  # as BORIS writes what there is not
+EVER = 0.0, float("inf")
 
 
 class Event(NamedTuple):
@@ -28,12 +29,14 @@ class Media(NamedTuple):
 
 @dataclass
 class Recording:
-    """All events in one media file, of all observations of it. `observations`: their ids."""
+    """All events in one media file, of all observations of it. `observations`: their ids; `coded`: from when to when
+    each of them was coded."""
 
     media: str
     seconds: float | None
     events: list[Event] = field(default_factory=list)
     observations: list[str] = field(default_factory=list)
+    coded: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -52,8 +55,10 @@ class Events:
             name = f"{what} ({number})"
         self.left_out[name] = why
 
-    def add(self, observation: str, media: Sequence[Media], events: Sequence[Event]) -> None:
-        """Events of an observation, whose times run over its media files, one after the other."""
+    def add(
+        self, observation: str, media: Sequence[Media], events: Sequence[Event], coded: tuple[float, float] = EVER
+    ) -> None:
+        """Events of an observation, whose times run over its media files, one after the other; `coded`: within them."""
         if len(media) > 1 and any(one.seconds is None for one in media[:-1]):
             self.leave_out(observation, "its media files follow each other, but their lengths aren't said")
             return
@@ -63,6 +68,7 @@ class Events:
             recording.seconds = recording.seconds or one.seconds
             recording.observations.append(observation)
             end = float("inf") if one is media[-1] else origin + (one.seconds or 0.0)
+            recording.coded.append((max(coded[0] - origin, 0.0), coded[1] - origin))
             recording.events += [_moved(event, origin, end) for event in events if _lies_in(event, origin, end)]
             origin = end
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip import UserError
-from vimoclip.boris.events import Event, Events, Media
+from vimoclip.boris.events import EVER, Event, Events, Media
 
 ETHOGRAM, OBSERVATIONS = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # places in an event
@@ -52,7 +52,9 @@ def _add(found: Events, name: str, observation: dict[str, Any], kinds: dict[str,
         found.leave_out(f"{name}, players beside the first", f"{others} media files that show the same from elsewhere")
     lengths = (observation.get("media_info") or {}).get("length") or {}
     media = [Media(file, float(lengths[file]) if lengths.get(file) else None) for file in players["1"]]
-    found.add(name, media, _paired(found, name, observation, kinds))
+    begin, end = (observation.get("observation time interval") or (0, 0))[:2]  # [0, 0]: all of it
+    coded = (float(begin), float(end)) if end else EVER
+    found.add(name, media, _paired(found, name, observation, kinds), coded)
 
 
 def _paired(found: Events, name: str, observation: dict[str, Any], kinds: dict[str, str]) -> list[Event]:

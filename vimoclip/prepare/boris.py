@@ -76,7 +76,7 @@ def prepare(
     sources: dict[str, str] = {}
     for source, (recording, seconds) in _of_files(path, videos_dir, events, left_out).items():
         stretches = windows.stretches(recording.events)
-        for span in windows.spans(seconds):
+        for span in (span for span in windows.spans(seconds) if _was_coded(span, recording)):
             seen = windows.labels(span, stretches)
             if seen or windows.unlabelled:
                 clip = Clip(source, *span)
@@ -128,6 +128,11 @@ def keep(path: Path, events: Events, subjects: Sequence[str] | None, exclude: Se
     )
 
 
+def _was_coded(span: tuple[float, float], recording: Recording) -> bool:
+    """Whether an observation looked at all of a window: else it might be called empty where nobody looked."""
+    return any(begin <= span[0] + NEAR and span[1] <= end + NEAR for begin, end in recording.coded)
+
+
 def _of_files(
     path: Path, videos_dir: Path | None, events: Events, left_out: dict[str, str]
 ) -> dict[Path, tuple[Recording, float]]:
@@ -144,6 +149,7 @@ def _of_files(
         print(f"warning: {one.media} and {recording.media} are both taken for {source}; are they one film?", flush=True)
         one.events = sorted([*one.events, *recording.events], key=lambda event: event.start)
         one.observations += recording.observations
+        one.coded += recording.coded
     return found
 
 
