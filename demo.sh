@@ -156,7 +156,7 @@ step "What the clips show, and what the model says" \
     "$python" -m demo.strips "${data[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
 step "The table" \
     "$python" -m demo.report "${data[@]}" --checkpoints-dir "checkpoints/$name" --output-dir "TFAM/results/$name"
-best=$("$python" -m TFAM.best --checkpoints-dir "checkpoints/$name")
+best=$("$python" -m TFAM.select_best --checkpoints-dir "checkpoints/$name")
 step "The run that is best on the selection clips, in full on the clips reported" \
     "$python" evaluate.py "$best" --annotations-dir "dataset/$name/annotations" "${data[@]:2}" \
     --videos-dir "dataset/$name/videos" --flow-videos-dir "dataset/$name/flows" "${evaluation[@]}" \

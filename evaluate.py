@@ -16,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
-    from vimoclip.evaluation.reading import Source
+    from vimoclip.evaluation.sources import Source
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,9 +72,9 @@ def main(argv: list[str] | None = None) -> "Evaluation":
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; name a run of TFAM, or a CSV of predictions")
     from vimoclip import annotations, evaluation, report
-    from vimoclip.evaluation import reading, writing
+    from vimoclip.evaluation import output, sources
 
-    source = reading.open_source(args.predictions, args.selection_predictions)
+    source = sources.open_source(args.predictions, args.selection_predictions)
     notes = annotations_of(args, source)
     for folder in filter(None, (args.videos_dir, args.flow_videos_dir)):
         cli.need_folder(folder, "name the folder of the videos, or leave the flag out")
@@ -82,11 +83,11 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     data = annotations.load(notes, name, [args.split])
     folder = output_of(args)
     settings = evaluation.Settings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)
-    other = reading.open_source(args.compare) if args.compare else None
+    other = sources.open_source(args.compare) if args.compare else None
     found = evaluation.evaluate(source, data, notes, settings, other)
     found.metrics["command"] = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if argv is None else argv)])
-    print(writing.table(found), flush=True)
-    written = writing.write(found, folder)
+    print(output.table(found), flush=True)
+    written = output.write(found, folder)
     places = [
         given or notes.parent / there for given, there in ((args.videos_dir, "videos"), (args.flow_videos_dir, "flows"))
     ]

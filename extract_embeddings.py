@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
     from vimoclip.annotations import Annotations
-    from vimoclip.crew import Crew
-    from vimoclip.distributed import Group
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.runtime.distributed import Group
     from vimoclip.store import Writer
     from vimoclip.video import Sampling
 
@@ -58,7 +59,8 @@ class Task:
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
     cli.check_sharing(args)
-    from vimoclip import clip, distributed
+    from vimoclip import clip
+    from vimoclip.runtime import distributed
 
     data, tasks = plan(args)
     report = cli.Report()
@@ -83,28 +85,30 @@ def main(argv: list[str] | None = None) -> cli.Report:
 
 def say_what_to_do(args: argparse.Namespace, task: Task, known: bool) -> None:
     """What --dry-run prints. `known`: the weights are here, so that it can be tried how long it takes."""
-    from vimoclip import clip, outcomes, probing, runs, store
-    from vimoclip.crew import Crew
+    from vimoclip import clip, store
+    from vimoclip.extraction import dry_run, video_status
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.runtime.device import autocast, pick_device, pick_precision
 
     mine = Crew(shard=args.shard).share(task.sources)
     todo = list(mine)
     if not args.overwrite:
-        todo = outcomes.to_do(task.output, mine, store.done(task.output), args.retry_failed)
+        todo = video_status.to_do(task.output, mine, store.done(task.output), args.retry_failed)
     print(f"{task.split}: {len(todo)} videos to do, {len(mine) - len(todo)} done or given up before")
     if not known:
         print("how long it takes can be told once the weights are here")
     if not (todo and known):
         return
-    device = runs.pick_device(args.device)
+    device = pick_device(args.device)
     encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
     encoder.visual.to(device)
-    precision = runs.pick_precision(args.precision, device)
+    precision = pick_precision(args.precision, device)
     encoder.compute_with(args.backend, precision)
     bytes_each = encoder.config["embed_dim"] * (2 if args.embedding_dtype == "float16" else 4) + 16
-    with runs.autocast(device, precision):
+    with autocast(device, precision):
         workers = cli.usable_workers(args.num_workers)
         paths = [task.sources[key] for key in todo]
-        print(probing.describe_embedding(paths, encoder, sampling(args), args.frame_batch_size, workers, bytes_each))
+        print(dry_run.describe_embedding(paths, encoder, sampling(args), args.frame_batch_size, workers, bytes_each))
 
 
 def plan(args: argparse.Namespace) -> tuple["Annotations", list[Task]]:
@@ -125,8 +129,10 @@ def plan(args: argparse.Namespace) -> tuple["Annotations", list[Task]]:
 
 def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group: "Group", report: cli.Report) -> None:
     """Embed what is not done yet of every split, and put their files together."""
-    from vimoclip import clip, runs
-    from vimoclip.crew import Crew
+    from vimoclip import clip
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.runtime import seeding
+    from vimoclip.runtime.device import autocast, pick_device, pick_precision
 
     crew = Crew(group, args.shard)
     with ExitStack() as held:
@@ -134,9 +140,9 @@ def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group:
         for task, task_lock in zip(tasks, locks, strict=True):
             task_lock.enter_context(crew.lock(task.output))
             crew.check_shares(task.output, task.sources)
-        runs.seed_everything(args.seed)
-        device = runs.pick_device(args.device, group.local_rank)
-        precision = runs.pick_precision(args.precision, device)
+        seeding.seed_everything(args.seed)
+        device = pick_device(args.device, group.local_rank)
+        precision = pick_precision(args.precision, device)
         encoder = clip.load(args.clip_model_name, args.clip_pretrained, args.resize)
         encoder.visual.to(device)
         encoder.compute_with(args.backend, precision)
@@ -147,7 +153,7 @@ def run(args: argparse.Namespace, data: "Annotations", tasks: list[Task], group:
         if args.overwrite:
             cli.begun_afresh()
         for task, (writer, outcomes), task_lock in zip(tasks, opened, locks, strict=True):
-            with runs.autocast(device, precision):
+            with autocast(device, precision):
                 extract(args, data, task, writer, outcomes, encoder)
             outcomes.gather()
             if crew.whole:
@@ -167,8 +173,9 @@ def open_task(
     report: cli.Report,
 ) -> tuple["Writer", "Outcomes"]:
     """A split's output and what is to be done for it. Raises UserError where what is there doesn't fit."""
-    from vimoclip import runs, store
-    from vimoclip.outcomes import Outcomes
+    from vimoclip import store
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.runtime import versions
 
     described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
     computed = ("precision", "backend")
@@ -180,7 +187,7 @@ def open_task(
         "class_names": list(data.classes),
         "clip_pretrained": config["clip_pretrained"] or "",
         "sampling": sampling(args).as_dict(),
-        "versions": runs.versions(),
+        "versions": versions.versions(),
         **{key: config[key] for key in described + computed},
     }
     overwrite = args.overwrite and crew.group.main
@@ -201,7 +208,7 @@ def extract(
     args: argparse.Namespace, data: "Annotations", task: Task, writer: "Writer", outcomes: "Outcomes", encoder: Any
 ) -> None:
     """Embed this process's videos of one split."""
-    from vimoclip.embed import Job, embed_videos
+    from vimoclip.extraction.embeddings import Job, embed_videos
 
     embed_videos(
         (Job(key, task.sources[key], data.multi_hot(task.split, key)) for key in outcomes.claimed()),
@@ -225,12 +232,14 @@ def finish(data: "Annotations", task: Task, writer: "Writer", outcomes: "Outcome
 
 def merge(strict: bool, data: "Annotations", task: Task) -> cli.Report:
     """Put together what shards have done. Raises UserError where there is something left to do."""
-    from vimoclip import lock, runs, store
-    from vimoclip.crew import ALONE
-    from vimoclip.outcomes import Outcomes
+    from vimoclip import store
+    from vimoclip.extraction.sharding import ALONE
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.io import lock
+    from vimoclip.runtime import versions
 
     with lock.only_process(task.output, wait=60):  # for shards that are about to end
-        writer = store.Writer.reopen(task.output, runs.versions())
+        writer = store.Writer.reopen(task.output, versions.versions())
         how = False, False, strict
         outcomes = Outcomes(task.output, task.sources, writer.done, cli.Report(), *how, writer.settings())
         outcomes.check_nothing_left()

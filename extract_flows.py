@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.distributed import Group
-    from vimoclip.drawing import Drawing
+    from vimoclip.extraction.flow_videos import Drawing
+    from vimoclip.runtime.distributed import Group
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
     cli.check_sharing(args)
-    from vimoclip import distributed
+    from vimoclip.runtime import distributed
 
     videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     report = cli.Report()
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
 def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
     """Where flow videos come, and how they are made. Raises UserError."""
     from vimoclip import video
-    from vimoclip.drawing import Drawing
+    from vimoclip.extraction.flow_videos import Drawing
 
     output_dir = args.output_dir or args.dataset_dir / "flows"
     if output_dir.resolve() == videos_dir.resolve():
@@ -105,31 +106,32 @@ def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
 
 def say_what_to_do(args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], report: cli.Report) -> None:
     """What --dry-run prints."""
-    from vimoclip import flow, outcomes, probing
-    from vimoclip.crew import Crew
-    from vimoclip.distributed import Group
+    from vimoclip import flow
+    from vimoclip.extraction import dry_run, video_status
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.runtime.distributed import Group
 
     mine = Crew(shard=args.shard).share(sources)
     todo = list(mine)
     if not args.overwrite:
         there = drawing.there_already(mine, report)
-        todo = outcomes.to_do(drawing.output_dir, mine, there.__contains__, args.retry_failed)
+        todo = video_status.to_do(drawing.output_dir, mine, there.__contains__, args.retry_failed)
     print(f"{len(todo)} videos to do, {len(mine) - len(todo)} done or given up before")
     if flow.missing_download(args.model, args.ckpt_path if drawing.settings["checkpoint"] else None):
         print("how long it takes can be told once the checkpoint is here")
     elif todo:
         render = load_model(args, drawing, Group())
         how = drawing.sampling, args.size, args.pair_batch_size, args.lossless
-        print(probing.describe_flow([sources[name] for name in todo], render, *how))
+        print(dry_run.describe_flow([sources[name] for name in todo], render, *how))
 
 
 def run(
     args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], group: "Group", report: cli.Report
 ) -> None:
     """Draw the flow of what is not done yet."""
-    from vimoclip.crew import Crew
-    from vimoclip.drawing import write_flows
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.extraction.flow_videos import write_flows
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.extraction.video_status import Outcomes
 
     crew = Crew(group, args.shard)
     mine = crew.share(sources)
@@ -158,9 +160,9 @@ def run(
 
 def merge(strict: bool, drawing: "Drawing", sources: dict[str, Path]) -> cli.Report:
     """Put the shards' manifests together. Raises UserError where there is something left to do."""
-    from vimoclip import lock
-    from vimoclip.crew import ALONE
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.extraction.sharding import ALONE
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.io import lock
 
     with lock.only_process(drawing.output_dir, wait=60):  # for shards that are about to end
         report = cli.Report()
@@ -175,14 +177,16 @@ def merge(strict: bool, drawing: "Drawing", sources: dict[str, Path]) -> cli.Rep
 
 def load_model(args: argparse.Namespace, drawing: "Drawing", group: "Group") -> Callable[[Any], Any]:
     """What makes colour frames of frames. Raises UserError."""
-    from vimoclip import flow, runs
+    from vimoclip import flow
+    from vimoclip.runtime import seeding
+    from vimoclip.runtime.device import autocast, pick_device, pick_precision
 
     checkpoint = args.ckpt_path if drawing.settings["checkpoint"] else None
     if download := flow.missing_download(args.model, checkpoint):
         cli.check_reachable(download)
-    runs.seed_everything(args.seed)
-    device = runs.pick_device(args.device, group.local_rank)
-    autocast = partial(runs.autocast, device, runs.pick_precision(args.precision, device))
+    seeding.seed_everything(args.seed)
+    device = pick_device(args.device, group.local_rank)
+    autocast = partial(autocast, device, pick_precision(args.precision, device))
     scale = args.flow_normalization, args.flow_max
     return flow.load(args.model, checkpoint, args.iters, *scale, device, autocast, args.dis_preset)
 

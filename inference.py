@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.crew import Crew
-    from vimoclip.distributed import Group
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.runtime.distributed import Group
     from vimoclip.store import Writer
 
 
@@ -43,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
     cli.check_sharing(args)
-    from vimoclip import distributed, moclip
-    from vimoclip.data import FlowFolder
+    from vimoclip import moclip
+    from vimoclip.flow.flow_lookup import FlowFolder
+    from vimoclip.runtime import distributed
 
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
@@ -72,24 +74,26 @@ def main(argv: list[str] | None = None) -> cli.Report:
 
 def say_what_to_do(args: argparse.Namespace, paths: dict[str, Path], output: Path, checkpoint: Path) -> None:
     """What --dry-run prints."""
-    from vimoclip import clip, moclip, outcomes, probing, runs, store, video
-    from vimoclip.crew import Crew
+    from vimoclip import clip, moclip, store, video
+    from vimoclip.extraction import dry_run, video_status
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.runtime.device import autocast, pick_device, pick_precision
 
     mine = Crew(shard=args.shard).share(paths)
-    todo = list(mine) if args.overwrite else outcomes.to_do(output, mine, store.done(output), args.retry_failed)
+    todo = list(mine) if args.overwrite else video_status.to_do(output, mine, store.done(output), args.retry_failed)
     print(f"{len(todo)} flow videos to do, {len(mine) - len(todo)} done or given up before, into {output}")
     if not todo:
         return
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
-    device = runs.pick_device(args.device)
+    device = pick_device(args.device)
     encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
-    precision = runs.pick_precision(args.precision, device)
+    precision = pick_precision(args.precision, device)
     encoder.compute_with(args.backend, precision)
     bytes_each = config["clip"]["embed_dim"] * (2 if args.embedding_dtype == "float16" else 4) + 16
-    with runs.autocast(device, precision):
+    with autocast(device, precision):
         workers, batch = cli.usable_workers(args.num_workers), args.frame_batch_size
         files = [paths[stem] for stem in todo]
-        print(probing.describe_embedding(files, encoder, video.EVERY_FRAME, batch, workers, bytes_each))
+        print(dry_run.describe_embedding(files, encoder, video.EVERY_FRAME, batch, workers, bytes_each))
 
 
 def run(
@@ -101,24 +105,26 @@ def run(
     report: cli.Report,
 ) -> None:
     """Embed what is not done yet, and put the file together."""
-    from vimoclip import clip, moclip, runs
-    from vimoclip.crew import Crew
+    from vimoclip import clip, moclip
+    from vimoclip.extraction.sharding import Crew
+    from vimoclip.runtime import seeding
+    from vimoclip.runtime.device import autocast, pick_device, pick_precision
 
     crew = Crew(group, args.shard)
     with crew.lock(output):
         crew.check_shares(output, paths)
-        runs.seed_everything(args.seed)
+        seeding.seed_everything(args.seed)
         student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
         flow_settings = check_flows(paths, config["flow"], checkpoint)
-        device = runs.pick_device(args.device, group.local_rank)
-        precision = runs.pick_precision(args.precision, device)
+        device = pick_device(args.device, group.local_rank)
+        precision = pick_precision(args.precision, device)
         encoder = clip.ImageEncoder(student.visual_encoder.to(device), config["clip"])
         encoder.compute_with(args.backend, precision)
         attributes = root_attributes(args, config, encoder, flow_settings)
         attributes |= {"precision": precision, "backend": args.backend}
         print(f"student {checkpoint} on {device} in {precision} by {args.backend}", flush=True)
         writer, outcomes = open_output(args, paths, output, attributes, crew, report)
-        with runs.autocast(device, precision):
+        with autocast(device, precision):
             embed_flows(args, writer, outcomes, encoder)
         outcomes.gather()
         if crew.whole:
@@ -152,7 +158,7 @@ def open_output(
 ) -> tuple["Writer", "Outcomes"]:
     """The file and what is to be done for it. Raises UserError where what is there doesn't fit."""
     from vimoclip import store
-    from vimoclip.outcomes import Outcomes
+    from vimoclip.extraction.video_status import Outcomes
 
     overwrite = args.overwrite and crew.group.main
     writer = crew.first(lambda: store.Writer(output, attributes, args.embedding_dtype, overwrite))
@@ -166,7 +172,7 @@ def open_output(
 
 def embed_flows(args: argparse.Namespace, writer: "Writer", outcomes: "Outcomes", encoder: Any) -> None:
     """Embed this process's flow videos."""
-    from vimoclip.embed import Job, embed_videos
+    from vimoclip.extraction.embeddings import Job, embed_videos
 
     embed_videos(
         (Job(stem, outcomes.sources[stem]) for stem in outcomes.claimed()),
@@ -190,12 +196,14 @@ def finish(writer: "Writer", outcomes: "Outcomes") -> None:
 
 def merge(strict: bool, paths: dict[str, Path], output: Path) -> cli.Report:
     """Put together what shards have done. Raises UserError where there is something left to do."""
-    from vimoclip import lock, runs, store
-    from vimoclip.crew import ALONE
-    from vimoclip.outcomes import Outcomes
+    from vimoclip import store
+    from vimoclip.extraction.sharding import ALONE
+    from vimoclip.extraction.video_status import Outcomes
+    from vimoclip.io import lock
+    from vimoclip.runtime import versions
 
     with lock.only_process(output, wait=60):  # for shards that are about to end
-        writer = store.Writer.reopen(output, runs.versions())
+        writer = store.Writer.reopen(output, versions.versions())
         outcomes = Outcomes(output, paths, writer.done, cli.Report(), False, False, strict, writer.settings())
         outcomes.check_nothing_left()
         finish(writer, outcomes)
@@ -205,8 +213,9 @@ def merge(strict: bool, paths: dict[str, Path], output: Path) -> cli.Report:
 
 def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     """How the flow was made. Raises UserError where that is not one way, or not the way the student was trained on."""
-    from vimoclip import VideoError, video
-    from vimoclip.data import settings_of
+    from vimoclip import video
+    from vimoclip.errors import VideoError
+    from vimoclip.flow.flow_lookup import settings_of
 
     found: dict[str, Any] = {}
     for path in paths.values():
@@ -230,7 +239,8 @@ def check_flows(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: 
 def root_attributes(
     args: argparse.Namespace, config: dict[str, Any], encoder: Any, flow: dict[str, Any]
 ) -> dict[str, Any]:
-    from vimoclip import clip, runs
+    from vimoclip import clip
+    from vimoclip.runtime import versions
 
     described = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
     return {
@@ -240,7 +250,7 @@ def root_attributes(
         "student": config,
         **({"sampling": flow["sampling"]} if "sampling" in flow else {}),  # unknown of published flow videos
         "weights_sha256": clip.weights_sha256(encoder.visual),
-        "versions": runs.versions(),
+        "versions": versions.versions(),
         **{key: config["clip"][key] for key in described},
     }
 

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.predicting import Part
-    from vimoclip.predicting.job import Model, Timing
+    from vimoclip.prediction import Part
+    from vimoclip.prediction.runner import Model, Timing
 
 ZERO_SHOT_FPS = 4.0
 
@@ -66,21 +67,21 @@ def add_timeline(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> cli.Report:
     args = build_parser().parse_args(argv)
     check(args)
-    from vimoclip import runs
-    from vimoclip.predicting import job
+    from vimoclip.prediction import runner
+    from vimoclip.runtime import seeding
 
     videos = find_videos(args)
     cli.need_place(args.output_dir, "--output-dir")
-    runs.seed_everything(args.seed)
+    seeding.seed_everything(args.seed)
     model = load_words(args) if args.labels else load_trained(args)
     report = cli.Report()
-    todo = videos if args.overwrite else job.to_do(videos, args.output_dir, model, report)
+    todo = videos if args.overwrite else runner.to_do(videos, args.output_dir, model, report)
     print(f"{len(todo)} videos to do, {report.already} done already, into {args.output_dir}", flush=True)
     if args.dry_run:
         return report
-    job.run(todo, args.output_dir, model, report, args.frame_batch_size, cli.usable_workers(args.num_workers))
+    runner.run(todo, args.output_dir, model, report, args.frame_batch_size, cli.usable_workers(args.num_workers))
     if len(videos) > 1:
-        job.write_whole_videos(args.output_dir, videos, model)
+        runner.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
     report.print()
     return report
@@ -107,7 +108,7 @@ def check(args: argparse.Namespace) -> None:
 def find_videos(args: argparse.Namespace) -> dict[str, Path]:
     """Stem -> video, of all that was named. Raises UserError where there is none, or two would share their files."""
     from vimoclip import video
-    from vimoclip.predicting.job import WHOLE_VIDEOS
+    from vimoclip.prediction.runner import WHOLE_VIDEOS
 
     paths: list[Path] = []
     for place in args.videos:
@@ -149,9 +150,9 @@ def load_trained(args: argparse.Namespace) -> "Model":
     """A trained TFAM with its student and teacher. Raises UserError where they don't fit."""
     import numpy as np
 
-    from TFAM.predicting import Fused
-    from vimoclip.predicting.job import Model
-    from vimoclip.predicting.loading import load_eyes
+    from TFAM.predictor import Fused
+    from vimoclip.prediction.load_pipeline import load_eyes
+    from vimoclip.prediction.runner import Model
 
     machine = machine_of(args)
     fused = Fused(args.tfam, machine.device, machine.precision)
@@ -167,9 +168,9 @@ def load_words(args: argparse.Namespace) -> "Model":
     import numpy as np
 
     from vimoclip import clip, video
-    from vimoclip.predicting import Eyes
-    from vimoclip.predicting.job import Model
-    from vimoclip.predicting.loading import eye, load_labels
+    from vimoclip.prediction import Eyes
+    from vimoclip.prediction.load_pipeline import eye, load_labels
+    from vimoclip.prediction.runner import Model
 
     machine, labels = machine_of(args), tuple(dict.fromkeys(args.labels))
     name, pretrained = args.clip_model_name or "ViT-B/32", args.clip_pretrained
@@ -193,17 +194,17 @@ def load_words(args: argparse.Namespace) -> "Model":
 
 
 def timing_of(args: argparse.Namespace) -> "Timing":
-    from vimoclip.predicting.job import Timing
+    from vimoclip.prediction.runner import Timing
 
     return Timing(args.window, args.stride_seconds, args.min_length, args.max_gap)
 
 
 def machine_of(args: argparse.Namespace) -> Any:
-    from vimoclip import runs
-    from vimoclip.predicting.loading import Machine
+    from vimoclip.prediction.load_pipeline import Machine
+    from vimoclip.runtime.device import pick_device, pick_precision
 
-    device = runs.pick_device(args.device)
-    return Machine(device, runs.pick_precision(args.precision, device), args.frame_batch_size)
+    device = pick_device(args.device)
+    return Machine(device, pick_precision(args.precision, device), args.frame_batch_size)
 
 
 if __name__ == "__main__":

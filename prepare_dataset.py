@@ -48,10 +48,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli, files
+from vimoclip import cli
+from vimoclip.errors import UserError
+from vimoclip.io import atomic
 
 if TYPE_CHECKING:
-    from vimoclip.check import Findings, Places
+    from vimoclip.check.dataset import Places
+    from vimoclip.check.problems import Findings
 
 SEED = 49
 HELP = {
@@ -178,7 +181,7 @@ def main(argv: list[str] | None = None) -> Any:
 
 def check_dataset(args: argparse.Namespace) -> "Findings":
     """Look at all of a data set, and tell. Raises UserError, with exit code 1 where anything is wrong."""
-    from vimoclip.check import Wrong, check
+    from vimoclip.check.checker import Wrong, check
 
     places = check_places(args)
     to_stdout = args.json == Path("-")
@@ -190,7 +193,7 @@ def check_dataset(args: argparse.Namespace) -> "Findings":
         sys.stdout.write(text)
         sys.stdout.flush()
     elif args.json:
-        print(f"wrote {files.write_text(args.json, text)}")
+        print(f"wrote {atomic.write_text(args.json, text)}")
     if not found.fine:
         raise Wrong(f"{args.dataset_dir}: {found.summary()}; see above what to do")
     print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
@@ -199,7 +202,7 @@ def check_dataset(args: argparse.Namespace) -> "Findings":
 
 def check_places(args: argparse.Namespace) -> "Places":
     """Where to look. Raises UserError where something that was named isn't there."""
-    from vimoclip.check import Places
+    from vimoclip.check.dataset import Places
 
     data, cure = args.dataset_dir, "name the data set with --dataset-dir and --dataset-name"
     notes = cli.need_folder(data / "annotations", cure)
@@ -224,10 +227,10 @@ def check_places(args: argparse.Namespace) -> "Places":
 
 def prepare_folder(args: argparse.Namespace) -> Path:
     """The folder of the annotations."""
-    from vimoclip.prepare import folder
+    from vimoclip.prepare.folder import prepare
 
     root = cli.need_folder(args.folder, "name one that holds a folder of videos per action")
-    return folder.prepare(root, args.dataset_dir, args.dataset_name, shares(args), args.seed, args.group_by)
+    return prepare(root, args.dataset_dir, args.dataset_name, shares(args), args.seed, args.group_by)
 
 
 def prepare_csv(args: argparse.Namespace) -> Path:

@@ -123,7 +123,7 @@ plan_experiment() { # plan_experiment PROTOCOL --dry-run: ends at the first run 
 
 evaluate_best() { # evaluate_best PROTOCOL
     local best
-    best=$("$python" -m TFAM.best --checkpoints-dir "checkpoints/$name/$1") || return
+    best=$("$python" -m TFAM.select_best --checkpoints-dir "checkpoints/$name/$1") || return
     "$python" evaluate.py "$best" --annotations-dir "$dataset/annotations" --dataset-name ak \
         --videos-dir "$dataset/videos" --flow-videos-dir "$dataset/flows" "${evaluation[@]}" ${skip_failed:+--allow-missing}
 }
@@ -235,7 +235,7 @@ plan() { # plan FOLDER: an empty one, for what is needed meanwhile
         tell "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
     done
     echo
-    "$python" -m vimoclip.estimate <"$told"
+    "$python" -m vimoclip.runtime.cost_estimate <"$told"
     [ ${#untold[@]} -eq 0 ] || printf "not in this sum, as it can't be told yet: %s\n" "${untold[@]}"
     echo "Evaluating and making the tables takes minutes. The clips themselves are not counted."
 }

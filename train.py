@@ -16,11 +16,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.data import Splits
-    from vimoclip.distributed import Group
+    from vimoclip.moclip.flow_pairing import Splits
+    from vimoclip.runtime.distributed import Group
     from vimoclip.store import Reader
 
 # What may differ when a run goes on: more epochs, and whatever changes nothing of what is learnt. Where files are may
@@ -87,10 +88,13 @@ def _at_least_two(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> Path:
     args, folder = parse(sys.argv[1:] if argv is None else argv)
-    from vimoclip import distributed, lock, runs
+    from vimoclip.io import lock
+    from vimoclip.runtime import distributed
+    from vimoclip.runtime.device import pick_device
+    from vimoclip.training import run_folder
 
     with distributed.join() as group:
-        device = runs.pick_device(args.device, group.local_rank)
+        device = pick_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
             raise UserError("--compile: is for a GPU, and this run is on the CPU; leave it out")
         args.protocol = settle(args)
@@ -99,7 +103,7 @@ def main(argv: list[str] | None = None) -> Path:
         if args.dry_run:
             plan(args, folder, splits, device, group)
             return folder or args.checkpoints_dir
-        folder = folder or args.checkpoints_dir / group.share(args.run_name or runs.name_by_time())
+        folder = folder or args.checkpoints_dir / group.share(args.run_name or run_folder.name_by_time())
         with lock.only_process(folder) if group.main else nullcontext():
             run(args, folder, splits, device, group)
         return folder
@@ -107,77 +111,86 @@ def main(argv: list[str] | None = None) -> Path:
 
 def settle(args: argparse.Namespace) -> str:
     """The protocol. Raises UserError where the flags contradict each other, or there are no selection clips."""
-    from vimoclip import protocol
+    from vimoclip.annotations import split_protocol
 
     if args.val_hdf5_path and args.protocol is None:
-        print(f"--val-hdf5-path is given, so the protocol is {protocol.PUBLISHED}: the epoch is chosen on its clips")
-        return protocol.PUBLISHED
-    if args.val_hdf5_path and args.protocol == protocol.HELD_OUT:
-        raise UserError(
-            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {protocol.HELD_OUT}; leave "
-            f"the path out, or give --protocol {protocol.PUBLISHED}"
+        print(
+            f"--val-hdf5-path is given, so the protocol is {split_protocol.PUBLISHED}: the epoch is chosen on its clips"
         )
-    return protocol.settle(args.protocol, args.dataset_dir / "annotations")
+        return split_protocol.PUBLISHED
+    if args.val_hdf5_path and args.protocol == split_protocol.HELD_OUT:
+        raise UserError(
+            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {split_protocol.HELD_OUT}; "
+            f"leave the path out, or give --protocol {split_protocol.PUBLISHED}"
+        )
+    return split_protocol.settle(args.protocol, args.dataset_dir / "annotations")
 
 
 def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     """The embeddings and, of each split, the videos to learn from, the same ones on each rank. Raises UserError."""
-    from vimoclip import data, protocol, store
+    from vimoclip import store
+    from vimoclip.annotations import split_protocol
+    from vimoclip.flow import flow_lookup
+    from vimoclip.moclip import flow_pairing
 
-    needed = ("train",) if args.protocol == protocol.HELD_OUT else ("train", "val")
+    needed = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
     readers = {split: open_embeddings(args, split, store.Reader) for split in needed}
-    data.check_readers(readers, args.num_classes)
+    flow_pairing.check_readers(readers, args.num_classes)
     for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
         if place := getattr(args, flag.lstrip("-").replace("-", "_")):
             cli.need_place(place, flag)
     flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
-    flows = data.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
+    flows = flow_lookup.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     notes = args.dataset_dir / "annotations"
     pairings, about = group.share(
-        data.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
+        flow_pairing.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
     )
-    data.check_pairings(pairings, readers)
-    return data.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
+    flow_pairing.check_pairings(pairings, readers)
+    return flow_pairing.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
 
 
 def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, group: "Group") -> None:
     """Train in a folder, from its last.pth on where there is one. Raises UserError, TrainingError."""
-    from vimoclip import protocol, runs
-    from vimoclip.data import FrameCache
-    from vimoclip.moclip import fit, student
+    from vimoclip.annotations import split_protocol
+    from vimoclip.io import yaml_json
+    from vimoclip.moclip import builder, trainer
+    from vimoclip.moclip.frame_cache import FrameCache
+    from vimoclip.training import run_folder
 
     config, model, preprocess = begin(args, splits)
     if group.main:
         if args.overwrite:
-            runs.remove(folder, args.logs_dir / folder.name)
+            run_folder.remove(folder, args.logs_dir / folder.name)
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_yaml(folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
+        yaml_json.write_yaml(
+            folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        )
     cli.go_on_with(lambda: f"{launcher(group)} train.py --resume {shlex.quote(str(folder))}")
     cache = FrameCache(args.cache_frames, config["clip"]) if args.cache_frames else None
-    learning = fit.Learning(args, model.to(device), preprocess, group)
+    learning = trainer.Learning(args, model.to(device), preprocess, group)
     if cache:
         cache.fill_together(splits.clips(), preprocess, learning.workers, group)
     sets = splits.sets(args.sequence_length, preprocess, cache)
-    processes, watched = f" in {group.size} processes" if group.size > 1 else "", protocol.WATCHED[args.protocol]
+    processes, watched = f" in {group.size} processes" if group.size > 1 else "", split_protocol.WATCHED[args.protocol]
     print(
         f"run {folder} on {device}{processes}, protocol {args.protocol}: {len(sets['train'])} segments to train on, "
-        f"{len(sets[watched])} to validate ({protocol.CHOSEN_ON[args.protocol]})",
+        f"{len(sets[watched])} to validate ({split_protocol.CHOSEN_ON[args.protocol]})",
         flush=True,
     )
-    names = student.class_names(splits.readers["train"])
-    fit.Run(args, folder, learning, config, sets, names, splits.left_out()).train()
+    names = builder.class_names(splits.readers["train"])
+    trainer.Run(args, folder, learning, config, sets, names, splits.left_out()).train()
 
 
 def plan(args: argparse.Namespace, folder: Path | None, splits: "Splits", device: Any, group: "Group") -> None:
     """Say what a run would do and what it would cost, and write nothing. Raises UserError."""
     from vimoclip import clip
-    from vimoclip.data import FrameCache, segments
-    from vimoclip.moclip import fit, planning, student
+    from vimoclip.moclip import builder, dataset, dry_run, trainer
+    from vimoclip.moclip.frame_cache import FrameCache
 
-    progress = planning.progress_of(folder)
-    counts = (len(segments(pairing.clips, args.sequence_length)) for pairing in splits.pairings.values())
-    print(planning.describe_progress(folder, progress, args.epochs, *counts), flush=True)
-    if download := clip.missing_download(*student.name_of(args, splits.readers["train"])):
+    progress = dry_run.progress_of(folder)
+    counts = (len(dataset.segments(pairing.clips, args.sequence_length)) for pairing in splits.pairings.values())
+    print(dry_run.describe_progress(folder, progress, args.epochs, *counts), flush=True)
+    if download := clip.missing_download(*builder.name_of(args, splits.readers["train"])):
         print(f"how long it takes can be told once {download['what']} is here: it would be downloaded")
         return
     config, model, preprocess = begin(args, splits)
@@ -186,16 +199,16 @@ def plan(args: argparse.Namespace, folder: Path | None, splits: "Splits", device
         cache = FrameCache(args.cache_frames, config["clip"])
         cache.check_room(missing := cache.missing(splits.clips()))
         room = cache.size(missing)
-    learning = fit.Learning(args, model.to(device), preprocess, group)
+    learning = trainer.Learning(args, model.to(device), preprocess, group)
     sets = splits.sets(args.sequence_length, preprocess)
-    print(planning.describe_cost(learning, sets, progress, room), flush=True)
+    print(dry_run.describe_cost(learning, sets, progress, room), flush=True)
 
 
 def begin(args: argparse.Namespace, splits: "Splits") -> Any:
     """(config, model, preprocessing) of the student. Raises UserError."""
-    from vimoclip.moclip import student
+    from vimoclip.moclip import builder
 
-    config, model, preprocess = student.build(args, splits.readers["train"], splits.pairings["train"].flow_settings)
+    config, model, preprocess = builder.build(args, splits.readers["train"], splits.pairings["train"].flow_settings)
     return config | splits.about, model, preprocess
 
 
@@ -218,11 +231,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     folder = args.resume or began
     if folder is None:
         return args, None
-    from vimoclip import runs
+    from vimoclip.io import yaml_json
 
     # last.pth may not be there yet: then the run begins again, with its settings
     about = cli.need_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
-    saved = {"protocol": "published"} | runs.read_yaml(about)  # of before there was any: the paper's
+    saved = {"protocol": "published"} | yaml_json.read_yaml(about)  # of before there was any: the paper's
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in AFRESH})
     args = parser.parse_args(argv)
     now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from vimoclip.products import linear
+from vimoclip.runtime.onednn import linear
 
 CHUNK = 2**20  # attention weights at a time: what stays in a core's cache
 

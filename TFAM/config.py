@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from TFAM.model import Fusion, Pooling
-from vimoclip import UserError
-from vimoclip.losses import MULTI_LABEL
-from vimoclip.protocol import PUBLISHED, WATCHED
-from vimoclip.runs import parse_yaml, read_yaml
+from vimoclip.annotations.split_protocol import PUBLISHED, WATCHED
+from vimoclip.errors import UserError
+from vimoclip.io.yaml_json import parse_yaml, read_yaml
 from vimoclip.store import rgb_path
+from vimoclip.training.losses import MULTI_LABEL
 
 DEFAULT = Path(__file__).parent / "configs" / "default.yaml"
 Config = dict[str, dict[str, Any]]  # section -> key -> value

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from vimoclip import UserError, runs
-from vimoclip.matching import check_fit, check_splits, motion_misfit, motion_names
-from vimoclip.protocol import HELD_OUT, THREE_SPLITS, WATCHED, check_names, divide
+from vimoclip.annotations.split_protocol import HELD_OUT, THREE_SPLITS, WATCHED, check_names, divide
+from vimoclip.check.compatibility import check_fit, check_splits, motion_misfit, motion_names
+from vimoclip.errors import UserError
+from vimoclip.runtime import seeding
 from vimoclip.store import Reader
+from vimoclip.training import run_folder
 
 NAMED = 10  # videos left out that are named on the terminal; those of the splits all stand in metrics.json
 
@@ -57,7 +59,7 @@ class Pairs(Dataset):
             return
         if len(self) < 2:
             raise UserError(f"{self.rgb.path}: data.motion is shuffled, which needs two videos or more")
-        order = runs.epoch_order(len(self), seed, 0)
+        order = seeding.epoch_order(len(self), seed, 0)
         givers = dict(zip(order, order[1:] + order[:1], strict=True))  # along one ring, so that none gets its own
         self.keys = [(video, self.keys[givers[i]][1]) for i, (video, _) in enumerate(self.keys)]
 
@@ -177,7 +179,7 @@ def reported_file(data: Mapping[str, Any]) -> Path:
 
 def selection_digest(train: Reader, data: Mapping[str, Any]) -> str:
     """A hash of the selection clips of a training file, as a student's config has it; `data`: of TFAM's config."""
-    return runs.digest(divide(train.keys, Path(data["annotations_dir"]), train.path)[1])
+    return run_folder.digest(divide(train.keys, Path(data["annotations_dir"]), train.path)[1])
 
 
 def control_motion(splits: Mapping[str, Pairs], config: Mapping[str, Any]) -> None:

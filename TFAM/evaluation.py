@@ -7,16 +7,22 @@ from typing import Any
 
 import torch
 
-from TFAM import planning
+from TFAM import dry_run
 from TFAM.config import Config, check_unchanged, from_arguments, settings
 from TFAM.data import Pairs, open_reported
-from TFAM.engine import evaluate, in_order, make_loader
+from TFAM.loops import evaluate, in_order, make_loader
 from TFAM.model import FusionTransformer, shape_of
-from vimoclip import UserError, cli, distributed, predictions, runs
-from vimoclip.losses import MULTI_LABEL
-from vimoclip.matching import check_classes, check_origin, class_names
-from vimoclip.protocol import PUBLISHED, THREE_SPLITS
+from vimoclip import cli
+from vimoclip.annotations.split_protocol import PUBLISHED, THREE_SPLITS
+from vimoclip.check.compatibility import check_classes, check_origin, class_names
+from vimoclip.cli import progress
+from vimoclip.errors import UserError
+from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.runtime import distributed, versions
+from vimoclip.runtime.device import pick_device, pick_precision
 from vimoclip.store import Reader
+from vimoclip.training import checkpoint
+from vimoclip.training.losses import MULTI_LABEL
 
 INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # keys of the config's `data`
 
@@ -32,7 +38,7 @@ def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, A
     return {
         "config": {**config, "model": model, "inputs": inputs},
         "class_names": names,
-        "versions": runs.versions(),
+        "versions": versions.versions(),
     }
 
 
@@ -63,24 +69,24 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> 
 
     A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
     path: Path = args.evaluate
-    state = runs.load_checkpoint(path)
+    state = checkpoint.load_checkpoint(path)
     own = own_config(state)
     config = config_of(args, state, own)
     val, motion = open_reported(config)
     about = about_run(config, val.rgb, motion)
     check_model(state, own, about, path, val.rgb.path)
-    device = runs.pick_device(args.device, group.local_rank)
-    precision = runs.pick_precision(args.precision, device)
+    device = pick_device(args.device, group.local_rank)
+    precision = pick_precision(args.precision, device)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
     net = FusionTransformer(**about["config"]["model"])
-    runs.load_state(net, state["state_dict"], path)
+    checkpoint.load_state(net, state["state_dict"], path)
     batches = in_order(len(val), config["training"]["batch_size"], group)
     if args.dry_run:
-        cost = planning.cost_of_evaluation(net.to(device), val, batches, device, precision, group)
+        cost = dry_run.cost_of_evaluation(net.to(device), val, batches, device, precision, group)
         print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written\n{cost}")
         return {}
     loader = make_loader(val, batches, cli.usable_workers(args.num_workers))
-    shown = cli.progress(loader, len(loader), "step", "evaluating") if group.main else loader
+    shown = progress(loader, len(loader), "step", "evaluating") if group.main else loader
     found = evaluate(net.to(device), shown, MULTI_LABEL[config["training"]["loss"]], device, precision, group)
     result = summary(found["metrics"], val, about["config"]["model"]) | {
         "checkpoint": str(path),
@@ -129,8 +135,8 @@ def check_model(
 def write_evaluation(folder: Path, found: Mapping[str, Any], class_names: list[str], result: Mapping[str, Any]) -> None:
     """predictions.csv and metrics.json, and the two averages on the terminal."""
     folder.mkdir(parents=True, exist_ok=True)
-    predictions.write(folder / "predictions.csv", found["videos"], found["probabilities"], class_names)
-    runs.write_json(folder / "metrics.json", result)
+    predictions_csv.write(folder / "predictions.csv", found["videos"], found["probabilities"], class_names)
+    yaml_json.write_json(folder / "metrics.json", result)
     print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from TFAM.attention import Attention, Dropout
-from vimoclip import UserError
-from vimoclip.products import linear
+from vimoclip.errors import UserError
+from vimoclip.runtime.onednn import linear
 
 
 class Fusion(StrEnum):

@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from TFAM.comparing import METRICS, RGB, Differences, Group, Run, compare
-from vimoclip import UserError, cli
+from TFAM.rgb_difference import METRICS, RGB, Differences, Group, Run, compare
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 # Table 2 of the paper; it doesn't say which positions and dropout the numbers are of
 PAPER_MAP_MICRO = {
@@ -83,8 +84,8 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """The path of table.csv. Raises UserError where no run is finished."""
     args = build_parser().parse_args(argv)
-    from vimoclip.files import write_text
-    from vimoclip.runs import write_csv
+    from vimoclip.io.atomic import write_text
+    from vimoclip.io.csv import write_csv
 
     runs = [read_metrics(path) for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))]
     if not runs:

@@ -15,10 +15,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.distributed import Group
+    from vimoclip.runtime.distributed import Group
 
 KEEP = "give the same, --overwrite to start afresh, or a copy of the config under another name"
 
@@ -71,7 +72,9 @@ def main(argv: list[str] | None = None) -> Any:
 def train(args: argparse.Namespace) -> Path:
     """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, flatten, from_arguments
-    from vimoclip import distributed, protocol, runs
+    from vimoclip.annotations import split_protocol
+    from vimoclip.io import yaml_json
+    from vimoclip.runtime import distributed
 
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
@@ -84,10 +87,10 @@ def train(args: argparse.Namespace) -> Path:
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
     logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
-        begun = runs.read_yaml(folder / "config.yaml")
+        begun = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
         # a run that was begun goes on under its own; one from before there were protocols is published
-        data["protocol"] = data["protocol"] or flatten(begun).get("data.protocol") or protocol.PUBLISHED
+        data["protocol"] = data["protocol"] or flatten(begun).get("data.protocol") or split_protocol.PUBLISHED
         check_unchanged(begun, config, folder, KEEP)
         if (folder / "metrics.json").is_file():
             check_inputs_of_finished(folder, config)
@@ -96,7 +99,7 @@ def train(args: argparse.Namespace) -> Path:
             return folder
     with distributed.join() as group:
         data = config["data"]
-        data["protocol"] = protocol.settle(data["protocol"], Path(data["annotations_dir"]))
+        data["protocol"] = split_protocol.settle(data["protocol"], Path(data["annotations_dir"]))
         _run(args, config, folder, logs, group)
     return folder
 
@@ -124,17 +127,20 @@ def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
 
 def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "Group") -> None:
     from TFAM.data import open_training, reported_file
+    from TFAM.dry_run import say_what_to_do
     from TFAM.evaluation import about_run
-    from TFAM.final import finish, warn_of_student
-    from TFAM.fit import fit
-    from TFAM.planning import say_what_to_do
-    from vimoclip import lock, protocol, runs
+    from TFAM.final_evaluation import finish, warn_of_student
+    from TFAM.trainer import fit
+    from vimoclip.annotations import split_protocol
+    from vimoclip.io import lock, yaml_json
+    from vimoclip.runtime.device import pick_device, pick_precision
+    from vimoclip.training import checkpoint, run_folder
 
-    device = runs.pick_device(args.device, group.local_rank)
-    precision = runs.pick_precision(args.precision, device)
+    device = pick_device(args.device, group.local_rank)
+    precision = pick_precision(args.precision, device)
     splits, motion = open_training(config)
     reported = reported_file(config["data"])
-    if config["data"]["protocol"] != protocol.PUBLISHED and not reported.is_file():
+    if config["data"]["protocol"] != split_protocol.PUBLISHED and not reported.is_file():
         print(f"note: {reported} is not there yet; it is needed once the last epoch is done", flush=True)
     warn_of_student(config, splits["train"].rgb, motion)
     about = about_run(config, splits["train"].rgb, motion)
@@ -144,12 +150,12 @@ def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: P
     with lock.only_process(folder) if group.main else nullcontext():
         if group.main:
             if args.overwrite:
-                runs.remove(folder, logs)
+                run_folder.remove(folder, logs)
                 cli.begun_afresh()
             folder.mkdir(parents=True, exist_ok=True)
-            runs.write_yaml(folder / "config.yaml", config)
+            yaml_json.write_yaml(folder / "config.yaml", config)
         group.barrier()  # from here on the folder is as the run finds it
-        due = runs.Every(60 * args.save_every_minutes)
+        due = checkpoint.Every(60 * args.save_every_minutes)
         workers = cli.usable_workers(args.num_workers)
         seconds = fit(about, splits, folder, logs, device, precision, workers, due, group)
         group.barrier()  # best_model.pth is whole

@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 CONFIG = "zero_shot"
 
@@ -26,8 +27,10 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """The run's folder. Raises UserError."""
     args = build_parser().parse_args(argv)
-    from vimoclip import runs, store
-    from vimoclip.protocol import ZERO_SHOT, reported_split
+    from vimoclip import store
+    from vimoclip.annotations.split_protocol import ZERO_SHOT, reported_split
+    from vimoclip.io import yaml_json
+    from vimoclip.runtime import versions
 
     split = reported_split(args.dataset_dir / "annotations")
     path = args.rgb_h5_path or store.rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
@@ -46,19 +49,19 @@ def main(argv: list[str] | None = None) -> Path:
         "seed": 0,
         "settings": {"template": args.template} if args.template else {},
         "inputs_sha256": {f"rgb_{split}_h5": reader.attributes.get("content_sha256")},
-        "versions": runs.versions(),
+        "versions": versions.versions(),
     }
     folder = args.checkpoints_dir / "TFAM" / CONFIG / "seed0"
-    runs.write_yaml(folder / "config.yaml", {"data": {f"rgb_{split}_h5": str(path)}})
-    runs.write_json(folder / "metrics.json", result)
+    yaml_json.write_yaml(folder / "config.yaml", {"data": {f"rgb_{split}_h5": str(path)}})
+    yaml_json.write_json(folder / "metrics.json", result)
     print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
     return folder
 
 
 def text_of(args: argparse.Namespace, reader: Any) -> Any:
     """The class names by the text tower of what made a file of embeddings. Raises UserError for another one."""
-    from vimoclip.matching import class_names
-    from vimoclip.predicting.loading import check_teacher, load_labels, teacher_name
+    from vimoclip.check.compatibility import class_names
+    from vimoclip.prediction.load_pipeline import check_teacher, load_labels, teacher_name
 
     made = reader.attributes
     name, pretrained = teacher_name(made, str(reader.path), args.clip_model_name, args.clip_pretrained)
@@ -72,13 +75,14 @@ def score(reader: Any, words: Any, folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from vimoclip import metrics, predictions
-    from vimoclip.matching import class_names
+    from vimoclip import metrics
+    from vimoclip.check.compatibility import class_names
+    from vimoclip.io import predictions_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     scores = torch.stack([words.scores(torch.from_numpy(reader.embeddings(video))) for video in reader.keys])
     labels = torch.from_numpy(np.stack([reader.labels(video) for video in reader.keys]))
-    predictions.write(folder / "predictions.csv", reader.keys, scores, class_names(reader))
+    predictions_csv.write(folder / "predictions.csv", reader.keys, scores, class_names(reader))
     return {
         "map_macro": metrics.map_macro(scores, labels),
         "map_micro": metrics.map_micro(scores, labels),

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.harness import Row
@@ -49,13 +50,14 @@ def write(path: Path, rows: list["Row"]) -> None:
     """Add to what was measured before of other stages, on the same machine or not: each row says which."""
     import json
 
-    from vimoclip import runs
+    from vimoclip.io import yaml_json
+    from vimoclip.runtime import versions
 
-    machine = {"processor": processor(), "python": platform.python_version(), "versions": runs.versions()}
+    machine = {"processor": processor(), "python": platform.python_version(), "versions": versions.versions()}
     known: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     new = [asdict(row) | {"share": row.share} for row in rows]
     stages = {row["stage"] for row in new}
-    runs.write_json(path, {"machine": machine, "rows": [row for row in known if row["stage"] not in stages] + new})
+    yaml_json.write_json(path, {"machine": machine, "rows": [row for row in known if row["stage"] not in stages] + new})
     print(f"wrote {path}")
 
 

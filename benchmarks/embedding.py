@@ -94,7 +94,7 @@ def decoded(clips: Sequence[Path]) -> float:
 def embedded(clips: Sequence[Path], prepare: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
     """Frames that went through all that the scripts do but for the files they write."""
     from vimoclip import clip
-    from vimoclip.embed import CHUNK
+    from vimoclip.extraction.embeddings import CHUNK
     from vimoclip.video import End, read, read_ahead
 
     def prepared(path: Path) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from vimoclip import estimate
+from vimoclip.runtime import cost_estimate
 
 
 @dataclass
@@ -90,7 +90,7 @@ def peak_memory(function: Callable[..., Any], *args: Any) -> int:
 def _tell_memory(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     before = _resident()
     function(*args)
-    sender.send(max(0, estimate.memory() - before))
+    sender.send(max(0, cost_estimate.memory() - before))
     sender.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.harness import Row
 from benchmarks.inputs import Inputs
-from vimoclip import UserError
+from vimoclip.errors import UserError
 
 FUSIONS = ("rgb", "cross_attention")
 METRICS = ("map_macro", "map_micro")

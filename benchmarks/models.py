@@ -72,7 +72,8 @@ def examine_backbone(name: str) -> tuple[list[str], float]:
     from safetensors.torch import save_file
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vimoclip import clip, moclip, runs
+    from vimoclip import clip, moclip
+    from vimoclip.training import checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
@@ -96,7 +97,7 @@ def examine_backbone(name: str) -> tuple[list[str], float]:
         fast = encoder.encode(prepared)
         student = moclip.MoCLIP(encoder.visual, encoder.config["embed_dim"], 5, 0.1)
         config = {"clip": encoder.config, "alpha": 0.1, "num_classes": 5, "flow": {}, "teacher": {}}
-        runs.save_checkpoint(Path(folder) / "student.pth", {"state_dict": student.state_dict(), "config": config})
+        checkpoint.save_checkpoint(Path(folder) / "student.pth", {"state_dict": student.state_dict(), "config": config})
         again, said = moclip.load(Path(folder) / "student.pth")
     rebuilt = clip.ImageEncoder(again.visual_encoder, said["clip"])
     same = torch.equal(rebuilt.encode(rebuilt.preprocess(frames)), fast)

@@ -76,12 +76,12 @@ def alone(work: Callable[[Path], None], folder: Path) -> Cost:
 
 
 def measured(work: Callable[[Path], None], folder: Path, told: Path) -> None:
-    import TFAM.engine  # noqa: F401 - with all that it imports
-    from vimoclip import estimate
+    import TFAM.loops  # noqa: F401 - with all that it imports
+    from vimoclip.runtime import cost_estimate
 
-    before = estimate.memory()
+    before = cost_estimate.memory()
     cost = timed(lambda: work(folder))
-    told.write_text(json.dumps([cost.seconds, cost.processors, estimate.memory() - before]))
+    told.write_text(json.dumps([cost.seconds, cost.processors, cost_estimate.memory() - before]))
 
 
 def timed(work: Callable[[], object]) -> Cost:
@@ -148,7 +148,7 @@ def epoch(folder: Path) -> None:
     """Train a model of one small layer on every video of both splits once."""
     import torch
 
-    from TFAM.engine import EpochOrder, make_loader
+    from TFAM.loops import EpochOrder, make_loader
 
     splits = opened(folder)
     model = torch.nn.Linear(made.DIM, made.CLASSES)
@@ -165,7 +165,8 @@ def epoch(folder: Path) -> None:
 
 def bookkeeping_rows(folder: Path, videos: int) -> list[Row]:
     """What a run that goes on does before its first video, and one that has nothing left to do."""
-    from vimoclip import cli, manifest, outcomes, store
+    from vimoclip import cli, store
+    from vimoclip.extraction import manifest, video_status
 
     output, finished = folder / "flow_embeddings.h5.begun", folder / NAMES[0]
     sources = write_begun(folder, output, videos)
@@ -173,7 +174,9 @@ def bookkeeping_rows(folder: Path, videos: int) -> list[Row]:
     store.Writer(output, attributes)
     steps: dict[str, Any] = {
         "manifest": lambda: manifest.Manifest(output),
-        "resume scan": lambda: outcomes.Outcomes(output, sources, store.Writer(output, attributes).done, cli.Report()),
+        "resume scan": lambda: video_status.Outcomes(
+            output, sources, store.Writer(output, attributes).done, cli.Report()
+        ),
         "finished file": lambda: store.Writer(finished, store.Reader(finished).attributes, "float16").done(keys[0]),
     }
     rows = []
@@ -190,7 +193,7 @@ def begun_with() -> dict[str, Any]:
 
 def write_begun(folder: Path, output: Path, videos: int) -> dict[str, Path]:
     """Sources, a manifest and the parts of a run that was stopped before its end; gives key -> source."""
-    from vimoclip import manifest
+    from vimoclip.extraction import manifest
     from vimoclip.store import Writer
 
     sources = {f"v{number:05}": folder / "flows" / f"v{number:05}.mp4" for number in range(videos)}

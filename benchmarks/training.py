@@ -18,12 +18,13 @@ from torch import nn
 
 from benchmarks.harness import Row, copy_rate, in_turn, matmul_rate, peak_memory, row
 from benchmarks.inputs import Inputs
-from vimoclip import clip, data, losses, video
-from vimoclip.data.segments import span_reader
-from vimoclip.distributed import Group
-from vimoclip.moclip import MoCLIP, fit
-from vimoclip.moclip.replicas import Replicas
-from vimoclip.moclip.state import Sums
+from vimoclip import clip, video
+from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, trainer
+from vimoclip.moclip.data_parallel import Replicas
+from vimoclip.moclip.dataset import Batch, SegmentDataset, collate, span_reader
+from vimoclip.moclip.train_state import Sums
+from vimoclip.runtime.distributed import Group
+from vimoclip.training import losses
 
 LENGTH, BATCH, CLASSES = 30, 4, 140  # frames a segment, segments a batch
 FLOP_A_FRAME = 3 * 2 * 4.37e9  # of ViT-B/32, forward and backward, at 4.37 billion multiply-adds a frame
@@ -43,8 +44,8 @@ class Teacher:
         return (np.arange(CLASSES) % 40 == len(key) % 40).astype(np.float32)
 
 
-def clips_of(folder: Path) -> list[data.Clip]:
-    return [data.Clip(path.name, path, video.probe(path).frames + 1) for path in video.find(folder)[0]]
+def clips_of(folder: Path) -> list[flow_pairing.Clip]:
+    return [flow_pairing.Clip(path.name, path, video.probe(path).frames + 1) for path in video.find(folder)[0]]
 
 
 # --- the loader
@@ -60,7 +61,7 @@ def plain_segment(path: Path, start: int, transform: Any) -> torch.Tensor:
     return torch.stack([transform(Image.fromarray(frame)) for frame in frames[start : start + LENGTH - 1]])
 
 
-def full_segments(dataset: data.SegmentDataset) -> list[int]:
+def full_segments(dataset: SegmentDataset) -> list[int]:
     """One of each clip, so that none profits from what was read before of its video."""
     rng, of_clip = random.Random(0), dict[str, list[int]]()
     for number, segment in enumerate(dataset.segments):
@@ -76,13 +77,13 @@ def loaders(inputs: Inputs, rounds: int) -> list[Row]:
     config = clip.load(inputs.clip_model(), None).config
     preprocess, transform = clip.Preprocess(config), open_clip.image_transform(224, is_train=False)
     large, small = clips_of(inputs.flows(None)), clips_of(inputs.flows(224))
-    cache = data.FrameCache(inputs.folder / "prepared", config)
+    cache = frame_cache.FrameCache(inputs.folder / "prepared", config)
     cache.fill(cache.missing(large), preprocess, workers=2)
     reader: Any = Teacher()
     sets = {
-        "640x360": data.SegmentDataset(reader, large, LENGTH, preprocess),
-        "--size 224": data.SegmentDataset(reader, small, LENGTH, preprocess),
-        "--cache-frames": data.SegmentDataset(reader, large, LENGTH, preprocess, cache),
+        "640x360": SegmentDataset(reader, large, LENGTH, preprocess),
+        "--size 224": SegmentDataset(reader, small, LENGTH, preprocess),
+        "--cache-frames": SegmentDataset(reader, large, LENGTH, preprocess, cache),
     }
     chosen = full_segments(sets["640x360"])
 
@@ -95,7 +96,7 @@ def loaders(inputs: Inputs, rounds: int) -> list[Row]:
     def ours(name: str) -> float:
         span_reader.cache_clear()
         for start in range(0, len(chosen), BATCH):
-            data.collate([sets[name][number] for number in chosen[start : start + BATCH]])
+            collate([sets[name][number] for number in chosen[start : start + BATCH]])
         return len(chosen)
 
     def decoder(name: str) -> float:
@@ -135,12 +136,12 @@ def threads(count: int) -> Iterator[None]:
 # --- the step
 
 
-def a_batch(seed: int = 0) -> data.Batch:
+def a_batch(seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     flow = torch.randint(0, 256, (BATCH, LENGTH - 1, 3, 224, 224), generator=generator, dtype=torch.uint8)
     z_image = torch.randn(BATCH, LENGTH - 1, 512, generator=generator)
     labels = (torch.rand(BATCH, CLASSES, generator=generator) < 0.02).float()
-    return data.Batch(flow, z_image, torch.ones(flow.shape[:2], dtype=torch.bool), labels, list("abcd"), [])
+    return Batch(flow, z_image, torch.ones(flow.shape[:2], dtype=torch.bool), labels, list("abcd"), [])
 
 
 def a_student(name: str) -> tuple[MoCLIP, clip.Preprocess]:
@@ -157,7 +158,7 @@ class PlainStep:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5)
         self.model.train()
 
-    def __call__(self, batch: data.Batch) -> float:
+    def __call__(self, batch: Batch) -> float:
         images = torch.stack([self.preprocess.normalize(segment) for segment in batch.flow])
         z = self.model.visual_encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         predicted = z + self.model.alpha * self.model.residual_mlp(z)
@@ -181,10 +182,10 @@ class OurStep:
         settings |= {"distillation_loss_mode": "cosine", "class_positive_weight": 9, "distillation_weight": 1.0}
         settings |= {"weight_decay": 0.0, "warmup_steps": 0, "compile": False, "micro_batch_size": None}
         settings |= {"num_workers": 2, "batch_size": BATCH, "sequence_length": LENGTH, "grad_clip_norm": None}
-        self.learning = fit.Learning(argparse.Namespace(**settings), self.model, preprocess, Group())
+        self.learning = trainer.Learning(argparse.Namespace(**settings), self.model, preprocess, Group())
         self.state, self.replicas = self.learning.state({}), Replicas(self.model)
 
-    def __call__(self, batch: data.Batch) -> float:
+    def __call__(self, batch: Batch) -> float:
         return self.learning.train(self.state, [batch], self.replicas, sums=Sums())["loss"]
 
 
@@ -226,7 +227,7 @@ def waiting(inputs: Inputs, steps: int = 6) -> Row:
     """How much of a step goes by in waiting for the loader, at flow videos of 640x360."""
     ours, reader = OurStep(inputs.clip_model()), Teacher()
     chosen: Any = reader
-    dataset = data.SegmentDataset(chosen, clips_of(inputs.flows(None)), LENGTH, ours.learning.preprocess)
+    dataset = SegmentDataset(chosen, clips_of(inputs.flows(None)), LENGTH, ours.learning.preprocess)
     order = random.Random(0).sample(
         full_segments(dataset), BATCH * min(steps + 1, len(full_segments(dataset)) // BATCH)
     )

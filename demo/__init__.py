@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip import cli
+from vimoclip.cli import progress
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +21,8 @@ def spread(work: Callable[[Any], Any], items: Collection[Any], workers: int, uni
     from multiprocessing import get_context
 
     if not workers:
-        yield from cli.progress(map(work, items), len(items), unit, "drawing")
+        yield from progress(map(work, items), len(items), unit, "drawing")
         return
     # spawned, not forked: OpenCV's and PyTorch's threads don't survive a fork
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from cli.progress(pool.map(work, items, chunksize=8), len(items), unit, "drawing")
+        yield from progress(pool.map(work, items, chunksize=8), len(items), unit, "drawing")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from demo import add_dataset
 from vimoclip import cli
+from vimoclip.cli import progress
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +42,12 @@ def main(argv: list[str] | None = None) -> Path:
     if output.is_file() and (found := json.loads(output.read_text(encoding="utf-8")))["settings"] == settings:
         print(f"{output}: is there already")
     else:
-        from vimoclip import runs
+        from vimoclip.io import yaml_json
+        from vimoclip.runtime import versions
 
-        found = measure(args) | {"settings": settings, "versions": runs.versions()}
+        found = measure(args) | {"settings": settings, "versions": versions.versions()}
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        runs.write_json(output, found)
+        yaml_json.write_json(output, found)
     print(single_frames(output), end="", flush=True)
     return output
 
@@ -53,13 +55,14 @@ def main(argv: list[str] | None = None) -> Path:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Train on the training clips' frames, score the validation clips'."""
     from demo.report import groups
-    from vimoclip import annotations, clip, runs
+    from vimoclip import annotations, clip
+    from vimoclip.runtime import seeding
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["train", "val"])
     encoder = clip.load(args.clip_model_name, args.clip_pretrained, "squash")
     images = {split: load_frames(args, list(data.splits[split]), encoder.preprocess) for split in ("train", "val")}
     targets = {split: stack([data.multi_hot(split, video) for video in data.splits[split]]) for split in images}
-    runs.seed_everything(args.seed)
+    seeding.seed_everything(args.seed)
     scores = classify(encoder, images, targets["train"], args)
     return summarize(scores, targets["val"], groups(data.classes), args)
 
@@ -75,11 +78,11 @@ def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> 
     """(clips, frames, 3, S, S) uint8."""
     import torch
 
-    from vimoclip import video
+    from vimoclip.video import read_evenly
 
     clips = []
-    for name in cli.progress(names, len(names), "clip", "reading"):
-        clips.append(preprocess(video.read_evenly(args.dataset_dir / "videos" / name, args.frames)))
+    for name in progress(names, len(names), "clip", "reading"):
+        clips.append(preprocess(read_evenly(args.dataset_dir / "videos" / name, args.frames)))
     return torch.stack(clips)
 
 
@@ -88,10 +91,10 @@ def classify(encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args
     import torch
     import torch.nn.functional as F
 
-    from vimoclip import runs
     from vimoclip.clip import embed
+    from vimoclip.runtime.device import pick_device
 
-    device = runs.pick_device("auto")
+    device = pick_device("auto")
     visual = encoder.visual.to(device).requires_grad_(not args.freeze_encoder)
     head = torch.nn.Linear(encoder.config["embed_dim"], targets.shape[1]).to(device)
     trained = [p for p in [*visual.parameters(), *head.parameters()] if p.requires_grad]
@@ -109,7 +112,7 @@ def classify(encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args
             train, val = (torch.cat([features(part) for part in frames.split(64)]) for frames in (train, val))
     labels = targets.repeat_interleave(args.frames, 0).to(device)
     visual.train(not args.freeze_encoder)
-    for _ in cli.progress(range(args.epochs), args.epochs, "epoch", "single frames"):
+    for _ in progress(range(args.epochs), args.epochs, "epoch", "single frames"):
         for rows in torch.randperm(len(train)).split(32):
             loss = F.binary_cross_entropy_with_logits(head(features(train[rows])), labels[rows])
             optimizer.zero_grad()

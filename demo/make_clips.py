@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from demo import add_dataset, spread
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 SEED_STEP = 1_000_000  # between the seeds of two data sets, so that none shares a scene with another
 
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> Path:
 
 def is_drawn(path: Path, scene: Any) -> bool:
     """Raises UserError where the file shows another scene: all that was made from it would be wrong."""
-    from vimoclip import VideoError, video
+    from vimoclip import video
+    from vimoclip.errors import VideoError
 
     if not path.exists():
         return False

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     """The table."""
     args = build_parser().parse_args(argv)
     from demo.scenes import draw_scene
-    from vimoclip import files
+    from vimoclip.io import atomic
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
     names = [*(f"film{i + 1:02d}" for i in range(args.films)), UNSEEN]
@@ -45,9 +45,9 @@ def main(argv: list[str] | None = None) -> Path:
     for _ in spread(partial(write_film, args.output_dir), todo.items(), cli.usable_workers(args.num_workers), "film"):
         pass
     known = {name: scenes for name, scenes in films.items() if name != UNSEEN}
-    files.write_text(args.output_dir / f"{UNSEEN}.csv", table({UNSEEN: films[UNSEEN]}))
-    files.write_text(args.output_dir / "project.boris", json.dumps(project(known)))
-    written = files.write_text(args.output_dir / "table.csv", table(known))
+    atomic.write_text(args.output_dir / f"{UNSEEN}.csv", table({UNSEEN: films[UNSEEN]}))
+    atomic.write_text(args.output_dir / "project.boris", json.dumps(project(known)))
+    written = atomic.write_text(args.output_dir / "table.csv", table(known))
     print(f"{len(known)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
     return written
 

@@ -13,6 +13,7 @@ from typing import Any
 from demo import spread
 from demo.make_clips import SEED_STEP
 from vimoclip import cli
+from vimoclip.cli import progress
 
 IMAGE_SIZE = 64
 MODEL: dict[str, Any] = {
@@ -52,10 +53,11 @@ def main(argv: list[str] | None = None) -> Path:
     import open_clip
     import torch
 
-    from vimoclip import runs
+    from vimoclip.io import yaml_json
+    from vimoclip.runtime import seeding, versions
 
     images, captions = draw_stills(args.stills + args.held_out, cli.usable_workers(args.num_workers))
-    runs.seed_everything(args.seed)
+    seeding.seed_everything(args.seed)
     model = open_clip.CLIP(**MODEL)
     tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(captions)
     print(f"image tower of {sum(p.numel() for p in model.visual.parameters()):,} parameters", flush=True)
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> Path:
     found = retrieval(model, torch.from_numpy(images[: args.held_out]), tokens[: args.held_out])
     save(model, args.output_dir)
     print(describe(found))
-    runs.write_json(known, found | {"settings": settings, "versions": runs.versions()})
+    yaml_json.write_json(known, found | {"settings": settings, "versions": versions.versions()})
     return args.output_dir
 
 
@@ -115,7 +117,7 @@ def train(model: Any, images: Any, tokens: Any, args: argparse.Namespace) -> Non
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps, pct_start=0.05)
     model.train()
-    for step in cli.progress(range(args.steps), args.steps, "step", "teacher"):
+    for step in progress(range(args.steps), args.steps, "step", "teacher"):
         rows = torch.randint(len(images), (args.batch_size,))
         output = model(normalize(images[rows].permute(0, 3, 1, 2)), tokens[rows])
         loss = loss_function(*output)
@@ -149,12 +151,12 @@ def save(model: Any, folder: Path) -> None:
     """open_clip's own folder format: its config beside its weights."""
     from safetensors.torch import save_file
 
-    from vimoclip import runs
+    from vimoclip.io import yaml_json
 
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = {k: v for k, v in input_config().items() if k in ("mean", "std", "interpolation", "resize_mode")}
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    runs.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": preprocess})
+    yaml_json.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": preprocess})
 
 
 if __name__ == "__main__":

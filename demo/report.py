@@ -14,7 +14,9 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from demo import add_dataset
-from vimoclip import UserError, cli, files
+from vimoclip import cli
+from vimoclip.errors import UserError
+from vimoclip.io import atomic
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> Path:
     """The path of table.md. Raises UserError where no run is finished."""
     args = build_parser().parse_args(argv)
-    from vimoclip import annotations, runs
-    from vimoclip.protocol import PUBLISHED
+    from vimoclip import annotations
+    from vimoclip.annotations.split_protocol import PUBLISHED
+    from vimoclip.io import csv
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     rows: list[dict[str, Any]] = []
@@ -66,7 +69,7 @@ def main(argv: list[str] | None = None) -> Path:
         one, other, *_ = clips.values()
         raise UserError(f"{one} and {other}: report on different clips; delete the runs that are not of these clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    runs.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
+    csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     head = (
         f"Average precision on {len(next(iter(clips)))} validation clips, protocol {' or '.join(sorted(protocols))}, "
         f"epoch chosen by {' or '.join(sorted(chosen))}"
@@ -74,7 +77,7 @@ def main(argv: list[str] | None = None) -> Path:
     text = f"{head}; macro: mean over classes, micro: pooled.\n\n{table(rows, args.rounds)}{differences(rows)}"
     text += single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
-    return files.write_text(args.output_dir / "table.md", text)
+    return atomic.write_text(args.output_dir / "table.md", text)
 
 
 def single_frames(path: Path) -> str:
@@ -107,9 +110,9 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
     import numpy as np
     import torch
 
-    from vimoclip import predictions
+    from vimoclip.io import predictions_csv
 
-    found = predictions.read(path)
+    found = predictions_csv.read(path)
     if found.classes != list(data.classes) or not set(found.videos) <= data.splits["val"].keys():
         raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
     targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found.videos]))
@@ -120,21 +123,20 @@ def measure(
     scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]], rounds: int, seed: int
 ) -> dict[str, float]:
     """`map_macro_<group>`, `map_micro_<group>` and, as `..._chance`, their means over permuted labels."""
-    from vimoclip import metrics
+    from vimoclip.metrics import permutations
 
     found = precisions(scores, targets, columns)
-    by_chance = [precisions(scores, permuted, columns) for permuted in metrics.permutations(targets, rounds, seed)]
+    by_chance = [precisions(scores, permuted, columns) for permuted in permutations(targets, rounds, seed)]
     return found | {f"{name}_chance": mean(values[name] for values in by_chance) for name in found}
 
 
 def precisions(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]]) -> dict[str, float]:
-    from vimoclip import metrics
+    from vimoclip.metrics import average_precision_per_class, map_micro
 
-    per_class = metrics.average_precision_per_class(scores, targets)
+    per_class = average_precision_per_class(scores, targets)
     macro = {f"map_macro_{name}": float(per_class[classes].nanmean()) for name, classes in columns.items()}
     return macro | {
-        f"map_micro_{name}": metrics.map_micro(scores[:, classes], targets[:, classes])
-        for name, classes in columns.items()
+        f"map_micro_{name}": map_micro(scores[:, classes], targets[:, classes]) for name, classes in columns.items()
     }
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from demo import add_dataset
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 
 FRAMES, TOP = 6, 5
 HEIGHT, GAP, TEXT, BARS = 120, 6, 15, 380  # pixels: of a strip, between things, of letters, and for the bars
@@ -29,11 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> list[Path]:
     """The pictures."""
     args = build_parser().parse_args(argv)
-    from vimoclip import annotations, predictions
-    from vimoclip.data import FlowFolder
+    from vimoclip import annotations
+    from vimoclip.flow.flow_lookup import FlowFolder
+    from vimoclip.io import predictions_csv
 
     path = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
-    table = predictions.read(path)
+    table = predictions_csv.read(path)
     rows = zip(table.videos, table.scores.tolist(), strict=True)
     found = {name: dict(zip(table.classes, row, strict=True)) for name, row in rows}
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
@@ -63,7 +65,7 @@ def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: 
     """A PIL image."""
     from PIL import Image
 
-    from vimoclip.strips import strip
+    from vimoclip.video.filmstrip import strip
 
     strips = [strip(path, FRAMES, HEIGHT, GAP) for path in (rgb, flow) if path is not None]
     bars = draw_bars(top, labels, len(strips) * (HEIGHT + GAP) - GAP)

@@ -68,7 +68,7 @@ def times(folder: Path) -> dict[str, int]:
 @contextlib.contextmanager
 def locked_elsewhere(output: Path) -> Iterator[int]:
     """Another process, of this number, has the output to itself meanwhile; in the end it is killed."""
-    code = "import sys, time; from pathlib import Path; from vimoclip import lock\n"
+    code = "import sys, time; from pathlib import Path; from vimoclip.io import lock\n"
     code += "with lock.only_process(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(output)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -83,7 +83,7 @@ def serve() -> None:
     """Fork a process for each job that comes in, and tell of it."""
     import torch
 
-    for module in ("cv2", "vimoclip.embed", "vimoclip.flow", "vimoclip.lock", "vimoclip.moclip"):
+    for module in ("cv2", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.io.lock", "vimoclip.moclip"):
         importlib.import_module(module)
     torch.set_num_threads(1)  # OpenMP's threads would not survive a fork
     before = 0
@@ -153,7 +153,7 @@ def give_up_power() -> None:
 def _die_at(number: int) -> list[int]:
     """Be killed at the n-th change: before a file is opened to be written, renamed or removed, or with half of what was
     to be written in it. What counts the changes."""
-    from vimoclip import files
+    from vimoclip.io import atomic
 
     done, changes = [0], {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
@@ -166,7 +166,7 @@ def _die_at(number: int) -> list[int]:
         if (opened or event in changes) and is_last():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def write(file: files.NewFile, data: Any, real: Callable[..., int] = files.NewFile.write) -> int:
+    def write(file: atomic.NewFile, data: Any, real: Callable[..., int] = atomic.NewFile.write) -> int:
         if not is_last():
             return real(file, data)
         real(file, bytes(data)[: memoryview(data).nbytes // 2])
@@ -181,7 +181,7 @@ def _die_at(number: int) -> list[int]:
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    setattr(files.NewFile, "write", write)  # noqa: B010 - mypy lets nobody assign to a function
+    setattr(atomic.NewFile, "write", write)  # noqa: B010 - mypy lets nobody assign to a function
     setattr(os, "write", append)  # noqa: B010
     sys.addaudithook(heard)
     return done
@@ -189,7 +189,8 @@ def _die_at(number: int) -> list[int]:
 
 def _show_phases(path: Path) -> None:
     """Keep the number of the phase in the first byte of a file, where it stays when the process is killed."""
-    from vimoclip import clip, flow, manifest, store, video
+    from vimoclip import clip, flow, store, video
+    from vimoclip.extraction import manifest
 
     with path.open("r+b") as file:
         shown = mmap.mmap(file.fileno(), 1)
@@ -297,17 +298,20 @@ def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:
 def make_student(folder: Path, name: str, seed: int = 1) -> Path:
     import torch
 
-    from vimoclip import clip, data, moclip, runs, video
+    from vimoclip import clip, moclip, video
+    from vimoclip.flow import flow_lookup
+    from vimoclip.runtime import versions
+    from vimoclip.training import checkpoint
 
     encoder = clip.load(f"local-dir:{folder / 'tinyclip'}", None)
     torch.manual_seed(seed)
     model = moclip.MoCLIP(encoder.visual, 32, 3, 0.1)
     for parameter in model.parameters():  # else it were its teacher
         parameter.data += 0.01 * torch.randn_like(parameter)
-    made = data.settings_of(video.probe(folder / "dataset" / "flows" / "clip00.mp4").comment)
+    made = flow_lookup.settings_of(video.probe(folder / "dataset" / "flows" / "clip00.mp4").comment)
     config = {"clip": encoder.config, "alpha": 0.1, "num_classes": 3, "sequence_length": 4, "teacher": {}, "flow": made}
-    about = {"class_names": ["a", "b", "c"], "epoch": 1, "metrics": {}, "versions": runs.versions()}
-    return runs.save_checkpoint(folder / name, {"state_dict": model.state_dict(), "config": config, **about})
+    about = {"class_names": ["a", "b", "c"], "epoch": 1, "metrics": {}, "versions": versions.versions()}
+    return checkpoint.save_checkpoint(folder / name, {"state_dict": model.state_dict(), "config": config, **about})
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import prepare_dataset
 from tests.conftest import REPOSITORY, SHARED
-from vimoclip import UserError, annotations
+from vimoclip import annotations
+from vimoclip.errors import UserError
 
 REAL = SHARED / "animal_kingdom"
 NAMES = ["Attacking", "Being eaten", "Flapping its ears", "Flapping tail", "Sensing", "Yawning"]  # by id

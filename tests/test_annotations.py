@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CLASSES, write_annotations
-from vimoclip import UserError, annotations
+from vimoclip import annotations
+from vimoclip.errors import UserError
 
 
 def read_line(folder: Path, line: str) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from TFAM import attention
 from TFAM.attention import Attention, Dropout, keep
 from TFAM.model import Fusion, FusionTransformer, padding_mask
-from vimoclip import products
+from vimoclip.runtime import onednn
 
 HEADS, WIDTH = 4, 32
 
@@ -97,7 +97,7 @@ def test_a_product_and_its_gradients_are_torchs(bias: bool) -> None:
     x, w, b = torch.randn(37, 16), torch.randn(24, 16), torch.randn(24) * bias
     found: list[torch.Tensor] = []
     told: list[torch.Tensor] = []
-    for function, into in ((products.linear, found), (F.linear, told)):
+    for function, into in ((onednn.linear, found), (F.linear, told)):
         leaves = [t.clone().requires_grad_() for t in (x, w, b)]
         out = function(*leaves)
         into += [out, *torch.autograd.grad(out.square().sum(), leaves)]
@@ -110,7 +110,7 @@ def test_modules_of_others_compute_the_same_by_onednn() -> None:
     net = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
     x, gradients = torch.randn(3, 9, 16), list[tuple[torch.Tensor, ...]]()
     used = 0
-    real = products._product
+    real = onednn._product
 
     def counted(*args: Any) -> torch.Tensor:
         nonlocal used
@@ -118,8 +118,8 @@ def test_modules_of_others_compute_the_same_by_onednn() -> None:
         return real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "_product", counted)
-        for context in (products.by_onednn(torch.device("cpu")), nullcontext()):
+        patch.setattr(onednn, "_product", counted)
+        for context in (onednn.by_onednn(torch.device("cpu")), nullcontext()):
             with context:
                 gradients.append(torch.autograd.grad(net(x).square().sum(), list(net.parameters())))
     assert used == 11  # four forwards, for each two backwards, but for the input, which learns nothing

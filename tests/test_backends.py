@@ -13,8 +13,10 @@ from torch import nn
 
 import extract_embeddings
 from tests.conftest import moving_frames, write_annotations, write_video
-from vimoclip import UserError, clip, runs
-from vimoclip.clip import backends
+from vimoclip import clip
+from vimoclip.clip import fast_vit, onnx_backend
+from vimoclip.errors import UserError
+from vimoclip.runtime.device import autocast, pick_precision
 
 CPU = torch.device("cpu")
 TINY = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
@@ -92,7 +94,7 @@ def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
     encoder = build(kind)
     expected = by_the_tower(encoder, frames())
     encoder.compute_with("torch", "bf16")
-    with runs.autocast(CPU, "bf16"):
+    with autocast(CPU, "bf16"):
         ours = encoder.encode(frames())
     assert ours.dtype == torch.float32
     assert not torch.equal(ours, encoder.encode(frames()))
@@ -135,14 +137,14 @@ def test_the_tower_itself_stays_as_it_was() -> None:
 
 
 def test_the_class_token_alone_is_computed_only_where_the_tower_is_known() -> None:
-    known = {kind for kind in TOWERS if backends.is_known(build(kind).visual)}
+    known = {kind for kind in TOWERS if fast_vit.is_known(build(kind).visual)}
     assert known == {
         "class token, GELU",
         "class token, QuickGELU",
         "layer scale",
         "no norm before, norm after the pool",
     }
-    assert not backends.is_known(nn.Identity())
+    assert not fast_vit.is_known(nn.Identity())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_the_class_token_alone_is_computed_only_where_the_tower_is_known() -> No
 )
 def test_what_does_not_go_together_is_said(backend: str, precision: str, device: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        backends.check(backend, precision, torch.device(device))
+        onnx_backend.check(backend, precision, torch.device(device))
     assert "\n" not in str(raised.value)
 
 
@@ -164,12 +166,12 @@ def test_what_does_not_go_together_is_said(backend: str, precision: str, device:
 def test_a_missing_package_is_said_with_what_installs_it(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, backend, None)  # as if it were not there
     with pytest.raises(UserError, match=rf"needs the package {backend}; run pip install '\.\[{backend}\]'"):
-        backends.check(backend, "fp32", CPU)
+        onnx_backend.check(backend, "fp32", CPU)
 
 
 def test_auto_is_never_int8_or_bf16_on_a_cpu() -> None:
-    assert runs.pick_precision("auto", CPU) == "fp32"
-    assert runs.pick_precision("int8", CPU) == "int8"
+    assert pick_precision("auto", CPU) == "fp32"
+    assert pick_precision("int8", CPU) == "int8"
 
 
 def test_a_file_says_what_computed_it_and_is_not_gone_on_with_by_other_means(

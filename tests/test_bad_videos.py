@@ -27,8 +27,10 @@ import extract_flows
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, read_index, write_annotations, write_video
 from tests.making import corrupt, cut_at, encode, overwrite, packets, patch, turn
 from tests.test_video import decode, two_sizes, whole
-from vimoclip import VideoError, manifest, store, video
-from vimoclip.matching import FlowFolder
+from vimoclip import store, video
+from vimoclip.errors import VideoError
+from vimoclip.extraction import manifest
+from vimoclip.flow.flow_lookup import FlowFolder
 
 ALL = range(40)
 UNEVEN = [0, 40, 90, 300, 310, 1000, 1040, 1900, 1950, 2000]  # ms
@@ -548,7 +550,8 @@ def test_tfam_names_the_video_whose_flow_is_damaged(ran: Ran, tiny_clip: str, tm
     import inference
     from TFAM.data import pair
     from vimoclip import clip as encoders
-    from vimoclip import moclip, runs
+    from vimoclip import moclip
+    from vimoclip.training import checkpoint
 
     flows, output = tmp_path / "flows", tmp_path / "motion.h5"
     flows.mkdir()
@@ -558,7 +561,7 @@ def test_tfam_names_the_video_whose_flow_is_damaged(ran: Ran, tiny_clip: str, tm
     corrupt(flows / "vp9.mp4", 0)
     config = {"clip": encoders.load(tiny_clip, None).config, "num_classes": 3, "alpha": 0.1, "flow": {}, "teacher": {}}
     torch_state = moclip.build(config).state_dict()
-    runs.save_checkpoint(tmp_path / "run" / "student_best.pth", {"state_dict": torch_state, "config": config})
+    checkpoint.save_checkpoint(tmp_path / "run" / "student_best.pth", {"state_dict": torch_state, "config": config})
     report = inference.main(
         ["--checkpoint-dir", str(tmp_path / "run"), "--flow-videos-dir", str(flows), "--output-h5-path", str(output)]
     )

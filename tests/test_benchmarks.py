@@ -10,7 +10,8 @@ import pytest
 import benchmarks.__main__ as benchmarks
 from benchmarks import harness
 from benchmarks.inputs import MEAN_LENGTH, MOST_FRAMES, Inputs, clip_frames, frames_of, video_lengths
-from vimoclip import UserError, store
+from vimoclip import store
+from vimoclip.errors import UserError
 
 
 def test_what_is_twice_as_fast_has_the_ratio_two() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from TFAM import best
-from vimoclip import UserError, runs
+from TFAM import select_best
+from vimoclip.errors import UserError
+from vimoclip.io import csv, yaml_json
 
 
 def write_run(
@@ -20,8 +21,8 @@ def write_run(
     folder.mkdir(parents=True)
     prefix = "selection" if protocol == "held_out" else "val"
     rows = [[epoch, 1.0, score] for epoch, score in enumerate(scores, start=1)]
-    runs.write_csv(folder / "metrics.csv", ["epoch", f"{prefix}_loss", f"{prefix}_map_micro"], rows)
-    runs.write_yaml(folder / "config.yaml", {"data": {"motion": motion}})
+    csv.write_csv(folder / "metrics.csv", ["epoch", f"{prefix}_loss", f"{prefix}_map_micro"], rows)
+    yaml_json.write_yaml(folder / "config.yaml", {"data": {"motion": motion}})
     about = {"protocol": protocol} if protocol else {}
     # what it scores on the reported clips must play no part: the worse on the selection, the better here
     (folder / "metrics.json").write_text(json.dumps({**about, "epoch": chosen, "map_micro": 1 - scores[chosen - 1]}))
@@ -37,7 +38,7 @@ def test_the_best_is_that_of_the_highest_score_on_the_selection_at_the_epoch_it_
     write_run(tmp_path, "cross_attention_shuffled/seed49", [0.9], chosen=1, motion="shuffled")
     write_run(tmp_path, "cross_attention_none/seed49", [0.9], chosen=1, motion="none")
     (tmp_path / "TFAM" / "motion" / "seed49").mkdir(parents=True)  # begun, not finished
-    assert best.main(["--checkpoints-dir", str(tmp_path)]) == wanted
+    assert select_best.main(["--checkpoints-dir", str(tmp_path)]) == wanted
     said = capsys.readouterr()
     assert said.out == f"{wanted}\n"
     assert said.err == f"best of 3 runs: {wanted}, map_micro 0.6000 on selection clips of the training split\n"
@@ -50,7 +51,7 @@ def test_runs_of_the_published_protocol_are_compared_where_they_chose(
     wanted = write_run(tmp_path, "motion/seed49", [0.4], chosen=1, protocol=protocol)
     write_run(tmp_path, "rgb/seed49", [0.3], chosen=1, protocol=protocol)
     write_run(tmp_path, "zz/seed49", [0.4], chosen=1, protocol=protocol)  # of equals the first
-    assert best.main(["--checkpoints-dir", str(tmp_path)]) == wanted
+    assert select_best.main(["--checkpoints-dir", str(tmp_path)]) == wanted
     assert "on the reported clips" in capsys.readouterr().err
 
 
@@ -61,24 +62,24 @@ def test_runs_that_chose_on_other_clips_are_not_compared(tmp_path: Path, protoco
         about = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps(about | {"inputs_sha256": {key: clips, "motion_h5": name}}))
     with pytest.raises(UserError, match=r"seed49 and .*seed51 chose their epochs on other clips"):
-        best.main(["--checkpoints-dir", str(tmp_path)])
+        select_best.main(["--checkpoints-dir", str(tmp_path)])
 
 
 def test_runs_of_two_protocols_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, "rgb/seed49", [0.2], chosen=1)
     write_run(tmp_path, "rgb/seed50", [0.3], chosen=1, protocol="published")
     with pytest.raises(UserError, match=r"rgb/seed49 is of the protocol held_out, .*rgb/seed50 of published"):
-        best.main(["--checkpoints-dir", str(tmp_path)])
+        select_best.main(["--checkpoints-dir", str(tmp_path)])
 
 
 def test_without_a_finished_run_that_says_its_score_there_is_no_best(tmp_path: Path) -> None:
     write_run(tmp_path, "cross_attention_none/seed49", [0.9], chosen=1, motion="none")
     with pytest.raises(UserError, match="TFAM: holds no finished run"):
-        best.main(["--checkpoints-dir", str(tmp_path)])
+        select_best.main(["--checkpoints-dir", str(tmp_path)])
     folder = write_run(tmp_path, "rgb/seed49", [0.2, 0.3], chosen=2)
     lines = (folder / "metrics.csv").read_text().splitlines()
     (folder / "metrics.csv").write_text("\n".join(lines[:-1]) + "\n")
-    command = [sys.executable, "-m", "TFAM.best", "--checkpoints-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "TFAM.select_best", "--checkpoints-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert "rgb/seed49/metrics.csv: has no selection_map_micro of epoch 2" in done.stderr

@@ -9,8 +9,9 @@ import pytest
 import prepare_dataset
 from tests import boris_program
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import UserError, annotations, boris, video
+from vimoclip import annotations, boris, video
 from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
 from vimoclip.prepare.boris import Windows
 from vimoclip.timeline import Bout
 

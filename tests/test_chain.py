@@ -35,7 +35,8 @@ from tests.conftest import (
     write_video,
 )
 from TFAM import table, train_and_eval
-from vimoclip import TrainingError, UserError, moclip, store, video
+from vimoclip import moclip, store, video
+from vimoclip.errors import TrainingError, UserError
 
 FUSIONS, CONTROLS = (
     "rgb motion concat_embedding concat_time cross_attention",
@@ -188,7 +189,7 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
 ) -> None:
     run_chain(tiny_clip, ["--model", "dis"])
     whole = Path("checkpoints/s")
-    from vimoclip import runs
+    from vimoclip.training import checkpoint
 
     class Killed(BaseException):
         pass
@@ -205,15 +206,15 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(
             InTheMiddle.steps += 1
             return InTheMiddle.steps < 6
 
-    def save_or_stop(path: Path, content: dict, real=runs.save_checkpoint) -> Path:
+    def save_or_stop(path: Path, content: dict, real=checkpoint.save_checkpoint) -> Path:
         if InTheMiddle.steps == 5 and path.name == "last.pth":
             real(path, content)
             raise Killed
         return real(path, content)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(runs, "Every", InTheMiddle)
-        patch.setattr(runs, "save_checkpoint", save_or_stop)
+        patch.setattr(checkpoint, "Every", InTheMiddle)
+        patch.setattr(checkpoint, "save_checkpoint", save_or_stop)
         train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "stopped"])
     stopped = Path("checkpoints/stopped")
     progress = torch.load(stopped / "last.pth", weights_only=True)["progress"]
@@ -480,7 +481,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     import open_clip
 
     from tests.test_clip import fill_hub_cache
-    from vimoclip import flow
+    from vimoclip.flow import ptlflow_model
 
     root = tmp_path / "ViMoCLIP"
     root.mkdir()
@@ -493,7 +494,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     torch.save(
-        {"state_dict": flow.learned._ptlflow().get_model("raft").state_dict()},
+        {"state_dict": ptlflow_model._ptlflow().get_model("raft").state_dict()},
         checkpoints / "raft-things-802bbcfd.ckpt",
     )
     dataset = root / "dataset"
@@ -621,13 +622,14 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path
 
 
 def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
-    from vimoclip import cli, embed
-    from vimoclip.outcomes import Outcomes
+    from vimoclip import cli
+    from vimoclip.extraction.embeddings import Job, embed_videos
+    from vimoclip.extraction.video_status import Outcomes
 
     for name in "abcd":
         write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
     writer = store.Writer(tmp_path / "out.h5", {"kind": "motion"})
-    jobs = [embed.Job(name, tmp_path / f"{name}.mp4") for name in "abcd"]
+    jobs = [Job(name, tmp_path / f"{name}.mp4") for name in "abcd"]
 
     def interrupted(batch: torch.Tensor) -> torch.Tensor:
         raise KeyboardInterrupt
@@ -636,7 +638,7 @@ def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
         outcomes = Outcomes(tmp_path / "out.h5", {job.key: job.path for job in jobs}, writer.done, cli.Report())
-        embed.embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
+        embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
     assert threading.active_count() == before
 
 

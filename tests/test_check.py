@@ -20,8 +20,11 @@ import inference
 import prepare_dataset
 import train
 from tests.conftest import CLASSES, REPOSITORY, moving_frames, write_annotations, write_video
-from vimoclip import UserError, manifest, store, video
-from vimoclip.check import findings, processes
+from vimoclip import store
+from vimoclip.check import problems, worker_pool
+from vimoclip.errors import UserError
+from vimoclip.extraction import manifest
+from vimoclip.video import EVERY_FRAME, Writer, probe, read
 
 SPLITS = {
     "train": {"t0.mp4": (0,), "t1.mp4": (1,), "t2.mp4": (2,), "t3.mp4": (0,), "still.mp4": (0,)},
@@ -182,9 +185,9 @@ def spoil(path: Path, start: int = 200, count: int = 2**20) -> None:
 
 def rewrite_flow(path: Path, frames: int | None = None, **comment: Any) -> None:
     """The same flow video with another comment or length; the motions then look stale, which they are."""
-    made, pictures = video.probe(path), next(iter(video.read(path, 100)))
+    made, pictures = probe(path), next(iter(read(path, 100)))
     assert isinstance(pictures, np.ndarray)
-    with video.Writer(path, made.fps, {**(made.comment or {}), **comment}, False) as writer:
+    with Writer(path, made.fps, {**(made.comment or {}), **comment}, False) as writer:
         writer.write(pictures[:frames])
 
 
@@ -642,7 +645,7 @@ def test_nothing_that_is_printed_holds_a_control_character(dataset: Path, capsys
 def test_a_terminal_shows_the_first_of_many_and_json_all(
     dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(findings, "SHOWN", 2)
+    monkeypatch.setattr(problems, "SHOWN", 2)
     shutil.rmtree(dataset / "videos")
     (dataset / "videos").mkdir()
     for name in ("t0", "t1"):
@@ -728,7 +731,7 @@ class Deadly:
 
 def test_a_worker_that_is_killed_is_said() -> None:
     with pytest.raises(UserError, match=r"was killed.*; try --num-workers 1") as caught:
-        list(processes.in_processes(Deadly(), [["a"], ["b"]], 2))  # type: ignore[arg-type]
+        list(worker_pool.in_processes(Deadly(), [["a"], ["b"]], 2))  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
 
 
@@ -757,7 +760,7 @@ def make_large(dataset: Path, count: int, first_run: bool) -> None:
         (dataset / "flows" / f"{stem}.mp4").write_bytes(flow.replace(b'"clip00000"', f'"{stem}"'.encode()))
     videos = {f"{stem}.mp4": dataset / "videos" / f"{stem}.mp4" for stem in stems}
     lines(dataset / "flows.manifest.jsonl", videos)
-    made = {"clip_model": "x", "weights_sha256": "y", "sampling": video.EVERY_FRAME.as_dict()}
+    made = {"clip_model": "x", "weights_sha256": "y", "sampling": EVERY_FRAME.as_dict()}
     for split, labels in splits.items():
         about = {"kind": "rgb", "type": split, "class_names": list(CLASSES), **made}
         one_hot = {name: np.eye(3, dtype=np.float32)[label] for name, (label,) in labels.items()}

@@ -35,7 +35,7 @@ def stage(body: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
         ("return cli.Report(failed={'a.mp4': 'is empty'})", 1, ""),
         ("return cli.Report(partial={'a.mp4': '2 of 9'}, skipped={'b.mp4': 'one frame'})", 0, ""),
         (
-            "from vimoclip import UserError; raise UserError('a.h5: is not there; name another')",
+            "from vimoclip.errors import UserError; raise UserError('a.h5: is not there; name another')",
             2,
             "error: a.h5: is not there; name another",
         ),

@@ -14,8 +14,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from tests.conftest import REPOSITORY, SHARED, indexed_frames, moving_frames
-from vimoclip import UserError, clip, video
-from vimoclip.clip import preprocess, weights
+from vimoclip import clip, video
+from vimoclip.clip import preprocess, pretrained
+from vimoclip.clip.pretrained import _file_sha256
+from vimoclip.errors import UserError
 
 
 def config_for(size: int, resize: str, resize_mode: str = "shortest", interpolation: str = "bicubic") -> dict:
@@ -243,7 +245,7 @@ def test_a_torchscript_file_with_a_hash_that_openai_publishes_loads(
     model.load_state_dict(torch.load(b32, weights_only=True))
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.trace(Holder(model), torch.zeros(1)).save(str(path))
-    monkeypatch.setattr(weights, "_openai_sha256", lambda: {weights._file_sha256(path)})
+    monkeypatch.setattr(pretrained, "_openai_sha256", lambda: {_file_sha256(path)})
     encoder = clip.load("ViT-B/32", str(path))
     half = model.visual.state_dict()["conv1.weight"].half().float()
     assert torch.equal(encoder.visual.state_dict()["conv1.weight"], half)

@@ -12,7 +12,8 @@ import torch
 from demo import drawing, make_clips, make_teacher, scenes
 from demo.scenes import ACTIONS, HEIGHT, WIDTH
 from tests.conftest import times
-from vimoclip import UserError, annotations, clip, video
+from vimoclip import annotations, clip, video
+from vimoclip.errors import UserError
 
 # make_clips
 

@@ -18,7 +18,8 @@ from sklearn.metrics import average_precision_score
 from demo import check_frames, report, strips
 from demo.scenes import ACTIONS, Kind
 from tests.conftest import CLASSES, write_annotations, write_video
-from vimoclip import UserError, annotations, metrics, video
+from vimoclip import annotations, metrics, video
+from vimoclip.errors import UserError
 
 # check_frames
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.test_store import VIDEOS, make, values
-from vimoclip import files, store
+from vimoclip import store
+from vimoclip.io import atomic
 
 
 def as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +47,7 @@ def test_a_disk_without_hard_links_gets_files_too(tmp_path: Path, monkeypatch: p
         raise OSError(getattr(errno, said), "no links", str(target))
 
     monkeypatch.setattr(os, "link", refusing)
-    assert files.write_text_once(tmp_path / "note", "first")
+    assert atomic.write_text_once(tmp_path / "note", "first")
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
 
 

@@ -17,7 +17,8 @@ from torchmetrics.classification import BinaryCalibrationError
 
 import evaluate
 from tests.conftest import REPOSITORY
-from vimoclip import UserError, metrics
+from vimoclip import metrics
+from vimoclip.errors import UserError
 
 CLASSES = ("walk", "run, fast", "eat", "7")
 FAST = ["--resamples", "50"]

@@ -14,24 +14,26 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from tests.conftest import REPOSITORY
-from tests.test_tfam import (  # noqa: F401 - a fixture
+from tests.test_tfam import (
     CLASSES,
     CONFIGS,
     SAMPLING,
     assert_same_run,
     command,
-    dataset,
     rows_for,
     write_h5,
     write_motion,
     write_rgb,
 )
-from TFAM import comparing, final, fit, table
 from TFAM import config as tfam_config
+from TFAM import final_evaluation, rgb_difference, table, trainer
 from TFAM.train_and_eval import main
-from vimoclip import UserError, annotations, metrics, predictions, runs
-from vimoclip.losses import MULTI_LABEL
+from vimoclip import annotations, metrics
+from vimoclip.errors import UserError
+from vimoclip.io import predictions_csv
 from vimoclip.store import Reader
+from vimoclip.training import run_folder
+from vimoclip.training.losses import MULTI_LABEL
 
 SELECTION = [1, 4, 8]
 NOTES = Path("dataset/annotations")
@@ -44,7 +46,7 @@ def draw(numbers: list[int]) -> None:
 
 
 @pytest.fixture
-def drawn(dataset: Path) -> Path:  # noqa: F811
+def drawn(dataset: Path) -> Path:
     """Nine training videos, three of them selection clips, and six that are reported."""
     draw(SELECTION)
     return dataset
@@ -98,7 +100,7 @@ def test_a_held_out_run_leaves_what_it_should_and_says_what_it_is(drawn: Path) -
     }
     assert ids["predictions.csv"] == [f"V{n:02}.mp4" for n in range(9, 15)]
     assert ids["selection_predictions.csv"] == [f"V{n:02}.mp4" for n in SELECTION]
-    written = predictions.read(folder / "selection_predictions.csv")
+    written = predictions_csv.read(folder / "selection_predictions.csv")
     targets = np.eye(3)[[n % 3 for n in SELECTION]]
     micro = average_precision_score(targets.ravel(), written.scores.ravel())
     assert found["selection"]["map_micro"] == pytest.approx(micro)
@@ -186,7 +188,7 @@ def test_the_val_file_is_not_opened_before_the_last_epoch_is_done(
 
 
 def test_the_protocol_follows_from_whether_selection_clips_were_drawn(
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = main(command("rgb"))
@@ -250,7 +252,7 @@ def test_selection_clips_without_motion_are_counted_and_named(drawn: Path, capsy
     ("student", "protocol"),
     [
         ({"protocol": "held_out"}, "held_out"),
-        ({"protocol": "held_out", "selection": runs.digest([f"V{n:02}.mp4" for n in SELECTION])}, "held_out"),
+        ({"protocol": "held_out", "selection": run_folder.digest([f"V{n:02}.mp4" for n in SELECTION])}, "held_out"),
         ({"protocol": "published"}, "published"),
         ({}, "published"),
         (None, None),
@@ -288,9 +290,9 @@ def test_a_held_out_run_that_was_stopped_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if when == "before the evaluation":
-            patch.setattr(final, "finish", stop)
+            patch.setattr(final_evaluation, "finish", stop)
         else:
-            patch.setattr(fit.Run, "after_step", lambda run, loss: stop() if len(run.history) == 2 else None)
+            patch.setattr(trainer.Run, "after_step", lambda run, loss: stop() if len(run.history) == 2 else None)
         main(command())
     last = Path("checkpoints/TFAM/cross_attention/seed49/last.pth")
     torch.save(torch.load(last, weights_only=True) | {"seconds": 1000.0}, last)
@@ -302,7 +304,7 @@ def test_a_held_out_run_that_was_stopped_ends_as_one_that_was_not(
 
 
 def test_a_student_of_other_selection_clips_is_told_of(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    student = {"protocol": "held_out", "selection": runs.digest(["V01.mp4"]), "teacher": {}}
+    student = {"protocol": "held_out", "selection": run_folder.digest(["V01.mp4"]), "teacher": {}}
     (drawn / "flow_embeddings.h5").unlink()
     write_motion(drawn / "flow_embeddings.h5", range(15), student=student)
     found = read_json(main(command()) / "metrics.json")
@@ -331,7 +333,7 @@ def test_evaluate_says_the_protocol_of_the_checkpoint(drawn: Path) -> None:
 # --- controls and losses
 
 
-def test_without_motion_what_the_motions_are_changes_nothing(dataset: Path) -> None:  # noqa: F811
+def test_without_motion_what_the_motions_are_changes_nothing(dataset: Path) -> None:
     found = {}
     for name in ("one", "other"):
         for config in ("cross_attention_none", "cross_attention"):
@@ -358,9 +360,9 @@ def test_without_motion_what_the_motions_are_changes_nothing(dataset: Path) -> N
 
 
 @pytest.mark.parametrize("loss", MULTI_LABEL)
-def test_a_run_learns_by_the_loss_that_is_asked_for(dataset: Path, loss: str) -> None:  # noqa: F811
+def test_a_run_learns_by_the_loss_that_is_asked_for(dataset: Path, loss: str) -> None:
     folder = main([*command("rgb"), f"training.loss={loss}"])
-    found = predictions.read(folder / "predictions.csv")
+    found = predictions_csv.read(folder / "predictions.csv")
     logits = torch.logit(torch.tensor(found.scores))
     targets = torch.eye(3, dtype=torch.float64)[[n % 3 for n in range(9, 15)]]
     assert read_json(folder / "metrics.json")["loss"] == pytest.approx(
@@ -390,9 +392,9 @@ def write_run(config: str, seed: int, scores: np.ndarray, numbers: range = range
     if not val.exists():
         write_rgb(val, numbers)
     videos = [f"V{n:02}.mp4" for n in numbers]
-    predictions.write(folder / "predictions.csv", videos, scores, CLASSES)
+    predictions_csv.write(folder / "predictions.csv", videos, scores, CLASSES)
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"rgb_val_h5": str(val)}}))
-    written = predictions.read(folder / "predictions.csv").scores
+    written = predictions_csv.read(folder / "predictions.csv").scores
     per_class = [average_precision_score(TRUTH[: len(numbers), c], written[:, c]) for c in range(3)]
     found = {
         "map_macro": float(np.mean(per_class)),
@@ -435,7 +437,7 @@ def test_differences_to_rgb_and_their_intervals_are_those_of_scikit_learn(place:
     """Over the seeds that both have: 1 and 2, of 1, 2 and 3."""
     folders = {("rgb", s): write_run("rgb", s, noisy(s, 1.0)) for s in (1, 2, 3)}
     folders |= {("cross_attention", s): write_run("cross_attention", s, noisy(10 + s, 0.7)) for s in (1, 2)}
-    scores = {key: predictions.read(folder / "predictions.csv").scores for key, folder in folders.items()}
+    scores = {key: predictions_csv.read(folder / "predictions.csv").scores for key, folder in folders.items()}
     rows, text = make_table("--resamples", "40")
     row = rows["cross_attention"]
     drawn = metrics.draw_weights(30, 40, 0)
@@ -582,7 +584,7 @@ def test_of_several_rgb_rows_the_one_that_is_most_alike_is_compared_with(place: 
 def test_the_shipped_configs_can_be_compared_with_rgb() -> None:
     """They differ in nothing but what is a config's own."""
     changed = [tfam_config.settings(tfam_config.load([path])) for path in CONFIGS]
-    assert set().union(*changed) <= comparing.OWN_TO_A_CONFIG
+    assert set().union(*changed) <= rgb_difference.OWN_TO_A_CONFIG
 
 
 def test_the_experiments_are_the_five_fusions_and_the_controls_three_times() -> None:

@@ -24,7 +24,10 @@ import predict
 import train
 from tests.conftest import CLASSES, REPOSITORY
 from TFAM import train_and_eval
-from vimoclip import UserError, clip, embed, runs, video
+from vimoclip import clip, video
+from vimoclip.errors import UserError
+from vimoclip.extraction import embeddings
+from vimoclip.training import run_folder
 
 Main = Callable[[list[str]], Any]
 TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0", "--run-name", "run"]
@@ -99,8 +102,8 @@ def what_happens(
     watch(clip, "encode_stream", lambda items, encode, size: ("frames", size))
     watch(video, "read_ahead", lambda sources, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead))
     watch(video, "read", lambda path, size, *a, **k: ("decoded", size))
-    watch(runs, "save_checkpoint", lambda path, content: ("saved", path.name))
-    patch.setattr(embed, "CHUNK", 8)
+    watch(run_folder, "save_checkpoint", lambda path, content: ("saved", path.name))
+    patch.setattr(embeddings, "CHUNK", 8)
     patch.chdir(root)
     patch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is downloaded, network or not
     torch.manual_seed(1)
@@ -387,10 +390,10 @@ def test_args_yaml_holds_every_setting_of_a_run(made: Path) -> None:
 
 
 def test_precision_and_iterations_reach_a_learned_flow_model(made: Path, tmp_path: Path) -> None:
-    from vimoclip import flow
+    from vimoclip.flow import ptlflow_model
 
     torch.manual_seed(0)
-    model = flow.learned._ptlflow().get_model("raft")
+    model = ptlflow_model._ptlflow().get_model("raft")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "raft.ckpt")
     command = ["--model", "raft", "--ckpt-path", str(tmp_path / "raft.ckpt"), "--limit", "1"]
     files: list[bytes] = []

@@ -17,7 +17,8 @@ from torchvision.utils import flow_to_image
 import extract_flows
 import inference
 from tests.conftest import REPOSITORY, moving_frames, write_video
-from vimoclip import UserError, VideoError, flow, video
+from vimoclip import flow, video
+from vimoclip.errors import UserError, VideoError
 
 CPU = torch.device("cpu")
 OPENCV = ("dis", "farneback")
@@ -250,8 +251,8 @@ def test_bytes_are_those_of_a_run_that_does_one_thing_after_the_other(
 
         def shutdown(self, **_: Any) -> None: ...
 
-    monkeypatch.setattr("vimoclip.flow.rendering.ThreadPoolExecutor", AtOnce)
-    monkeypatch.setattr("vimoclip.video.writing.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("vimoclip.flow.factory.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("vimoclip.video.writer.ThreadPoolExecutor", AtOnce)
     assert draw_clips(tmp_path, "serial", "--num-workers", "0") == side_by_side
 
 
@@ -339,7 +340,7 @@ def test_frames_that_are_not_drawn_on_a_cpu_are_drawn_where_the_model_is(
     frames = moving_frames(4, (2, 1), 40, 60)
 
     def colors(device: str) -> np.ndarray:
-        monkeypatch.setattr("vimoclip.flow.rendering.LearnedFlow", lambda *_: raft)
+        monkeypatch.setattr("vimoclip.flow.ptlflow_model.LearnedFlow", lambda *_: raft)
         monkeypatch.setattr(raft, "device", torch.device(device))
         monkeypatch.setattr(raft, "_upload", torch.from_numpy)
         return flow.load("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)
@@ -352,7 +353,7 @@ def test_frames_that_are_not_drawn_on_a_cpu_are_drawn_where_the_model_is(
 def test_upsampling_only_the_last_iteration_changes_no_flow(
     raft: flow.LearnedFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vimoclip.flow.learned._upsample_last_only", lambda model: None)
+    monkeypatch.setattr("vimoclip.flow.ptlflow_model._upsample_last_only", lambda model: None)
     torch.manual_seed(0)
     plain = flow.LearnedFlow("raft", None, 2, CPU)
     frames = moving_frames(4, (2, 1), 40, 60)

@@ -15,8 +15,11 @@ import torch
 
 from tests import stages
 from tests.stages import STAGES, Ended, command, content, driver, finished, whole
-from vimoclip import cli, files, manifest, runs, store
-from vimoclip.outcomes import Outcomes
+from vimoclip import cli, store
+from vimoclip.extraction import manifest
+from vimoclip.extraction.video_status import Outcomes
+from vimoclip.io import atomic, csv, yaml_json
+from vimoclip.training import checkpoint
 
 FULL = "; make room, and the same command goes on; what was finished is whole\n"
 
@@ -101,10 +104,10 @@ def room(size: int) -> Iterator[None]:
 
 NEW = {"state_dict": {"weight": torch.ones(100, 100)}, "config": {"alpha": 0.1}}
 WRITERS: dict[str, Callable[[Path], Any]] = {
-    "a.pth": lambda path: runs.save_checkpoint(path, NEW),
-    "a.txt": lambda path: files.write_text(path, "Löwe\n" * 10_000),
-    "a.json": lambda path: runs.write_json(path, {"key": "value" * 10_000}),
-    "a.csv": lambda path: runs.write_csv(path, ["a"], [[i] for i in range(10_000)]),
+    "a.pth": lambda path: checkpoint.save_checkpoint(path, NEW),
+    "a.txt": lambda path: atomic.write_text(path, "Löwe\n" * 10_000),
+    "a.json": lambda path: yaml_json.write_json(path, {"key": "value" * 10_000}),
+    "a.csv": lambda path: csv.write_csv(path, ["a"], [[i] for i in range(10_000)]),
 }
 
 

@@ -18,13 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY, times
-from tests.test_tfam import command, dataset, write_motion, write_rgb  # noqa: F401 - a fixture
+from tests.test_tfam import (
+    command,
+    write_motion,
+    write_rgb,
+)
 from TFAM import train_and_eval
 from TFAM.data import Item, collate
-from TFAM.engine import EpochOrder, evaluate, in_order
+from TFAM.loops import EpochOrder, evaluate, in_order
 from TFAM.model import FusionTransformer
-from vimoclip import distributed, estimate, runs
-from vimoclip.distributed import Group
+from vimoclip.runtime import cost_estimate, distributed, seeding
+from vimoclip.runtime.distributed import Group
+from vimoclip.training import checkpoint
 
 EXACT = ["model.dropout=0", "model.classifier_dropout=0", "training.checkpoint=last"]
 DYING = f"""
@@ -57,7 +62,7 @@ def rows(path: Path) -> list[list[float]]:
 
 @pytest.mark.parametrize("protocol", ["published", "held_out"])
 def test_two_processes_learn_what_one_does_with_twice_the_batch(
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     protocol: str,
 ) -> None:
     """Nine videos in steps of four: of the last step's one video the second process has none."""
@@ -84,16 +89,16 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(
     assert (both / "metrics.json").exists()
 
 
-def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(dataset: Path) -> None:  # noqa: F811
+def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(dataset: Path) -> None:
     Path("dying.py").write_text(DYING)
     ended = two(["dying.py"], [*command(), "training.batch_size=2"])
     assert ended.returncode == 1
     assert "process 1 of 2: error: this one dies in its second epoch" in ended.stderr
     folder = Path("checkpoints/TFAM/cross_attention/seed49")
-    before = runs.load_checkpoint(folder / "last.pth")["history"]
+    before = checkpoint.load_checkpoint(folder / "last.pth")["history"]
     assert [row["epoch"] for row in before] == [1]
     train_and_eval.main([*command(), "training.batch_size=2"])
-    after = runs.load_checkpoint(folder / "last.pth")["history"]
+    after = checkpoint.load_checkpoint(folder / "last.pth")["history"]
     assert [row["epoch"] for row in after] == [1, 2, 3]
     assert after[0] == before[0]
 
@@ -111,7 +116,7 @@ def test_shares_are_each_video_once_in_steps_of_all(length: int, each: int, size
     of_all = [batches(rank, size, each) for rank in range(size)]
     together = [list(chain(*step)) for step in zip(*of_all, strict=True)]
     assert together == batches(0, 1, each * size)
-    assert sorted(chain(*together)) == sorted(runs.epoch_order(length, 3, 2)[skip:])
+    assert sorted(chain(*together)) == sorted(seeding.epoch_order(length, 3, 2)[skip:])
     dealt = [in_order(length, each, Group(rank, size)) for rank in range(size)]
     in_turn = [batch for turn in zip_longest(*dealt, fillvalue=[]) for batch in turn if batch]
     assert in_turn == in_order(length, each)
@@ -119,11 +124,11 @@ def test_shares_are_each_video_once_in_steps_of_all(length: int, each: int, size
 
 
 def test_a_dry_run_says_what_is_left_and_what_it_costs(
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
     costs = r"at [\d.e+]+ videos/s; [\d.]+ \w+ of disk, [\d.]+ \w+ of memory"
     small = [*command(), "training.batch_size=2"]
     train_and_eval.main([*small, "--dry-run"])
@@ -154,12 +159,12 @@ class Twins(Group):
 
 
 def test_a_dry_run_of_several_processes_takes_the_rates_of_all_together(
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = train_and_eval.main([*command(), "training.epochs=1"])
-    monkeypatch.setattr(estimate, "rate", lambda work: 10.0)
+    monkeypatch.setattr(cost_estimate, "rate", lambda work: 10.0)
     monkeypatch.setattr(distributed, "join", lambda: contextlib.nullcontext(Twins(0, 2)))
     train_and_eval.main([*command(), "training.epochs=2", "--dry-run", "--checkpoints-dir", "another"])
     train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--dry-run", "--num-workers", "0"])

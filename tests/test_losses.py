@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from vimoclip import losses
-from vimoclip.data import Batch
 from vimoclip.moclip import Output
-from vimoclip.moclip.engine import make_losses
+from vimoclip.moclip.dataset import Batch
+from vimoclip.moclip.loops import make_losses
+from vimoclip.training import losses
 
 MASK = torch.tensor([[True, True], [True, False]])
 PREDICTED = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]])

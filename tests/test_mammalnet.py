@@ -9,7 +9,10 @@ import pytest
 
 import prepare_dataset
 from tests.conftest import REPOSITORY, make_clip, moving_frames, write_video
-from vimoclip import UserError, annotations, predictions, runs, store
+from vimoclip import annotations, store
+from vimoclip.errors import UserError
+from vimoclip.io import predictions_csv
+from vimoclip.training import checkpoint
 
 NAMES = [f"does_{letter}" for letter in "abcdefghijkl"]
 SMALL = ["training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
@@ -124,10 +127,10 @@ def test_epochs_are_chosen_on_val_and_test_is_reported(chain: Path) -> None:
     assert said["protocol"] == "three_splits"
     assert said["epoch_chosen_by"] == "map_micro on the val clips"
     assert said["num_videos"] == COUNTS["test"]
-    assert predictions.read(run / "predictions.csv").videos == [f"-test_{i}.mp4" for i in range(5)]
-    assert predictions.read(run / "selection_predictions.csv").videos == [f"-val_{i}.mp4" for i in range(4)]
+    assert predictions_csv.read(run / "predictions.csv").videos == [f"-test_{i}.mp4" for i in range(5)]
+    assert predictions_csv.read(run / "selection_predictions.csv").videos == [f"-val_{i}.mp4" for i in range(4)]
     assert set(said["thresholds"]) == set(NAMES)
-    student = runs.load_checkpoint(chain / "checkpoints" / "student" / "student_best.pth")
+    student = checkpoint.load_checkpoint(chain / "checkpoints" / "student" / "student_best.pth")
     assert student["config"]["protocol"] == "three_splits"
     with open(run / "metrics.csv", newline="") as file:
         assert "val_map_micro" in next(csv.DictReader(file))
@@ -149,7 +152,8 @@ def test_the_same_command_again_finds_the_run_finished(chain: Path, capsys: pyte
 
 def test_evaluation_and_table_are_of_the_test_clips(chain: Path) -> None:
     import evaluate
-    from TFAM import best, table, zero_shot
+    from TFAM import select_best, zero_shot
+    from TFAM.table import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(chain)
@@ -159,7 +163,7 @@ def test_evaluation_and_table_are_of_the_test_clips(chain: Path) -> None:
         assert found.metrics["f1_macro_at_fitted_thresholds"] is not None
         assert not [note for note in found.metrics["notes"] if "too high" in note or "may have been trained" in note]
         zero_shot.main(["--clip-model-name", "local-dir:tinyclip"])
-        with open(table.main(["--resamples", "20"]), newline="") as file:
+        with open(main(["--resamples", "20"]), newline="") as file:
             rows = {row["config"]: row for row in csv.DictReader(file)}
         assert {name: row["protocol"] for name, row in rows.items()} == {
             "rgb": "three_splits",
@@ -171,7 +175,7 @@ def test_evaluation_and_table_are_of_the_test_clips(chain: Path) -> None:
         text = Path("TFAM/results/table.md").read_text()
         assert "three_splits: epochs were chosen on the val clips" in text
         assert "no difference to rgb" not in text
-        assert best.main([]).parent.name in ("rgb", "cross_attention")
+        assert select_best.main([]).parent.name in ("rgb", "cross_attention")
 
 
 def test_the_zero_shot_row_is_what_the_words_say_of_the_test_clips(chain: Path) -> None:
@@ -188,7 +192,7 @@ def test_the_zero_shot_row_is_what_the_words_say_of_the_test_clips(chain: Path) 
         assert "Nothing was learnt" in " ".join(found.metrics["notes"])
         model = open_clip.create_model("local-dir:tinyclip").eval()
         tokenize = open_clip.get_tokenizer("local-dir:tinyclip")
-        table = predictions.read(Path("checkpoints/TFAM/zero_shot/seed0/predictions.csv"))
+        table = predictions_csv.read(Path("checkpoints/TFAM/zero_shot/seed0/predictions.csv"))
         reader = store.Reader(Path("dataset/embeddings/ak_test_clip_embeddings.h5"), "rgb")
         words = [name.replace("_", " ") for name in NAMES]
         neither = ["a photo of an animal.", "a video of an animal.", "a picture of the animal."]

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 import extract_embeddings
 import extract_flows
 from tests.conftest import CLASSES, REPOSITORY, indexed_frames, locked_elsewhere, write_annotations, write_video
-from vimoclip import UserError, cli, estimate, files, lock, manifest, store
-from vimoclip.crew import Crew
+from vimoclip import cli, store
+from vimoclip.errors import UserError
+from vimoclip.extraction import manifest
+from vimoclip.extraction.sharding import Crew
+from vimoclip.io import atomic, lock
+from vimoclip.runtime import cost_estimate
 
 Main = Callable[[list[str]], cli.Report]
 FRAMES = {"a": 24, "b": 3, "c": 9, "d": 14, "e": 6, "f": 1}
@@ -84,7 +88,8 @@ def test_a_process_that_dies_ends_the_job_with_its_reason_and_the_rest_is_not_lo
 ) -> None:
     broken = (
         f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r}); import extract_embeddings\n"
-        "from vimoclip import UserError, cli, outcomes\n"
+        "from vimoclip import cli; from vimoclip.errors import UserError\n"
+        "from vimoclip.extraction import video_status as outcomes\n"
         "told = outcomes.Outcomes.came_out\n"
         "def came_out(self, video, *rest):\n"
         "    if video == 'b.mp4': raise UserError('the disk of b.mp4 is gone')\n"
@@ -157,7 +162,7 @@ def test_each_video_is_in_one_share_and_shares_are_alike(sizes: list[int], shard
     sources = {f"{i}.mp4": Path(f"{i}.mp4") for i in range(len(sizes))}
     known = {f"{i}.mp4": {"size": size, "mtime": 0.0} for i, size in enumerate(sizes)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vimoclip.crew.source_state", lambda path: known[path.name])
+        patch.setattr("vimoclip.extraction.manifest.source_state", lambda path: known[path.name])
         shares = [Crew(shard=(i, shards)).share(sources) for i in range(1, shards + 1)]
     assert Counter(video for share in shares for video in share) == Counter([*sources])
     weights = [sum(max(1, known[video]["size"] or 0) for video in share) for share in shares]
@@ -165,7 +170,7 @@ def test_each_video_is_in_one_share_and_shares_are_alike(sizes: list[int], shard
 
 
 def test_names_of_many_never_meet() -> None:
-    from vimoclip.distributed import Group
+    from vimoclip.runtime.distributed import Group
 
     names = [Crew(Group(rank, 4), (i, 3)).worker for rank in range(4) for i in (1, 2, 3)]
     assert len(set(names)) == 12
@@ -175,7 +180,7 @@ def test_names_of_many_never_meet() -> None:
 def test_shards_work_beside_each_other_but_not_twice_nor_beside_a_whole_run(tmp_path: Path) -> None:
     output = tmp_path / "out"
     shard = (
-        "import sys, time; from pathlib import Path; from vimoclip import lock\n"
+        "import sys, time; from pathlib import Path; from vimoclip.io import lock\n"
         "with lock.only_shard(Path(sys.argv[1]), 1, 3): print('held', flush=True); time.sleep(60)"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -227,7 +232,7 @@ def test_a_dry_run_of_a_shard_speaks_of_its_share_and_merges_nothing(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(videos)
-    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.05)
     out = ["--output-dir", str(tmp_path / "out"), "--dry-run"]
     said = []
     for more in (["--shard", "1/3"], ["--shard", "2/3"], ["--shard", "3/3"], ["--merge"]):
@@ -251,8 +256,8 @@ def test_overwrite_would_undo_the_others_work(flag: list[str]) -> None:
 
 
 def test_who_writes_once_is_the_first(tmp_path: Path) -> None:
-    assert files.write_text_once(tmp_path / "settings", "mine")
-    assert not files.write_text_once(tmp_path / "settings", "theirs")
+    assert atomic.write_text_once(tmp_path / "settings", "mine")
+    assert not atomic.write_text_once(tmp_path / "settings", "theirs")
     assert (tmp_path / "settings").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
 

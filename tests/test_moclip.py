@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import UserError, clip, data, matching, moclip, runs, store, video
-from vimoclip.moclip import engine
+from vimoclip import clip, moclip, store, video
+from vimoclip.errors import UserError
+from vimoclip.flow import flow_lookup
+from vimoclip.moclip import dataset, flow_pairing, loops, train_state
+from vimoclip.moclip.dataset import Batch, SegmentDataset, collate
+from vimoclip.training.checkpoint import save_checkpoint
 
 COMMENT = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
 
@@ -39,25 +43,23 @@ def write_rgb(path: Path, lengths: dict[str, int], dim: int = 4, **attributes: o
 @settings(max_examples=200)
 @given(frames=st.lists(st.integers(2, 200), min_size=1, max_size=5), length=st.integers(2, 40))
 def test_each_flow_of_a_video_is_in_exactly_one_segment(frames: list[int], length: int) -> None:
-    clips = [data.Clip(f"{i}.mp4", Path(f"{i}.mp4"), n) for i, n in enumerate(frames)]
+    clips = [flow_pairing.Clip(f"{i}.mp4", Path(f"{i}.mp4"), n) for i, n in enumerate(frames)]
     seen = [
         (segment.clip.key, t)
-        for segment in data.segments(clips, length)
+        for segment in dataset.segments(clips, length)
         for t in range(segment.start, segment.start + segment.length)
     ]
     assert sorted(seen) == sorted((c.key, t) for c in clips for t in range(c.frames - 1))
-    assert all(1 <= segment.length <= length - 1 for segment in data.segments(clips, length))
+    assert all(1 <= segment.length <= length - 1 for segment in dataset.segments(clips, length))
 
 
 def test_a_flow_frame_comes_with_the_rgb_row_of_the_same_index_and_padding_is_marked(tmp_path: Path) -> None:
     (tmp_path / "flows").mkdir()
     write_flow(tmp_path / "flows" / "a.mp4", indexed_frames(24), kept=25)
     reader = write_rgb(tmp_path / "rgb.h5", {"a.mp4": 25})
-    pairing = data.pair(reader, data.FlowFolder(tmp_path / "flows"))
-    dataset = data.SegmentDataset(
-        reader, pairing.clips, 11, lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2)
-    )
-    batch = data.collate([dataset[i] for i in range(len(dataset))])
+    pairing = flow_pairing.pair(reader, flow_lookup.FlowFolder(tmp_path / "flows"))
+    dataset = SegmentDataset(reader, pairing.clips, 11, lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2))
+    batch = collate([dataset[i] for i in range(len(dataset))])
     assert batch.flow.shape == (3, 10, 3, 48, 64)
     assert batch.mask.sum(1).tolist() == [10, 10, 4]
     for i, start in enumerate((0, 10, 20)):
@@ -75,7 +77,7 @@ def test_videos_that_do_not_fit_are_left_out_by_name_and_reason(tmp_path: Path) 
     write_flow(flows / "other.mp4", indexed_frames(9), kept=10, frame_indices={"start": 5, "step": 1})
     (flows / "broken.mp4").write_bytes(b"not a video")
     lengths = dict.fromkeys(("good.mp4", "short.mp4", "other.mp4", "broken.mp4", "absent.mp4"), 10) | {"still.mp4": 1}
-    pairing = data.pair(write_rgb(tmp_path / "rgb.h5", lengths), data.FlowFolder(flows))
+    pairing = flow_pairing.pair(write_rgb(tmp_path / "rgb.h5", lengths), flow_lookup.FlowFolder(flows))
     assert [c.key for c in pairing.clips] == ["good.mp4"]
     assert "10 RGB frames but 7 flow frames" in pairing.left_out["short.mp4"]
     assert "other frames" in pairing.left_out["other.mp4"]
@@ -89,7 +91,7 @@ def test_flow_and_embeddings_of_two_samplings_are_refused_naming_both(tmp_path: 
     write_flow(tmp_path / "flows" / "a.mp4", indexed_frames(9), kept=10)
     reader = write_rgb(tmp_path / "rgb.h5", {"a.mp4": 10}, sampling={"stride": 2})
     with pytest.raises(UserError, match=r"sampling is .*2.* in .*rgb.h5 but .*1.* in .*a.mp4"):
-        data.pair(reader, data.FlowFolder(tmp_path / "flows"))
+        flow_pairing.pair(reader, flow_lookup.FlowFolder(tmp_path / "flows"))
 
 
 def test_flow_made_in_two_ways_is_refused(tmp_path: Path) -> None:
@@ -97,13 +99,15 @@ def test_flow_made_in_two_ways_is_refused(tmp_path: Path) -> None:
     write_flow(tmp_path / "flows" / "a.mp4", indexed_frames(9), kept=10)
     write_flow(tmp_path / "flows" / "b.mp4", indexed_frames(9), kept=10, method="raft")
     with pytest.raises(UserError, match="method is dis"):
-        data.pair(write_rgb(tmp_path / "rgb.h5", {"a.mp4": 10, "b.mp4": 10}), data.FlowFolder(tmp_path / "flows"))
+        flow_pairing.pair(
+            write_rgb(tmp_path / "rgb.h5", {"a.mp4": 10, "b.mp4": 10}), flow_lookup.FlowFolder(tmp_path / "flows")
+        )
 
 
 def test_ids_with_underscores_do_not_share_their_flow(tmp_path: Path) -> None:
     for name in ("cow_raft_things.mp4", "cow_left_1_raft_things.mp4", "sow_left_1.mp4"):
         write_video(tmp_path / name, indexed_frames(2))
-    folder = data.FlowFolder(tmp_path, ["cow.mp4", "cow_left_1.mp4", "sow.mp4", "sow_left_1.mp4"])
+    folder = flow_lookup.FlowFolder(tmp_path, ["cow.mp4", "cow_left_1.mp4", "sow.mp4", "sow_left_1.mp4"])
     found = {name: folder.find(f"{name}.mp4") for name in ("cow", "cow_left", "cow_left_1", "sow", "sow_left_1")}
     assert {name: path.name if path else None for name, path in found.items()} == {
         "cow": "cow_raft_things.mp4",
@@ -127,7 +131,7 @@ def test_every_name_that_the_published_script_can_give_is_understood() -> None:
         (stem, *name)
         for stem in ("AAACXZTV", "my_cat_1", "-x_y")
         for name in names
-        if matching._published_stems(f"{stem}_{name[0]}_{name[1]}") != [stem]
+        if flow_lookup._published_stems(f"{stem}_{name[0]}_{name[1]}") != [stem]
     ]
     assert not wrong
 
@@ -135,7 +139,7 @@ def test_every_name_that_the_published_script_can_give_is_understood() -> None:
 def test_flow_videos_are_found_under_either_name_and_two_are_an_error(tmp_path: Path) -> None:
     for name in ("own.mp4", "theirs_raft_things.mp4", "my_cat_raft_small_things.mp4", "same.mp4"):
         write_video(tmp_path / name, indexed_frames(2))
-    folder = data.FlowFolder(tmp_path)
+    folder = flow_lookup.FlowFolder(tmp_path)
     found = {v: folder.find(v) for v in ("own.avi", "theirs.mp4", "my_cat.mp4", "same.mp4", "none.mp4")}
     assert {v: path.name if path else None for v, path in found.items()} == {
         "own.avi": "own.mp4",
@@ -147,12 +151,12 @@ def test_flow_videos_are_found_under_either_name_and_two_are_an_error(tmp_path: 
     assert set(folder.by_stem()) == {"own", "theirs", "my_cat", "same"}
     write_video(tmp_path / "theirs_raft_sintel.mp4", indexed_frames(2))
     with pytest.raises(UserError, match=r"theirs_raft_sintel.mp4, theirs_raft_things.mp4 may all be the flow"):
-        data.FlowFolder(tmp_path).find("theirs.mp4")
+        flow_lookup.FlowFolder(tmp_path).find("theirs.mp4")
 
 
 def test_the_flow_of_another_video_is_not_taken_for_a_published_name(tmp_path: Path) -> None:
     write_flow(tmp_path / "cat_dis_things.mp4", indexed_frames(2), kept=3, video="cat_dis_things")
-    folder = data.FlowFolder(tmp_path)
+    folder = flow_lookup.FlowFolder(tmp_path)
     assert folder.find("cat.mp4") is None
     assert set(folder.by_stem()) == {"cat_dis_things"}
 
@@ -196,7 +200,7 @@ def test_padding_changes_no_output(tiny_clip: str) -> None:
 def test_saving_and_loading_a_student_changes_no_bit(tiny_clip: str, tmp_path: Path) -> None:
     model, config = make_student(clip.load(tiny_clip, None))
     before = embed(model.visual_encoder, config)
-    runs.save_checkpoint(tmp_path / "student_best.pth", {"state_dict": model.state_dict(), "config": config})
+    save_checkpoint(tmp_path / "student_best.pth", {"state_dict": model.state_dict(), "config": config})
     loaded, again = moclip.load(moclip.find_checkpoint(tmp_path))
     assert torch.equal(embed(loaded.visual_encoder, again), before)
 
@@ -207,7 +211,7 @@ def test_a_student_of_openai_weights_in_a_file_keeps_quick_gelu_to_the_bit(tmp_p
     encoder = clip.load("ViT-B/32", str(tmp_path / "weights.pt"))
     model, config = make_student(encoder, num_classes=140)
     before = embed(model.visual_encoder, config)
-    ours = runs.save_checkpoint(tmp_path / "ours.pth", {"state_dict": model.state_dict(), "config": config})
+    ours = save_checkpoint(tmp_path / "ours.pth", {"state_dict": model.state_dict(), "config": config})
     loaded, again = moclip.load(ours)
     assert torch.equal(embed(loaded.visual_encoder, again), before)
     # a published checkpoint is the plain state dict, from DataParallel; it lies in "<run> - best"
@@ -221,12 +225,12 @@ def test_a_student_of_openai_weights_in_a_file_keeps_quick_gelu_to_the_bit(tmp_p
 
 def test_what_is_no_student_or_another_is_refused(tiny_clip: str, tmp_path: Path) -> None:
     model, config = make_student(clip.load(tiny_clip, None))
-    good = runs.save_checkpoint(tmp_path / "good.pth", {"state_dict": model.state_dict(), "config": config})
+    good = save_checkpoint(tmp_path / "good.pth", {"state_dict": model.state_dict(), "config": config})
     with pytest.raises(UserError, match="--num-classes 140"):
         moclip.load(good, num_classes=140)
     with pytest.raises(UserError, match=r"--clip-model-name ViT-B/16: .*was trained from local-dir:tinyclip"):
         moclip.load(good, clip_model_name="ViT-B/16")
-    other = runs.save_checkpoint(tmp_path / "other.pth", {"state_dict": {"weight": torch.zeros(2)}})
+    other = save_checkpoint(tmp_path / "other.pth", {"state_dict": {"weight": torch.zeros(2)}})
     with pytest.raises(UserError, match="no MoCLIP student"):
         moclip.load(other)
     (tmp_path / "text.pth").write_text("hello")
@@ -248,24 +252,24 @@ class Brightness(torch.nn.Module):
         return self.linear(self.norm(images).mean((2, 3)))
 
 
-def a_batch(lengths: list[int], keys: list[str]) -> data.Batch:
+def a_batch(lengths: list[int], keys: list[str]) -> Batch:
     generator = torch.Generator().manual_seed(0)
     flow = torch.randint(0, 256, (len(lengths), 5, 3, 8, 8), generator=generator, dtype=torch.uint8)
     mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
     z_image = torch.randn(len(lengths), 5, 4, generator=generator)
-    return data.Batch(flow, z_image, mask, torch.eye(2)[torch.arange(len(keys)) % 2], keys, [])
+    return Batch(flow, z_image, mask, torch.eye(2)[torch.arange(len(keys)) % 2], keys, [])
 
 
 IDENTITY: dict = {"image_size": [8, 8], "resize": "model", "resize_mode": "squash", "interpolation": "bicubic"}
 IDENTITY |= {"fill_color": 0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 
 
-def train_an_epoch(model: moclip.MoCLIP, batches: list[data.Batch], compute: engine.Losses) -> None:
+def train_an_epoch(model: moclip.MoCLIP, batches: list[Batch], compute: loops.Losses) -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = engine.TrainState(model, {}, optimizer, scheduler, scaler, engine.new_progress())
-    engine.train_one_epoch(state, batches, compute, clip.Preprocess(IDENTITY), nullcontext, sums=engine.Sums())
+    state = train_state.TrainState(model, {}, optimizer, scheduler, scaler, train_state.new_progress())
+    loops.train_one_epoch(state, batches, compute, clip.Preprocess(IDENTITY), nullcontext, sums=train_state.Sums())
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -274,7 +278,7 @@ def test_a_frozen_encoder_changes_in_no_way_and_another_does(frozen: bool) -> No
     model = moclip.MoCLIP(Brightness(), 4, 2, 0.1)
     model.visual_encoder.requires_grad_(not frozen)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train_an_epoch(model, [a_batch([5, 3], ["a", "b"])] * 2, engine.make_losses("cosine", 9))
+    train_an_epoch(model, [a_batch([5, 3], ["a", "b"])] * 2, loops.make_losses("cosine", 9))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("visual_encoder") for name in changed) != frozen
     assert any(name.startswith("classification_head") for name in changed)
@@ -288,7 +292,7 @@ def test_the_teacher_teaches_only_where_distillation_has_a_weight(weight: float,
         model = moclip.MoCLIP(Brightness(), 4, 2, 0.1)
         batch = a_batch([5, 3], ["a", "b"])
         batch = batch._replace(z_image=sign * batch.z_image)
-        train_an_epoch(model, [batch] * 2, engine.make_losses("cosine", 9, weight))
+        train_an_epoch(model, [batch] * 2, loops.make_losses("cosine", 9, weight))
         learned.append(model.state_dict())
     assert any(not torch.equal(learned[0][name], learned[1][name]) for name in learned[0]) == matters
 
@@ -297,8 +301,8 @@ def test_a_videos_score_is_the_mean_over_its_segments_by_their_length() -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(Brightness().eval(), 4, 2, 0.1).eval()
     batch, preprocess = a_batch([5, 2, 4], ["long", "long", "short"]), clip.Preprocess(IDENTITY)
-    compute = engine.make_losses("mse", 9)
-    means, probabilities = engine.evaluate(model, [batch], compute, preprocess, nullcontext)
+    compute = loops.make_losses("mse", 9)
+    means, probabilities = loops.evaluate(model, [batch], compute, preprocess, nullcontext)
     alone = model(preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
     assert torch.allclose(probabilities["long"], (5 * alone[0] + 2 * alone[1]) / 7)
     assert torch.allclose(probabilities["short"], alone[2])

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY, make_clip, make_dataset, moving_frames
-from vimoclip import flow, runs, store
+from vimoclip import flow, store
+from vimoclip.flow import ptlflow_model
+from vimoclip.training import checkpoint
 
 SMALL = ["training.epochs=1", "model.num_layers=1", "model.dim_feedforward=16"]
 EYES = {
@@ -56,7 +58,7 @@ def test_a_backbone_goes_through_the_whole_chain_by_its_name(
     motion = store.Reader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert rgb.dim == motion.dim == width
     assert motion.attributes["student"]["flow"]["method"] == "frame_diff"
-    fused = runs.load_checkpoint(Path("checkpoints/TFAM/cross_attention/seed49/best_model.pth"))
+    fused = checkpoint.load_checkpoint(Path("checkpoints/TFAM/cross_attention/seed49/best_model.pth"))
     assert fused["config"]["model"]["d_model"] == width
 
 
@@ -64,7 +66,7 @@ def test_a_backbone_goes_through_the_whole_chain_by_its_name(
 def test_a_flow_model_works_by_its_name_with_a_checkpoint_from_a_file(name: str, tmp_path: Path) -> None:
     """In the format that real checkpoints have, with random weights; the same ones give the same flow."""
     torch.manual_seed(0)
-    model = flow.learned._ptlflow().get_model(name)
+    model = ptlflow_model._ptlflow().get_model(name)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.ckpt")
     frames = moving_frames(2, (1, 0), 51, 67)
     found = [flow.LearnedFlow(name, str(tmp_path / "weights.ckpt"), None, torch.device("cpu"))(frames) for _ in "ab"]

@@ -13,12 +13,16 @@ import pytest
 import extract_flows
 from tests.conftest import indexed_frames, times, write_video
 from tests.making import corrupt
-from vimoclip import UserError, cli, files, manifest, video
-from vimoclip.manifest import Entry, Manifest
-from vimoclip.outcomes import WHY_UNKNOWN, Outcomes
+from vimoclip import cli
+from vimoclip.errors import UserError
+from vimoclip.extraction import manifest
+from vimoclip.extraction.manifest import Entry, Manifest
+from vimoclip.extraction.video_status import WHY_UNKNOWN, Outcomes
+from vimoclip.io import atomic
+from vimoclip.video import End, writer
 
-END = video.End(np.arange(3), np.arange(3) / 25, 3, 25.0, 3)
-DAMAGED = video.End(np.arange(3), np.arange(3) / 25, 3, 25.0, 5, "2 of 5 frames can't be decoded: torn")
+END = End(np.arange(3), np.arange(3) / 25, 3, 25.0, 3)
+DAMAGED = End(np.arange(3), np.arange(3) / 25, 3, 25.0, 5, "2 of 5 frames can't be decoded: torn")
 
 
 @pytest.fixture
@@ -284,14 +288,14 @@ def test_a_line_is_on_disk_when_the_call_returns(
 
 def test_no_output_appears_before_its_line(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     appeared: dict[str, str] = {}
-    publish = files.publish
+    publish = atomic.publish
 
     def watching(temporary: Path, path: Path) -> None:
         if path.suffix == ".mp4":
             appeared[path.name] = statuses()[path.name]
         publish(temporary, path)
 
-    monkeypatch.setattr(video.writing, "publish", watching)  # type: ignore[attr-defined]
+    monkeypatch.setattr(writer, "publish", watching)  # type: ignore[attr-defined]
     extract()
     assert appeared == {"good.mp4": "ok", "torn.mp4": "partial"}
 

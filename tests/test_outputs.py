@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from tests import stages
 from tests.conftest import REPOSITORY, indexed_frames, locked_elsewhere, moving_frames, write_video
 from tests.stages import H5, STAGES, command, content, driver, finished, whole
-from vimoclip import UserError, lock, manifest
+from vimoclip.errors import UserError
+from vimoclip.extraction import manifest
+from vimoclip.io import lock
 
 few = pytest.fixture(scope="module")(stages.few)
 
@@ -237,7 +239,8 @@ def test_a_second_process_is_refused_at_once_and_named_the_first(stage: str, few
 STRESS = """
 import sys, time
 from pathlib import Path
-from vimoclip import UserError, lock
+from vimoclip.errors import UserError
+from vimoclip.io import lock
 counter, done, refused = Path("counter"), 0, 0
 while done < int(sys.argv[1]):
     try:
@@ -273,7 +276,7 @@ def test_four_processes_that_take_and_give_the_lock_never_hold_it_together(times
 HELD = """
 import os, sys, time
 from pathlib import Path
-from vimoclip import lock
+from vimoclip.io import lock
 with lock.only_process(Path("out")):
     if not os.fork():
         time.sleep(20)  # a worker that outlives its parent

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import CLASSES, indexed_frames, make_clip, moving_frames, write_annotations, write_video
 from tests.making import corrupt
-from vimoclip import UserError, predictions, timeline, video
-from vimoclip.predicting import Eye, Eyes, Part, Seen, Windows, watch, watching
+from vimoclip import timeline, video
+from vimoclip.errors import UserError
+from vimoclip.io import predictions_csv
+from vimoclip.prediction import Eye, Eyes, Part, Seen, Windows, watch, window_scores
 
 SMALL = ["--set", "training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
 RUNS = {
@@ -79,12 +81,12 @@ def test_a_clip_gets_the_numbers_of_the_chain_by_its_files(chain: Path, config: 
     student = [] if config == "rgb" else ["--student", "checkpoints/student"]
     few = ["--frame-batch-size", "4"]  # the clips have 7 to 11 frames that are looked at
     predict(chain, "dataset/videos", "--tfam", run, *student, *few, "-o", str(tmp_path))
-    by_files = predictions.read(chain / run / "predictions.csv")
+    by_files = predictions_csv.read(chain / run / "predictions.csv")
     assert by_files.videos == ["clip3.mp4", "clip7.mp4"]
     for name, row in zip(by_files.videos, by_files.scores, strict=True):
         ours = whole(tmp_path / f"{Path(name).stem}.json")
         assert [ours[label] for label in CLASSES] == pytest.approx(row, abs=1e-5)
-    table = predictions.read(tmp_path / "whole_videos.csv")
+    table = predictions_csv.read(tmp_path / "whole_videos.csv")
     assert len(table.videos) == 8
     row = table.scores[table.videos.index("clip7.mp4")]
     assert row == pytest.approx(by_files.scores[1], abs=1e-5)
@@ -93,7 +95,7 @@ def test_a_clip_gets_the_numbers_of_the_chain_by_its_files(chain: Path, config: 
 def test_thresholds_are_those_of_the_selection_clips(chain: Path, tmp_path: Path) -> None:
     run = "checkpoints/TFAM/cross_attention/seed49"
     fitted = json.loads((chain / run / "metrics.json").read_text())["thresholds"]
-    scores = predictions.read(chain / run / "selection_predictions.csv").scores
+    scores = predictions_csv.read(chain / run / "selection_predictions.csv").scores
     # clips 1 and 2 alone show classes 1 and 2: the threshold at which F1 is highest lies between the two, or at a clip
     assert min(scores[:, 1]) <= fitted["running"] <= max(scores[:, 1])
     assert fitted["walking"] == 0.5  # which no selection clip shows
@@ -230,7 +232,7 @@ def test_a_control_without_motion_needs_no_student(chain: Path, tmp_path: Path) 
         train_and_eval.main(command)
     run = "checkpoints/TFAM/cross_attention_none/seed49"
     predict(chain, "dataset/videos/clip3.mp4", "--tfam", run, "-o", str(tmp_path))
-    row = predictions.read(chain / run / "predictions.csv").scores[0]
+    row = predictions_csv.read(chain / run / "predictions.csv").scores[0]
     assert list(whole(tmp_path / "clip3.json").values()) == pytest.approx(row, abs=1e-5)
 
 
@@ -241,8 +243,8 @@ def resident() -> int:
 
 def test_memory_holds_a_window_and_not_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,500 frames with embeddings of 64 KB, 98 MB would be kept, were more than a window kept."""
-    monkeypatch.setattr(watching, "WHOLE_FRAMES", 100)
-    monkeypatch.setattr(watching, "AT_ONCE", 2)
+    monkeypatch.setattr(window_scores, "WHOLE_FRAMES", 100)
+    monkeypatch.setattr(window_scores, "AT_ONCE", 2)
     path = write_video(tmp_path / "long.mp4", np.zeros((1500, 16, 16, 3), np.uint8), fps=50)
     eye = Eye(torch.from_numpy, lambda frames: torch.ones(len(frames), 16_384))
     held: list[int] = []
@@ -287,7 +289,7 @@ def test_another_file_under_the_name_is_done_again_and_a_damaged_one_is_told(
 def test_in_a_pause_of_the_recording_nothing_is_seen() -> None:
     """Frames in the first and the last two of ten seconds, as a camera with a motion trigger leaves them."""
     times = np.concatenate([np.arange(0, 2, 0.1), np.arange(8, 10, 0.1)])
-    windows, scored = Windows(1.0, 1.0), watching._Scored(lambda parts: np.ones((len(parts), 1)), 2)
+    windows, scored = Windows(1.0, 1.0), window_scores._Scored(lambda parts: np.ones((len(parts), 1)), 2)
     for part in windows.add(seen_of(times, 0)):
         scored.add(part)
     for part in windows.finish(10.0, 0.1):
@@ -311,7 +313,7 @@ def test_what_is_not_its_own_is_not_overwritten_and_a_dead_link_is_a_line(chain:
         patch.chdir(chain)
         report = script.main([*command, "-o", str(tmp_path / "out")])
         assert (report.done, set(report.failed)) == (1, {"gone.mp4"})
-        assert predictions.read(tmp_path / "out" / "whole_videos.csv").videos == ["clip3.mp4"]
+        assert predictions_csv.read(tmp_path / "out" / "whole_videos.csv").videos == ["clip3.mp4"]
         (films / "clip3.csv").write_text("time,who\n1,ann\n")
         with pytest.raises(UserError, match=r"clip3\.csv: is there already"):
             script.main([*command, "-o", str(films)])

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vimoclip import UserError, predictions
+from vimoclip.errors import UserError
+from vimoclip.io import predictions_csv
 
 FLOATS = st.floats(0, 1, width=32)
 
@@ -19,8 +20,8 @@ def test_each_float32_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFact
     scores = torch.tensor(rows, dtype=torch.float32)
     videos = [f"-{i}, ü.mp4" for i in range(len(rows))]
     path = tmp_path_factory.mktemp("scores") / "predictions.csv"
-    predictions.write(path, videos, scores, ["run, fast", 'the "7"'])
-    table = predictions.read(path)
+    predictions_csv.write(path, videos, scores, ["run, fast", 'the "7"'])
+    table = predictions_csv.read(path)
     assert table.classes == ["run, fast", 'the "7"'] and table.videos == videos
     assert table.scores.dtype == np.float64
     assert (table.scores.astype(np.float32) == scores.numpy()).all()
@@ -29,7 +30,7 @@ def test_each_float32_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFact
 def test_a_file_as_spreadsheets_and_others_write_it(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_bytes(b'\xef\xbb\xbf"walk",video_id,"run, fast"\r\n.5,a.mp4,1e-3\r\n\r\n 0.25 ,"b.mp4",1\r\n')
-    table = predictions.read(path)
+    table = predictions_csv.read(path)
     assert table.classes == ["walk", "run, fast"] and table.videos == ["a.mp4", "b.mp4"]
     assert table.scores.tolist() == [[0.5, 0.001], [0.25, 1]]
 
@@ -54,7 +55,7 @@ def test_what_is_no_predictions_is_refused_by_name(tmp_path: Path, text: str, wo
     path = tmp_path / "p.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=words) as error:
-        predictions.read(path)
+        predictions_csv.read(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
@@ -62,4 +63,4 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00v")
     for place, words in ((tmp_path / "p.csv", "UTF-8"), (tmp_path, "can't be read"), (tmp_path / "no", "can't be")):
         with pytest.raises(UserError, match=words):
-            predictions.read(place)
+            predictions_csv.read(place)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prepare_dataset
-from vimoclip import UserError, annotations
+from vimoclip import annotations
 from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
 
 
 def fill(root: Path, actions: dict[str, list[str]]) -> Path:

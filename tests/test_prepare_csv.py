@@ -6,8 +6,9 @@ import pytest
 
 import prepare_dataset
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import UserError, annotations, video
+from vimoclip import annotations, video
 from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,11 @@ import inference
 import train
 from tests.conftest import REPOSITORY, make_embedded, times
 from tests.test_training_scale import break_flow
-from vimoclip import UserError, protocol, runs, store
+from vimoclip import store
+from vimoclip.annotations import split_protocol
+from vimoclip.errors import UserError
+from vimoclip.io import yaml_json
+from vimoclip.training import checkpoint
 
 SELECTION = ("train1.mp4", "train4.mp4")
 SMALL = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu", "--epochs", "2", "--run-name", "run"]
@@ -37,22 +41,26 @@ def draw(folder: Path, *names: str) -> Path:
 def test_the_default_is_held_out_where_selection_clips_are_drawn_and_else_published_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert protocol.settle(None, tmp_path / "none") == protocol.PUBLISHED
+    assert split_protocol.settle(None, tmp_path / "none") == split_protocol.PUBLISHED
     said = capsys.readouterr().out
     assert said.startswith("warning: ") and len(said.splitlines()) == 1
     assert "chosen on the clips that are reported" in said and "python prepare_dataset.py selection" in said
     notes = draw(tmp_path / "annotations", "a.mp4")
-    assert protocol.settle(None, notes) == protocol.settle(protocol.HELD_OUT, notes) == protocol.HELD_OUT
-    assert protocol.settle(protocol.PUBLISHED, notes) == protocol.PUBLISHED
-    assert protocol.settle(protocol.PUBLISHED, tmp_path) == protocol.PUBLISHED
+    assert (
+        split_protocol.settle(None, notes)
+        == split_protocol.settle(split_protocol.HELD_OUT, notes)
+        == split_protocol.HELD_OUT
+    )
+    assert split_protocol.settle(split_protocol.PUBLISHED, notes) == split_protocol.PUBLISHED
+    assert split_protocol.settle(split_protocol.PUBLISHED, tmp_path) == split_protocol.PUBLISHED
     assert capsys.readouterr().out == ""
 
 
 def test_held_out_without_selection_clips_and_what_is_no_protocol_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"selection.txt: there is no such file.*prepare_dataset.py selection"):
-        protocol.settle(protocol.HELD_OUT, tmp_path)
+        split_protocol.settle(split_protocol.HELD_OUT, tmp_path)
     with pytest.raises(UserError, match="protocol heldout: there is no such protocol; it is held_out or published"):
-        protocol.settle("heldout", tmp_path)
+        split_protocol.settle("heldout", tmp_path)
 
 
 @given(st.lists(st.booleans(), max_size=12), st.sets(st.integers(20, 25)))
@@ -68,9 +76,9 @@ def test_dividing_takes_each_video_once_in_order_and_both_sides_have_some(
         with pytest.raises(
             UserError, match=r"x.h5: holds (nothing but|none of the) selection clips of .*selection.txt"
         ):
-            protocol.divide(keys, notes, Path("x.h5"))
+            split_protocol.divide(keys, notes, Path("x.h5"))
         return
-    learnt, selection = protocol.divide(keys, notes, Path("x.h5"))
+    learnt, selection = split_protocol.divide(keys, notes, Path("x.h5"))
     assert selection == drawn
     assert learnt == [key for key in keys if key not in drawn]
 
@@ -97,7 +105,7 @@ def rows(name: str = "run") -> list[dict[str, float]]:
 
 
 def config_of(name: str) -> dict:
-    return runs.load_checkpoint(Path("checkpoints/run", name))["config"]
+    return checkpoint.load_checkpoint(Path("checkpoints/run", name))["config"]
 
 
 @pytest.mark.parametrize("val", ["is not there", "is broken"])
@@ -119,9 +127,11 @@ def test_held_out_reads_no_reported_clip_and_chooses_on_the_selection(
     assert {"selection_loss", "selection_head_map_macro", "selection_head_map_micro"} <= set(found[0])
     assert not [name for name in found[0] if name.startswith("val_")]
     losses = [row["selection_loss"] for row in found]
-    best = runs.load_checkpoint(Path("checkpoints/run/student_best.pth"))
+    best = checkpoint.load_checkpoint(Path("checkpoints/run/student_best.pth"))
     assert best["epoch"] == 1 + losses.index(min(losses))
-    assert best["config"]["protocol"] == runs.read_yaml(Path("checkpoints/run/args.yaml"))["protocol"] == "held_out"
+    assert (
+        best["config"]["protocol"] == yaml_json.read_yaml(Path("checkpoints/run/args.yaml"))["protocol"] == "held_out"
+    )
 
 
 def test_nothing_is_learnt_from_selection_clips(place: Path) -> None:
@@ -198,18 +208,18 @@ def test_a_run_goes_on_only_under_its_protocol_and_with_its_selection(place: Pat
 def test_a_run_of_before_there_were_protocols_goes_on_as_published(place: Path) -> None:
     train.main([*SMALL, "--protocol", "published", "--epochs", "1"])
     folder = Path("checkpoints/run")
-    saved = runs.read_yaml(folder / "args.yaml")
+    saved = yaml_json.read_yaml(folder / "args.yaml")
     assert saved.pop("protocol") == "published"
-    runs.write_yaml(folder / "args.yaml", saved)
-    last = runs.load_checkpoint(folder / "last.pth")
+    yaml_json.write_yaml(folder / "args.yaml", saved)
+    last = checkpoint.load_checkpoint(folder / "last.pth")
     assert last["config"].pop("protocol") == "published"
-    runs.save_checkpoint(folder / "last.pth", last)
+    checkpoint.save_checkpoint(folder / "last.pth", last)
     with pytest.raises(UserError, match="protocol is held_out in this command but published in"):
         train.main([*SMALL, "--protocol", "held_out"])
-    runs.write_yaml(folder / "args.yaml", saved | {"protocol": "held_out"})
+    yaml_json.write_yaml(folder / "args.yaml", saved | {"protocol": "held_out"})
     with pytest.raises(UserError, match=r"protocol is held_out in this command but published in .*last.pth"):
         train.main(SMALL)
-    runs.write_yaml(folder / "args.yaml", saved)
+    yaml_json.write_yaml(folder / "args.yaml", saved)
     train.main(SMALL)  # there is a selection.txt, which counts for runs that begin
     assert ["val_loss" in row for row in rows()] == [True, True]
 
@@ -259,12 +269,12 @@ def test_selection_clips_that_are_not_in_the_training_file_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys, where = ["a.mp4", "b.mp4", "c.mp4"], Path("train.h5")
-    protocol.check_names(keys, draw(tmp_path, "a.mp4"), where)
+    split_protocol.check_names(keys, draw(tmp_path, "a.mp4"), where)
     assert capsys.readouterr().out == ""
-    protocol.check_names(keys, draw(tmp_path, "a.mp4", "x.mp4"), where)
+    split_protocol.check_names(keys, draw(tmp_path, "a.mp4", "x.mp4"), where)
     assert "train.h5: 1 (x.mp4) of the 2 selection clips are not in it" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"selection.txt: 1 \(b.avi\) stand in train.h5 under other extensions"):
-        protocol.check_names(keys, draw(tmp_path, "a.mp4", "b.avi"), where)
+        split_protocol.check_names(keys, draw(tmp_path, "a.mp4", "b.avi"), where)
 
 
 @pytest.mark.parametrize("video", ["a.mp4", "c.mp4"])
@@ -272,4 +282,4 @@ def test_a_reported_clip_is_neither_trained_on_nor_chosen_on(tmp_path: Path, vid
     notes = draw(tmp_path, "a.mp4")
     (notes / "val_multi.txt").write_text(f"z.mp4 1\n{video} 0\n")
     with pytest.raises(UserError, match=rf"val_multi.txt: 1 \({video}\) are to be trained on, or chosen on, too"):
-        protocol.check_names(["a.mp4", "b.mp4", "c.mp4"], notes, Path("train.h5"))
+        split_protocol.check_names(["a.mp4", "b.mp4", "c.mp4"], notes, Path("train.h5"))

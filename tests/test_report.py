@@ -21,8 +21,9 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 import evaluate
 from tests.browser import Browser, chromium
 from tests.conftest import CLASSES, indexed_frames, read_index, write_annotations, write_video
-from vimoclip import report, strips
-from vimoclip.report import clips, curves, figures, mistakes, page, tables
+from vimoclip import report
+from vimoclip.report import confusion, examples, figures, page, pr_curves, tables
+from vimoclip.video import filmstrip
 
 DRAWN = "document.documentElement.dataset.drawn"
 NASTY = ("</script><img src=x onerror=alert(1)>", "<b>bold</b> & \"quoted\" 'it'", '<a href="https://x.org">%{x}</a>')
@@ -43,8 +44,8 @@ def test_confusions_of_clips_with_several_labels_by_hand() -> None:
     expected = np.zeros((4, 4), int)
     expected[0] = [2, 0, 1, 0]  # found in the first two; the third is taken for class 2
     expected[1] = [0, 1, 1, 0]  # the second clip is taken for 0, which is right, and for 2 in the stead of 1
-    assert np.array_equal(mistakes.confusions(scores, targets), expected)
-    assert np.array_equal(mistakes.co_occurrence(targets)[:2, :2], [[3, 2], [2, 2]])
+    assert np.array_equal(confusion.confusions(scores, targets), expected)
+    assert np.array_equal(confusion.co_occurrence(targets)[:2, :2], [[3, 2], [2, 2]])
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
@@ -54,7 +55,7 @@ def test_with_one_label_a_clip_it_is_the_confusion_matrix(data: st.DataObject) -
     count, classes = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 6))
     labels = data.draw(arrays(int, count, elements=st.integers(0, classes - 1)))
     scores = data.draw(arrays(float, (count, classes), elements=st.floats(0, 1)))
-    found = mistakes.confusions(scores, np.eye(classes, dtype=bool)[labels])
+    found = confusion.confusions(scores, np.eye(classes, dtype=bool)[labels])
     assert np.array_equal(found, confusion_matrix(labels, scores.argmax(axis=1), labels=range(classes)))
 
 
@@ -64,14 +65,14 @@ tied = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])  # few values, so that many a
 @quick
 @given(arrays(float, (6, 5), elements=tied), arrays(bool, (6, 5)))
 def test_a_clips_precision_is_scikit_learns(scores: np.ndarray, targets: np.ndarray) -> None:
-    for found, row, labels in zip(mistakes.clip_precision(scores, targets), scores, targets, strict=True):
+    for found, row, labels in zip(confusion.clip_precision(scores, targets), scores, targets, strict=True):
         assert np.isnan(found) if not labels.any() else found == pytest.approx(average_precision_score(labels, row))
 
 
 @quick
 @given(arrays(float, 30, elements=tied), arrays(bool, 30))
 def test_the_area_under_a_curve_is_average_precision(scores: np.ndarray, targets: np.ndarray) -> None:
-    curve = curves.precision_recall(scores, targets)
+    curve = pr_curves.precision_recall(scores, targets)
     if targets.any():
         assert (np.diff(curve.recall, prepend=0) > 0).all() and curve.recall[-1] == 1
         area = (np.diff(curve.recall, prepend=0) * curve.precision).sum()
@@ -83,18 +84,18 @@ def test_the_area_under_a_curve_is_average_precision(scores: np.ndarray, targets
 def test_micro_pools_and_macro_averages() -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.3], [0.2, 0.2]])
     targets = np.array([[1, 0], [0, 0], [0, 1]], bool)
-    micro, macro = curves.micro(scores, targets), curves.macro(scores, targets)
+    micro, macro = pr_curves.micro(scores, targets), pr_curves.macro(scores, targets)
     # pooled: 0.9 right, 0.8 wrong, 0.3 wrong, then two scores of 0.2 of which one is right
     assert micro.recall == pytest.approx([0.5, 1]) and micro.precision == pytest.approx([1, 2 / 5])
     assert macro.precision == pytest.approx(np.full(101, (1 + 1 / 2) / 2))  # 1 for the first class, 1/2 for the other
 
 
 def test_a_long_curve_is_thinned_at_even_recalls() -> None:
-    curve = curves.Curve(np.linspace(0.001, 1, 1000), np.linspace(1, 0.5, 1000))
-    thin = curves.thinned(curve)
+    curve = pr_curves.Curve(np.linspace(0.001, 1, 1000), np.linspace(1, 0.5, 1000))
+    thin = pr_curves.thinned(curve)
     assert len(thin.recall) == 101
     assert thin.recall[50] == 0.5 and thin.precision[50] == pytest.approx(curve.precision[499])
-    assert curves.thinned(thin) is thin
+    assert pr_curves.thinned(thin) is thin
 
 
 def test_best_and_worst_clips_vary_and_never_meet() -> None:
@@ -104,12 +105,12 @@ def test_best_and_worst_clips_vary_and_never_meet() -> None:
     right[2] = [0.98, 0.02, 0.02]
     right[3] = [0.05, 0.95, 0.05]
     right[5] = [0.9, 0.5, 0.1]  # the only wrong one
-    best, worst = mistakes.best_and_worst(right, targets, 2)
+    best, worst = confusion.best_and_worst(right, targets, 2)
     assert best == [1, 3] and worst == [5]
-    best, worst = mistakes.best_and_worst(right, targets, 100)
+    best, worst = confusion.best_and_worst(right, targets, 100)
     assert best == [1, 3, 2] and worst == [5]  # no other one is wrong
     targets[4] = False  # a clip without labels has no precision
-    best, worst = mistakes.best_and_worst(right, targets, 100)
+    best, worst = confusion.best_and_worst(right, targets, 100)
     assert 4 not in best + worst
 
 
@@ -286,9 +287,9 @@ def test_clips_are_shown_as_strips_of_frames_and_flow(tmp_path: Path) -> None:
         write_video(tmp_path / "flows" / f"v{number}.mp4", indexed_frames(15, seed=number))
     written = report.write(tmp_path / "report.html", evaluation, tmp_path / "videos", tmp_path / "flows")
     found = strips_of(written.read_text(encoding="utf-8"))
-    assert len(found) == 2 * 2 * clips.COUNT  # frames and flow, of the best and the worst
+    assert len(found) == 2 * 2 * examples.COUNT  # frames and flow, of the best and the worst
     for text, strip in found:
-        each = np.array_split(np.asarray(strip), clips.FRAMES, axis=1)
+        each = np.array_split(np.asarray(strip), examples.FRAMES, axis=1)
         last = 14 if "flow" in text else 15
         assert [read_index(frame) for frame in each] == np.linspace(0, last, 6).astype(int).tolist(), text
 
@@ -300,14 +301,14 @@ def test_a_clip_without_pictures_says_why(tmp_path: Path) -> None:
         (tmp_path / "videos" / name).write_bytes(b"no video")
         for checkpoint in ("things", "sintel"):
             write_video(tmp_path / "flows" / f"{name[:-4]}_raft_{checkpoint}.mp4", indexed_frames(2))
-    best, worst = clips.choose(evaluation)
-    assert clips.add_strips(best + worst, tmp_path / "videos", tmp_path / "flows") == []
+    best, worst = examples.choose(evaluation)
+    assert examples.add_strips(best + worst, tmp_path / "videos", tmp_path / "flows") == []
     assert all("can't be read" in clip.missing[0] for clip in best)
     assert {clip.missing[1] for clip in worst} == {"several files may be its flow"}
 
     evaluation.videos = [f"../{name}" for name in evaluation.videos]
-    found, _ = clips.choose(evaluation)
-    clips.add_strips(found, tmp_path / "videos", tmp_path / "flows")
+    found, _ = examples.choose(evaluation)
+    examples.add_strips(found, tmp_path / "videos", tmp_path / "flows")
     assert {tuple(clip.missing) for clip in found} == {("its video is missing", "its flow is missing")}
     html = page.render(evaluation, None, tmp_path / "nowhere")
     assert "No frames: no folder of videos was given." in html and "No flow: there is no such folder." in html
@@ -358,11 +359,11 @@ def test_what_an_evaluation_does_not_say_is_not_shown() -> None:
 
 def test_a_strip_holds_so_many_frames_none_wider_than_asked(tmp_path: Path) -> None:
     path = write_video(tmp_path / "wide.mp4", indexed_frames(9, 16, 256))
-    sheet = np.asarray(strips.strip(path, 3, 16, 2, between="red"))
+    sheet = np.asarray(filmstrip.strip(path, 3, 16, 2, between="red"))
     assert sheet.shape == (16, 3 * 256 + 2 * 2, 3)
     assert [read_index(sheet[:, x : x + 256]) for x in (0, 258, 516)] == [0, 4, 8]
     assert (sheet[:, 256:258] == (255, 0, 0)).all()
-    assert strips.strip(path, 3, 16, 2, widest=48).size == (3 * 48 + 2 * 2, 16)
+    assert filmstrip.strip(path, 3, 16, 2, widest=48).size == (3 * 48 + 2 * 2, 16)
 
 
 def test_a_comparison_names_gains_and_losses() -> None:
@@ -453,7 +454,7 @@ def test_a_class_can_be_picked(browser: Browser, tmp_path: Path) -> None:
     )
     name = third.split(" (")[0]
     c = evaluation.classes.index(name)
-    curve = curves.precision_recall(evaluation.scores[:, c], evaluation.targets[:, c])
+    curve = pr_curves.precision_recall(evaluation.scores[:, c], evaluation.targets[:, c])
     shown = browser.run("return document.getElementById('class-curve').data[0].x")
     assert shown[1:] == pytest.approx(curve.recall.round(4))
     assert is_quiet(browser)

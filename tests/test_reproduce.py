@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_clip, moving_frames, times, write_video
 from tests.test_demo import bash, copy_repository, results_of
-from vimoclip import annotations, estimate, store
+from vimoclip import annotations, store
+from vimoclip.runtime import cost_estimate
 
 CLASSES = ("Attending", "Eating", "Walking")
 CLIPS = {"train": 12, "test": 4}
@@ -220,9 +221,9 @@ costs = st.tuples(st.floats(0, 1e9), st.floats(0, 1e15), st.sampled_from(["frame
 def test_the_sum_is_of_what_the_dry_runs_said(stages: list[tuple[float, float, str, bool]]) -> None:
     lines = ["train: 6 videos to do, 0 done or given up before"]
     for seconds, disk, unit, known in stages:
-        lines.append(estimate.describe(seconds * 7, unit, 7.0 if known else None, disk, 3e9))
+        lines.append(cost_estimate.describe(seconds * 7, unit, 7.0 if known else None, disk, 3e9))
     said = re.fullmatch(
-        rf"in sum (\S+) days and (\S+) TB for {len(stages)} dry runs(?:; (\d+) of them .*)?", estimate.total(lines)
+        rf"in sum (\S+) days and (\S+) TB for {len(stages)} dry runs(?:; (\d+) of them .*)?", cost_estimate.total(lines)
     )
     assert said is not None
     assert float(said[1]) == pytest.approx(sum(s for s, _, _, known in stages if known) / 86400, rel=0.3, abs=1e-4)

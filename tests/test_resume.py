@@ -25,8 +25,10 @@ import train
 from tests.conftest import REPOSITORY, make_clip, make_dataset
 from tests.test_tfam import write_motion, write_rgb
 from TFAM import train_and_eval
-from vimoclip import TrainingError, UserError, VideoError, cli, runs
-from vimoclip.moclip import MoCLIP, engine
+from vimoclip import cli
+from vimoclip.errors import TrainingError, UserError, VideoError
+from vimoclip.moclip import MoCLIP, train_state
+from vimoclip.training import checkpoint, tensorboard
 
 NO_TIME = {"seconds": None}  # what a run took is no part of what it is
 Events = dict[str, list[tuple[int, Any]]]  # tag -> (step, value)
@@ -280,7 +282,7 @@ def test_what_a_checkpoint_covers_is_on_disk_before_it(kind: str, place: Path, m
         time.sleep(0.01)
         write(self, data)
 
-    def check(path: Path, content: dict[str, Any], save: Any = runs.save_checkpoint) -> Path:
+    def check(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
         found = {(tag, number) for tag, number, _ in raw_events(run.logs)}
         save(path, content)
         if path.name == "last.pth":
@@ -293,19 +295,19 @@ def test_what_a_checkpoint_covers_is_on_disk_before_it(kind: str, place: Path, m
         return path
 
     monkeypatch.setattr(RecordWriter, "write", write_slowly)
-    monkeypatch.setattr(runs, "save_checkpoint", check)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", check)
     main_of(run)
     ends = [(epoch, 0) for epoch in (1, 2, 3)]
     assert saves == sorted([(e, s) for e in (0, 1, 2) for s in range(1, run.steps + 1)] + ends)
 
 
 def test_the_students_checkpoint_holds_the_scaler(tmp_path: Path) -> None:
-    def state() -> engine.TrainState:
+    def state() -> train_state.TrainState:
         model = MoCLIP(torch.nn.Linear(4, 4), 4, 2, 0.1)
         optimizer = torch.optim.AdamW(model.parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
         scaler = torch.amp.GradScaler("cpu")  # on; a run has one on a GPU only
-        return engine.TrainState(model, {}, optimizer, scheduler, scaler, engine.new_progress())
+        return train_state.TrainState(model, {}, optimizer, scheduler, scaler, train_state.new_progress())
 
     before, after = state(), state()
     before.scaler.load_state_dict(before.scaler.state_dict() | {"scale": 8.0, "_growth_tracker": 5})
@@ -322,7 +324,7 @@ def test_a_checkpoint_of_the_previous_layout_is_of_a_whole_epoch(
     whole, run = fusion_run("whole"), fusion_run("old")
     main_of(whole)
 
-    def save_as_before(path: Path, content: dict[str, Any], save: Any = runs.save_checkpoint) -> Path:
+    def save_as_before(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
         older = {key: value for key, value in content.items() if key not in ("progress", "videos")}
         save(path, older)
         if path.name == "last.pth" and len(content["history"]) == 2:
@@ -330,7 +332,7 @@ def test_a_checkpoint_of_the_previous_layout_is_of_a_whole_epoch(
         return path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "save_checkpoint", save_as_before)
+        patch.setattr(checkpoint, "save_checkpoint", save_as_before)
         main_of(run)
     main_of(run)
     assert_same_run(whole, run)
@@ -342,12 +344,12 @@ def test_the_middle_of_an_epoch_goes_on_only_with_the_same_videos(
 ) -> None:
     run = fusion_run("run", "--save-every-minutes", "0")
 
-    def stop(path: Path, content: dict[str, Any], save: Any = runs.save_checkpoint) -> Path:
+    def stop(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
         save(path, content)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "save_checkpoint", stop)
+        patch.setattr(checkpoint, "save_checkpoint", stop)
         main_of(run)
     with h5py.File("dataset/embeddings/ak_train_clip_embeddings.h5", "a") as file:
         del file["V03.mp4"]
@@ -372,7 +374,7 @@ def write_events(folder: Path, steps: range, epochs: range, value: float = 0.0) 
 
 def go_on(folder: Path, epoch: int, step: int) -> dict[str, list[int]]:
     """The steps that stay in a folder whose checkpoint knows so many, by tag; what TensorBoard shows is the same."""
-    runs.tensorboard(folder, epoch, step).close()
+    tensorboard.tensorboard(folder, epoch, step).close()
     steps = {tag: [step for step, _ in values] for tag, values in shown(folder).items()}
     raw: dict[str, list[int]] = {}
     for tag, number, _ in raw_events(folder):
@@ -432,8 +434,8 @@ def test_a_kill_while_the_files_are_rewritten_loses_and_doubles_nothing(
 
     unlink, before = Path.unlink, sorted(raw_events(tmp_path), key=repr)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("vimoclip.files.publish", kill)  # the new file is written and has no name yet
-        runs.tensorboard(tmp_path, 2, 7)
+        patch.setattr("vimoclip.io.atomic.publish", kill)  # the new file is written and has no name yet
+        tensorboard.tensorboard(tmp_path, 2, 7)
     assert sorted(raw_events(tmp_path), key=repr) == before
     for deleted in (0, 1):  # the new file has its name, so many of the old ones are gone
         left = [deleted]
@@ -446,7 +448,7 @@ def test_a_kill_while_the_files_are_rewritten_loses_and_doubles_nothing(
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Path, "unlink", unlink_some)
-            runs.tensorboard(tmp_path, 2, 7)
+            tensorboard.tensorboard(tmp_path, 2, 7)
         assert {(tag, step) for tag in kept for step in kept[tag]} <= {event[:2] for event in raw_events(tmp_path)}
     assert go_on(tmp_path, 2, 7) == kept
     assert not list(tmp_path.glob("*.partial"))

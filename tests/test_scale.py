@@ -18,8 +18,11 @@ from benchmarks.inputs import Inputs
 from tests import mutating
 from tests.conftest import moving_frames, write_video
 from tests.test_store import ATTRIBUTES, VIDEOS, add, make, values
-from vimoclip import GoneError, UserError, matching, store, video
-from vimoclip.store import checks, index, reading
+from vimoclip import store, video
+from vimoclip.errors import GoneError, UserError
+from vimoclip.flow import flow_lookup
+from vimoclip.store import offset_index, validation
+from vimoclip.store.reader import verify
 
 CLOCK = 0.02  # s: a file system's times may stand still for 4 ms
 FIELDS = ("embeddings", "labels", "frame_indices", "timestamps")
@@ -27,7 +30,7 @@ FIELDS = ("embeddings", "labels", "frame_indices", "timestamps")
 
 @pytest.fixture(autouse=True)
 def every_file_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "MANY", 1)
+    monkeypatch.setattr(offset_index, "MANY", 1)
 
 
 def read_all(path: Path) -> dict[str, dict[str, Any]]:
@@ -56,7 +59,7 @@ def without_hdf5(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("HDF5 was asked")
 
-    for module, name in ((checks, "numbers"), (checks, "video_keys"), (index, "scan")):
+    for module, name in ((validation, "numbers"), (validation, "video_keys"), (offset_index, "scan")):
         monkeypatch.setattr(module, name, refuse)
     yield
     monkeypatch.undo()
@@ -139,8 +142,8 @@ def test_an_index_that_comes_along_with_a_file_counts_for_nothing(tmp_path: Path
     time.sleep(CLOCK)
     for name in ("a.h5", ".a.h5.index"):
         shutil.copy2(tmp_path / name, tmp_path / "copy" / name)
-    assert index.load(path, store.Reader(path).attributes["content_sha256"])
-    assert index.load(tmp_path / "copy" / "a.h5", store.Reader(path).attributes["content_sha256"]) is None
+    assert offset_index.load(path, store.Reader(path).attributes["content_sha256"])
+    assert offset_index.load(tmp_path / "copy" / "a.h5", store.Reader(path).attributes["content_sha256"]) is None
     assert same(read_all(tmp_path / "copy" / "a.h5"), by_h5py(path))
 
 
@@ -150,7 +153,7 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     good, refused = kept.read_bytes(), 0
     for seed in range(300):
         kept.write_bytes(mutating.mutate(good, random.Random(seed)))
-        found = index.load(path, content)
+        found = offset_index.load(path, content)
         refused += found is None
         assert found is None or kept.read_bytes().partition(b"\n")[2] == good.partition(b"\n")[2]
     assert refused > 250
@@ -163,13 +166,13 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
 def test_places_outside_the_file_are_not_believed(tmp_path: Path, field: str, value: int) -> None:
     path = make(tmp_path / "a.h5")
     content = store.Reader(path).attributes["content_sha256"]
-    found = index.load(path, content)
+    found = offset_index.load(path, content)
     assert found
     found.records = found.records.copy()
     found.records[field][1] = value
-    index.save(path, found, len(VIDEOS), content)
+    offset_index.save(path, found, len(VIDEOS), content)
     if value or field == "length":
-        assert index.load(path, content) is None
+        assert offset_index.load(path, content) is None
         assert same(read_all(path), by_h5py(path))
 
 
@@ -177,11 +180,11 @@ def test_places_outside_the_file_are_not_believed(tmp_path: Path, field: str, va
 def test_names_in_an_index_are_checked_like_those_in_the_file(tmp_path: Path, name: str) -> None:
     path = make(tmp_path / "a.h5")
     content = store.Reader(path).attributes["content_sha256"]
-    found = index.load(path, content)
+    found = offset_index.load(path, content)
     assert found
     found.rows = dict.fromkeys([name, *list(found.rows)[1:]], 0)
-    index.save(path, found, len(found.rows), content)
-    assert index.load(path, content) is None
+    offset_index.save(path, found, len(found.rows), content)
+    assert offset_index.load(path, content) is None
 
 
 def test_where_none_can_be_written_all_goes_on_without(tmp_path: Path) -> None:
@@ -255,7 +258,7 @@ def test_a_folder_of_flow_opens_each_video_once(tmp_path: Path, monkeypatch: pyt
         return real(path)
 
     monkeypatch.setattr(video, "probe", probe)
-    flows = matching.FlowFolder(tmp_path, ["a.mp4", "a_b.mp4", "c_d.mp4", "plain.mp4"])
+    flows = flow_lookup.FlowFolder(tmp_path, ["a.mp4", "a_b.mp4", "c_d.mp4", "plain.mp4"])
     for _ in range(3):
         found = [flows.find(f"{stem}.mp4") for stem in ("a", "a_b", "c_d", "plain", "nothing")]
     assert [path.name if path else None for path in found] == [*names, None]
@@ -279,6 +282,6 @@ def test_what_the_benchmark_reads_and_trains_on(tmp_path: Path) -> None:
     scale.start_up(tmp_path)
     scale.epoch(tmp_path)
     assert {len(pairs) for pairs in scale.opened(tmp_path).values()} == {2, 4}
-    assert reading.verify(tmp_path / scale.NAMES[0]) == []
+    assert verify(tmp_path / scale.NAMES[0]) == []
     steps = scale.bookkeeping_rows(tmp_path, 6)
     assert [row.what for row in steps] == [f"6 videos: {step}" for step in ("manifest", "resume scan", "finished file")]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import prepare_dataset
 from tests.conftest import CLASSES, write_annotations
-from vimoclip import UserError, annotations
+from vimoclip import annotations
 from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
 from vimoclip.prepare import selection
 
 Labels = list[tuple[int, ...]]

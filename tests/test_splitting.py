@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vimoclip.annotations import Annotations
 from vimoclip.prepare import selection
-from vimoclip.prepare.splitting import leaks, split
+from vimoclip.prepare.grouped_split import leaks, split
 
 CLASSES = ("a", "b", "c", "d")
 

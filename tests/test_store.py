@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SHARED
-from vimoclip import UserError, store
-from vimoclip.store import writing
+from vimoclip import store
+from vimoclip.errors import UserError
+from vimoclip.store.writer import ROWS
 
 PUBLISHED = SHARED / "published_files"
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"{PUBLISHED} with published files is not there")
@@ -153,7 +154,7 @@ def test_half_precision_is_stored_as_such_and_read_as_float32(tmp_path: Path) ->
 
 
 def test_more_rows_than_are_copied_at_a_time_come_back(tmp_path: Path) -> None:
-    rows = np.arange(2 * (writing.ROWS + 5), dtype=np.float32).reshape(-1, 2)
+    rows = np.arange(2 * (ROWS + 5), dtype=np.float32).reshape(-1, 2)
     writer = store.Writer(tmp_path / "a.h5", ATTRIBUTES)
     part = writer.part("a.mp4")
     for start in range(0, len(rows), 1000):

@@ -34,8 +34,12 @@ from tests import mutating
 from tests.conftest import CLASSES, moving_frames, write_video
 from TFAM import config as tfam_config
 from TFAM import train_and_eval
-from vimoclip import UserError, VideoError, annotations, cli, clip, flow, moclip, runs, store, video
-from vimoclip.strangers import tensors_only
+from vimoclip import annotations, cli, clip, flow, moclip, store
+from vimoclip.errors import UserError, VideoError
+from vimoclip.io import yaml_json
+from vimoclip.io.checkpoint_loading import tensors_only
+from vimoclip.training import checkpoint
+from vimoclip.video import probe, read
 
 quick = settings(max_examples=150, deadline=None)
 CPU = torch.device("cpu")
@@ -119,7 +123,7 @@ def test_checkpoint_with_a_command_is_refused_by_every_reader(
     flows.mkdir()
     (run / "student_best.pth").write_bytes(evil.read_bytes())
     write_video(flows / "a.mp4", moving_frames(3, (1, 0)))
-    assert ("is a tar file" in refusal(lambda: runs.load_checkpoint(evil), evil)) == tarfile.is_tarfile(evil)
+    assert ("is a tar file" in refusal(lambda: checkpoint.load_checkpoint(evil), evil)) == tarfile.is_tarfile(evil)
     refusal(lambda: clip.load("ViT-B-32", str(evil)), evil)
     refusal(lambda: flow.LearnedFlow("raft", str(evil), None, CPU), evil)
     assert exit_code(train_and_eval.main, "--evaluate", evil) == 2
@@ -182,8 +186,8 @@ def test_no_library_loads_more_than_tensors_where_it_asks_to(
         return torch.load(path, weights_only=False)
 
     evil = write_evil(tmp_path / "evil.pth", "zip", marker)
-    monkeypatch.setattr("vimoclip.flow.learned.load_tensors", lambda path: None)
-    monkeypatch.setattr("vimoclip.clip.weights.load_tensors", lambda path: None)
+    monkeypatch.setattr("vimoclip.io.checkpoint_loading.load_tensors", lambda path: None)
+    monkeypatch.setattr("vimoclip.io.checkpoint_loading.load_tensors", lambda path: None)
     monkeypatch.setattr(ptlflow, "load_checkpoint", unsafe)
     monkeypatch.setattr(open_clip.factory, "load_state_dict", unsafe)
     refusal(lambda: flow.LearnedFlow("raft", str(evil), None, CPU), evil)
@@ -243,9 +247,9 @@ def test_student_whose_config_is_none_is_refused(tiny_clip: str, tmp_path: Path,
     encoder = clip.load(tiny_clip, None)
     config = {"clip": encoder.config, "alpha": 0.1, "num_classes": 3, "flow": {}}
     content = {"state_dict": moclip.MoCLIP(encoder.visual, 32, 3, 0.1).state_dict(), "config": config}
-    path = runs.save_checkpoint(tmp_path / "a.pth", content)
+    path = checkpoint.save_checkpoint(tmp_path / "a.pth", content)
     assert moclip.load(path)[1] == config
-    runs.save_checkpoint(path, content | {"config": config | change})
+    checkpoint.save_checkpoint(path, content | {"config": config | change})
     refusal(lambda: moclip.load(path), path)
 
 
@@ -269,7 +273,7 @@ def test_checkpoint_that_unpacks_without_bound_is_refused_before_it_is_read(tmp_
     path = write_zip_bomb(tmp_path / "bomb.pth")
     assert path.stat().st_size < 200_000
     for load in (
-        lambda: runs.load_checkpoint(path),
+        lambda: checkpoint.load_checkpoint(path),
         lambda: clip.load("ViT-B-32", str(path)),
         lambda: flow.LearnedFlow("raft", str(path), None, CPU),
     ):
@@ -278,19 +282,19 @@ def test_checkpoint_that_unpacks_without_bound_is_refused_before_it_is_read(tmp_
 
 @pytest.mark.parametrize("values", [1, 1000, 300_000])
 def test_checkpoints_of_any_size_load(tmp_path: Path, values: int) -> None:
-    path = runs.save_checkpoint(tmp_path / "a.pth", {"state_dict": {"a": torch.zeros(values)}})
-    assert runs.load_checkpoint(path)["state_dict"]["a"].shape == (values,)
+    path = checkpoint.save_checkpoint(tmp_path / "a.pth", {"state_dict": {"a": torch.zeros(values)}})
+    assert checkpoint.load_checkpoint(path)["state_dict"]["a"].shape == (values,)
 
 
 @pytest.mark.parametrize("end", [b"PK\1\2", b"PK\6\7"])
 def test_damaged_zip_is_refused_by_every_reader(tmp_path: Path, end: bytes) -> None:
     """Its directory is overwritten; or it says that it goes on on another disk."""
-    path = runs.save_checkpoint(tmp_path / "a.pth", {"state_dict": {"a": torch.zeros(3)}})
+    path = checkpoint.save_checkpoint(tmp_path / "a.pth", {"state_dict": {"a": torch.zeros(3)}})
     data = bytearray(path.read_bytes())
     at = data.rindex(end)
     data[at : at + 20] = b"PK\6\7" + b"\1" * 16 if end == b"PK\6\7" else bytes(20)
     path.write_bytes(data)
-    refusal(lambda: runs.load_checkpoint(path), path)
+    refusal(lambda: checkpoint.load_checkpoint(path), path)
     refusal(lambda: clip.load("ViT-B-32", str(path)), path)
 
 
@@ -681,7 +685,7 @@ def test_heap_of_texts_without_an_end_is_refused(h5: Path) -> None:
     data[heap + 16 : heap + 32] = bytes(16)
     h5.write_bytes(data)
     code = (
-        "import sys; from pathlib import Path; from vimoclip import UserError, store\n"
+        "import sys; from pathlib import Path; from vimoclip import store; from vimoclip.errors import UserError\n"
         "assert store.verify(Path(sys.argv[1]))\n"
         "try: store.Reader(Path(sys.argv[1]))\nexcept UserError as error: print(error)"
     )
@@ -805,7 +809,7 @@ def test_yaml_without_bound_is_refused_quickly(tmp_path: Path, name: str) -> Non
     path = tmp_path / "a.yaml"
     path.write_text(BOMBS[name])
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    text = refusal(lambda: runs.read_yaml(path), path)
+    text = refusal(lambda: yaml_json.read_yaml(path), path)
     assert len(text) < 1000
     assert name != "long" or "longer than" in text
     assert not name.startswith("deep") or "deep" in text or "levels" in text
@@ -840,9 +844,9 @@ def test_absurd_values_of_settings_are_refused_in_one_line(key: str, value: str)
 def test_own_files_with_harmless_aliases_load(tmp_path: Path) -> None:
     shared = {"stride": 1, "sizes": [1, 2]}
     content = {"a": shared, "b": [shared] * 50, "long": list(range(5000)), "text": "x: é\n- 獅"}
-    path = runs.write_yaml(tmp_path / "a.yaml", content)
+    path = yaml_json.write_yaml(tmp_path / "a.yaml", content)
     assert "*id001" in path.read_text()
-    assert runs.read_yaml(path) == content
+    assert yaml_json.read_yaml(path) == content
 
 
 # --- anything at all
@@ -921,7 +925,7 @@ def test_yaml_is_refused_in_one_line_or_read_as_the_safe_loader_does(
     path = tmp_path_factory.mktemp("yaml") / "a.yaml"
     path.write_bytes(data)
     try:
-        read = runs.read_yaml(path)
+        read = yaml_json.read_yaml(path)
     except UserError as error:
         assert str(path) in str(error)
         assert is_one_line(str(error))
@@ -937,8 +941,8 @@ def test_yaml_that_was_written_comes_back(
 ) -> None:
     if twice:
         content = {**content, "again": content, "list": [content, content]}
-    path = runs.write_yaml(tmp_path_factory.mktemp("yaml") / "a.yaml", content)
-    assert runs.read_yaml(path) == content
+    path = yaml_json.write_yaml(tmp_path_factory.mktemp("yaml") / "a.yaml", content)
+    assert yaml_json.read_yaml(path) == content
 
 
 @pytest.fixture(scope="module")
@@ -1051,7 +1055,7 @@ def fuzz_embeddings(path: Path) -> str:
 
 def fuzz_checkpoint(path: Path) -> str:
     try:
-        content = runs.load_checkpoint(path)
+        content = checkpoint.load_checkpoint(path)
     except UserError as error:
         assert is_one_line(str(error))
         return "refused"
@@ -1063,8 +1067,8 @@ def fuzz_checkpoint(path: Path) -> str:
 
 def fuzz_video(path: Path) -> str:
     try:
-        video.probe(path)
-        for batch in list(video.read(path, 8)):
+        probe(path)
+        for batch in list(read(path, 8)):
             if isinstance(batch, np.ndarray):
                 assert batch.dtype == np.uint8
                 assert batch.ndim == 4

@@ -156,7 +156,7 @@ def test_a_panel_shows_frames_over_flow_beside_labels(board: Board) -> None:
         assert [image["step"] for image in images] == ([1, 2, 3] if run == STUDENT else [1, 2])
         query = dict(urllib.parse.parse_qsl(images[-1]["query"]))
         shown = np.asarray(Image.open(io.BytesIO(board.ask("images/individualImage", **query))).convert("RGB"))
-        from vimoclip.showing import FRAMES, GAP, HEIGHT, strip_of
+        from vimoclip.training.tensorboard import FRAMES, GAP, HEIGHT, strip_of
 
         for row, name in enumerate(["train3", "train4", "train5"]):
             strip = strip_of(board.root / "dataset" / "videos" / f"{name}.mp4")
@@ -169,7 +169,7 @@ def test_a_panel_shows_frames_over_flow_beside_labels(board: Board) -> None:
 
 
 def test_many_labels_take_lines_and_no_width() -> None:
-    from vimoclip.showing import RIGHT, Scene, panel
+    from vimoclip.training.tensorboard import RIGHT, Scene, panel
 
     names = [f"a name of some length {number}" for number in range(12)]
     strips, scores = Image.new("RGB", (400, 186)), {"clip.mp4": torch.linspace(0, 1, 12)}
@@ -182,7 +182,7 @@ def test_many_labels_take_lines_and_no_width() -> None:
 
 
 def test_frames_without_motion_can_be_told_from_none(tmp_path: Path) -> None:
-    from vimoclip.showing import FRAMES, GAP, HEIGHT, strip_of
+    from vimoclip.training.tensorboard import FRAMES, GAP, HEIGHT, strip_of
 
     with video.Writer(tmp_path / "still.mp4", 10, {}) as writer:
         writer.write(np.full((8, 64, 64, 3), 255, np.uint8))

@@ -23,14 +23,16 @@ from tests.conftest import locked_elsewhere
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
 from TFAM.data import Item, Pairs, collate, control_motion, open_splits, pair
-from TFAM.engine import evaluate, train_one_epoch
 from TFAM.evaluation import about_run
-from TFAM.fit import Trainee, fit
+from TFAM.loops import evaluate, train_one_epoch
 from TFAM.model import Fusion, FusionTransformer
 from TFAM.table import main as table
 from TFAM.train_and_eval import build_parser, main
-from vimoclip import TrainingError, UserError, runs
+from TFAM.trainer import Trainee, fit
+from vimoclip.errors import TrainingError, UserError
+from vimoclip.runtime import seeding
 from vimoclip.store import Reader, Writer
+from vimoclip.training.checkpoint import load_checkpoint, load_state, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "published_files"
@@ -133,7 +135,7 @@ def test_every_variant_has_the_published_keys(tmp_path):
         torch.save({prefix + key: value for key, value in state.items()}, tmp_path / name)
         for fusion in Fusion:
             model = build(fusion, num_classes=3)
-            runs.load_state(model, runs.load_checkpoint(tmp_path / name)["state_dict"], tmp_path / name)
+            load_state(model, load_checkpoint(tmp_path / name)["state_dict"], tmp_path / name)
 
 
 def test_heads_must_divide_the_width():
@@ -640,7 +642,7 @@ def test_a_run_goes_on_with_the_validation_videos_that_it_began_with(dataset):
 )
 def test_a_checkpoint_whose_config_is_nonsense_is_refused_in_a_line(dataset, nonsense):
     path = main(command()) / "best_model.pth"
-    runs.save_checkpoint(path, torch.load(path, weights_only=True) | nonsense)
+    save_checkpoint(path, torch.load(path, weights_only=True) | nonsense)
     with pytest.raises(UserError) as caught:
         main(["--evaluate", str(path), "--num-workers", "0", "--device", "cpu"])
     assert len(str(caught.value).splitlines()) == 1
@@ -681,7 +683,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(dataset, how, checkpoin
     about = about_run(config, train.rgb, motion)
     with pytest.raises(KeyboardInterrupt):
         fit(about, splits | {"train": stopping}, folder, Path("logs"), CPU, "fp32", 0)
-    assert stopping.asked[:18] == runs.epoch_order(9, 49, 1) + runs.epoch_order(9, 49, 2)
+    assert stopping.asked[:18] == seeding.epoch_order(9, 49, 1) + seeding.epoch_order(9, 49, 2)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
     assert (folder / "best_model.pth").is_file() == (checkpoint == "best")  # the last is there only at the end
     with pytest.raises(UserError, match=r"training.lr"):

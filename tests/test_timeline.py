@@ -21,7 +21,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser import Browser, chromium
 from tests.conftest import moving_frames, write_video
-from vimoclip import UserError, timeline
+from vimoclip import timeline
+from vimoclip.errors import UserError
 from vimoclip.timeline import Bout, Timeline, find_bouts, page
 
 DRAWN = "document.documentElement.dataset.drawn"

@@ -21,9 +21,13 @@ from hypothesis import strategies as st
 import train
 from tests.conftest import REPOSITORY, indexed_frames, make_embedded, times
 from tests.test_moclip import Brightness, make_student, write_flow, write_rgb
-from vimoclip import UserError, clip, data, distributed, estimate, moclip, runs
-from vimoclip.data.segments import span_reader
-from vimoclip.moclip import engine, replicas
+from vimoclip import clip, moclip
+from vimoclip.errors import UserError
+from vimoclip.flow import flow_lookup
+from vimoclip.moclip import data_parallel, dataset, flow_pairing, frame_cache, loops
+from vimoclip.moclip.dataset import span_reader
+from vimoclip.runtime import cost_estimate, distributed
+from vimoclip.training import checkpoint
 
 SETTINGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
 
@@ -31,26 +35,26 @@ SETTINGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
 # --- micro-batches
 
 
-def gradients(name: str, batch: data.Batch, micro_batch_size: int | None) -> tuple[dict[str, torch.Tensor], Any]:
+def gradients(name: str, batch: dataset.Batch, micro_batch_size: int | None) -> tuple[dict[str, torch.Tensor], Any]:
     encoder = clip.load(name, None)
     torch.manual_seed(3)
     model = make_student(encoder)[0].train()
     torch.nn.init.normal_(model.residual_mlp.fc2.weight)
-    scaler, compute = torch.amp.GradScaler("cpu", enabled=False), engine.make_losses("cosine", 9)
-    copies = replicas.Replicas(model)
-    found = engine.add_gradients(
+    scaler, compute = torch.amp.GradScaler("cpu", enabled=False), loops.make_losses("cosine", 9)
+    copies = data_parallel.Replicas(model)
+    found = loops.add_gradients(
         copies, batch, len(batch.keys), micro_batch_size, scaler, compute, encoder.preprocess, nullcontext
     )
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, found
 
 
-def uneven_batch(lengths: list[int]) -> data.Batch:
+def uneven_batch(lengths: list[int]) -> dataset.Batch:
     generator = torch.Generator().manual_seed(1)
     shape = len(lengths), max(lengths)
     flow = torch.randint(0, 256, (*shape, 3, 32, 32), generator=generator, dtype=torch.uint8)
     mask = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
     labels = torch.eye(3)[torch.arange(len(lengths)) % 3]
-    return data.Batch(flow, torch.randn(*shape, 32, generator=generator), mask, labels, [*map(str, lengths)], [])
+    return dataset.Batch(flow, torch.randn(*shape, 32, generator=generator), mask, labels, [*map(str, lengths)], [])
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -66,10 +70,10 @@ def test_micro_batches_add_up_to_the_gradient_and_the_loss_of_the_whole_batch(ti
 
 def test_a_batch_is_not_cut_where_the_encoder_normalises_over_it() -> None:
     model = moclip.MoCLIP(Brightness(), 4, 2, 0.1).train()
-    assert replicas.micro_batch_size(2, model, 8, flows=5) == 8
+    assert data_parallel.micro_batch_size(2, model, 8, flows=5) == 8
     model.visual_encoder.eval()  # as a frozen one is
-    assert replicas.micro_batch_size(2, model, 8, flows=5) == 2
-    assert replicas.micro_batch_size(None, model, 99, flows=5) == replicas.MICRO_FRAMES // 5
+    assert data_parallel.micro_batch_size(2, model, 8, flows=5) == 2
+    assert data_parallel.micro_batch_size(None, model, 99, flows=5) == data_parallel.MICRO_FRAMES // 5
 
 
 # --- shares of several processes
@@ -90,10 +94,10 @@ def test_all_processes_together_take_each_batch_of_one_with_all_of_it(length: in
 class Kept(NamedTuple):
     """Flow videos as data with a cache and without, and the cache."""
 
-    clips: list[data.Clip]
-    plain: data.SegmentDataset
-    cached: data.SegmentDataset
-    cache: data.FrameCache
+    clips: list[flow_pairing.Clip]
+    plain: dataset.SegmentDataset
+    cached: dataset.SegmentDataset
+    cache: frame_cache.FrameCache
 
     def fill(self) -> None:
         self.cache.fill(self.cache.missing(self.clips), self.cached.preprocess, workers=0)
@@ -104,7 +108,7 @@ class Kept(NamedTuple):
         span_reader.cache_clear()
         found = [self.cached[number] for number in range(len(self.cached))]
         for ours, theirs in zip(found, expected, strict=True):
-            assert isinstance(ours, data.Batch) and isinstance(theirs, data.Batch)
+            assert isinstance(ours, dataset.Batch) and isinstance(theirs, dataset.Batch)
             assert all(torch.equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
         return span_reader.cache_info().misses
 
@@ -115,10 +119,10 @@ def kept(tmp_path: Path, tiny_clip: str) -> Kept:
     for name, frames in (("a", 40), ("b", 9)):
         write_flow(tmp_path / "flows" / f"{name}.mp4", indexed_frames(frames, 48, 80), kept=frames + 1)
     reader = write_rgb(tmp_path / "rgb.h5", {"a.mp4": 41, "b.mp4": 10})
-    clips = data.pair(reader, data.FlowFolder(tmp_path / "flows")).clips
+    clips = flow_pairing.pair(reader, flow_lookup.FlowFolder(tmp_path / "flows")).clips
     encoder = clip.load(tiny_clip, None)
-    cache = data.FrameCache(tmp_path / "prepared", encoder.config)
-    plain, cached = (data.SegmentDataset(reader, clips, 11, encoder.preprocess, c) for c in (None, cache))
+    cache = frame_cache.FrameCache(tmp_path / "prepared", encoder.config)
+    plain, cached = (dataset.SegmentDataset(reader, clips, 11, encoder.preprocess, c) for c in (None, cache))
     return Kept(clips, plain, cached, cache)
 
 
@@ -138,7 +142,7 @@ def test_frames_of_another_flow_video_or_another_preparation_are_not_used_and_ma
     assert kept.decoded() == 1
     kept.fill()
     assert kept.decoded() == 0
-    other = data.FrameCache(kept.cache.folder.parent, dict(clip_config(kept), resize="squash"))
+    other = frame_cache.FrameCache(kept.cache.folder.parent, dict(clip_config(kept), resize="squash"))
     assert len(other.missing(kept.clips)) == 2
 
 
@@ -175,7 +179,7 @@ def test_a_flow_video_that_breaks_has_no_frames_on_disk(kept: Kept) -> None:
 
 
 def test_a_disk_without_room_is_refused_with_what_is_needed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.cache, "free", lambda folder: 1000)
+    monkeypatch.setattr(frame_cache, "free", lambda folder: 1000)
     with pytest.raises(UserError, match=r"has room for 1.0 KB, but the prepared frames take .*--cache-frames"):
         kept.cache.check_room(kept.clips)
 
@@ -211,7 +215,7 @@ def rows(name: str) -> list[dict[str, float]]:
 
 def first_gradients(name: str) -> list[torch.Tensor]:
     """Adam's first moment after one step is a tenth of the gradient."""
-    moments = runs.load_checkpoint(Path("checkpoints", name, "last.pth"))["optimizer"]["state"]
+    moments = checkpoint.load_checkpoint(Path("checkpoints", name, "last.pth"))["optimizer"]["state"]
     return [state["exp_avg"] for state in moments.values()]
 
 
@@ -257,7 +261,7 @@ def test_a_killed_process_ends_both_and_one_goes_on_with_what_they_saved(place: 
     _, error = two.communicate(timeout=60)
     assert two.returncode != 0
     assert re.search(r"rank\s*: 1 .*\n.*-9", error), error
-    done = runs.load_checkpoint(last)["progress"]["epoch"]
+    done = checkpoint.load_checkpoint(last)["progress"]["epoch"]
     train.main(["--resume", "checkpoints/two", "--epochs", str(done + 1)])
     assert [row["epoch"] for row in rows("two")] == list(range(1, done + 2))
     train.main([*SETTINGS, "--batch-size", "40", "--epochs", "1", "--run-name", "one", "--freeze-encoder"])
@@ -267,7 +271,7 @@ def test_a_killed_process_ends_both_and_one_goes_on_with_what_they_saved(place: 
 def test_a_checkpoint_that_counted_steps_goes_on_at_its_segment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = [*SETTINGS, "--batch-size", "4", "--epochs", "1"]
     train.main([*settings, "--run-name", "whole"])
-    save, saved = runs.save_checkpoint, []
+    save, saved = checkpoint.save_checkpoint, []
 
     def stop_at_the_second(path: Path, content: dict[str, Any]) -> Path:
         saved.append(save(path, content))
@@ -276,13 +280,13 @@ def test_a_checkpoint_that_counted_steps_goes_on_at_its_segment(place: Path, mon
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "save_checkpoint", stop_at_the_second)
+        patch.setattr(checkpoint, "save_checkpoint", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             train.main([*settings, "--run-name", "old", "--save-every-minutes", "0"])
     last = Path("checkpoints/old/last.pth")
-    content = runs.load_checkpoint(last)
+    content = checkpoint.load_checkpoint(last)
     assert content["progress"].pop("seen") == 8
-    runs.save_checkpoint(last, content)
+    checkpoint.save_checkpoint(last, content)
     train.main(["--resume", "checkpoints/old"])
     assert rows("old") == rows("whole")
 
@@ -293,7 +297,7 @@ def test_a_checkpoint_that_counted_steps_goes_on_at_its_segment(place: Path, mon
 def test_dry_run_says_what_is_left_and_what_it_takes_and_writes_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
     settings = [*SETTINGS, "--batch-size", "4", "--run-name", "run"]
     train.main([*settings, "--dry-run", "--cache-frames", "prepared"])
     said = capsys.readouterr().out

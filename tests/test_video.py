@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SHARED, indexed_frames, moving_frames, read_index, write_video
-from vimoclip import VideoError, video
+from vimoclip import video
+from vimoclip.errors import VideoError
 
 AWKWARD = SHARED / "clips" / "awkward"
 needs_clips = pytest.mark.skipif(not AWKWARD.is_dir(), reason=f"{AWKWARD} with real clips is not there")

@@ -8,7 +8,8 @@ import torch
 
 import predict
 from tests.conftest import make_clip, moving_frames, write_video
-from vimoclip import UserError, clip
+from vimoclip import clip
+from vimoclip.errors import UserError
 
 LABELS = ("drinking", "Head_Up", "lyingDown")
 

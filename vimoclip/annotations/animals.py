@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import UserError, has_control
 from vimoclip.annotations.text import quoted, read_rows
+from vimoclip.errors import UserError
+from vimoclip.io.names import has_control
 
 ANIMALS = "animals.csv"
 _HEADER = ("video_id", "animals", "animal_classes")

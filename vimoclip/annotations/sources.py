@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from vimoclip import UserError
 from vimoclip.annotations.text import quoted, read_rows
+from vimoclip.errors import UserError
 
 SOURCES = "sources.csv"
 _HEADER = ("video_id", "source")

@@ -4,7 +4,8 @@ import csv
 import io
 from pathlib import Path
 
-from vimoclip import UserError, safe_name
+from vimoclip.errors import UserError
+from vimoclip.io.names import safe_name
 
 
 def stem(video: str) -> str:

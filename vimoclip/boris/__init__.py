@@ -1,17 +1,9 @@
-"""BORIS, the ethologists' annotation program (Friard and Gamba 2016): its events in, and bouts out.
+"""BORIS, a program for behavioural observations (Friard and Gamba 2016): reads its events, exports bouts to it.
 
 The only reader of its projects (.boris) and aggregated events (CSV, TSV), and the only writer of what it imports."""
 
-from pathlib import Path
-
-from vimoclip.boris.aggregated import read_aggregated
 from vimoclip.boris.events import Event, Events, Recording
-from vimoclip.boris.project import read_project
-from vimoclip.boris.writing import export
+from vimoclip.boris.export import export
+from vimoclip.boris.read_events import read
 
 __all__ = ["Event", "Events", "Recording", "export", "read"]
-
-
-def read(path: Path) -> Events:
-    """A project, or aggregated events. Raises UserError for what is neither."""
-    return read_project(path) if path.suffix.lower() == ".boris" else read_aggregated(path)

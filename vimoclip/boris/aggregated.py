@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from vimoclip import UserError
 from vimoclip.boris.events import NONE, Event, Events, Media
+from vimoclip.errors import UserError
 
 # names since version 8 first, then those of versions before
 COLUMNS = {

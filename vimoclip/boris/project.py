@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from vimoclip import UserError
 from vimoclip.boris.events import EVER, Event, Events, Media
+from vimoclip.errors import UserError
 
 ETHOGRAM, OBSERVATIONS = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # places in an event

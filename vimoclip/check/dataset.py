@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from vimoclip import UserError, manifest, store, video
+from vimoclip import store, video
 from vimoclip.annotations import Annotations
-from vimoclip.check.findings import Findings
-from vimoclip.manifest import Entry
-from vimoclip.matching import FlowFolder
+from vimoclip.check.problems import Findings
+from vimoclip.errors import UserError
+from vimoclip.extraction import manifest
+from vimoclip.extraction.manifest import Entry
+from vimoclip.flow.flow_lookup import FlowFolder
 
 DONE = ("ok", "partial")  # statuses of videos that are in the output
 

@@ -2,8 +2,7 @@
 
 Light on purpose: nothing here imports torch, so that `--help` answers at once."""
 
-from vimoclip.cli.ending import Report, Terminated, begun_afresh, go_on_with, run, same_command
-from vimoclip.cli.flags import (
+from vimoclip.cli.arguments import (
     Parser,
     add_clip,
     add_compute,
@@ -24,7 +23,8 @@ from vimoclip.cli.flags import (
     share,
     share_or_all,
 )
-from vimoclip.cli.needs import (
+from vimoclip.cli.exit_codes import Report, Terminated, begun_afresh, go_on_with, run, same_command
+from vimoclip.cli.input_checks import (
     check_reachable,
     check_same,
     check_sharing,

@@ -11,10 +11,9 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch import nn
 
-from vimoclip import UserError
-from vimoclip.clip import backends
+from vimoclip.clip import onnx_backend
 from vimoclip.clip.preprocess import Preprocess
-from vimoclip.clip.weights import (
+from vimoclip.clip.pretrained import (
     OPENAI_NAMES,
     canonical_name,
     check_weights,
@@ -24,7 +23,8 @@ from vimoclip.clip.weights import (
     tag_preprocess,
     weights_file,
 )
-from vimoclip.strangers import tensors_only
+from vimoclip.errors import UserError
+from vimoclip.io.checkpoint_loading import tensors_only
 
 
 class ImageEncoder:
@@ -39,7 +39,7 @@ class ImageEncoder:
 
     def compute_with(self, backend: str = "torch", precision: str = "fp32") -> None:
         """Say what encodes: torch, onnxruntime or openvino; int8, or else what autocast says. Raises UserError."""
-        backends.check(backend, precision, next(self.visual.parameters()).device)
+        onnx_backend.check(backend, precision, next(self.visual.parameters()).device)
         self._backend, self._precision = backend, precision
 
     @torch.inference_mode()
@@ -62,12 +62,12 @@ class ImageEncoder:
             self._compute = self._make_ready(prepared, autocast)
         return self._compute(prepared)
 
-    def _make_ready(self, prepared: torch.Tensor, autocast: bool) -> backends.Compute:
+    def _make_ready(self, prepared: torch.Tensor, autocast: bool) -> onnx_backend.Compute:
         if self.visual.training:
-            return backends.AsItIs(self.visual, self.preprocess)
+            return onnx_backend.AsItIs(self.visual, self.preprocess)
         if self._backend == "torch":
-            return backends.in_torch(self.visual, self.preprocess, self._precision, autocast)
-        return backends.by_graph(self._backend, self.visual, self.preprocess, prepared)
+            return onnx_backend.in_torch(self.visual, self.preprocess, self._precision, autocast)
+        return onnx_backend.by_graph(self._backend, self.visual, self.preprocess, prepared)
 
 
 def embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from vimoclip.flow.common import padded
+from vimoclip.flow.padding import padded
 
 MIN_SIDE = 32  # DIS refuses pictures smaller than its patches
 # DIS (Kroeger et al., 2016) by OpenCV's own names. Mean end-point error against medium at 640x360, in its pixels, and

@@ -3,6 +3,14 @@
 Those of a training run take tensors; those of an evaluation numpy: `scores` (N, C) float64, `targets` (N, C) bool,
 `weights` (R, N) integers, how often each of N videos was drawn in each of R resamples."""
 
+from vimoclip.metrics.average_precision import (
+    average_precision,
+    average_precision_per_class,
+    map_macro,
+    map_micro,
+    permutations,
+)
+from vimoclip.metrics.baselines import constant_scores, random_precision, random_scores, torchmetrics_macro
 from vimoclip.metrics.bootstrap import (
     Resampled,
     draw_weights,
@@ -14,16 +22,8 @@ from vimoclip.metrics.bootstrap import (
     weighted_mean,
 )
 from vimoclip.metrics.calibration import Reliability, ece, reliability
-from vimoclip.metrics.chance import constant_scores, random_precision, random_scores, torchmetrics_macro
-from vimoclip.metrics.decisions import F1, f1, fit_thresholds
-from vimoclip.metrics.precision import (
-    average_precision,
-    average_precision_per_class,
-    map_macro,
-    map_micro,
-    permutations,
-)
-from vimoclip.metrics.ranking import hit_at_1, mean_per_class_top1, precision_at_k, top1
+from vimoclip.metrics.thresholds import F1, f1, fit_thresholds
+from vimoclip.metrics.top_k import hit_at_1, mean_per_class_top1, precision_at_k, top1
 
 __all__ = [
     "F1",

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vimoclip import UserError, annotations, files
+from vimoclip import annotations
 from vimoclip.annotations import SEGMENTS, Animals, Annotations
-from vimoclip.prepare import selection, species
-from vimoclip.prepare.finishing import plot, with_selection
-from vimoclip.prepare.naming import Claim, Evidence, Unsettled, fold, settle
-from vimoclip.prepare.workbook import read_sheet, text, whole_number
+from vimoclip.errors import UserError
+from vimoclip.io import atomic
+from vimoclip.prepare import selection
+from vimoclip.prepare.animals import classify, read_classes
+from vimoclip.prepare.class_ids import Claim, Evidence, Unsettled, fold, settle
+from vimoclip.prepare.excel import read_sheet, text, whole_number
+from vimoclip.prepare.write_dataset import plot, with_selection
 
 SPLITS = {"train": "train", "test": "val"}  # the sheet's name -> the published one
 MANY, SOME = 500, 100  # a class with more training labels is of the head, or of the middle
@@ -50,12 +53,12 @@ def prepare(metadata: Path, actions: Path, notes: Path, name: str, with_species:
     animals: dict[str, Animals] = {}
     if with_species:
         seen = {clip.video: [animal for animal, _ in clip.said if animal] for clip in clips}
-        animals, more = species.classify(seen, species.read_classes(metadata))
+        animals, more = classify(seen, read_classes(metadata))
         lines += more
     data = with_selection(data, notes, name)
     lines += selection.describe(data)
     if animals:
-        files.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
+        atomic.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
     annotations.write(notes, name, data)
     print("\n".join(lines))
     print(f"wrote {notes}, and {plot(notes, data)}", flush=True)

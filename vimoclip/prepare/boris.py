@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimoclip import UserError, VideoError, boris, video
+from vimoclip import boris, video
 from vimoclip.boris import Event, Events, Recording
 from vimoclip.boris.events import file_name, union
-from vimoclip.prepare import splitting
-from vimoclip.prepare.clips import Clip, check_names, cut_all
-from vimoclip.prepare.finishing import Prepared, finish
+from vimoclip.errors import UserError, VideoError
+from vimoclip.prepare import grouped_split
+from vimoclip.prepare.trim_clips import Clip, check_names, cut_all
+from vimoclip.prepare.write_dataset import Prepared, finish
 
 BLOCKS = 10  # stretches that a single recording is split into
 NEAR = 1e-6  # s
@@ -99,7 +100,7 @@ def prepare(
     ids = {behavior: number for number, behavior in enumerate(classes)}
     of_video = {key: tuple(sorted(ids[behavior] for behavior in seen)) for key, seen in kept.items()}
     sources = {key: sources[key] for key in kept}
-    data = splitting.split(classes, of_video, shares, seed, sources)
+    data = grouped_split.split(classes, of_video, shares, seed, sources)
     return finish(dataset / "annotations", name, Prepared(data, seconds_of, left_out, sources), seed)
 
 

@@ -4,15 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from vimoclip import UserError, VideoError, annotations, video
+from vimoclip import annotations, video
 from vimoclip.annotations import Annotations
-from vimoclip.prepare import splitting
-from vimoclip.prepare.clips import Clip, check_names, cut_all
-from vimoclip.prepare.cutting import seconds_of
-from vimoclip.prepare.finishing import Prepared, finish
+from vimoclip.errors import UserError, VideoError
+from vimoclip.prepare import grouped_split
 from vimoclip.prepare.folder import warn_of_twins
-from vimoclip.prepare.placing import place_videos
 from vimoclip.prepare.table import Row, Table
+from vimoclip.prepare.trim_clips import Clip, check_names, cut_all, seconds_of
+from vimoclip.prepare.write_dataset import Prepared, finish, place_videos
 
 
 def prepare(table: Table, videos_dir: Path, dataset: Path, name: str, shares: Mapping[str, float], seed: int) -> Path:
@@ -96,7 +95,7 @@ def _annotations(
     ids = {name: number for number, name in enumerate(table.classes)}
     labels = {key: tuple(sorted({ids[name] for row in own for name in row.labels})) for key, own in rows.items()}
     if not table.has_splits:
-        return splitting.split(table.classes, labels, shares, seed, sources)
+        return grouped_split.split(table.classes, labels, shares, seed, sources)
     splits: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in annotations.SPLITS}
     for key, own in rows.items():
         splits[own[0].split][key] = labels[key]

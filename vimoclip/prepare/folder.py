@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vimoclip import UserError, annotations, video
+from vimoclip import annotations, video
 from vimoclip.annotations import Annotations
-from vimoclip.prepare import splitting
-from vimoclip.prepare.cutting import seconds_of
-from vimoclip.prepare.finishing import Prepared, finish, tell
-from vimoclip.prepare.placing import clean, place_videos
+from vimoclip.errors import UserError
+from vimoclip.prepare import grouped_split
+from vimoclip.prepare.trim_clips import seconds_of
+from vimoclip.prepare.write_dataset import Prepared, clean, finish, place_videos, tell
 
 
 def prepare(
@@ -76,7 +76,7 @@ def split(
     if not sources and set(shares) == {"val"}:
         return _split_each(found, shares["val"], seed)
     labels = {clip: (label,) for label, clips in enumerate(found.values()) for clip in clips}
-    return splitting.split(tuple(found), labels, shares, seed, sources)
+    return grouped_split.split(tuple(found), labels, shares, seed, sources)
 
 
 def _split_each(found: Mapping[str, Sequence[str] | Mapping[str, Path]], val_share: float, seed: int) -> Annotations:

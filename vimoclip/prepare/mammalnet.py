@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import UserError, annotations, files
+from vimoclip import annotations
 from vimoclip.annotations import SPLITS, Animals, Annotations
-from vimoclip.prepare.clips import check_names
-from vimoclip.prepare.cutting import seconds_of
-from vimoclip.prepare.finishing import Prepared, finish
-from vimoclip.prepare.placing import clean, place_videos
+from vimoclip.errors import UserError
+from vimoclip.io import atomic
+from vimoclip.prepare.trim_clips import check_names, seconds_of
+from vimoclip.prepare.write_dataset import Prepared, clean, finish, place_videos
 
 BEHAVIORS = 12
 PLACES = ("", "annotation", "composition", "annotation/composition")  # where the lists may be, below the release
@@ -44,7 +44,7 @@ def prepare(root: Path, dataset: Path, name: str) -> Path:
     notes = dataset / "annotations"
     finish(notes, name, Prepared(Annotations(classes, splits), seconds, left_out))
     if animals := _animals(root, lists, lines, paths):
-        files.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
+        atomic.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
     return notes
 
 

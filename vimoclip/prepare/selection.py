@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vimoclip import UserError, annotations, files
+from vimoclip import annotations
 from vimoclip.annotations import SELECTION, Annotations
-from vimoclip.prepare.stratifying import drawn_groups
+from vimoclip.errors import UserError
+from vimoclip.io import atomic
+from vimoclip.prepare.grouped_split import drawn_groups
 
 SHARE, SEED = 0.1, 49
 NAMED = 5  # classes that a line names
@@ -134,6 +136,6 @@ def prepare(notes: Path, name: str, share: float, seed: int, overwrite: bool) ->
         raise UserError(
             f"{path}: is there already, with other clips; keep it, or draw anew with --overwrite, and then train anew"
         )
-    files.write_text(path, text)
+    atomic.write_text(path, text)
     print("\n".join(describe(data)), flush=True)
     return path

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import UserError
 from vimoclip.annotations import SPLITS
+from vimoclip.errors import UserError
 
 VIDEO, LABELS, START, END, SPLIT = "video", "labels", "start", "end", "split"
 KNOWN = (VIDEO, LABELS, START, END, SPLIT)

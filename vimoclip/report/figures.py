@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vimoclip.annotations import SEGMENTS
-from vimoclip.report import curves, mistakes
+from vimoclip.report import confusion, pr_curves
 from vimoclip.report.subject import Evaluation
 
 Figure = dict[str, Any]
@@ -131,19 +131,19 @@ def precision_recall(evaluation: Evaluation, partition: str, colors: dict[str, s
     groups += [(name, segments == name, color) for name, color in colors.items() if (segments == name).any()]
     traces = []
     for number, (name, mask, color) in enumerate(groups):
-        for average, find, width in (("micro", curves.micro, 2.5), ("macro", curves.macro, 1.5)):
+        for average, find, width in (("micro", pr_curves.micro, 2.5), ("macro", pr_curves.macro, 1.5)):
             curve = find(scores[:, mask], targets[:, mask])
             line = {"color": color, "width": width, "dash": "dot" if average == "macro" else "solid"}
             traces.append(_line(f"{plain(name)}, {average}", curve, line) | {"legendgroup": str(number)})
     return {"data": traces, "layout": _curve_layout(400)}
 
 
-def _line(name: str, curve: curves.Curve, line: dict[str, Any]) -> Figure:
+def _line(name: str, curve: pr_curves.Curve, line: dict[str, Any]) -> Figure:
     x, y = curve.recall.tolist(), curve.precision.tolist()
     if x and x[0] > 0:
         x, y = [0.0, *x], [y[0], *y]
     hover = "recall %{x:.2f}, precision %{y:.3f}"
-    line = line | {"shape": "vh" if len(x) < curves.POINTS else "linear"}  # few points are steps
+    line = line | {"shape": "vh" if len(x) < pr_curves.POINTS else "linear"}  # few points are steps
     return {
         "type": "scatter",
         "mode": "lines",
@@ -172,7 +172,7 @@ def class_curves(evaluation: Evaluation, rows: list[dict[str, Any]]) -> Figure:
     found = []
     for row in rows:
         c = place[row["name"]]
-        curve = curves.thinned(curves.precision_recall(evaluation.scores[:, c], evaluation.targets[:, c]))
+        curve = pr_curves.thinned(pr_curves.precision_recall(evaluation.scores[:, c], evaluation.targets[:, c]))
         trace = _line("precision", curve, {"color": COLORS[0], "width": 2.5})
         share = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
@@ -224,8 +224,8 @@ def heatmaps(evaluation: Evaluation) -> tuple[Figure, Figure]:
     order = np.argsort(-positives, kind="stable")
     known = [int(c) for c in order if positives[c]]
     every = [int(c) for c in order]
-    confused = mistakes.confusions(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
-    together = mistakes.co_occurrence(targets) / np.maximum(positives, 1)[:, None]
+    confused = confusion.confusions(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
+    together = confusion.co_occurrence(targets) / np.maximum(positives, 1)[:, None]
     np.fill_diagonal(together, np.nan)
     names = list(labels(evaluation.classes).values())
     first = _heatmap(confused, known, every, names, "labelled %{y}<br>taken for %{x}<br>%{z:.1%} of its clips")

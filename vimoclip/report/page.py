@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vimoclip import pages
-from vimoclip.report import clips, figures, tables
+from vimoclip.io import atomic, html_page
+from vimoclip.report import examples, figures, tables
 from vimoclip.report.subject import Evaluation
 
 PACKAGE = "vimoclip.report"
@@ -30,15 +30,15 @@ def render(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | No
     """The page. All that comes from users is escaped: by jinja2 in text, by figures in plots."""
     from plotly.offline import get_plotlyjs
 
-    scripts = {"plotly": get_plotlyjs(), "script": pages.template(PACKAGE, "report.js")}
+    scripts = {"plotly": get_plotlyjs(), "script": html_page.template(PACKAGE, "report.js")}
     content = _content(evaluation, videos_dir, flows_dir)
-    return pages.render(PACKAGE, "report.html", "style.css", scripts, content)
+    return html_page.render(PACKAGE, "report.html", "style.css", scripts, content)
 
 
 def _content(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:
     metrics = {**dict.fromkeys(OPTIONAL), **evaluation.metrics}
     rows = tables.classes(evaluation.per_class)
-    best, worst = clips.choose(evaluation)
+    best, worst = examples.choose(evaluation)
     return {
         "title": evaluation.title,
         "metrics": metrics,
@@ -54,7 +54,7 @@ def _content(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | 
         "shown": tables.shown,
         "interval": tables.interval,
         "lists": [("The best clips", best), ("The worst clips", worst)],
-        "without": clips.add_strips(best + worst, videos_dir, flows_dir),
+        "without": examples.add_strips(best + worst, videos_dir, flows_dir),
         **_figures(evaluation, [row for row in rows if row["ap"] is not None]),
     }
 
@@ -102,3 +102,16 @@ def _protocol(metrics: Mapping[str, Any]) -> str:
     return {"published": PUBLISHED, "three_splits": THREE_SPLITS, "zero_shot": ZERO_SHOT}.get(
         metrics.get("protocol") or "", UNKNOWN
     )
+
+
+if TYPE_CHECKING:
+    from vimoclip.report.subject import Evaluation
+
+
+def write(path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, flows_dir: Path | None = None) -> Path:
+    """The report, whole or not at all. From the two folders come pictures of clips, as far as they are there.
+
+    Raises OSError."""
+    from vimoclip.report.page import render
+
+    return atomic.write_text(path, render(evaluation, videos_dir, flows_dir))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimoclip.report import mistakes
+from vimoclip.report import confusion
 
 UNKNOWN = "–"
 COMMONEST = 3  # confusions named of each class
@@ -103,7 +103,7 @@ def classes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def commonest(names: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, tuple[int, list[str]]]:
     """Class -> the clips that are taken for it as they should be, and what others are most often taken for."""
-    counts = mistakes.confusions(scores, targets)
+    counts = confusion.confusions(scores, targets)
     found = {}
     for c, name in enumerate(names):
         wrong = counts[c].copy()

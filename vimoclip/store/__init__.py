@@ -6,15 +6,8 @@ also `labels` (C,); attributes `total_frames`, `original_frames`, `fps`. What ma
 While a file is being made, each finished video is a part in `<output>.parts/`; the output appears, whole, when they
 are put together, in the order of their keys: the same bytes however often the run was stopped."""
 
-from pathlib import Path
-
-from vimoclip.store.parts import Part
-from vimoclip.store.reading import Reader, verify
-from vimoclip.store.writing import SCHEMA, Writer, done
+from vimoclip.store.part_files import Part
+from vimoclip.store.reader import Reader, rgb_path, verify
+from vimoclip.store.writer import SCHEMA, Writer, done
 
 __all__ = ["SCHEMA", "Part", "Reader", "Writer", "done", "rgb_path", "verify"]
-
-
-def rgb_path(folder: Path, dataset_name: str, split: str) -> Path:
-    """A split's file of RGB embeddings in the folder of embeddings."""
-    return folder / f"{dataset_name}_{split}_clip_embeddings.h5"

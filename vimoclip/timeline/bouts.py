@@ -1,7 +1,9 @@
 """Bouts: the stretches of a video over which an action's score is high enough."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,3 +71,24 @@ def _joined(runs: list[tuple[int, int]], places: np.ndarray, max_gap: float) -> 
         else:
             joined.append((first, last))
     return joined
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """W windows over a video, scored for C classes in 0..1, and what follows of them. Times are seconds since the
+    video's first frame. `starts`, `stops` (W,), in order; `scores` (W, C); `whole` (C,): scores of the video as a
+    whole, computed as `whole_by` says in words; `thresholds` (C,); `made_with`: plain Python, for the JSON file."""
+
+    video: Path
+    seconds: float
+    fps: float
+    frames: int
+    classes: tuple[str, ...]
+    starts: np.ndarray
+    stops: np.ndarray
+    scores: np.ndarray
+    whole: np.ndarray
+    whole_by: str
+    thresholds: np.ndarray
+    bouts: tuple[Bout, ...]
+    made_with: Mapping[str, Any] = field(default_factory=dict)

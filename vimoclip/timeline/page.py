@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from vimoclip import pages
+from vimoclip.io import html_page
 from vimoclip.timeline.bouts import DIGITS, edges
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def render(timeline: "Timeline", folder: Path) -> str:
         "likeliest": _likeliest(timeline),
         "data": data,
     }
-    script = "".join(pages.template(PACKAGE, name) for name in SCRIPTS)
-    return pages.render(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    script = "".join(html_page.template(PACKAGE, name) for name in SCRIPTS)
+    return html_page.render(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
 
 
 def sources(video: Path, folder: Path) -> list[str]:

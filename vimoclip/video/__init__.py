@@ -2,12 +2,12 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
 
-from vimoclip.video.ahead import read_ahead
-from vimoclip.video.opening import Info, find, probe
-from vimoclip.video.reading import read, read_evenly, read_sizes
+from vimoclip.video.prefetch import read_ahead
+from vimoclip.video.probe import Info, find, probe
+from vimoclip.video.random_access import SpanReader
+from vimoclip.video.reader import read, read_evenly, read_sizes
 from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
-from vimoclip.video.spans import SpanReader
-from vimoclip.video.writing import Writer, made_even
+from vimoclip.video.writer import Writer, made_even
 
 __all__ = [
     "EVERY_FRAME",

@@ -1,0 +1,301 @@
+"""Run one chain of small commands with two checkouts and compare all that they write.
+
+    python -m tests.golden OLD_CHECKOUT NEW_CHECKOUT [--keep DIR] [--only NAME ...]
+
+Exit code 0 if the outputs are equal, 1 if they differ, 2 for a wrong call. Both sides use this Python and the same
+inputs, and run at the same time with one thread each. To be quick, most steps of steps.toml are forks of a process that
+has imported torch and other libraries; shell steps start processes of their own. Files and exit codes are compared, what
+is printed is not; `IGNORED` in compare.py lists what is left out, and why."""
+
+import argparse
+import fnmatch
+import importlib
+import multiprocessing
+import os
+import runpy
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.golden.compare import compare_folders
+from tests.golden.inputs import write_inputs
+
+SIDES = ("old", "new")
+TIMEOUT = 240  # seconds for one step
+NOT_COPIED = (".*", "__pycache__", "tests", "docs", "benchmarks", "results", "*.egg-info", "predictions", "my_*")
+OWN_DATA = ("dataset", "checkpoints", "logs")  # folders of a checkout that may hold somebody's data: not copied either
+RENAMED = {  # a module that a step runs -> its name in later checkouts, used where that file exists
+    "TFAM.best": "TFAM.select_best",
+    "TFAM.comparing": "TFAM.rgb_difference",
+    "vimoclip.estimate": "vimoclip.runtime.cost_estimate",
+}
+PRELOADED = ("torch", "torchvision", "open_clip", "cv2", "av", "h5py", "sklearn.metrics", "torch.utils.tensorboard")
+FOREIGN = 99  # exit code of a step that imported the project from elsewhere than from its checkout
+Outcome = tuple[int | None, bool, float]  # exit code, None if killed; whether stderr has text; seconds
+
+
+class Step(NamedTuple):
+    """One entry of steps.toml."""
+
+    name: str
+    command: str
+    shell: bool = False
+    needs: tuple[str, ...] = ()
+    code: int = 0
+    stdout: str = ""
+
+
+def main() -> int:
+    """Run both sides, print a line for each step and each difference, and return the exit code."""
+    args = build_parser().parse_args()
+    steps = select(read_steps(), args.only)
+    work = Path(args.keep or tempfile.mkdtemp(prefix="golden-")).resolve()
+    try:
+        prepare_environment(work)
+        prepare_folders(work, [args.old_checkout.resolve(), args.new_checkout.resolve()])
+        outcomes = run_sides(work, steps)
+        lines = compare_outcomes(steps, outcomes)
+        lines += compare_folders(work / "old", work / "new", source_files(work))
+    finally:
+        if not args.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    print("\n".join(lines) if lines else f"equal: {len(steps)} steps", flush=True)
+    if lines:
+        print(f"{len(lines)} differences; --keep DIR keeps the outputs and what was printed", flush=True)
+    return 1 if lines else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m tests.golden", description=__doc__, formatter_class=raw)
+    parser.add_argument("old_checkout", type=_checkout)
+    parser.add_argument("new_checkout", type=_checkout)
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="work here and keep all files; the folder is emptied")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=["*"], help="steps, or patterns like 'embed*'")
+    return parser
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text)
+    if not (path / "extract_embeddings.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text} holds no extract_embeddings.py")
+    return path
+
+
+# --- steps
+
+
+def read_steps() -> list[Step]:
+    """Return the steps of steps.toml, with its variables filled in."""
+    content = tomllib.loads(Path(__file__).with_name("steps.toml").read_text())
+    variables = content["variables"]
+
+    def filled(text: str) -> str:
+        return string.Template(text.strip()).safe_substitute(variables)
+
+    steps = []
+    for name, entry in content["steps"].items():
+        command = filled(entry.get("shell") or entry["command"])
+        needs = tuple(entry.get("needs", "").split())
+        steps.append(Step(name, command, "shell" in entry, needs, entry.get("code", 0), entry.get("stdout", "")))
+    wrong = [Step(f"wrong-{i:02d}", filled(text), code=2) for i, text in enumerate(content["wrong"]["commands"])]
+    return steps + wrong
+
+
+def select(steps: Sequence[Step], patterns: Sequence[str]) -> list[Step]:
+    """Return the named steps and those that they need, in order. Exits with code 2 for an unknown name."""
+    by_name = {step.name: step for step in steps}
+    wanted: set[str] = set()
+    todo = [name for pattern in patterns for name in _matching(by_name, pattern)]
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo += by_name[name].needs
+    return [step for step in steps if step.name in wanted]
+
+
+def _matching(names: dict[str, Step], pattern: str) -> list[str]:
+    found = fnmatch.filter(names, pattern)
+    if not found:
+        build_parser().error(f"--only {pattern}: there is no such step; the steps are {', '.join(names)}")
+    return found
+
+
+# --- the two work folders
+
+
+def prepare_environment(work: Path) -> None:
+    """Set what both sides share: one thread, no GPU, no network, empty caches. Must precede the import of torch."""
+    os.environ.pop("PYTHONPATH", None)
+    os.environ.update(
+        {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONHASHSEED": "0",
+            "CUDA_VISIBLE_DEVICES": "",
+            "https_proxy": "http://127.0.0.1:9",
+            "HF_HOME": str(work / "caches"),
+            "TORCH_HOME": str(work / "caches"),
+            "TQDM_DISABLE": "1",
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+    )
+
+
+def prepare_folders(work: Path, checkouts: Sequence[Path]) -> None:
+    """Write the inputs once, and copy a checkout and the inputs to each of work/old and work/new."""
+    for name in (*SIDES, "inputs", "printed", "caches"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    started = time.monotonic()
+    for module in PRELOADED:
+        importlib.import_module(module)
+    if run_process(write_inputs, work / "inputs", work / "printed" / "inputs")[0]:
+        raise SystemExit((work / "printed" / "inputs.err").read_text())
+    for side, checkout in zip(SIDES, checkouts, strict=True):
+        shutil.copytree(checkout, work / side, symlinks=True, ignore=_not_copied(checkout))
+        shutil.copytree(work / "inputs", work / side, dirs_exist_ok=True)
+        (work / side / "out").mkdir()
+    print(f"inputs: {time.monotonic() - started:.0f} s", flush=True)
+    (work / "sources").write_text("\n".join(_sources(work)))
+
+
+def _not_copied(checkout: Path) -> Any:
+    patterns = shutil.ignore_patterns(*NOT_COPIED)
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return patterns(folder, names) | (set(OWN_DATA) & set(names) if Path(folder) == checkout else set())
+
+    return ignore
+
+
+def _sources(work: Path) -> set[str]:
+    """Return the names of the copied files of both checkouts, less the inputs."""
+    folders = [work / side for side in SIDES]
+    names = {path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    return names - {path.relative_to(work / "inputs").as_posix() for path in (work / "inputs").rglob("*")}
+
+
+def source_files(work: Path) -> frozenset[str]:
+    """Return the names that `prepare_folders` noted: no outputs."""
+    return frozenset((work / "sources").read_text().splitlines())
+
+
+# --- running
+
+
+def run_sides(work: Path, steps: Sequence[Step]) -> dict[str, dict[str, Outcome]]:
+    """Run all steps of both sides at once; return side -> step -> outcome."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    sides = [context.Process(target=_run_side, args=(side, work, steps, queue)) for side in SIDES]
+    for process in sides:
+        process.start()
+    outcomes: dict[str, dict[str, Outcome]] = {side: {} for side in SIDES}
+    for _ in range(2 * len(steps)):
+        side, name, outcome = queue.get()
+        outcomes[side][name] = outcome
+        if all(name in found for found in outcomes.values()):
+            codes = " ".join(f"{outcomes[of][name][0]} ({outcomes[of][name][2]:.1f} s)" for of in SIDES)
+            print(f"[{min(map(len, outcomes.values()))}/{len(steps)}] {name}: {codes}", flush=True)
+    for process in sides:
+        process.join()
+    return outcomes
+
+
+def _run_side(side: str, work: Path, steps: Sequence[Step], queue: Any) -> None:
+    for step in steps:
+        queue.put((side, step.name, run_step(step, work / side, work / "printed" / f"{step.name}.{side}")))
+
+
+def run_step(step: Step, root: Path, printed: Path) -> Outcome:
+    """Run one step in the folder of its side; what it prints goes to <printed>.out and <printed>.err."""
+    if step.shell:
+        outcome = run_process(_run_shell, step.command, printed, root)
+    else:
+        outcome = run_process(_run_python, shlex.split(step.command), printed, root)
+    if step.stdout:
+        shutil.copy(f"{printed}.out", root / step.stdout)
+    return outcome
+
+
+def run_process(function: Callable[[Any], None], argument: Any, printed: Path, root: Path | None = None) -> Outcome:
+    """Run a function in a fork, within TIMEOUT."""
+    printed.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    process = multiprocessing.get_context("fork").Process(target=_in_fork, args=(function, argument, printed, root))
+    process.start()
+    process.join(TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None, True, time.monotonic() - started
+    error = Path(f"{printed}.err")
+    return process.exitcode, error.exists() and error.stat().st_size > 0, time.monotonic() - started
+
+
+def _in_fork(function: Callable[[Any], None], argument: Any, printed: Path, root: Path | None) -> None:
+    """Redirect the standard streams, change to the folder, and call the function."""
+    for descriptor, path in ((0, os.devnull), (1, f"{printed}.out"), (2, f"{printed}.err")):
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(opened, descriptor)
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - multiprocessing has closed the one that was there
+    if root:
+        os.chdir(root)
+    function(argument)
+
+
+def _run_shell(command: str) -> None:
+    raise SystemExit(subprocess.run(["bash", "-c", command], timeout=TIMEOUT - 5).returncode)
+
+
+def _run_python(words: list[str]) -> None:
+    """Run a script or a module of the checkout in the current folder, as `python` does."""
+    root, here = Path.cwd(), Path(__file__).resolve().parents[2]
+    sys.path[:] = [str(root), *(path for path in sys.path if path and Path(path).resolve() != here)]
+    try:
+        if words[0] == "-m":
+            sys.argv = [words[1], *words[2:]]
+            runpy.run_module(_module(words[1], root), run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(str(root / words[0]), run_name="__main__")
+    finally:
+        project = sys.modules.get("vimoclip")
+        if project and not Path(str(project.__file__)).is_relative_to(root):
+            raise SystemExit(FOREIGN)
+
+
+def _module(name: str, root: Path) -> str:
+    """Return a module's name in this checkout."""
+    later = RENAMED.get(name, name)
+    return later if (root / f"{later.replace('.', '/')}.py").is_file() else name
+
+
+# --- comparing
+
+
+def compare_outcomes(steps: Sequence[Step], outcomes: dict[str, dict[str, Outcome]]) -> list[str]:
+    """Return one line for each step whose exit codes differ from each other or from the one expected."""
+    lines = []
+    for step in steps:
+        old, new = (outcomes[side][step.name] for side in SIDES)
+        if old[0] != new[0]:
+            lines.append(f"{step.name}: exit code {old[0]}, now {new[0]}: {step.command}")
+        elif old[0] != step.code:
+            lines.append(f"{step.name}: exit code {old[0]} on both sides, {step.code} expected: {step.command}")
+        elif step.code == 2 and not (old[1] and new[1]):
+            lines.append(f"{step.name}: exit code 2 without a message on stderr: {step.command}")
+    return lines
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

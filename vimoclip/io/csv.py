@@ -1,0 +1,17 @@
+"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vimoclip.io import atomic
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return atomic.write_text(path, text.getvalue())

@@ -1,0 +1,18 @@
+"""Checks of names that come from files: of videos, classes and data sets."""
+
+import re
+
+from vimoclip.errors import CONTROL_CHARACTERS
+
+_OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
+_MAX_NAME_BYTES = 255  # the limit of common file systems
+
+
+def has_control(text: str) -> bool:
+    """Whether a text holds control characters, which would break a line or change a terminal's state."""
+    return CONTROL_CHARACTERS.search(text) is not None
+
+
+def safe_name(name: str) -> bool:
+    """Whether a name is a valid file name inside its folder: no separator, no control character, at most 255 bytes."""
+    return not (has_control(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES

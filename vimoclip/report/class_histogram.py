@@ -1,0 +1,57 @@
+"""class_counts.html: how many clips of each class there are in each split, as bars."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vimoclip.io import atomic
+from vimoclip.report.figures import COLORS, labels, plain
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body {{ font-family: sans-serif; margin: 1rem auto; max-width: 60rem; padding: 0 1rem }}</style></head>
+<body><h1>{title}</h1><div id="counts"></div>
+<script>{plotly}</script>
+<script>Plotly.newPlot("counts", {data}, {layout}, {{responsive: true, displayModeBar: false}})</script>
+</body></html>
+"""
+
+
+def write(path: Path, title: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Path:
+    """`counts`: split -> number of clips of each class. One file that needs no network. Raises OSError."""
+    from plotly.offline import get_plotlyjs
+
+    figure = bars(classes, counts)
+    data, layout = (json.dumps(figure[part]).replace("</", "<\\/") for part in ("data", "layout"))
+    text = PAGE.format(title=plain(title), plotly=get_plotlyjs(), data=data, layout=layout)
+    return atomic.write_text(path, text)
+
+
+def bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """A stacked bar a class, the commonest at the top."""
+    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    order = sorted(range(len(classes)), key=lambda i: (-totals[i], classes[i]))
+    names = labels(classes)
+    ticks = [names[classes[i]] for i in order]
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": split,
+            "x": [of_split[i] for i in order],
+            "y": ticks,
+            "marker": {"color": color},
+        }
+        for (split, of_split), color in zip(counts.items(), COLORS, strict=False)
+    ]
+    layout = {
+        "barmode": "stack",
+        "height": 120 + 20 * len(classes),
+        "margin": {"l": 20, "r": 12, "t": 30, "b": 50},
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "xaxis": {"title": {"text": "clips"}, "rangemode": "tozero"},
+        "yaxis": {"automargin": True, "dtick": 1, "type": "category", "range": [len(classes) - 0.4, -0.6]},
+    }
+    return {"data": traces, "layout": layout}
