@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     args = build_parser().parse_args(argv)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
-            raise UserError(f"{path}: there is no such file or folder; name a run of TFAM, or a CSV of predictions")
+            raise UserError("there is no such file or folder", "name a run of TFAM, or a CSV of predictions", path=path)
     from vimoclip import annotations, evaluation, report
     from vimoclip.evaluation import output, sources
 
@@ -109,7 +109,9 @@ def output_of(args: argparse.Namespace) -> Path:
     default = given / "evaluation" if given.is_dir() else given.with_name(f"{given.stem}_evaluation")
     folder = args.output_dir or default
     if (folder / "config.yaml").exists() or (folder / "args.yaml").exists():
-        raise UserError(f"{folder}: is a run folder, whose metrics.json would be lost; name another with --output-dir")
+        raise UserError(
+            "is a run folder, whose metrics.json would be lost", "name another with --output-dir", path=folder
+        )
     cli.need_place(folder, "--output-dir")
     return folder
 

@@ -120,7 +120,7 @@ def plan(args: argparse.Namespace) -> tuple["Annotations", list[Task]]:
     output_dir = cli.need_place(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
     for split in (split for split in data.splits if not data.splits[split]):
         if args.split and split in args.split:
-            raise UserError(f"{args.dataset_dir}/annotations/{split}_multi.txt: names no video; add a line a video")
+            raise UserError(f"{args.dataset_dir}/annotations/{split}_multi.txt: names no video", "add a line a video")
         print(f"{split}: {split}_multi.txt names no video")
     splits = args.split or [split for split in data.splits if data.splits[split]]
     sources = {split: {key: videos_dir / key for key in list(data.splits[split])[: args.limit]} for split in splits}

@@ -98,7 +98,9 @@ def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
 
     output_dir = args.output_dir or args.dataset_dir / "flows"
     if output_dir.resolve() == videos_dir.resolve():
-        raise UserError(f"{output_dir}: the flow can't go where the videos are; name another folder with --output-dir")
+        raise UserError(
+            "the flow can't go where the videos are", "name another folder with --output-dir", path=output_dir
+        )
     cli.need_place(output_dir, "--output-dir")
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     return Drawing(output_dir, flow_settings(args, sampling.as_dict()), sampling, args.size, args.pair_batch_size)
@@ -217,16 +219,16 @@ def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.Report) 
     if others:
         print(f"{videos_dir}: not taken for videos: {', '.join(map(repr, others))}")
     if not videos:
-        raise UserError(f"{videos_dir}: holds no video; name the folder with --videos-dir")
+        raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
     stems: dict[str, Path] = {}
     for path in videos:
         try:
             annotations.check_video_id(path.name)
-        except ValueError as error:
+        except UserError as error:
             report.failed[repr(path.name)] = str(error)
             continue
         if other := stems.get(path.stem):
-            raise UserError(f"{videos_dir}: {other.name} and {path.name} would share {path.stem}.mp4; rename one")
+            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
         stems[path.stem] = path
     return {path.name: path for path in list(stems.values())[: args.limit]}
 

@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> cli.Report:
     found, report.failed = sort_out(FlowFolder(flows_dir).by_stem())
     paths = dict(sorted(found.items())[: args.limit])
     if not paths:
-        raise UserError(f"{flows_dir}: holds no flow video; run extract_flows.py, or name another --flow-videos-dir")
+        raise UserError(
+            "holds no flow video", "run extract_flows.py, or name another --flow-videos-dir", path=flows_dir
+        )
     if (args.merge or args.dry_run) and not cli.first_process():
         return report
     if args.merge and not args.dry_run:
@@ -143,7 +145,7 @@ def sort_out(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
     for stem in paths:
         try:
             annotations.check_video_id(f"{stem}.mp4")
-        except ValueError as error:
+        except UserError as error:
             wrong[repr(stem)] = str(error)
     return {stem: path for stem, path in paths.items() if repr(stem) not in wrong}, wrong
 

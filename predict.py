@@ -93,15 +93,15 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("give either --tfam (and --student), a trained model, or --labels, words for CLIP alone")
     for flag in ("student", "ckpt_path"):
         if args.labels and getattr(args, flag):
-            raise UserError(f"--{flag.replace('_', '-')} belongs to --tfam; with --labels there is no motion")
+            raise UserError(f"--{flag.replace('_', '-')} belongs to --tfam", "with --labels there is no motion")
     for flag in ("template", "fps"):
         if args.tfam and getattr(args, flag):
-            raise UserError(f"--{flag} belongs to --labels; with --tfam it is as the checkpoints learnt it")
+            raise UserError(f"--{flag} belongs to --labels", "with --tfam it is as the checkpoints learnt it")
     if args.student and not args.student.exists():
-        raise UserError(f"{args.student}: there is no such student; name a run folder of train.py with --student")
+        raise UserError(f"{args.student}: there is no such student", "name a run folder of train.py with --student")
     if args.tfam and not args.tfam.exists():
         raise UserError(
-            f"{args.tfam}: there is no such run; name a folder checkpoints/TFAM/<config>/seed<k> with --tfam"
+            f"{args.tfam}: there is no such run", "name a folder checkpoints/TFAM/<config>/seed<k> with --tfam"
         )
 
 
@@ -122,16 +122,16 @@ def find_videos(args: argparse.Namespace) -> dict[str, Path]:
         else:
             paths.append(cli.need_file(place, "name a video, a folder of videos or a list of them (.txt)"))
     if not paths:
-        raise UserError(f"{args.videos[0]}: holds no video; name videos or a folder of them")
+        raise UserError(f"{args.videos[0]}: holds no video", "name videos or a folder of them")
     stems: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
         for taken in (path.stem, f"{path.stem}_windows", path.stem.removesuffix("_windows")):
             if other := stems.get(taken):
                 raise UserError(
-                    f"{path} and {other} would write the same files; give them folders of their own with -o"
+                    f"{path} and {other} would write the same files", "give them folders of their own with -o"
                 )
         if f"{path.stem}.csv" == WHOLE_VIDEOS:
-            raise UserError(f"{path}: would be written to {WHOLE_VIDEOS}, which is of all videos; rename it")
+            raise UserError(f"would be written to {WHOLE_VIDEOS}, which is of all videos", "rename it", path=path)
         stems[path.stem] = path
     return dict(list(stems.items())[: args.limit])
 
@@ -141,7 +141,7 @@ def listed(path: Path) -> list[Path]:
     try:
         text = cli.need_file(path, "name a list of videos, a path a line").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8, a path a line") from None
+        raise UserError("is not UTF-8 text", "save it as UTF-8, a path a line", path=path) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     return [cli.need_file(path.parent / line, f"mend line {number} of {path}") for number, line in lines]
 

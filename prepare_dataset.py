@@ -168,7 +168,7 @@ def shares(args: argparse.Namespace) -> dict[str, float]:
     found = {"val": args.val_share} | ({"test": args.test_share} if args.test_share else {})
     if sum(found.values()) >= 1:
         raise UserError(
-            f"--val-share and --test-share are {sum(found.values()):g} of the clips; leave some to train on"
+            f"--val-share and --test-share are {sum(found.values()):g} of the clips", "leave some to train on"
         )
     return found
 
@@ -195,7 +195,7 @@ def check_dataset(args: argparse.Namespace) -> "Findings":
     elif args.json:
         print(f"wrote {atomic.write_text(args.json, text)}")
     if not found.fine:
-        raise Wrong(f"{args.dataset_dir}: {found.summary()}; see above what to do")
+        raise Wrong(f"{found.summary()}", "see above what to do", path=args.dataset_dir)
     print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
     return found
 
@@ -213,7 +213,7 @@ def check_places(args: argparse.Namespace) -> "Places":
     if args.motion_h5_path:
         cli.need_file(args.motion_h5_path, "name another with --motion-h5-path, or leave it out")
     if args.json and args.json.is_dir():
-        raise UserError(f"{args.json}: is a folder; name a file with --json, or - for stdout")
+        raise UserError(f"{args.json}: is a folder", "name a file with --json, or - for stdout")
     embeddings = args.embeddings_dir or data / "embeddings"
     return Places(
         args.dataset_name,

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> Path:
     with distributed.join() as group:
         device = pick_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
-            raise UserError("--compile: is for a GPU, and this run is on the CPU; leave it out")
+            raise UserError("--compile: is for a GPU, and this run is on the CPU", "leave it out")
         args.protocol = settle(args)
         splits = open_splits(args, group)
         group.barrier()  # before the folder changes all have looked at what is in it
@@ -120,8 +120,8 @@ def settle(args: argparse.Namespace) -> str:
         return split_protocol.PUBLISHED
     if args.val_hdf5_path and args.protocol == split_protocol.HELD_OUT:
         raise UserError(
-            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {split_protocol.HELD_OUT}; "
-            f"leave the path out, or give --protocol {split_protocol.PUBLISHED}"
+            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {split_protocol.HELD_OUT}",
+            f"leave the path out, or give --protocol {split_protocol.PUBLISHED}",
         )
     return split_protocol.settle(args.protocol, args.dataset_dir / "annotations")
 
@@ -223,7 +223,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
-        raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
+        raise UserError("--resume goes on with a run, --overwrite starts it afresh", "give one of them")
     if args.run_name is not None and (args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name):
         raise UserError(f"--run-name {args.run_name}: must be the name of one folder, without slashes")
     named = args.checkpoints_dir / args.run_name if args.run_name else None

@@ -63,12 +63,14 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
         _merge(config, _parse_override(text), f"--set {text}")
     if config["training"]["min_lr"] > config["training"]["lr"]:
         raise UserError(
-            f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}; "
-            "the learning rate falls to min_lr: give a smaller one"
+            f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}",
+            "the learning rate falls to min_lr: give a smaller one",
         )
     motion = config["data"]["motion"]
     if motion != "real" and config["model"]["fusion"] == Fusion.RGB:
-        raise UserError(f"data.motion is {motion}, but model.fusion rgb sees no motion; give one of the other fusions")
+        raise UserError(
+            f"data.motion is {motion}, but model.fusion rgb sees no motion", "give one of the other fusions"
+        )
     return config
 
 
@@ -103,7 +105,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path 
         was, is_now = before.get(key, default), now.get(key, default)
         if was != is_now:
             was, is_now = str(was)[:60], str(is_now)[:60]
-            raise UserError(f"{where}: was made with {key} {was}, now it is {is_now}; {cure}")
+            raise UserError(f"{where}: was made with {key} {was}, now it is {is_now}", cure)
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -128,14 +130,14 @@ def _merge(config: Config, changes: Mapping[str, Any], source: str) -> None:
     known = flatten(config)
     for section, content in changes.items():
         if section not in config:
-            raise UserError(f"{source}: unknown section {section!r}; there are {', '.join(config)}")
+            raise UserError(f"unknown section {section!r}", f"there are {', '.join(config)}", path=source)
         if content is not None and not isinstance(content, dict):
-            raise UserError(f"{source}: {section} must hold keys and values, like training: {{epochs: 1}}")
+            raise UserError(f"{section} must hold keys and values, like training: {{epochs: 1}}", path=source)
         for key, value in (content or {}).items():
             name = f"{section}.{key}"
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=3) or [k for k in known if k.startswith(section + ".")]
-                raise UserError(f"{source}: unknown key {name}; the nearest are {', '.join(near)}")
+                raise UserError(f"unknown key {name}", f"the nearest are {', '.join(near)}", path=source)
             config[section][key] = _checked(name, value, known[name], source)
 
 
@@ -150,13 +152,13 @@ def _checked(name: str, value: Any, default: Any, source: str) -> Any:
     fits = type(value) is kind
     if not fits:
         what = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-        raise UserError(f"{source}: {name} is {repr(value)[:60]}, but must be {what}")
+        raise UserError(f"{name} is {repr(value)[:60]}, but must be {what}", path=source)
     if name in CHOICES and value not in CHOICES[name]:
-        raise UserError(f"{source}: {name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}")
+        raise UserError(f"{name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}", path=source)
     if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
         limits = {"from 0 to below 1": FRACTIONS, "0 or more": FROM_ZERO, "from 0 to 2^32 - 1": SEEDS}
         must = next((words for words, names in limits.items() if name in names), "above 0")
-        raise UserError(f"{source}: {name} is {value}, but must be {must}")
+        raise UserError(f"{name} is {value}, but must be {must}", path=source)
     return value
 
 

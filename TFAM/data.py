@@ -58,7 +58,7 @@ class Pairs(Dataset):
             self.keys = [(self.keys[0][0], lent[0])]
             return
         if len(self) < 2:
-            raise UserError(f"{self.rgb.path}: data.motion is shuffled, which needs two videos or more")
+            raise UserError("data.motion is shuffled, which needs two videos or more", path=self.rgb.path)
         order = seeding.epoch_order(len(self), seed, 0)
         givers = dict(zip(order, order[1:] + order[:1], strict=True))  # along one ring, so that none gets its own
         self.keys = [(video, self.keys[givers[i]][1]) for i, (video, _) in enumerate(self.keys)]
@@ -140,7 +140,7 @@ def _open(rgb_paths: Mapping[str, Path], motion_path: Path, fusion: str) -> tupl
         )
     for reader in [*readers.values(), *([motion] if motion else [])]:
         if not reader.keys:
-            raise UserError(f"{reader.path}: holds no videos; run the stage that writes it again")
+            raise UserError("holds no videos", "run the stage that writes it again", path=reader.path)
         if not reader.known:
             print(f"{reader.path}: doesn't say what made it, so nothing could be checked but widths and lengths")
     return readers, motion
@@ -209,7 +209,9 @@ def pair(
             break
         key, frames = names(video), rgb.length(video)
         if key in keys:
-            raise UserError(f"{rgb.path}: {keys[key]} and {video} would share the motions {key}; rename one of them")
+            raise UserError(
+                f"{keys[key]} and {video} would share the motions {key}", "rename one of them", path=rgb.path
+            )
         if key not in there:
             left_out[video] = "has one frame, so no motion" if frames == 1 else f"isn't in {motion.path}"
             continue
@@ -220,7 +222,9 @@ def pair(
             keys[key] = video
     if not keys:
         video, reason = next(iter(left_out.items()))
-        raise UserError(f"{rgb.path}: no video has fitting motions in {motion.path} ({video}: {reason}); make it anew")
+        raise UserError(
+            f"no video has fitting motions in {motion.path} ({video}: {reason})", "make it anew", path=rgb.path
+        )
     return Pairs(rgb, None if fusion == "rgb" else motion, [(video, key) for key, video in keys.items()], left_out)
 
 

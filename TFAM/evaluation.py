@@ -106,10 +106,10 @@ def config_of(args: argparse.Namespace, state: Mapping[str, Any], own: Mapping[s
     Raises UserError for what is no checkpoint, or doesn't fit the command line."""
     path: Path = args.evaluate
     if not shape_of(state["state_dict"]):
-        raise UserError(f"{path}: is no checkpoint of TFAM; name a best_model.pth under checkpoints/TFAM/")
+        raise UserError("is no checkpoint of TFAM", "name a best_model.pth under checkpoints/TFAM/", path=path)
     if not own:
         if not args.config:
-            raise UserError(f"{path}: doesn't say what model it is; give the --config of its variant")
+            raise UserError("doesn't say what model it is", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
     model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")}
     data = {"motion": own["data"].get("motion", "real")}

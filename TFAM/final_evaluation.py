@@ -59,7 +59,7 @@ def finish(
         shown = progress(loader, len(loader), "step", f"evaluating {split}") if group.main else loader
         found[split] = evaluate(model, shown, MULTI_LABEL[config["training"]["loss"]], device, precision, group)
         if not found[split]["metrics"]["classes_with_a_positive"]:
-            raise TrainingError(f"{splits[split].rgb.path}: no video has a label, so nothing can be measured on them")
+            raise TrainingError("no video has a label, so nothing can be measured on them", path=splits[split].rgb.path)
     if not group.main:
         return
     for split, of_split in found.items():
@@ -90,7 +90,7 @@ def _open_reported(config: Config, train: Reader) -> Pairs:
     try:
         return open_reported(config, train)[0]
     except UserError as error:
-        raise UserError(f"{error}; {AGAIN}") from None
+        raise UserError(error, AGAIN) from None
 
 
 def run_summary(

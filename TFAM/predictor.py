@@ -31,14 +31,15 @@ class Fused:
         own = own_config(state)
         if own is None:
             raise UserError(
-                f"{self.path}: doesn't say what its embeddings were made with, as published checkpoints don't; name a "
-                "run of TFAM/train_and_eval.py, which do"
+                "doesn't say what its embeddings were made with, as published checkpoints don't",
+                "name a run of TFAM/train_and_eval.py, which do",
+                path=self.path,
             )
         self.model_config, self.control = own["model"], own["data"].get("motion", "real")
         self.fusion = Fusion(self.model_config["fusion"])
         if self.control == "shuffled" and self.fusion != Fusion.RGB:
             raise UserError(
-                f"{self.path}: learnt from motion of other videos (data.motion: shuffled); name another run"
+                "learnt from motion of other videos (data.motion: shuffled)", "name another run", path=self.path
             )
         self.inputs: dict[str, dict[str, Any] | None] = {
             "rgb": None if self.fusion == Fusion.MOTION else own["inputs"].get("rgb"),
@@ -46,7 +47,7 @@ class Fused:
         }
         for kind, needed in (("rgb", self.fusion != Fusion.MOTION), ("motion", self._moves())):
             if needed and "sampling" not in (self.inputs[kind] or {}):
-                raise UserError(f"{self.path}: its {kind} embeddings don't say what made them; make them anew")
+                raise UserError(f"its {kind} embeddings don't say what made them", "make them anew", path=self.path)
         self.classes: tuple[str, ...] = tuple(state["class_names"])
         self.device, self.precision = device, precision
         self.model = FusionTransformer(**self.model_config).to(device).eval()
@@ -68,7 +69,7 @@ class Fused:
         with autocast(self.device, self.precision):
             logits = self.model(*batch.inputs(self.device)).float().cpu()
         if not logits.isfinite().all():
-            raise UserError(f"{self.path}: gives scores that are not finite; try --precision fp32")
+            raise UserError("gives scores that are not finite", "try --precision fp32", path=self.path)
         return logits.sigmoid().double().numpy()
 
     def _item(self, part: Part) -> Item:

@@ -198,7 +198,7 @@ def labels(run: Run, videos: Sequence[str]) -> "np.ndarray":
     rgb = Reader(path, "rgb")
     learnt, now = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
     if learnt and now != learnt:
-        raise UserError(f"{path}: is not what {run['folder']} was evaluated on")
+        raise UserError(f"is not what {run['folder']} was evaluated on", path=path)
     if missing := set(videos) - set(rgb.keys):
-        raise UserError(f"{path}: {len(missing)} videos of {run['folder']} are not in it, like {min(missing)}")
+        raise UserError(f"{len(missing)} videos of {run['folder']} are not in it, like {min(missing)}", path=path)
     return np.stack([rgb.labels(video) > 0 for video in videos])

@@ -38,19 +38,21 @@ def main(argv: list[str] | None = None) -> Path:
     candidates = [found for run in runs if (found := candidate(run))]
     if not candidates:
         raise UserError(
-            f"{args.checkpoints_dir / 'TFAM'}: holds no finished run; bash TFAM/run_experiments.sh makes them"
+            "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
         )
     first = candidates[0]
     if other := next((run for run in candidates if run.protocol != first.protocol), None):
         raise UserError(
-            f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their scores are "
-            "of other clips; give each protocol a --checkpoints-dir of its own"
+            f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their "
+            "scores are of other clips",
+            "give each protocol a --checkpoints-dir of its own",
         )
     known = [run for run in candidates if run.clips]
     if other := next((run for run in known if run.clips != known[0].clips), None):
         raise UserError(
-            f"{known[0].folder} and {other.folder} chose their epochs on other clips, so that their scores can't be "
-            "compared; make them anew on the same, or give them a --checkpoints-dir each"
+            f"{known[0].folder} and {other.folder} chose their epochs on other clips, so that their scores "
+            "can't be compared",
+            "make them anew on the same, or give them a --checkpoints-dir each",
         )
     best = max(candidates, key=lambda run: run.score)  # the first of equals
     from vimoclip.annotations.split_protocol import CHOSEN_ON
@@ -81,7 +83,7 @@ def candidate(run: Path) -> Candidate | None:
         return Candidate(run, protocol, float(row[column]), clips if isinstance(clips, str) else None)
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"{table}: has no {column} of epoch {metrics.get('epoch')}; delete the run and make it again"
+            f"has no {column} of epoch {metrics.get('epoch')}", "delete the run and make it again", path=table
         ) from None
 
 

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> Path:
     runs = [read_metrics(path) for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))]
     if not runs:
         raise UserError(
-            f"{args.checkpoints_dir / 'TFAM'}: holds no finished run; bash TFAM/run_experiments.sh makes them"
+            "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
         )
     groups = in_groups(runs)
     differences, notes = compare(groups, args.resamples, SEED)
@@ -108,7 +108,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent}
     except ValueError:
-        raise UserError(f"{path}: is not JSON; delete it and run its config again") from None
+        raise UserError("is not JSON", "delete it and run its config again", path=path) from None
 
 
 def in_groups(runs: Iterable[Run]) -> dict[Group, list[Run]]:

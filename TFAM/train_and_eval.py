@@ -77,11 +77,11 @@ def train(args: argparse.Namespace) -> Path:
     from vimoclip.runtime import distributed
 
     if args.resume and args.overwrite:
-        raise UserError("--resume goes on with a run, --overwrite starts it afresh; give one of them")
+        raise UserError("--resume goes on with a run, --overwrite starts it afresh", "give one of them")
     if args.resume and not (args.resume / "config.yaml").is_file():
-        raise UserError(f"{args.resume}: holds no config.yaml; name the folder of a run that was begun")
+        raise UserError(f"{args.resume}: holds no config.yaml", "name the folder of a run that was begun")
     if not (args.config or args.resume):
-        raise UserError("no --config; give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
+        raise UserError("no --config", "give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
     seed = f"seed{config['training']['seed']}"
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed

@@ -242,8 +242,9 @@ def go_on(
     progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
     if progress.videos and state["videos"] != told["videos"]:
         raise UserError(
-            f"{path}: stopped in the middle of an epoch of other videos than there are now; bring back what was there, "
-            "or give --overwrite to start afresh"
+            "stopped in the middle of an epoch of other videos than there are now",
+            "bring back what was there, or give --overwrite to start afresh",
+            path=path,
         )
     trainee.restore(state, path)
     print(f"{path.parent}: goes on after epoch {len(state['history'])}, step {progress.steps} of the next", flush=True)

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> Path:
     path = args.rgb_h5_path or store.rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
     reader = store.Reader(cli.need_file(path, "run extract_embeddings.py, or name one with --rgb-h5-path"), "rgb")
     if not (reader.known and reader.keys):
-        raise UserError(f"{path}: doesn't say what made it, or holds no video; run extract_embeddings.py")
+        raise UserError("doesn't say what made it, or holds no video", "run extract_embeddings.py", path=path)
     split = reader.attributes.get("type", split)  # of a file that is named
     words = text_of(args, reader)
     result = {

@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> list["Row"]:
     args = build_parser().parse_args(argv)
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
-        raise UserError(f"{unknown[0]}: there is no such stage; there are {', '.join(STAGES)}")
+        raise UserError(f"{unknown[0]}: there is no such stage", f"there are {', '.join(STAGES)}")
     from benchmarks.inputs import Inputs
 
     inputs, rows = Inputs(args.inputs_dir), list["Row"]()

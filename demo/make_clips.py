@@ -69,7 +69,7 @@ def is_drawn(path: Path, scene: Any) -> bool:
     except VideoError:
         return False  # broken: it is drawn again
     if shows != scene.seed:
-        raise UserError(f"{path}: shows another scene; give another --dataset-dir, or delete {path.parent.parent}")
+        raise UserError("shows another scene", f"give another --dataset-dir, or delete {path.parent.parent}", path=path)
     return True
 
 

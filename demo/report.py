@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> Path:
         found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
         rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **found})
     if not rows:
-        raise UserError(f"{args.checkpoints_dir / 'TFAM'}: holds no finished run; bash demo.sh makes them")
+        raise UserError("holds no finished run", "bash demo.sh makes them", path=args.checkpoints_dir / "TFAM")
     if len(clips) > 1:
         one, other, *_ = clips.values()
-        raise UserError(f"{one} and {other}: report on different clips; delete the runs that are not of these clips")
+        raise UserError(f"{one} and {other}: report on different clips", "delete the runs that are not of these clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     head = (
@@ -114,7 +114,9 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
 
     found = predictions_csv.read(path)
     if found.classes != list(data.classes) or not set(found.videos) <= data.splits["val"].keys():
-        raise UserError(f"{path}: is of other classes or clips than the annotations; delete the run and make it again")
+        raise UserError(
+            "is of other classes or clips than the annotations", "delete the run and make it again", path=path
+        )
     targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found.videos]))
     return found.videos, torch.from_numpy(found.scores).float(), targets
 

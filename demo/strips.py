@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     written = []
     for name in args.clips or list(found)[: args.count]:
         if name not in found or name not in data.splits["val"]:
-            raise UserError(f"{name}: isn't among {path} and val_multi.txt; name validation clips")
+            raise UserError(f"{name}: isn't among {path} and val_multi.txt", "name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = likeliest(found[name], labels)
         drawn = args.output_dir / f"{annotations.stem(name)}.png"

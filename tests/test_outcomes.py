@@ -17,7 +17,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.manifest import Entry, Manifest
-from vimoclip.extraction.video_status import WHY_UNKNOWN, Outcomes
+from vimoclip.extraction.video_status import Outcomes
 from vimoclip.io import atomic
 from vimoclip.video import End, writer
 
@@ -143,7 +143,7 @@ def test_outputs_that_were_there_before_the_manifest_are_taken_as_they_are(datas
     report = extract()
     assert (report.already, times(FLOWS)) == (2, videos)
     assert statuses() == ALL | {"torn.mp4": "ok"}
-    assert lines()["good.mp4"]["reason"] == WHY_UNKNOWN
+    assert lines()["good.mp4"]["status"] == "preexisting"
 
 
 def test_videos_of_earlier_runs_keep_their_lines(dataset: Path) -> None:

@@ -735,7 +735,7 @@ def test_video_that_could_leave_its_folder_or_break_a_line_is_refused(tmp_path: 
 
 @pytest.mark.parametrize("video", ["a\udcff.mp4", "\ud800.mp4"])
 def test_video_whose_name_is_no_text_is_refused(tmp_path: Path, video: str) -> None:
-    with pytest.raises(ValueError, match="control"):
+    with pytest.raises(UserError, match="control"):
         annotations.check_video_id(video)
     refusal(
         lambda: annotations.write(tmp_path, "ak", annotations.Annotations(CLASSES, {"train": {video: ()}})), tmp_path

@@ -4,8 +4,8 @@
 
 Exit code 0 if the outputs are equal, 1 if they differ, 2 for a wrong call. Both sides use this Python and the same
 inputs, and run at the same time with one thread each. To be quick, most steps of steps.toml are forks of a process that
-has imported torch and other libraries; shell steps start processes of their own. Files and exit codes are compared, what
-is printed is not; `IGNORED` in compare.py lists what is left out, and why."""
+has imported torch and other libraries; shell steps start processes of their own. Files and exit codes are compared,
+what is printed is not; `IGNORED` in compare.py lists what is left out, and why."""
 
 import argparse
 import fnmatch
@@ -30,11 +30,10 @@ from tests.golden.inputs import write_inputs
 
 SIDES = ("old", "new")
 TIMEOUT = 240  # seconds for one step
-NOT_COPIED = (".*", "__pycache__", "tests", "docs", "benchmarks", "results", "*.egg-info", "predictions", "my_*")
-OWN_DATA = ("dataset", "checkpoints", "logs")  # folders of a checkout that may hold somebody's data: not copied either
+NOT_COPIED = (".*", "*.egg-info", "tests", "docs", "benchmarks")  # at the top of a checkout
+OWN_DATA = ("dataset", "checkpoints", "logs", "predictions", "my_*", "animal_kingdom")  # the same, a user's own files
 RENAMED = {  # a module that a step runs -> its name in later checkouts, used where that file exists
     "TFAM.best": "TFAM.select_best",
-    "TFAM.comparing": "TFAM.rgb_difference",
     "vimoclip.estimate": "vimoclip.runtime.cost_estimate",
 }
 PRELOADED = ("torch", "torchvision", "open_clip", "cv2", "av", "h5py", "sklearn.metrics", "torch.utils.tensorboard")
@@ -168,11 +167,13 @@ def prepare_folders(work: Path, checkouts: Sequence[Path]) -> None:
     (work / "sources").write_text("\n".join(_sources(work)))
 
 
-def _not_copied(checkout: Path) -> Any:
-    patterns = shutil.ignore_patterns(*NOT_COPIED)
+def _not_copied(checkout: Path) -> Callable[[str, list[str]], set[str]]:
+    """Return the function that shutil.copytree asks which names of a folder it leaves out."""
+    patterns = {checkout: (*NOT_COPIED, *OWN_DATA), checkout / "TFAM": ("results",)}
 
     def ignore(folder: str, names: list[str]) -> set[str]:
-        return patterns(folder, names) | (set(OWN_DATA) & set(names) if Path(folder) == checkout else set())
+        wanted = ("__pycache__", *patterns.get(Path(folder), ()))
+        return {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)}
 
     return ignore
 
@@ -201,6 +202,10 @@ def run_sides(work: Path, steps: Sequence[Step]) -> dict[str, dict[str, Outcome]
         process.start()
     outcomes: dict[str, dict[str, Outcome]] = {side: {} for side in SIDES}
     for _ in range(2 * len(steps)):
+        while queue.empty():
+            if not all(process.is_alive() or process.exitcode == 0 for process in sides):
+                raise SystemExit("a side has ended early")
+            time.sleep(0.02)
         side, name, outcome = queue.get()
         outcomes[side][name] = outcome
         if all(name in found for found in outcomes.values()):

@@ -148,8 +148,8 @@ def _difference(old: Any, new: Any) -> str:
             return f"array of {old.dtype} {old.shape}, now {new.dtype} {new.shape}"
         if np.array_equal(old, new, equal_nan=old.dtype.kind in "fc"):
             return ""
-        if old.dtype.kind not in "fiub":
-            return "arrays differ"
+        if old.dtype.kind not in "fiub" or old.size == 1:
+            return f"{old.tolist()!r}, now {new.tolist()!r}" if old.size == 1 else "arrays differ"
         return f"arrays differ by up to {np.abs(old.astype(float) - new.astype(float)).max():.3g}"
     both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
     if type(old) is type(new) and (both_nan or old == new):
@@ -171,7 +171,7 @@ def load(paths: list[Path], root: str) -> Any:
     if "tfevents" in path.name:
         return _load_events(paths)
     loaders = {
-        (".h5", ".hdf5", ".part"): _load_hdf5,
+        (".h5", ".hdf5"): _load_hdf5,
         (".pth", ".pt", ".ckpt"): _load_checkpoint,
         (".safetensors",): _load_safetensors,
         (".mp4", ".mkv", ".avi"): _load_video,

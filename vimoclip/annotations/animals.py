@@ -32,7 +32,7 @@ def read_animals(folder: Path) -> dict[str, Animals]:
         if video is None or None in parts or None in row:
             raise UserError(f"{path}:{line}: needs the header {','.join(_HEADER)} and as many values a line")
         if video in found:
-            raise UserError(f"{path}:{line}: {quoted(video)} stands twice; give it one line")
+            raise UserError(f"{path}:{line}: {quoted(video)} stands twice", "give it one line")
         animals, classes = (tuple(word for word in (part or "").split(";") if word) for part in parts)
         found[video] = Animals(animals, classes)
     return found

@@ -48,32 +48,34 @@ def name_in(folder: Path) -> str:
     if len(names) == 1:
         return names[0]
     found = f"several ({', '.join(names[:3])})" if names else "none"
-    raise UserError(f"{folder}: holds {found} of <name>{ending}; name the data set with --dataset-name")
+    raise UserError(f"holds {found} of <name>{ending}", "name the data set with --dataset-name", path=folder)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
     rows = read_rows(path)
     if not rows or not {"id", "name"} <= set(rows[0]):
-        raise UserError(f"{path}: needs the header id,name and a line a class")
+        raise UserError("needs the header id,name and a line a class", path=path)
     names: dict[int, str] = {}
     for line, row in enumerate(rows, start=2):
         try:
             number = int(row["id"])
         except (TypeError, ValueError):
             given = quoted(str(row["id"]))
-            raise UserError(f"{path}:{line}: {given} is not a class id; ids are 0..{len(rows) - 1}") from None
+            raise UserError(f"{path}:{line}: {given} is not a class id", f"ids are 0..{len(rows) - 1}") from None
         if number in names:
-            raise UserError(f"{path}:{line}: class id {number} stands twice; ids are 0..{len(rows) - 1}, each once")
+            raise UserError(f"{path}:{line}: class id {number} stands twice", f"ids are 0..{len(rows) - 1}, each once")
         names[number] = (row["name"] or "").strip()
         if not names[number]:
             raise UserError(f"{path}:{line}: class {number} has no name")
         if has_control(names[number]):
-            raise UserError(f"{path}:{line}: {quoted(names[number])} holds a control character; rename the class")
+            raise UserError(f"{path}:{line}: {quoted(names[number])} holds a control character", "rename the class")
     if set(names) != set(range(len(names))):
-        raise UserError(f"{path}: class ids must be 0..{len(names) - 1}, each once; found {min(names)}..{max(names)}")
+        raise UserError(
+            f"class ids must be 0..{len(names) - 1}, each once", f"found {min(names)}..{max(names)}", path=path
+        )
     if len(set(names.values())) != len(names):
-        raise UserError(f"{path}: two classes have the same name; give each its own")
+        raise UserError("two classes have the same name", "give each its own", path=path)
     return tuple(names[i] for i in range(len(names)))
 
 
@@ -87,7 +89,9 @@ def read_partitions(path: Path) -> dict[str, tuple[str, ...]]:
         segments = {int(row["id"]): (row.get(column) or "").strip() for row in rows}
         for line, segment in enumerate(segments.values(), start=2):
             if any(segments.values()) and segment not in SEGMENTS:
-                raise UserError(f"{path}:{line}: {column} {quoted(segment)} is none of {', '.join(SEGMENTS)}; mend it")
+                raise UserError(
+                    f"{path}:{line}: {column} {quoted(segment)} is none of {', '.join(SEGMENTS)}", "mend it"
+                )
         if any(segments.values()):
             found[column] = tuple(segments[i] for i in range(len(segments)))
     return found
@@ -104,23 +108,23 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
         try:
             video, labels = _parse_line(line)
             check_video_id(video)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}") from None
+        except UserError as error:
+            raise UserError(error.problem, error.hint, path=f"{path}:{number}") from None
         wrong = [label for label in labels if not 0 <= label < num_classes]
         if wrong:
             raise UserError(
-                f"{path}:{number}: label {wrong[0]} of {video} is not in 0..{num_classes - 1}; mend the line, or the "
-                "classes in the _action.csv beside it"
+                f"{path}:{number}: label {wrong[0]} of {video} is not in 0..{num_classes - 1}",
+                "mend the line, or the classes in the _action.csv beside it",
             )
         if video in videos:
-            raise UserError(f"{path}:{number}: {video} stands twice; give it one line with all its labels")
+            raise UserError(f"{path}:{number}: {video} stands twice", "give it one line with all its labels")
         videos[video] = tuple(dict.fromkeys(labels))
     return videos
 
 
 def _parse_line(line: str) -> tuple[str, list[int]]:
     if has_control(line.replace("\t", " ")):
-        raise ValueError(f"{quoted(line)} holds a control character; remove it")
+        raise UserError(f"{quoted(line)} holds a control character", "remove it")
     words = list(re.finditer(r"\S+", line))
     labels: list[int] = []
     while len(words) > 1 and _LABEL.fullmatch(words[-1][0]):
@@ -136,12 +140,12 @@ def read_selection(path: Path) -> tuple[str, ...]:
             continue
         try:
             check_video_id(video)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}") from None
+        except UserError as error:
+            raise UserError(error.problem, error.hint, path=f"{path}:{number}") from None
         if names.setdefault(video, number) != number:
-            raise UserError(f"{path}:{number}: {video} stands twice; remove one of the lines")
+            raise UserError(f"{path}:{number}: {video} stands twice", "remove one of the lines")
     if not names:
-        raise UserError(f"{path}: names no video; delete it, or draw one with prepare_dataset.py selection")
+        raise UserError("names no video", "delete it, or draw one with prepare_dataset.py selection", path=path)
     return tuple(names)
 
 
@@ -152,14 +156,14 @@ def load(folder: Path, name: str, splits: Iterable[str] | None = None, with_sele
     videos. Without `with_selection` that file is left aside."""
     cure = "name the data set with --dataset-dir and --dataset-name"
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder with annotations; {cure}")
+        raise UserError("there is no such folder with annotations", cure, path=folder)
     classes = read_classes(folder / f"{name}_action.csv")
     there = [s for s in SPLITS if (folder / f"{s}_multi.txt").is_file()]
     missing = [s for s in splits or () if s not in there]
     if missing:
-        raise UserError(f"{folder / (missing[0] + '_multi.txt')}: there is no such file; {cure}")
+        raise UserError("there is no such file", cure, path=folder / (missing[0] + "_multi.txt"))
     if not there:
-        raise UserError(f"{folder}: holds none of {', '.join(s + '_multi.txt' for s in SPLITS)}; {cure}")
+        raise UserError(f"holds none of {', '.join(s + '_multi.txt' for s in SPLITS)}", cure, path=folder)
     read = {s: read_split(folder / f"{s}_multi.txt", len(classes)) for s in there}
     _check_distinct(folder, read)
     chosen = folder / SELECTION
@@ -180,9 +184,9 @@ def write(folder: Path, name: str, data: Annotations) -> None:
             raise UserError(str(error).replace(trial, str(folder))) from None
         except UnicodeEncodeError as error:
             part = error.object[max(0, error.start - 40) : error.end + 40]
-            raise UserError(f"{folder}: {part!r} can't be written as UTF-8; rename the video or class") from None
+            raise UserError(f"{part!r} can't be written as UTF-8", "rename the video or class", path=folder) from None
     if not same:
-        raise UserError(f"{folder}: a class or a video has a name that can't be read back; rename it")
+        raise UserError("a class or a video has a name that can't be read back", "rename it", path=folder)
     if not data.selection:
         (folder / SELECTION).unlink(missing_ok=True)  # of what was here before
     for file, text in texts.items():
@@ -216,8 +220,9 @@ def _check_distinct(folder: Path, splits: Mapping[str, Mapping[str, tuple[int, .
             if (key := stem(video)) in seen:
                 other, where = seen[key]
                 raise UserError(
-                    f"{folder}: {video} in {split}_multi.txt and {other} in {where}_multi.txt are one video or share "
-                    "a name; each video belongs in one split, under a name of its own"
+                    f"{video} in {split}_multi.txt and {other} in {where}_multi.txt are one video or share a name",
+                    "each video belongs in one split, under a name of its own",
+                    path=folder,
                 )
             seen[key] = (video, split)
 
@@ -227,6 +232,7 @@ def check_selected(path: Path, selection: Iterable[str], train: Mapping[str, obj
     strange = [video for video in selection if video not in train]
     if strange:
         raise UserError(
-            f"{path}: names {len(strange)} that are no training videos ({', '.join(strange[:3])}); remove these lines, "
-            "or draw others with prepare_dataset.py selection --overwrite"
+            f"names {len(strange)} that are no training videos ({', '.join(strange[:3])})",
+            "remove these lines, or draw others with prepare_dataset.py selection --overwrite",
+            path=path,
         )

@@ -23,7 +23,7 @@ def read_sources(folder: Path) -> dict[str, str]:
         if not video or not source:
             raise UserError(f"{path}:{line}: needs the header {','.join(_HEADER)} and both values")
         if video in found:
-            raise UserError(f"{path}:{line}: {quoted(video)} stands twice; give it one line")
+            raise UserError(f"{path}:{line}: {quoted(video)} stands twice", "give it one line")
         found[video] = source
     return found
 

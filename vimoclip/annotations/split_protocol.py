@@ -25,13 +25,13 @@ def settle(asked: str | None, notes: Path) -> str:
     Raises UserError for a protocol whose clips aren't there, or for a name that is no protocol."""
     there = (notes / annotations.SELECTION).is_file()
     if asked not in (None, *WATCHED):
-        raise UserError(f"protocol {asked}: there is no such protocol; it is {' or '.join(WATCHED)}")
+        raise UserError(f"protocol {asked}: there is no such protocol", f"it is {' or '.join(WATCHED)}")
     if asked == HELD_OUT and not there:
         missing = notes / annotations.SELECTION
-        raise UserError(f"{missing}: there is no such file, and {HELD_OUT} chooses on its clips; {DRAW} draws them")
+        raise UserError(f"{missing}: there is no such file, and {HELD_OUT} chooses on its clips", f"{DRAW} draws them")
     if asked == THREE_SPLITS and not _has_test(notes):
         raise UserError(
-            f"{notes / 'test_multi.txt'}: names no video, and {asked} reports its clips; give another protocol"
+            f"names no video, and {asked} reports its clips", "give another protocol", path=notes / "test_multi.txt"
         )
     if asked is None and reported_split(notes) == "test":
         print(f"{notes} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val", flush=True)
@@ -64,8 +64,8 @@ def divide(keys: Sequence[str], notes: Path, where: Path) -> tuple[list[str], li
     if not (learnt and chosen):
         what = "nothing but" if chosen else "none of the"
         raise UserError(
-            f"{where}: holds {what} selection clips of {notes / annotations.SELECTION}; {DRAW} --overwrite draws "
-            "others, and extract_embeddings.py makes the file whole"
+            f"{where}: holds {what} selection clips of {notes / annotations.SELECTION}",
+            f"{DRAW} --overwrite draws others, and extract_embeddings.py makes the file whole",
         )
     return learnt, chosen
 
@@ -79,13 +79,13 @@ def check_names(keys: Sequence[str], notes: Path, where: Path) -> None:
     drawn = set(annotations.read_selection(path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(drawn - known)
     if odd := [video for video in missing if annotations.stem(video) in stems]:
-        raise UserError(f"{path}: {_some(odd)} stand in {where} under other extensions; write the names as there")
+        raise UserError(f"{_some(odd)} stand in {where} under other extensions", "write the names as there", path=path)
     reported = notes / "val_multi.txt"
     names = annotations.read_split(reported, 2**31) if reported.is_file() else {}
     if odd := sorted((known | drawn) & names.keys()):
         raise UserError(
-            f"{reported}: {_some(odd)} are to be trained on, or chosen on, too; a video belongs in one split: mend the "
-            f"annotations, and make {where} anew"
+            f"{reported}: {_some(odd)} are to be trained on, or chosen on, too",
+            f"a video belongs in one split: mend the annotations, and make {where} anew",
         )
     if missing:
         print(f"warning: {where}: {_some(missing)} of the {len(drawn)} selection clips are not in it", flush=True)

@@ -14,14 +14,15 @@ def stem(video: str) -> str:
 
 
 def check_video_id(video: str) -> None:
-    """Raise ValueError where a file name can't be a video's id in every file of the chain."""
+    """Raise UserError where a file name can't be a video's id in every file of the chain."""
     name = stem(video)
     if not name:
-        raise ValueError(f"{quoted(video)} is not a file name with an extension")
+        raise UserError(f"{quoted(video)} is not a file name with an extension", "rename the video and its line")
     if "." in name or video[0] in "=+@" or not safe_name(video):
-        raise ValueError(
+        raise UserError(
             f"{quoted(video)}: without its extension a name may hold no dot, slash or control character, not start "
-            "with =, + or @ or a drive, and is 255 bytes long at most; rename the video and its line"
+            "with =, + or @ or a drive, and is 255 bytes long at most",
+            "rename the video and its line",
         )
 
 
@@ -34,7 +35,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     try:
         return list(csv.DictReader(io.StringIO(read_text(path))))
     except csv.Error as error:
-        raise UserError(f"{path}: is no CSV file ({error}); save it as one") from None
+        raise UserError(f"is no CSV file ({error})", "save it as one", path=path) from None
 
 
 def read_text(path: Path) -> str:
@@ -42,10 +43,10 @@ def read_text(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(
-            f"{path}: there is no such file; name the data set with --dataset-dir, --dataset-name"
+            "there is no such file", "name the data set with --dataset-dir, --dataset-name", path=path
         ) from None
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); make it a file that you may read") from None
+        raise UserError(f"can't be read ({error.strerror})", "make it a file that you may read", path=path) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise UserError(f"is not UTF-8 text (byte {error.start})", "save it as UTF-8", path=path) from None
     return text.replace("\r\n", "\n")

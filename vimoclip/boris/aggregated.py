@@ -50,17 +50,17 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; export it from BORIS as TSV or CSV") from None
+        raise UserError("is not UTF-8 text", "export it from BORIS as TSV or CSV", path=path) from None
     head = next((line for line in text.splitlines() if "Behavior type" in line), "")
     between = max("\t,;", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between)
     try:
         found = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
-        raise UserError(f"{path}: is no table that can be read ({error}); export it from BORIS again") from None
+        raise UserError(f"is no table that can be read ({error})", "export it from BORIS again", path=path) from None
     begin = next((i for i, (_, row) in enumerate(found) if "Behavior type" in [cell.strip() for cell in row]), None)
     if begin is None:
-        raise UserError(f"{path}: is no table of aggregated events of BORIS (it has no column Behavior type)")
+        raise UserError("is no table of aggregated events of BORIS (it has no column Behavior type)", path=path)
     return found[begin:]
 
 
@@ -70,9 +70,9 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
     found = {key: next((places[n] for n in names if n in places), None) for key, names in COLUMNS.items()}
     for key in NEEDED:
         if found[key] is None:
-            raise UserError(f"{path}: has no column {COLUMNS[key][0]}; export aggregated events from BORIS again")
+            raise UserError(f"has no column {COLUMNS[key][0]}", "export aggregated events from BORIS again", path=path)
     if found["source"] is None and found["media"] is None:
-        raise UserError(f"{path}: says of no event which media file it is in; export it from BORIS again")
+        raise UserError("says of no event which media file it is in", "export it from BORIS again", path=path)
     return {key: place for key, place in found.items() if place is not None}
 
 
@@ -107,7 +107,9 @@ def _event(path: Path, number: int, row: Mapping[str, str], found: Events) -> Ev
     start, stop = _seconds(row["start"]), _seconds(row["stop"])
     kind = row["kind"].upper()
     if not row["behavior"] or kind not in ("STATE", "POINT"):
-        raise UserError(f"{path}:{number}: the behavior type {row['kind']!r} is neither STATE nor POINT; mend the line")
+        raise UserError(
+            f"{path}:{number}: the behavior type {row['kind']!r} is neither STATE nor POINT", "mend the line"
+        )
     if start is None or (kind == "STATE" and stop is None):
         found.leave_out(what, "has no time" if start is None else "has no end")
         return None
@@ -115,7 +117,7 @@ def _event(path: Path, number: int, row: Mapping[str, str], found: Events) -> Ev
     point = kind == "POINT"
     end = start if point or stop is None else stop
     if end < start:
-        raise UserError(f"{path}:{number}: {row['behavior']} stops at {end:g} s, before it starts; mend the line")
+        raise UserError(f"{path}:{number}: {row['behavior']} stops at {end:g} s, before it starts", "mend the line")
     subject = row.get("subject", "")
     return Event(row["behavior"], subject, round(start - offset, 6), round(end - offset, 6), point)
 

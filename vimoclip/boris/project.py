@@ -20,7 +20,7 @@ def read_project(path: Path) -> Events:
         observations = dict(project[OBSERVATIONS])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: is no project of BORIS ({error!r}); name a .boris file, or aggregated events"
+            f"is no project of BORIS ({error!r})", "name a .boris file, or aggregated events", path=path
         ) from None
     found = Events(list(kinds))
     for name, observation in observations.items():
@@ -28,7 +28,7 @@ def read_project(path: Path) -> Events:
             _add(found, name, observation, kinds)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(
-                f"{path}: the observation {name} can't be read ({error!r}); open and save it in BORIS"
+                f"the observation {name} can't be read ({error!r})", "open and save it in BORIS", path=path
             ) from None
     return found
 

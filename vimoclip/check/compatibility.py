@@ -64,8 +64,8 @@ def check_fit(rgb: Reader, motion: Reader) -> None:
     """Raise UserError where motions can't be of these videos: another width, backbone or choice of frames."""
     if rgb.dim != motion.dim:
         raise UserError(
-            f"embeddings are {rgb.dim} wide in {rgb.path} but {motion.dim} in {motion.path}; "
-            "make both with the same CLIP model"
+            f"embeddings are {rgb.dim} wide in {rgb.path} but {motion.dim} in {motion.path}",
+            "make both with the same CLIP model",
         )
     if not (rgb.known and motion.known):
         return
@@ -83,11 +83,11 @@ def check_splits(train: Reader, val: Reader) -> None:
     """Raise UserError where two RGB files can't be splits of one data set made in one way, or share a video."""
     ours, theirs = str(train.path), str(val.path)
     if train.dim != val.dim:
-        raise UserError(f"embeddings are {train.dim} wide in {ours} but {val.dim} in {theirs}; make both anew alike")
+        raise UserError(f"embeddings are {train.dim} wide in {ours} but {val.dim} in {theirs}", "make both anew alike")
     check_origin(train.attributes, val.attributes, ours, theirs)
     check_classes(class_names(train), class_names(val), ours, theirs)
     if shared := {stem_of(video) for video in train.keys} & {stem_of(video) for video in val.keys}:
-        raise UserError(f"{min(shared)} is in {ours} and in {theirs}; a video belongs in one split: mend annotations")
+        raise UserError(f"{min(shared)} is in {ours} and in {theirs}", "a video belongs in one split: mend annotations")
 
 
 def check_origin(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str) -> None:
@@ -116,7 +116,7 @@ def class_names(rgb: Reader) -> list[str]:
     width = len(rgb.labels(rgb.keys[0]))
     names = rgb.attributes.get("class_names") or [unnamed(number) for number in range(width)]
     if len(names) != width:
-        raise UserError(f"{rgb.path}: names {len(names)} classes, but its labels have {width}; make it anew")
+        raise UserError(f"names {len(names)} classes, but its labels have {width}", "make it anew", path=rgb.path)
     return names
 
 

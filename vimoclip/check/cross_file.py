@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DataSet, maker, rgb_area, without_cure
+from vimoclip.check.dataset import DataSet, maker, rgb_area
 from vimoclip.check.problems import Findings
 from vimoclip.check.video_checks import Seen
 from vimoclip.cli import check_same
@@ -36,7 +36,7 @@ def compare_names(data: DataSet, findings: Findings) -> None:
     for name in sorted((data.listed or frozenset()) - data.others):
         try:
             annotations.check_video_id(name)
-        except ValueError as error:
+        except UserError as error:
             findings.wrong("videos", name, "misfit", error)
             continue
         if (other := stems.setdefault(annotations.stem(name), name)) != name:
@@ -82,8 +82,8 @@ def compare_flows(data: DataSet, seen: Seen, findings: Findings) -> None:
             check_same(usual, made[settings], "most flow videos", "this one", "")
         except UserError as error:
             for name in names:
-                cure = "delete it and run extract_flows.py again, with the flags of the others"
-                findings.wrong("flows", name, "misfit", without_cure(error), cure)
+                hint = "delete it and run extract_flows.py again, with the flags of the others"
+                findings.wrong("flows", name, "misfit", error, hint)
     for reader in data.rgb.values():
         with _noting(findings, "flows", folder, "misfit"):
             compatibility.check_sampling(reader, usual, str(folder))
@@ -91,18 +91,18 @@ def compare_flows(data: DataSet, seen: Seen, findings: Findings) -> None:
         said = {key: value for key, value in data.motion.attributes.items() if key == "sampling"}
         trained_on = data.motion.attributes.get("student", {}).get("flow")
         said |= trained_on if isinstance(trained_on, dict) else {}
-        cure = "inference.py --overwrite makes it anew, with a student that was trained on this flow"
+        hint = "inference.py --overwrite makes it anew, with a student that was trained on this flow"
         with _noting(findings, "motion", data.motion.path, "misfit"):
-            check_same(said, usual, str(data.motion.path), str(folder), cure)
+            check_same(said, usual, str(data.motion.path), str(folder), hint)
 
 
 def find_leftovers(data: DataSet, seen: Seen, findings: Findings) -> dict[str, int]:
     """Entries of videos that are gone or no longer annotated; how many there are in `flows` and `motion`."""
     for split, reader in data.rgb.items():
         area = rgb_area(split)
-        cure = f"{maker(area)} takes it out" if reader.known else "make the file anew, or annotate it"
+        hint = f"{maker(area)} takes it out" if reader.known else "make the file anew, or annotate it"
         for key in sorted(data.keys[area] - data.annotations.splits[split].keys()):
-            findings.wrong(area, key, "stale", f"is not annotated in {split}_multi.txt", cure)
+            findings.wrong(area, key, "stale", f"is not annotated in {split}_multi.txt", hint)
     flows = sorted(data.flows.paths.keys() - set(seen.flows)) if data.flows else []
     motions = sorted(data.keys.get("motion", frozenset()) - set(seen.motions))
     reason = "is of no video that is annotated or there"
@@ -119,14 +119,14 @@ def add_damage(data: DataSet, seen: Seen, findings: Findings) -> None:
         named = [problem.id for problem in findings.problems if (problem.area, problem.kind) == (area, "broken")]
         for line in lines:
             if not any(name in line for name in named):
-                cure = f"{maker(area)} --overwrite makes it anew"
-                findings.unfit(area, data.readers[area].path, "broken", line.removesuffix("; make it anew"), cure)
+                hint = f"{maker(area)} --overwrite makes it anew"
+                findings.unfit(area, data.readers[area].path, "broken", line, hint)
 
 
 @contextlib.contextmanager
-def _noting(findings: Findings, area: str, path: Path, kind: str, cure: str = "") -> Iterator[None]:
+def _noting(findings: Findings, area: str, path: Path, kind: str, hint: str = "") -> Iterator[None]:
     """A rule that is broken is a problem of a file or folder as a whole."""
     try:
         yield
     except UserError as error:
-        findings.unfit(area, path, kind, without_cure(error) if cure else error, cure)
+        findings.unfit(area, path, kind, error, hint)

@@ -9,10 +9,8 @@ from vimoclip.annotations import Annotations
 from vimoclip.check.problems import Findings
 from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
-from vimoclip.extraction.manifest import Entry
+from vimoclip.extraction.manifest import DONE, Entry
 from vimoclip.flow.flow_lookup import FlowFolder
-
-DONE = ("ok", "partial")  # statuses of videos that are in the output
 
 
 @dataclass(frozen=True)
@@ -138,17 +136,12 @@ def _open(data: DataSet, area: str, path: Path, kind: str, findings: Findings) -
     try:
         reader = store.Reader(path, kind)
     except UserError as error:
-        findings.unfit(area, path, "broken", without_cure(error), f"{maker(area)} --overwrite makes it anew")
+        findings.unfit(area, path, "broken", error, f"{maker(area)} --overwrite makes it anew")
         return None
     if not reader.known:
         checked = "widths, lengths and labels" if kind == "rgb" else "widths and lengths"
         findings.say(area, f"{path} doesn't say what made it, so nothing could be checked but {checked}")
     return reader
-
-
-def without_cure(error: UserError) -> str:
-    """What is wrong, where an error's text ends with what to do."""
-    return str(error).rpartition("; ")[0] or str(error)
 
 
 def _unfinished(area: str, path: Path, entries: dict[str, Entry], findings: Findings) -> None:

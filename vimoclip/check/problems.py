@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, UserFacingError
 
 KINDS = ("missing", "stale", "broken", "misfit", "failed")
 SHOWN = 20  # of an area and kind, on the terminal
@@ -41,16 +41,17 @@ class Findings:
     skipped: Counter[str] = field(default_factory=Counter)
     unusable: set[str] = field(default_factory=set)
 
-    def wrong(self, area: str, of: object, kind: str, reason: object, cure: str = "") -> None:
-        """Note a problem. Without `cure`, it is what stands behind the reason's last semicolon, as in a UserError."""
-        said = one_line(reason).removeprefix(f"{one_line(of)}: ")
-        if not cure:
-            said, _, cure = said.rpartition("; ")
-        self.problems.append(Problem(area, one_line(of), kind, said, one_line(cure)))
+    def wrong(self, area: str, of: object, kind: str, reason: object, hint: str = "") -> None:
+        """Add a problem. An error as the reason brings its own hint, which `hint` replaces."""
+        if isinstance(reason, UserFacingError):
+            hint = hint or reason.hint
+            elsewhere = reason.path is not None and reason.path != str(of)
+            reason = f"{reason.path}: {reason.problem}" if elsewhere else reason.problem
+        self.problems.append(Problem(area, one_line(of), kind, one_line(reason), one_line(hint)))
 
-    def unfit(self, area: str, of: object, kind: str, reason: object, cure: str = "") -> None:
+    def unfit(self, area: str, of: object, kind: str, reason: object, hint: str = "") -> None:
         """As `wrong`, of a file or folder as a whole: none of its entries is then called fine."""
-        self.wrong(area, of, kind, reason, cure)
+        self.wrong(area, of, kind, reason, hint)
         self.unusable.add(area)
 
     def say(self, area: str, reason: object, of: object = "") -> None:

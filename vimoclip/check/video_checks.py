@@ -10,10 +10,10 @@ import numpy as np
 
 from vimoclip import annotations, store, video
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DONE, DataSet, maker, rgb_area, without_cure
+from vimoclip.check.dataset import DataSet, maker, rgb_area
 from vimoclip.check.problems import Findings
 from vimoclip.errors import UserError, VideoError
-from vimoclip.extraction.manifest import source_state
+from vimoclip.extraction.manifest import DONE, source_state
 from vimoclip.flow.flow_lookup import FlowFolder, settings_of
 from vimoclip.video.decoder import Decoding
 
@@ -92,8 +92,8 @@ class _Video:
             reason = "isn't named like a video, so extract_flows.py leaves it out"
             self._wrong("videos", "misfit", reason, "rename it and its line, to .mp4 or what it is")
         elif self.name not in self.data.listed:
-            cure = "put it there, or take its line out of the annotations"
-            self._wrong("videos", "missing", f"isn't in {self.data.places.videos}", cure)
+            hint = "put it there, or take its line out of the annotations"
+            self._wrong("videos", "missing", f"isn't in {self.data.places.videos}", hint)
         elif self.data.decode or not self._was_decoded():
             _, problem = examine(self.path, self.data.decode)
             if problem:
@@ -148,14 +148,14 @@ class _Video:
             self._wrong("flows", "misfit", misfit, f"{again}; give both extractors the same flags")
 
     def _look_at_motion(self) -> None:
-        motion, cure = self.data.readers["motion"], "inference.py --overwrite makes the file anew"
+        motion, hint = self.data.readers["motion"], "inference.py --overwrite makes the file anew"
         if self.key not in self.data.keys["motion"]:
             self._absent("motion", self.key)
             return
         self._count("motion")
         self.seen.motions.append(self.key)
         if self.flow:
-            self._compare_source("motion", self.key, self.flow, cure)
+            self._compare_source("motion", self.key, self.flow, hint)
         motions, shown = _length(motion, self.key)
         misfit = None
         if self.frames:
@@ -163,15 +163,15 @@ class _Video:
         elif self.flow_frames and motions != self.flow_frames:
             misfit = f"there are {motions} motions but {self.flow_frames} flow frames"
         if misfit:
-            self._wrong("motion", "misfit", misfit, cure, self.key)
+            self._wrong("motion", "misfit", misfit, hint, self.key)
 
     def _absent(self, area: str, of: str) -> None:
         """Say why there is nothing, unless that is right."""
         entry, script = self.data.entry(area, of), maker(area)
         if entry and entry.status == "failed":
             self._count(area)
-            cure = f"mend or replace the video, then run {script} --retry-failed"
-            self._wrong(area, "failed", entry.reason, cure, of)
+            hint = f"mend or replace the video, then run {script} --retry-failed"
+            self._wrong(area, "failed", entry.reason, hint, of)
         elif not self.split:
             return
         elif (entry and entry.status == "skipped") or (area in ("flows", "motion") and self._is_still()):
@@ -191,12 +191,12 @@ class _Video:
             return "put its video there, then "
         return "after extract_flows.py, " if area == "motion" and self.data.flows and not self.flow else ""
 
-    def _compare_source(self, area: str, of: str, source: Path, cure: str) -> None:
+    def _compare_source(self, area: str, of: str, source: Path, hint: str) -> None:
         entry = self.data.entry(area, of)
         if entry and entry.status == "partial":
             self.findings.say(area, f"partial: {entry.reason}", of)
         if changed := self._changed(area, of, source):
-            self._wrong(area, "stale", changed, cure, of)
+            self._wrong(area, "stale", changed, hint, of)
 
     def _changed(self, area: str, of: str, source: Path) -> str | None:
         """How a source is another one than what was made from it, by its line in the manifest; None where it isn't."""
@@ -211,15 +211,15 @@ class _Video:
         if not self.split:
             self.seen.unannotated[area] += 1
 
-    def _wrong(self, area: str, kind: str, reason: object, cure: str = "", of: str = "") -> None:
-        self.findings.wrong(area, of or self.name, kind, reason, cure)
+    def _wrong(self, area: str, kind: str, reason: object, hint: str = "", of: str = "") -> None:
+        self.findings.wrong(area, of or self.name, kind, reason, hint)
 
     def _guarded(self, area: str, of: str, look: Callable[[], None]) -> None:
         """Damage is a problem of this video, never the end of the check."""
         try:
             look()
         except UserError as error:
-            self._wrong(area, "broken", without_cure(error), f"{maker(area)} --overwrite makes the file anew", of)
+            self._wrong(area, "broken", error, f"{maker(area)} --overwrite makes the file anew", of)
 
 
 def examine(path: Path, decode: bool) -> tuple[video.Info | None, str]:

@@ -30,7 +30,7 @@ def in_processes(look: Look, tasks: Sequence[Task], workers: int) -> Iterator[Se
         yield from executor.map(_ask, tasks)
     except BrokenProcessPool:
         what = "a process that looked at videos was killed, which is what happens where memory is short"
-        raise Killed(f"{what}; try --num-workers 1") from None
+        raise Killed(what, "try --num-workers 1") from None
     finally:
         executor.shutdown(cancel_futures=True)
 

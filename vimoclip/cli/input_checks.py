@@ -12,13 +12,13 @@ from vimoclip.errors import UserError
 
 def need_folder(path: Path, cure: str) -> Path:
     if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder; {cure}")
+        raise UserError("there is no such folder", cure, path=path)
     return path
 
 
 def need_file(path: Path, cure: str) -> Path:
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; {cure}")
+        raise UserError("there is no such file", cure, path=path)
     return path
 
 
@@ -28,7 +28,7 @@ def need_place(path: Path, flag: str) -> Path:
         if place.is_dir():
             break
         if place.exists():
-            raise UserError(f"{place}: is a file, not a folder; name a folder with {flag}")
+            raise UserError("is a file, not a folder", f"name a folder with {flag}", path=place)
     return path
 
 
@@ -36,7 +36,9 @@ def check_sharing(args: argparse.Namespace) -> None:
     """Raise UserError for --overwrite of an output that several make."""
     if args.overwrite and (args.shard or args.merge):
         flag = "--shard" if args.shard else "--merge"
-        raise UserError(f"--overwrite with {flag}: would remove what other shards did; remove the old output by itself")
+        raise UserError(
+            f"--overwrite with {flag}: would remove what other shards did", "remove the old output by itself"
+        )
 
 
 def first_process() -> bool:
@@ -56,7 +58,7 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str
     """Raise UserError naming both where a setting that both sides know differs."""
     for key in (key for key in ours if key in theirs):  # in the order of ours, in which what matters most comes first
         if ours[key] != theirs[key]:
-            raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}; {cure}")
+            raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}", cure)
 
 
 def check_reachable(download: Mapping[str, str], seconds: float = 5.0) -> None:

@@ -140,7 +140,7 @@ def describe(name: str, resize: str = "model") -> dict[str, Any]:
         return load(name, None, resize).config
     source = OPENAI_NAMES.get(name, name)
     if open_clip.get_model_config(source) is None:
-        raise UserError(f"{name}: open_clip has no such model; see open_clip.list_models()")
+        raise UserError(f"{name}: open_clip has no such model", "see open_clip.list_models()")
     architecture = _architecture(source, name in OPENAI_NAMES)
     preprocess = open_clip.transform.PreprocessCfg(**tag_preprocess(source, None))
     size = architecture["vision_cfg"]["image_size"]

@@ -35,7 +35,7 @@ def int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     A scale for all rows, as ONNX Runtime's dynamic quantisation has it, would let a frame depend on its batch. Values
     are stored unsigned: oneDNN has no fast signed ones (over 60 s, not 10 ms). Raises UserError without oneDNN."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
-        raise UserError("--precision int8: this PyTorch has no oneDNN for it; leave the flag out")
+        raise UserError("--precision int8: this PyTorch has no oneDNN for it", "leave the flag out")
     weight = weight.float()
     scale = (weight.abs().amax(1) / HALF).clamp(min=1e-12)
     whole = (weight / scale[:, None]).round().to(torch.int8).contiguous()

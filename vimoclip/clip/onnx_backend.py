@@ -28,19 +28,19 @@ GRAPH_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino
 def check(backend: str, precision: str, device: torch.device) -> None:
     """Raise UserError for what doesn't go together, or lacks a package."""
     if precision == "int8" and device.type != "cpu":
-        raise UserError(f"--precision int8: is for the CPU, not for {device}; give bf16 or fp16 there")
+        raise UserError(f"--precision int8: is for the CPU, not for {device}", "give bf16 or fp16 there")
     if backend == "torch":
         return
     if device.type != "cpu":
-        raise UserError(f"--backend {backend}: is for the CPU; give --device cpu, or leave the flag out")
+        raise UserError(f"--backend {backend}: is for the CPU", "give --device cpu, or leave the flag out")
     if precision != "fp32":
-        raise UserError(f"--backend {backend}: computes in fp32 alone; give --precision fp32, or leave --backend out")
+        raise UserError(f"--backend {backend}: computes in fp32 alone", "give --precision fp32, or leave --backend out")
     for package in GRAPH_PACKAGES[backend]:
         try:
             importlib.import_module(package)
         except ImportError:
             raise UserError(
-                f"--backend {backend}: needs the package {package}; run pip install '.[{backend}]'"
+                f"--backend {backend}: needs the package {package}", f"run pip install '.[{backend}]'"
             ) from None
 
 

@@ -49,7 +49,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
     if not cfg:
         tags = ", ".join(list_pretrained_tags_by_model(source)) or "none"
         raise UserError(
-            f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags}); give one with --clip-pretrained"
+            f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags})", "give one with --clip-pretrained"
         )
     if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
         url = hf_hub_url(repository, _hub_names(cfg)[0])
@@ -63,7 +63,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
 def resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
     """(open_clip's name, QuickGELU?). The activation follows the weights: DESIGN decision 7."""
     if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default
-        raise UserError(f"--clip-pretrained {pretrained}: {name} holds its own weights; leave the flag out")
+        raise UserError(f"--clip-pretrained {pretrained}: {name} holds its own weights", "leave the flag out")
     if name.startswith("hf-hub:"):
         config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
         folder = Path(config).parent if isinstance(config, str) else Path()
@@ -73,17 +73,20 @@ def resolve(name: str, pretrained: str | None) -> tuple[str, bool]:
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
             raise UserError(
-                f"{folder / 'open_clip_config.json'}: there is no such file; "
-                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format"
+                "there is no such file",
+                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format",
+                path=folder / "open_clip_config.json",
             )
         return name, False
     openai = name in OPENAI_NAMES
     source = OPENAI_NAMES.get(name, name)
     config = open_clip.get_model_config(source)
     if config is None:
-        raise UserError(f"{name}: open_clip has no such model; see open_clip.list_models(), or give local-dir:<folder>")
+        raise UserError(
+            f"{name}: open_clip has no such model", "see open_clip.list_models(), or give local-dir:<folder>"
+        )
     if pretrained is None:
-        raise UserError(f"{name}: needs weights; give a tag or a file with --clip-pretrained")
+        raise UserError(f"{name}: needs weights", "give a tag or a file with --clip-pretrained")
     tag = _tag(source, pretrained)
     tag_quick_gelu = tag.get("quick_gelu", False) if tag else None
     if openai:
@@ -152,8 +155,9 @@ def check_weights(path: Path) -> None:
     if is_torchscript(path):
         if _file_sha256(path) not in _openai_sha256():
             raise UserError(
-                f"{path}: is a TorchScript file, which holds code, and not one of OpenAI's; "
-                "save its state dict with torch.save or as safetensors"
+                "is a TorchScript file, which holds code, and not one of OpenAI's",
+                "save its state dict with torch.save or as safetensors",
+                path=path,
             )
     elif path.suffix not in NO_PICKLE:
         load_tensors(path)  # before open_clip does, which with torch before 2.6 may fall back to running what it says

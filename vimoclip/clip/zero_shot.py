@@ -45,7 +45,7 @@ def load_zero_shot(
             raise UserError(f"--template {template!r}: needs one {{}}, where the label goes")
     encoder, model, source = load_whole(name, pretrained, resize)
     if not hasattr(model, "encode_text"):
-        raise UserError(f"{name}: has no text tower; give another --clip-model-name")
+        raise UserError(f"{name}: has no text tower", "give another --clip-model-name")
     tokenize = _tokenizer(name, source)
     rows = [_embed(model, tokenize, [_fill(template, label) for template in templates]) for label in ("", *labels)]
     bias = getattr(model, "logit_bias", None)
@@ -73,8 +73,8 @@ def _tokenizer(name: str, source: str) -> Any:
     except Exception as error:  # a tokenizer of the hub that isn't here, and can't be had
         words = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{name}: its tokenizer can't be loaded ({words[0]}); get it on a machine with a network, or give another "
-            "--clip-model-name"
+            f"{name}: its tokenizer can't be loaded ({words[0]})",
+            "get it on a machine with a network, or give another --clip-model-name",
         ) from error
 
 

@@ -53,13 +53,13 @@ def evaluate(
 
     Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
     if settings.logits and all(given.is_run for given in (source, compare) if given):
-        raise UserError(f"{source.path}: is a run's, which holds probabilities; leave --logits out")
+        raise UserError("is a run's, which holds probabilities", "leave --logits out", path=source.path)
     logits = source.holds_logits(settings.logits)
     wanted = list(data.splits[settings.split])
     may_lack = source.may_lack(wanted, settings.allow_missing)
     videos, scores = sources.read_scores(source.path, data, wanted, logits, may_lack)
     if not videos:
-        raise UserError(f"{source.path}: has predictions of none of the clips of {settings.split}_multi.txt")
+        raise UserError(f"has predictions of none of the clips of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot(data, settings.split, videos)
     held = data.selection if source.protocol == HELD_OUT else ()
     training = sources.prevalences(data, held)
@@ -97,13 +97,13 @@ def read_selection(
     chosen = tuple(data.splits.get("val", ())) if source.chosen_on == "val" else data.selection
     if not chosen:
         raise UserError(
-            f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}; name the "
-            "annotations that the run learnt from with --annotations-dir"
+            f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}",
+            "name the annotations that the run learnt from with --annotations-dir",
         )
     if not set(reported).isdisjoint(chosen):
         raise UserError(
-            f"{source.selection}: thresholds would be fitted on clips that --split {settings.split} reports; name "
-            "another --split, or predictions without selection clips"
+            f"{source.selection}: thresholds would be fitted on clips that --split {settings.split} reports",
+            "name another --split, or predictions without selection clips",
         )
     may_lack = chosen if settings.allow_missing else source.selection_left_out
     logits = source.holds_logits(settings.logits)
@@ -149,7 +149,7 @@ def _compare(
     both = np.array([video in place for video in videos])
     if not both.any():
         raise UserError(
-            f"{other.path}: has predictions of none of the clips compared; name predictions of the same ones"
+            "has predictions of none of the clips compared", "name predictions of the same ones", path=other.path
         )
     if not both.all():
         clips = clips.part(both)

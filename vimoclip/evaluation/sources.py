@@ -61,15 +61,15 @@ def open_source(given: Path, selection: Path | None = None) -> Source:
     path, about = given / FILES["val"], given / "metrics.json"
     if not (path.is_file() and about.is_file()):
         raise UserError(
-            f"{given}: is no finished run of TFAM (it has no {about.name if path.is_file() else path.name}); finish "
-            "it with the same command, or name a CSV of predictions"
+            f"{given}: is no finished run of TFAM (it has no {about.name if path.is_file() else path.name})",
+            "finish it with the same command, or name a CSV of predictions",
         )
     try:
         said = json.loads(about.read_text(encoding="utf-8"))
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        raise UserError(f"{about}: is no JSON object; delete it and run its config again")
+        raise UserError(f"{about}: is no JSON object", "delete it and run its config again")
     own = given / FILES["selection"]
     protocol = said.get("protocol") or PUBLISHED  # there was no other before there were protocols
     return Source(
@@ -130,8 +130,9 @@ def read_scores(
             f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*wrong.nonzero(), strict=True)
         )
         raise UserError(
-            f"{path}: {int(wrong.sum())} scores are no probabilities ({named}); write probabilities from 0 to 1, "
-            "or say with --logits that they are logits"
+            f"{int(wrong.sum())} scores are no probabilities ({named})",
+            "write probabilities from 0 to 1, or say with --logits that they are logits",
+            path=path,
         )
     return list(rows), scores
 
@@ -147,15 +148,18 @@ def match_classes(path: Path, table: Table, classes: Sequence[str]) -> list[int]
     names = list(classes)
     if not set(names) & set(place) and all(name.isdecimal() for name in place):
         if len({int(name) for name in place}) < len(place):
-            raise UserError(f"{path}: two columns are of one class id ({some(sorted(place))}); give each class one")
+            raise UserError(
+                f"two columns are of one class id ({some(sorted(place))})", "give each class one", path=path
+            )
         place = {str(int(name)): column for name, column in place.items()}
         names = [str(i) for i in range(len(classes))]
     missing, unknown = [n for n in names if n not in place], [n for n in place if n not in set(names)]
     for what, odd in (("classes have no column", missing), ("columns are no class", unknown)):
         if odd:
             raise UserError(
-                f"{path}: {len(odd)} {what} ({some(odd)}); give a column each of the {len(classes)} classes of the "
-                "annotations, headed by their names or ids"
+                f"{len(odd)} {what} ({some(odd)})",
+                f"give a column each of the {len(classes)} classes of the annotations, headed by their names or ids",
+                path=path,
             )
     return [place[name] for name in names]
 
@@ -180,8 +184,9 @@ def match_videos(path: Path, table: Table, wanted: Sequence[str], may_lack: Coll
     said = [f"{len(names)} {what} ({some(names)})" for what, names in problems.items() if names]
     if said:
         raise UserError(
-            f"{path}: of the {len(wanted)} clips to evaluate, {'; '.join(said)}; predict each clip once, or name the "
-            "annotations and --split that these are of"
+            f"of the {len(wanted)} clips to evaluate, {'; '.join(said)}",
+            "predict each clip once, or name the annotations and --split that these are of",
+            path=path,
         )
     return {video: rows[video] for video in wanted if video in rows}
 

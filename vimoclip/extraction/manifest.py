@@ -5,13 +5,16 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
-STATUSES = ("ok", "partial", "skipped", "failed")
+PREEXISTING = "preexisting"  # the output holds the video, but no manifest said so: nothing is known of its source
+DONE = ("ok", "partial", PREEXISTING)  # statuses of videos that are in the output
+STATUSES = (*DONE, "skipped", "failed")
+_PREEXISTING_REASON = "was there before its manifest"  # of an entry "ok", as written before the status existed
 _BEGINNING = b'{"id": "'  # of every line
 
 
@@ -131,12 +134,14 @@ def read(path: Path) -> dict[str, Entry]:
             if not isinstance(content, dict) or content.get("status") not in STATUSES:
                 raise ValueError
             entry = Entry(**{key: value for key, value in content.items() if key in names})
+            if entry.status == "ok" and entry.reason == _PREEXISTING_REASON:
+                entry = replace(entry, status=PREEXISTING, reason="")
             found[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
             left = line.strip(b"\0")  # a power cut may leave these
             if number == len(lines) and _BEGINNING.startswith(left[: len(_BEGINNING)]):  # what a killed run left
                 break
-            raise UserError(f"{path}:{number}: is no line of a manifest; move the file away") from None
+            raise UserError(f"{path}:{number}: is no line of a manifest", "move the file away") from None
     return found
 
 

@@ -83,8 +83,9 @@ class Crew:
             noted.parent.mkdir(parents=True, exist_ok=True)
             if not atomic.write_text_once(noted, now) and noted.read_text(encoding="utf-8") != now:
                 raise UserError(
-                    f"{noted}: the videos, or --limit, have changed since the shards began; wait until none works, "
-                    "then delete this file"
+                    "the videos, or --limit, have changed since the shards began",
+                    "wait until none works, then delete this file",
+                    path=noted,
                 )
         elif self.whole:
             noted.unlink(missing_ok=True)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vimoclip.cli import Report
-from vimoclip.extraction.manifest import Entry, Manifest, read_all, source_state
+from vimoclip.extraction.manifest import DONE, PREEXISTING, Entry, Manifest, read_all, source_state
 from vimoclip.extraction.sharding import ALONE, Crew, NotYet
 from vimoclip.video import End
 
 T = TypeVar("T")
-WHY_UNKNOWN = "was there before its manifest"
 
 
 class Outcomes:
@@ -55,12 +54,12 @@ class Outcomes:
         unchanged = self.manifest.unchanged(video, self.sources[video])
         if done:
             if entry is None or entry.status in ("skipped", "failed"):
-                entry = self.manifest.entries[video] = Entry(video, "ok", WHY_UNKNOWN)
-            elif not unchanged and entry.reason != WHY_UNKNOWN and self.sources[video].exists():
+                entry = self.manifest.entries[video] = Entry(video, PREEXISTING)
+            elif not unchanged and entry.status != PREEXISTING and self.sources[video].exists():
                 self.report.changed.append(video)
             self._book_earlier(entry)
             return True
-        if entry is None or entry.status in ("ok", "partial") or not unchanged or entry.settings != self._settings:
+        if entry is None or entry.status in DONE or not unchanged or entry.settings != self._settings:
             return False
         if entry.status == "failed":
             if retry_failed:
@@ -72,7 +71,7 @@ class Outcomes:
     def _book_earlier(self, entry: Entry) -> None:
         if entry.status == "partial" and self.strict:
             self.report.failed[entry.id] = f"was made without --strict: {entry.reason}"
-        elif entry.status == "ok":
+        elif entry.status in ("ok", PREEXISTING):
             self.report.already += 1
         else:
             getattr(self.report, entry.status)[entry.id] = entry.reason
@@ -96,8 +95,9 @@ class Outcomes:
         """Raise UserError where videos are to be done."""
         if self.todo:
             raise NotYet(
-                f"{self._output}: {len(self.todo)} of {len(self.sources)} videos are not done, like {self.todo[0]}; "
-                "run the shards that are missing, or the command without --shard and --merge"
+                f"{len(self.todo)} of {len(self.sources)} videos are not done, like {self.todo[0]}",
+                "run the shards that are missing, or the command without --shard and --merge",
+                path=self._output,
             )
 
     def reading(self, workers: int, ahead: int = 2) -> tuple[int, int]:

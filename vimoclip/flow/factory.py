@@ -32,11 +32,11 @@ def load(
 
     Its results are the same for any number of threads (torch's: OMP_NUM_THREADS)."""
     if iters is not None and method in WITHOUT_WEIGHTS:
-        raise UserError(f"--iters {iters}: {method} has no iterations; leave it out")
+        raise UserError(f"--iters {iters}: {method} has no iterations", "leave it out")
     if preset is not None and method != "dis":
-        raise UserError(f"--dis-preset {preset}: {method} has no presets; leave it out, or give --model dis")
+        raise UserError(f"--dis-preset {preset}: {method} has no presets", "leave it out, or give --model dis")
     if preset is not None and preset not in PRESETS:
-        raise UserError(f"--dis-preset {preset}: there is no such preset; there are {', '.join(PRESETS)}")
+        raise UserError(f"--dis-preset {preset}: there is no such preset", f"there are {', '.join(PRESETS)}")
     scale = normalization, flow_max
     if method == "frame_diff":
         return frame_difference

@@ -46,7 +46,7 @@ class FlowFolder:
         matches = self.matches(video_id)
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
-            raise UserError(f"{self.folder}: {names} may all be the flow of {video_id}; keep one of them")
+            raise UserError(f"{names} may all be the flow of {video_id}", "keep one of them", path=self.folder)
         return matches[0] if matches else None
 
     def matches(self, video_id: str) -> list[Path]:
@@ -71,7 +71,7 @@ class FlowFolder:
             stem = (self._made_from(path) or published[1]) if published else path.stem
             if stem in found:
                 raise UserError(
-                    f"{self.folder}: {found[stem].name} and {path.name} are both the flow of {stem}; keep one"
+                    f"{found[stem].name} and {path.name} are both the flow of {stem}", "keep one", path=self.folder
                 )
             found[stem] = path
         return found

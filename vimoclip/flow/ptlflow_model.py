@@ -42,7 +42,7 @@ class LearnedFlow:
             raise UserError(f"{name} with {checkpoint}: can't be loaded by ptlflow: {_first_line(error)}") from error
         if iters is not None:
             if not hasattr(model, "iters"):
-                raise UserError(f"--iters {iters}: {name} has no iterations; leave it out")
+                raise UserError(f"--iters {iters}: {name} has no iterations", "leave it out")
             model.iters = iters
         if name == "raft":
             _upsample_last_only(model)
@@ -102,8 +102,8 @@ def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | No
     urls = getattr(_known(ptlflow, method), "pretrained_checkpoints", {})
     if checkpoint not in urls:
         raise UserError(
-            f"{checkpoint}: is neither a file nor a checkpoint of {method} (it has: {', '.join(urls) or 'none'}); "
-            "give one with --ckpt-path"
+            f"{checkpoint}: is neither a file nor a checkpoint of {method} (it has: {', '.join(urls) or 'none'})",
+            "give one with --ckpt-path",
         )
     target = _download(urls[checkpoint])
     if target.exists():
@@ -131,7 +131,7 @@ def _known(ptlflow: Any, name: str) -> Any:
         return ptlflow.get_model_reference(name)
     except ValueError:
         names = ", ".join((*WITHOUT_WEIGHTS, *ptlflow.get_model_names()))
-        raise UserError(f"--model {name}: there is no such flow method; there are {names}") from None
+        raise UserError(f"--model {name}: there is no such flow method", f"there are {names}") from None
 
 
 @lru_cache(maxsize=1)
@@ -141,7 +141,9 @@ def _ptlflow() -> Any:
             import ptlflow
             from loguru import logger
         except ImportError as error:
-            raise UserError(f"ptlflow can't be imported ({error}); pip install ptlflow, or use --model dis") from error
+            raise UserError(
+                f"ptlflow can't be imported ({error})", "pip install ptlflow, or use --model dis"
+            ) from error
         logger.disable("ptlflow")
     return ptlflow
 

@@ -23,10 +23,10 @@ def zip_names(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             names, unpacked = archive.namelist(), sum(info.file_size for info in archive.infolist())
     except Exception as error:  # zipfile raises nearly anything
-        raise UserError(f"{path}: is a damaged zip file ({error}); get it anew") from None
+        raise UserError(f"is a damaged zip file ({error})", "get it anew", path=path) from None
     size = path.stat().st_size
     if unpacked > 2 * size + 2**20:  # torch packs only the code of TorchScript, and no tensor
-        raise UserError(f"{path}: has {size} bytes and would unpack to {unpacked}; save it anew with torch.save")
+        raise UserError(f"has {size} bytes and would unpack to {unpacked}", "save it anew with torch.save", path=path)
     return names
 
 
@@ -49,14 +49,14 @@ def load_tensors(path: Path) -> Any:
     """What torch.load makes of a checkpoint of tensors and plain values, on the CPU. Raises UserError for any other."""
     zip_names(path)
     if tarfile.is_tarfile(path):  # torch's oldest format, by which code ran in torch before 2.6 (CVE-2025-32434)
-        raise UserError(f"{path}: is a tar file; save it anew with torch.save")
+        raise UserError("is a tar file", "save it anew with torch.save", path=path)
     try:
         with warnings.catch_warnings(), tensors_only():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly anything
         reason = _why_not_loaded(str(error))
-        raise UserError(f"{path}: can't be loaded as a checkpoint of tensors and plain values: {reason}") from None
+        raise UserError(f"can't be loaded as a checkpoint of tensors and plain values: {reason}", path=path) from None
 
 
 def _why_not_loaded(text: str) -> str:

@@ -83,7 +83,7 @@ def _acquire(path: Path, output: Path, lock: Callable[[int], None], until: float
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
-            raise Held(f"{output}: {_describe(holder)} writes it; wait for that, or name another output") from None
+            raise Held(f"{_describe(holder)} writes it", "wait for that, or name another output", path=output) from None
         if _same_file(descriptor, path):  # else it was given back, and unlinked, in this very moment
             with contextlib.suppress(OSError):  # on a full disk it is held without a name
                 os.ftruncate(descriptor, 0)
@@ -95,7 +95,7 @@ def _acquire(path: Path, output: Path, lock: Callable[[int], None], until: float
 
 def _open(path: Path) -> int:
     if path.is_symlink():
-        raise UserError(f"{path}: is a link, and nothing is written through one; remove it")
+        raise UserError("is a link, and nothing is written through one", "remove it", path=path)
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 

@@ -42,15 +42,17 @@ def read(path: Path) -> Table:
     header, lines = _read_lines(path)
     if KEY not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
-        raise UserError(f"{path}: has no column {KEY}; give it one, and a column of scores per class{commas}")
+        raise UserError(f"has no column {KEY}", f"give it one, and a column of scores per class{commas}", path=path)
     place = header.index(KEY)
     classes = [name for i, name in enumerate(header) if i != place]
     if not classes or not lines:
-        raise UserError(f"{path}: holds no {'predictions' if classes else 'column of scores'}; is it the right file?")
+        raise UserError(
+            f"holds no {'predictions' if classes else 'column of scores'}", "is it the right file?", path=path
+        )
     if not all(header):
         number = header.index("") + 1
         raise UserError(
-            f"{path}: column {number} has no name; if it counts the rows, write the file without (index=False)"
+            f"column {number} has no name", "if it counts the rows, write the file without (index=False)", path=path
         )
     _check(path, "columns stand twice", _doubled(header), "give each class one")
     ragged = [f"line {number}" for number, line in lines if len(line) != len(header)]
@@ -77,7 +79,7 @@ def some(names: Iterable[str]) -> str:
 
 def _check(path: Path, what: str, names: list[str], cure: str) -> None:
     if names:
-        raise UserError(f"{path}: {len(names)} {what} ({some(names)}); {cure}")
+        raise UserError(f"{len(names)} {what} ({some(names)})", cure, path=path)
 
 
 def _doubled(names: list[str]) -> list[str]:
@@ -96,14 +98,14 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); name a CSV of predictions") from None
+        raise UserError(f"can't be read ({error.strerror})", "name a CSV of predictions", path=path) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as a CSV of predictions in UTF-8") from None
+        raise UserError("is not UTF-8 text", "save it as a CSV of predictions in UTF-8", path=path) from None
     try:
         reader = csv.reader(io.StringIO(text, newline=""))
         lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(line)]
     except csv.Error as error:
-        raise UserError(f"{path}: is no CSV file ({error}); save it as one") from None
+        raise UserError(f"is no CSV file ({error})", "save it as one", path=path) from None
     if not lines:
-        raise UserError(f"{path}: is empty; name a CSV of predictions")
+        raise UserError("is empty", "name a CSV of predictions", path=path)
     return lines[0][1], lines[1:]

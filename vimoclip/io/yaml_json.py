@@ -23,17 +23,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             text = file.read(YAML_CHARACTERS + 1)
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; name one that is there") from None
+        raise UserError("there is no such file", "name one that is there", path=path) from None
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); name a YAML file") from None
+        raise UserError(f"can't be read ({error.strerror})", "name a YAML file", path=path) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not YAML: {error}") from None
+        raise UserError(f"is not YAML: {error}", path=path) from None
     try:
         content = parse_yaml(text)
     except ValueError as error:
-        raise UserError(f"{path}: is not YAML: {error}") from None
+        raise UserError(f"is not YAML: {error}", path=path) from None
     if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
-        raise UserError(f"{path}: must hold keys and values, like training: {{epochs: 1}}")
+        raise UserError("must hold keys and values, like training: {epochs: 1}", path=path)
     return content or {}
 
 

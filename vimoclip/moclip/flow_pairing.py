@@ -116,12 +116,12 @@ def check_readers(readers: dict[str, store.Reader], num_classes: int | None) -> 
     train = readers["train"]
     for reader in readers.values():
         if not reader.keys:
-            raise UserError(f"{reader.path}: holds no video; run extract_embeddings.py again")
+            raise UserError("holds no video", "run extract_embeddings.py again", path=reader.path)
         if not reader.known:
             print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
     classes = len(train.labels(train.keys[0]))
     if num_classes not in (None, classes):
-        raise UserError(f"--num-classes {num_classes}: {train.path} has {classes}; leave the flag out")
+        raise UserError(f"--num-classes {num_classes}: {train.path} has {classes}", "leave the flag out")
     if "val" not in readers:
         return
     val, cure = readers["val"], "make both with one set of flags"
@@ -141,6 +141,6 @@ def check_pairings(pairings: dict[str, Pairing], readers: dict[str, store.Reader
             print(f"  left out: {key}: {why}")
         if not pairing.clips:
             path, of = readers.get(split, readers["train"]).path, "it" if split in readers else f"its {split} clips"
-            raise UserError(f"{path}: no video of {of} has flow; run extract_flows.py, see --flow-videos-dir")
+            raise UserError(f"no video of {of} has flow", "run extract_flows.py, see --flow-videos-dir", path=path)
     ours, theirs = (pairing.flow_settings for pairing in pairings.values())
     cli.check_same(ours, theirs, "the training videos' flow", "the validation videos' flow", "make the flow anew")

@@ -93,8 +93,9 @@ class FrameCache:
         print(f"{self.folder}: {in_words(needed)} for {frames} frames of {len(clips)} flow videos", flush=True)
         if needed + SPARE > there:
             raise UserError(
-                f"{self.folder}: has room for {in_words(there)}, but the prepared frames take {in_words(needed)}; name "
-                "another disk with --cache-frames, or leave it out"
+                f"has room for {in_words(there)}, but the prepared frames take {in_words(needed)}",
+                "name another disk with --cache-frames, or leave it out",
+                path=self.folder,
             )
 
     def write(self, clip: Clip, prepare: Callable[[np.ndarray], torch.Tensor]) -> bool:

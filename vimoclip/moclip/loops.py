@@ -51,8 +51,9 @@ def check_finite(values: dict[str, torch.Tensor], batch: Batch, where: str) -> N
     """Raise TrainingError, naming the batch's videos, for a loss that is not finite."""
     if not torch.isfinite(values["loss"]):
         raise TrainingError(
-            f"the {where} loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; look at "
-            "these, or lower --learning-rate; what was saved before is whole"
+            f"the {where} loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; "
+            "look at these, or lower --learning-rate",
+            "what was saved before is whole",
         )
 
 
@@ -104,7 +105,7 @@ def train_one_epoch(
         sums.add(step, count)
         after_step({name: total / count for name, total in step.items()})
     if not sums.state:
-        raise TrainingError("no flow video of the training split can be read; make them anew with extract_flows.py")
+        raise TrainingError("no flow video of the training split can be read", "make them anew with extract_flows.py")
     return sums.means()
 
 
@@ -229,7 +230,7 @@ def summarise(scored: Iterable[Scored]) -> tuple[dict[str, float], dict[str, tor
             weights[key] = weights.get(key, 0.0) + length
             labels[key] = truth
     if not scores:
-        raise TrainingError("no flow video of the validation split can be read; make them anew with extract_flows.py")
+        raise TrainingError("no flow video of the validation split can be read", "make them anew with extract_flows.py")
     means = sums.means()
     probabilities = {key: total / weights[key] for key, total in scores.items()}
     table, truths = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])

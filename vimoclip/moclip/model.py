@@ -71,8 +71,10 @@ def find_checkpoint(folder: Path) -> Path:
             return students[0]
         if students:
             names = ", ".join(path.name for path in students)
-            raise UserError(f"{place}: holds no student_best.pth but {names}; name one of them with --checkpoint-dir")
-    raise UserError(f"{folder}: holds no student (student_best.pth); name a run folder that train.py wrote")
+            raise UserError(
+                f"holds no student_best.pth but {names}", "name one of them with --checkpoint-dir", path=place
+            )
+    raise UserError("holds no student (student_best.pth)", "name a run folder that train.py wrote", path=folder)
 
 
 def load(path: Path, clip_model_name: str | None = None, num_classes: int | None = None) -> tuple[MoCLIP, dict]:
@@ -85,11 +87,11 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     head = state.get("classification_head.2.weight")
     if head is None or not any(key.startswith("visual_encoder.") for key in state):
         raise UserError(
-            f"{path}: is no MoCLIP student (no visual_encoder or classification_head); name a run of train.py"
+            "is no MoCLIP student (no visual_encoder or classification_head)", "name a run of train.py", path=path
         )
     classes = int(head.shape[0])
     if num_classes is not None and num_classes != classes:
-        raise UserError(f"--num-classes {num_classes}: {path} has {classes}; leave the flag out or name another run")
+        raise UserError(f"--num-classes {num_classes}: {path} has {classes}", "leave the flag out or name another run")
     if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
         taken_for = clip_model_name or "ViT-B/32"
         print(f"warning: {path} holds no config of ours, so nothing can be checked; taken for {taken_for}")
@@ -104,8 +106,8 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
         made_from = config["clip"].get("clip_model")
         if clip_model_name and made_from and clip.canonical_name(clip_model_name) != made_from:
             raise UserError(
-                f"--clip-model-name {clip_model_name}: {path} was trained from {made_from}; "
-                "leave the flag out or name another run"
+                f"--clip-model-name {clip_model_name}: {path} was trained from {made_from}",
+                "leave the flag out or name another run",
             )
         if not (isinstance(config["alpha"], float | int) and isinstance(config["flow"], dict)):
             raise TypeError("alpha is no number, or flow no dictionary")
@@ -113,6 +115,6 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     except UserError:
         raise
     except Exception as error:  # whatever open_clip and torch make of values that aren't ours
-        raise UserError(f"{path}: its config describes no student ({error}); name a run of train.py") from None
+        raise UserError(f"its config describes no student ({error})", "name a run of train.py", path=path) from None
     checkpoint.load_state(model, state, path)
     return model.eval(), config

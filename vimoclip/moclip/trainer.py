@@ -198,8 +198,9 @@ def check_segments(progress: dict[str, Any], dataset: SegmentDataset, last: Path
     digest = run_folder.digest([(segment.clip.key, segment.start, segment.length) for segment in dataset.segments])
     if progress["seen"] and progress["segments"] != digest:
         raise UserError(
-            f"{last}: stopped in the middle of an epoch of other videos than there are now; bring back what was there "
-            "(see left_out.csv), or start anew"
+            "stopped in the middle of an epoch of other videos than there are now",
+            "bring back what was there (see left_out.csv), or start anew",
+            path=last,
         )
     progress["segments"] = digest
 

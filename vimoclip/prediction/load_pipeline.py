@@ -38,7 +38,7 @@ def load_eyes(
     Raises UserError where something isn't there, or is another than it learnt from."""
     rgb, motion = inputs["rgb"], inputs["motion"]
     if motion and student is None:
-        raise UserError(f"{learnt}: looks at motion; give the student that it learnt from with --student")
+        raise UserError(f"{learnt}: looks at motion", "give the student that it learnt from with --student")
     sampling = video.Sampling(**(rgb or motion or {})["sampling"])
     embed_motion, settings = _student(motion, learnt, student, machine) if motion and student else (None, {})
     # the student first: it needs no download, and what doesn't fit is said at once
@@ -85,8 +85,8 @@ def teacher_name(
     folder = made["clip_model"].removeprefix("local-dir:")
     if not name and made["clip_model"] != folder and not Path(folder).is_dir():
         raise UserError(
-            f"{where}: its RGB embeddings were made by the CLIP in a folder called {folder}, which isn't here; say "
-            f"where it is: --clip-model-name local-dir:PATH/{folder}"
+            f"{where}: its RGB embeddings were made by the CLIP in a folder called {folder}, which isn't here",
+            f"say where it is: --clip-model-name local-dir:PATH/{folder}",
         )
     name = name or made["clip_model"]
     return name, pretrained or (None if ":" in name else made.get("clip_pretrained") or None)
@@ -117,7 +117,9 @@ def _student(made: dict[str, Any], learnt: Path, place: Path, machine: Machine) 
     cli.check_same(said, given, f"the student of {learnt}", str(path), cure)
     settings = config["flow"]
     if "method" not in settings:
-        raise UserError(f"{path}: doesn't say which flow it learnt from, as published students don't; train one anew")
+        raise UserError(
+            "doesn't say which flow it learnt from, as published students don't", "train one anew", path=path
+        )
     return eye(clip.ImageEncoder(model.visual_encoder, config["clip"]), machine), settings
 
 
@@ -125,9 +127,9 @@ def _render(settings: Mapping[str, Any], ckpt_path: str | None, machine: Machine
     """What draws flow as `settings` say; `ckpt_path`: the file of a checkpoint that is none of ptlflow's."""
     checkpoint = settings["checkpoint"]
     if ckpt_path and not checkpoint:
-        raise UserError(f"--ckpt-path {ckpt_path}: {settings['method']} has no weights; leave it out")
+        raise UserError(f"--ckpt-path {ckpt_path}: {settings['method']} has no weights", "leave it out")
     if ckpt_path and Path(ckpt_path).name != checkpoint:
-        raise UserError(f"--ckpt-path {ckpt_path}: the student learnt from flow by {checkpoint}; give that file")
+        raise UserError(f"--ckpt-path {ckpt_path}: the student learnt from flow by {checkpoint}", "give that file")
     checkpoint = ckpt_path or checkpoint
     if download := flow.missing_download(settings["method"], checkpoint):
         cli.check_reachable(download)

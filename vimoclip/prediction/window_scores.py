@@ -97,7 +97,7 @@ def watch(
         scored.add(part)
     scored.flush()
     if scored.unscored == len(scored.spans):
-        raise VideoError(f"no window of {length:g} s holds {fewest} kept frames; give a longer --window")
+        raise VideoError(f"no window of {length:g} s holds {fewest} kept frames", "give a longer --window")
     starts, stops = np.array(scored.spans).T
     scores = scored.all()
     row, by = whole.score(score, scores)

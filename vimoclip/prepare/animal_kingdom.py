@@ -72,13 +72,15 @@ def read_counted(path: Path) -> list[Counted]:
     for line, (said, index, segment, count) in sheet:
         row = Counted(text(said), _id(index, len(sheet)), text(segment), whole_number(count) or 0)
         if not row.name or row.number < 0:
-            raise UserError(f"{path}: row {line} needs an action, and an index in 0..{len(sheet) - 1}; mend it")
+            raise UserError(f"row {line} needs an action, and an index in 0..{len(sheet) - 1}", "mend it", path=path)
         if row.segment not in SEGMENTS:
-            raise UserError(f"{path}: row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}; mend it")
+            raise UserError(
+                f"row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}", "mend it", path=path
+            )
         if found.setdefault(fold(row.name), row) is not row:
-            raise UserError(f"{path}: row {line}: {row.name} stands twice; give each class one row")
+            raise UserError(f"row {line}: {row.name} stands twice", "give each class one row", path=path)
     if lacking := sorted(set(range(len(found))) - {row.number for row in found.values()}):
-        raise UserError(f"{path}: no action has index {', '.join(map(str, lacking[:NAMED]))}; each needs a name")
+        raise UserError(f"no action has index {', '.join(map(str, lacking[:NAMED]))}", "each needs a name", path=path)
     return list(found.values())
 
 
@@ -87,9 +89,11 @@ def read_listed(path: Path) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for line, (label, said) in read_sheet(path, "Action", ("Label", "Action")):
         if not text(said):
-            raise UserError(f"{path}: sheet Action, row {line} has no action; complete it")
+            raise UserError(f"sheet Action, row {line} has no action", "complete it", path=path)
         if fold(text(said)) in {fold(name) for name in found}:
-            raise UserError(f"{path}: sheet Action, row {line}: {text(said)} stands twice; give each class one row")
+            raise UserError(
+                f"sheet Action, row {line}: {text(said)} stands twice", "give each class one row", path=path
+            )
         found[text(said)] = whole_number(label)
     return found
 
@@ -101,9 +105,13 @@ def read_clips(path: Path, num_classes: int) -> list[Clip]:
         try:
             clip = _clip(values, num_classes)
         except ValueError as error:
-            raise UserError(f"{path}: sheet AR, row {line}: {error}; mend it") from None
+            raise UserError(f"sheet AR, row {line}: {error}", "mend it", path=path) from None
+        except UserError as error:
+            raise UserError(f"sheet AR, row {line}: {error.problem}", error.hint, path=path) from None
         if found.setdefault(clip.video, clip) is not clip:
-            raise UserError(f"{path}: sheet AR, row {line}: {text(values[0])} stands twice; give each clip one row")
+            raise UserError(
+                f"sheet AR, row {line}: {text(values[0])} stands twice", "give each clip one row", path=path
+            )
     return list(found.values())
 
 
@@ -158,7 +166,7 @@ def name_classes(
     spelled = {fold(name): name for name in listed}
     if strange := sorted(spelled.keys() - {fold(row.name) for row in counted}):
         some = ", ".join(spelled[name] for name in strange[:NAMED])
-        raise UserError(f"{metadata}: sheet Action names {some}, which {actions} doesn't; take both of one release")
+        raise UserError(f"{metadata}: sheet Action names {some}, which {actions} doesn't", "take both of one release")
     evidence = Evidence()
     for clip in clips:
         evidence.add(clip.labels, (action for _, action in clip.said))
@@ -166,7 +174,7 @@ def name_classes(
     try:
         ids = settle(claims, evidence)
     except Unsettled as error:
-        raise UserError(f"{metadata} and {actions}: {error}; ask the data set's authors which is right") from None
+        raise UserError(f"{metadata} and {actions}: {error}", "ask the data set's authors which is right") from None
     names = {number: spelled.get(fold(row.name), row.name) for row in counted for number in [ids[fold(row.name)]]}
     return [names[number] for number in range(len(names))], _say(claims, ids, names, evidence)
 

@@ -18,9 +18,9 @@ def read_classes(path: Path) -> dict[str, tuple[str, str]]:
     for line, values in read_sheet(path, "Animal", ("Animal", "Parent Class")):
         animal, parent = map(text, values)
         if not animal or not parent:
-            raise UserError(f"{path}: sheet Animal, row {line} lacks the animal or its Parent Class; complete it")
+            raise UserError(f"sheet Animal, row {line} lacks the animal or its Parent Class", "complete it", path=path)
         if found.setdefault(fold(animal), (animal, parent))[1] != parent:
-            raise UserError(f"{path}: sheet Animal, row {line}: {animal} is of two classes; keep one of its rows")
+            raise UserError(f"sheet Animal, row {line}: {animal} is of two classes", "keep one of its rows", path=path)
     return found
 
 

@@ -82,13 +82,15 @@ def prepare(
             if seen or windows.unlabelled:
                 clip = Clip(source, *span)
                 if clips.setdefault(clip.name, clip) != clip:
-                    raise UserError(f"{path}: {source} and {clips[clip.name].source} share a name; rename one of them")
+                    raise UserError(
+                        f"{source} and {clips[clip.name].source} share a name", "rename one of them", path=path
+                    )
                 labels[clip.name] = seen
                 of = recording.observations[0] if group_by == "observation" else source.name
                 sources[clip.name] = of
     if not any(labels.values()):
         why = next(iter(left_out.items()), ("it", "holds no event"))
-        raise UserError(f"{path}: labels no window ({why[0]}: {why[1]}); see --videos-dir, --subjects, --exclude")
+        raise UserError(f"labels no window ({why[0]}: {why[1]})", "see --videos-dir, --subjects, --exclude", path=path)
     if len(set(sources.values())) == 1:
         sources = in_blocks(clips, windows)
         for key in clips.keys() - sources.keys():
@@ -110,10 +112,10 @@ def keep(path: Path, events: Events, subjects: Sequence[str] | None, exclude: Se
     known = {event.subject for event in every}
     for name in subjects or ():
         if name not in known:
-            raise UserError(f"{path}: has no subject {name} (there are: {', '.join(sorted(filter(None, known)))})")
+            raise UserError(f"has no subject {name} (there are: {', '.join(sorted(filter(None, known)))})", path=path)
     for name in exclude:
         if name not in events.behaviors:
-            raise UserError(f"{path}: has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})")
+            raise UserError(f"has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})", path=path)
     for recording in events.recordings.values():
         recording.events = [
             event

@@ -28,7 +28,9 @@ def prepare(table: Table, videos_dir: Path, dataset: Path, name: str, shares: Ma
     seconds |= cut_all(clips, dataset / "videos", left_out)
     kept = {key: clip for key, clip in clips.items() if key not in left_out}
     if not kept:
-        raise UserError(f"{table.path}: none of its videos can be used ({next(iter(left_out.items()))}); see above")
+        raise UserError(
+            f"none of its videos can be used ({next(iter(left_out.items()))})", "see above", path=table.path
+        )
     warn_of_twins([clip.source for clip in kept.values() if clip.start is None])
     sources = _sources(kept, rows)
     data = _annotations(table, {key: rows[key] for key in kept}, shares, seed, sources)
@@ -56,7 +58,7 @@ def _clips(table: Table, videos_dir: Path, left_out: dict[str, str]) -> tuple[di
             clip = Clip(path, row.start or 0.0, info.seconds if row.end is None else row.end)
         key = clip.name
         if clips.setdefault(key, clip) != clip:
-            raise UserError(f"{clip.source} and {clips[key].source} would share the name {key}; rename one of them")
+            raise UserError(f"{clip.source} and {clips[key].source} would share the name {key}", "rename one of them")
         rows[key].append(row)
     return clips, rows
 

@@ -18,12 +18,12 @@ class Row(NamedTuple):
 def read_sheet(path: Path, sheet: str, columns: Sequence[str]) -> list[Row]:
     """The rows of a sheet below its header, but for those that are empty in these columns. Raises UserError."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; name the workbook that the data set's authors give out")
+        raise UserError("there is no such file", "name the workbook that the data set's authors give out", path=path)
     rows = _read(path, sheet)
     header = [str(value).strip() if value is not None else "" for value in rows[0]] if rows else []
     if missing := [column for column in columns if column not in header]:
         raise UserError(
-            f"{path}: its sheet {sheet} has no column {', '.join(missing)}; take it as its authors give it out"
+            f"its sheet {sheet} has no column {', '.join(missing)}", "take it as its authors give it out", path=path
         )
     places = [header.index(column) for column in columns]
     found = []
@@ -32,7 +32,7 @@ def read_sheet(path: Path, sheet: str, columns: Sequence[str]) -> list[Row]:
         if any(value is not None for value in values):
             found.append(Row(line, values))
     if not found:
-        raise UserError(f"{path}: its sheet {sheet} is empty; take the workbook as its authors give it out")
+        raise UserError(f"its sheet {sheet} is empty", "take the workbook as its authors give it out", path=path)
     return found
 
 
@@ -44,8 +44,9 @@ def _read(path: Path, sheet: str) -> list[tuple[Any, ...]]:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             if sheet not in book.sheetnames:
                 raise UserError(
-                    f"{path}: has no sheet {sheet}, but {', '.join(book.sheetnames)}; take the workbook as its "
-                    "authors give it out"
+                    f"has no sheet {sheet}, but {', '.join(book.sheetnames)}",
+                    "take the workbook as its authors give it out",
+                    path=path,
                 )
             worksheet = book[sheet]
             worksheet.reset_dimensions()  # some programs write them wrong
@@ -54,10 +55,10 @@ def _read(path: Path, sheet: str) -> list[tuple[Any, ...]]:
         raise
     except OSError as error:
         raise UserError(
-            f"{path}: can't be read ({error.strerror or error}); make it a file that you may read"
+            f"can't be read ({error.strerror or error})", "make it a file that you may read", path=path
         ) from None
     except Exception as error:  # a damaged file: whatever zip, XML and openpyxl say
-        raise UserError(f"{path}: is no Excel workbook ({type(error).__name__}); get it again") from None
+        raise UserError(f"is no Excel workbook ({type(error).__name__})", "get it again", path=path) from None
 
 
 def whole_number(value: Any) -> int | None:

@@ -58,7 +58,7 @@ def find_sources(root: Path, paths: Mapping[str, Path], group_by: re.Pattern[str
     found = {clip: source for clip, source in found.items() if source}
     if not found:
         example = next(iter(paths.values())).relative_to(root).as_posix()
-        raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}; mend the pattern")
+        raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}", "mend the pattern")
     unknown = (
         f"; {len(paths) - len(found)} clips have none, and are taken each for one" if len(found) < len(paths) else ""
     )
@@ -99,8 +99,9 @@ def keep_split(data: Annotations, there: Annotations, notes: Path) -> Annotation
     if ours != theirs or data.classes != there.classes:
         odd = sorted(ours ^ theirs) or sorted(set(data.classes) ^ set(there.classes))
         raise UserError(
-            f"{notes}: holds other clips or actions ({', '.join(odd[:3])}); name another --dataset-dir, or delete it "
-            "and what was made from it"
+            f"holds other clips or actions ({', '.join(odd[:3])})",
+            "name another --dataset-dir, or delete it and what was made from it",
+            path=notes,
         )
     return there
 
@@ -117,11 +118,11 @@ def find_clips(root: Path, left_out: dict[str, str]) -> dict[str, dict[str, Path
         for path in videos:
             name = clean(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
             if (twin := taken.setdefault(annotations.stem(name), path)) != path:
-                raise UserError(f"{path} and {twin} would share the name {name}; rename one of them")
+                raise UserError(f"{path} and {twin} would share the name {name}", "rename one of them")
             found[folder.name.strip()][name] = path
     warn_of_twins(list(taken.values()))
     if not found:
-        raise UserError(f"{root}: holds no folders with videos; lay them out as {root}/<action>/<name>.mp4")
+        raise UserError("holds no folders with videos", f"lay them out as {root}/<action>/<name>.mp4", path=root)
     return found
 
 

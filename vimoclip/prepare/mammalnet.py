@@ -37,7 +37,9 @@ def prepare(root: Path, dataset: Path, name: str) -> Path:
     left_out: dict[str, str] = {}
     paths, splits = _videos(root, lists, lines, left_out)
     if not paths:
-        raise UserError(f"{root}: holds none of the videos, like {next(iter(lines['train'])).video}; name their folder")
+        raise UserError(
+            f"holds none of the videos, like {next(iter(lines['train'])).video}", "name their folder", path=root
+        )
     check_names(lists, paths)
     place_videos(paths, dataset / "videos")
     seconds = {key: length for key, path in paths.items() if (length := seconds_of(path))}
@@ -54,8 +56,9 @@ def find_lists(root: Path) -> Path:
         if all((root / place / f"{split}.csv").is_file() for split in SPLITS):
             return root / place
     raise UserError(
-        f"{root}: holds no train.csv, val.csv and test.csv, neither itself nor in annotation/composition; name the "
-        "folder that MammalNet's annotation.tar and trimmed_videos.tar.gz were unpacked in"
+        "holds no train.csv, val.csv and test.csv, neither itself nor in annotation/composition",
+        "name the folder that MammalNet's annotation.tar and trimmed_videos.tar.gz were unpacked in",
+        path=root,
     )
 
 
@@ -70,10 +73,12 @@ def read_list(path: Path) -> list[Line]:
             raise UserError(f"{where}: is not a video with the id of its behaviour (and of its animal): {text[:80]!r}")
         behavior, *animal = map(int, ids)
         if behavior >= BEHAVIORS:
-            raise UserError(f"{where}: {behavior} is not the id of a behaviour, which are 0..{BEHAVIORS - 1}; mend it")
+            raise UserError(
+                f"{where}: {behavior} is not the id of a behaviour, which are 0..{BEHAVIORS - 1}", "mend it"
+            )
         found.append(Line(where, words[0], behavior, animal[0] if animal else None))
     if not found:
-        raise UserError(f"{path}: names no video; take the file from annotation.tar again")
+        raise UserError("names no video", "take the file from annotation.tar again", path=path)
     return found
 
 
@@ -105,7 +110,7 @@ def _read_names(path: Path) -> dict[int, str]:
         name, _, identity = text.strip().rpartition("\t" if "\t" in text else " ")
         if text.strip() and not (name.strip() and identity.strip().isdecimal()):
             raise UserError(
-                f"{path}:{number}: is not a name with its id: {text[:80]!r}; take the file as it is released"
+                f"{path}:{number}: is not a name with its id: {text[:80]!r}", "take the file as it is released"
             )
         if text.strip():
             found[int(identity)] = name.strip()
@@ -128,7 +133,9 @@ def _videos(
             elif other := next((s for s, videos in splits.items() if s != split and key in videos), None):
                 left_out[f"{line.video} in {split}"] = f"is in {other} already"
             elif paths.setdefault(key, path) != path:
-                raise UserError(f"{line.where}: {path} and {paths[key]} would share the name {key}; rename one of them")
+                raise UserError(
+                    f"{line.where}: {path} and {paths[key]} would share the name {key}", "rename one of them"
+                )
             else:
                 found[key] = tuple(sorted({*found.get(key, ()), line.behavior}))
     return paths, splits

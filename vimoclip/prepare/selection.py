@@ -130,11 +130,13 @@ def prepare(notes: Path, name: str, share: float, seed: int, overwrite: bool) ->
     path = notes / SELECTION
     data = replace(data, selection=draw(data, share, seed, annotations.read_sources(notes)))
     if not data.selection:
-        raise UserError(f"{notes / 'train_multi.txt'}: names fewer than two videos; there is nothing to draw from")
+        raise UserError("names fewer than two videos", "there is nothing to draw from", path=notes / "train_multi.txt")
     text = annotations.selection_text(data.selection)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():
         raise UserError(
-            f"{path}: is there already, with other clips; keep it, or draw anew with --overwrite, and then train anew"
+            "is there already, with other clips",
+            "keep it, or draw anew with --overwrite, and then train anew",
+            path=path,
         )
     atomic.write_text(path, text)
     print("\n".join(describe(data)), flush=True)

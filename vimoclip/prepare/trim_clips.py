@@ -135,10 +135,10 @@ def check_names(table: Path, names: Iterable[str]) -> None:
     for name in names:
         try:
             annotations.check_video_id(name)
-        except ValueError as error:
-            raise UserError(f"{table}: {error}") from None
+        except UserError as error:
+            raise UserError(error.problem, error.hint, path=table) from None
         if other := stems.get(annotations.stem(name)):
-            raise UserError(f"{table}: {other} and {name} would share their flow's name; rename one of them")
+            raise UserError(f"{other} and {name} would share their flow's name", "rename one of them", path=table)
         stems[annotations.stem(name)] = name
 
 

@@ -62,8 +62,9 @@ def with_selection(
         odd += sorted(video for video in {*ours, *theirs} if ours.get(video) != theirs.get(video))
     if odd:
         raise UserError(
-            f"{notes}: holds {len(odd)} other classes, clips or labels ({', '.join(odd[:3])}); name another folder, or "
-            "delete it and what was made from it"
+            f"holds {len(odd)} other classes, clips or labels ({', '.join(odd[:3])})",
+            "name another folder, or delete it and what was made from it",
+            path=notes,
         )
     return replace(data, selection=there.selection or drawn)
 
@@ -165,7 +166,9 @@ def place_videos(paths: Mapping[str, Path], folder: Path) -> None:
     missing = {folder / name: path for name, path in paths.items() if not (folder / name).exists()}
     for name, path in paths.items():
         if folder / name not in missing and (folder / name).stat().st_size != path.stat().st_size:
-            raise UserError(f"{folder / name}: is another video than {path}; name another --dataset-dir, or delete it")
+            raise UserError(
+                f"is another video than {path}", "name another --dataset-dir, or delete it", path=folder / name
+            )
     for target, path in missing.items():
         try:
             os.link(path.resolve(), target)

@@ -21,10 +21,10 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: is not a device; give auto, cpu, cuda, cuda:1 or mps") from None
+        raise UserError(f"--device {name}: is not a device", "give auto, cpu, cuda, cuda:1 or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there.get(device.type, 0):
-        raise UserError(f"--device {name}: there is none on this machine; give auto or cpu")
+        raise UserError(f"--device {name}: there is none on this machine", "give auto or cpu")
     return device
 
 

@@ -96,9 +96,9 @@ class WholePart:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"{path}: is damaged; delete it, and its video is done again") from None
+            raise UserError("is damaged", "delete it, and its video is done again", path=path) from None
         if offset != size - 8 - length:
-            raise UserError(f"{path}: is damaged; delete it, and its video is done again")
+            raise UserError("is damaged", "delete it, and its video is done again", path=path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

@@ -56,9 +56,9 @@ class Reader:
                 self.dim, self.dtype = first.shape[1], str(first.dtype)
                 self._classes = self._classes_of(self.keys[0])
         if self.known and kind and self.attributes.get("kind") != kind:
-            raise UserError(f"{path}: holds {self.attributes.get('kind')} embeddings, {kind} ones are needed here")
+            raise UserError(f"holds {self.attributes.get('kind')} embeddings, {kind} ones are needed here", path=path)
         if not self.dim and (self.keys or not self.known):
-            raise UserError(f"{path}: holds no group <video>/embeddings; is it a file of embeddings?")
+            raise UserError("holds no group <video>/embeddings", "is it a file of embeddings?", path=path)
 
     def length(self, key: str) -> int:
         """T, the number of embedded frames."""
@@ -82,9 +82,9 @@ class Reader:
         """(C,) float32 multi-hot. Raises UserError where the file has none."""
         labels = self._optional(key, "labels")
         if labels is None:
-            raise UserError(f"{self.path}: {key} has no labels; is this a file of RGB embeddings?")
+            raise UserError(f"{key} has no labels", "is this a file of RGB embeddings?", path=self.path)
         if len(labels) != self._classes:
-            raise UserError(f"{self.path}: {key} has {len(labels)} labels, others {self._classes}; make it anew")
+            raise UserError(f"{key} has {len(labels)} labels, others {self._classes}", "make it anew", path=self.path)
         return labels.astype(np.float32, copy=False)
 
     def frame_indices(self, key: str) -> np.ndarray | None:
@@ -145,7 +145,7 @@ class Reader:
     def _embeddings(self, key: str) -> Any:
         data = self._numbers(key, "embeddings", rank=2)
         if data.shape[1] != self.dim:
-            raise UserError(f"{self.path}: {key} is {data.shape[1]} wide, other videos {self.dim}; make it anew")
+            raise UserError(f"{key} is {data.shape[1]} wide, other videos {self.dim}", "make it anew", path=self.path)
         return data
 
     def _classes_of(self, key: str) -> int:
@@ -155,7 +155,7 @@ class Reader:
         found, frames = self._optional(key, name), self.length(key)
         if (found is None and self.known) or (found is not None and len(found) != frames):
             there = "none" if found is None else len(found)
-            raise UserError(f"{self.path}: {key} has {frames} embeddings but {there} of {name}; make it anew")
+            raise UserError(f"{key} has {frames} embeddings but {there} of {name}", "make it anew", path=self.path)
         return found
 
     def _optional(self, key: str, name: str) -> np.ndarray | None:
@@ -175,9 +175,9 @@ class Reader:
 
     def _check_there(self) -> None:
         if not self.path.is_file() and self.dim:
-            raise GoneError(f"{self.path}: was there when this run began and is gone; bring it back, and go on")
+            raise GoneError("was there when this run began and is gone", "bring it back, and go on", path=self.path)
         if not self.path.is_file():
-            raise UserError(f"{self.path}: there is no such file; run the stage that writes it, or name another")
+            raise UserError("there is no such file", "run the stage that writes it, or name another", path=self.path)
 
     def _opened(self) -> "_Values":
         """The file's bytes, of that file which the index is of. Raises GoneError where another has taken its name."""
@@ -187,7 +187,7 @@ class Reader:
             indexed = self._index.state if self._index else self._values.state
             if self._values.state[:2] != indexed[:2]:  # the third also changes where its rights do
                 what = "is another file than when this run began"
-                raise GoneError(f"{self.path}: {what}; start anew, or bring the old one back and go on")
+                raise GoneError(what, "start anew, or bring the old one back and go on", path=self.path)
         return self._values
 
     def _open(self) -> Any:
@@ -196,7 +196,7 @@ class Reader:
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError:
-                raise UserError(f"{self.path}: is not an HDF5 file, or is damaged; make it anew") from None
+                raise UserError("is not an HDF5 file, or is damaged", "make it anew", path=self.path) from None
             self._pid = os.getpid()
         return self._file
 
@@ -256,7 +256,7 @@ def verify(path: Path) -> list[str]:
             for key in keys:
                 problems += [] if key in whole else _problems(file[key], names, path)
     except UserError as error:
-        problems.append(str(error).removeprefix(f"{path}: "))
+        problems.append(error.problem)
     return problems
 
 
@@ -283,7 +283,9 @@ def _damage(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:120]
-        raise UserError(f"{path}: is not an HDF5 file of embeddings, or is damaged ({reason}); make it anew") from None
+        raise UserError(
+            f"is not an HDF5 file of embeddings, or is damaged ({reason})", "make it anew", path=path
+        ) from None
 
 
 def _attributes(path: Path) -> dict[str, Any]:

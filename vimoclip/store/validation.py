@@ -63,11 +63,11 @@ def video_keys(file: Any, path: Path, ours: bool) -> list[str]:
         name = raw.decode("utf-8", "surrogateescape")
         _refuse_link(path, name, kind)
         if not safe_name(name) or (ours and name[0] in "=+@"):
-            raise UserError(f"{path}: {name!r} can't be a video's name; make the file anew with other names")
+            raise UserError(f"{name!r} can't be a video's name", "make the file anew with other names", path=path)
         if h5g.get_objinfo(file.id, raw).type == h5g.GROUP:
             keys.append(name)
         elif ours:
-            raise UserError(f"{path}: {name!r} is no group of a video; make it anew")
+            raise UserError(f"{name!r} is no group of a video", "make it anew", path=path)
     return keys
 
 
@@ -77,13 +77,13 @@ def numbers(group: Any, name: str, rank: int, path: Path, ours: bool) -> Any:
     _refuse_link(path, f"{group.name[1:]}/{name}", group.id.links.get_info(name.encode()).type)
     data = group[name]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
-        raise UserError(f"{where} holds no numbers; make it anew")
+        raise UserError(f"{where} holds no numbers", "make it anew")
     if ours and data.dtype not in map(np.dtype, OURS.get(name, ("float32",))):
-        raise UserError(f"{where} is {data.dtype}, which this project doesn't write; make it anew")
+        raise UserError(f"{where} is {data.dtype}, which this project doesn't write", "make it anew")
     if data.shape is None or len(data.shape) != rank or not all(data.shape):
-        raise UserError(f"{where} has the shape {data.shape}, not {rank} sizes above 0; make it anew")
+        raise UserError(f"{where} has the shape {data.shape}, not {rank} sizes above 0", "make it anew")
     if problem := _not_held(data):
-        raise UserError(f"{where} {problem}; make it anew")
+        raise UserError(f"{where} {problem}", "make it anew")
     return data
 
 
@@ -102,7 +102,7 @@ def check_unpacked(data: Any, path: Path) -> None:
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
-            raise UserError(f"{path}: {data.name[1:]!r} has a part that unpacks to another size; make it anew")
+            raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "make it anew", path=path)
 
 
 def attributes(of: Any, texts: bool = False) -> dict[str, Any]:
@@ -130,7 +130,9 @@ def check_levels(value: Any, levels: int = LEVELS) -> None:
 def _refuse_link(path: Path, name: str, kind: int) -> None:
     if kind != h5l.TYPE_HARD:
         what = LINKS.get(kind, "a link of an unknown kind")
-        raise UserError(f"{path}: {name!r} is {what}, which is not followed; make the file anew, with everything in it")
+        raise UserError(
+            f"{name!r} is {what}, which is not followed", "make the file anew, with everything in it", path=path
+        )
 
 
 def _not_held(data: Any) -> str | None:

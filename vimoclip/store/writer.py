@@ -33,7 +33,7 @@ class Writer:
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
         self.parts = path.with_name(path.name + ".parts")
         if self.parts.is_symlink():
-            raise UserError(f"{self.parts}: is a link, and nothing is written through one; remove it")
+            raise UserError(f"{self.parts}: is a link, and nothing is written through one", "remove it")
         if overwrite:
             path.unlink(missing_ok=True)
             if self.parts.exists():
@@ -59,7 +59,7 @@ class Writer:
             settings = {k: v for k, v in reader.attributes.items() if k not in _NOT_SETTINGS + _OF_CONTENT}
             settings["dtype"] = reader.dtype
         else:
-            raise UserError(f"{path}: nothing was begun for it, so there is nothing to put together")
+            raise UserError("nothing was begun for it, so there is nothing to put together", path=path)
         dtype = settings.pop("dtype")
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
@@ -157,9 +157,11 @@ class Writer:
     def _read_finished(self) -> frozenset[str]:
         reader = Reader(self.path)
         if not reader.known:
-            raise UserError(f"{self.path}: was not written by this project; name another output or give --overwrite")
+            raise UserError(
+                "was not written by this project", "name another output or give --overwrite", path=self.path
+            )
         if problems := verify(self.path):
-            raise UserError(f"{self.path}: {problems[0]}; give --overwrite to make it anew")
+            raise UserError(f"{problems[0]}", "give --overwrite to make it anew", path=self.path)
         mine = json.loads(json.dumps(self.settings()))
         theirs = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _NOT_SETTINGS}
         if reader.keys:
@@ -171,8 +173,8 @@ class Writer:
         for key in sorted(mine.keys() & theirs.keys()):
             if mine[key] != theirs[key]:
                 raise UserError(
-                    f"{where}: was made with {key}={_short(theirs[key])}, this run has {key}={_short(mine[key])}; "
-                    "use the same settings, another output, or --overwrite"
+                    f"{where}: was made with {key}={_short(theirs[key])}, this run has {key}={_short(mine[key])}",
+                    "use the same settings, another output, or --overwrite",
                 )
 
 
@@ -227,7 +229,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
-        raise UserError(f"{path}: is damaged; delete {path.parent} or give --overwrite") from None
+        raise UserError("is damaged", f"delete {path.parent} or give --overwrite", path=path) from None
 
 
 def _encoded(value: Any) -> Any:

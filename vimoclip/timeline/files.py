@@ -45,7 +45,9 @@ def check_place(folder: Path, stem: str) -> None:
     except OSError:
         return
     if not own:
-        raise UserError(f"{path}: is there already, and no table of bouts; name another folder with -o, or rename it")
+        raise UserError(
+            "is there already, and no table of bouts", "name another folder with -o, or rename it", path=path
+        )
 
 
 def made_with(path: Path) -> dict[str, Any] | None:
@@ -58,7 +60,7 @@ def made_with(path: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path}: is no timeline that this version has written; remove it, or give another folder")
+    raise UserError("is no timeline that this version has written", "remove it, or give another folder", path=path)
 
 
 def _bouts(timeline: "Timeline") -> Iterator[tuple[str, ...]]:

@@ -37,15 +37,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError, also for a file that would run code."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint; name one that train.py or TFAM wrote")
+        raise UserError("there is no such checkpoint", "name one that train.py or TFAM wrote", path=path)
     content = load_tensors(path)
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
+        raise UserError("holds no state dict", "name a checkpoint that train.py or TFAM wrote", path=path)
     if "state_dict" not in content:
         content = {"state_dict": content}
     state = content["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise UserError(f"{path}: holds no state dict; name a checkpoint that train.py or TFAM wrote")
+        raise UserError("holds no state dict", "name a checkpoint that train.py or TFAM wrote", path=path)
     content["state_dict"] = {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
     return content
 
@@ -56,7 +56,8 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
     wrong = [k for k in own if k not in state or own[k].shape != state[k].shape] + [k for k in state if k not in own]
     if wrong:
         raise UserError(
-            f"{path}: {len(wrong)} tensors don't fit the model, the first is {wrong[0]}; "
-            "is it a checkpoint of another architecture or number of classes?"
+            f"{len(wrong)} tensors don't fit the model, the first is {wrong[0]}",
+            "is it a checkpoint of another architecture or number of classes?",
+            path=path,
         )
     model.load_state_dict(dict(state))

@@ -58,7 +58,7 @@ def read_sizes(
     if not decoding.decoded:
         raise VideoError(decoding.problem or "has no frames")
     if not indices:
-        raise VideoError("none of its frames that can be decoded is kept; choose a smaller --stride")
+        raise VideoError("none of its frames that can be decoded is kept", "choose a smaller --stride")
     if fresh:
         yield batch()
     yield End(
