@@ -18,11 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY, times
-from tests.test_tfam import (
-    command,
-    write_motion,
-    write_rgb,
-)
+from tests.test_tfam import command, dataset, write_motion, write_rgb  # noqa: F401 - a fixture
 from TFAM import train_and_eval
 from TFAM.data import Item, collate
 from TFAM.loops import EpochOrder, evaluate, in_order
