@@ -20,7 +20,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.moclip.flow_pairing import Splits
+    from vimoclip.moclip.dataset import Splits
     from vimoclip.runtime.distributed import Group
     from vimoclip.store import Reader
 
@@ -131,11 +131,11 @@ def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     from vimoclip import store
     from vimoclip.annotations import split_protocol
     from vimoclip.flow import flow_lookup
-    from vimoclip.moclip import flow_pairing
+    from vimoclip.moclip import dataset
 
     needed = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
     readers = {split: open_embeddings(args, split, store.Reader) for split in needed}
-    flow_pairing.check_readers(readers, args.num_classes)
+    dataset.check_readers(readers, args.num_classes)
     for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
         if place := getattr(args, flag.lstrip("-").replace("-", "_")):
             cli.need_place(place, flag)
@@ -143,10 +143,10 @@ def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
     flows = flow_lookup.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     notes = args.dataset_dir / "annotations"
     pairings, about = group.share(
-        flow_pairing.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
+        dataset.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
     )
-    flow_pairing.check_pairings(pairings, readers)
-    return flow_pairing.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
+    dataset.check_pairings(pairings, readers)
+    return dataset.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
 
 
 def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, group: "Group") -> None:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     args = build_parser().parse_args(argv)
     from demo.scenes import ACTIONS, draw_scene
     from vimoclip import annotations
-    from vimoclip.prepare import selection
+    from vimoclip.prepare import grouped_split
 
     first = args.seed * SEED_STEP
     scenes = {f"clip{i:04d}.mp4": draw_scene(first + i) for i in range(args.train + args.val)}
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> Path:
     names = list(scenes)
     splits = {"train": names[: args.train], "val": names[args.train :]}
     data = annotations.Annotations(tuple(ACTIONS), {s: {n: labels[n] for n in part} for s, part in splits.items()})
-    data = replace(data, selection=selection.draw(data))
+    data = replace(data, selection=grouped_split.draw(data))
     annotations.write(args.dataset_dir / "annotations", args.dataset_name, data)
     videos.mkdir(parents=True, exist_ok=True)
     for _ in spread(partial(write_clip, videos), todo.items(), cli.usable_workers(args.num_workers), "clip"):

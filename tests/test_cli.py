@@ -12,7 +12,8 @@ from tests.conftest import REPOSITORY
 
 DRIVER = """
 import sys
-from vimoclip import UserError, cli
+from vimoclip import cli
+from vimoclip.errors import UserError
 sys.argv = ["stage.py", "--name", "a b", "--overwrite"]
 def main():
 {body}

@@ -14,13 +14,12 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from tests.conftest import REPOSITORY
-from tests.test_tfam import (  # noqa: F401 - a fixture
+from tests.test_tfam import (
     CLASSES,
     CONFIGS,
     SAMPLING,
     assert_same_run,
     command,
-    dataset,
     rows_for,
     write_h5,
     write_motion,

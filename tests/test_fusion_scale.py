@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY, times
-from tests.test_tfam import command, dataset, write_motion, write_rgb  # noqa: F401 - a fixture
+from tests.test_tfam import command, write_motion, write_rgb
 from TFAM import train_and_eval
 from TFAM.data import Item, collate
 from TFAM.loops import EpochOrder, evaluate, in_order
@@ -31,7 +31,8 @@ EXACT = ["model.dropout=0", "model.classifier_dropout=0", "training.checkpoint=l
 DYING = f"""
 import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from TFAM import fit, train_and_eval
-from vimoclip import TrainingError, cli
+from vimoclip import cli
+from vimoclip.errors import TrainingError
 real = fit.train_one_epoch
 def train_one_epoch(model, loader, *rest):
     if os.environ["RANK"] == "1" and rest[-1] == 49 + 2:

@@ -14,8 +14,8 @@ from tests.conftest import indexed_frames, read_index, write_video
 from vimoclip import clip, moclip, store, video
 from vimoclip.errors import UserError
 from vimoclip.flow import flow_lookup
-from vimoclip.moclip import dataset, flow_pairing, loops, train_state
-from vimoclip.moclip.dataset import Batch, SegmentDataset, collate
+from vimoclip.moclip import flow_pairing, loops, train_state
+from vimoclip.moclip.dataset import Batch, SegmentDataset, collate, segments
 from vimoclip.training.checkpoint import save_checkpoint
 
 COMMENT = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
@@ -46,11 +46,11 @@ def test_each_flow_of_a_video_is_in_exactly_one_segment(frames: list[int], lengt
     clips = [flow_pairing.Clip(f"{i}.mp4", Path(f"{i}.mp4"), n) for i, n in enumerate(frames)]
     seen = [
         (segment.clip.key, t)
-        for segment in dataset.segments(clips, length)
+        for segment in segments(clips, length)
         for t in range(segment.start, segment.start + segment.length)
     ]
     assert sorted(seen) == sorted((c.key, t) for c in clips for t in range(c.frames - 1))
-    assert all(1 <= segment.length <= length - 1 for segment in dataset.segments(clips, length))
+    assert all(1 <= segment.length <= length - 1 for segment in segments(clips, length))
 
 
 def test_a_flow_frame_comes_with_the_rgb_row_of_the_same_index_and_padding_is_marked(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vimoclip.extraction import manifest
 from vimoclip.extraction.manifest import Entry, Manifest
 from vimoclip.extraction.video_status import Outcomes
 from vimoclip.io import atomic
-from vimoclip.video import End, writer
+from vimoclip.video import End
 
 END = End(np.arange(3), np.arange(3) / 25, 3, 25.0, 3)
 DAMAGED = End(np.arange(3), np.arange(3) / 25, 3, 25.0, 5, "2 of 5 frames can't be decoded: torn")
@@ -295,7 +295,7 @@ def test_no_output_appears_before_its_line(dataset: Path, monkeypatch: pytest.Mo
             appeared[path.name] = statuses()[path.name]
         publish(temporary, path)
 
-    monkeypatch.setattr(writer, "publish", watching)  # type: ignore[attr-defined]
+    monkeypatch.setattr(atomic, "publish", watching)  # type: ignore[attr-defined]
     extract()
     assert appeared == {"good.mp4": "ok", "torn.mp4": "partial"}
 

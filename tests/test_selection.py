@@ -13,7 +13,7 @@ from tests.conftest import CLASSES, write_annotations
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.prepare import selection
+from vimoclip.prepare import grouped_split
 
 Labels = list[tuple[int, ...]]
 
@@ -31,18 +31,18 @@ def test_every_label_has_its_share() -> None:
     """Three labels of which one is rare and one stands in half of the clips with another."""
     labels: Labels = [(0, 1) if i % 2 else (0,) for i in range(300)] + [(2,)] * 20 + [()] * 100
     data = make(labels)
-    drawn = selection.draw(data)
+    drawn = grouped_split.draw(data)
     assert len(drawn) == 42
     assert counts(data, drawn) == {0: 30, 1: 15, 2: 2}
     assert sum(not data.splits["train"][video] for video in drawn) == 10
     assert list(drawn) == [video for video in data.splits["train"] if video in set(drawn)]
-    assert counts(data, selection.draw(data, share=0.5))[2] == 10
+    assert counts(data, grouped_split.draw(data, share=0.5))[2] == 10
 
 
 def test_a_seed_is_a_selection_and_another_seed_another() -> None:
     data = make([(i % 3,) for i in range(90)])
-    assert selection.draw(data) == selection.draw(data, 0.1, 49)
-    assert selection.draw(data) != selection.draw(data, 0.1, 50)
+    assert grouped_split.draw(data) == grouped_split.draw(data, 0.1, 49)
+    assert grouped_split.draw(data) != grouped_split.draw(data, 0.1, 50)
 
 
 @settings(max_examples=150, deadline=None)
@@ -53,7 +53,7 @@ def test_a_seed_is_a_selection_and_another_seed_another() -> None:
 )
 def test_no_class_loses_all_of_its_clips_where_it_can_be_helped(labels: Labels, share: float, seed: int) -> None:
     data = make(labels, 4)
-    drawn = selection.draw(data, share, seed)
+    drawn = grouped_split.draw(data, share, seed)
     if len(labels) < 2:
         assert drawn == ()
         return
@@ -71,12 +71,12 @@ def test_no_class_loses_all_of_its_clips_where_it_can_be_helped(labels: Labels, 
 
 
 def test_one_class_is_enough() -> None:
-    assert len(selection.draw(make([(0,) if i % 2 else () for i in range(40)], 1))) == 4
+    assert len(grouped_split.draw(make([(0,) if i % 2 else () for i in range(40)], 1))) == 4
 
 
 def test_a_tenth_is_drawn_where_every_class_is_small() -> None:
     data = make([(i % 30,) for i in range(120)], 30)
-    drawn = selection.draw(data)
+    drawn = grouped_split.draw(data)
     assert len(drawn) == 12
     assert set(counts(data, drawn).values()) == {1}
 
@@ -84,7 +84,7 @@ def test_a_tenth_is_drawn_where_every_class_is_small() -> None:
 def test_a_class_with_one_training_clip_keeps_it() -> None:
     data = make([(0,) for _ in range(20)] + [(1,)])
     for seed in range(10):
-        assert "t0020.mp4" not in selection.draw(data, 0.5, seed)
+        assert "t0020.mp4" not in grouped_split.draw(data, 0.5, seed)
 
 
 @pytest.fixture

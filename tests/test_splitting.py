@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vimoclip.annotations import Annotations
-from vimoclip.prepare import selection
+from vimoclip.prepare import grouped_split
 from vimoclip.prepare.grouped_split import leaks, split
 
 CLASSES = ("a", "b", "c", "d")
@@ -47,7 +47,7 @@ def parts(data: Annotations, seed: int, sources: dict[str, str]) -> dict[str, li
     train = data.splits["train"]
     if len({sources.get(video, video) for video in train}) < 2:
         return {}
-    chosen = set(selection.draw(data, 0.2, seed, sources))
+    chosen = set(grouped_split.draw(data, 0.2, seed, sources))
     assert 0 < len(chosen) < len(train)
     return {"train": [video for video in train if video not in chosen], "selection": list(chosen)}
 

@@ -13,7 +13,7 @@ from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.prepare import selection
+from vimoclip.prepare import grouped_split, selection
 from vimoclip.prepare.grouped_split import leaks
 
 COUNTS = "class_counts.html"
@@ -33,7 +33,7 @@ class Prepared:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def finish(notes: Path, name: str, prepared: Prepared, seed: int = selection.SEED) -> Path:
+def finish(notes: Path, name: str, prepared: Prepared, seed: int = grouped_split.SEED) -> Path:
     """Write the annotations, with selection clips, and say what they hold; the folder. Raises UserError.
 
     Annotations that are there already must be the same; their selection stays."""
@@ -45,12 +45,12 @@ def finish(notes: Path, name: str, prepared: Prepared, seed: int = selection.SEE
 
 
 def with_selection(
-    data: Annotations, notes: Path, name: str, seed: int = selection.SEED, sources: Mapping[str, str] | None = None
+    data: Annotations, notes: Path, name: str, seed: int = grouped_split.SEED, sources: Mapping[str, str] | None = None
 ) -> Annotations:
     """With selection clips drawn, or those of the same annotations that are there. Raises UserError for others.
 
     No clips are drawn where there is a test split: then epochs and thresholds are chosen on val."""
-    drawn = () if data.splits.get("test") else selection.draw(data, seed=seed, sources=sources)
+    drawn = () if data.splits.get("test") else grouped_split.draw(data, seed=seed, sources=sources)
     if not any(notes.glob("*_action.csv")):
         return replace(data, selection=drawn)
     there = annotations.load(notes, name)

@@ -112,6 +112,5 @@ def write(path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, 
     """The report, whole or not at all. From the two folders come pictures of clips, as far as they are there.
 
     Raises OSError."""
-    from vimoclip.report.page import render
 
     return atomic.write_text(path, render(evaluation, videos_dir, flows_dir))
