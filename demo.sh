@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ViMoCLIP in miniature, from nothing to a table and a report: draws clips of animals, trains a small CLIP on stills of them, and runs
 # the project's scripts one after the other, as you would type them. 9 minutes on two cores; stop it and start it again
-# as you like, it goes on where it was.
+# as you like, it resumes.
 #
 #   bash demo.sh                 no downloads but Python's packages
 #   bash demo.sh --real          with OpenAI's CLIP ViT-B/32 and RAFT, which are downloaded (370 MB); wants a GPU

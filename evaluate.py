@@ -21,7 +21,7 @@ from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
-    from vimoclip.evaluation.sources import Source
+    from vimoclip.evaluation.sources import PredictionSource
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> "Evaluation":
-    """What was found. Raises UserError."""
+    """Evaluate, print and write. Raises UserError."""
     args = build_parser().parse_args(argv)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
@@ -74,46 +74,52 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     from vimoclip import annotations, evaluation, report
     from vimoclip.evaluation import output, sources
 
-    source = sources.open_source(args.predictions, args.selection_predictions)
-    notes = annotations_of(args, source)
+    source = sources.open_predictions(args.predictions, args.selection_predictions)
+    annotations_dir = find_annotations_dir(args, source)
     for folder in filter(None, (args.videos_dir, args.flow_videos_dir)):
-        cli.need_folder(folder, "name the folder of the videos, or leave the flag out")
-    name = args.dataset_name or annotations.name_in(notes)
+        cli.require_folder(folder, "name the folder of the videos, or leave the flag out")
+    dataset_name = args.dataset_name or annotations.find_dataset_name(annotations_dir)
     args.split = args.split or source.split
-    data = annotations.load(notes, name, [args.split])
-    folder = output_of(args)
-    settings = evaluation.Settings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)
-    other = sources.open_source(args.compare) if args.compare else None
-    found = evaluation.evaluate(source, data, notes, settings, other)
-    found.metrics["command"] = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if argv is None else argv)])
-    print(output.table(found), flush=True)
-    written = output.write(found, folder)
-    places = [
-        given or notes.parent / there for given, there in ((args.videos_dir, "videos"), (args.flow_videos_dir, "flows"))
-    ]
-    page = report.write(folder / "report.html", found, *(place if place.is_dir() else None for place in places))
+    data = annotations.load(annotations_dir, dataset_name, [args.split])
+    output_dir = resolve_output_dir(args)
+    settings = evaluation.EvaluationSettings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)
+    other = sources.open_predictions(args.compare) if args.compare else None
+    result = evaluation.evaluate(source, data, annotations_dir, settings, other)
+    result.metrics["command"] = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if argv is None else argv)])
+    print(output.format_table(result), flush=True)
+    written = output.write_files(result, output_dir)
+    videos_dir = args.videos_dir or annotations_dir.parent / "videos"
+    flows_dir = args.flow_videos_dir or annotations_dir.parent / "flows"
+    page = report.write_report(
+        output_dir / "report.html",
+        result,
+        videos_dir if videos_dir.is_dir() else None,
+        flows_dir if flows_dir.is_dir() else None,
+    )
     print("wrote " + ", ".join(str(path) for path in (*written, page)), flush=True)
-    return found
+    return result
 
 
-def annotations_of(args: argparse.Namespace, source: "Source") -> Path:
-    """The folder of the annotations. Raises UserError where there is none."""
-    own = source.dataset / "annotations" if source.dataset else None
-    there = args.annotations_dir or (own if own and own.is_dir() else Path("dataset/annotations"))
-    return cli.need_folder(there, "name the folder of the annotations with --annotations-dir")
+def find_annotations_dir(args: argparse.Namespace, source: "PredictionSource") -> Path:
+    """`--annotations-dir`, that of the run's data set, or dataset/annotations. Raises UserError if it is missing."""
+    run_dir = source.dataset_dir / "annotations" if source.dataset_dir else None
+    folder = args.annotations_dir or (run_dir if run_dir and run_dir.is_dir() else Path("dataset/annotations"))
+    return cli.require_folder(folder, "name the folder of the annotations with --annotations-dir")
 
 
-def output_of(args: argparse.Namespace) -> Path:
-    """Where the files go. Raises UserError for a run folder itself, whose metrics.json is the run's."""
-    given: Path = args.predictions
-    default = given / "evaluation" if given.is_dir() else given.with_name(f"{given.stem}_evaluation")
-    folder = args.output_dir or default
-    if (folder / "config.yaml").exists() or (folder / "args.yaml").exists():
+def resolve_output_dir(args: argparse.Namespace) -> Path:
+    """The output folder. Raises UserError for a run folder, whose own metrics.json would be overwritten."""
+    predictions: Path = args.predictions
+    default_dir = (
+        predictions / "evaluation" if predictions.is_dir() else predictions.with_name(f"{predictions.stem}_evaluation")
+    )
+    output_dir: Path = args.output_dir or default_dir
+    if (output_dir / "config.yaml").exists() or (output_dir / "args.yaml").exists():
         raise UserError(
-            "is a run folder, whose metrics.json would be lost", "name another with --output-dir", path=folder
+            "is a run folder, whose metrics.json would be lost", "name another with --output-dir", path=output_dir
         )
-    cli.need_place(folder, "--output-dir")
-    return folder
+    cli.require_creatable_folder(output_dir, "--output-dir")
+    return output_dir
 
 
 if __name__ == "__main__":

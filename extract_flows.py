@@ -1,4 +1,4 @@
-"""Optical flow between neighbouring kept frames of every video, drawn as colours: one flow video a video.
+"""Colour-coded optical flow between neighbouring kept frames, one flow video per video.
 
     python extract_flows.py                          RAFT with its `things` checkpoint, by ptlflow
     python extract_flows.py --model dis --size 224   OpenCV, no weights, for laptops
@@ -15,8 +15,8 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.extraction.flow_videos import Drawing
-    from vimoclip.runtime.distributed import Group
+    from vimoclip.extraction.flow_videos import FlowVideoConfig
+    from vimoclip.runtime.distributed import ProcessGroup
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,187 +35,205 @@ def build_parser() -> argparse.ArgumentParser:
         "--iters",
         type=cli.none_or(cli.positive_int),
         default=None,
-        help="of a model that refines its flow step by step",
+        help="refinement steps of an iterative model",
     )
     parser.add_argument(
         "--dis-preset",
         choices=["medium", "fast", "ultrafast"],
         default=None,
-        help="of --model dis: less time for coarser flow; default: medium",
+        help="for --model dis; faster presets give coarser flow; default: medium",
     )
     parser.add_argument(
         "--flow-normalization",
         choices=["frame", "linear", "log"],
         default="log",
-        help="what has full colour: a frame's largest motion (published), or --flow-max, on a linear or log scale",
+        help="motion with full colour: a frame's largest (frame, as published), or --flow-max on a linear or log scale",
     )
     parser.add_argument(
         "--flow-max",
         type=cli.positive_float,
         default=0.05,
-        help="fraction of the diagonal per frame step (linear, log)",
+        help="motion with full colour, as a fraction of the diagonal per frame (linear, log)",
     )
-    parser.add_argument("--lossless", action="store_true", help="write every value of RGB as it is (larger files)")
-    parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames at a time")
-    cli.add_sampling(parser)
-    cli.add_dataset(parser)
-    cli.add_compute(parser)
-    cli.add_outcomes(parser)
-    cli.add_sharing(parser)
-    cli.add_run_control(parser)
+    parser.add_argument("--lossless", action="store_true", help="lossless RGB video (larger files)")
+    parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames per batch")
+    cli.add_sampling_arguments(parser)
+    cli.add_dataset_arguments(parser)
+    cli.add_compute_arguments(parser)
+    cli.add_failure_arguments(parser)
+    cli.add_sharding_arguments(parser)
+    cli.add_run_arguments(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> cli.Report:
+def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
-    cli.check_sharing(args)
+    cli.check_sharding_arguments(args)
     from vimoclip.runtime import distributed
 
-    videos_dir = cli.need_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
-    report = cli.Report()
-    drawing = plan(args, videos_dir)
+    videos_dir = cli.require_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
+    report = cli.RunReport()
+    config = flow_video_config(args, videos_dir)
     sources = find_videos(args, videos_dir, report)
-    if (args.merge or args.dry_run) and not cli.first_process():
+    if (args.merge or args.dry_run) and not cli.is_main_process():
         return report
     if args.dry_run:
-        say_what_to_do(args, drawing, sources, report)
+        print_dry_run(args, config, sources, report)
         return report
-    report.outputs.append(drawing.output_dir)
+    report.outputs.append(config.output_dir)
     if args.merge:
-        report.add(merge(args.strict, drawing, sources))
+        report.merge(merge_shards(args.strict, config, sources))
         report.print()
         return report
-    with distributed.join() as group:
-        run(args, drawing, sources, group, report)
+    with distributed.init_process_group() as group:
+        run_extraction(args, config, sources, group, report)
         report.print()
     return report
 
 
-def plan(args: argparse.Namespace, videos_dir: Path) -> "Drawing":
-    """Where flow videos come, and how they are made. Raises UserError."""
+def flow_video_config(args: argparse.Namespace, videos_dir: Path) -> "FlowVideoConfig":
+    """The output folder and settings of the flow videos. Raises UserError."""
     from vimoclip import video
-    from vimoclip.extraction.flow_videos import Drawing
+    from vimoclip.extraction.flow_videos import FlowVideoConfig
 
     output_dir = args.output_dir or args.dataset_dir / "flows"
     if output_dir.resolve() == videos_dir.resolve():
         raise UserError(
             "the flow can't go where the videos are", "name another folder with --output-dir", path=output_dir
         )
-    cli.need_place(output_dir, "--output-dir")
+    cli.require_creatable_folder(output_dir, "--output-dir")
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
-    return Drawing(output_dir, flow_settings(args, sampling.as_dict()), sampling, args.size, args.pair_batch_size)
+    return FlowVideoConfig(
+        output_dir, flow_settings(args, sampling.as_dict()), sampling, args.size, args.pair_batch_size
+    )
 
 
-def say_what_to_do(args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], report: cli.Report) -> None:
-    """What --dry-run prints."""
+def print_dry_run(
+    args: argparse.Namespace, config: "FlowVideoConfig", sources: dict[str, Path], report: cli.RunReport
+) -> None:
+    """Print what --dry-run shows."""
     from vimoclip import flow
     from vimoclip.extraction import dry_run, video_status
-    from vimoclip.extraction.sharding import Crew
-    from vimoclip.runtime.distributed import Group
+    from vimoclip.extraction.sharding import WorkerContext
+    from vimoclip.runtime.distributed import ProcessGroup
 
-    mine = Crew(shard=args.shard).share(sources)
-    todo = list(mine)
+    assigned = WorkerContext(shard=args.shard).assigned_videos(sources)
+    pending = list(assigned)
     if not args.overwrite:
-        there = drawing.there_already(mine, report)
-        todo = video_status.to_do(drawing.output_dir, mine, there.__contains__, args.retry_failed)
-    print(f"{len(todo)} videos to do, {len(mine) - len(todo)} done or given up before")
-    if flow.missing_download(args.model, args.ckpt_path if drawing.settings["checkpoint"] else None):
-        print("how long it takes can be told once the checkpoint is here")
-    elif todo:
-        render = load_model(args, drawing, Group())
-        how = drawing.sampling, args.size, args.pair_batch_size, args.lossless
-        print(dry_run.describe_flow([sources[name] for name in todo], render, *how))
+        existing = config.find_existing(assigned, report)
+        pending = video_status.pending_videos(config.output_dir, assigned, existing.__contains__, args.retry_failed)
+    print(f"{len(pending)} videos to do, {len(assigned) - len(pending)} done or given up before")
+    if flow.missing_download(args.model, args.ckpt_path if config.settings["checkpoint"] else None):
+        print("the time it takes can be estimated once the checkpoint is here")
+    elif pending:
+        render = load_model(args, config, ProcessGroup())
+        paths, sampling = [sources[name] for name in pending], config.sampling
+        print(dry_run.estimate_flow(paths, render, sampling, args.size, args.pair_batch_size, args.lossless))
 
 
-def run(
-    args: argparse.Namespace, drawing: "Drawing", sources: dict[str, Path], group: "Group", report: cli.Report
+def run_extraction(
+    args: argparse.Namespace,
+    config: "FlowVideoConfig",
+    sources: dict[str, Path],
+    group: "ProcessGroup",
+    report: cli.RunReport,
 ) -> None:
-    """Draw the flow of what is not done yet."""
-    from vimoclip.extraction.flow_videos import write_flows
-    from vimoclip.extraction.sharding import Crew
-    from vimoclip.extraction.video_status import Outcomes
+    """Write the pending flow videos."""
+    from vimoclip.extraction.flow_videos import write_flow_videos
+    from vimoclip.extraction.sharding import WorkerContext
+    from vimoclip.extraction.video_status import VideoTracker
 
-    crew = Crew(group, args.shard)
-    mine = crew.share(sources)
-    with crew.lock(drawing.output_dir):
-        crew.check_shares(drawing.output_dir, sources)
-        there = drawing.there_already(mine, report) if group.main and not args.overwrite else set[str]()
-        render = load_model(args, drawing, group) if args.overwrite else None  # before the old flow goes
-        if args.overwrite and group.main:
-            for path in mine.values():
-                drawing.output(path).unlink(missing_ok=True)
-        how = args.overwrite, args.retry_failed, args.strict
-        outcomes = Outcomes(drawing.output_dir, mine, there.__contains__, report, *how, drawing.settings, crew)
+    worker = WorkerContext(group, args.shard)
+    assigned = worker.assigned_videos(sources)
+    with worker.lock(config.output_dir):
+        worker.check_shard_inputs(config.output_dir, sources)
+        existing = config.find_existing(assigned, report) if group.is_main and not args.overwrite else set[str]()
+        render = load_model(args, config, group) if args.overwrite else None  # before old flow is deleted
+        if args.overwrite and group.is_main:
+            for path in assigned.values():
+                config.output_path(path).unlink(missing_ok=True)
+        tracker = VideoTracker(
+            config.output_dir,
+            assigned,
+            existing.__contains__,
+            report,
+            overwrite=args.overwrite,
+            retry_failed=args.retry_failed,
+            strict=args.strict,
+            settings=config.settings,
+            worker=worker,
+        )
         if args.overwrite:
-            cli.begun_afresh()
-        print(outcomes.plan(), flush=True)
-        if outcomes.todo:
-            render = render or load_model(args, drawing, group)
-            write_flows(drawing, outcomes, render, cli.usable_workers(args.num_workers))
-        outcomes.gather()
-        if group.main:
-            outcomes.manifest.settle()
-    done = [name for name, path in sources.items() if drawing.output(path).exists()] if crew.shard else []
-    if crew.shard and group.main and outcomes.is_last(sources, set(done).__contains__):
-        report.add(crew.merge_as_last(partial(merge, args.strict, drawing, sources)))
+            cli.mark_overwritten()
+        print(tracker.format_plan(), flush=True)
+        if tracker.pending:
+            render = render or load_model(args, config, group)
+            write_flow_videos(config, tracker, render, cli.limit_workers(args.num_workers))
+        tracker.gather_reports()
+        if group.is_main:
+            tracker.manifest.compact()
+    done = [name for name, path in sources.items() if config.output_path(path).exists()] if worker.shard else []
+    if worker.shard and group.is_main and tracker.all_shards_done(sources, set(done).__contains__):
+        report.merge(worker.merge_if_last(partial(merge_shards, args.strict, config, sources)))
 
 
-def merge(strict: bool, drawing: "Drawing", sources: dict[str, Path]) -> cli.Report:
-    """Put the shards' manifests together. Raises UserError where there is something left to do."""
-    from vimoclip.extraction.sharding import ALONE
-    from vimoclip.extraction.video_status import Outcomes
+def merge_shards(strict: bool, config: "FlowVideoConfig", sources: dict[str, Path]) -> cli.RunReport:
+    """Merge the shards' manifests. Raises UserError where videos are pending."""
+    from vimoclip.extraction.sharding import SINGLE_PROCESS
+    from vimoclip.extraction.video_status import VideoTracker
     from vimoclip.io import lock
 
-    with lock.only_process(drawing.output_dir, wait=60):  # for shards that are about to end
-        report = cli.Report()
-        there = drawing.there_already(sources, report)
-        how = False, False, strict
-        outcomes = Outcomes(drawing.output_dir, sources, there.__contains__, report, *how, drawing.settings)
-        outcomes.check_nothing_left()
-        outcomes.manifest.settle()
-        ALONE.check_shares(drawing.output_dir, sources)
+    with lock.exclusive_lock(config.output_dir, timeout=60):  # a shard may be about to end
+        report = cli.RunReport()
+        is_done = config.find_existing(sources, report).__contains__
+        tracker = VideoTracker(config.output_dir, sources, is_done, report, strict=strict, settings=config.settings)
+        tracker.check_complete()
+        tracker.manifest.compact()
+        SINGLE_PROCESS.check_shard_inputs(config.output_dir, sources)
     return report
 
 
-def load_model(args: argparse.Namespace, drawing: "Drawing", group: "Group") -> Callable[[Any], Any]:
-    """What makes colour frames of frames. Raises UserError."""
+def load_model(args: argparse.Namespace, config: "FlowVideoConfig", group: "ProcessGroup") -> Callable[[Any], Any]:
+    """A function from n + 1 frames to n flow frames. Raises UserError."""
     from vimoclip import flow
     from vimoclip.runtime import seeding
-    from vimoclip.runtime.device import autocast, pick_device, pick_precision
+    from vimoclip.runtime.device import autocast, select_device, select_precision
 
-    checkpoint = args.ckpt_path if drawing.settings["checkpoint"] else None
+    checkpoint = args.ckpt_path if config.settings["checkpoint"] else None
     if download := flow.missing_download(args.model, checkpoint):
-        cli.check_reachable(download)
+        cli.check_downloadable(download)
     seeding.seed_everything(args.seed)
-    device = pick_device(args.device, group.local_rank)
-    autocast = partial(autocast, device, pick_precision(args.precision, device))
-    scale = args.flow_normalization, args.flow_max
-    return flow.load(args.model, checkpoint, args.iters, *scale, device, autocast, args.dis_preset)
+    device = select_device(args.device, group.local_rank)
+    autocast = partial(autocast, device, select_precision(args.precision, device))
+    normalization, flow_max = args.flow_normalization, args.flow_max
+    return flow.load_renderer(
+        args.model, checkpoint, args.iters, normalization, flow_max, device, autocast, args.dis_preset
+    )
 
 
 def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
-    """What a flow video's comment says of how it was made."""
+    """The settings that a flow video's comment stores."""
     from vimoclip import flow
 
-    presets = {"preset": args.dis_preset or flow.DEFAULT_PRESET} if args.model == "dis" else {}
-    learned, drawn = args.model not in flow.WITHOUT_WEIGHTS, args.model != "frame_diff"
+    presets = {"preset": args.dis_preset or flow.DEFAULT_DIS_PRESET} if args.model == "dis" else {}
+    has_weights, has_colors = args.model not in flow.METHODS_WITHOUT_WEIGHTS, args.model != "frame_diff"
     return {
         "method": args.model,
-        "checkpoint": Path(args.ckpt_path).name if learned else None,
+        "checkpoint": Path(args.ckpt_path).name if has_weights else None,
         "iters": args.iters,
         "size": args.size,
-        "normalization": args.flow_normalization if drawn else None,
-        "flow_max": args.flow_max if drawn and args.flow_normalization != "frame" else None,
+        "normalization": args.flow_normalization if has_colors else None,
+        "flow_max": args.flow_max if has_colors and args.flow_normalization != "frame" else None,
         "lossless": args.lossless,
         "sampling": sampling,
     } | presets
 
 
-def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.Report) -> dict[str, Path]:
-    """Video id -> file. Raises UserError where there is none, or two would share a flow video."""
+def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.RunReport) -> dict[str, Path]:
+    """Video id -> file. Raises UserError where there is none, or two have the same flow video."""
     from vimoclip import annotations, video
 
-    videos, others = video.find(videos_dir)
+    videos, others = video.find_videos(videos_dir)
     if others:
         print(f"{videos_dir}: not taken for videos: {', '.join(map(repr, others))}")
     if not videos:

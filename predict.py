@@ -20,8 +20,8 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.prediction import Part
-    from vimoclip.prediction.runner import Model, Timing
+    from vimoclip.prediction import WindowFeatures
+    from vimoclip.prediction.runner import PredictionModel, TimelineOptions
 
 ZERO_SHOT_FPS = 4.0
 
@@ -32,17 +32,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tfam", type=Path, default=None, help="a run folder of TFAM, or a checkpoint in one")
     parser.add_argument("--student", type=Path, default=None, help="the run folder of train.py that --tfam learnt from")
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("predictions"), help="gets all files")
-    add_zero_shot(parser)
-    add_timeline(parser)
-    cli.add_clip(parser, None)
+    add_zero_shot_arguments(parser)
+    add_timeline_arguments(parser)
+    cli.add_clip_arguments(parser, None)
     parser.add_argument("--ckpt-path", default=None, help="the flow's checkpoint, where the student learnt from a file")
     parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="of the encoders, in frames")
-    cli.add_compute(parser, workers=1, int8=True)
-    cli.add_run_control(parser)
+    cli.add_compute_arguments(parser, workers=1, int8=True)
+    cli.add_run_arguments(parser)
     return parser
 
 
-def add_zero_shot(parser: argparse.ArgumentParser) -> None:
+def add_zero_shot_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("without training (in the place of --tfam)")
     group.add_argument("--labels", nargs="+", default=None, metavar="LABEL", help="what may be seen, in words")
     group.add_argument(
@@ -53,7 +53,7 @@ def add_zero_shot(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_timeline(parser: argparse.ArgumentParser) -> None:
+def add_timeline_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("timeline")
     group.add_argument("--window", type=cli.positive_float, default=6.0, help="seconds that are scored together")
     group.add_argument("--stride-seconds", type=cli.positive_float, default=1.0, help="from one window to the next")
@@ -64,22 +64,24 @@ def add_timeline(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="seconds; shorter gaps are closed")
 
 
-def main(argv: list[str] | None = None) -> cli.Report:
+def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
-    check(args)
+    check_arguments(args)
     from vimoclip.prediction import runner
     from vimoclip.runtime import seeding
 
-    videos = find_videos(args)
-    cli.need_place(args.output_dir, "--output-dir")
+    videos = find_input_videos(args)
+    cli.require_creatable_folder(args.output_dir, "--output-dir")
     seeding.seed_everything(args.seed)
-    model = load_words(args) if args.labels else load_trained(args)
-    report = cli.Report()
-    todo = videos if args.overwrite else runner.to_do(videos, args.output_dir, model, report)
-    print(f"{len(todo)} videos to do, {report.already} done already, into {args.output_dir}", flush=True)
+    model = load_zero_shot_model(args) if args.labels else load_fusion_model(args)
+    report = cli.RunReport()
+    todo = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
+    print(f"{len(todo)} videos to do, {report.already_done} done already, into {args.output_dir}", flush=True)
     if args.dry_run:
         return report
-    runner.run(todo, args.output_dir, model, report, args.frame_batch_size, cli.usable_workers(args.num_workers))
+    runner.predict_videos(
+        todo, args.output_dir, model, report, args.frame_batch_size, cli.limit_workers(args.num_workers)
+    )
     if len(videos) > 1:
         runner.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
@@ -87,7 +89,7 @@ def main(argv: list[str] | None = None) -> cli.Report:
     return report
 
 
-def check(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError for flags that don't go together."""
     if bool(args.tfam) == bool(args.labels):
         raise UserError("give either --tfam (and --student), a trained model, or --labels, words for CLIP alone")
@@ -105,22 +107,22 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def find_videos(args: argparse.Namespace) -> dict[str, Path]:
+def find_input_videos(args: argparse.Namespace) -> dict[str, Path]:
     """Stem -> video, of all that was named. Raises UserError where there is none, or two would share their files."""
     from vimoclip import video
-    from vimoclip.prediction.runner import WHOLE_VIDEOS
+    from vimoclip.prediction.runner import WHOLE_VIDEOS_FILE
 
     paths: list[Path] = []
     for place in args.videos:
         if place.is_dir():
-            found, others = video.find(place)
+            found, others = video.find_videos(place)
             paths += found
             if others:
                 print(f"{place}: not taken for videos: {', '.join(map(repr, others))}", flush=True)
         elif place.suffix.lower() == ".txt":
-            paths += listed(place)
+            paths += read_video_list(place)
         else:
-            paths.append(cli.need_file(place, "name a video, a folder of videos or a list of them (.txt)"))
+            paths.append(cli.require_file(place, "name a video, a folder of videos or a list of them (.txt)"))
     if not paths:
         raise UserError(f"{args.videos[0]}: holds no video", "name videos or a folder of them")
     stems: dict[str, Path] = {}
@@ -130,81 +132,85 @@ def find_videos(args: argparse.Namespace) -> dict[str, Path]:
                 raise UserError(
                     f"{path} and {other} would write the same files", "give them folders of their own with -o"
                 )
-        if f"{path.stem}.csv" == WHOLE_VIDEOS:
-            raise UserError(f"would be written to {WHOLE_VIDEOS}, which is of all videos", "rename it", path=path)
+        if f"{path.stem}.csv" == WHOLE_VIDEOS_FILE:
+            raise UserError(f"would be written to {WHOLE_VIDEOS_FILE}, which is of all videos", "rename it", path=path)
         stems[path.stem] = path
     return dict(list(stems.items())[: args.limit])
 
 
-def listed(path: Path) -> list[Path]:
+def read_video_list(path: Path) -> list[Path]:
     """The videos that a list names, a path a line; relative ones start where the list is."""
     try:
-        text = cli.need_file(path, "name a list of videos, a path a line").read_text(encoding="utf-8-sig")
+        text = cli.require_file(path, "name a list of videos, a path a line").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("is not UTF-8 text", "save it as UTF-8, a path a line", path=path) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    return [cli.need_file(path.parent / line, f"mend line {number} of {path}") for number, line in lines]
+    return [cli.require_file(path.parent / line, f"mend line {number} of {path}") for number, line in lines]
 
 
-def load_trained(args: argparse.Namespace) -> "Model":
+def load_fusion_model(args: argparse.Namespace) -> "PredictionModel":
     """A trained TFAM with its student and teacher. Raises UserError where they don't fit."""
     import numpy as np
 
-    from TFAM.predictor import Fused
-    from vimoclip.prediction.load_pipeline import load_eyes
-    from vimoclip.prediction.runner import Model
+    from TFAM.predictor import FusionPredictor
+    from vimoclip.prediction.load_pipeline import load_two_stream_encoder
+    from vimoclip.prediction.runner import PredictionModel
 
-    machine = machine_of(args)
-    fused = Fused(args.tfam, machine.device, machine.precision)
+    machine = compute_options(args)
+    fused = FusionPredictor(args.tfam, machine.device, machine.precision)
     weights = {key: getattr(args, key) for key in ("clip_model_name", "clip_pretrained", "ckpt_path")}
-    eyes = load_eyes(fused.inputs, fused.path, args.student, weights, machine)
+    eyes = load_two_stream_encoder(fused.inputs, fused.path, args.student, weights, machine)
     own = fused.thresholds() if args.threshold is None else np.full(len(fused.classes), args.threshold)
     print(f"{fused.path} on {machine.device} in {machine.precision}", flush=True)
-    return Model(eyes, fused, fused.classes, own, timing_of(args), fused.described() | {"precision": machine.precision})
+    return PredictionModel(
+        eyes, fused, fused.classes, own, timeline_options(args), fused.metadata() | {"precision": machine.precision}
+    )
 
 
-def load_words(args: argparse.Namespace) -> "Model":
+def load_zero_shot_model(args: argparse.Namespace) -> "PredictionModel":
     """CLIP alone, by words. Raises UserError."""
     import numpy as np
 
     from vimoclip import clip, video
-    from vimoclip.prediction import Eyes
-    from vimoclip.prediction.load_pipeline import eye, load_labels
-    from vimoclip.prediction.runner import Model
+    from vimoclip.prediction import TwoStreamEncoder
+    from vimoclip.prediction.load_pipeline import load_zero_shot_classifier, make_frame_encoder
+    from vimoclip.prediction.runner import PredictionModel
 
-    machine, labels = machine_of(args), tuple(dict.fromkeys(args.labels))
+    machine, labels = compute_options(args), tuple(dict.fromkeys(args.labels))
     name, pretrained = args.clip_model_name or "ViT-B/32", args.clip_pretrained
     pretrained = pretrained or (None if ":" in name else "openai")
-    encoder, words = load_labels(name, pretrained, labels, args.template)
-    eyes = Eyes(video.Sampling(fps=args.fps or ZERO_SHOT_FPS), eye(encoder, machine))
+    encoder, words = load_zero_shot_classifier(name, pretrained, labels, args.template)
+    eyes = TwoStreamEncoder(video.Sampling(fps=args.fps or ZERO_SHOT_FPS), make_frame_encoder(encoder, machine))
 
-    def score(parts: "Sequence[Part]") -> np.ndarray:
-        return np.stack([words.scores(part.rgb).double().numpy() for part in parts if part.rgb is not None])
+    def score(parts: "Sequence[WindowFeatures]") -> np.ndarray:
+        return np.stack([words.score(part.rgb).double().numpy() for part in parts if part.rgb is not None])
 
     own = np.full(len(labels), 0.5 if args.threshold is None else args.threshold)
     described = {
         "zero_shot": True,
         "clip_model": encoder.config["clip_model"],
         "clip_weights_sha256": encoder.config["weights_sha256"],
-        "templates": list(args.template or clip.TEMPLATES),
+        "templates": list(args.template or clip.PROMPT_TEMPLATES),
         "sampling": eyes.sampling.as_dict(),
     }
     print(f"{name} on {machine.device} in {machine.precision}, by words alone", flush=True)
-    return Model(eyes, score, labels, own, timing_of(args), described | {"precision": machine.precision})
+    return PredictionModel(
+        eyes, score, labels, own, timeline_options(args), described | {"precision": machine.precision}
+    )
 
 
-def timing_of(args: argparse.Namespace) -> "Timing":
-    from vimoclip.prediction.runner import Timing
+def timeline_options(args: argparse.Namespace) -> "TimelineOptions":
+    from vimoclip.prediction.runner import TimelineOptions
 
-    return Timing(args.window, args.stride_seconds, args.min_length, args.max_gap)
+    return TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)
 
 
-def machine_of(args: argparse.Namespace) -> Any:
-    from vimoclip.prediction.load_pipeline import Machine
-    from vimoclip.runtime.device import pick_device, pick_precision
+def compute_options(args: argparse.Namespace) -> Any:
+    from vimoclip.prediction.load_pipeline import ComputeOptions
+    from vimoclip.runtime.device import select_device, select_precision
 
-    device = pick_device(args.device)
-    return Machine(device, pick_precision(args.precision, device), args.frame_batch_size)
+    device = select_device(args.device)
+    return ComputeOptions(device, select_precision(args.precision, device), args.frame_batch_size)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lay out a data set for the chain from what there is, and check that all of it fits together.
+"""Import a data set into the layout of the chain, draw its selection clips, or check it.
 
     python prepare_dataset.py folder my_videos
     python prepare_dataset.py csv my_table.csv --group-by animal
@@ -9,36 +9,38 @@
     python prepare_dataset.py check
 
 folder: a folder with one folder of videos per action, my_videos/<action>/*.mp4, becomes dataset/annotations/ and
-dataset/videos/<action>__<name>.mp4 (hard links where the file system has them, else copies), each action split at
+dataset/videos/<action>__<name>.mp4 (hard links if the file system has them, else copies). Each action is split at
 random into clips to train on and to validate with.
 
 csv: a table with the columns video,labels (names, or ids with --classes; several joined by ;) or video and a column of
-0/1 per class. With the columns start,end, in seconds, clips are cut out of the videos, exact to the frame. A column
-split (train, val, test) is followed; without one splits are drawn, stratified by all labels.
+0/1 per class. With the columns start,end, in seconds, clips are trimmed from the videos, exact to the frame. A column
+split (train, val, test) is followed; without one, splits are drawn, stratified by all labels.
 
-Clips of one recording, animal or site belong on one side, or the numbers are too good. --group-by keeps them together:
-of csv it names a column, of folder it is a pattern (a regular expression) that finds the source in a clip's path below
-the folder: --group-by "^[^/]+/([^_]+)_" takes what stands before the first _ of the file's name.
+Clips of one recording, animal or site belong in one split, or the numbers are too good. --group-by keeps them together:
+for csv it names a column, for folder it is a regular expression that finds the source in a clip's path below the
+folder: --group-by "^[^/]+/([^_]+)_" takes the part of the file's name before the first _.
 
-boris: a project of BORIS, or its aggregated events as CSV or TSV. Windows slide over each media file; each is labelled
-with what overlaps it by --min-overlap of the window, or of itself where that is shorter. A point event counts as
---point-margin seconds on both sides of it. Media files are looked for as they are written, beside the file of events,
-and in --videos-dir. A single recording is split by stretches of time, with a warning.
+boris: a project of BORIS, or its aggregated events as CSV or TSV. Windows slide over each media file. A behaviour is a
+label of a window if it overlaps it by --min-overlap of the window, or of the behaviour if that is shorter. A point
+event extends by --point-margin seconds to both sides. Media files are looked up by their path, beside the file of
+events, and in --videos-dir. A single recording is split into blocks of time, with a warning.
 
-mammalnet: what MammalNet's authors give out, annotation.tar and trimmed_videos.tar.gz unpacked in one folder; its three
-splits are kept: epochs are chosen on val, and test is reported.
+mammalnet: MammalNet as released, annotation.tar and trimmed_videos.tar.gz unpacked in one folder. Its three splits are
+kept: epochs are chosen on val, and test is reported.
 
-animal-kingdom: the two workbooks that Animal Kingdom's authors give out become dataset/annotations/. Where they don't
-agree on which id is which class, what the clips are said to show in words settles it, and all of it is printed.
+animal-kingdom: the two workbooks of Animal Kingdom's authors become dataset/annotations/. If they disagree on the id of
+a class, the clips' descriptions decide, and every such class is printed.
 
 selection: draws selection.txt, a tenth of the training clips, stratified by their labels: epochs and thresholds are
-chosen on these clips, and not on those that are reported. All but mammalnet draw it too.
+chosen on these clips, and not on those that are reported. All importers but mammalnet draw it too.
 
-Each prints what there is (clips, classes, durations, labels, what was left out and why) and writes class_counts.html.
+Each importer prints a summary (clips, classes, durations, labels, what was left out and why) and writes
+class_counts.html.
 
-check: what is missing, stale, broken or does not fit together among annotations, videos, embeddings, flows and motion,
-as a table with a line a problem, for people, and as JSON, for scripts. Changes nothing. Exit code 1 if anything is
-wrong. What has not been made yet is not wrong. A few ms a video, ten times that where it was never opened before."""
+check: finds what is missing, stale, broken or inconsistent among annotations, videos, embeddings, flows and motion.
+Prints a table and a line per problem; --json writes all of it as JSON. Changes nothing. Exit code 1 if there is a
+problem; files that have not been created yet are none. Takes a few ms a video, ten times that if an extraction has not
+read it before."""
 
 import argparse
 import contextlib
@@ -53,8 +55,8 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
 if TYPE_CHECKING:
-    from vimoclip.check.dataset import Places
-    from vimoclip.check.problems import Findings
+    from vimoclip.check.dataset import DatasetPaths
+    from vimoclip.check.problems import CheckReport
 
 SEED = 49
 HELP = {
@@ -82,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=HELP[name], description=__doc__)
         add(command)
-        cli.add_dataset(command)
+        cli.add_dataset_arguments(command)
         command.set_defaults(run=run)
     return parser
 
@@ -91,7 +93,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="holds a folder of videos per action")
     add_split(parser)
     parser.add_argument(
-        "--group-by", type=cli.pattern, default=None, metavar="PATTERN", help="finds a clip's source in <action>/<name>"
+        "--group-by", type=cli.regex, default=None, metavar="PATTERN", help="finds a clip's source in <action>/<name>"
     )
 
 
@@ -115,7 +117,7 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=cli.positive_float, default=6.0, help="seconds of a clip")
     parser.add_argument("--stride-seconds", type=cli.positive_float, default=3.0, help="from one window to the next")
     parser.add_argument(
-        "--min-overlap", type=cli.share_or_all, default=0.5, help="share from which on a behaviour is a label"
+        "--min-overlap", type=cli.fraction_or_one, default=0.5, help="share from which on a behaviour is a label"
     )
     parser.add_argument("--point-margin", type=cli.non_negative_float, default=1.0, help="seconds around a point event")
     parser.add_argument("--subjects", nargs="+", default=None, metavar="NAME", help="only these; default: all")
@@ -130,8 +132,10 @@ def add_mammalnet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--val-share", type=cli.share, default=1 / 3, help="of the clips, to validate with")
-    parser.add_argument("--test-share", type=cli.share, default=None, help="of the clips, to test with; default: none")
+    parser.add_argument("--val-share", type=cli.fraction, default=1 / 3, help="of the clips, to validate with")
+    parser.add_argument(
+        "--test-share", type=cli.fraction, default=None, help="of the clips, to test with; default: none"
+    )
     parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the split, and of the selection clips")
 
 
@@ -145,7 +149,7 @@ def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--share", type=cli.share, default=0.1, help="of the training clips")
+    parser.add_argument("--share", type=cli.fraction, default=0.1, help="of the training clips")
     parser.add_argument("--seed", type=cli.seed, default=SEED, help="of the draw")
     parser.add_argument("--overwrite", action="store_true", help="in the place of a selection that is there")
 
@@ -154,7 +158,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decode", action="store_true", help="decode every video and flow video from end to end")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all of it there; - is stdout")
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--num-workers", type=cli.count, default=processors, help="processes")
+    parser.add_argument("--num-workers", type=cli.non_negative_int, default=processors, help="processes")
     parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
     parser.add_argument("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
     parser.add_argument("--embeddings-dir", type=Path, default=None, help="default: embeddings/ in the data set")
@@ -163,61 +167,61 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def shares(args: argparse.Namespace) -> dict[str, float]:
-    """Of the splits that don't train. Raises UserError where nothing would be left to train on."""
-    found = {"val": args.val_share} | ({"test": args.test_share} if args.test_share else {})
-    if sum(found.values()) >= 1:
+def split_fractions(args: argparse.Namespace) -> dict[str, float]:
+    """Return the fractions of val and test. Raises UserError if nothing is left to train on."""
+    fractions = {"val": args.val_share} | ({"test": args.test_share} if args.test_share else {})
+    if sum(fractions.values()) >= 1:
         raise UserError(
-            f"--val-share and --test-share are {sum(found.values()):g} of the clips", "leave some to train on"
+            f"--val-share and --test-share are {sum(fractions.values()):g} of the clips", "leave some to train on"
         )
-    return found
+    return fractions
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """What the command gives: a folder of annotations, or what a check has found."""
+    """Return the folder of annotations, the selection file, or the report of the check."""
     args = build_parser().parse_args(argv)
     return args.run(args)
 
 
-def check_dataset(args: argparse.Namespace) -> "Findings":
-    """Look at all of a data set, and tell. Raises UserError, with exit code 1 where anything is wrong."""
-    from vimoclip.check.checker import Wrong, check
+def check_dataset(args: argparse.Namespace) -> "CheckReport":
+    """Print the report of a check. Raises UserError, with exit code 1 if there is a problem."""
+    from vimoclip.check.checker import ProblemsFoundError, run_checks
 
-    places = check_places(args)
+    paths = dataset_paths(args)
     to_stdout = args.json == Path("-")
     with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
-        found = check(places, args.decode, cli.usable_workers(args.num_workers))
-        print("\n".join(found.lines()), flush=True)
-    text = json.dumps(found.as_dict(), indent=1) + "\n"
+        report = run_checks(paths, args.decode, cli.limit_workers(args.num_workers))
+        print("\n".join(report.format_lines()), flush=True)
+    text = json.dumps(report.as_dict(), indent=1) + "\n"
     if to_stdout:
         sys.stdout.write(text)
         sys.stdout.flush()
     elif args.json:
         print(f"wrote {atomic.write_text(args.json, text)}")
-    if not found.fine:
-        raise Wrong(f"{found.summary()}", "see above what to do", path=args.dataset_dir)
+    if not report.fine:
+        raise ProblemsFoundError(report.summary(), "see above what to do", path=args.dataset_dir)
     print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
-    return found
+    return report
 
 
-def check_places(args: argparse.Namespace) -> "Places":
-    """Where to look. Raises UserError where something that was named isn't there."""
-    from vimoclip.check.dataset import Places
+def dataset_paths(args: argparse.Namespace) -> "DatasetPaths":
+    """Return the paths of the data set. Raises UserError if a path given on the command line does not exist."""
+    from vimoclip.check.dataset import DatasetPaths
 
-    data, cure = args.dataset_dir, "name the data set with --dataset-dir and --dataset-name"
-    notes = cli.need_folder(data / "annotations", cure)
-    cli.need_file(notes / f"{args.dataset_name}_action.csv", cure)
+    data, hint = args.dataset_dir, "name the data set with --dataset-dir and --dataset-name"
+    annotations_dir = cli.require_folder(data / "annotations", hint)
+    cli.require_file(annotations_dir / f"{args.dataset_name}_action.csv", hint)
     for flag in ("videos_dir", "flow_videos_dir", "embeddings_dir"):
         if folder := getattr(args, flag):
-            cli.need_folder(folder, f"name another with --{flag.replace('_', '-')}, or leave it out")
+            cli.require_folder(folder, f"name another with --{flag.replace('_', '-')}, or leave it out")
     if args.motion_h5_path:
-        cli.need_file(args.motion_h5_path, "name another with --motion-h5-path, or leave it out")
+        cli.require_file(args.motion_h5_path, "name another with --motion-h5-path, or leave it out")
     if args.json and args.json.is_dir():
-        raise UserError(f"{args.json}: is a folder", "name a file with --json, or - for stdout")
+        raise UserError("is a folder", "name a file with --json, or - for stdout", path=args.json)
     embeddings = args.embeddings_dir or data / "embeddings"
-    return Places(
+    return DatasetPaths(
         args.dataset_name,
-        notes,
+        annotations_dir,
         args.videos_dir or data / "videos",
         embeddings,
         args.flow_videos_dir or data / "flows",
@@ -226,56 +230,73 @@ def check_places(args: argparse.Namespace) -> "Places":
 
 
 def prepare_folder(args: argparse.Namespace) -> Path:
-    """The folder of the annotations."""
+    """Return the folder of annotations."""
     from vimoclip.prepare.folder import prepare
 
-    root = cli.need_folder(args.folder, "name one that holds a folder of videos per action")
-    return prepare(root, args.dataset_dir, args.dataset_name, shares(args), args.seed, args.group_by)
+    root = cli.require_folder(args.folder, "name one that holds a folder of videos per action")
+    return prepare(root, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed, args.group_by)
 
 
 def prepare_csv(args: argparse.Namespace) -> Path:
-    """The folder of the annotations."""
-    from vimoclip.prepare import csv_table, table
+    """Return the folder of annotations."""
+    from vimoclip.prepare import csv_table, label_table
 
-    found = table.read(cli.need_file(args.table, "name a table of videos and labels"), args.classes, args.group_by)
-    videos = cli.need_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
-    return csv_table.prepare(found, videos, args.dataset_dir, args.dataset_name, shares(args), args.seed)
+    path = cli.require_file(args.table, "name a table of videos and labels")
+    parsed = label_table.read_label_table(path, args.classes, args.group_by)
+    videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
+    return csv_table.prepare(parsed, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
 
 def prepare_boris(args: argparse.Namespace) -> Path:
-    """The folder of the annotations."""
+    """Return the folder of annotations."""
     from vimoclip.prepare import boris
 
-    path = cli.need_file(args.events, "name a .boris project, or aggregated events")
+    path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:
-        cli.need_folder(args.videos_dir, "name the folder of the media files, or leave it out")
-    lie = args.window, args.stride_seconds, args.min_overlap, args.point_margin, not args.drop_unlabelled
-    into = args.dataset_dir, args.dataset_name, boris.Windows(*lie), shares(args), args.seed
-    return boris.prepare(path, args.videos_dir, *into, args.subjects, args.exclude, args.group_by)
+        cli.require_folder(args.videos_dir, "name the folder of the media files, or leave it out")
+    labeler = boris.WindowLabeler(
+        length=args.window,
+        stride=args.stride_seconds,
+        min_overlap=args.min_overlap,
+        point_margin=args.point_margin,
+        keep_unlabelled=not args.drop_unlabelled,
+    )
+    return boris.prepare(
+        path,
+        args.videos_dir,
+        args.dataset_dir,
+        args.dataset_name,
+        labeler,
+        split_fractions(args),
+        args.seed,
+        args.subjects,
+        args.exclude,
+        args.group_by,
+    )
 
 
 def prepare_mammalnet(args: argparse.Namespace) -> Path:
-    """The folder of the annotations."""
+    """Return the folder of annotations."""
     from vimoclip.prepare import mammalnet
 
-    root = cli.need_folder(args.folder, "name the folder that MammalNet was unpacked in")
+    root = cli.require_folder(args.folder, "name the folder that MammalNet was unpacked in")
     return mammalnet.prepare(root, args.dataset_dir, args.dataset_name)
 
 
 def prepare_animal_kingdom(args: argparse.Namespace) -> Path:
-    """The folder of the annotations."""
+    """Return the folder of annotations."""
     from vimoclip.prepare import animal_kingdom
 
-    notes = cli.need_place(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
-    return animal_kingdom.prepare(args.metadata, args.actions, notes, args.dataset_name, args.species)
+    annotations_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
+    return animal_kingdom.prepare(args.metadata, args.actions, annotations_dir, args.dataset_name, args.species)
 
 
 def prepare_selection(args: argparse.Namespace) -> Path:
-    """The file that names the selection clips."""
+    """Return the selection file."""
     from vimoclip.prepare import selection
 
-    notes = args.dataset_dir / "annotations"
-    return selection.prepare(notes, args.dataset_name, args.share, args.seed, args.overwrite)
+    annotations_dir = args.dataset_dir / "annotations"
+    return selection.prepare(annotations_dir, args.dataset_name, args.share, args.seed, args.overwrite)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # The paper's experiments on Animal Kingdom, from the data set as its authors give it out to the table, stage by stage.
-# Stop it and start it again as you like: the same command goes on where it was, and a stage that fails is named.
+# Stop it and start it again as you like: the same command resumes, and a stage that fails is named.
 #
 #   bash reproduce_animal_kingdom.sh --metadata AR_metadata.xlsx --actions df_action.xlsx --videos FOLDER
-#   bash reproduce_animal_kingdom.sh ... --plan      days and terabytes, as far as they can be told; writes nothing
+#   bash reproduce_animal_kingdom.sh ... --plan      estimates days and terabytes; writes nothing
 #
 # Defaults: animal_kingdom/AR_metadata.xlsx, animal_kingdom/df_action.xlsx, animal_kingdom/video. Data, checkpoints, logs
 # and results come to be in an animal_kingdom/ of dataset/, checkpoints/, logs/ and TFAM/results/ each, wherever this is
 # called from. There are two parts:
 #   published/  the paper's protocol: epochs are chosen on the clips that are reported, seed 49
 #   held_out/   this project's: a tenth of the training clips is kept out to choose on, seeds 49, 50, 51, with controls
-# --skip-failed goes on without the videos that can't be read; the evaluation counts and names those that it lacks.
+# --skip-failed continues without the videos that can't be read; the evaluation counts and names those that it lacks.
 # Settings can be given as variables, like COMPUTE="--device cuda:1" or PROTOCOLS=held_out; they stand at the script's top.
 set -euo pipefail
 unset CDPATH
@@ -110,7 +110,7 @@ experiment() { # experiment PROTOCOL: every config and seed, then the table
         bash TFAM/run_experiments.sh "${data[@]}" "${fusion[@]}"
 }
 
-plan_experiment() { # plan_experiment PROTOCOL --dry-run: ends at the first run that can't be told
+plan_experiment() { # plan_experiment PROTOCOL --dry-run: ends at the first run that has no estimate
     local configs seeds fusion config seed
     fusion_of "$1"
     for config in $configs; do
@@ -198,45 +198,45 @@ reproduce() {
 
 # --- planning them
 
-tell() { # tell NAME NEEDED FUNCTION...: what a dry run says; what it lacks where it can't run
-    local what=$1 needed=$2 said
+estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry run of the stage, or why there is none
+    local stage=$1 needed=$2 output
     shift 2
     echo
-    echo "== $what"
+    echo "== $stage"
     if [ ! -e "$needed" ]; then
-        untold+=("$what")
-        echo "can't be told yet: there is no $needed"
-    elif said=$("$@" --dry-run 2>&1); then
-        # one that could be downloaded, so that nothing is known of its time
-        if grep -q 'can be told once' <<<"$said"; then untold+=("$what"); fi
-        tee -a "$told" <<<"$said"
+        not_estimated+=("$stage")
+        echo "can't be estimated yet: there is no $needed"
+    elif output=$("$@" --dry-run 2>&1); then
+        # a model that is not downloaded yet has no measured rate
+        if grep -q 'can be estimated once' <<<"$output"; then not_estimated+=("$stage"); fi
+        tee -a "$dry_runs" <<<"$output"
     else
-        untold+=("$what")
-        echo "can't be told yet: $(tail -n 1 <<<"$said")"
+        not_estimated+=("$stage")
+        echo "can't be estimated yet: $(tail -n 1 <<<"$output")"
     fi
 }
 
-plan() { # plan FOLDER: an empty one, for what is needed meanwhile
-    local protocol told="$1/told" trial="$1/dataset" untold=()
+plan() { # plan FOLDER: an empty folder for temporary files
+    local protocol dry_runs="$1/dry_runs" trial="$1/dataset" not_estimated=()
     mkdir "$trial"
-    if [ ! -e "$dataset/annotations" ]; then # nothing is there: in its place stands a trial, which leaves no trace
+    if [ ! -e "$dataset/annotations" ]; then # estimate with temporary annotations
         dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
         [ -d "$videos" ] || echo "$videos: there is no such folder with videos; name it with --videos"
         [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
-        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$told" || sed 's/^/annotations: /' "$told"
+        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$dry_runs" || sed 's/^/annotations: /' "$dry_runs"
     fi
-    : >"$told"
-    tell "embeddings of the frames" "$dataset/annotations" embed
-    tell "optical flow" "$dataset/videos" draw_flow
+    : >"$dry_runs"
+    estimate_stage "embeddings of the frames" "$dataset/annotations" embed
+    estimate_stage "optical flow" "$dataset/videos" draw_flow
     for protocol in $PROTOCOLS; do
-        tell "the student, $protocol" "$dataset/embeddings/ak_train_clip_embeddings.h5" learn "$protocol"
-        tell "embeddings of the flow, $protocol" "checkpoints/$name/$protocol/student/student_best.pth" \
+        estimate_stage "the student, $protocol" "$dataset/embeddings/ak_train_clip_embeddings.h5" learn "$protocol"
+        estimate_stage "embeddings of the flow, $protocol" "checkpoints/$name/$protocol/student/student_best.pth" \
             export_motion "$protocol"
-        tell "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
+        estimate_stage "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
     done
     echo
-    "$python" -m vimoclip.runtime.cost_estimate <"$told"
-    [ ${#untold[@]} -eq 0 ] || printf "not in this sum, as it can't be told yet: %s\n" "${untold[@]}"
+    "$python" -m vimoclip.runtime.cost_estimate <"$dry_runs"
+    [ ${#not_estimated[@]} -eq 0 ] || printf "not in this sum, as it can't be estimated yet: %s\n" "${not_estimated[@]}"
     echo "Evaluating and making the tables takes minutes. The clips themselves are not counted."
 }
 

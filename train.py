@@ -4,7 +4,7 @@
     tensorboard --logdir logs
 
 Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_flows.py), writes checkpoints/<run>/ and
-logs/<run>/. The best epoch is that of the lowest loss on the clips of --protocol. Goes on where it stopped with
+logs/<run>/. The best epoch is that of the lowest loss on the clips of --protocol. Resumes where it stopped with
 --resume checkpoints/<run>, or with the same command and --run-name. On several GPUs, or CPUs: torchrun --nproc-per-node
 4 train.py ..., where --batch-size is each process's."""
 
@@ -20,16 +20,16 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.moclip.dataset import Splits
-    from vimoclip.runtime.distributed import Group
-    from vimoclip.store import Reader
+    from vimoclip.moclip.splits import TrainingSplits
+    from vimoclip.runtime.distributed import ProcessGroup
+    from vimoclip.store import EmbeddingReader
 
-# What may differ when a run goes on: more epochs, and whatever changes nothing of what is learnt. Where files are may
-# change too: what they hold is compared with what the checkpoint learnt from.
-MAY_CHANGE = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
-MAY_CHANGE |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
-MAY_CHANGE |= {"micro_batch_size", "compile", "cache_frames"}
-AFRESH = {"resume", "overwrite", "dry_run", "run_name", "compile"}  # not taken over from the run gone on with
+# Settings that may differ when a run resumes: the number of epochs, and those that do not change the result. Paths may
+# change too, since the content of the files is compared with the checkpoint.
+MAY_CHANGE_ON_RESUME = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
+MAY_CHANGE_ON_RESUME |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
+MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames"}
+NOT_RESTORED = {"resume", "overwrite", "dry_run", "run_name", "compile"}  # settings of args.yaml that resuming ignores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="the encoder by torch.compile, on a GPU")
     add("--learning-rate", type=cli.positive_float, default=1e-3, help="of Adam")
     add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help="None: as the rest")
-    add("--warmup-steps", type=cli.count, default=0, help="over which learning rates grow to their value")
+    add("--warmup-steps", type=cli.non_negative_int, default=0, help="over which learning rates grow to their value")
     add("--weight-decay", type=cli.non_negative_float, default=0.0, help="decoupled (AdamW); 0 is Adam")
     add("--grad-clip-norm", type=cli.none_or(cli.positive_float), default=None, help="None: off")
     add("--early-stopping-patience", type=cli.none_or(cli.positive_int), default=None, help="epochs without a gain")
@@ -71,12 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="of run folders")
     add("--logs-dir", type=Path, default=Path("logs"), help="of TensorBoard's files")
     add("--run-name", default=None, help="default: the time, like 20250328-003544")
-    add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="go on with this run")
-    cli.add_saving(parser)
-    cli.add_clip(parser, name=None)
-    cli.add_dataset(parser)
-    cli.add_compute(parser, workers=4)
-    cli.add_run_control(parser, "only the first N videos of each split")
+    add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="resume this run")
+    cli.add_checkpoint_arguments(parser)
+    cli.add_clip_arguments(parser, name=None)
+    cli.add_dataset_arguments(parser)
+    cli.add_compute_arguments(parser, workers=4)
+    cli.add_run_arguments(parser, "only the first N videos of each split")
     return parser
 
 
@@ -87,30 +87,30 @@ def _at_least_two(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    args, folder = parse(sys.argv[1:] if argv is None else argv)
+    args, folder = parse_arguments(sys.argv[1:] if argv is None else argv)
     from vimoclip.io import lock
     from vimoclip.runtime import distributed
-    from vimoclip.runtime.device import pick_device
+    from vimoclip.runtime.device import select_device
     from vimoclip.training import run_folder
 
-    with distributed.join() as group:
-        device = pick_device(args.device, group.local_rank)
+    with distributed.init_process_group() as group:
+        device = select_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
             raise UserError("--compile: is for a GPU, and this run is on the CPU", "leave it out")
-        args.protocol = settle(args)
+        args.protocol = resolve_protocol(args)
         splits = open_splits(args, group)
-        group.barrier()  # before the folder changes all have looked at what is in it
+        group.barrier()  # all processes have read the folder before rank 0 changes it
         if args.dry_run:
-            plan(args, folder, splits, device, group)
+            print_dry_run(args, folder, splits, device, group)
             return folder or args.checkpoints_dir
-        folder = folder or args.checkpoints_dir / group.share(args.run_name or run_folder.name_by_time())
-        with lock.only_process(folder) if group.main else nullcontext():
-            run(args, folder, splits, device, group)
+        folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or run_folder.timestamp_name())
+        with lock.exclusive_lock(folder) if group.is_main else nullcontext():
+            run_training(args, folder, splits, device, group)
         return folder
 
 
-def settle(args: argparse.Namespace) -> str:
-    """The protocol. Raises UserError where the flags contradict each other, or there are no selection clips."""
+def resolve_protocol(args: argparse.Namespace) -> str:
+    """Raises UserError if the flags contradict each other, or if the protocol's clips do not exist."""
     from vimoclip.annotations import split_protocol
 
     if args.val_hdf5_path and args.protocol is None:
@@ -123,132 +123,144 @@ def settle(args: argparse.Namespace) -> str:
             f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {split_protocol.HELD_OUT}",
             f"leave the path out, or give --protocol {split_protocol.PUBLISHED}",
         )
-    return split_protocol.settle(args.protocol, args.dataset_dir / "annotations")
+    return split_protocol.resolve(args.protocol, args.dataset_dir / "annotations")
 
 
-def open_splits(args: argparse.Namespace, group: "Group") -> "Splits":
-    """The embeddings and, of each split, the videos to learn from, the same ones on each rank. Raises UserError."""
-    from vimoclip import store
+def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSplits":
+    """Open the embedding files and pair their videos with flow. All ranks get the same. Raises UserError."""
     from vimoclip.annotations import split_protocol
     from vimoclip.flow import flow_lookup
-    from vimoclip.moclip import dataset
+    from vimoclip.moclip.splits import TrainingSplits, check_embedding_files, check_paired_videos, pair_splits
 
-    needed = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
-    readers = {split: open_embeddings(args, split, store.Reader) for split in needed}
-    dataset.check_readers(readers, args.num_classes)
+    file_splits = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
+    readers = {split: open_embeddings(args, split) for split in file_splits}
+    check_embedding_files(readers, args.num_classes)
     for flag in ("--checkpoints-dir", "--logs-dir", "--cache-frames"):
-        if place := getattr(args, flag.lstrip("-").replace("-", "_")):
-            cli.need_place(place, flag)
-    flows_dir = cli.need_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
+        if folder := getattr(args, flag.lstrip("-").replace("-", "_")):
+            cli.require_creatable_folder(folder, flag)
+    flows_dir = cli.require_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     flows = flow_lookup.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
-    notes = args.dataset_dir / "annotations"
-    pairings, about = group.share(
-        dataset.pair_splits(readers, flows, notes, args.limit, args.protocol) if group.main else ({}, {})
+    annotations_dir = args.dataset_dir / "annotations"
+    paired, metadata = group.broadcast(
+        pair_splits(readers, flows, annotations_dir, args.limit, args.protocol) if group.is_main else ({}, {})
     )
-    dataset.check_pairings(pairings, readers)
-    return dataset.Splits({split: readers.get(split, readers["train"]) for split in pairings}, pairings, about)
+    check_paired_videos(paired, readers)
+    return TrainingSplits({split: readers.get(split, readers["train"]) for split in paired}, paired, metadata)
 
 
-def run(args: argparse.Namespace, folder: Path, splits: "Splits", device: Any, group: "Group") -> None:
-    """Train in a folder, from its last.pth on where there is one. Raises UserError, TrainingError."""
+def open_embeddings(args: argparse.Namespace, split: str) -> "EmbeddingReader":
+    from vimoclip.store import EmbeddingReader, rgb_embeddings_path
+
+    path = args.train_hdf5_path if split == "train" else args.val_hdf5_path
+    path = path or rgb_embeddings_path(args.dataset_dir / "embeddings", args.dataset_name, split)
+    hint = "run extract_embeddings.py, or name the file with a flag"
+    return EmbeddingReader(cli.require_file(path, hint), kind="rgb")
+
+
+def run_training(
+    args: argparse.Namespace, folder: Path, splits: "TrainingSplits", device: Any, group: "ProcessGroup"
+) -> None:
+    """Train in the run folder; resume if it has a last.pth. Raises UserError, TrainingError."""
     from vimoclip.annotations import split_protocol
     from vimoclip.io import yaml_json
     from vimoclip.moclip import builder, trainer
     from vimoclip.moclip.frame_cache import FrameCache
     from vimoclip.training import run_folder
 
-    config, model, preprocess = begin(args, splits)
-    if group.main:
+    config, model, preprocess = build_student(args, splits)
+    if group.is_main:
         if args.overwrite:
-            run_folder.remove(folder, args.logs_dir / folder.name)
+            run_folder.remove_run(folder, args.logs_dir / folder.name)
         folder.mkdir(parents=True, exist_ok=True)
         yaml_json.write_yaml(
             folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         )
-    cli.go_on_with(lambda: f"{launcher(group)} train.py --resume {shlex.quote(str(folder))}")
+    cli.set_resume_command(lambda: f"{launch_command(group)} train.py --resume {shlex.quote(str(folder))}")
     cache = FrameCache(args.cache_frames, config["clip"]) if args.cache_frames else None
-    learning = trainer.Learning(args, model.to(device), preprocess, group)
+    setup = trainer.TrainingSetup(args, model.to(device), preprocess, group)
     if cache:
-        cache.fill_together(splits.clips(), preprocess, learning.workers, group)
-    sets = splits.sets(args.sequence_length, preprocess, cache)
-    processes, watched = f" in {group.size} processes" if group.size > 1 else "", split_protocol.WATCHED[args.protocol]
+        cache.fill_distributed(splits.videos(), preprocess, setup.workers, group)
+    datasets = splits.datasets(args.sequence_length, preprocess, cache)
+    processes = f" in {group.size} processes" if group.size > 1 else ""
+    num_monitor = len(datasets[split_protocol.MONITOR_SPLIT[args.protocol]])
     print(
-        f"run {folder} on {device}{processes}, protocol {args.protocol}: {len(sets['train'])} segments to train on, "
-        f"{len(sets[watched])} to validate ({split_protocol.CHOSEN_ON[args.protocol]})",
+        f"run {folder} on {device}{processes}, protocol {args.protocol}: {len(datasets['train'])} segments to train "
+        f"on, {num_monitor} to validate ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})",
         flush=True,
     )
-    names = builder.class_names(splits.readers["train"])
-    trainer.Run(args, folder, learning, config, sets, names, splits.left_out()).train()
+    class_names = builder.class_names_or_numbers(splits.readers["train"])
+    trainer.StudentTrainer(args, folder, setup, config, datasets, class_names, splits.excluded()).train()
 
 
-def plan(args: argparse.Namespace, folder: Path | None, splits: "Splits", device: Any, group: "Group") -> None:
-    """Say what a run would do and what it would cost, and write nothing. Raises UserError."""
+def print_dry_run(
+    args: argparse.Namespace, folder: Path | None, splits: "TrainingSplits", device: Any, group: "ProcessGroup"
+) -> None:
+    """Print what a run would do and its estimated cost; write nothing. Raises UserError."""
     from vimoclip import clip
-    from vimoclip.moclip import builder, dataset, dry_run, trainer
+    from vimoclip.moclip import builder, dry_run, trainer
+    from vimoclip.moclip.dataset import split_into_segments
     from vimoclip.moclip.frame_cache import FrameCache
 
-    progress = dry_run.progress_of(folder)
-    counts = (len(dataset.segments(pairing.clips, args.sequence_length)) for pairing in splits.pairings.values())
-    print(dry_run.describe_progress(folder, progress, args.epochs, *counts), flush=True)
-    if download := clip.missing_download(*builder.name_of(args, splits.readers["train"])):
-        print(f"how long it takes can be told once {download['what']} is here: it would be downloaded")
+    progress = dry_run.read_progress(folder)
+    num_segments = [len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired.values()]
+    print(dry_run.format_progress(folder, progress, args.epochs, *num_segments), flush=True)
+    if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
+        print(f"the time it takes can be estimated once {download['what']} is here: it would be downloaded")
         return
-    config, model, preprocess = begin(args, splits)
-    room = 0
+    config, model, preprocess = build_student(args, splits)
+    cache_bytes = 0
     if args.cache_frames:
         cache = FrameCache(args.cache_frames, config["clip"])
-        cache.check_room(missing := cache.missing(splits.clips()))
-        room = cache.size(missing)
-    learning = trainer.Learning(args, model.to(device), preprocess, group)
-    sets = splits.sets(args.sequence_length, preprocess)
-    print(dry_run.describe_cost(learning, sets, progress, room), flush=True)
+        missing = cache.missing(splits.videos())
+        cache.check_disk_space(missing)
+        cache_bytes = cache.required_bytes(missing)
+    setup = trainer.TrainingSetup(args, model.to(device), preprocess, group)
+    datasets = splits.datasets(args.sequence_length, preprocess)
+    print(dry_run.format_cost(setup, datasets, progress, cache_bytes), flush=True)
 
 
-def begin(args: argparse.Namespace, splits: "Splits") -> Any:
-    """(config, model, preprocessing) of the student. Raises UserError."""
+def build_student(args: argparse.Namespace, splits: "TrainingSplits") -> Any:
+    """Return (config, model, preprocessing). Raises UserError."""
     from vimoclip.moclip import builder
 
-    config, model, preprocess = builder.build(args, splits.readers["train"], splits.pairings["train"].flow_settings)
-    return config | splits.about, model, preprocess
+    flow_settings = splits.paired["train"].flow_settings
+    config, model, preprocess = builder.build_student(args, splits.readers["train"], flow_settings)
+    return config | splits.metadata, model, preprocess
 
 
-def launcher(group: "Group") -> str:
-    """How this process was started."""
-    local = os.environ.get("LOCAL_WORLD_SIZE", group.size)
-    return f"torchrun --nproc-per-node {local}" if group.size > 1 else "python"
+def launch_command(group: "ProcessGroup") -> str:
+    """The command that started this process: python or torchrun."""
+    local_size = os.environ.get("LOCAL_WORLD_SIZE", group.size)
+    return f"torchrun --nproc-per-node {local_size}" if group.size > 1 else "python"
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
-    """The arguments, and the folder of the run to go on with, whose settings must agree. Raises UserError."""
+def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
+    """Return the arguments and the folder of the run to resume, if any, with whose settings they are completed.
+
+    Raises UserError if the arguments contradict these settings."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
-        raise UserError("--resume goes on with a run, --overwrite starts it afresh", "give one of them")
+        raise UserError("--resume resumes a run, --overwrite starts it from scratch", "give one of them")
     if args.run_name is not None and (args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name):
         raise UserError(f"--run-name {args.run_name}: must be the name of one folder, without slashes")
-    named = args.checkpoints_dir / args.run_name if args.run_name else None
-    began = named if named and not args.overwrite and (named / "last.pth").exists() else None
-    folder = args.resume or began
+    named_folder = args.checkpoints_dir / args.run_name if args.run_name else None
+    folder = args.resume
+    if not folder and named_folder and not args.overwrite and (named_folder / "last.pth").exists():
+        folder = named_folder
     if folder is None:
         return args, None
     from vimoclip.io import yaml_json
 
-    # last.pth may not be there yet: then the run begins again, with its settings
-    about = cli.need_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
-    saved = {"protocol": "published"} | yaml_json.read_yaml(about)  # of before there was any: the paper's
-    parser.set_defaults(**{k: v for k, v in saved.items() if k not in AFRESH})
+    # with --resume, a folder without last.pth is trained from the start, with its settings
+    settings_path = cli.require_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
+    saved = {"protocol": "published"} | yaml_json.read_yaml(settings_path)  # old files have no protocol
+    parser.set_defaults(**{k: v for k, v in saved.items() if k not in NOT_RESTORED})
     args = parser.parse_args(argv)
-    now = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE and not k.endswith(("_dir", "_path"))}
-    cli.check_same(now, saved, "this command", str(about), "go on with the same settings, or start anew")
+    fixed = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE_ON_RESUME and not k.endswith(("_dir", "_path"))}
+    hint = "resume with the same settings, or start a new run"
+    cli.check_settings_match(fixed, saved, "this command", str(settings_path), hint)
     return args, folder
-
-
-def open_embeddings(args: argparse.Namespace, split: str, reader: type["Reader"]) -> "Reader":
-    from vimoclip.store import rgb_path
-
-    given = args.train_hdf5_path if split == "train" else args.val_hdf5_path
-    path = given or rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
-    return reader(cli.need_file(path, "run extract_embeddings.py, or name the file with a flag"), kind="rgb")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run's settings. `configs/default.yaml` holds the defaults and is the schema; a config holds only its difference."""
+"""Configs of runs. `configs/default.yaml` is the schema and has all defaults; other configs hold only differences."""
 
 import argparse
 import contextlib
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from TFAM.model import Fusion, Pooling
-from vimoclip.annotations.split_protocol import PUBLISHED, WATCHED
+from vimoclip.annotations.split_protocol import MONITOR_SPLIT, PUBLISHED
 from vimoclip.errors import UserError
 from vimoclip.io.yaml_json import parse_yaml, read_yaml
-from vimoclip.store import rgb_path
-from vimoclip.training.losses import MULTI_LABEL
+from vimoclip.store import rgb_embeddings_path
+from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
-DEFAULT = Path(__file__).parent / "configs" / "default.yaml"
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
 Config = dict[str, dict[str, Any]]  # section -> key -> value
 
-# what a key may hold beside null, where null is its default
+# type of the keys whose default is null
 NULLABLE: dict[str, type] = {
     "training.grad_clip_norm": float,
     "model.attention_dropout": float,
@@ -33,19 +33,19 @@ NULLABLE: dict[str, type] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.fusion": tuple(Fusion),
     "model.pooling": tuple(Pooling),
-    "training.loss": tuple(MULTI_LABEL),
+    "training.loss": tuple(MULTI_LABEL_LOSSES),
     "training.checkpoint": ("best", "last"),
     "data.motion": ("real", "none", "shuffled"),
-    "data.protocol": tuple(WATCHED),
+    "data.protocol": tuple(MONITOR_SPLIT),
 }
-PLACES = {"data.rgb_train_h5", "data.rgb_val_h5", "data.rgb_test_h5", "data.motion_h5", "data.annotations_dir"}
-FROM_ZERO = {"training.weight_decay", "training.min_lr"}
+INPUT_KEYS = {"data.rgb_train_h5", "data.rgb_val_h5", "data.rgb_test_h5", "data.motion_h5", "data.annotations_dir"}
+NON_NEGATIVE = {"training.weight_decay", "training.min_lr"}
 FRACTIONS = {"model.dropout", "model.attention_dropout", "model.classifier_dropout"}  # 0 or more, below 1
-SEEDS = {"training.seed"}  # every other number is above 0
+SEED_KEYS = {"training.seed"}  # 0 to 2**32 - 1; all other numbers are positive
 
 
 def from_arguments(args: argparse.Namespace, paths: Sequence[Path], base: Mapping[str, Any] | None = None) -> Config:
-    """The config of a command line: the files', `--set`, `--seed` and `--limit`, with its inputs. Raises UserError."""
+    """Build the config of a command line from its files, `--set`, `--seed` and `--limit`. Raises UserError."""
     flags = {"training.seed": args.seed, "data.limit": args.limit}
     config = load(paths, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
     resolve_inputs(config, args.dataset_dir, args.dataset_name)
@@ -53,8 +53,8 @@ def from_arguments(args: argparse.Namespace, paths: Sequence[Path], base: Mappin
 
 
 def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> Config:
-    """Defaults, then `base`, then the files in turn, then `section.key=value` texts, checked. Raises UserError."""
-    config: Config = read_yaml(DEFAULT)
+    """Merge and check: defaults, `base`, the files in order, then `section.key=value` overrides. Raises UserError."""
+    config: Config = read_yaml(DEFAULT_CONFIG)
     if base is not None:
         _merge(config, base, "the checkpoint")
     for path in paths:
@@ -75,9 +75,9 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
 
 
 def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
-    """Fill in the embeddings' files and the annotations where the config leaves them to the data set."""
+    """Fill in the paths of embeddings and annotations that are null with those of the data set, in place."""
     folder = dataset_dir / "embeddings"
-    defaults = {f"rgb_{split}_h5": rgb_path(folder, name, split) for split in ("train", "val", "test")}
+    defaults = {f"rgb_{split}_h5": rgb_embeddings_path(folder, name, split) for split in ("train", "val", "test")}
     for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
@@ -91,43 +91,44 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], where: Path | str, cure: str) -> None:
-    """Raise UserError naming the first key in which a run's settings differ from those that it began with.
+def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
+    """Raise UserError with the first key in which a run's settings differ from those that it started with.
 
-    A key that is younger than the run had its default: defaults are what was done before there was the key. Where the
-    annotations are is no setting: of what they say the selection clips matter, which are compared by themselves."""
-    defaults = flatten(read_yaml(DEFAULT)) | {"data.protocol": PUBLISHED}
-    before, now = flatten(old), flatten(new)
-    for key in sorted(before.keys() | now.keys()):
+    A key that is missing in one of the two has its default value: the behaviour before the key existed.
+    data.annotations_dir is not compared: selection clips are, by their hash."""
+    defaults = flatten(read_yaml(DEFAULT_CONFIG)) | {"data.protocol": PUBLISHED}
+    old_flat, new_flat = flatten(old), flatten(new)
+    for key in sorted(old_flat.keys() | new_flat.keys()):
         if key.removeprefix("config.") == "data.annotations_dir":
             continue
         default = defaults.get(key.removeprefix("config."))
-        was, is_now = before.get(key, default), now.get(key, default)
-        if was != is_now:
-            was, is_now = str(was)[:60], str(is_now)[:60]
-            raise UserError(f"{where}: was made with {key} {was}, now it is {is_now}", cure)
+        old_value, new_value = old_flat.get(key, default), new_flat.get(key, default)
+        if old_value != new_value:
+            problem = f"was made with {key} {str(old_value)[:60]}, now it is {str(new_value)[:60]}"
+            raise UserError(problem, hint, path=path)
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """What sets a run apart from default.yaml, without its seed, files and protocol: {"model.fusion": "rgb", ...}."""
-    defaults = flatten(read_yaml(DEFAULT))
-    apart = {"training.seed", "data.protocol", *PLACES}
-    return {k: v for k, v in flatten(config).items() if k not in apart and v != defaults[k]}
+def changed_settings(config: Config) -> dict[str, Any]:
+    """Return what differs from default.yaml, like {"model.fusion": "rgb"}, without seed, protocol and paths."""
+    defaults = flatten(read_yaml(DEFAULT_CONFIG))
+    excluded = {"training.seed", "data.protocol", *INPUT_KEYS}
+    return {k: v for k, v in flatten(config).items() if k not in excluded and v != defaults[k]}
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     section, dot, key = name.partition(".")
     if not (equals and dot):
-        raise UserError(f"--set {text}: give section.key=value, like --set training.epochs=1")
+        raise UserError("give section.key=value, like --set training.epochs=1", path=f"--set {text}")
     try:
         return {section: {key: parse_yaml(value)}}
     except ValueError:
-        raise UserError(f"--set {text}: {value!r} is not a YAML value") from None
+        raise UserError(f"{value!r} is not a YAML value", path=f"--set {text}") from None
 
 
 def _merge(config: Config, changes: Mapping[str, Any], source: str) -> None:
-    known = flatten(config)
+    """Apply changes in place. `source`: file or flag, named in errors. Raises UserError."""
+    defaults = flatten(config)
     for section, content in changes.items():
         if section not in config:
             raise UserError(f"unknown section {section!r}", f"there are {', '.join(config)}", path=source)
@@ -135,36 +136,37 @@ def _merge(config: Config, changes: Mapping[str, Any], source: str) -> None:
             raise UserError(f"{section} must hold keys and values, like training: {{epochs: 1}}", path=source)
         for key, value in (content or {}).items():
             name = f"{section}.{key}"
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3) or [k for k in known if k.startswith(section + ".")]
-                raise UserError(f"unknown key {name}", f"the nearest are {', '.join(near)}", path=source)
-            config[section][key] = _checked(name, value, known[name], source)
+            if name not in defaults:
+                in_section = [k for k in defaults if k.startswith(section + ".")]
+                nearest = difflib.get_close_matches(name, defaults, n=3) or in_section
+                raise UserError(f"unknown key {name}", f"the nearest are {', '.join(nearest)}", path=source)
+            config[section][key] = _validate(name, value, defaults[name], source)
 
 
-def _checked(name: str, value: Any, default: Any, source: str) -> Any:
-    """The value in its key's type and range. PyYAML reads `1e-4` as text, so a number may come as one."""
+def _validate(name: str, value: Any, default: Any, source: str) -> Any:
+    """Return the value in its key's type; raise UserError for another type or range. PyYAML reads `1e-4` as text."""
     if name in NULLABLE and (value is None or value in ("None", "none")):
         return None
     kind = NULLABLE.get(name, type(default))
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             value = float(value)
-    fits = type(value) is kind
-    if not fits:
-        what = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-        raise UserError(f"{name} is {repr(value)[:60]}, but must be {what}", path=source)
+    has_type = type(value) is kind  # a variable: mypy would narrow `value` to object
+    if not has_type:
+        expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
+        raise UserError(f"{name} is {repr(value)[:60]}, but must be {expected}", path=source)
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}", path=source)
     if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
-        limits = {"from 0 to below 1": FRACTIONS, "0 or more": FROM_ZERO, "from 0 to 2^32 - 1": SEEDS}
-        must = next((words for words, names in limits.items() if name in names), "above 0")
-        raise UserError(f"{name} is {value}, but must be {must}", path=source)
+        limits = {"from 0 to below 1": FRACTIONS, "0 or more": NON_NEGATIVE, "from 0 to 2^32 - 1": SEED_KEYS}
+        expected = next((text for text, names in limits.items() if name in names), "above 0")
+        raise UserError(f"{name} is {value}, but must be {expected}", path=source)
     return value
 
 
 def _in_range(name: str, value: float) -> bool:
     if name in FRACTIONS:
         return 0 <= value < 1
-    if name in SEEDS:
+    if name in SEED_KEYS:
         return 0 <= value < 2**32
-    return value > 0 or (name in FROM_ZERO and value == 0)
+    return value > 0 or (name in NON_NEGATIVE and value == 0)

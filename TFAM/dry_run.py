@@ -1,4 +1,4 @@
-"""What --dry-run says: how far a run is, and from some real steps how long it takes and what it needs."""
+"""--dry-run: progress of a run, and its remaining time, disk and memory estimated from a few real steps."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,91 +7,97 @@ from typing import Any
 
 import torch
 
-from TFAM.data import Pairs, collate
+from TFAM.data import PairedEmbeddings, collate
 from TFAM.loops import train_one_epoch
-from TFAM.trainer import Trainee
+from TFAM.trainer import TrainerState
 from vimoclip.runtime import cost_estimate
 from vimoclip.runtime.device import autocast
-from vimoclip.runtime.distributed import Group
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import checkpoint
 
-VALIDATION = 1 / 3  # of the work of a training video: no gradients
-PREDICTION = 12  # bytes of a probability in predictions.csv
+VALIDATION_COST = 1 / 3  # time of evaluating a video, relative to training on it
+BYTES_PER_PREDICTION = 12  # of a probability in predictions.csv
 
 
-def say_what_to_do(
-    about: Mapping[str, Any],
-    splits: Mapping[str, Pairs],
+def print_training_estimate(
+    metadata: Mapping[str, Any],
+    splits: Mapping[str, PairedEmbeddings],
     folder: Path,
     device: torch.device,
     precision: str,
     overwrite: bool,
-    group: Group,
+    group: ProcessGroup,
 ) -> None:
-    """How many epochs are left, and what they cost. The steps that are tried are of a model that is thrown away."""
-    training = about["config"]["training"]
-    done, videos = (0, 0) if overwrite else epochs_done(folder / "last.pth")
-    train, watched = len(splits["train"]), next(len(pairs) for split, pairs in splits.items() if split != "train")
-    left = (training["epochs"] - done) * (train + VALIDATION * watched) - videos
+    """Print how many epochs remain and what they cost. The probe trains a model that is discarded."""
+    training = metadata["config"]["training"]
+    num_epochs, num_seen = (0, 0) if overwrite else completed_epochs(folder / "last.pth")
+    num_train = len(splits["train"])
+    num_monitor = next(len(dataset) for split, dataset in splits.items() if split != "train")
+    remaining = (training["epochs"] - num_epochs) * (num_train + VALIDATION_COST * num_monitor) - num_seen
     clips = " (selection clips; those that are reported come on top, once)" if "val" not in splits else ""
     print(
-        f"{folder}: {done} of {training['epochs']} epochs are done, {train} videos to train on and "
-        f"{watched} to validate{clips}, on {device} in {precision}; nothing was written"
+        f"{folder}: {num_epochs} of {training['epochs']} epochs are done, {num_train} videos to train on and "
+        f"{num_monitor} to validate{clips}, on {device} in {precision}; nothing was written"
     )
-    if left > 0:
-        left += VALIDATION * watched  # the epoch that was chosen, once more
-        trainee = Trainee(about["config"], device, precision)
-        rate = rate_of_all(_steps(trainee, splits["train"], training["batch_size"], device), group)
-        print(cost_estimate.describe(left, "video", rate, disk(trainee.model, watched), cost_estimate.memory()))
+    if remaining > 0:
+        remaining += VALIDATION_COST * num_monitor  # the final evaluation of best_model.pth
+        state = TrainerState(metadata["config"], device, precision)
+        rate = total_rate(_probe_steps(state, splits["train"], training["batch_size"]), group)
+        disk = output_bytes(state.model, num_monitor)
+        print(cost_estimate.format_estimate(remaining, "video", rate, disk, cost_estimate.peak_memory()))
 
 
-def epochs_done(last: Path) -> tuple[int, int]:
-    """Whole epochs, and videos of the next. Raises UserError for what is no checkpoint."""
+def completed_epochs(last: Path) -> tuple[int, int]:
+    """Return (finished epochs, videos seen in the next) of last.pth. Raises UserError if it is no checkpoint."""
     if not last.is_file():
         return 0, 0
     state = checkpoint.load_checkpoint(last)
     return len(state.get("history", [])), state.get("progress", {}).get("videos", 0)
 
 
-def disk(model: torch.nn.Module, validated: int) -> int:
-    """Bytes of best_model.pth, of last.pth with the optimiser's two moments, and of predictions.csv."""
+def output_bytes(model: torch.nn.Module, num_videos: int) -> int:
+    """Return the size of best_model.pth, last.pth (with AdamW's two moments) and predictions.csv."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    classes = [p.shape[0] for p in model.parameters()][-1]
-    return 4 * weights + validated * classes * PREDICTION
+    return 4 * weights + num_videos * _num_classes(model) * BYTES_PER_PREDICTION
 
 
-def cost_of_evaluation(
+def evaluation_estimate(
     model: torch.nn.Module,
-    val: Pairs,
+    dataset: PairedEmbeddings,
     batches: Sequence[list[int]],
     device: torch.device,
     precision: str,
-    group: Group,
+    group: ProcessGroup,
 ) -> str:
-    """How long evaluating takes, and what it needs."""
+    """Return the text that says how long evaluating takes and what it needs."""
 
     @torch.no_grad()
-    def work() -> Iterator[float]:
+    def probe() -> Iterator[float]:
         for batch in batches:
             with autocast(device, precision):
-                model.eval()(*collate([val[i] for i in batch]).inputs(device))
+                model.eval()(*collate([dataset[i] for i in batch]).model_inputs(device))
             yield len(batch)
 
-    classes = [p.shape[0] for p in model.parameters()][-1]
-    rate = rate_of_all(work(), group)
-    return cost_estimate.describe(len(val), "video", rate, len(val) * classes * PREDICTION, cost_estimate.memory())
+    rate = total_rate(probe(), group)
+    disk = len(dataset) * _num_classes(model) * BYTES_PER_PREDICTION
+    return cost_estimate.format_estimate(len(dataset), "video", rate, disk, cost_estimate.peak_memory())
 
 
-def rate_of_all(work: Iterator[float], group: Group) -> float | None:
-    """Units/s of all processes together, each of which tries its own work at the same time."""
-    return sum(rate or 0.0 for rate in group.gather(cost_estimate.rate(work))) or None
+def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:
+    """Return the units/s of all processes together, each of which measures its own work at the same time."""
+    return sum(rate or 0.0 for rate in group.gather(cost_estimate.measure_rate(work))) or None
 
 
-def _steps(trainee: Trainee, pairs: Pairs, batch_size: int, device: torch.device) -> Iterator[float]:
-    """Steps of training on batches from here and there."""
-    order = random.Random(0).sample(range(len(pairs)), len(pairs))
+def _num_classes(model: torch.nn.Module) -> int:
+    return [p.shape[0] for p in model.parameters()][-1]  # the bias of the last layer
+
+
+def _probe_steps(state: TrainerState, dataset: PairedEmbeddings, batch_size: int) -> Iterator[float]:
+    """Train on random batches; yield the number of videos of each."""
+    order = random.Random(0).sample(range(len(dataset)), len(dataset))
     for start in range(0, len(order), batch_size):
-        batch = collate([pairs[i] for i in order[start : start + batch_size]])
-        parts = trainee.model, [batch], trainee.optimizer, trainee.scaler, trainee.loss, device, trainee.precision
-        train_one_epoch(*parts)
+        batch = collate([dataset[i] for i in order[start : start + batch_size]])
+        train_one_epoch(
+            state.model, [batch], state.optimizer, state.scaler, state.loss_function, state.device, state.precision
+        )
         yield len(batch.videos)

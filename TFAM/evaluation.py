@@ -1,4 +1,4 @@
-"""What checkpoints and metrics.json say of a run, and the evaluation of a checkpoint without training."""
+"""Metadata of runs, and evaluation of a checkpoint without training."""
 
 import argparse
 from collections.abc import Mapping
@@ -8,156 +8,170 @@ from typing import Any
 import torch
 
 from TFAM import dry_run
-from TFAM.config import Config, check_unchanged, from_arguments, settings
-from TFAM.data import Pairs, open_reported
-from TFAM.loops import evaluate, in_order, make_loader
-from TFAM.model import FusionTransformer, shape_of
+from TFAM.config import Config, changed_settings, check_unchanged, from_arguments
+from TFAM.data import PairedEmbeddings, open_evaluation_split
+from TFAM.loops import evaluate, make_loader, sequential_batches
+from TFAM.model import FusionTransformer, shape_from_state_dict
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import PUBLISHED, THREE_SPLITS
-from vimoclip.check.compatibility import check_classes, check_origin, class_names
+from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.cli import progress
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.runtime import distributed, versions
-from vimoclip.runtime.device import pick_device, pick_precision
-from vimoclip.store import Reader
+from vimoclip.runtime.device import select_device, select_precision
+from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint
-from vimoclip.training.losses import MULTI_LABEL
+from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
-INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # keys of the config's `data`
+EMBEDDING_KEYS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # of the config's section `data`
 
 
-def about_run(config: Config, rgb: Reader, motion: Reader | None) -> dict[str, Any]:
-    """What each checkpoint of a run says of itself, enough to rebuild the model and to know its inputs from it alone.
+def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
+    """Return what each checkpoint of a run stores: enough to rebuild the model and to identify its inputs.
 
-    Raises UserError where such a model can't be."""
+    Raises UserError if the config describes no valid model."""
     names = class_names(rgb)
     inputs = {"rgb": rgb.attributes, "motion": motion.attributes if motion else None}
     model = {**config["model"], "d_model": rgb.dim, "num_classes": len(names)}
-    count_parameters(model)  # complains, before anything is written
+    count_parameters(model)  # raises UserError before anything is written
     return {
         "config": {**config, "model": model, "inputs": inputs},
         "class_names": names,
-        "versions": versions.versions(),
+        "versions": versions.package_versions(),
     }
 
 
 def count_parameters(model: Mapping[str, Any]) -> int:
+    """Return the number of parameters; `model`: arguments of FusionTransformer."""
     with torch.device("meta"):  # shapes without memory
         return sum(p.numel() for p in FusionTransformer(**model).parameters())
 
 
-def summary(metrics: Mapping[str, Any], val: Pairs, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of metrics.json that training and --evaluate share. Metrics are fractions of 1."""
+def metrics_summary(metrics: Mapping[str, Any], dataset: PairedEmbeddings, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of metrics.json that training and --evaluate have in common. Metrics are fractions of 1."""
     return {
         **metrics,
-        "left_out": len(val.left_out),
-        "left_out_videos": val.left_out,
+        "left_out": len(dataset.left_out),
+        "left_out_videos": dataset.left_out,
         "fusion": model["fusion"],
         "parameters": count_parameters(model),
     }
 
 
 def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
-    """As `_evaluate_checkpoint`, of all processes that there are."""
-    with distributed.join() as group:
+    """Evaluate one checkpoint on the evaluation split; print the metrics and write them with the predictions.
+
+    The model of our own checkpoints is rebuilt from them; for published ones --config describes it. Under torchrun all
+    processes share the work. Returns the content of metrics.json, or {} with --dry-run. Raises UserError."""
+    with distributed.init_process_group() as group:
         return _evaluate_checkpoint(args, group)
 
 
-def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.Group) -> dict[str, Any]:
-    """Metrics of one checkpoint on the val file, printed and written beside its predictions.
-
-    A checkpoint of ours rebuilds its own model; a published one takes it from --config. Raises UserError."""
+def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGroup) -> dict[str, Any]:
     path: Path = args.evaluate
     state = checkpoint.load_checkpoint(path)
-    own = own_config(state)
-    config = config_of(args, state, own)
-    val, motion = open_reported(config)
-    about = about_run(config, val.rgb, motion)
-    check_model(state, own, about, path, val.rgb.path)
-    device = pick_device(args.device, group.local_rank)
-    precision = pick_precision(args.precision, device)
+    saved_config = checkpoint_config(state)
+    config = evaluation_config(args, state, saved_config)
+    dataset, motion = open_evaluation_split(config)
+    metadata = run_metadata(config, dataset.rgb, motion)
+    check_checkpoint(state, saved_config, metadata, path, dataset.rgb.path)
+    device = select_device(args.device, group.local_rank)
+    precision = select_precision(args.precision, device)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
-    net = FusionTransformer(**about["config"]["model"])
-    checkpoint.load_state(net, state["state_dict"], path)
-    batches = in_order(len(val), config["training"]["batch_size"], group)
+    model = FusionTransformer(**metadata["config"]["model"])
+    checkpoint.load_state(model, state["state_dict"], path)
+    batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
     if args.dry_run:
-        cost = dry_run.cost_of_evaluation(net.to(device), val, batches, device, precision, group)
-        print(f"{len(val)} videos on {device} in {precision}, into {folder}; nothing was written\n{cost}")
+        estimate = dry_run.evaluation_estimate(model.to(device), dataset, batches, device, precision, group)
+        print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
         return {}
-    loader = make_loader(val, batches, cli.usable_workers(args.num_workers))
-    shown = progress(loader, len(loader), "step", "evaluating") if group.main else loader
-    found = evaluate(net.to(device), shown, MULTI_LABEL[config["training"]["loss"]], device, precision, group)
-    result = summary(found["metrics"], val, about["config"]["model"]) | {
+    loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers))
+    if group.is_main:
+        loader = progress(loader, len(loader), "step", "evaluating")
+    loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
+    result = evaluate(model.to(device), loader, loss_function, device, precision, group)
+    metrics = metrics_summary(result["metrics"], dataset, metadata["config"]["model"]) | {
         "checkpoint": str(path),
-        "protocol": (own["data"].get("protocol") or PUBLISHED) if own else None,
-        "settings": settings(config),
+        "protocol": (saved_config["data"].get("protocol") or PUBLISHED) if saved_config else None,
+        "settings": changed_settings(config),
         "precision": precision,
-        "versions": about["versions"],
+        "versions": metadata["versions"],
     }
-    if group.main:
-        write_evaluation(folder, found, state.get("class_names") or about["class_names"], result)
-    return result
+    if group.is_main:
+        write_evaluation(folder, result, state.get("class_names") or metadata["class_names"], metrics)
+    return metrics
 
 
-def config_of(args: argparse.Namespace, state: Mapping[str, Any], own: Mapping[str, Any] | None) -> Config:
-    """The config by which a checkpoint is evaluated: its own as far as it has one, then the command line's.
+def evaluation_config(
+    args: argparse.Namespace, state: Mapping[str, Any], saved_config: Mapping[str, Any] | None
+) -> Config:
+    """Return the checkpoint's own config, if it has one, with the changes of the command line.
 
-    Raises UserError for what is no checkpoint, or doesn't fit the command line."""
+    Raises UserError if it is no checkpoint of TFAM or the command line describes another model."""
     path: Path = args.evaluate
-    if not shape_of(state["state_dict"]):
+    if not shape_from_state_dict(state["state_dict"]):
         raise UserError("is no checkpoint of TFAM", "name a best_model.pth under checkpoints/TFAM/", path=path)
-    if not own:
+    if not saved_config:
         if not args.config:
             raise UserError("doesn't say what model it is", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
-    model = {k: v for k, v in own["model"].items() if k not in ("d_model", "num_classes")}
-    data = {"motion": own["data"].get("motion", "real")}
-    if own["data"].get("protocol") == THREE_SPLITS:
-        data["protocol"] = THREE_SPLITS  # the test file is what it is evaluated on
-    base = {"training": own["training"], "model": model, "data": data}
+    model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
+    data = {"motion": saved_config["data"].get("motion", "real")}
+    if saved_config["data"].get("protocol") == THREE_SPLITS:
+        data["protocol"] = THREE_SPLITS  # which evaluates the test file
+    base = {"training": saved_config["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
     check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
     return config
 
 
-def check_model(
-    state: Mapping[str, Any], own: Mapping[str, Any] | None, about: Mapping[str, Any], path: Path, rgb: Path
+def check_checkpoint(
+    state: Mapping[str, Any],
+    saved_config: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any],
+    path: Path,
+    rgb_path: Path,
 ) -> None:
-    """Raise UserError where a checkpoint is of another model, or learnt from other inputs, than it is given."""
-    shape = shape_of(state["state_dict"])
-    wanted = {key: about["config"]["model"][key] for key in shape}
-    cli.check_same(shape, wanted, str(path), f"the config and {rgb}", "give --set model.<key>, or other files")
-    if own:
-        check_inputs(state, about, path, rgb)
+    """Raise UserError if a checkpoint has another shape, or was trained on other inputs, than `metadata` says."""
+    shape = shape_from_state_dict(state["state_dict"])
+    expected = {key: metadata["config"]["model"][key] for key in shape}
+    cli.check_settings_match(
+        shape, expected, str(path), f"the config and {rgb_path}", "give --set model.<key>, or other files"
+    )
+    if saved_config:
+        _check_inputs(state, metadata, path, rgb_path)
 
 
-def write_evaluation(folder: Path, found: Mapping[str, Any], class_names: list[str], result: Mapping[str, Any]) -> None:
-    """predictions.csv and metrics.json, and the two averages on the terminal."""
+def write_evaluation(
+    folder: Path, result: Mapping[str, Any], class_names: list[str], metrics: Mapping[str, Any]
+) -> None:
+    """Write predictions.csv and metrics.json, and print macro and micro AP. `result`: of `loops.evaluate`."""
     folder.mkdir(parents=True, exist_ok=True)
-    predictions_csv.write(folder / "predictions.csv", found["videos"], found["probabilities"], class_names)
-    yaml_json.write_json(folder / "metrics.json", result)
-    print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
+    predictions_csv.write(folder / "predictions.csv", result["videos"], result["probabilities"], class_names)
+    yaml_json.write_json(folder / "metrics.json", metrics)
+    print(f"map_macro {metrics['map_macro']:.4f}\nmap_micro {metrics['map_micro']:.4f}\nwrote {folder}", flush=True)
 
 
-def own_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a checkpoint of ours says of itself; None for a published one, another project's, or nonsense."""
-    own = state.get("config")
-    if not isinstance(own, dict) or not isinstance(state.get("class_names"), list):
+def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config of one of our checkpoints; None for a published one, another project's, or a malformed one."""
+    config = state.get("config")
+    if not isinstance(config, dict) or not isinstance(state.get("class_names"), list):
         return None
-    inputs = own.get("inputs")
-    parts = [own.get("training"), own.get("model"), own.get("data", {}), inputs]
-    if not all(isinstance(part, dict) for part in parts):
+    inputs = config.get("inputs")
+    sections = [config.get("training"), config.get("model"), config.get("data", {}), inputs]
+    if not all(isinstance(section, dict) for section in sections):
         return None
     assert isinstance(inputs, dict)
-    inputs_fit = all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion"))
-    return {"data": {}, **own} if inputs_fit else None
+    if not all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion")):
+        return None
+    return {"data": {}, **config}
 
 
-def check_inputs(state: Mapping[str, Any], about: Mapping[str, Any], path: Path, rgb: Path) -> None:
-    """Raise UserError where a checkpoint learned from other classes, encoders or frames than it is given."""
-    check_classes(state["class_names"], about["class_names"], str(path), str(rgb))
-    learned, given = state["config"]["inputs"], about["config"]["inputs"]
+def _check_inputs(state: Mapping[str, Any], metadata: Mapping[str, Any], path: Path, rgb_path: Path) -> None:
+    """Raise UserError if a checkpoint was trained with other classes, encoders or frame sampling."""
+    check_classes(state["class_names"], metadata["class_names"], str(path), str(rgb_path))
+    trained_on, current = state["config"]["inputs"], metadata["config"]["inputs"]
     for kind in ("rgb", "motion"):
-        if learned.get(kind) and given[kind]:
-            check_origin(learned.get(kind, {}), given[kind], str(path), f"the {kind} embeddings given")
+        if trained_on.get(kind) and current[kind]:
+            check_encoder(trained_on[kind], current[kind], str(path), f"the {kind} embeddings given")

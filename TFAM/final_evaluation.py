@@ -1,4 +1,4 @@
-"""After the last epoch: the one that was chosen, on the reported clips, and metrics.json, which ends a run."""
+"""Final evaluation of a run: best_model.pth on the evaluation split, and metrics.json, which marks the run finished."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,153 +7,161 @@ from typing import Any
 import torch
 
 from TFAM import epoch_log
-from TFAM.config import Config, settings
-from TFAM.data import Pairs, open_reported, selection_digest
-from TFAM.evaluation import summary
-from TFAM.loops import evaluate, in_order, make_loader
+from TFAM.config import Config, changed_settings
+from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
+from TFAM.evaluation import metrics_summary
+from TFAM.loops import evaluate, make_loader, sequential_batches
 from TFAM.model import FusionTransformer
-from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS, WATCHED
+from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.cli import progress
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
-from vimoclip.runtime.distributed import Group
-from vimoclip.store import Reader
+from vimoclip.runtime.distributed import ProcessGroup
+from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint
-from vimoclip.training.losses import MULTI_LABEL
+from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
-SELECTION = WATCHED[HELD_OUT]
-PREDICTIONS = {"val": "predictions.csv", SELECTION: "selection_predictions.csv"}
-CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
-AGAIN = "all epochs are done: once this is mended the same command goes on with the evaluation alone"
+SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
+PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
+# clips on which the epoch is chosen, as metrics.json has them
+CRITERION_CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
+RERUN_HINT = "all epochs are done: once this is fixed the same command continues with the evaluation alone"
 
 
-def finish(
+def evaluate_best_checkpoint(
     config: Config,
-    splits: Mapping[str, Pairs],
-    motion: Reader | None,
+    splits: Mapping[str, PairedEmbeddings],
+    motion: EmbeddingReader | None,
     folder: Path,
     device: torch.device,
     precision: str,
-    workers: int,
-    group: Group,
+    num_workers: int,
+    group: ProcessGroup,
     seconds: float,
     logs: Path,
 ) -> None:
-    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv, last metrics.json.
+    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
 
-    The second is of the clips on which epochs were chosen, where these aren't those reported. `splits`: those of the
-    training; but under published the file of what is reported is opened here. `seconds`: that the training took;
-    `logs`: TensorBoard's folder of the run, which gets its row of HParams.
-    Raises UserError, TrainingError."""
+    selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
+    held_out and three_splits the evaluation file is opened here. `seconds`: training time. `logs`: TensorBoard folder,
+    to which the HParams row is added. Raises UserError, TrainingError."""
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
-    if config["data"]["protocol"] == THREE_SPLITS:  # from here on "val" are the clips that are reported
-        splits = {"train": splits["train"], SELECTION: splits["val"]}
-    splits = {**splits, "val": splits.get("val") or _open_reported(config, splits["train"].rgb)}
+    if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
+        splits = {"train": splits["train"], SELECTION_SPLIT: splits["val"]}
+    splits = {**splits, "val": splits.get("val") or _open_evaluation_split(config, splits["train"].rgb)}
     model = FusionTransformer(**best["config"]["model"]).to(device)
     checkpoint.load_state(model, best["state_dict"], folder / "best_model.pth")
-    found = {}
-    for split in [name for name in PREDICTIONS if name in splits]:
-        batches = in_order(len(splits[split]), config["training"]["batch_size"], group)
-        loader = make_loader(splits[split], batches, workers)
-        shown = progress(loader, len(loader), "step", f"evaluating {split}") if group.main else loader
-        found[split] = evaluate(model, shown, MULTI_LABEL[config["training"]["loss"]], device, precision, group)
-        if not found[split]["metrics"]["classes_with_a_positive"]:
-            raise TrainingError("no video has a label, so nothing can be measured on them", path=splits[split].rgb.path)
-    if not group.main:
+    loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
+    results = {}
+    for split in [name for name in PREDICTION_FILES if name in splits]:
+        dataset = splits[split]
+        batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
+        loader: Any = make_loader(dataset, batches, num_workers)
+        if group.is_main:
+            loader = progress(loader, len(loader), "step", f"evaluating {split}")
+        results[split] = evaluate(model, loader, loss_function, device, precision, group)
+        if not results[split]["metrics"]["classes_with_a_positive"]:
+            raise TrainingError("no video has a label, so nothing can be measured on them", path=dataset.rgb.path)
+    if not group.is_main:
         return
-    for split, of_split in found.items():
-        scores = of_split["probabilities"]
-        predictions_csv.write(folder / PREDICTIONS[split], of_split["videos"], scores, best["class_names"])
-    metrics = {split: of_split["metrics"] for split, of_split in found.items()}
-    whole = run_summary(config, best, metrics, splits, motion) | {
+    for split, result in results.items():
+        path = folder / PREDICTION_FILES[split]
+        predictions_csv.write(path, result["videos"], result["probabilities"], best["class_names"])
+    split_metrics = {split: result["metrics"] for split, result in results.items()}
+    metrics = run_summary(config, best, split_metrics, splits, motion) | {
         "config": folder.absolute().parent.name,
         "precision": precision,
         "seconds": round(seconds, 1),
-        "thresholds": thresholds(found.get(SELECTION), best["class_names"]),
+        "thresholds": fit_class_thresholds(results.get(SELECTION_SPLIT), best["class_names"]),
     }
-    scores = f"map_macro {whole['map_macro']:.4f}, map_micro {whole['map_micro']:.4f}"
-    print(f"{folder}: {scores} on the reported clips, at epoch {whole['epoch']}, chosen by {whole['epoch_chosen_by']}")
-    epoch_log.add_final(logs, best["config"], whole)
-    yaml_json.write_json(folder / "metrics.json", whole)  # last: it says that the run is finished
+    scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
+    epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
+    print(f"{folder}: {scores} on the reported clips, at {epoch}")
+    epoch_log.log_final_results(logs, best["config"], metrics)
+    yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 
-def thresholds(found: Mapping[str, Any] | None, class_names: list[str]) -> dict[str, float] | None:
-    """Class -> the threshold of highest F1 on the selection clips, `found` by `evaluate`; None where there are none."""
-    if not found:
+def fit_class_thresholds(result: Mapping[str, Any] | None, class_names: list[str]) -> dict[str, float] | None:
+    """Return the threshold of highest F1 by class; `result`: of `loops.evaluate` on the selection clips, or None."""
+    if not result:
         return None
-    fitted = fit_thresholds(found["probabilities"].double().numpy(), found["labels"].numpy() > 0)
-    return dict(zip(class_names, fitted.tolist(), strict=True))
+    thresholds = fit_thresholds(result["probabilities"].double().numpy(), result["labels"].numpy() > 0)
+    return dict(zip(class_names, thresholds.tolist(), strict=True))
 
 
-def _open_reported(config: Config, train: Reader) -> Pairs:
+def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbeddings:
     try:
-        return open_reported(config, train)[0]
+        return open_evaluation_split(config, train)[0]
     except UserError as error:
-        raise UserError(error, AGAIN) from None
+        hint = f"{error.hint}; {RERUN_HINT}" if error.hint else RERUN_HINT
+        raise UserError(error.problem, hint, path=error.path) from None
 
 
 def run_summary(
     config: Config,
     best: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
-    splits: Mapping[str, Pairs],
-    motion: Reader | None,
+    splits: Mapping[str, PairedEmbeddings],
+    motion: EmbeddingReader | None,
 ) -> dict[str, Any]:
-    """metrics.json of a finished run, but for its place and how it was computed; `best`: its checkpoint.
+    """Return metrics.json of a finished run, without folder, precision, seconds and thresholds.
 
-    `metrics`: those of each split that was evaluated. map_macro, map_micro and so on are those of the val clips."""
-    protocol, chosen_on = config["data"]["protocol"], splits.get(SELECTION)
-    inputs = {
-        key: reader.attributes.get("content_sha256") if reader else None
-        for key, reader in {
-            "rgb_train_h5": splits["train"].rgb,
-            "rgb_val_h5": chosen_on.rgb if chosen_on and protocol == THREE_SPLITS else splits["val"].rgb,
-            "motion_h5": motion,
-        }.items()
+    `best`: content of best_model.pth; `metrics`: by split. The metrics at the top level are those of "val", the
+    evaluation split."""
+    protocol, selection = config["data"]["protocol"], splits.get(SELECTION_SPLIT)
+    input_readers = {
+        "rgb_train_h5": splits["train"].rgb,
+        "rgb_val_h5": selection.rgb if selection and protocol == THREE_SPLITS else splits["val"].rgb,
+        "motion_h5": motion,
+    }
+    inputs_sha256 = {
+        key: reader.attributes.get("content_sha256") if reader else None for key, reader in input_readers.items()
     }
     if protocol == THREE_SPLITS:
-        inputs["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
-    elif chosen_on:
-        inputs[SELECTION] = selection_digest(splits["train"].rgb, config["data"])
-    found = {
-        **summary(metrics["val"], splits["val"], best["config"]["model"]),
+        inputs_sha256["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
+    elif selection:
+        inputs_sha256[SELECTION_SPLIT] = selection_digest(splits["train"].rgb, config["data"])
+    summary = {
+        **metrics_summary(metrics["val"], splits["val"], best["config"]["model"]),
         "epoch": best["epoch"],
-        "epoch_chosen_by": chosen_by(config),
+        "epoch_chosen_by": epoch_criterion(config),
         "protocol": protocol,
         "reported_split": "test" if protocol == THREE_SPLITS else "val",
         "student_protocol": student_protocol(motion),
-        "student_selection_agrees": student_selection_agrees(config, splits["train"].rgb, motion),
+        "student_selection_agrees": student_selection_matches(config, splits["train"].rgb, motion),
         "seed": config["training"]["seed"],
-        "settings": settings(config),
-        "inputs_sha256": inputs,
+        "settings": changed_settings(config),
+        "inputs_sha256": inputs_sha256,
         "versions": best["versions"],
     }
-    for split in ("train", SELECTION):
+    for split in ("train", SELECTION_SPLIT):
         if split in splits:
             left_out = splits[split].left_out
-            found[f"{split}_num_videos"] = len(splits[split])
-            found |= {f"{split}_left_out": len(left_out), f"{split}_left_out_videos": left_out}
-    return found | ({SELECTION: metrics[SELECTION]} if SELECTION in metrics else {})
+            summary[f"{split}_num_videos"] = len(splits[split])
+            summary |= {f"{split}_left_out": len(left_out), f"{split}_left_out_videos": left_out}
+    if SELECTION_SPLIT in metrics:
+        summary[SELECTION_SPLIT] = metrics[SELECTION_SPLIT]
+    return summary
 
 
-def chosen_by(config: Config) -> str:
-    """In words, by what the epoch of best_model.pth was chosen."""
+def epoch_criterion(config: Config) -> str:
+    """Return the text that says how the epoch of best_model.pth is chosen."""
     if config["training"]["checkpoint"] == "last":
         return "being the last"
-    return f"map_micro on {CLIPS[config['data']['protocol']]}"
+    return f"map_micro on {CRITERION_CLIPS[config['data']['protocol']]}"
 
 
-def student_protocol(motion: Reader | None) -> str | None:
-    """Under which protocol the student of these motions was trained; None where there is none that is known.
+def student_protocol(motion: EmbeddingReader | None) -> str | None:
+    """Return the protocol of the student that computed the motion embeddings, or None if unknown.
 
-    One that was trained before there were protocols chose its epoch on the reported clips."""
+    Students without a recorded protocol chose their epoch on val, as published."""
     student = motion.attributes.get("student") if motion else None
     return student.get("protocol", PUBLISHED) if isinstance(student, dict) else None
 
 
-def student_selection_agrees(config: Config, train: Reader, motion: Reader | None) -> bool | None:
-    """Whether a student that was held out had this run's selection clips; None where there is nothing to compare."""
+def student_selection_matches(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> bool | None:
+    """Return whether a held-out student had this run's selection clips, or None if that is unknown or irrelevant."""
     student = motion.attributes.get("student") if motion else None
     if student_protocol(motion) != HELD_OUT or config["data"]["protocol"] != HELD_OUT:
         return None
@@ -162,16 +170,16 @@ def student_selection_agrees(config: Config, train: Reader, motion: Reader | Non
     return student["selection"] == selection_digest(train, config["data"])
 
 
-def warn_of_student(config: Config, train: Reader, motion: Reader | None) -> None:
-    """Say where a run would be held out, but what it reads is not; `train`: the training file."""
+def warn_about_student(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> None:
+    """Print a warning if a held_out run reads motion of a student that may have seen its held-out clips."""
     if motion is None or config["data"]["protocol"] != HELD_OUT or config["data"]["motion"] == "none":
         return
-    cure = f"train.py --protocol {HELD_OUT} and inference.py make other motions"
+    hint = f"train.py --protocol {HELD_OUT} and inference.py make other motions"
     if (protocol := student_protocol(motion)) != HELD_OUT:
-        known = f"its student's protocol was {protocol}" if protocol else "doesn't say its student's protocol"
+        origin = f"its student's protocol was {protocol}" if protocol else "doesn't say its student's protocol"
         print(
-            f"warning: {motion.path}: {known}, so the student may have chosen its epoch on the reported clips, and "
-            f"learnt from the selection clips; {cure}"
+            f"warning: {motion.path}: {origin}, so the student may have chosen its epoch on the reported clips, and "
+            f"learnt from the selection clips; {hint}"
         )
-    elif student_selection_agrees(config, train, motion) is False:
-        print(f"warning: {motion.path}: its student had other selection clips, and may have learnt from these; {cure}")
+    elif student_selection_matches(config, train, motion) is False:
+        print(f"warning: {motion.path}: its student had other selection clips, and may have learnt from these; {hint}")

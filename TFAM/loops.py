@@ -1,4 +1,4 @@
-"""The loops as plain functions: one epoch of training, one pass of evaluation."""
+"""Training and evaluation loops of the fusion Transformer: one epoch, one pass."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,21 +10,23 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from TFAM.data import Batch, Pairs, collate
+from TFAM.data import FusionBatch, PairedEmbeddings, collate
 from vimoclip import metrics
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
 from vimoclip.runtime.device import autocast
-from vimoclip.runtime.distributed import Group, share_of
+from vimoclip.runtime.distributed import ProcessGroup, rank_batches
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-ALONE = Group()
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+SINGLE_PROCESS = ProcessGroup()
 
 
-class EpochOrder(Sampler[list[int]]):
-    """This process's batches of each epoch's own order, whatever was computed before, without `skip` videos of it."""
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of this process in a random order that depends on the seed and `epoch` only.
 
-    def __init__(self, length: int, seed: int, batch_size: int, group: Group = ALONE):
+    The first `skip` videos of the order are left out: a resumed epoch has trained on them already."""
+
+    def __init__(self, length: int, seed: int, batch_size: int, group: ProcessGroup = SINGLE_PROCESS):
         self.length, self.seed, self.batch_size, self.group = length, seed, batch_size, group
         self.epoch = self.skip = 0
 
@@ -32,22 +34,24 @@ class EpochOrder(Sampler[list[int]]):
         return -(-max(0, self.length - self.skip) // (self.batch_size * self.group.size))  # the last may be smaller
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = seeding.epoch_order(self.length, self.seed, self.epoch)[self.skip :]
-        return iter(share_of(order, self.batch_size, self.group.rank, self.group.size))
+        order = seeding.epoch_permutation(self.length, self.seed, self.epoch)[self.skip :]
+        return iter(rank_batches(order, self.batch_size, self.group.rank, self.group.size))
 
 
-def in_order(length: int, batch_size: int, group: Group = ALONE) -> list[list[int]]:
-    """This process's batches of all videos: those of one process, dealt out in turn."""
-    return [batch for batch in share_of(range(length), batch_size, group.rank, group.size) if batch]
+def sequential_batches(length: int, batch_size: int, group: ProcessGroup = SINGLE_PROCESS) -> list[list[int]]:
+    """Batches of this process in file order: batch i goes to rank i % size. Empty batches are dropped."""
+    return [batch for batch in rank_batches(range(length), batch_size, group.rank, group.size) if batch]
 
 
-def make_loader(pairs: Pairs, batches: EpochOrder | list[list[int]], workers: int) -> DataLoader[Any]:
-    """Batches of all videos: none is dropped. The loader's own generator keeps it from the model's random numbers."""
+def make_loader(
+    dataset: PairedEmbeddings, batches: EpochBatchSampler | list[list[int]], num_workers: int
+) -> DataLoader[Any]:
+    """DataLoader over `batches`. Its own generator keeps it from drawing from the global random state."""
     return DataLoader(
-        pairs,
+        dataset,
         batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
@@ -55,113 +59,114 @@ def make_loader(pairs: Pairs, batches: EpochOrder | list[list[int]], workers: in
 
 
 @dataclass
-class Progress:
-    """How far an epoch is: steps done, the sum of their videos' losses, and how many videos these were."""
+class EpochProgress:
+    """Progress within an epoch, over all processes. last.pth holds it under these field names."""
 
     steps: int = 0
-    loss: float = 0.0
+    loss: float = 0.0  # sum over videos
     videos: int = 0
 
 
 def train_one_epoch(
     model: torch.nn.Module,
-    loader: Iterable[Batch],
+    loader: Iterable[FusionBatch],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    loss_function: Loss,
+    loss_function: LossFunction,
     device: torch.device,
     precision: str,
     grad_clip_norm: float | None = None,
-    on_step: Callable[[float], None] = lambda loss: None,
-    progress: Progress | None = None,
-    group: Group = ALONE,
+    after_step: Callable[[float], None] = lambda loss: None,
+    progress: EpochProgress | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
     seed: int = 0,
 ) -> float:
-    """The mean loss over the epoch's videos; `on_step` is told each step's loss.
+    """Train on the loader's batches and return the mean loss over the epoch's videos.
 
-    `progress` counts on from what was done of the epoch before the loader's first batch. A step is of the batches that
-    all of the group have at that moment. Raises TrainingError, naming the batch's videos, where a loss isn't finite."""
+    `progress`: of the part of the epoch before the loader's first batch, updated in place. `after_step`: called with
+    the mean loss of each step, over all processes. Raises TrainingError with the names of the batch's videos if a loss
+    is not finite."""
     model.train()
-    progress = progress or Progress()
+    progress = progress or EpochProgress()
     for batch in loader:
         group.seed_step(seed, progress.videos)
-        inputs = batch if batch.videos else blank(model)
+        inputs = batch if batch.videos else dummy_batch(model)
         with autocast(device, precision):
-            logits = model(*inputs.inputs(device))
+            logits = model(*inputs.model_inputs(device))
         loss = loss_function(logits.float(), batch.labels.to(device)) if batch.videos else 0 * logits.float().sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(_not_finite("the loss", batch.videos))
-        done = group.gather((len(batch.videos), value))
-        videos = sum(count for count, _ in done)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            raise _non_finite_error("the loss", batch.videos)
+        counts_and_losses = group.gather((len(batch.videos), loss_value))
+        num_videos = sum(count for count, _ in counts_and_losses)
         optimizer.zero_grad(set_to_none=True)
-        # DistributedDataParallel takes the mean over the processes, where that over all videos is meant
-        scaler.scale(loss * (len(batch.videos) * group.size / videos)).backward()
+        # DistributedDataParallel averages gradients over processes; the factor makes it the mean over videos
+        scaler.scale(loss * (len(batch.videos) * group.size / num_videos)).backward()
         if grad_clip_norm is not None:
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip_norm)
         scaler.step(optimizer)
         scaler.update()
-        total = sum(count * value for count, value in done)
+        loss_sum = sum(count * value for count, value in counts_and_losses)
         progress.steps += 1
-        progress.loss += total
-        progress.videos += videos
-        on_step(total / videos)
+        progress.loss += loss_sum
+        progress.videos += num_videos
+        after_step(loss_sum / num_videos)
     return progress.loss / progress.videos
 
 
-def blank(model: torch.nn.Module) -> Batch:
-    """A video of two zeros: where a process has none of a step, but others have, it must not stand aside."""
-    bare: Any = getattr(model, "module", model)  # DistributedDataParallel's
-    width = bare.projection_layer.out_features
-    rgb, two, one = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
-    return Batch([], rgb, two, rgb[:, 1:], one, torch.empty(0))
+def dummy_batch(model: torch.nn.Module) -> FusionBatch:
+    """One video of two zero frames: a process without videos in a step must still take part in DDP's collectives."""
+    unwrapped: Any = getattr(model, "module", model)  # of DistributedDataParallel
+    width = unwrapped.projection_layer.out_features
+    rgb, rgb_lengths, motion_lengths = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
+    return FusionBatch([], rgb, rgb_lengths, rgb[:, 1:], motion_lengths, torch.empty(0))
 
 
 @torch.no_grad()
 def evaluate(
     model: torch.nn.Module,
-    loader: Iterable[Batch],
-    loss_function: Loss,
+    loader: Iterable[FusionBatch],
+    loss_function: LossFunction,
     device: torch.device,
     precision: str,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Any]:
-    """Every video once: `videos`, their `probabilities` and `labels` (N, C), and the `metrics` computed from those.
+    """Evaluate all videos; return `videos`, `probabilities` (N, C), `labels` (N, C) and `metrics`, on every rank.
 
-    Of a group each process has its share (`in_order`), and gets the whole. Raises TrainingError, naming the batch's
-    videos, for logits that aren't finite."""
+    Each process has the batches of `sequential_batches`. Raises TrainingError with the names of the batch's videos if
+    logits are not finite."""
     model.eval()
-    # (video, logits, labels), by batch; arrays, as a row of a tensor takes all of it with it to the other processes
-    batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
+    # per batch: (video, logits, labels); in NumPy, as a pickled row of a tensor carries the tensor's whole storage
+    own_batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
     for batch in loader:
         with autocast(device, precision):
-            logits = model(*batch.inputs(device)).float().cpu()
+            logits = model(*batch.model_inputs(device)).float().cpu()
         if not logits.isfinite().all():
-            raise TrainingError(_not_finite("a logit", batch.videos))
-        batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
-    gathered = group.gather(batches)
-    # the i-th batch of a process is the (rank + i * size)-th of all
-    rows = [row for turn in zip_longest(*gathered, fillvalue=[]) for of_one in turn for row in of_one]
+            raise _non_finite_error("a logit", batch.videos)
+        own_batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
+    batches_of_ranks = group.gather(own_batches)
+    # batch i of a rank is batch rank + i * size of all
+    rows = [row for batches in zip_longest(*batches_of_ranks, fillvalue=[]) for batch in batches for row in batch]
     videos = [video for video, _, _ in rows]
-    scores, targets = (torch.from_numpy(np.stack([row[column] for row in rows])) for column in (1, 2))
-    probabilities = scores.sigmoid()
+    all_logits, labels = (torch.from_numpy(np.stack([row[column] for row in rows])) for column in (1, 2))
+    probabilities = all_logits.sigmoid()
     return {
         "videos": videos,
         "probabilities": probabilities,
-        "labels": targets,
+        "labels": labels,
         "metrics": {
-            "loss": float(loss_function(scores, targets)),
-            "map_macro": metrics.map_macro(probabilities, targets),
-            "map_micro": metrics.map_micro(probabilities, targets),
-            "classes_with_a_positive": int((targets > 0).any(0).sum()),
+            "loss": float(loss_function(all_logits, labels)),
+            "map_macro": metrics.map_macro(probabilities, labels),
+            "map_micro": metrics.map_micro(probabilities, labels),
+            "classes_with_a_positive": int((labels > 0).any(0).sum()),
             "num_videos": len(videos),
         },
     }
 
 
-def _not_finite(what: str, videos: list[str]) -> str:
-    return (
-        f"{what} is not finite in the batch of {', '.join(videos)}; look for NaN in their embeddings, "
-        "or try a smaller training.lr, training.grad_clip_norm=1 or --precision fp32"
+def _non_finite_error(quantity: str, videos: list[str]) -> TrainingError:
+    return TrainingError(
+        f"{quantity} is not finite in the batch of {', '.join(videos)}",
+        "look for NaN in their embeddings, or try a smaller training.lr, training.grad_clip_norm=1 or --precision fp32",
     )

@@ -1,6 +1,6 @@
-"""The fusion Transformer: a video's RGB and motion embeddings -> its logits (paper, section 3.3; published as TFAM).
+"""The fusion Transformer: RGB and motion embeddings of a video -> logits (paper, section 3.3; published as TFAM).
 
-Every variant has every parameter, named as published, so that one checkpoint layout serves them all."""
+Every variant has all parameters, under the published names, so that one checkpoint layout serves all variants."""
 
 import math
 from enum import StrEnum
@@ -10,81 +10,81 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from TFAM.attention import Attention, Dropout
+from TFAM.attention import FastDropout, PackedAttention
 from vimoclip.errors import UserError
 from vimoclip.runtime.onednn import linear
 
 
 class Fusion(StrEnum):
-    """What the layers see."""
+    """Input of the layers."""
 
     RGB = "rgb"
     MOTION = "motion"
-    CONCAT_EMBEDDING = "concat_embedding"  # frame and flow side by side, 2D projected to D
+    CONCAT_EMBEDDING = "concat_embedding"  # frame and flow concatenated along the width, projected from 2D to D
     CONCAT_TIME = "concat_time"  # all frames, then all flows
-    CROSS_ATTENTION = "cross_attention"  # frames ask, flows answer
+    CROSS_ATTENTION = "cross_attention"  # RGB frames are queries, motion keys and values
 
 
 class Pooling(StrEnum):
-    """What the mean over time is taken over."""
+    """Tokens that the mean over time includes."""
 
-    MASKED = "masked"  # real steps: a video's logits are the same alone and in any batch
-    PADDED_MEAN = "padded_mean"  # padding too, as published: logits depend on the batch
+    MASKED = "masked"  # without padding: logits do not depend on the batch
+    PADDED_MEAN = "padded_mean"  # with padding, as published: logits depend on the batch
 
 
-class Steps(NamedTuple):
-    """The steps of all videos of a batch, one behind the other: x (N, D), of which each video has so many.
+class PackedTokens(NamedTuple):
+    """The tokens of a batch's videos, packed one video after the other.
 
-    `real` (N,): which of them others may attend to, `real_lengths` how many of each video; all, where it is None."""
+    With `key_mask` None, all tokens are keys, and `key_lengths` equals `lengths`."""
 
-    x: torch.Tensor
-    lengths: list[int]
-    real: torch.Tensor | None
-    real_lengths: list[int]
+    x: torch.Tensor  # (N, D)
+    lengths: list[int]  # tokens per video
+    key_mask: torch.Tensor | None  # (N,) bool: true for tokens that may be attended to
+    key_lengths: list[int]  # such tokens per video
 
     def keys(self) -> torch.Tensor:
-        """What is attended to."""
-        return self.x if self.real is None else self.x[self.real]
+        """Tokens that may be attended to."""
+        return self.x if self.key_mask is None else self.x[self.key_mask]
 
 
-class Linear(nn.Linear):
-    """As nn.Linear, of (N, D)."""
+class OneDNNLinear(nn.Linear):
+    """nn.Linear for (N, D) input, through oneDNN on the CPU."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
 
 
 class FusionLayer(nn.Module):
-    """Post-norm layer: self-attention, then cross-attention where there is a second stream, then feed-forward."""
+    """Post-norm layer: self-attention, cross-attention if there is a second stream, feed-forward."""
 
     def __init__(self, d_model: int, num_heads: int, dim_feedforward: int, dropout: float, attention_dropout: float):
         super().__init__()
-        self.self_attn = Attention(d_model, num_heads, attention_dropout)
-        self.cross_attn = Attention(d_model, num_heads, attention_dropout)
+        self.self_attn = PackedAttention(d_model, num_heads, attention_dropout)
+        self.cross_attn = PackedAttention(d_model, num_heads, attention_dropout)
         self.ffn = nn.Sequential(
-            Linear(d_model, dim_feedforward),
+            OneDNNLinear(d_model, dim_feedforward),
             nn.ReLU(),
-            Dropout(dropout),
-            Linear(dim_feedforward, d_model),
-            Dropout(dropout),
+            FastDropout(dropout),
+            OneDNNLinear(dim_feedforward, d_model),
+            FastDropout(dropout),
         )
         self.norm_self = nn.LayerNorm(d_model)
         self.norm_cross = nn.LayerNorm(d_model)
         self.norm_ffn = nn.LayerNorm(d_model)
-        self.dropout = Dropout(dropout)
+        self.dropout = FastDropout(dropout)
 
-    def forward(self, steps: Steps, other: Steps | None = None) -> Steps:
-        x = steps.x
-        attended = self.self_attn(x, steps.lengths, steps.keys(), steps.real_lengths)
+    def forward(self, tokens: PackedTokens, context: PackedTokens | None = None) -> PackedTokens:
+        x = tokens.x
+        attended = self.self_attn(x, tokens.lengths, tokens.keys(), tokens.key_lengths)
         x = self.norm_self(x + self.dropout(attended))
-        if other is not None:
-            attended = self.cross_attn(x, steps.lengths, other.keys(), other.real_lengths)
+        if context is not None:
+            attended = self.cross_attn(x, tokens.lengths, context.keys(), context.key_lengths)
             x = self.norm_cross(x + self.dropout(attended))
-        return steps._replace(x=self.norm_ffn(x + self.ffn(x)))  # the last dropout is the feed-forward's own
+        return tokens._replace(x=self.norm_ffn(x + self.ffn(x)))  # ffn ends with its own dropout
 
 
 class FusionTransformer(nn.Module):
-    """Logits of a video from its embeddings. Raises UserError where the heads don't divide the width."""
+    """Logits of a video from its embeddings. Raises UserError if num_heads does not divide d_model."""
 
     def __init__(
         self,
@@ -109,10 +109,10 @@ class FusionTransformer(nn.Module):
             )
         self.fusion, self.positions, self.pooling = Fusion(fusion), positions, Pooling(pooling)
         self.normalize_inputs = normalize_inputs
-        of_attention = dropout if attention_dropout is None else attention_dropout
+        attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.projection_layer = nn.Linear(2 * d_model, d_model)
         self.layers = nn.ModuleList(
-            FusionLayer(d_model, num_heads, dim_feedforward, dropout, of_attention) for _ in range(num_layers)
+            FusionLayer(d_model, num_heads, dim_feedforward, dropout, attention_dropout) for _ in range(num_layers)
         )
         self.classifier = nn.Sequential(
             nn.LayerNorm(d_model),
@@ -129,71 +129,75 @@ class FusionTransformer(nn.Module):
         motion: torch.Tensor | None = None,
         motion_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """rgb (B, T, D), motion (B, T-1, D), zeros beyond each video's length (B,) -> logits (B, C).
+        """rgb (B, T, D), motion (B, T-1, D), zero beyond each video's length (B,) -> logits (B, C).
 
-        The concatenations need two frames a video. Raises ValueError where the variant needs motion and has none."""
-        steps, other = self._streams(rgb, rgb_lengths, motion, motion_lengths)
+        The concatenations need at least two frames a video. Raises ValueError if the variant needs motion and it is
+        None."""
+        tokens, context = self._pack_streams(rgb, rgb_lengths, motion, motion_lengths)
         for layer in self.layers:
-            steps = layer(steps, other)
-        return self.classifier(torch.stack([video.mean(0) for video in steps.x.split(steps.lengths)]))
+            tokens = layer(tokens, context)
+        return self.classifier(torch.stack([video.mean(0) for video in tokens.x.split(tokens.lengths)]))
 
-    def _streams(
+    def _pack_streams(
         self,
         rgb: torch.Tensor,
         rgb_lengths: torch.Tensor,
         motion: torch.Tensor | None,
         motion_lengths: torch.Tensor | None,
-    ) -> tuple[Steps, Steps | None]:
-        """What the layers see; with cross-attention also the stream that they attend to."""
-        rgb, rgb_padding = self._placed(rgb), padding_mask(rgb_lengths, rgb.shape[1])
+    ) -> tuple[PackedTokens, PackedTokens | None]:
+        """Return (input of the layers, context of cross-attention or None)."""
+        rgb, rgb_padding = self._preprocess(rgb), padding_mask(rgb_lengths, rgb.shape[1])
         if self.fusion == Fusion.RGB:
-            return self._packed(rgb, rgb_padding), None
+            return self._pack(rgb, rgb_padding), None
         if motion is None or motion_lengths is None:
             raise ValueError(f"fusion {self.fusion} needs motion embeddings")
-        motion, motion_padding = self._placed(motion), padding_mask(motion_lengths, motion.shape[1])
+        motion, motion_padding = self._preprocess(motion), padding_mask(motion_lengths, motion.shape[1])
         if self.fusion == Fusion.MOTION:
-            return self._packed(motion, motion_padding), None
+            return self._pack(motion, motion_padding), None
         if self.fusion == Fusion.CROSS_ATTENTION:
-            return self._packed(rgb, rgb_padding), self._packed(motion, motion_padding)
+            return self._pack(rgb, rgb_padding), self._pack(motion, motion_padding)
         if self.fusion == Fusion.CONCAT_EMBEDDING:
-            # frame t with the flow that starts there; the flows' mask leaves out each video's last frame
-            steps = self._packed(torch.cat([rgb[:, :-1], motion], -1), motion_padding)
-            return steps._replace(x=linear(steps.x, self.projection_layer.weight, self.projection_layer.bias)), None
-        if self.pooling == Pooling.MASKED:  # each video's own last frame goes, not the batch's last column
+            # frame t with the flow from t to t + 1; the motion mask drops each video's last frame
+            tokens = self._pack(torch.cat([rgb[:, :-1], motion], -1), motion_padding)
+            return tokens._replace(x=linear(tokens.x, self.projection_layer.weight, self.projection_layer.bias)), None
+        if self.pooling == Pooling.MASKED:  # drop each video's own last frame, not the last column of the batch
             rgb_padding = padding_mask(rgb_lengths - 1, rgb.shape[1])
-        both = torch.cat([rgb[:, :-1], motion], 1)  # (B, 2(T-1), D)
-        return self._packed(both, torch.cat([rgb_padding[:, :-1], motion_padding], 1)), None
+        frames_then_flows = torch.cat([rgb[:, :-1], motion], 1)  # (B, 2(T-1), D)
+        return self._pack(frames_then_flows, torch.cat([rgb_padding[:, :-1], motion_padding], 1)), None
 
-    def _packed(self, x: torch.Tensor, padding: torch.Tensor) -> Steps:
-        """(B, S, D) without its padding; with it where the mean is to be over that too, though nobody attends to it."""
+    def _pack(self, x: torch.Tensor, padding: torch.Tensor) -> PackedTokens:
+        """Pack (B, S, D) without padding; with PADDED_MEAN padding stays, but is masked as a key."""
         lengths = (~padding).sum(1).tolist()
         if self.pooling == Pooling.MASKED:
-            return Steps(x[~padding], lengths, None, lengths)
-        return Steps(x.flatten(0, 1), [x.shape[1]] * len(x), ~padding.flatten(), lengths)
+            return PackedTokens(x[~padding], lengths, None, lengths)
+        return PackedTokens(x.flatten(0, 1), [x.shape[1]] * len(x), ~padding.flatten(), lengths)
 
-    def _placed(self, x: torch.Tensor) -> torch.Tensor:
+    def _preprocess(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize and add positions, as configured."""
         if self.normalize_inputs:
             x = F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])
-        return x + sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype) if self.positions else x
+        if self.positions:
+            x = x + sinusoidal_positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        return x
 
 
-def padding_mask(lengths: torch.Tensor, steps: int) -> torch.Tensor:
-    """(B,) lengths -> (B, steps), true beyond each length."""
-    return torch.arange(steps, device=lengths.device)[None] >= lengths[:, None]
+def padding_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
+    """(B,) lengths -> (B, max_length) bool, true beyond each length."""
+    return torch.arange(max_length, device=lengths.device)[None] >= lengths[:, None]
 
 
-def sinusoids(steps: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """(steps, width) sinusoidal positions from 0: sine in even columns, cosine in odd ones (Vaswani et al. 2017)."""
+def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
+    """(length, width) sinusoidal positions from 0: sine in even columns, cosine in odd ones (Vaswani et al. 2017)."""
     rates = torch.exp(torch.arange(0, width, 2, device=device).float() * (-math.log(10000.0) / width))
-    angles = torch.arange(steps, device=device).float()[:, None] * rates
-    table = torch.zeros(steps, width, device=device)
+    angles = torch.arange(length, device=device).float()[:, None] * rates
+    table = torch.zeros(length, width, device=device)
     table[:, 0::2] = torch.sin(angles)
     table[:, 1::2] = torch.cos(angles)[:, : width // 2]
     return table
 
 
-def shape_of(state: dict[str, torch.Tensor]) -> dict[str, int]:
-    """What the tensors of a state dict say about their model; the number of heads isn't among it."""
+def shape_from_state_dict(state: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Return the sizes that a state dict determines, without num_heads; empty for another model's state dict."""
     if "classifier.4.weight" not in state or "layers.0.ffn.0.weight" not in state:
         return {}
     return {

@@ -1,5 +1,6 @@
-"""A trained TFAM that scores stretches of a video, as `predict.py` has them."""
+"""A trained TFAM as the classifier of `predict.py`: scores windows of a video."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,96 +9,99 @@ from typing import Any
 import numpy as np
 import torch
 
-from TFAM.data import Item, collate
-from TFAM.evaluation import own_config
+from TFAM.data import ClipFeatures, collate
+from TFAM.evaluation import checkpoint_config
 from TFAM.model import Fusion, FusionTransformer, Pooling
 from vimoclip import clip
 from vimoclip.errors import UserError
-from vimoclip.prediction import Part
+from vimoclip.prediction import WindowFeatures
 from vimoclip.runtime.device import autocast
 from vimoclip.training import checkpoint
 
-UNKNOWN = 0.5  # the threshold of a class of which none was fitted
+DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
 
 
-class Fused:
-    """A checkpoint of TFAM. `inputs`: what made its `rgb` and its `motion`, None where it does without.
+class FusionPredictor:
+    """A checkpoint of TFAM that scores windows. `path`: the checkpoint, or a run folder with a best_model.pth.
 
-    Raises UserError for a checkpoint that doesn't say what it is, or can't be used on a video alone."""
+    `inputs`: root attributes of the embedding files that it was trained on, by kind (rgb, motion); None if it does not
+    use the kind. Raises UserError if the checkpoint does not record them, or was trained on shuffled motion."""
 
-    def __init__(self, place: Path, device: torch.device, precision: str):
-        self.path = place / "best_model.pth" if place.is_dir() else place
+    def __init__(self, path: Path, device: torch.device, precision: str):
+        self.path = path / "best_model.pth" if path.is_dir() else path
         state = checkpoint.load_checkpoint(self.path)
-        own = own_config(state)
-        if own is None:
+        config = checkpoint_config(state)
+        if config is None:
             raise UserError(
                 "doesn't say what its embeddings were made with, as published checkpoints don't",
                 "name a run of TFAM/train_and_eval.py, which do",
                 path=self.path,
             )
-        self.model_config, self.control = own["model"], own["data"].get("motion", "real")
+        self.model_config = config["model"]
         self.fusion = Fusion(self.model_config["fusion"])
-        if self.control == "shuffled" and self.fusion != Fusion.RGB:
+        motion_mode = config["data"].get("motion", "real")
+        if motion_mode == "shuffled" and self.fusion != Fusion.RGB:
             raise UserError(
                 "learnt from motion of other videos (data.motion: shuffled)", "name another run", path=self.path
             )
+        uses_rgb = self.fusion != Fusion.MOTION
+        uses_motion = self.fusion != Fusion.RGB and motion_mode == "real"
         self.inputs: dict[str, dict[str, Any] | None] = {
-            "rgb": None if self.fusion == Fusion.MOTION else own["inputs"].get("rgb"),
-            "motion": own["inputs"].get("motion") if self._moves() else None,
+            "rgb": config["inputs"].get("rgb") if uses_rgb else None,
+            "motion": config["inputs"].get("motion") if uses_motion else None,
         }
-        for kind, needed in (("rgb", self.fusion != Fusion.MOTION), ("motion", self._moves())):
-            if needed and "sampling" not in (self.inputs[kind] or {}):
-                raise UserError(f"its {kind} embeddings don't say what made them", "make them anew", path=self.path)
+        for kind, is_used in (("rgb", uses_rgb), ("motion", uses_motion)):
+            if is_used and "sampling" not in (self.inputs[kind] or {}):
+                problem = f"its {kind} embeddings don't say what made them"
+                raise UserError(problem, "create them again", path=self.path)
         self.classes: tuple[str, ...] = tuple(state["class_names"])
         self.device, self.precision = device, precision
         self.model = FusionTransformer(**self.model_config).to(device).eval()
         checkpoint.load_state(self.model, state["state_dict"], self.path)
-        self.weights = clip.weights_sha256(self.model)
-
-    def _moves(self) -> bool:
-        return self.fusion != Fusion.RGB and self.control == "real"
+        self.weights_sha256 = clip.weights_sha256(self.model)
 
     @torch.inference_mode()
-    def __call__(self, parts: Sequence[Part]) -> np.ndarray:
-        """(n, C) float64 probabilities. With `padded_mean` each part is a batch of its own, as padding would count."""
-        one_by_one = Pooling(self.model_config["pooling"]) == Pooling.PADDED_MEAN
-        batches = [[part] for part in parts] if one_by_one else [parts]
+    def __call__(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
+        """Return (n, C) float64 probabilities. With pooling padded_mean each window is a batch, as padding counts."""
+        is_padded_mean = Pooling(self.model_config["pooling"]) == Pooling.PADDED_MEAN
+        batches = [[window] for window in windows] if is_padded_mean else [windows]
         return np.concatenate([self._score(batch) for batch in batches])
 
-    def _score(self, parts: Sequence[Part]) -> np.ndarray:
-        batch = collate([self._item(part) for part in parts])
+    def _score(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
+        batch = collate([self._features(window) for window in windows])
         with autocast(self.device, self.precision):
-            logits = self.model(*batch.inputs(self.device)).float().cpu()
+            logits = self.model(*batch.model_inputs(self.device)).float().cpu()
         if not logits.isfinite().all():
             raise UserError("gives scores that are not finite", "try --precision fp32", path=self.path)
         return logits.sigmoid().double().numpy()
 
-    def _item(self, part: Part) -> Item:
+    def _features(self, window: WindowFeatures) -> ClipFeatures:
+        """Embeddings of a window, with zeros in place of those that were not computed."""
         width = self.model_config["d_model"]
-        rgb = torch.zeros(part.frames, width) if part.rgb is None else part.rgb
+        rgb = torch.zeros(window.frames, width) if window.rgb is None else window.rgb
         motion = None
         if self.fusion != Fusion.RGB:
-            motion = torch.zeros(part.frames - 1, width) if part.motion is None else part.motion
-        return Item("", rgb, motion, torch.empty(0))
+            motion = torch.zeros(window.frames - 1, width) if window.motion is None else window.motion
+        return ClipFeatures("", rgb, motion, torch.empty(0))
 
     def thresholds(self) -> np.ndarray:
-        """(C,): those that the run fitted on its selection clips, and for classes without 0.5."""
-        try:
-            said = json.loads((self.path.parent / "metrics.json").read_text(encoding="utf-8"))
-            fitted = said.get("thresholds") if self.path.name == "best_model.pth" else None  # which they are of
-        except (OSError, ValueError):
-            fitted = None
+        """Return (C,) thresholds that the run fitted on its selection clips; DEFAULT_THRESHOLD for other classes."""
+        fitted = None
+        if self.path.name == "best_model.pth":  # the checkpoint that metrics.json describes
+            with contextlib.suppress(OSError, ValueError):
+                metrics = json.loads((self.path.parent / "metrics.json").read_text(encoding="utf-8"))
+                fitted = metrics.get("thresholds")
         if not fitted:
-            print(f"{self.path}: no thresholds of it are known; every class has {UNKNOWN}", flush=True)
-        return np.array([float((fitted or {}).get(name, UNKNOWN)) for name in self.classes])
+            print(f"{self.path}: no thresholds of it are known; every class has {DEFAULT_THRESHOLD}", flush=True)
+        return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
 
-    def described(self) -> dict[str, Any]:
-        """What a result says of the model, without paths: run, epoch, weights, and what looked at the frames."""
+    def metadata(self) -> dict[str, Any]:
+        """Return what a result records of the model, without paths: run, weights, encoders and sampling."""
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
         return {
             "zero_shot": False,
             "tfam": "/".join(self.path.absolute().parts[-3:]),
-            "tfam_weights_sha256": self.weights,
+            "tfam_weights_sha256": self.weights_sha256,
             "clip_model": rgb.get("clip_model"),
             "clip_weights_sha256": rgb.get("weights_sha256"),
             "student_weights_sha256": motion.get("weights_sha256"),

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs every config below with every seed, one after the other, then writes the table of all finished runs.
-# Safe to stop and start again: finished runs are skipped, a stopped one goes on where it last saved.
-# Arguments reach every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
-# Edit the lists here, or give them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
+# Safe to stop and start again: finished runs are skipped, a stopped one resumes from its last checkpoint.
+# Arguments are passed to every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
+# Edit the lists here, or set them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
 
-# names in TFAM/configs: the paper's five fusions, then the two controls. These are cross-attention without motion, and
-# with that of another video: where a control scores as well as cross_attention, motion is not what helps.
+# names in TFAM/configs: the paper's five fusions, then two controls: cross-attention with zeros for motion, and with the
+# motion of another video. If a control scores as well as cross_attention, motion is not what helps.
 CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
-# zero_shot among them is CLIP alone, by the actions' words: no training, one run; ZERO_SHOT holds its flags.
-SEEDS="${SEEDS:-49 50 51}" # one seed says nothing about how far the next would be from it
+# Also possible: zero_shot, CLIP with the action names, without training, one run; ZERO_SHOT holds its flags.
+SEEDS="${SEEDS:-49 50 51}" # one seed gives no estimate of the variance between seeds
 CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/
 RESULTS="${RESULTS:-TFAM/results}"        # gets table.md and table.csv
 
@@ -32,11 +32,11 @@ for config in $CONFIGS; do
     fi
     for seed in $SEEDS; do
         echo "== $config, seed $seed"
-        # says so and does nothing where the run is finished
+        # skips the run if it is finished
         "${PYTHON:-python}" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" --seed "$seed" \
             --checkpoints-dir "$CHECKPOINTS" "$@"
         status=$?
-        [ $status -eq 130 ] && exit 130 # Ctrl-C ends it all
+        [ $status -eq 130 ] && exit 130 # Ctrl-C stops the script
         [ $status -ne 0 ] && failed="$failed $config/seed$seed"
     done
 done

@@ -1,9 +1,9 @@
-"""Which finished run is the best one: by the clips on which epochs are chosen, never by others.
+"""Select the best finished run, by the clips on which epochs are chosen, never by others.
 
     python -m TFAM.select_best
 Prints the folder of the run with the highest map_micro, at the epoch it keeps, in checkpoints/TFAM/<config>/seed<k>:
 on the selection clips for the protocol held_out, on the reported ones for published, whose epochs are chosen on them.
-Controls (data.motion: none, shuffled) don't take part. What was compared is said on stderr."""
+Controls (data.motion: none, shuffled) don't take part. What was compared is printed on stderr."""
 
 import csv
 import sys
@@ -14,13 +14,13 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 
-class Candidate(NamedTuple):
-    """A finished run, its protocol, and its score on the clips on which it chose."""
+class ScoredRun(NamedTuple):
+    """A finished run and its score on the monitor split, at the epoch that best_model.pth holds."""
 
     folder: Path
     protocol: str
-    score: float
-    clips: str | None  # a hash of those on which it chose, where it is known
+    score: float  # map_micro
+    monitor_hash: str | None  # of the clips that the score is of, if recorded
 
 
 def build_parser() -> cli.Parser:
@@ -32,59 +32,59 @@ def build_parser() -> cli.Parser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The best run's folder. Raises UserError where there is none, or runs of two protocols."""
+    """Return the best run's folder. Raises UserError if there is none, or if scores are of different clips."""
     args = build_parser().parse_args(argv)
-    runs = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
-    candidates = [found for run in runs if (found := candidate(run))]
-    if not candidates:
+    from vimoclip.annotations.split_protocol import MONITOR_DESCRIPTION
+
+    folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
+    runs = [run for folder in folders if (run := score_run(folder))]
+    if not runs:
         raise UserError(
             "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
         )
-    first = candidates[0]
-    if other := next((run for run in candidates if run.protocol != first.protocol), None):
+    first = runs[0]
+    if other := next((run for run in runs if run.protocol != first.protocol), None):
         raise UserError(
             f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their "
             "scores are of other clips",
             "give each protocol a --checkpoints-dir of its own",
         )
-    known = [run for run in candidates if run.clips]
-    if other := next((run for run in known if run.clips != known[0].clips), None):
+    hashed_runs = [run for run in runs if run.monitor_hash]
+    if other := next((run for run in hashed_runs if run.monitor_hash != hashed_runs[0].monitor_hash), None):
         raise UserError(
-            f"{known[0].folder} and {other.folder} chose their epochs on other clips, so that their scores "
+            f"{hashed_runs[0].folder} and {other.folder} chose their epochs on other clips, so that their scores "
             "can't be compared",
-            "make them anew on the same, or give them a --checkpoints-dir each",
+            "run them again on the same, or give them a --checkpoints-dir each",
         )
-    best = max(candidates, key=lambda run: run.score)  # the first of equals
-    from vimoclip.annotations.split_protocol import CHOSEN_ON
-
-    on = CHOSEN_ON[best.protocol]
-    print(f"best of {len(candidates)} runs: {best.folder}, map_micro {best.score:.4f} on {on}", file=sys.stderr)
+    best = max(runs, key=lambda run: run.score)  # the first of equals
+    clips = MONITOR_DESCRIPTION[best.protocol]
+    print(f"best of {len(runs)} runs: {best.folder}, map_micro {best.score:.4f} on {clips}", file=sys.stderr)
     print(best.folder, flush=True)
     return best.folder
 
 
-def candidate(run: Path) -> Candidate | None:
-    """A run's score; None for a control or a baseline. Raises UserError for what is no finished run."""
+def score_run(folder: Path) -> ScoredRun | None:
+    """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
     from TFAM.table import read_metrics
-    from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, WATCHED, ZERO_SHOT
+    from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, ZERO_SHOT
     from vimoclip.io.yaml_json import read_yaml
 
-    metrics = read_metrics(run / "metrics.json")
-    config: dict[str, Any] = read_yaml(cli.need_file(run / "config.yaml", "delete the run and make it again"))
+    hint = "delete the run and make it again"
+    metrics = read_metrics(folder / "metrics.json")
+    config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
     if config.get("data", {}).get("motion", "real") != "real" or metrics.get("protocol") == ZERO_SHOT:
         return None
-    protocol = metrics.get("protocol") or PUBLISHED  # of before there was any: the paper's
-    clips = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
-    column = f"{WATCHED.get(protocol)}_map_micro"
-    table = cli.need_file(run / "metrics.csv", "delete the run and make it again")
+    protocol = metrics.get("protocol") or PUBLISHED  # runs of older versions record none
+    monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
+    column = f"{MONITOR_SPLIT.get(protocol)}_map_micro"
+    table = cli.require_file(folder / "metrics.csv", hint)
     with open(table, encoding="utf-8", newline="") as file:
         row = next((row for row in csv.DictReader(file) if row.get("epoch") == str(metrics.get("epoch"))), {})
     try:
-        return Candidate(run, protocol, float(row[column]), clips if isinstance(clips, str) else None)
+        score = float(row[column])
     except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"has no {column} of epoch {metrics.get('epoch')}", "delete the run and make it again", path=table
-        ) from None
+        raise UserError(f"has no {column} of epoch {metrics.get('epoch')}", hint, path=table) from None
+    return ScoredRun(folder, protocol, score, monitor_hash if isinstance(monitor_hash, str) else None)
 
 
 if __name__ == "__main__":

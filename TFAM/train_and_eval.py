@@ -4,7 +4,7 @@
     python -m TFAM.train_and_eval --config TFAM/configs/rgb.yaml --seed 50 --set training.epochs=1
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
-or --resume RUN_FOLDER, goes on where last.pth was written; a run that has metrics.json is finished and isn't repeated.
+or --resume RUN_FOLDER, resumes from last.pth; a run that has metrics.json is finished and isn't repeated.
 On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ..., training.batch_size is each process's.
 Which clips the epoch is chosen on is data.protocol: held_out, the default where the annotations have a selection.txt,
 keeps its clips out of training, and reads the val file when all epochs are done; published chooses on the val clips.
@@ -19,9 +19,9 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.runtime.distributed import Group
+    from vimoclip.runtime.distributed import ProcessGroup
 
-KEEP = "give the same, --overwrite to start afresh, or a copy of the config under another name"
+SETTINGS_HINT = "give the same, --overwrite to start again, or a copy of the config under another name"
 
 
 def build_parser() -> cli.Parser:
@@ -45,22 +45,22 @@ def build_parser() -> cli.Parser:
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--evaluate", type=Path, metavar="CHECKPOINT", help="no training; ours, or a published one")
-    modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="go on with this run; needs no --config")
+    modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue this run; needs no --config")
     parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/<config>/seed<k>/")
     parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="gets TFAM/<config>/seed<k>/")
     parser.add_argument(
         "--results-dir", type=Path, default=Path("TFAM/results"), help="gets evaluate/... of --evaluate"
     )
-    cli.add_saving(parser)
-    cli.add_dataset(parser)
-    cli.add_compute(parser)
-    cli.add_run_control(parser, limit="only the first N videos of each split")
+    cli.add_checkpoint_arguments(parser)
+    cli.add_dataset_arguments(parser)
+    cli.add_compute_arguments(parser)
+    cli.add_run_arguments(parser, limit="only the first N videos of each split")
     parser.set_defaults(seed=None)  # the config's
     return parser
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """The run's folder as Path; with --evaluate the metrics, as metrics.json has them."""
+    """Return the run's folder as a Path; with --evaluate the content of metrics.json."""
     args = build_parser().parse_args(argv)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
@@ -70,16 +70,16 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 def train(args: argparse.Namespace) -> Path:
-    """One run, from its beginning or from where it stopped. Raises UserError, TrainingError."""
+    """Train one run, new or resumed, and return its folder. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, flatten, from_arguments
     from vimoclip.annotations import split_protocol
     from vimoclip.io import yaml_json
     from vimoclip.runtime import distributed
 
     if args.resume and args.overwrite:
-        raise UserError("--resume goes on with a run, --overwrite starts it afresh", "give one of them")
+        raise UserError("--resume continues a run, --overwrite starts it again", "give one of them")
     if args.resume and not (args.resume / "config.yaml").is_file():
-        raise UserError(f"{args.resume}: holds no config.yaml", "name the folder of a run that was begun")
+        raise UserError("holds no config.yaml", "name the folder of a run that was begun", path=args.resume)
     if not (args.config or args.resume):
         raise UserError("no --config", "give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
@@ -87,79 +87,84 @@ def train(args: argparse.Namespace) -> Path:
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
     logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
-        begun = yaml_json.read_yaml(folder / "config.yaml")
+        saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
-        # a run that was begun goes on under its own; one from before there were protocols is published
-        data["protocol"] = data["protocol"] or flatten(begun).get("data.protocol") or split_protocol.PUBLISHED
-        check_unchanged(begun, config, folder, KEEP)
+        # an existing run keeps its protocol; runs of older versions record none and are published
+        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol") or split_protocol.PUBLISHED
+        check_unchanged(saved_config, config, folder, SETTINGS_HINT)
         if (folder / "metrics.json").is_file():
-            check_inputs_of_finished(folder, config)
-            words = f"protocol {data['protocol']}; metrics.json is there"
-            print(f"{folder}: finished already ({words}); --overwrite repeats it")
+            check_finished_inputs(folder, config)
+            reason = f"protocol {data['protocol']}; metrics.json is there"
+            print(f"{folder}: finished already ({reason}); --overwrite repeats it")
             return folder
-    with distributed.join() as group:
+    with distributed.init_process_group() as group:
         data = config["data"]
-        data["protocol"] = split_protocol.settle(data["protocol"], Path(data["annotations_dir"]))
-        _run(args, config, folder, logs, group)
+        data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
+        _train_in_group(args, config, folder, logs, group)
     return folder
 
 
-def check_inputs_of_finished(folder: Path, config: dict[str, Any]) -> None:
-    """Raise UserError where a finished run had other embeddings, or selection clips, than the files that are there."""
+def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
+    """Raise UserError if existing embeddings or selection clips are not those of a finished run."""
     from TFAM.data import selection_digest
-    from TFAM.evaluation import INPUTS
+    from TFAM.evaluation import EMBEDDING_KEYS
     from TFAM.table import read_metrics
     from vimoclip import annotations
-    from vimoclip.store import Reader
+    from vimoclip.store import EmbeddingReader
 
-    learnt = read_metrics(folder / "metrics.json").get("inputs_sha256", {})
-    for key in INPUTS:
+    hashes = read_metrics(folder / "metrics.json").get("inputs_sha256", {})  # of the files that the protocol reads
+
+    def check(name: str, key: str, current: str | None, path: Path) -> None:
+        cli.check_settings_match({name: hashes[key]}, {name: current}, str(folder), str(path), SETTINGS_HINT)
+
+    for key in EMBEDDING_KEYS:
         path = Path(config["data"][key])
-        if learnt.get(key) and path.is_file():  # a file that the run's protocol doesn't read is not among them
-            now = {"the content's SHA-256": Reader(path).attributes.get("content_sha256")}
-            cli.check_same({"the content's SHA-256": learnt[key]}, now, str(folder), str(path), KEEP)
-    drawn = Path(config["data"]["annotations_dir"]) / annotations.SELECTION
-    train = Path(config["data"]["rgb_train_h5"])
-    if learnt.get("selection") and drawn.is_file() and train.is_file():
-        now = {"the selection clips' hash": selection_digest(Reader(train), config["data"])}
-        cli.check_same({"the selection clips' hash": learnt["selection"]}, now, str(folder), str(drawn), KEEP)
+        if hashes.get(key) and path.is_file():
+            check("the content's SHA-256", key, EmbeddingReader(path).attributes.get("content_sha256"), path)
+    selection_path = Path(config["data"]["annotations_dir"]) / annotations.SELECTION_FILE
+    train_path = Path(config["data"]["rgb_train_h5"])
+    if hashes.get("selection") and selection_path.is_file() and train_path.is_file():
+        digest = selection_digest(EmbeddingReader(train_path), config["data"])
+        check("the selection clips' hash", "selection", digest, selection_path)
 
 
-def _run(args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "Group") -> None:
-    from TFAM.data import open_training, reported_file
-    from TFAM.dry_run import say_what_to_do
-    from TFAM.evaluation import about_run
-    from TFAM.final_evaluation import finish, warn_of_student
+def _train_in_group(
+    args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "ProcessGroup"
+) -> None:
+    from TFAM.data import evaluation_file, open_training_splits
+    from TFAM.dry_run import print_training_estimate
+    from TFAM.evaluation import run_metadata
+    from TFAM.final_evaluation import evaluate_best_checkpoint, warn_about_student
     from TFAM.trainer import fit
     from vimoclip.annotations import split_protocol
     from vimoclip.io import lock, yaml_json
-    from vimoclip.runtime.device import pick_device, pick_precision
+    from vimoclip.runtime.device import select_device, select_precision
     from vimoclip.training import checkpoint, run_folder
 
-    device = pick_device(args.device, group.local_rank)
-    precision = pick_precision(args.precision, device)
-    splits, motion = open_training(config)
-    reported = reported_file(config["data"])
-    if config["data"]["protocol"] != split_protocol.PUBLISHED and not reported.is_file():
-        print(f"note: {reported} is not there yet; it is needed once the last epoch is done", flush=True)
-    warn_of_student(config, splits["train"].rgb, motion)
-    about = about_run(config, splits["train"].rgb, motion)
+    device = select_device(args.device, group.local_rank)
+    precision = select_precision(args.precision, device)
+    splits, motion = open_training_splits(config)
+    evaluation_path = evaluation_file(config["data"])
+    if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
+        print(f"note: {evaluation_path} is not there yet; it is needed once the last epoch is done", flush=True)
+    warn_about_student(config, splits["train"].rgb, motion)
+    metadata = run_metadata(config, splits["train"].rgb, motion)
     if args.dry_run:
-        say_what_to_do(about, splits, folder, device, precision, args.overwrite, group)
+        print_training_estimate(metadata, splits, folder, device, precision, args.overwrite, group)
         return
-    with lock.only_process(folder) if group.main else nullcontext():
-        if group.main:
+    with lock.exclusive_lock(folder) if group.is_main else nullcontext():
+        if group.is_main:
             if args.overwrite:
-                run_folder.remove(folder, logs)
-                cli.begun_afresh()
+                run_folder.remove_run(folder, logs)
+                cli.mark_overwritten()
             folder.mkdir(parents=True, exist_ok=True)
             yaml_json.write_yaml(folder / "config.yaml", config)
-        group.barrier()  # from here on the folder is as the run finds it
-        due = checkpoint.Every(60 * args.save_every_minutes)
-        workers = cli.usable_workers(args.num_workers)
-        seconds = fit(about, splits, folder, logs, device, precision, workers, due, group)
-        group.barrier()  # best_model.pth is whole
-        finish(config, splits, motion, folder, device, precision, workers, group, seconds, logs)
+        group.barrier()  # all ranks see the folder as rank 0 prepared it
+        should_save = checkpoint.IntervalTimer(60 * args.save_every_minutes)
+        num_workers = cli.limit_workers(args.num_workers)
+        seconds = fit(metadata, splits, folder, logs, device, precision, num_workers, should_save, group)
+        group.barrier()  # rank 0 has written best_model.pth
+        evaluate_best_checkpoint(config, splits, motion, folder, device, precision, num_workers, group, seconds, logs)
 
 
 if __name__ == "__main__":

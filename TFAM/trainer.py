@@ -1,4 +1,4 @@
-"""One run: epochs of training and evaluation that can stop anywhere and go on with the same results."""
+"""Training of one run: a run can stop at any step and resume with the same results."""
 
 import math
 import time
@@ -11,31 +11,42 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from TFAM.config import check_unchanged
-from TFAM.data import Pairs, selection_digest
-from TFAM.epoch_log import Shown
-from TFAM.loops import ALONE, EpochOrder, Loss, Progress, evaluate, in_order, make_loader, train_one_epoch
+from TFAM.data import PairedEmbeddings, selection_digest
+from TFAM.epoch_log import FusionEpochLogger
+from TFAM.loops import (
+    SINGLE_PROCESS,
+    EpochBatchSampler,
+    EpochProgress,
+    evaluate,
+    make_loader,
+    sequential_batches,
+    train_one_epoch,
+)
 from TFAM.model import FusionTransformer
 from vimoclip.cli import progress
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import csv
 from vimoclip.runtime import seeding
-from vimoclip.runtime.distributed import Group
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import checkpoint, run_folder, tensorboard
-from vimoclip.training.losses import MULTI_LABEL
+from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
-Row = dict[str, float]  # of metrics.csv
+MetricsRow = dict[str, float]  # of metrics.csv
 
 
-class Trainee:
-    """A model and all that changes with it from step to step."""
+class TrainerState:
+    """The model, optimizer, learning-rate schedule and gradient scaler of a run."""
 
     def __init__(self, config: Mapping[str, Any], device: torch.device, precision: str):
         training = config["training"]
-        self.precision = precision
-        self.loss = MULTI_LABEL[training["loss"]]
+        self.device, self.precision = device, precision
+        self.loss_function = MULTI_LABEL_LOSSES[training["loss"]]
         self.model = FusionTransformer(**config["model"]).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"], fused=fused(device)
+            self.model.parameters(),
+            lr=training["lr"],
+            weight_decay=training["weight_decay"],
+            fused=supports_fused_adamw(device),
         )
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, training["epochs"], training["min_lr"]
@@ -43,214 +54,256 @@ class Trainee:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def state(self) -> dict[str, Any]:
+        """Content of last.pth, with the random state."""
         return {
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": seeding.random_state(),
+            "random": seeding.get_rng_state(),
         }
 
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
+        """Load the content of last.pth; `path` is for error messages. Raises UserError."""
         checkpoint.load_state(self.model, state["state_dict"], path)
-        for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            group.update(fused=own["fused"], foreach=own["foreach"])  # how it computes is no part of a run
+        for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved.update(fused=own["fused"], foreach=own["foreach"])  # these depend on the device, not on the run
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        seeding.set_random_state(state["random"])
+        seeding.set_rng_state(state["random"])
 
 
-def fused(device: torch.device) -> bool:
-    """Whether AdamW is to update all tensors in one go, which on a CPU takes a quarter of the time."""
+def supports_fused_adamw(device: torch.device) -> bool:
+    """Return whether AdamW has a fused kernel for the device; on a CPU it takes a quarter of the time."""
     return device.type in ("cpu", "cuda")
 
 
 def fit(
-    about: Mapping[str, Any],
-    splits: Mapping[str, Pairs],
+    metadata: Mapping[str, Any],
+    splits: Mapping[str, PairedEmbeddings],
     folder: Path,
     logs: Path,
     device: torch.device,
     precision: str,
-    workers: int,
-    due: Callable[[], bool] = lambda: False,
-    group: Group = ALONE,
+    num_workers: int,
+    should_save: Callable[[], bool] = lambda: False,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
-    """Train, from `folder/last.pth` where it is there; leaves best_model.pth, metrics.csv, last.pth.
+    """Train, resuming from `folder/last.pth` if it exists; write best_model.pth, metrics.csv and last.pth.
 
-    How many seconds all sessions of the run took, without what was done twice. `splits`: `train` and the one on which
-    it is watched, and the epoch chosen. `about` is what every checkpoint says of its run: `config`, `class_names`,
-    `versions`. `due` says after which steps last.pth is written, beside each epoch's last. Of a group rank 0 writes.
+    `metadata`: `config`, `class_names` and `versions`, stored in each checkpoint. `splits`: `train` and the monitor
+    split. `should_save`: asked after each step whether to write last.pth, which is also written after each epoch. Rank
+    0 writes. Returns the training time in seconds over all sessions, without steps that were repeated after a stop.
     Raises TrainingError."""
-    training = about["config"]["training"]
-    seeding.seed_everything(training["seed"])
-    trainee = Trainee(about["config"], device, precision)
-    told = {"videos": run_folder.digest(splits["train"].keys), **watched_on(about["config"]["data"], splits)}
-    history, progress, seconds = go_on(trainee, about, told, folder / "last.pth")
-    group.barrier()  # before anything is written, all have read it
-    run = Run(about, splits, folder, logs, trainee, told, history, progress, group, due, seconds)
-    run.train(workers)
-    return run.seconds
+    seeding.seed_everything(metadata["config"]["training"]["seed"])
+    state = TrainerState(metadata["config"], device, precision)
+    fingerprints = {
+        "videos": run_folder.digest(splits["train"].keys),
+        **monitor_fingerprint(metadata["config"]["data"], splits),
+    }
+    history, epoch_progress, seconds = resume(state, metadata, fingerprints, folder / "last.pth")
+    group.barrier()  # all ranks have read last.pth before rank 0 writes
+    trainer = FusionTrainer(
+        metadata,
+        splits,
+        folder,
+        logs,
+        state,
+        fingerprints=fingerprints,
+        history=history,
+        epoch_progress=epoch_progress,
+        group=group,
+        should_save=should_save,
+        seconds=seconds,
+    )
+    trainer.train(num_workers)
+    return trainer.seconds
 
 
-def watched_on(data: Mapping[str, Any], splits: Mapping[str, Pairs]) -> dict[str, str]:
-    """What identifies the clips on which a run is watched; `data`: of its config."""
+def monitor_fingerprint(data: Mapping[str, Any], splits: Mapping[str, PairedEmbeddings]) -> dict[str, str]:
+    """Return the hash of the monitor split under its key in last.pth; `data`: section of the config."""
     if "val" in splits:
         return {"validated_on": str(splits["val"].rgb.attributes.get("content_sha256"))}
     return {"selection": selection_digest(splits["train"].rgb, data)}
 
 
-class Run:
-    """A run on its way: what `fit` is given, `history` (a row for each epoch that is done), `progress` in the next."""
+class FusionTrainer:
+    """Training loop of a run with its files.
+
+    `history`: a row of metrics.csv per finished epoch; `epoch_progress`: of the next epoch; for the rest see `fit`."""
 
     def __init__(
         self,
-        about: Mapping[str, Any],
-        splits: Mapping[str, Pairs],
+        metadata: Mapping[str, Any],
+        splits: Mapping[str, PairedEmbeddings],
         folder: Path,
         logs: Path,
-        trainee: Trainee,
-        told: Mapping[str, str],
-        history: list[Row],
-        progress: Progress,
-        group: Group,
-        due: Callable[[], bool],
+        state: TrainerState,
+        *,
+        fingerprints: Mapping[str, str],
+        history: list[MetricsRow],
+        epoch_progress: EpochProgress,
+        group: ProcessGroup,
+        should_save: Callable[[], bool],
         seconds: float = 0.0,
     ):
-        self.about, self.splits, self.folder, self.trainee, self.told = about, splits, folder, trainee, told
-        self.history, self.progress, self.group, self.due = history, progress, group, due
-        self.training = about["config"]["training"]
-        (self.watched,) = splits.keys() - {"train"}  # selection, or val
-        self.seconds, self.began = seconds, time.monotonic() - seconds
-        # steps count from 0, in batches of one process, so that the axis is the same for any number of processes
-        self.steps = -(-len(splits["train"]) // self.training["batch_size"])
-        self.writer: Any = tensorboard.tensorboard(logs, len(history), self.step()) if group.main else None
+        self.metadata, self.splits, self.folder, self.state = metadata, splits, folder, state
+        self.fingerprints, self.history, self.epoch_progress = fingerprints, history, epoch_progress
+        self.group, self.should_save = group, should_save
+        self.training = metadata["config"]["training"]
+        (self.monitor_split,) = splits.keys() - {"train"}  # selection or val
+        self.seconds, self.start_time = seconds, time.monotonic() - seconds
+        # in batches of one process, so that TensorBoard's axis does not depend on the number of processes
+        self.steps_per_epoch = -(-len(splits["train"]) // self.training["batch_size"])
+        self.writer: Any = tensorboard.open_writer(logs, len(history), self.last_step()) if group.is_main else None
         if self.writer and len(history) < self.training["epochs"]:
-            self.shown = Shown(self.writer, about, self.watched, splits[self.watched])
+            self.epoch_logger = FusionEpochLogger(self.writer, metadata, self.monitor_split, splits[self.monitor_split])
 
-    def step(self) -> int:
-        """The last one that is done, counted from the run's beginning."""
-        return len(self.history) * self.steps - (-self.progress.videos // self.training["batch_size"]) - 1
+    def last_step(self) -> int:
+        """Number of the last finished step, from 0 at the start of the run."""
+        steps_of_epoch = -(-self.epoch_progress.videos // self.training["batch_size"])
+        return len(self.history) * self.steps_per_epoch + steps_of_epoch - 1
 
-    def train(self, workers: int) -> None:
-        """All epochs that are left."""
-        size, seed = self.training["batch_size"], self.training["seed"]
-        order = EpochOrder(len(self.splits["train"]), seed, size, self.group)
-        loader = make_loader(self.splits["train"], order, workers)
-        watched = self.splits[self.watched]
-        watched_loader = make_loader(watched, in_order(len(watched), size, self.group), workers)
-        model = parallel(self.trainee.model, self.group)
+    def train(self, num_workers: int) -> None:
+        """Train and evaluate the remaining epochs."""
+        batch_size = self.training["batch_size"]
+        sampler = EpochBatchSampler(len(self.splits["train"]), self.training["seed"], batch_size, self.group)
+        loader = make_loader(self.splits["train"], sampler, num_workers)
+        monitor_set = self.splits[self.monitor_split]
+        monitor_batches = sequential_batches(len(monitor_set), batch_size, self.group)
+        monitor_loader = make_loader(monitor_set, monitor_batches, num_workers)
+        model = wrap_data_parallel(self.state.model, self.group)
         for epoch in range(len(self.history) + 1, self.training["epochs"] + 1):
-            started, order.epoch, order.skip = time.monotonic(), epoch, self.progress.videos
-            row: Row = {"epoch": epoch, "lr": float(self.trainee.scheduler.get_last_lr()[0])}
+            epoch_start, sampler.epoch, sampler.skip = time.monotonic(), epoch, self.epoch_progress.videos
+            row: MetricsRow = {"epoch": epoch, "lr": float(self.state.scheduler.get_last_lr()[0])}
             row["train_loss"] = self.train_one_epoch(model, loader, epoch)
-            self.trainee.scheduler.step()
-            found = evaluate(self.trainee.model, watched_loader, *self.how(), self.group)
-            row |= {f"{self.watched}_{name}": found["metrics"][name] for name in ("loss", "map_macro", "map_micro")}
-            if math.isnan(row[f"{self.watched}_map_micro"]):
-                what = f"{watched.rgb.path}: no {self.watched} video has a label"
-                raise TrainingError(f"{what}, so nothing can be measured on them")
+            self.state.scheduler.step()
+            result = evaluate(
+                self.state.model,
+                monitor_loader,
+                self.state.loss_function,
+                self.state.device,
+                self.state.precision,
+                self.group,
+            )
+            row |= {
+                f"{self.monitor_split}_{name}": result["metrics"][name] for name in ("loss", "map_macro", "map_micro")
+            }
+            if math.isnan(row[f"{self.monitor_split}_map_micro"]):
+                problem = f"no {self.monitor_split} video has a label, so nothing can be measured on them"
+                raise TrainingError(problem, path=monitor_set.rgb.path)
             self.history.append(row)
-            self.progress = Progress()
+            self.epoch_progress = EpochProgress()
             if self.writer:
-                self.write_epoch(row, found)
-                took = time.monotonic() - started
-                print(f"epoch {epoch}/{self.training['epochs']}: {describe(row)}, {took:.0f} s", flush=True)
+                self.write_epoch(row, result)
+                seconds = time.monotonic() - epoch_start
+                print(f"epoch {epoch}/{self.training['epochs']}: {format_metrics(row)}, {seconds:.0f} s", flush=True)
         if self.writer:
             self.writer.close()
 
-    def how(self) -> tuple[Loss, torch.device, str]:
-        """Loss, device and precision."""
-        return self.trainee.loss, next(self.trainee.model.parameters()).device, self.trainee.precision
-
     def train_one_epoch(self, model: torch.nn.Module, loader: Any, epoch: int) -> float:
-        """What is left of it; its mean loss."""
-        if self.group.main:
+        """Train the rest of an epoch; return the mean loss of the whole epoch."""
+        if self.group.is_main:
             loader = progress(loader, len(loader), "step", f"epoch {epoch}/{self.training['epochs']}")
         return train_one_epoch(
             model,
             loader,
-            self.trainee.optimizer,
-            self.trainee.scaler,
-            *self.how(),
-            self.training["grad_clip_norm"],
-            self.after_step,
-            self.progress,
-            self.group,
-            self.training["seed"] + epoch,
+            self.state.optimizer,
+            self.state.scaler,
+            self.state.loss_function,
+            self.state.device,
+            self.state.precision,
+            grad_clip_norm=self.training["grad_clip_norm"],
+            after_step=self.after_step,
+            progress=self.epoch_progress,
+            group=self.group,
+            seed=self.training["seed"] + epoch,
         )
 
     def after_step(self, loss: float) -> None:
-        """On rank 0, the loss goes to TensorBoard, and now and then all to last.pth."""
+        """On rank 0, log the loss, and save if it is time to."""
         if self.writer:
-            self.writer.add_scalar("train/loss_by_step", loss, self.step())
-            if self.due():
+            self.writer.add_scalar("train/loss_by_step", loss, self.last_step())
+            if self.should_save():
                 self.save()
 
     def save(self) -> None:
-        """last.pth: all that is needed to go on."""
-        self.writer.flush()  # first: what the checkpoint covers must not be lost
-        state = {**self.about, **self.trainee.state(), "precision": self.trainee.precision, "history": self.history}
-        self.seconds = time.monotonic() - self.began  # in all sessions, without what was done twice
-        state |= {**self.told, "progress": asdict(self.progress), "seconds": self.seconds}
-        checkpoint.save_checkpoint(self.folder / "last.pth", state)
+        """Write last.pth: all that resuming needs."""
+        self.writer.flush()  # before the checkpoint: events up to its step must be on disk
+        self.seconds = time.monotonic() - self.start_time
+        content = {
+            **self.metadata,
+            **self.state.state(),
+            "precision": self.state.precision,
+            "history": self.history,
+            **self.fingerprints,
+            "progress": asdict(self.epoch_progress),
+            "seconds": self.seconds,
+        }
+        checkpoint.save_checkpoint(self.folder / "last.pth", content)
 
-    def write_epoch(self, row: Row, found: Mapping[str, Any]) -> None:
-        """What the run folder and TensorBoard have of an epoch."""
-        self.shown.epoch(row, found)
-        if row is chosen(self.history, self.training, self.watched):
-            state = self.trainee.model.state_dict()
-            best = {"state_dict": state, "epoch": int(row["epoch"]), "metrics": found["metrics"]}
-            checkpoint.save_checkpoint(self.folder / "best_model.pth", {**self.about, **best})
+    def write_epoch(self, row: MetricsRow, result: Mapping[str, Any]) -> None:
+        """Log the epoch to TensorBoard; write metrics.csv, last.pth and, if it is the best epoch, best_model.pth."""
+        self.epoch_logger.log_epoch(row, result)
+        if row is best_checkpoint_row(self.history, self.training, self.monitor_split):
+            best = {
+                "state_dict": self.state.model.state_dict(),
+                "epoch": int(row["epoch"]),
+                "metrics": result["metrics"],
+            }
+            checkpoint.save_checkpoint(self.folder / "best_model.pth", {**self.metadata, **best})
         csv.write_csv(self.folder / "metrics.csv", list(row), [list(r.values()) for r in self.history])
-        self.save()  # last: what a stop leaves half done before it is done again, with the same result
+        self.save()  # last: after a stop before this line the epoch is repeated, with the same result
 
 
-def parallel(model: torch.nn.Module, group: Group) -> torch.nn.Module:
-    """The model whose gradients are those of the whole group. What a variant doesn't use has none, there too."""
+def wrap_data_parallel(model: torch.nn.Module, group: ProcessGroup) -> torch.nn.Module:
+    """Wrap the model in DistributedDataParallel if there are several processes."""
     if group.size == 1:
         return model
     device = next(model.parameters()).device
-    ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+    device_ids = [device] if device.type == "cuda" else None
+    # each variant has parameters that it does not use
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
 
 
-def chosen(history: list[Row], training: Mapping[str, Any], watched: str) -> Row | None:
-    """The epoch that best_model.pth is of, so far."""
+def best_checkpoint_row(
+    history: list[MetricsRow], training: Mapping[str, Any], monitor_split: str
+) -> MetricsRow | None:
+    """Return the row of the epoch that best_model.pth holds so far, by training.checkpoint; None if there is none."""
     if training["checkpoint"] == "last":
         return history[-1] if len(history) == training["epochs"] else None
-    return max(history, key=lambda row: row[f"{watched}_map_micro"])  # the first of equals
+    return max(history, key=lambda row: row[f"{monitor_split}_map_micro"])  # the first of equals
 
 
-def go_on(
-    trainee: Trainee, about: Mapping[str, Any], told: Mapping[str, str], path: Path
-) -> tuple[list[Row], Progress, float]:
-    """Put the run back to where last.pth was written: the rows of metrics.csv until there, how far the next epoch is,
-    and how many seconds that took.
+def resume(
+    state: TrainerState, metadata: Mapping[str, Any], fingerprints: Mapping[str, str], path: Path
+) -> tuple[list[MetricsRow], EpochProgress, float]:
+    """Restore the run from last.pth at `path`, if it exists.
 
-    Raises UserError where the run was begun with other settings or inputs, or an epoch of it with other videos.
-
-    `told`: hashes of the videos trained on, and of what the run is watched on."""
+    `fingerprints`: hashes of the training videos and of the monitor split. Returns (rows of metrics.csv, progress in
+    the next epoch, seconds so far). Raises UserError if the settings or inputs have changed, or in the middle of an
+    epoch the training videos."""
     if not path.is_file():
-        return [], Progress(), 0.0
-    state = checkpoint.load_checkpoint(path)
-    now = {"config": about["config"], "precision": trainee.precision}
-    now |= {key: hashed for key, hashed in told.items() if key != "videos"}
-    before = {key: state.get(key, now[key]) for key in now}  # of before there was a key: taken for the same
-    check_unchanged(before, now, path, "go on with the same, or give --overwrite to start afresh")
-    progress = Progress(**state.get("progress", {}))  # a file of before there was this key: after a whole epoch
-    if progress.videos and state["videos"] != told["videos"]:
+        return [], EpochProgress(), 0.0
+    saved = checkpoint.load_checkpoint(path)
+    current = {"config": metadata["config"], "precision": state.precision}
+    current |= {key: digest for key, digest in fingerprints.items() if key != "videos"}
+    previous = {key: saved.get(key, current[key]) for key in current}  # files of older versions lack some keys
+    check_unchanged(previous, current, path, "continue with the same, or give --overwrite to start again")
+    epoch_progress = EpochProgress(**saved.get("progress", {}))  # older files: after a whole epoch
+    if epoch_progress.videos and saved["videos"] != fingerprints["videos"]:
         raise UserError(
             "stopped in the middle of an epoch of other videos than there are now",
-            "bring back what was there, or give --overwrite to start afresh",
+            "bring back what was there, or give --overwrite to start again",
             path=path,
         )
-    trainee.restore(state, path)
-    print(f"{path.parent}: goes on after epoch {len(state['history'])}, step {progress.steps} of the next", flush=True)
-    return state["history"], progress, float(state.get("seconds", 0.0))
+    state.restore(saved, path)
+    finished = f"epoch {len(saved['history'])}, step {epoch_progress.steps} of the next"
+    print(f"{path.parent}: resumes after {finished}", flush=True)
+    return saved["history"], epoch_progress, float(saved.get("seconds", 0.0))
 
 
-def describe(row: Row) -> str:
+def format_metrics(row: MetricsRow) -> str:
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
     return f"{numbers}, lr {row['lr']:.3g}"

@@ -1,8 +1,8 @@
-"""The baseline that learns nothing: CLIP names the actions by their words, from the RGB embeddings that are there.
+"""Zero-shot baseline: CLIP scores the actions by their names, from existing RGB embeddings, without training.
 
     python -m TFAM.zero_shot
 Reads the val file (the test file, where there is one) and writes checkpoints/TFAM/zero_shot/seed0/, which the table
-has as a row and evaluate.py reads. The text tower is that of the CLIP which made the embeddings."""
+has as a row and evaluate.py reads. The text tower is that of the CLIP that made the embeddings."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from vimoclip import cli
 from vimoclip.errors import UserError
 
-CONFIG = "zero_shot"
+CONFIG_NAME = "zero_shot"
 
 
 def build_parser() -> cli.Parser:
@@ -19,73 +19,76 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--rgb-h5-path", type=Path, default=None, help="default: that of the clips that are reported")
     parser.add_argument("--template", nargs="+", default=None, metavar="TEXT", help="prompts, with {} for the label")
     parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/zero_shot/seed0/")
-    cli.add_clip(parser, None)
-    cli.add_dataset(parser)
+    cli.add_clip_arguments(parser, None)
+    cli.add_dataset_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The run's folder. Raises UserError."""
+    """Write the run folder and return it. Raises UserError."""
     args = build_parser().parse_args(argv)
     from vimoclip import store
-    from vimoclip.annotations.split_protocol import ZERO_SHOT, reported_split
+    from vimoclip.annotations.split_protocol import ZERO_SHOT, evaluation_split
     from vimoclip.io import yaml_json
     from vimoclip.runtime import versions
 
-    split = reported_split(args.dataset_dir / "annotations")
-    path = args.rgb_h5_path or store.rgb_path(args.dataset_dir / "embeddings", args.dataset_name, split)
-    reader = store.Reader(cli.need_file(path, "run extract_embeddings.py, or name one with --rgb-h5-path"), "rgb")
-    if not (reader.known and reader.keys):
+    split = evaluation_split(args.dataset_dir / "annotations")
+    path = args.rgb_h5_path or store.rgb_embeddings_path(args.dataset_dir / "embeddings", args.dataset_name, split)
+    reader = store.EmbeddingReader(
+        cli.require_file(path, "run extract_embeddings.py, or name one with --rgb-h5-path"), "rgb"
+    )
+    if not (reader.has_schema and reader.keys):
         raise UserError("doesn't say what made it, or holds no video", "run extract_embeddings.py", path=path)
-    split = reader.attributes.get("type", split)  # of a file that is named
-    words = text_of(args, reader)
-    result = {
-        **score(reader, words, args.checkpoints_dir / "TFAM" / CONFIG / "seed0"),
-        "config": CONFIG,
-        "fusion": CONFIG,
+    split = reader.attributes.get("type", split)  # --rgb-h5-path may name another split
+    folder = args.checkpoints_dir / "TFAM" / CONFIG_NAME / "seed0"
+    metrics = {
+        **score_videos(reader, load_classifier(args, reader), folder / "predictions.csv"),
+        "config": CONFIG_NAME,
+        "fusion": CONFIG_NAME,
         "protocol": ZERO_SHOT,
         "reported_split": split,
         "epoch_chosen_by": "nothing: no clip was learnt from",
         "seed": 0,
         "settings": {"template": args.template} if args.template else {},
         "inputs_sha256": {f"rgb_{split}_h5": reader.attributes.get("content_sha256")},
-        "versions": versions.versions(),
+        "versions": versions.package_versions(),
     }
-    folder = args.checkpoints_dir / "TFAM" / CONFIG / "seed0"
     yaml_json.write_yaml(folder / "config.yaml", {"data": {f"rgb_{split}_h5": str(path)}})
-    yaml_json.write_json(folder / "metrics.json", result)
-    print(f"map_macro {result['map_macro']:.4f}\nmap_micro {result['map_micro']:.4f}\nwrote {folder}", flush=True)
+    yaml_json.write_json(folder / "metrics.json", metrics)
+    print(f"map_macro {metrics['map_macro']:.4f}\nmap_micro {metrics['map_micro']:.4f}\nwrote {folder}", flush=True)
     return folder
 
 
-def text_of(args: argparse.Namespace, reader: Any) -> Any:
-    """The class names by the text tower of what made a file of embeddings. Raises UserError for another one."""
+def load_classifier(args: argparse.Namespace, reader: Any) -> Any:
+    """Return a zero-shot classifier of the file's classes by the CLIP that made its embeddings. Raises UserError."""
     from vimoclip.check.compatibility import class_names
-    from vimoclip.prediction.load_pipeline import check_teacher, load_labels, teacher_name
+    from vimoclip.prediction.load_pipeline import check_teacher, load_zero_shot_classifier, resolve_teacher
 
-    made = reader.attributes
-    name, pretrained = teacher_name(made, str(reader.path), args.clip_model_name, args.clip_pretrained)
-    encoder, words = load_labels(name, pretrained, class_names(reader), args.template, made.get("resize", "model"))
-    check_teacher(made, str(reader.path), encoder)
-    return words
+    attributes = reader.attributes
+    name, pretrained = resolve_teacher(attributes, str(reader.path), args.clip_model_name, args.clip_pretrained)
+    encoder, classifier = load_zero_shot_classifier(
+        name, pretrained, class_names(reader), args.template, attributes.get("resize", "model")
+    )
+    check_teacher(attributes, str(reader.path), encoder)
+    return classifier
 
 
-def score(reader: Any, words: Any, folder: Path) -> dict[str, Any]:
-    """predictions.csv of all videos of a file, and what it is worth."""
+def score_videos(reader: Any, classifier: Any, path: Path) -> dict[str, Any]:
+    """Score all videos of a file, write the predictions to `path`, and return the metrics."""
     import numpy as np
     import torch
 
-    from vimoclip import metrics
     from vimoclip.check.compatibility import class_names
     from vimoclip.io import predictions_csv
+    from vimoclip.metrics import map_macro, map_micro
 
-    folder.mkdir(parents=True, exist_ok=True)
-    scores = torch.stack([words.scores(torch.from_numpy(reader.embeddings(video))) for video in reader.keys])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores = torch.stack([classifier.score(torch.from_numpy(reader.embeddings(video))) for video in reader.keys])
     labels = torch.from_numpy(np.stack([reader.labels(video) for video in reader.keys]))
-    predictions_csv.write(folder / "predictions.csv", reader.keys, scores, class_names(reader))
+    predictions_csv.write(path, reader.keys, scores, class_names(reader))
     return {
-        "map_macro": metrics.map_macro(scores, labels),
-        "map_micro": metrics.map_micro(scores, labels),
+        "map_macro": map_macro(scores, labels),
+        "map_micro": map_micro(scores, labels),
         "classes_with_a_positive": int((labels > 0).any(0).sum()),
         "num_videos": len(reader.keys),
         "left_out": 0,

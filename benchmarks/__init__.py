@@ -1,1 +1,1 @@
-"""What each stage does in a second, beside the plain way and beside what the machine could: docs/performance.md."""
+"""Throughput of each stage, compared with a plain implementation and with the hardware's limit: docs/performance.md."""

@@ -1,8 +1,8 @@
-"""Measure each stage beside the plain way of doing it, and beside what this machine could do at most.
+"""Measure each stage, a plain implementation of it, and the limit of this machine.
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    some
-Prints a table and writes it as JSON; docs/performance.md says how to read it. Inputs are made once and kept."""
+Prints a table and writes it as JSON; docs/performance.md explains it. Inputs are created once and kept."""
 
 import argparse
 import importlib
@@ -15,7 +15,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.harness import Row
+    from benchmarks.harness import BenchmarkRow
 
 STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "evaluation", "int8_demo")
 
@@ -23,67 +23,83 @@ STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale"
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(STAGES)}; default: all")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="how often each is measured")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="repetitions of each measurement")
     parser.add_argument("--inputs-dir", type=Path, default=Path("benchmarks/inputs.cache"), help="gets about 1.5 GB")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"), help="where the figures go")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"), help="output file")
     return parser
 
 
-def main(argv: list[str] | None = None) -> list["Row"]:
+def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
     args = build_parser().parse_args(argv)
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise UserError(f"{unknown[0]}: there is no such stage", f"there are {', '.join(STAGES)}")
-    from benchmarks.inputs import Inputs
+    from benchmarks.inputs import BenchmarkInputs
 
-    inputs, rows = Inputs(args.inputs_dir), list["Row"]()
+    inputs, rows = BenchmarkInputs(args.inputs_dir), list["BenchmarkRow"]()
     for stage in args.stages or STAGES:
         print(f"== {stage}", flush=True)
         measured = importlib.import_module(f"benchmarks.{stage}").run(inputs, args.rounds)
-        print("\n".join(line(row) for row in measured), flush=True)
+        print("\n".join(format_row(row) for row in measured), flush=True)
         rows += measured
-    print("\n" + "\n".join(table(rows)))
-    write(args.json, rows)
+    print("\n" + "\n".join(format_markdown(rows)))
+    write_results(args.json, rows)
     return rows
 
 
-def write(path: Path, rows: list["Row"]) -> None:
-    """Add to what was measured before of other stages, on the same machine or not: each row says which."""
+def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
+    """Write the results; those of other stages that the file holds are kept."""
     import json
 
     from vimoclip.io import yaml_json
     from vimoclip.runtime import versions
 
-    machine = {"processor": processor(), "python": platform.python_version(), "versions": versions.versions()}
-    known: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    machine = {
+        "processor": processor_name(),
+        "python": platform.python_version(),
+        "versions": versions.package_versions(),
+    }
+    previous: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     new = [asdict(row) | {"share": row.share} for row in rows]
     stages = {row["stage"] for row in new}
-    yaml_json.write_json(path, {"machine": machine, "rows": [row for row in known if row["stage"] not in stages] + new})
+    yaml_json.write_json(
+        path, {"machine": machine, "rows": [row for row in previous if row["stage"] not in stages] + new}
+    )
     print(f"wrote {path}")
 
 
-def processor() -> str:
-    """Its name, where the system says it, and how many of its processors this process may use."""
+def processor_name() -> str:
+    """`<processors that this process may use> x <name>`."""
     import os
 
-    named = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")]
-    name = named[0].partition(":")[2].strip() if named else platform.processor()
+    model_lines = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")]
+    name = model_lines[0].partition(":")[2].strip() if model_lines else platform.processor()
     return f"{len(os.sched_getaffinity(0))} x {name}"
 
 
-def table(rows: list["Row"]) -> list[str]:
-    """As Markdown."""
-    head = ["stage", "what", "plain", "ours", "ratio (spread)", "bound", "share", "peak memory, plain and ours", "goal"]
-    lines = [head, ["---"] * len(head)]
+def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:
+    """The lines of a Markdown table."""
+    header = [
+        "stage",
+        "what",
+        "plain",
+        "ours",
+        "ratio (spread)",
+        "bound",
+        "share",
+        "peak memory, plain and ours",
+        "goal",
+    ]
+    lines = [header, ["---"] * len(header)]
     for row in rows:
         memory = [f"{m / 1e6:.0f} MB" for m in (row.memory_plain, row.memory_ours) if m is not None]
         lines.append(
             [
                 row.stage,
                 row.what + (f" ({row.note})" if row.note else ""),
-                number(row.plain, row.unit),
-                number(row.ours, row.unit),
-                ratio(row),
-                f"{number(row.bound, row.unit)} ({row.bound_name})" if row.bound else "",
+                format_rate(row.plain, row.unit),
+                format_rate(row.ours, row.unit),
+                format_ratio(row),
+                f"{format_rate(row.bound, row.unit)} ({row.bound_name})" if row.bound else "",
                 f"{row.share:.0%}" if row.share else "",
                 ", ".join(memory),
                 row.goal,
@@ -92,20 +108,20 @@ def table(rows: list["Row"]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def line(row: "Row") -> str:
-    """One row in words."""
-    return f"{row.what}: {number(row.ours, row.unit)}, {ratio(row) or '-'} (goal: {row.goal or '-'}) {row.note}"
+def format_row(row: "BenchmarkRow") -> str:
+    """A row as one line of text."""
+    rate = format_rate(row.ours, row.unit)
+    return f"{row.what}: {rate}, {format_ratio(row) or '-'} (goal: {row.goal or '-'}) {row.note}"
 
 
-def ratio(row: "Row") -> str:
-    """Ours against plain."""
+def format_ratio(row: "BenchmarkRow") -> str:
+    """Our rate divided by the plain one, with its spread."""
     if not row.ratio or not row.spread:
         return ""
     return f"{row.ratio:.2f} ({row.spread[0]:.2f} to {row.spread[1]:.2f})"
 
 
-def number(value: float | None, unit: str) -> str:
-    """Of units a second."""
+def format_rate(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:,.3g} {unit}/s" if value < 1000 else f"{value:,.0f} {unit}/s"
 
 

@@ -1,4 +1,4 @@
-"""Embedding: videos in, embeddings out, against PIL frame by frame and the tower's own forward."""
+"""Embedding: from video to embeddings, against PIL frame by frame and open_clip's forward."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -9,42 +9,42 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import Row, in_turn, peak_memory, products, row
-from benchmarks.inputs import Inputs
+from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
+from benchmarks.inputs import BenchmarkInputs
 
-CLIPS = 6  # that are timed; all are embedded for the loss by int8
-BATCH, WORKERS = 16, 2  # the scripts' own
-LONG = 200  # times a clip: 20 minutes
+TIMED_CLIPS = 6  # the loss by int8 is measured on all clips
+BATCH_SIZE, WORKERS = 16, 2  # defaults of the scripts
+LONG_VIDEO_REPEATS = 200  # times a clip: 20 minutes
 ENCODER_BATCHES = 3
 
 
-def run(inputs: Inputs, rounds: int) -> list[Row]:
-    clips = inputs.clips()[:CLIPS]
+def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
+    clips = inputs.clips()[:TIMED_CLIPS]
     return [
-        data_path(inputs.clip_model(), clips, rounds),
-        *extraction(inputs, clips, rounds),
-        export(inputs, rounds),
-        memory(inputs),
+        data_path_row(inputs.clip_model(), clips, rounds),
+        *extraction_rows(inputs, clips, rounds),
+        export_row(inputs, rounds),
+        memory_row(inputs),
     ]
 
 
 # --- the data path
 
 
-def data_path(model: str, clips: Sequence[Path], rounds: int) -> Row:
-    """Decode, resize, crop, batch; the encoder replaced by nothing."""
+def data_path_row(model: str, clips: Sequence[Path], rounds: int) -> BenchmarkRow:
+    """Decode, resize, crop and batch, without an encoder."""
     import torch
 
     from vimoclip import clip
 
-    transform, prepare = plain_transform(model), clip.load(model, None).preprocess
+    transform, prepare = plain_transform(model), clip.load_encoder(model, None).preprocess
     work: dict[str, Callable[[], float]] = {
         "plain": lambda: sum(len(batch) for path in clips[:2] for batch in plain_batches(path, transform)),
-        "ours": lambda: embedded(clips, prepare, lambda batch: torch.zeros(len(batch), 1)),
-        "decoder": lambda: decoded(clips),
+        "ours": lambda: embed_frames(clips, prepare, lambda batch: torch.zeros(len(batch), 1)),
+        "decoder": lambda: decode_frames(clips),
     }
-    rates = in_turn(work, rounds)
-    return row(
+    rates = measure_rates(work, rounds)
+    return make_row(
         "embedding",
         "data path of extract_embeddings.py",
         "frame",
@@ -56,26 +56,26 @@ def data_path(model: str, clips: Sequence[Path], rounds: int) -> Row:
 
 
 def plain_transform(model: str) -> Callable[[Any], Any]:
-    """open_clip's own, for PIL images."""
+    """open_clip's transform of PIL images."""
     import open_clip
 
     return open_clip.create_model_and_transforms(model)[2]
 
 
 def plain_batches(path: Path, transform: Callable[[Any], Any]) -> Iterator[Any]:
-    """The whole video as PIL images, each prepared alone; then in batches."""
+    """Decode the whole video to PIL images, transform each, then yield batches."""
     import av
     import torch
 
     with av.open(str(path)) as container:
         images = [frame.to_image() for frame in container.decode(video=0)]
     tensors = [transform(image) for image in images]
-    for start in range(0, len(tensors), BATCH):
-        yield torch.stack(tensors[start : start + BATCH])
+    for start in range(0, len(tensors), BATCH_SIZE):
+        yield torch.stack(tensors[start : start + BATCH_SIZE])
 
 
-def decoded(clips: Sequence[Path]) -> float:
-    """Frames of RGB, thrown away, of as many videos at a time as the script reads."""
+def decode_frames(clips: Sequence[Path]) -> float:
+    """Decode to RGB with as many threads as the script; returns the number of frames."""
     import av
 
     def decode(path: Path) -> int:
@@ -91,59 +91,62 @@ def decoded(clips: Sequence[Path]) -> float:
         return sum(pool.map(decode, clips))
 
 
-def embedded(clips: Sequence[Path], prepare: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
-    """Frames that went through all that the scripts do but for the files they write."""
+def embed_frames(clips: Sequence[Path], prepare: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
+    """Run the scripts' pipeline without writing files; returns the number of frames."""
     from vimoclip import clip
-    from vimoclip.extraction.embeddings import CHUNK
-    from vimoclip.video import End, read, read_ahead
+    from vimoclip.extraction.embeddings import CHUNK_FRAMES
+    from vimoclip.video import ReadSummary, prefetch_videos, read_batches
 
-    def prepared(path: Path) -> Iterator[Any]:
-        return (prepare(item) for item in read(path, CHUNK) if not isinstance(item, End))
+    def preprocessed(path: Path) -> Iterator[Any]:
+        return (prepare(item) for item in read_batches(path, CHUNK_FRAMES) if not isinstance(item, ReadSummary))
 
-    with closing(read_ahead((partial(prepared, path) for path in clips), WORKERS)) as ahead:
-        items: Any = clip.encode_stream(ahead, encode, BATCH)
+    with closing(prefetch_videos((partial(preprocessed, path) for path in clips), WORKERS)) as prefetched:
+        items: Any = clip.encode_stream(prefetched, encode, BATCH_SIZE)
         return sum(len(rows) for _, rows in items)
 
 
 # --- with the encoder
 
 
-def extraction(inputs: Inputs, clips: Sequence[Path], rounds: int) -> list[Row]:
-    """End to end in fp32 and int8, the encoder alone, and the other backends that are installed."""
+def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int) -> list[BenchmarkRow]:
+    """End to end in fp32 and int8, and the encoder alone with every installed backend."""
     import torch
 
     from vimoclip import clip
 
     model = inputs.clip_model()
-    plain, transform = clip.load(model, None), plain_transform(model)
-    batch = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
-    few = clips[:1]
-    encoders = {name: clip.load(model, None) for name in ("torch", "int8", *backends())}
+    plain, transform = clip.load_encoder(model, None), plain_transform(model)
+    batch = torch.randint(0, 256, (BATCH_SIZE, 3, 224, 224), dtype=torch.uint8)
+    encoders = {name: clip.load_encoder(model, None) for name in ("torch", "int8", *installed_backends())}
     for name, encoder in encoders.items():
-        encoder.compute_with("torch" if name == "int8" else name, "int8" if name == "int8" else "fp32")
+        encoder.set_backend("torch" if name == "int8" else name, "int8" if name == "int8" else "fp32")
 
-    def alone(encode: Callable[[Any], Any]) -> float:
+    def encode_alone(encode: Callable[[Any], Any]) -> float:
         return sum(len(encode(batch)) for _ in range(ENCODER_BATCHES))
 
-    def tower(prepared: Any) -> Any:
+    def open_clip_forward(frames: Any) -> Any:
         with torch.inference_mode():
-            return clip.embed(plain.visual, plain.preprocess.normalize(prepared))
+            return clip.encode_images(plain.visual, plain.preprocess.normalize(frames))
 
-    def plain_all() -> float:
+    def plain_end_to_end() -> float:
         with torch.inference_mode():
-            return sum(len(plain.visual(images)) for path in few for images in plain_batches(path, transform))
+            return sum(len(plain.visual(images)) for path in clips[:1] for images in plain_batches(path, transform))
 
-    work: dict[str, Callable[[], float]] = {"plain": plain_all, "tower": lambda: alone(tower), "products": products()}
+    work: dict[str, Callable[[], float]] = {
+        "plain": plain_end_to_end,
+        "tower": lambda: encode_alone(open_clip_forward),
+        "products": matmul_work(),
+    }
     for name, encoder in encoders.items():
-        work[f"{name} alone"] = partial(alone, encoder.encode)
+        work[f"{name} alone"] = partial(encode_alone, encoder.encode)
     for name in ("torch", "int8"):
-        work[name] = partial(embedded, clips[:3], encoders[name].preprocess, encoders[name].encode)
-    rates = in_turn(work, rounds)
-    bound = median(rates["products"]) / flops(plain.visual)
+        work[name] = partial(embed_frames, clips[:3], encoders[name].preprocess, encoders[name].encode)
+    rates = measure_rates(work, rounds)
+    bound = median(rates["products"]) / flops_per_frame(plain.visual)
     end_to_end = median(rates["torch"]) / median(rates["torch alone"])
-    cosine, least = agreement(plain, encoders["int8"], inputs.clips())
+    cosine, least = cosine_agreement(plain, encoders["int8"], inputs.clips())
     rows = [
-        part(
+        embedding_row(
             "extract_embeddings.py, ViT-B/32, fp32",
             rates,
             "plain",
@@ -151,68 +154,74 @@ def extraction(inputs: Inputs, clips: Sequence[Path], rounds: int) -> list[Row]:
             goal="1.5x; end to end within 6 % of the encoder alone",
             note=f"{end_to_end:.0%} of the encoder alone",
         ),
-        part("the same with --precision int8", rates, "plain", "int8", goal="2.5x", note=agrees(cosine, least)),
+        embedding_row(
+            "the same with --precision int8", rates, "plain", "int8", goal="2.5x", note=format_agreement(cosine, least)
+        ),
     ]
     for name in encoders:
         goal = "85 % of the bound" if name == "torch" else ""
         what = f"encoder alone, {'--precision int8' if name == 'int8' else f'--backend {name}'}"
-        rows.append(part(what, rates, "tower", f"{name} alone", bound=bound if name != "int8" else None, goal=goal))
+        rows.append(
+            embedding_row(what, rates, "tower", f"{name} alone", bound=bound if name != "int8" else None, goal=goal)
+        )
     return rows
 
 
-def part(what: str, rates: dict[str, list[float]], plain: str, ours: str, **about: Any) -> Row:
-    name = "matrix product of float32" if about.get("bound") else ""
+def embedding_row(
+    what: str, rates: dict[str, list[float]], plain: str, ours: str, **row_arguments: Any
+) -> BenchmarkRow:
+    name = "matrix product of float32" if row_arguments.get("bound") else ""
     chosen = {"plain": rates[plain], "ours": rates[ours]}
-    return row("embedding", what, "frame", chosen, bound_name=name, **about)
+    return make_row("embedding", what, "frame", chosen, bound_name=name, **row_arguments)
 
 
-def backends() -> list[str]:
-    """Beside torch, those that are installed."""
+def installed_backends() -> list[str]:
+    """Installed backends other than torch."""
     return [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
 
 
-def flops(visual: Any) -> float:
-    """Of a ViT's matrix products, a frame, where the last block is for the class token alone."""
+def flops_per_frame(visual: Any) -> float:
+    """FLOP of a ViT's matrix products for one frame, with only the class token in the last block."""
     width, layers = visual.conv1.out_channels, len(visual.transformer.resblocks)
     patches = visual.grid_size[0] * visual.grid_size[1]
     tokens, inner = patches + 1, visual.transformer.resblocks[0].mlp.c_fc.out_features
-    each = 4 * width**2 + 2 * width * inner  # weights of a block
-    block = tokens * each + 2 * tokens**2 * width
-    last = tokens * 2 * width**2 + (each - 2 * width**2) + 2 * tokens * width
+    block_weights = 4 * width**2 + 2 * width * inner
+    block = tokens * block_weights + 2 * tokens**2 * width
+    last = tokens * 2 * width**2 + (block_weights - 2 * width**2) + 2 * tokens * width
     ends = patches * visual.conv1.weight[0].numel() * width + visual.proj.numel()
     return 2.0 * ((layers - 1) * block + last + ends)
 
 
-def agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[float, float]:
-    """Mean and least cosine of two encoders' embeddings, on a batch from each clip."""
+def cosine_agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[float, float]:
+    """(mean, minimum) cosine of two encoders' embeddings, on one batch of each clip."""
     import torch
 
     from vimoclip import video
 
     cosines = []
     for path in clips:
-        frames = next(iter(video.read(path, BATCH)))
+        frames = next(iter(video.read_batches(path, BATCH_SIZE)))
         prepared = first.preprocess(frames)
         cosines.append(torch.cosine_similarity(first.encode(prepared), second.encode(prepared)))
     return float(torch.cat(cosines).mean()), float(torch.cat(cosines).min())
 
 
-def agrees(cosine: float, least: float) -> str:
+def format_agreement(cosine: float, least: float) -> str:
     return f"cosine to fp32 {cosine:.5f} in the mean, at least {least:.5f}"
 
 
 # --- inference.py
 
 
-def export(inputs: Inputs, rounds: int) -> Row:
-    """z_motion of flow videos, by the student that is still the teacher; the script itself."""
+def export_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
+    """z_motion of flow videos, by a student with the weights of its teacher."""
     import torch
 
     from vimoclip import clip, moclip
 
     model = inputs.clip_model()
     flows = sorted(inputs.flows(224).glob("*.mp4"))[:2]
-    encoder, transform = clip.load(model, None), plain_transform(model)
+    encoder, transform = clip.load_encoder(model, None), plain_transform(model)
     student = moclip.MoCLIP(encoder.visual, encoder.config["embed_dim"], 3, 0.1).eval()
 
     def plain() -> float:
@@ -221,21 +230,23 @@ def export(inputs: Inputs, rounds: int) -> Row:
             return sum(len(student.visual_encoder(images)) for images in batches)
 
     ours = clip.ImageEncoder(student.visual_encoder, encoder.config)
-    rates = in_turn({"plain": plain, "ours": lambda: embedded(flows, ours.preprocess, ours.encode)}, rounds)
-    return row("embedding", "inference.py, flow videos at 224", "frame", rates, goal="1.5x")
+    rates = measure_rates({"plain": plain, "ours": lambda: embed_frames(flows, ours.preprocess, ours.encode)}, rounds)
+    return make_row("embedding", "inference.py, flow videos at 224", "frame", rates, goal="1.5x")
 
 
 # --- memory
 
 
-def memory(inputs: Inputs) -> Row:
-    """Of a 20-minute video beside a 6-second one: the whole script's stages, the encoder a matrix product."""
+def memory_row(inputs: BenchmarkInputs) -> BenchmarkRow:
+    """Peak memory of a 20-minute video, against a 6-second one."""
     clip_path = inputs.clips()[0]
     long = inputs.folder / "long.mp4"
     if not long.is_file():
-        repeat(clip_path, long, LONG)
-    short_peak, long_peak = (peak_memory(extract, path, inputs.clip_model()) for path in (clip_path, long))
-    return Row(
+        repeat_video(clip_path, long, LONG_VIDEO_REPEATS)
+    short_peak, long_peak = (
+        measure_peak_memory(embed_one_video, path, inputs.clip_model()) for path in (clip_path, long)
+    )
+    return BenchmarkRow(
         "embedding",
         "peak memory on a 20-minute video (ours) and a 6-second one (plain)",
         "frame",
@@ -246,39 +257,39 @@ def memory(inputs: Inputs) -> Row:
     )
 
 
-def extract(path: Path, model: str) -> float:
-    """What the script does for one video, but that only some frames are encoded: every 10th batch."""
+def embed_one_video(path: Path, model: str) -> float:
+    """The script's work for one video, with only the first batches encoded."""
     import torch
 
     from vimoclip import clip
 
-    encoder, seen = clip.load(model, None), [0]
+    encoder, batches = clip.load_encoder(model, None), [0]
 
-    def some(batch: Any) -> Any:
-        seen[0] += 1
-        return encoder.encode(batch) if seen[0] < 12 else torch.zeros(len(batch), 512)
+    def encode_first(batch: Any) -> Any:
+        batches[0] += 1
+        return encoder.encode(batch) if batches[0] < 12 else torch.zeros(len(batch), 512)
 
-    return embedded([path], encoder.preprocess, some)
+    return embed_frames([path], encoder.preprocess, encode_first)
 
 
-def repeat(source: Path, target: Path, times: int) -> None:
-    """A video `times` as long, of the same packets."""
+def repeat_video(source: Path, target: Path, times: int) -> None:
+    """Write a video `times` as long from the same packets."""
     import av
 
     partial_path = target.with_suffix(".partial")
-    with av.open(str(partial_path), "w", format="mp4") as written:
+    with av.open(str(partial_path), "w", format="mp4") as output:
         copy: Any = None
         shift = 0
         for _ in range(times):
             with av.open(str(source)) as container:
                 stream = container.streams.video[0]
-                copy = copy or written.add_stream_from_template(stream)
+                copy = copy or output.add_stream_from_template(stream)
                 end = 0
                 for packet in container.demux(stream):
                     if packet.dts is None or packet.pts is None:
                         continue
                     end = max(end, packet.pts + (packet.duration or 0))
                     packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copy
-                    written.mux(packet)
+                    output.mux(packet)
                 shift += end
     partial_path.rename(target)

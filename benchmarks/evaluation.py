@@ -1,69 +1,69 @@
 """Bootstrap of average precision at the size of Animal Kingdom's val split, against scikit-learn in a loop.
 
-The plain way is too slow to be taken whole: it is timed on a few resamples, and both are told in resamples a second."""
+The plain implementation is timed on few resamples, since it is slow; both rates are in resamples a second."""
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.harness import Row, in_turn, peak_memory, row
-from benchmarks.inputs import Inputs
+from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, measure_rates
+from benchmarks.inputs import BenchmarkInputs
 from vimoclip import metrics
 
-VIDEOS, CLASSES, LABELS, EMPTY = 6096, 140, 2.3, 13  # labels a video; classes without a positive
+VIDEOS, CLASSES, LABELS_PER_VIDEO, EMPTY_CLASSES = 6096, 140, 2.3, 13  # labels a video; classes without a positive
 RESAMPLES, PLAIN_RESAMPLES = 1000, 2
-WITHIN = 1e-9
+TOLERANCE = 1e-9
 
 
-def run(inputs: Inputs, rounds: int) -> list[Row]:
-    scores, targets = made()
-    check_equal(scores, targets)
-    weights = metrics.draw_weights(VIDEOS, RESAMPLES)
+def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
+    scores, targets = make_predictions()
+    check_same_values(scores, targets)
+    weights = metrics.bootstrap_weights(VIDEOS, RESAMPLES)
     work = {
-        "plain": lambda: float(len(plain(scores, targets, weights[:PLAIN_RESAMPLES])[1])),
-        "ours": lambda: float(len(metrics.resampled_precisions(scores, targets, weights).micro)),
+        "plain": lambda: float(len(sklearn_bootstrap(scores, targets, weights[:PLAIN_RESAMPLES])[1])),
+        "ours": lambda: float(len(metrics.bootstrap_ap(scores, targets, weights).micro)),
     }
-    rates = in_turn(work, rounds)
+    rates = measure_rates(work, rounds)
     seconds = RESAMPLES / float(np.median(rates["ours"]))
-    peaks = peak_memory(bootstrapped, 0), peak_memory(bootstrapped, RESAMPLES)
-    note = f"{RESAMPLES:,} take {seconds:.1f} s; the plain way timed on {PLAIN_RESAMPLES}"
+    peaks = measure_peak_memory(run_bootstrap, 0), measure_peak_memory(run_bootstrap, RESAMPLES)
+    note = f"{RESAMPLES:,} take {seconds:.1f} s; the plain implementation timed on {PLAIN_RESAMPLES}"
     what = f"AP macro and micro of {VIDEOS:,} x {CLASSES}"
-    return [row("evaluation", what, "resample", rates, memory=peaks, goal="30 s; 1 GiB for 1,000", note=note)]
+    return [make_row("evaluation", what, "resample", rates, memory=peaks, goal="30 s; 1 GiB for 1,000", note=note)]
 
 
-def made() -> tuple[np.ndarray, np.ndarray]:
-    """Scores and targets with a long tail of classes, the last of which have no positive."""
+def make_predictions() -> tuple[np.ndarray, np.ndarray]:
+    """Scores and targets of long-tailed classes, the last of which have no positive."""
     rng = np.random.default_rng(0)
     prevalence = 1 / np.arange(1, CLASSES + 1)
-    prevalence[-EMPTY:] = 0
-    targets = rng.random((VIDEOS, CLASSES)) < (prevalence * LABELS / prevalence.sum()).clip(0, 0.5)
+    prevalence[-EMPTY_CLASSES:] = 0
+    targets = rng.random((VIDEOS, CLASSES)) < (prevalence * LABELS_PER_VIDEO / prevalence.sum()).clip(0, 0.5)
     return 1 / (1 + np.exp(3 - 3 * targets - rng.normal(size=targets.shape))), targets
 
 
-def plain(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Macro and micro of each resample, by scikit-learn: a class and a resample at a time."""
+def sklearn_bootstrap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(macro, micro) of each resample, by scikit-learn, one class and one resample at a time."""
     macro, micro = [], []
     for drawn in weights:
-        known = [c for c in range(targets.shape[1]) if drawn[targets[:, c]].any()]
-        found = [average_precision_score(targets[:, c], scores[:, c], sample_weight=drawn) for c in known]
-        macro.append(np.mean(found))
+        classes = [c for c in range(targets.shape[1]) if drawn[targets[:, c]].any()]
+        per_class = [average_precision_score(targets[:, c], scores[:, c], sample_weight=drawn) for c in classes]
+        macro.append(np.mean(per_class))
         pooled = drawn.repeat(targets.shape[1])
         micro.append(average_precision_score(targets.ravel(), scores.ravel(), sample_weight=pooled))
     return np.array(macro), np.array(micro)
 
 
-def check_equal(scores: np.ndarray, targets: np.ndarray) -> None:
-    """Both ways give the same numbers, or there is nothing to compare."""
-    weights = metrics.draw_weights(VIDEOS, 1, seed=1)
-    macro, micro = plain(scores, targets, weights)
-    found = metrics.resampled_precisions(scores, targets, weights)
-    assert abs(metrics.macro(found.per_class) - macro).max() < WITHIN
-    assert abs(found.micro - micro).max() < WITHIN
+def check_same_values(scores: np.ndarray, targets: np.ndarray) -> None:
+    """Assert that both implementations return the same values."""
+    weights = metrics.bootstrap_weights(VIDEOS, 1, seed=1)
+    macro, micro = sklearn_bootstrap(scores, targets, weights)
+    found = metrics.bootstrap_ap(scores, targets, weights)
+    assert abs(metrics.macro_average(found.per_class) - macro).max() < TOLERANCE
+    assert abs(found.micro - micro).max() < TOLERANCE
 
 
-def bootstrapped(resamples: int) -> None:
-    """For its memory, inputs and weights among it; by the plain way, of two resamples, where `resamples` is 0."""
-    scores, targets = made()
+def run_bootstrap(resamples: int) -> None:
+    """Run one bootstrap, to measure its memory; 0 resamples: the plain implementation with two."""
+    scores, targets = make_predictions()
     if resamples:
-        metrics.resampled_precisions(scores, targets, metrics.draw_weights(VIDEOS, resamples))
+        metrics.bootstrap_ap(scores, targets, metrics.bootstrap_weights(VIDEOS, resamples))
     else:
-        plain(scores, targets, metrics.draw_weights(VIDEOS, PLAIN_RESAMPLES))
+        sklearn_bootstrap(scores, targets, metrics.bootstrap_weights(VIDEOS, PLAIN_RESAMPLES))

@@ -1,4 +1,4 @@
-"""TFAM: steps of training, and evaluation, against padded batches through torch's own modules."""
+"""TFAM: training steps and evaluation, against padded batches through torch's modules."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.harness import Row, in_turn, peak_memory, products, row
-from benchmarks.inputs import Inputs
+from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
+from benchmarks.inputs import BenchmarkInputs
 
-BATCH, BATCHES = 8, 6  # videos a step, steps a round
-WITHIN = 1e-5  # logits of both ways
+BATCH_SIZE, NUM_BATCHES = 8, 6  # videos a step, steps a round
+TOLERANCE = 1e-5  # difference of logits
 MODEL: dict[str, Any] = {
     "fusion": "cross_attention",
     "positions": False,
@@ -33,45 +33,47 @@ MODEL: dict[str, Any] = {
 
 
 @dataclass
-class Way:
-    """A model, its optimiser, and what gives the batch of some videos: (the model's arguments, labels)."""
+class FusionSetup:
+    """A model, its optimizer, and a function that loads videos: keys -> (the model's arguments, labels)."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor]]
 
 
-def run(inputs: Inputs, rounds: int) -> list[Row]:
+def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     paths = inputs.embeddings()
-    check_equal(paths)
-    keys = keys_of(paths)
-    ways = plain(paths), ours(paths)
+    check_same_logits(paths)
+    keys = sample_keys(paths)
+    plain, ours = plain_setup(paths), tfam_setup(paths)
     work: dict[str, Callable[[], float]] = {
-        "plain": partial(trained, ways[0], keys),
-        "ours": partial(trained, ways[1], keys),
-        "without": partial(trained, ours(paths, 0.0), keys),
-        "plain evaluation": partial(evaluated, ways[0], keys),
-        "evaluation": partial(evaluated, ways[1], keys),
-        "products": products(),
+        "plain": partial(train_steps, plain, keys),
+        "ours": partial(train_steps, ours, keys),
+        "without": partial(train_steps, tfam_setup(paths, 0.0), keys),
+        "plain evaluation": partial(evaluate_batches, plain, keys),
+        "evaluation": partial(evaluate_batches, ours, keys),
+        "products": matmul_work(),
     }
-    rates = in_turn(work, rounds)
-    flop = flops_a_token(paths, keys)
-    peaks = {how: peak_memory(steps_of, how, paths) for how in ("plain", "ours", "without")}
+    rates = measure_rates(work, rounds)
+    flop = flops_per_token(paths, keys)
+    peaks = {name: measure_peak_memory(train_in_subprocess, name, paths) for name in ("plain", "ours", "without")}
 
-    def part(what: str, name: str, against: str, goal: str, passes: int, memory: Any = (None, None)) -> Row:
+    def tfam_row(
+        what: str, name: str, against: str, goal: str, passes: int, memory: Any = (None, None)
+    ) -> BenchmarkRow:
         chosen = {"plain": rates[against], "ours": rates[name]}
-        about: dict[str, Any] = {"bound_name": "products of matrices", "memory": memory, "goal": goal}
+        row_arguments: dict[str, Any] = {"bound_name": "products of matrices", "memory": memory, "goal": goal}
         bound = median(rates["products"]) / (passes * flop)
-        return row("fusion", what, "token", chosen, bound=bound, **about)
+        return make_row("fusion", what, "token", chosen, bound=bound, **row_arguments)
 
     return [
-        part("TFAM training, dropout 0.1", "ours", "plain", "4x; 0.33x", 3, (peaks["plain"], peaks["ours"])),
-        part("the same, none on attention", "without", "plain", "5x", 3, (peaks["plain"], peaks["without"])),
-        part("TFAM evaluation", "evaluation", "plain evaluation", "4.8x", 1),
+        tfam_row("TFAM training, dropout 0.1", "ours", "plain", "4x; 0.33x", 3, (peaks["plain"], peaks["ours"])),
+        tfam_row("the same, none on attention", "without", "plain", "5x", 3, (peaks["plain"], peaks["without"])),
+        tfam_row("TFAM evaluation", "evaluation", "plain evaluation", "4.8x", 1),
     ]
 
 
-# --- the plain way: padded batches, torch's own modules, a file opened for each item
+# --- plain: padded batches, torch's modules, the file is opened for each item
 
 
 class PlainLayer(nn.Module):
@@ -94,7 +96,7 @@ class PlainLayer(nn.Module):
 
 
 class PlainFusion(nn.Module):
-    """Cross-attention alone; its parameters have the names that TFAM's have."""
+    """The cross-attention model with the same parameter names as TFAM's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,14 +110,14 @@ class PlainFusion(nn.Module):
         padding, y_padding = (torch.arange(t.shape[1])[None] >= n[:, None] for t, n in ((x, lengths), (y, y_lengths)))
         for layer in self.layers:
             x = layer(x, padding, y, y_padding)
-        real = ~padding[..., None]
-        return self.classifier((x * real).sum(1) / real.sum(1))
+        mask = ~padding[..., None]
+        return self.classifier((x * mask).sum(1) / mask.sum(1))
 
 
-def plain(paths: dict[str, Path]) -> Way:
+def plain_setup(paths: dict[str, Path]) -> FusionSetup:
     torch.manual_seed(0)
     model = PlainFusion()
-    return Way(model, torch.optim.AdamW(model.parameters(), 1e-4), partial(plain_batch, paths))
+    return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4), partial(plain_batch, paths))
 
 
 def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -133,87 +135,87 @@ def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch
 # --- ours
 
 
-def ours(paths: dict[str, Path], attention_dropout: float | None = None) -> Way:
-    from TFAM.data import Pairs, collate
+def tfam_setup(paths: dict[str, Path], attention_dropout: float | None = None) -> FusionSetup:
+    from TFAM.data import PairedEmbeddings, collate
     from TFAM.model import FusionTransformer
-    from vimoclip.store import Reader
+    from vimoclip.store import EmbeddingReader
 
     torch.manual_seed(0)
     model = FusionTransformer(**MODEL, attention_dropout=attention_dropout)
-    rgb, motion = Reader(paths["rgb_train"], "rgb"), Reader(paths["motion"], "motion")
+    rgb, motion = EmbeddingReader(paths["rgb_train"], "rgb"), EmbeddingReader(paths["motion"], "motion")
 
     def batch(keys: Sequence[str]) -> tuple[list[Any], torch.Tensor]:
-        pairs = Pairs(rgb, motion, [(key, key[:-4]) for key in keys], {})
-        made = collate([pairs[i] for i in range(len(keys))])
-        return made.inputs(torch.device("cpu")), made.labels
+        pairs = PairedEmbeddings(rgb, motion, [(key, key[:-4]) for key in keys], {})
+        collated = collate([pairs[i] for i in range(len(keys))])
+        return collated.model_inputs(torch.device("cpu")), collated.labels
 
-    return Way(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), batch)
+    return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), batch)
 
 
 # --- measuring
 
 
-def keys_of(paths: dict[str, Path]) -> list[str]:
-    """Training videos, drawn once: as short and long as all of them."""
-    from vimoclip.store import Reader
+def sample_keys(paths: dict[str, Path]) -> list[str]:
+    """A random sample of the training videos, with their distribution of lengths."""
+    from vimoclip.store import EmbeddingReader
 
-    keys = Reader(paths["rgb_train"], "rgb").keys
+    keys = EmbeddingReader(paths["rgb_train"], "rgb").keys
     order = np.random.default_rng(0).permutation(len(keys))
-    return [keys[i] for i in order[: BATCH * BATCHES]]
+    return [keys[i] for i in order[: BATCH_SIZE * NUM_BATCHES]]
 
 
-def trained(way: Way, keys: Sequence[str]) -> float:
-    """Steps on all these videos; gives how many RGB frames they have."""
-    way.model.train()
+def train_steps(setup: FusionSetup, keys: Sequence[str]) -> float:
+    """Train on the videos once; returns the number of RGB frames."""
+    setup.model.train()
     tokens = 0
-    for start in range(0, len(keys), BATCH):
-        inputs, labels = way.batch(keys[start : start + BATCH])
-        way.optimizer.zero_grad(set_to_none=True)
-        F.binary_cross_entropy_with_logits(way.model(*inputs), labels).backward()
-        way.optimizer.step()
+    for start in range(0, len(keys), BATCH_SIZE):
+        inputs, labels = setup.batch(keys[start : start + BATCH_SIZE])
+        setup.optimizer.zero_grad(set_to_none=True)
+        F.binary_cross_entropy_with_logits(setup.model(*inputs), labels).backward()
+        setup.optimizer.step()
         tokens += int(inputs[1].sum())
     return tokens
 
 
 @torch.no_grad()
-def evaluated(way: Way, keys: Sequence[str]) -> float:
-    """As `trained`, without learning."""
-    way.model.eval()
+def evaluate_batches(setup: FusionSetup, keys: Sequence[str]) -> float:
+    """Forward passes only; returns the number of RGB frames."""
+    setup.model.eval()
     tokens = 0
-    for start in range(0, len(keys), BATCH):
-        inputs, _ = way.batch(keys[start : start + BATCH])
-        way.model(*inputs)
+    for start in range(0, len(keys), BATCH_SIZE):
+        inputs, _ = setup.batch(keys[start : start + BATCH_SIZE])
+        setup.model(*inputs)
         tokens += int(inputs[1].sum())
     return tokens
 
 
-def steps_of(how: str, paths: dict[str, Path]) -> float:
-    """What a process of its own does, to have its memory measured."""
-    way = plain(paths) if how == "plain" else ours(paths, 0.0 if how == "without" else None)
-    return trained(way, keys_of(paths))
+def train_in_subprocess(name: str, paths: dict[str, Path]) -> float:
+    """Train once, to measure memory."""
+    setup = plain_setup(paths) if name == "plain" else tfam_setup(paths, 0.0 if name == "without" else None)
+    return train_steps(setup, sample_keys(paths))
 
 
-def check_equal(paths: dict[str, Path]) -> None:
-    """Raise ValueError where the two ways' logits differ by more than 1e-5."""
-    ways, keys = (plain(paths), ours(paths)), keys_of(paths)
-    ways[1].model.load_state_dict(ways[0].model.state_dict())
-    for start in range(0, len(keys), BATCH):
+def check_same_logits(paths: dict[str, Path]) -> None:
+    """Raise ValueError where the logits of both models differ by more than 1e-5."""
+    setups, keys = (plain_setup(paths), tfam_setup(paths)), sample_keys(paths)
+    setups[1].model.load_state_dict(setups[0].model.state_dict())
+    for start in range(0, len(keys), BATCH_SIZE):
         logits = []
-        for way in ways:
-            inputs, _ = way.batch(keys[start : start + BATCH])
+        for setup in setups:
+            inputs, _ = setup.batch(keys[start : start + BATCH_SIZE])
             with torch.no_grad():
-                logits.append(way.model.eval()(*inputs))
-        if (worst := float((logits[0] - logits[1]).abs().max())) > WITHIN:
-            raise ValueError(f"logits differ by {worst} from the plain way's")
+                logits.append(setup.model.eval()(*inputs))
+        if (worst := float((logits[0] - logits[1]).abs().max())) > TOLERANCE:
+            raise ValueError(f"logits differ by {worst} from the plain model's")
 
 
-def flops_a_token(paths: dict[str, Path], keys: Sequence[str]) -> float:
-    """Of a forward pass, in products of matrices, for each RGB frame; motion has as many rows."""
-    from vimoclip.store import Reader
+def flops_per_token(paths: dict[str, Path], keys: Sequence[str]) -> float:
+    """FLOP of a forward pass's matrix products for each RGB frame; motion has as many rows."""
+    from vimoclip.store import EmbeddingReader
 
-    reader = Reader(paths["rgb_train"], "rgb")
+    reader = EmbeddingReader(paths["rgb_train"], "rgb")
     lengths = np.array([reader.length(key) for key in keys], float)
     width, inner = MODEL["d_model"], MODEL["dim_feedforward"]
     weights = 8 * width**2 + 2 * width * inner  # two attentions of four products each, and the feed-forward
-    among = 4 * width * (lengths**2).sum() / lengths.sum()  # two attentions of two products each
-    return MODEL["num_layers"] * 2 * (weights + among)
+    attention = 4 * width * (lengths**2).sum() / lengths.sum()  # two attentions of two products each
+    return MODEL["num_layers"] * 2 * (weights + attention)

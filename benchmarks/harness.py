@@ -1,4 +1,4 @@
-"""Measuring two ways of doing one thing: in one process, on the same inputs, in turn, several times."""
+"""Measure two implementations in one process, on the same inputs, alternately, several times."""
 
 import multiprocessing
 import os
@@ -12,10 +12,10 @@ from vimoclip.runtime import cost_estimate
 
 
 @dataclass
-class Row:
-    """A line of the table. `plain`, `ours`, `bound`: medians, in `unit`/s; `spread`: of the rounds' ratios.
+class BenchmarkRow:
+    """A row of the results. `plain`, `ours`, `bound`: medians in `unit`/s; `spread`: min and max ratio of the rounds.
 
-    `memory_plain`, `memory_ours`: the most bytes beside what the process had before. `goal`: what is to be reached."""
+    `memory_plain`, `memory_ours`: peak bytes above those before the call. `goal`: the target, as text."""
 
     stage: str
     what: str
@@ -33,14 +33,14 @@ class Row:
 
     @property
     def share(self) -> float | None:
-        """Of the bound, that is reached."""
+        """`ours` as a share of the bound."""
         return self.ours / self.bound if self.ours and self.bound else None
 
 
-def in_turn(work: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Name -> units/s of each round. A callable does its work once and says how many units that was.
+def measure_rates(work: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Name -> units/s of each round. A callable does its work once and returns the number of units.
 
-    A round takes each once, every other round from the last to the first; one round before them is not counted."""
+    A round calls each once, every other round in reverse order. One warm-up round is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in work}
     for number in range(-1, rounds):
         for name in list(work)[:: 1 if number % 2 else -1]:
@@ -51,7 +51,7 @@ def in_turn(work: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, l
     return rates
 
 
-def row(
+def make_row(
     stage: str,
     what: str,
     unit: str,
@@ -62,21 +62,25 @@ def row(
     memory: tuple[int | None, int | None] = (None, None),
     goal: str = "",
     note: str = "",
-) -> Row:
-    """A line from what `in_turn` measured of `ours` and, where there is one, of `plain`."""
+) -> BenchmarkRow:
+    """A row from the rates of `ours` and, if there are any, of `plain`."""
     plain, ours = rates.get("plain"), rates["ours"]
-    made = Row(stage, what, unit, None, median(ours), None, None, bound, bound_name, *memory, goal, note)
+    result = BenchmarkRow(stage, what, unit, None, median(ours), None, None, bound, bound_name, *memory, goal, note)
     if plain:
-        ratios = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
-        made.plain, made.ratio, made.spread = median(plain), median(ours) / median(plain), (min(ratios), max(ratios))
-    return made
+        ratios = [a / b for a, b in zip(ours, plain, strict=True)]
+        result.plain, result.ratio, result.spread = (
+            median(plain),
+            median(ours) / median(plain),
+            (min(ratios), max(ratios)),
+        )
+    return result
 
 
-def peak_memory(function: Callable[..., Any], *args: Any) -> int:
-    """The most bytes that a call takes in a process of its own, beside what that had before it."""
+def measure_peak_memory(function: Callable[..., Any], *args: Any) -> int:
+    """Peak bytes of a call in a process of its own, above those before the call."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell_memory, args=(sender, function, args))
+    process = context.Process(target=_send_peak_memory, args=(sender, function, args))
     process.start()
     sender.close()
     try:
@@ -87,21 +91,21 @@ def peak_memory(function: Callable[..., Any], *args: Any) -> int:
         process.join()
 
 
-def _tell_memory(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    before = _resident()
+def _send_peak_memory(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    before = _resident_bytes()
     function(*args)
-    sender.send(max(0, cost_estimate.memory() - before))
+    sender.send(max(0, cost_estimate.peak_memory() - before))
     sender.close()
 
 
-def _resident() -> int:
-    """Bytes that this process has in memory now."""
+def _resident_bytes() -> int:
+    """Resident bytes of this process."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def products(rows: int = 2048, inner: int = 1024, columns: int = 2048, times: int = 8) -> Callable[[], float]:
-    """Work for `in_turn`: products of float32 matrices by oneDNN, in FLOP; what the machine can do at that moment."""
+def matmul_work(rows: int = 2048, inner: int = 1024, columns: int = 2048, times: int = 8) -> Callable[[], float]:
+    """Work for `measure_rates`: float32 matrix products by oneDNN, counted in FLOP; the machine's limit."""
     import torch
 
     a, b = torch.randn(rows, inner), torch.randn(columns, inner)
@@ -115,8 +119,8 @@ def products(rows: int = 2048, inner: int = 1024, columns: int = 2048, times: in
 
 
 def matmul_rate(seconds: float = 1.0) -> float:
-    """FLOP/s of such products, now; the best of several."""
-    work, best, until = products(), 0.0, time.perf_counter() + seconds
+    """FLOP/s of `matmul_work`: the best of several repetitions."""
+    work, best, until = matmul_work(), 0.0, time.perf_counter() + seconds
     work()
     while time.perf_counter() < until:
         started = time.perf_counter()
@@ -124,8 +128,8 @@ def matmul_rate(seconds: float = 1.0) -> float:
     return best
 
 
-def copy_rate(megabytes: int = 256) -> float:
-    """Bytes/s of copying memory, now, by one thread."""
+def memory_copy_rate(megabytes: int = 256) -> float:
+    """Bytes/s of copying memory with one thread: the best of five."""
     import numpy as np
 
     source = np.ones(megabytes * 2**20, np.uint8)

@@ -1,4 +1,4 @@
-"""What `--precision int8` costs in average precision: on the demo, whose models `bash demo.sh` leaves behind."""
+"""Average precision with `--precision int8`, on the demo's models, which `bash demo.sh` creates."""
 
 import tempfile
 from contextlib import redirect_stdout
@@ -6,52 +6,54 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Row
-from benchmarks.inputs import Inputs
+from benchmarks.harness import BenchmarkRow
+from benchmarks.inputs import BenchmarkInputs
 from vimoclip.errors import UserError
 
 FUSIONS = ("rgb", "cross_attention")
 METRICS = ("map_macro", "map_micro")
 
 
-def run(inputs: Inputs, rounds: int, name: str = "demo") -> list[Row]:
-    """Trained on fp32, evaluated on both. Without the demo there is a line and no row; inputs are not needed."""
+def run(inputs: BenchmarkInputs, rounds: int, name: str = "demo") -> list[BenchmarkRow]:
+    """Evaluate models that were trained on fp32 with both precisions. Without the demo: a message and no row."""
     try:
-        found = {precision: evaluated(name, precision) for precision in ("fp32", "int8")}
+        results = {precision: evaluate_precision(name, precision) for precision in ("fp32", "int8")}
     except (UserError, OSError) as error:
-        print(f"int8_demo: needs what the demo leaves; run bash demo.sh first ({error})")
+        print(f"int8_demo: needs the demo's models; run bash demo.sh first ({error})")
         return []
-    return [compare(fusion, *(found[precision][fusion] for precision in ("fp32", "int8"))) for fusion in FUSIONS]
+    return [
+        comparison_row(fusion, *(results[precision][fusion] for precision in ("fp32", "int8"))) for fusion in FUSIONS
+    ]
 
 
-def compare(fusion: str, full: dict[str, Any], small: dict[str, Any]) -> Row:
-    said = [
+def comparison_row(fusion: str, full: dict[str, Any], small: dict[str, Any]) -> BenchmarkRow:
+    notes = [
         f"{metric} {full[metric]:.4f} fp32, {small[metric]:.4f} int8, {small[metric] - full[metric]:+.4f}"
         for metric in METRICS
     ]
-    return Row("int8_demo", f"TFAM {fusion}, seed 49, both inputs in int8", "video", note="; ".join(said))
+    return BenchmarkRow("int8_demo", f"TFAM {fusion}, seed 49, both inputs in int8", "video", note="; ".join(notes))
 
 
-def evaluated(name: str, precision: str) -> dict[str, dict[str, Any]]:
-    """Fusion -> metrics of its checkpoint on the validation clips, embedded now in this precision."""
+def evaluate_precision(name: str, precision: str) -> dict[str, dict[str, Any]]:
+    """Fusion -> metrics of its checkpoint on the validation clips, embedded with this precision."""
     import extract_embeddings
     import inference
     from TFAM import train_and_eval
-    from vimoclip.store import Reader
+    from vimoclip.store import EmbeddingReader
 
     data = ["--dataset-dir", f"dataset/{name}", "--dataset-name", "demo"]
-    how = ["--precision", precision, "--device", "cpu", "--frame-batch-size", "64"]
-    made = Reader(Path(f"dataset/{name}/embeddings/demo_val_clip_embeddings.h5")).attributes
+    compute = ["--precision", precision, "--device", "cpu", "--frame-batch-size", "64"]
+    attributes = EmbeddingReader(Path(f"dataset/{name}/embeddings/demo_val_clip_embeddings.h5")).attributes
     students = Path("checkpoints", name, "student").glob("student_epoch_*.pth")
     student = max(students, key=lambda path: int(path.stem.rpartition("_")[2]), default=None)
     if student is None:
         raise UserError(f"checkpoints/{name}/student: holds no student_epoch_<n>.pth")
-    frames = ["--fps", str(made["sampling"]["fps"]), "--resize", made["resize"]]
+    frames = ["--fps", str(attributes["sampling"]["fps"]), "--resize", attributes["resize"]]
     teacher = ["--clip-model-name", f"local-dir:checkpoints/{name}/teacher", "--split", "val"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         motion = f"{folder}/motion.h5"
-        extract_embeddings.main([*data, *how, *teacher, *frames, "--output-dir", folder])
-        inference.main([*data, *how, "--checkpoint-dir", str(student), "--output-h5-path", motion])
+        extract_embeddings.main([*data, *compute, *teacher, *frames, "--output-dir", folder])
+        inference.main([*data, *compute, "--checkpoint-dir", str(student), "--output-h5-path", motion])
         inputs = [f"data.rgb_val_h5={folder}/demo_val_clip_embeddings.h5", f"data.motion_h5={motion}"]
         fp32 = ["--precision", "fp32", "--device", "cpu", "--num-workers", "0", "--results-dir", folder]
         best = {fusion: f"checkpoints/{name}/TFAM/{fusion}/seed49/best_model.pth" for fusion in FUSIONS}

@@ -1,11 +1,11 @@
-"""Which backbones and flow models work here, with random weights: the tables of docs/backbones-and-flow.md.
+"""Check backbones and flow models with random weights: the tables of docs/backbones-and-flow.md.
 
     python -m benchmarks.models backbones ViT-B-32 ViT-L-14 ViT-B-16-SigLIP2
     python -m benchmarks.models flows dis raft_small sea_raft_s
-A row a name, in Markdown. Of a backbone: weights in the format that real ones have are loaded, its own fast path is
-compared with open_clip's forward, preprocessing with open_clip's transform, and a student made of it is saved and
-loaded; GFLOP is what PyTorch counts for a frame. Of a flow model: pairs of frames of two odd sizes, and the time of
-a pair as a multiple of the first name's in the same run."""
+Prints one Markdown row a model. For a backbone: weights are loaded in the usual format, the fast path is compared with
+open_clip's forward, preprocessing with open_clip's transform, and a student is saved and loaded; GFLOP is PyTorch's
+count for one frame. For a flow model: pairs of frames with two odd sizes, and the time of a pair relative to that of
+the first model of the same run."""
 
 import argparse
 import tempfile
@@ -18,7 +18,7 @@ import numpy as np
 
 from vimoclip import cli
 
-HEADS = {
+COLUMNS = {
     "backbones": (
         "name",
         "parameters",
@@ -37,34 +37,34 @@ SIZES = ((225, 397), (67, 51))
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("what", choices=list(HEADS))
+    parser.add_argument("what", choices=list(COLUMNS))
     parser.add_argument("names", nargs="+", help="of open_clip's models, or of extract_flows.py --model")
     return parser
 
 
 def main(argv: list[str] | None = None) -> list[list[str]]:
-    """The rows."""
+    """Return the rows."""
     args = build_parser().parse_args(argv)
     import torch
 
     torch.manual_seed(0)
-    examine = {"backbones": examine_backbone, "flows": examine_flow}[args.what]
-    print("| " + " | ".join(HEADS[args.what]) + " |\n" + "|---" * len(HEADS[args.what]) + "|")
+    check = {"backbones": check_backbone, "flows": check_flow}[args.what]
+    print("| " + " | ".join(COLUMNS[args.what]) + " |\n" + "|---" * len(COLUMNS[args.what]) + "|")
     rows, first = [], 0.0
     for name in args.names:
         try:
-            row, seconds = examine(name)
+            row, seconds = check(name)
             first = first or seconds
             row = [cell if cell != "TIME" else f"{seconds / first:.0f}" for cell in row]
-        except Exception as error:  # whatever a model of others raises: that is the finding
+        except Exception as error:  # third-party models raise anything; the row reports it
             row = [name, f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"]
         rows.append(row)
         print("| " + " | ".join(row) + " |", flush=True)
     return rows
 
 
-def examine_backbone(name: str) -> tuple[list[str], float]:
-    """(cells, 0)."""
+def check_backbone(name: str) -> tuple[list[str], float]:
+    """(cells, 0.0)."""
     import open_clip
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -80,78 +80,78 @@ def examine_backbone(name: str) -> tuple[list[str], float]:
         model = open_clip.create_model(name, pretrained=None)
         save_file({key: tensor.contiguous().clone() for key, tensor in model.state_dict().items()}, weights)
         del model
-        encoder = clip.load(name, str(weights))
+        encoder = clip.load_encoder(name, str(weights))
         weights.unlink()
         frames = np.random.default_rng(0).integers(0, 256, (8, 270, 480, 3), dtype=np.uint8)
         prepared = encoder.preprocess(frames)
         visual: Any = encoder.visual
         transform = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
-        theirs: Any = transform(Image.fromarray(frames[0]))
-        levels = (encoder.preprocess.normalize(prepared)[0] - theirs).abs().max().item() * 255
+        reference: Any = transform(Image.fromarray(frames[0]))
+        levels = (encoder.preprocess.normalize(prepared)[0] - reference).abs().max().item() * 255
         counter = FlopCounterMode(display=False)
-        torch.backends.mha.set_fastpath_enabled(False)  # of which nothing is counted
+        torch.backends.mha.set_fastpath_enabled(False)  # its FLOP are not counted
         with counter:
-            clip.embed(encoder.visual, encoder.preprocess.normalize(prepared[:1]))
+            clip.encode_images(encoder.visual, encoder.preprocess.normalize(prepared[:1]))
         with torch.inference_mode():
-            plain = clip.embed(encoder.visual, encoder.preprocess.normalize(prepared)).float()
+            plain = clip.encode_images(encoder.visual, encoder.preprocess.normalize(prepared)).float()
         fast = encoder.encode(prepared)
         student = moclip.MoCLIP(encoder.visual, encoder.config["embed_dim"], 5, 0.1)
         config = {"clip": encoder.config, "alpha": 0.1, "num_classes": 5, "flow": {}, "teacher": {}}
         checkpoint.save_checkpoint(Path(folder) / "student.pth", {"state_dict": student.state_dict(), "config": config})
-        again, said = moclip.load(Path(folder) / "student.pth")
-    rebuilt = clip.ImageEncoder(again.visual_encoder, said["clip"])
+        loaded, student_config = moclip.load(Path(folder) / "student.pth")
+    rebuilt = clip.ImageEncoder(loaded.visual_encoder, student_config["clip"])
     same = torch.equal(rebuilt.encode(rebuilt.preprocess(frames)), fast)
-    rebuilt.compute_with("torch", "int8")
+    rebuilt.set_backend("torch", "int8")
     cells = [
         name,
         f"{sum(p.numel() for p in encoder.visual.parameters()) / 1e6:.0f} M",
         "x".join(map(str, encoder.config["image_size"])),
         str(encoder.config["embed_dim"]),
         f"{counter.get_total_flops() / 1e9:.0f}",
-        f"{_cosine(plain, fast):.6f}",
+        f"{_min_cosine(plain, fast):.6f}",
         f"{levels:.0f} levels",
         "same" if same else "differs",
-        f"{_cosine(rebuilt.encode(prepared), fast):.4f}",
+        f"{_min_cosine(rebuilt.encode(prepared), fast):.4f}",
     ]
     return cells, 0.0
 
 
-def examine_flow(name: str) -> tuple[list[str], float]:
-    """(cells, seconds a pair of 397x225)."""
+def check_flow(name: str) -> tuple[list[str], float]:
+    """(cells, seconds for a pair of 397x225)."""
     import torch
 
     from vimoclip import flow
 
-    if name in flow.WITHOUT_WEIGHTS:
+    if name in flow.METHODS_WITHOUT_WEIGHTS:
         compute: Any = flow.opencv_flow(name)
         parameters = "none"
     else:
-        model = flow.LearnedFlow(name, None, None, torch.device("cpu"))
+        model = flow.PTLFlowModel(name, None, None, torch.device("cpu"))
         compute, parameters = model, f"{sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M"
-    rng, fits = np.random.default_rng(0), []
+    rng, valid = np.random.default_rng(0), []
     for height, width in SIZES:
         texture = rng.integers(0, 256, (height + 4, width + 4, 3), dtype=np.uint8)
-        found = compute(np.stack([texture[t : t + height, t : t + width] for t in range(3)]))
-        fits.append(found.shape == (2, height, width, 2) and bool(np.isfinite(found).all()))
+        vectors = compute(np.stack([texture[t : t + height, t : t + width] for t in range(3)]))
+        valid.append(vectors.shape == (2, height, width, 2) and bool(np.isfinite(vectors).all()))
     large = rng.integers(0, 256, (2, *SIZES[0], 3), dtype=np.uint8)
-    return [name, parameters, "TIME", "yes" if all(fits) else "no"], _seconds(lambda: compute(large))
+    return [name, parameters, "TIME", "yes" if all(valid) else "no"], _best_time(lambda: compute(large))
 
 
-def _cosine(one: Any, other: Any) -> float:
+def _min_cosine(one: Any, other: Any) -> float:
     import torch
 
     return torch.nn.functional.cosine_similarity(one, other).min().item()
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    """The best of three, after one to begin with."""
+def _best_time(work: Callable[[], Any]) -> float:
+    """The best of three calls, after one warm-up call."""
     work()
-    taken = []
+    times = []
     for _ in range(3):
-        began = time.perf_counter()
+        started = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 if __name__ == "__main__":

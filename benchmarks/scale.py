@@ -1,8 +1,8 @@
-"""Animal Kingdom's size: start-up, an epoch's data, and the extraction's bookkeeping, at 300, 3,000 and 30,100 videos.
+"""Scaling to Animal Kingdom's size: start-up, the data of an epoch, and resuming an extraction, by number of videos.
 
     SCALE_VIDEOS=300,3000,30100 python -m benchmarks scale
-The largest makes 10 GB in the folder of inputs, removed at the end, and takes 5 minutes; without the variable it is
-left out. Each measurement is taken in a process of its own, and its memory is what it takes beyond its imports."""
+30,100 videos need 10 GB in the folder of inputs, removed at the end, and 5 minutes; they are not in the default. Each
+measurement runs in a process of its own; its memory excludes that of the imports."""
 
 import json
 import os
@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import inputs as made
-from benchmarks.harness import Row, peak_memory
-from benchmarks.inputs import Inputs
+from benchmarks import inputs as input_sizes
+from benchmarks.harness import BenchmarkRow, measure_peak_memory
+from benchmarks.inputs import BenchmarkInputs
 
 DEFAULT = "300,3000"
-FRAMES = 166  # of a video: 5 million of 30,100
-BATCH, WORKERS = 8, 0
-NAMES = ("ak_train_clip_embeddings.h5", "ak_val_clip_embeddings.h5", "flow_embeddings.h5")
+FRAMES = 166  # mean of a video: 5 million frames of 30,100 videos
+BATCH_SIZE, NUM_WORKERS = 8, 0
+FILE_NAMES = ("ak_train_clip_embeddings.h5", "ak_val_clip_embeddings.h5", "flow_embeddings.h5")
 
 
-def run(inputs: Inputs, rounds: int) -> list[Row]:
-    rows: list[Row] = []
+def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
+    rows: list[BenchmarkRow] = []
     inputs.folder.mkdir(parents=True, exist_ok=True)
     for videos in map(int, os.environ.get("SCALE_VIDEOS", DEFAULT).split(",")):
         with tempfile.TemporaryDirectory(dir=inputs.folder) as folder:
@@ -39,79 +39,79 @@ def run(inputs: Inputs, rounds: int) -> list[Row]:
 
 @dataclass
 class Cost:
-    """Seconds by the clock and of processors (which others who use the machine change less), bytes of memory."""
+    """Wall-clock seconds, CPU seconds (less affected by other processes), and bytes of memory."""
 
     seconds: float
-    processors: float
+    cpu_seconds: float
     memory: int | None = None
 
 
-def cost_row(what: str, unit: str, units: float, costs: Sequence[Cost], goal: str) -> Row:
-    seconds, processors = median(cost.seconds for cost in costs), median(cost.processors for cost in costs)
-    note, memory = f"{seconds:.2f} s, of processors {processors:.2f} s", costs[-1].memory
-    return Row("scale", what, unit, ours=units / seconds, memory_ours=memory, goal=goal, note=note)
+def cost_row(what: str, unit: str, units: float, costs: Sequence[Cost], goal: str) -> BenchmarkRow:
+    seconds, cpu_seconds = median(cost.seconds for cost in costs), median(cost.cpu_seconds for cost in costs)
+    note, memory = f"{seconds:.2f} s, CPU {cpu_seconds:.2f} s", costs[-1].memory
+    return BenchmarkRow("scale", what, unit, ours=units / seconds, memory_ours=memory, goal=goal, note=note)
 
 
 # --- the data side of TFAM
 
 
-def data_rows(folder: Path, videos: int, rounds: int) -> list[Row]:
-    frames = write_files(folder, lengths(videos))
-    first = alone(start_up, folder)
-    later = [alone(start_up, folder) for _ in range(rounds)]
-    trained, what = alone(epoch, folder), f"{videos:,} videos: "
+def data_rows(folder: Path, videos: int, rounds: int) -> list[BenchmarkRow]:
+    frames = write_files(folder, scaled_lengths(videos))
+    first = measure_in_subprocess(read_all_metadata, folder)
+    later = [measure_in_subprocess(read_all_metadata, folder) for _ in range(rounds)]
+    epoch_cost, prefix = measure_in_subprocess(train_epoch, folder), f"{videos:,} videos: "
     goal = "under 5 minutes, 6 GiB"
     return [
-        cost_row(f"{what}start-up, first time", "video", videos, [first], ""),
-        cost_row(f"{what}start-up, later", "video", videos, later, "under 5 s"),
-        cost_row(f"{what}an epoch's data ({frames:,} frames)", "frame", frames, [trained], goal),
+        cost_row(f"{prefix}start-up, first time", "video", videos, [first], ""),
+        cost_row(f"{prefix}start-up, later", "video", videos, later, "under 5 s"),
+        cost_row(f"{prefix}an epoch's data ({frames:,} frames)", "frame", frames, [epoch_cost], goal),
     ]
 
 
-def alone(work: Callable[[Path], None], folder: Path) -> Cost:
-    """Of a process of its own, imports left out."""
-    told = folder / "told.json"
-    peak_memory(measured, work, folder, told)
-    return Cost(*json.loads(told.read_text()))
+def measure_in_subprocess(work: Callable[[Path], None], folder: Path) -> Cost:
+    """Cost in a process of its own, without the imports."""
+    result_path = folder / "cost.json"
+    measure_peak_memory(measure_to_file, work, folder, result_path)
+    return Cost(*json.loads(result_path.read_text()))
 
 
-def measured(work: Callable[[Path], None], folder: Path, told: Path) -> None:
-    import TFAM.loops  # noqa: F401 - with all that it imports
+def measure_to_file(work: Callable[[Path], None], folder: Path, result_path: Path) -> None:
+    import TFAM.loops  # noqa: F401 - excludes the imports from the cost
     from vimoclip.runtime import cost_estimate
 
-    before = cost_estimate.memory()
-    cost = timed(lambda: work(folder))
-    told.write_text(json.dumps([cost.seconds, cost.processors, cost_estimate.memory() - before]))
+    before = cost_estimate.peak_memory()
+    cost = time_call(lambda: work(folder))
+    result_path.write_text(json.dumps([cost.seconds, cost.cpu_seconds, cost_estimate.peak_memory() - before]))
 
 
-def timed(work: Callable[[], object]) -> Cost:
+def time_call(work: Callable[[], object]) -> Cost:
     started, used = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - started, time.process_time() - used)
 
 
-def lengths(videos: int) -> list[int]:
-    """Long-tailed, as of the other inputs, with a mean of 166."""
-    drawn = np.array(made.video_lengths(videos))
-    return np.clip(np.rint(drawn * FRAMES / drawn.mean()), 12, made.MOST_FRAMES).astype(int).tolist()
+def scaled_lengths(videos: int) -> list[int]:
+    """Long-tailed lengths with a mean of 166."""
+    drawn = np.array(input_sizes.video_lengths(videos))
+    return np.clip(np.rint(drawn * FRAMES / drawn.mean()), 12, input_sizes.MOST_FRAMES).astype(int).tolist()
 
 
 def write_files(folder: Path, video_lengths: list[int]) -> int:
-    """Two splits and the motion of both, float16, as `store.Writer` lays them out; gives the number of RGB frames.
+    """Two splits and the motion of both, float16, laid out as by `EmbeddingWriter`; returns the number of RGB frames.
 
-    By h5py alone: a part for each video, made safe on disk, would take most of the time."""
+    Uses h5py directly, since a synced part file for each video would take most of the time."""
     import h5py
 
     from vimoclip.store import SCHEMA
 
     rng = np.random.default_rng(0)
-    pool = rng.standard_normal((2 * made.MOST_FRAMES, made.DIM)).astype(np.float16)
-    train, val, motion = (h5py.File(folder / name, "w") for name in NAMES)
+    pool = rng.standard_normal((2 * input_sizes.MOST_FRAMES, input_sizes.DIM)).astype(np.float16)
+    train, val, motion = (h5py.File(folder / name, "w") for name in FILE_NAMES)
     for file, kind in ((train, "rgb"), (val, "rgb"), (motion, "motion")):
         file.attrs.update(schema=SCHEMA, kind=kind, sampling='{"stride": 1}', content_sha256=kind)
     for number, length in enumerate(video_lengths):
-        labels = (rng.random(made.CLASSES) < 0.02).astype(np.float32)
-        rows = pool[number % made.MOST_FRAMES :][:length]
+        labels = (rng.random(input_sizes.CLASSES) < 0.02).astype(np.float32)
+        rows = pool[number % input_sizes.MOST_FRAMES :][:length]
         write_video((val if number % 5 == 0 else train).create_group(f"v{number:05}.mp4"), rows, labels)
         write_video(motion.create_group(f"v{number:05}"), rows[1:], None)
     for file in (train, val, motion):
@@ -122,94 +122,98 @@ def write_files(folder: Path, video_lengths: list[int]) -> int:
 def write_video(group: Any, rows: np.ndarray, labels: np.ndarray | None) -> None:
     group.create_dataset("embeddings", data=rows)
     group.create_dataset("frame_indices", data=np.arange(len(rows)))
-    group.create_dataset("timestamps", data=np.arange(len(rows)) / made.FPS)
+    group.create_dataset("timestamps", data=np.arange(len(rows)) / input_sizes.FPS)
     if labels is not None:
         group.create_dataset("labels", data=labels)
-    group.attrs.update(total_frames=len(rows), original_frames=len(rows), fps=float(made.FPS))
+    group.attrs.update(total_frames=len(rows), original_frames=len(rows), fps=float(input_sizes.FPS))
 
 
-def opened(folder: Path) -> dict[str, Any]:
-    """The pairs of both splits."""
+def open_pairs(folder: Path) -> dict[str, Any]:
+    """PairedEmbeddings of both splits."""
     from TFAM.data import open_splits
 
-    rgb = {"train": folder / NAMES[0], "val": folder / NAMES[1]}
-    with quiet():
-        return open_splits(rgb, folder / NAMES[2], "cross_attention", None)[0]
+    rgb = {"train": folder / FILE_NAMES[0], "val": folder / FILE_NAMES[1]}
+    with suppress_stdout():
+        return open_splits(rgb, folder / FILE_NAMES[2], "cross_attention", None)[0]
 
 
-def start_up(folder: Path) -> None:
-    """Open, index, join: then lengths, labels and frame indices of all are known."""
-    for pairs in opened(folder).values():
+def read_all_metadata(folder: Path) -> None:
+    """Open and pair the files; read lengths, labels and frame indices of all videos."""
+    for pairs in open_pairs(folder).values():
         for video, _ in pairs.keys:
             pairs.rgb.length(video), pairs.rgb.labels(video), pairs.rgb.frame_indices(video)
 
 
-def epoch(folder: Path) -> None:
-    """Train a model of one small layer on every video of both splits once."""
+def train_epoch(folder: Path) -> None:
+    """Train one small layer on every video of both splits once."""
     import torch
 
-    from TFAM.loops import EpochOrder, make_loader
+    from TFAM.loops import EpochBatchSampler, make_loader
 
-    splits = opened(folder)
-    model = torch.nn.Linear(made.DIM, made.CLASSES)
+    splits = open_pairs(folder)
+    model = torch.nn.Linear(input_sizes.DIM, input_sizes.CLASSES)
     for pairs in splits.values():
-        for batch in make_loader(pairs, EpochOrder(len(pairs), 0, BATCH), WORKERS):
+        for batch in make_loader(pairs, EpochBatchSampler(len(pairs), 0, BATCH_SIZE), NUM_WORKERS):
             loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
-            weights = list(model.parameters())  # not torch.optim, which imports more of torch than all else here
+            weights = list(
+                model.parameters()
+            )  # SGD by hand, since torch.optim imports more of torch than all else here
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 weight.data -= 1e-3 * gradient
 
 
-# --- the extraction's bookkeeping
+# --- resuming an extraction
 
 
-def bookkeeping_rows(folder: Path, videos: int) -> list[Row]:
-    """What a run that goes on does before its first video, and one that has nothing left to do."""
+def bookkeeping_rows(folder: Path, videos: int) -> list[BenchmarkRow]:
+    """The work of a resumed run before its first video, and of a finished one."""
     from vimoclip import cli, store
     from vimoclip.extraction import manifest, video_status
 
-    output, finished = folder / "flow_embeddings.h5.begun", folder / NAMES[0]
-    sources = write_begun(folder, output, videos)
-    attributes, keys = begun_with(), list(sources)
-    store.Writer(output, attributes)
+    output, finished = folder / "flow_embeddings.h5.begun", folder / FILE_NAMES[0]
+    sources = write_partial_extraction(folder, output, videos)
+    attributes, keys = output_attributes(), list(sources)
+    store.EmbeddingWriter(output, attributes)
     steps: dict[str, Any] = {
         "manifest": lambda: manifest.Manifest(output),
-        "resume scan": lambda: video_status.Outcomes(
-            output, sources, store.Writer(output, attributes).done, cli.Report()
+        "resume scan": lambda: video_status.VideoTracker(
+            output, sources, store.EmbeddingWriter(output, attributes).is_done, cli.RunReport()
         ),
-        "finished file": lambda: store.Writer(finished, store.Reader(finished).attributes, "float16").done(keys[0]),
+        "finished file": lambda: store.EmbeddingWriter(
+            finished, store.EmbeddingReader(finished).attributes, "float16"
+        ).is_done(keys[0]),
     }
     rows = []
     for name, step in steps.items():
-        with quiet():
-            costs = [timed(step) for _ in range(3)]
+        with suppress_stdout():
+            costs = [time_call(step) for _ in range(3)]
         rows.append(cost_row(f"{videos:,} videos: {name}", "video", videos, costs, "under 5 s"))
     return rows
 
 
-def begun_with() -> dict[str, Any]:
+def output_attributes() -> dict[str, Any]:
     return {"kind": "motion", "sampling": {"stride": 1}}
 
 
-def write_begun(folder: Path, output: Path, videos: int) -> dict[str, Path]:
-    """Sources, a manifest and the parts of a run that was stopped before its end; gives key -> source."""
+def write_partial_extraction(folder: Path, output: Path, videos: int) -> dict[str, Path]:
+    """Write sources, manifest and part files of an interrupted run; returns key -> source."""
     from vimoclip.extraction import manifest
-    from vimoclip.store import Writer
+    from vimoclip.store import EmbeddingWriter
 
     sources = {f"v{number:05}": folder / "flows" / f"v{number:05}.mp4" for number in range(videos)}
     (folder / "flows").mkdir()
-    parts = Writer(output, begun_with()).parts
+    parts = EmbeddingWriter(output, output_attributes()).parts_dir
     for key, path in sources.items():
         path.touch()
         (parts / f"{key}.part").touch()
     entries = manifest.Manifest(output)
     for key, path in sources.items():
-        entries.entries[key] = manifest.Entry(key, "ok", "", 150, 150, **manifest.source_state(path))  # type: ignore[arg-type]
-    entries.settle()
+        entries.entries[key] = manifest.ManifestEntry(key, "ok", "", 150, 150, **manifest.stat_source(path))  # type: ignore[arg-type]
+    entries.compact()
     return sources
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+def suppress_stdout() -> Iterator[None]:
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
         yield

@@ -1,23 +1,25 @@
-"""Starting: `--help` of every script, beside Python alone."""
+"""Start-up: `--help` of every script, against Python alone."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks.harness import Row, in_turn, row
-from benchmarks.inputs import Inputs
+from benchmarks.harness import BenchmarkRow, make_row, measure_rates
+from benchmarks.inputs import BenchmarkInputs
 
 SCRIPTS = ("prepare_dataset.py", "extract_embeddings.py", "extract_flows.py", "train.py", "inference.py")
 MODULES = ("TFAM.train_and_eval", "TFAM.table", "benchmarks")
 COMMANDS = {name: [name] for name in SCRIPTS} | {f"-m {name}": ["-m", name] for name in MODULES}
 
 
-def run(inputs: Inputs, rounds: int) -> list[Row]:
-    """Called in the repository's root, as the scripts are."""
-    work = {"python": timed(["-c", "pass"])} | {name: timed([*call, "--help"]) for name, call in COMMANDS.items()}
-    rates = in_turn(work, rounds)
+def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
+    """Must be called in the repository's root, as the scripts."""
+    work = {"python": start_work(["-c", "pass"])} | {
+        name: start_work([*call, "--help"]) for name, call in COMMANDS.items()
+    }
+    rates = measure_rates(work, rounds)
     return [
-        row(
+        make_row(
             "start", f"{name} --help", "start", {"ours": rates[name]},
             bound=sorted(rates["python"])[len(rates["python"]) // 2], bound_name="python -c pass",
             goal="under 0.5 s", note=f"{1 / sorted(rates[name])[len(rates[name]) // 2]:.2f} s",
@@ -26,7 +28,7 @@ def run(inputs: Inputs, rounds: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def timed(arguments: list[str]) -> Callable[[], float]:
+def start_work(arguments: list[str]) -> Callable[[], float]:
     def start() -> float:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
         return 1

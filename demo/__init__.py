@@ -1,4 +1,4 @@
-"""The demo: drawn animals, a small CLIP that knows them, what the chain makes of them. `bash demo.sh` runs it."""
+"""The demo: clips of drawn animals, a small CLIP trained on stills of them, and the whole pipeline. Run by demo.sh."""
 
 import argparse
 from collections.abc import Callable, Collection, Iterator
@@ -9,20 +9,20 @@ from vimoclip import cli
 from vimoclip.cli import progress
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """The scripts' own flags, with the demo's folder and name as defaults."""
-    cli.add_dataset(parser)
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --dataset-dir and --dataset-name with the demo's defaults."""
+    cli.add_dataset_arguments(parser)
     parser.set_defaults(dataset_dir=Path("dataset/demo"), dataset_name="demo")
 
 
-def spread(work: Callable[[Any], Any], items: Collection[Any], workers: int, unit: str) -> Iterator[Any]:
-    """What `work` makes of each item, in their order, by so many processes; by this one for 0."""
+def map_in_parallel(function: Callable[[Any], Any], items: Collection[Any], workers: int, unit: str) -> Iterator[Any]:
+    """Yield `function(item)` in order, with a progress bar; 0 workers: in this process."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     if not workers:
-        yield from progress(map(work, items), len(items), unit, "drawing")
+        yield from progress(map(function, items), len(items), unit, "drawing")
         return
-    # spawned, not forked: OpenCV's and PyTorch's threads don't survive a fork
+    # spawn, since the threads of OpenCV and PyTorch do not survive a fork
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from progress(pool.map(work, items, chunksize=8), len(items), unit, "drawing")
+        yield from progress(pool.map(function, items, chunksize=8), len(items), unit, "drawing")

@@ -1,16 +1,16 @@
-"""Can single frames tell the demo's actions? Those told by motion they must not: else its table would mean nothing.
+"""Check that single frames of the demo do not reveal the actions that are defined by motion.
 
     python -m demo.check_frames
 Trains a copy of the demo's teacher, all of it, to name a clip's actions from one frame, with frames of all clips in
-random order; a validation clip's score is the mean over its frames, in which their order plays no part. Prints the
-macro AP by what tells an action, beside what permuted labels give, and writes TFAM/results/demo/frames.json."""
+random order; a validation clip's score is the mean over its frames, which ignores their order. Prints the macro AP of
+each kind of action beside that of permuted labels, and writes TFAM/results/demo/frames.json."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo import add_dataset
+from demo import add_dataset_arguments
 from vimoclip import cli
 from vimoclip.cli import progress
 
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
     parser.add_argument("--frames", type=cli.positive_int, default=4, help="of each clip, evenly spread")
     parser.add_argument("--epochs", type=cli.positive_int, default=6, help="over all frames")
-    add_dataset(parser)
+    add_dataset_arguments(parser)
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets frames.json")
     parser.add_argument("--rounds", type=cli.positive_int, default=500, help="permutations behind chance")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the head, the order and the permutations")
@@ -33,9 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The path of frames.json."""
+    """Return the path of frames.json."""
     args = build_parser().parse_args(argv)
-    from demo.report import single_frames
+    from demo.report import format_single_frames
 
     output: Path = args.output_dir / "frames.json"
     settings = {key: str(value) for key, value in vars(args).items() if key != "output_dir"}
@@ -45,29 +45,29 @@ def main(argv: list[str] | None = None) -> Path:
         from vimoclip.io import yaml_json
         from vimoclip.runtime import versions
 
-        found = measure(args) | {"settings": settings, "versions": versions.versions()}
+        found = evaluate_single_frames(args) | {"settings": settings, "versions": versions.package_versions()}
         args.output_dir.mkdir(parents=True, exist_ok=True)
         yaml_json.write_json(output, found)
-    print(single_frames(output), end="", flush=True)
+    print(format_single_frames(output), end="", flush=True)
     return output
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on the training clips' frames, score the validation clips'."""
-    from demo.report import groups
+def evaluate_single_frames(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on frames of the training clips and evaluate those of the validation clips."""
+    from demo.report import class_groups
     from vimoclip import annotations, clip
     from vimoclip.runtime import seeding
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["train", "val"])
-    encoder = clip.load(args.clip_model_name, args.clip_pretrained, "squash")
+    encoder = clip.load_encoder(args.clip_model_name, args.clip_pretrained, "squash")
     images = {split: load_frames(args, list(data.splits[split]), encoder.preprocess) for split in ("train", "val")}
-    targets = {split: stack([data.multi_hot(split, video) for video in data.splits[split]]) for split in images}
+    targets = {split: stack_rows([data.multi_hot(split, video) for video in data.splits[split]]) for split in images}
     seeding.seed_everything(args.seed)
-    scores = classify(encoder, images, targets["train"], args)
-    return summarize(scores, targets["val"], groups(data.classes), args)
+    scores = train_and_score(encoder, images, targets["train"], args)
+    return summarize(scores, targets["val"], class_groups(data.classes), args)
 
 
-def stack(rows: list[Any]) -> "torch.Tensor":
+def stack_rows(rows: list[Any]) -> "torch.Tensor":
     import numpy as np
     import torch
 
@@ -75,35 +75,37 @@ def stack(rows: list[Any]) -> "torch.Tensor":
 
 
 def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> "torch.Tensor":
-    """(clips, frames, 3, S, S) uint8."""
+    """(clips, frames, 3, S, S) uint8, evenly spaced frames of each clip."""
     import torch
 
-    from vimoclip.video import read_evenly
+    from vimoclip.video import read_evenly_spaced
 
     clips = []
     for name in progress(names, len(names), "clip", "reading"):
-        clips.append(preprocess(read_evenly(args.dataset_dir / "videos" / name, args.frames)))
+        clips.append(preprocess(read_evenly_spaced(args.dataset_dir / "videos" / name, args.frames)))
     return torch.stack(clips)
 
 
-def classify(encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args: argparse.Namespace) -> "torch.Tensor":
-    """(val clips, C) mean logits of a classifier that saw single frames alone."""
+def train_and_score(
+    encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args: argparse.Namespace
+) -> "torch.Tensor":
+    """(val clips, C) logits of a classifier of single frames, averaged over the frames of a clip."""
     import torch
     import torch.nn.functional as F
 
-    from vimoclip.clip import embed
-    from vimoclip.runtime.device import pick_device
+    from vimoclip.clip import encode_images
+    from vimoclip.runtime.device import select_device
 
-    device = pick_device("auto")
+    device = select_device("auto")
     visual = encoder.visual.to(device).requires_grad_(not args.freeze_encoder)
     head = torch.nn.Linear(encoder.config["embed_dim"], targets.shape[1]).to(device)
-    trained = [p for p in [*visual.parameters(), *head.parameters()] if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2 if args.freeze_encoder else 3e-4, weight_decay=0.05)
+    parameters = [p for p in [*visual.parameters(), *head.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2 if args.freeze_encoder else 3e-4, weight_decay=0.05)
 
     def features(frames: torch.Tensor) -> torch.Tensor:
         if frames.dtype != torch.uint8:
-            return frames  # embedded already
-        return embed(visual, encoder.preprocess.normalize(frames.to(device)))
+            return frames  # embeddings of a frozen encoder
+        return encode_images(visual, encoder.preprocess.normalize(frames.to(device)))
 
     train, val = (images[split].flatten(0, 1) for split in ("train", "val"))
     visual.eval()
@@ -129,18 +131,18 @@ def summarize(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from demo.report import precisions
+    from demo.report import group_map
     from vimoclip import metrics
 
-    found = precisions(scores, targets, columns)
-    drawn = [
-        precisions(scores, permuted, columns) for permuted in metrics.permutations(targets, args.rounds, args.seed)
+    maps = group_map(scores, targets, columns)
+    permuted_maps = [
+        group_map(scores, permuted, columns) for permuted in metrics.permute_targets(targets, args.rounds, args.seed)
     ]
     macro = {}
     for name in columns:
-        values = [one[f"map_macro_{name}"] for one in drawn]
+        values = [permuted_map[f"map_macro_{name}"] for permuted_map in permuted_maps]
         low, high = np.percentile(values, [2.5, 97.5]).tolist()
-        macro[name] = {"value": found[f"map_macro_{name}"], "chance": float(np.mean(values)), "chance_95": [low, high]}
+        macro[name] = {"value": maps[f"map_macro_{name}"], "chance": float(np.mean(values)), "chance_95": [low, high]}
     return {"macro_ap": macro, "clips": len(scores), "permutations": args.rounds}
 
 

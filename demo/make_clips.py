@@ -12,63 +12,63 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo import add_dataset, spread
+from demo import add_dataset_arguments, map_in_parallel
 from vimoclip import cli
 from vimoclip.errors import UserError
 
-SEED_STEP = 1_000_000  # between the seeds of two data sets, so that none shares a scene with another
+SEEDS_PER_DATASET = 1_000_000  # seeds of two data sets never overlap
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--train", type=cli.positive_int, default=284, help="clips to learn from, and to choose on")
     parser.add_argument("--val", type=cli.positive_int, default=128, help="clips to report on")
-    add_dataset(parser)
-    parser.add_argument("--num-workers", type=cli.count, default=2, help="processes that draw")
+    add_dataset_arguments(parser)
+    parser.add_argument("--num-workers", type=cli.non_negative_int, default=2, help="processes that draw")
     parser.add_argument("--seed", type=cli.seed, default=1, help="another seed draws other clips")
     return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The folder of the videos."""
+    """Return the folder of the videos."""
     args = build_parser().parse_args(argv)
-    from demo.scenes import ACTIONS, draw_scene
+    from demo.scenes import ACTIONS, sample_scene
     from vimoclip import annotations
     from vimoclip.prepare import grouped_split
 
-    first = args.seed * SEED_STEP
-    scenes = {f"clip{i:04d}.mp4": draw_scene(first + i) for i in range(args.train + args.val)}
+    first_seed = args.seed * SEEDS_PER_DATASET
+    scenes = {f"clip{i:04d}.mp4": sample_scene(first_seed + i) for i in range(args.train + args.val)}
     videos = args.dataset_dir / "videos"
-    todo = {name: scene for name, scene in scenes.items() if not is_drawn(videos / name, scene)}
+    missing = {name: scene for name, scene in scenes.items() if not is_up_to_date(videos / name, scene)}
     ids = {action: i for i, action in enumerate(ACTIONS)}
     labels = {name: tuple(sorted(ids[action] for action in scene.actions())) for name, scene in scenes.items()}
     names = list(scenes)
     splits = {"train": names[: args.train], "val": names[args.train :]}
     data = annotations.Annotations(tuple(ACTIONS), {s: {n: labels[n] for n in part} for s, part in splits.items()})
-    data = replace(data, selection=grouped_split.draw(data))
+    data = replace(data, selection=grouped_split.draw_stratified(data))
     annotations.write(args.dataset_dir / "annotations", args.dataset_name, data)
     videos.mkdir(parents=True, exist_ok=True)
-    for _ in spread(partial(write_clip, videos), todo.items(), cli.usable_workers(args.num_workers), "clip"):
+    for _ in map_in_parallel(partial(write_clip, videos), missing.items(), cli.limit_workers(args.num_workers), "clip"):
         pass
     counts = Counter(action for scene in scenes.values() for action in scene.actions())
     for name, kind in ACTIONS.items():
-        print(f"  {name:14} {counts[name]:4} clips   told by {kind}")
+        print(f"  {name:14} {counts[name]:4} clips   defined by {kind}")
     print(f"{len(scenes)} clips in {videos}: {args.val} to report on, {len(data.selection)} to choose on", flush=True)
     return videos
 
 
-def is_drawn(path: Path, scene: Any) -> bool:
-    """Raises UserError where the file shows another scene: all that was made from it would be wrong."""
+def is_up_to_date(path: Path, scene: Any) -> bool:
+    """Whether the file shows the scene. Raises UserError where it shows another one."""
     from vimoclip import video
     from vimoclip.errors import VideoError
 
     if not path.exists():
         return False
     try:
-        shows = (video.probe(path).comment or {}).get("scene")
+        seed = (video.probe(path).comment or {}).get("scene")
     except VideoError:
-        return False  # broken: it is drawn again
-    if shows != scene.seed:
+        return False  # unreadable: draw it again
+    if seed != scene.seed:
         raise UserError("shows another scene", f"give another --dataset-dir, or delete {path.parent.parent}", path=path)
     return True
 
@@ -79,7 +79,7 @@ def write_clip(folder: Path, item: tuple[str, Any]) -> None:
     from vimoclip import video
 
     name, scene = item
-    with video.Writer(folder / name, FPS, {"scene": scene.seed, "caption": scene.caption()}) as writer:
+    with video.VideoWriter(folder / name, FPS, {"scene": scene.seed, "caption": scene.caption()}) as writer:
         writer.write(draw_clip(scene))
 
 

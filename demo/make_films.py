@@ -1,9 +1,9 @@
-"""Draw films of animals and a table of what is seen when, as somebody may have them who begins with this.
+"""Draw films of animals and a label table, as example data for docs/your-own-data.md.
 
     python -m demo.make_films --output-dir my_films
 Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv
 (columns video,labels,start,end,day), and the same as a project of BORIS, my_films/project.boris; beside them
-my_films/unseen.mp4, which isn't in these, and unseen.csv, which says what is seen in it."""
+my_films/unseen.mp4, which is in neither of them, and unseen.csv with its labels."""
 
 import argparse
 import csv
@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo import spread
-from demo.make_clips import SEED_STEP
+from demo import map_in_parallel
+from demo.make_clips import SEEDS_PER_DATASET
 from vimoclip import cli
 
 UNSEEN = "unseen"
@@ -25,35 +25,37 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--films", type=cli.positive_int, default=12, help="in the table")
     parser.add_argument("--scenes", type=cli.positive_int, default=20, help="in a film")
     parser.add_argument("--output-dir", type=Path, default=Path("my_films"))
-    parser.add_argument("--num-workers", type=cli.count, default=2, help="processes that draw")
+    parser.add_argument("--num-workers", type=cli.non_negative_int, default=2, help="processes that draw")
     parser.add_argument("--seed", type=cli.seed, default=5, help="another seed draws other films")
     return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The table."""
+    """Return the path of the table."""
     args = build_parser().parse_args(argv)
-    from demo.scenes import draw_scene
+    from demo.scenes import sample_scene
     from vimoclip.io import atomic
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
     names = [*(f"film{i + 1:02d}" for i in range(args.films)), UNSEEN]
-    first, films = args.seed * SEED_STEP, {}
-    for place, name in enumerate(names):
-        films[name] = [draw_scene(first + place * args.scenes + i) for i in range(args.scenes)]
-    todo = {name: scenes for name, scenes in films.items() if not (args.output_dir / f"{name}.mp4").exists()}
-    for _ in spread(partial(write_film, args.output_dir), todo.items(), cli.usable_workers(args.num_workers), "film"):
+    first_seed, films = args.seed * SEEDS_PER_DATASET, {}
+    for number, name in enumerate(names):
+        films[name] = [sample_scene(first_seed + number * args.scenes + i) for i in range(args.scenes)]
+    missing = {name: scenes for name, scenes in films.items() if not (args.output_dir / f"{name}.mp4").exists()}
+    for _ in map_in_parallel(
+        partial(write_film, args.output_dir), missing.items(), cli.limit_workers(args.num_workers), "film"
+    ):
         pass
-    known = {name: scenes for name, scenes in films.items() if name != UNSEEN}
-    atomic.write_text(args.output_dir / f"{UNSEEN}.csv", table({UNSEEN: films[UNSEEN]}))
-    atomic.write_text(args.output_dir / "project.boris", json.dumps(project(known)))
-    written = atomic.write_text(args.output_dir / "table.csv", table(known))
-    print(f"{len(known)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
+    labelled = {name: scenes for name, scenes in films.items() if name != UNSEEN}
+    atomic.write_text(args.output_dir / f"{UNSEEN}.csv", format_label_table({UNSEEN: films[UNSEEN]}))
+    atomic.write_text(args.output_dir / "project.boris", json.dumps(boris_project(labelled)))
+    written = atomic.write_text(args.output_dir / "table.csv", format_label_table(labelled))
+    print(f"{len(labelled)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
     return written
 
 
-def table(films: dict[str, list[Any]]) -> str:
-    """A line a scene: film, actions, from when to when in seconds, and the day: two films each."""
+def format_label_table(films: dict[str, list[Any]]) -> str:
+    """CSV with one row a scene: film, actions, start and end in seconds, and the day, which two films share."""
     from demo.scenes import FPS, FRAMES
 
     text = io.StringIO()
@@ -61,24 +63,24 @@ def table(films: dict[str, list[Any]]) -> str:
     writer.writerow(["video", "labels", "start", "end", "day"])
     length = FRAMES / FPS
     for number, (name, scenes) in enumerate(films.items()):
-        for place, scene in enumerate(scenes):
+        for index, scene in enumerate(scenes):
             actions = ";".join(sorted(scene.actions()))
             writer.writerow(
-                [f"{name}.mp4", actions, f"{place * length:g}", f"{(place + 1) * length:g}", number // 2 + 1]
+                [f"{name}.mp4", actions, f"{index * length:g}", f"{(index + 1) * length:g}", number // 2 + 1]
             )
     return text.getvalue()
 
 
-def project(films: dict[str, list[Any]]) -> dict[str, Any]:
-    """What BORIS has of it: an observation a film, in which each action begins and ends with its scene."""
+def boris_project(films: dict[str, list[Any]]) -> dict[str, Any]:
+    """A BORIS project with one observation a film; each action starts and stops with its scene."""
     from demo.scenes import ACTIONS, FPS, FRAMES
 
     length, observations = FRAMES / FPS, {}
     for name, scenes in films.items():
         events = []
-        for place, scene in enumerate(scenes):
+        for index, scene in enumerate(scenes):
             for action in sorted(scene.actions()):
-                for time in (place * length, (place + 1) * length):
+                for time in (index * length, (index + 1) * length):
                     events.append([time, "", action, "", "", round(time * FPS)])
         media = f"{name}.mp4"
         observations[name] = {
@@ -115,13 +117,13 @@ def project(films: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def write_film(folder: Path, item: tuple[str, list[Any]]) -> None:
-    """One scene after the other."""
+    """Write the scenes of a film one after the other."""
     from demo.drawing import draw_clip
     from demo.scenes import FPS
     from vimoclip import video
 
     name, scenes = item
-    with video.Writer(folder / f"{name}.mp4", FPS, {"scenes": [scene.seed for scene in scenes]}) as writer:
+    with video.VideoWriter(folder / f"{name}.mp4", FPS, {"scenes": [scene.seed for scene in scenes]}) as writer:
         for scene in scenes:
             writer.write(draw_clip(scene))
 

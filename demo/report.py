@@ -1,4 +1,4 @@
-"""The demo's table: average precision of every TFAM run, in all and by what tells an action, beside chance.
+"""The demo's table: average precision of every TFAM run, over all actions and by kind of action, beside chance.
 
     python -m demo.report
 Reads predictions.csv of the runs in checkpoints/demo/TFAM/<config>/seed<k>/ and the annotations in dataset/demo/;
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from demo import add_dataset
+from demo import add_dataset_arguments
 from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
@@ -21,7 +21,7 @@ from vimoclip.io import atomic
 if TYPE_CHECKING:
     import torch
 
-WHAT = {
+CONFIG_TITLES = {
     "rgb": "RGB alone",
     "motion": "motion alone",
     "concat_time": "concatenation along time",
@@ -35,14 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints/demo"), help="holds TFAM/<config>/")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets table.md, table.csv")
-    add_dataset(parser)
+    add_dataset_arguments(parser)
     parser.add_argument("--rounds", type=cli.positive_int, default=200, help="permutations behind chance")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the permutations")
     return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """The path of table.md. Raises UserError where no run is finished."""
+    """Return the path of table.md. Raises UserError where no run is finished."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
     from vimoclip.annotations.split_protocol import PUBLISHED
@@ -50,38 +50,39 @@ def main(argv: list[str] | None = None) -> Path:
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     rows: list[dict[str, Any]] = []
-    clips: dict[frozenset[str], Path] = {}  # each set of clips that a run reports on -> one such run
-    protocols, chosen = set(), set()  # how their epochs were
+    runs_by_clips: dict[frozenset[str], Path] = {}  # evaluated clips -> one run
+    protocols, epoch_criteria = set(), set()
     for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/predictions.csv")):
         folder = path.parent
         if not ((folder / "metrics.json").is_file() and folder.name.removeprefix("seed").isdigit()):
             continue
         names, scores, targets = read_predictions(path, data)
-        clips.setdefault(frozenset(names), folder)
+        runs_by_clips.setdefault(frozenset(names), folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        protocols.add(metrics.get("protocol") or PUBLISHED)  # of before there was any: the paper's
-        chosen.add(metrics.get("epoch_chosen_by", "another project"))
-        found = measure(scores, targets, groups(data.classes), args.rounds, args.seed)
+        protocols.add(metrics.get("protocol") or PUBLISHED)  # runs from before there were protocols
+        epoch_criteria.add(metrics.get("epoch_chosen_by", "another project"))
+        found = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
         rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **found})
     if not rows:
         raise UserError("holds no finished run", "bash demo.sh makes them", path=args.checkpoints_dir / "TFAM")
-    if len(clips) > 1:
-        one, other, *_ = clips.values()
+    if len(runs_by_clips) > 1:
+        one, other, *_ = runs_by_clips.values()
         raise UserError(f"{one} and {other}: report on different clips", "delete the runs that are not of these clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
-    head = (
-        f"Average precision on {len(next(iter(clips)))} validation clips, protocol {' or '.join(sorted(protocols))}, "
-        f"epoch chosen by {' or '.join(sorted(chosen))}"
+    num_clips = len(next(iter(runs_by_clips)))
+    text = (
+        f"Average precision on {num_clips} validation clips, protocol {' or '.join(sorted(protocols))}, "
+        f"epoch chosen by {' or '.join(sorted(epoch_criteria))}; macro: mean over classes, micro: pooled.\n\n"
     )
-    text = f"{head}; macro: mean over classes, micro: pooled.\n\n{table(rows, args.rounds)}{differences(rows)}"
-    text += single_frames(args.output_dir / "frames.json")
+    text += format_table(rows, args.rounds) + format_motion_gains(rows)
+    text += format_single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
     return atomic.write_text(args.output_dir / "table.md", text)
 
 
-def single_frames(path: Path) -> str:
-    """What demo.check_frames found, if it was run."""
+def format_single_frames(path: Path) -> str:
+    """The results of demo.check_frames as text; empty if it was not run."""
     if not path.is_file():
         return ""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -95,18 +96,18 @@ def single_frames(path: Path) -> str:
     return "".join(lines)
 
 
-def groups(class_names: Sequence[str]) -> dict[str, list[int]]:
-    """Which classes a column of the table is over: all, and those of each kind where the actions are the demo's own."""
-    from demo.scenes import ACTIONS, Kind
+def class_groups(class_names: Sequence[str]) -> dict[str, list[int]]:
+    """Column -> class ids: all, and for the demo's own actions one column for each kind."""
+    from demo.scenes import ACTIONS, ActionKind
 
-    found = {"all": list(range(len(class_names)))}
+    columns = {"all": list(range(len(class_names)))}
     if tuple(class_names) == tuple(ACTIONS):
-        found |= {kind: [i for i, name in enumerate(class_names) if ACTIONS[name] == kind] for kind in Kind}
-    return found
+        columns |= {kind: [i for i, name in enumerate(class_names) if ACTIONS[name] == kind] for kind in ActionKind}
+    return columns
 
 
 def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
-    """Clips of a predictions.csv, their (N, C) probabilities and multi-hot labels. Raises UserError."""
+    """(clips, (N, C) probabilities, multi-hot labels) of a predictions.csv. Raises UserError."""
     import numpy as np
     import torch
 
@@ -115,24 +116,24 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
     found = predictions_csv.read(path)
     if found.classes != list(data.classes) or not set(found.videos) <= data.splits["val"].keys():
         raise UserError(
-            "is of other classes or clips than the annotations", "delete the run and make it again", path=path
+            "is of other classes or clips than the annotations", "delete the run and create it again", path=path
         )
     targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found.videos]))
     return found.videos, torch.from_numpy(found.scores).float(), targets
 
 
-def measure(
+def evaluate_run(
     scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]], rounds: int, seed: int
 ) -> dict[str, float]:
-    """`map_macro_<group>`, `map_micro_<group>` and, as `..._chance`, their means over permuted labels."""
-    from vimoclip.metrics import permutations
+    """`map_macro_<column>`, `map_micro_<column>`, and `..._chance`: their means over permuted labels."""
+    from vimoclip.metrics import permute_targets
 
-    found = precisions(scores, targets, columns)
-    by_chance = [precisions(scores, permuted, columns) for permuted in permutations(targets, rounds, seed)]
+    found = group_map(scores, targets, columns)
+    by_chance = [group_map(scores, permuted, columns) for permuted in permute_targets(targets, rounds, seed)]
     return found | {f"{name}_chance": mean(values[name] for values in by_chance) for name in found}
 
 
-def precisions(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]]) -> dict[str, float]:
+def group_map(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]]) -> dict[str, float]:
     from vimoclip.metrics import average_precision_per_class, map_micro
 
     per_class = average_precision_per_class(scores, targets)
@@ -142,18 +143,21 @@ def precisions(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[st
     }
 
 
-def table(rows: list[dict[str, Any]], rounds: int) -> str:
-    """Markdown: a row a config, mean ± standard deviation over its seeds, and the chance level last."""
+def format_table(rows: list[dict[str, Any]], rounds: int) -> str:
+    """Markdown: one row a config, mean ± standard deviation over its seeds; the chance level last."""
     metrics = [name for name in rows[0] if name.startswith("map_") and not name.endswith("_chance")]
     lines = [["", "seeds", *(f"{name.split('_')[1]} {name.split('_', 2)[2]}" for name in metrics)]]
     by_config = defaultdict(list)
     for row in rows:
         by_config[row["config"]].append(row)
-    order = [*(config for config in WHAT if config in by_config), *(c for c in by_config if c not in WHAT)]
+    order = [
+        *(config for config in CONFIG_TITLES if config in by_config),
+        *(c for c in by_config if c not in CONFIG_TITLES),
+    ]
     for config in order:
         runs = by_config[config]
-        cells = [spread([run[name] for run in runs]) for name in metrics]
-        lines.append([WHAT.get(config, config), str(len(runs)), *cells])
+        cells = [format_mean_std([run[name] for run in runs]) for name in metrics]
+        lines.append([CONFIG_TITLES.get(config, config), str(len(runs)), *cells])
     chance = [f"{mean(row[f'{name}_chance'] for row in rows):.2f}" for name in metrics]
     lines.append([f"chance ({rounds} permutations)", "", *chance])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -161,21 +165,21 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
     return "".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |\n" for line in lines)
 
 
-def spread(values: list[float]) -> str:
+def format_mean_std(values: list[float]) -> str:
     return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
-def differences(rows: list[dict[str, Any]]) -> str:
-    """What motion adds to RGB alone, seed by seed, where it matters most."""
-    name = "map_macro_motion" if "map_macro_motion" in rows[0] else "map_macro_all"
-    value = {(row["config"], row["seed"]): row[name] for row in rows}
+def format_motion_gains(rows: list[dict[str, Any]]) -> str:
+    """Gains of each config over RGB alone by seed, for the actions that are defined by motion."""
+    column = "map_macro_motion" if "map_macro_motion" in rows[0] else "map_macro_all"
+    value = {(row["config"], row["seed"]): row[column] for row in rows}
     lines = []
     for config in ("cross_attention", "cross_attention_shuffled", "cross_attention_none", "motion", "concat_time"):
         gains = [value[config, s] - value["rgb", s] for c, s in value if c == config and ("rgb", s) in value]
         if gains:
-            lines.append(f"  {WHAT[config]}: {', '.join(f'{gain:+.2f}' for gain in gains)}\n")
-    what = "macro AP of the actions told by motion" if name.endswith("motion") else "macro AP"
-    return f"\n{what}, over RGB alone, seed by seed:\n{''.join(lines)}" if lines else ""
+            lines.append(f"  {CONFIG_TITLES[config]}: {', '.join(f'{gain:+.2f}' for gain in gains)}\n")
+    metric = "macro AP of the actions defined by motion" if column.endswith("motion") else "macro AP"
+    return f"\n{metric}, over RGB alone, seed by seed:\n{''.join(lines)}" if lines else ""
 
 
 if __name__ == "__main__":

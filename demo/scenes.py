@@ -1,9 +1,9 @@
-"""What happens in a drawn clip: who is there, where, what each animal does, and so which actions it is labelled with.
+"""Content of a drawn clip: the animals, where they are, their motions, and the resulting action labels.
 
 Every degree of freedom of an animal (travel, limbs, head, hop, circle, ...) is a phase that starts anywhere. An action
-decides only which phases run and how fast. A single frame of a walking animal is therefore drawn from the same
-distribution as one of an animal that keeps still: what sets motions apart is in time alone. (H.264 blurs what moves by
-a trace; `demo.check_frames` looks whether that can be used.)"""
+decides only which phases advance and how fast. A single frame of a walking animal therefore has the same distribution
+as one of an animal that keeps still: motions differ only over time. (H.264 slightly blurs moving objects;
+`demo.check_frames` tests whether this reveals the motion.)"""
 
 import math
 from dataclasses import dataclass
@@ -21,39 +21,39 @@ SPECIES = {
     "turtle": "flippers",
 }
 GROUNDS = ("grass", "sand", "snow", "rock", "leaves")
-CHANCE_OF_A_THING = 0.4  # of food, water and a nest, each by itself
+OBJECT_PROBABILITY = 0.4  # of food, water, a nest and flowers, independently
 
 
-class Kind(StrEnum):
-    """What tells an action."""
+class ActionKind(StrEnum):
+    """What defines an action."""
 
-    MOTION = "motion"  # a single frame says nothing
-    APPEARANCE = "appearance"  # a single frame says all
-    BOTH = "both"  # a single frame says how the motion would be called, not whether there is that motion
+    MOTION = "motion"  # not recognisable from a single frame
+    APPEARANCE = "appearance"  # recognisable from a single frame
+    BOTH = "both"  # a single frame determines the name of the motion, not whether it occurs
 
 
 ACTIONS = {
-    "keeping still": Kind.MOTION,
-    "walking": Kind.MOTION,
-    "running": Kind.MOTION,
-    "jumping": Kind.MOTION,
-    "circling": Kind.MOTION,
-    "head bobbing": Kind.MOTION,
-    "eating": Kind.APPEARANCE,
-    "in water": Kind.APPEARANCE,
-    "nesting": Kind.APPEARANCE,
-    "flying": Kind.BOTH,
-    "swimming": Kind.BOTH,
-    "galloping": Kind.BOTH,
-    "bathing": Kind.BOTH,
-    "shaking": Kind.BOTH,
+    "keeping still": ActionKind.MOTION,
+    "walking": ActionKind.MOTION,
+    "running": ActionKind.MOTION,
+    "jumping": ActionKind.MOTION,
+    "circling": ActionKind.MOTION,
+    "head bobbing": ActionKind.MOTION,
+    "eating": ActionKind.APPEARANCE,
+    "in water": ActionKind.APPEARANCE,
+    "nesting": ActionKind.APPEARANCE,
+    "flying": ActionKind.BOTH,
+    "swimming": ActionKind.BOTH,
+    "galloping": ActionKind.BOTH,
+    "bathing": ActionKind.BOTH,
+    "shaking": ActionKind.BOTH,
 }
 
 
 class Phase(StrEnum):
     """The degrees of freedom of an animal."""
 
-    TRAVEL = "travel"  # from side to side, turning round at the ends
+    TRAVEL = "travel"  # from side to side, with turns at the ends
     LIMBS = "limbs"
     HOP = "hop"
     CIRCLE = "circle"
@@ -62,7 +62,7 @@ class Phase(StrEnum):
     TILT = "tilt"
 
 
-# Radians a second; travel in body lengths a second.
+# radians a second; travel in body lengths a second
 MOTIONS: dict[str, dict[Phase, float]] = {
     "still": {},
     "walk": {Phase.TRAVEL: 0.45, Phase.LIMBS: 8},
@@ -73,19 +73,19 @@ MOTIONS: dict[str, dict[Phase, float]] = {
     "surge": {Phase.TRAVEL: 0.9, Phase.WAVE: 8, Phase.LIMBS: 11},
     "shake": {Phase.TILT: 24},
 }
-# surge has three names and shake two, so surge is drawn twice as often
-OFTEN = {motion: 2 if motion == "surge" else 1 for motion in MOTIONS}
+# surge is split into three actions and shake into two
+MOTION_WEIGHTS = {motion: 2 if motion == "surge" else 1 for motion in MOTIONS}
 
 
 @dataclass(frozen=True)
 class Animal:
-    """One animal: its looks, its phases at the first frame, and its motions, one after the other for equal times."""
+    """One animal: appearance, phases at the first frame, and motions, which follow one another for equal times."""
 
     species: str
     length: float  # of its body, in pixels
-    base: tuple[float, float]  # y, and the lowest x of its travels
+    base: tuple[float, float]  # y, and the lowest x of its travel
     phases: dict[Phase, float]
-    turn: int  # 1 or -1: the way round of its circles
+    turn: int  # 1 or -1: direction of its circles
     motions: tuple[str, ...]
     food: bool
     seed: int  # of its markings
@@ -93,7 +93,7 @@ class Animal:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip before it is drawn."""
+    """The content of a clip."""
 
     ground: str
     water: bool
@@ -103,22 +103,24 @@ class Scene:
     seed: int
 
     def actions(self) -> set[str]:
-        """The clip's labels: those of all its animals."""
-        found = {name_of(motion, animal.species, self.water) for animal in self.animals for motion in animal.motions}
-        things = {"eating": any(animal.food for animal in self.animals), "in water": self.water, "nesting": self.nest}
-        return found | {name for name, there in things.items() if there}
+        """The labels of the clip: the actions of all its animals."""
+        names = {
+            action_name(motion, animal.species, self.water) for animal in self.animals for motion in animal.motions
+        }
+        objects = {"eating": any(animal.food for animal in self.animals), "in water": self.water, "nesting": self.nest}
+        return names | {name for name, present in objects.items() if present}
 
     def caption(self) -> str:
-        """What a still shows: species, ground and objects, nothing of motion."""
+        """Species, ground and objects, without motion."""
         text = "a drawing of " + " and ".join(f"a {animal.species}" for animal in self.animals) + f" on {self.ground}"
         text += " in water" if self.water else ""
-        things = {"food": any(animal.food for animal in self.animals), "a nest": self.nest}
-        there = [name for name, here in things.items() if here]
-        return text + (" with " + " and ".join(there) if there else "")
+        objects = {"food": any(animal.food for animal in self.animals), "a nest": self.nest}
+        present = [name for name, is_present in objects.items() if is_present]
+        return text + (" with " + " and ".join(present) if present else "")
 
 
-def name_of(motion: str, species: str, water: bool) -> str:
-    """The action that a motion is: for some of them, species and place decide."""
+def action_name(motion: str, species: str, water: bool) -> str:
+    """The action of a motion; for some motions it depends on species and water."""
     if motion == "surge":
         return "swimming" if water else {"wings": "flying"}.get(SPECIES[species], "galloping")
     if motion == "shake":
@@ -127,27 +129,31 @@ def name_of(motion: str, species: str, water: bool) -> str:
     return {**names, "circle": "circling", "bob": "head bobbing"}[motion]
 
 
-def draw_scene(seed: int) -> Scene:
-    """A clip's content. How many motions there are has nothing to do with how many animals: one may do two in turn."""
+def sample_scene(seed: int) -> Scene:
+    """A random scene. The number of motions is independent of the number of animals: one animal may do two in turn."""
     rng = np.random.default_rng(seed)
-    animals, motions = int(rng.integers(1, 3)), int(rng.integers(1, 3))
-    weights = np.array(list(OFTEN.values()), float)
-    drawn = [str(m) for m in rng.choice(list(MOTIONS), motions, replace=False, p=weights / weights.sum())]
-    doing = [tuple(drawn)] if animals == 1 else [(drawn[0],), (drawn[-1],)]
-    heights = [(0.34, 0.74)] if animals == 1 else [(0.26, 0.38), (0.68, 0.8)]
-    food = rng.random() < CHANCE_OF_A_THING
-    eater = int(rng.integers(animals))
+    num_animals, num_motions = int(rng.integers(1, 3)), int(rng.integers(1, 3))
+    weights = np.array(list(MOTION_WEIGHTS.values()), float)
+    drawn = [str(m) for m in rng.choice(list(MOTIONS), num_motions, replace=False, p=weights / weights.sum())]
+    motions_by_animal = [tuple(drawn)] if num_animals == 1 else [(drawn[0],), (drawn[-1],)]
+    heights = [(0.34, 0.74)] if num_animals == 1 else [(0.26, 0.38), (0.68, 0.8)]
+    food = rng.random() < OBJECT_PROBABILITY
+    eater = int(rng.integers(num_animals))
     return Scene(
         ground=str(rng.choice(GROUNDS)),
-        water=bool(rng.random() < CHANCE_OF_A_THING),
-        nest=(rng.uniform(0.1, 0.9), rng.uniform(0.12, 0.88)) if rng.random() < CHANCE_OF_A_THING else None,
-        flowers=bool(rng.random() < CHANCE_OF_A_THING),
-        animals=tuple(draw_animal(rng, doing[i], heights[i], food and i == eater) for i in range(animals)),
+        water=bool(rng.random() < OBJECT_PROBABILITY),
+        nest=(rng.uniform(0.1, 0.9), rng.uniform(0.12, 0.88)) if rng.random() < OBJECT_PROBABILITY else None,
+        flowers=bool(rng.random() < OBJECT_PROBABILITY),
+        animals=tuple(
+            sample_animal(rng, motions_by_animal[i], heights[i], food and i == eater) for i in range(num_animals)
+        ),
         seed=seed,
     )
 
 
-def draw_animal(rng: np.random.Generator, motions: tuple[str, ...], heights: tuple[float, float], food: bool) -> Animal:
+def sample_animal(
+    rng: np.random.Generator, motions: tuple[str, ...], heights: tuple[float, float], food: bool
+) -> Animal:
     length = rng.uniform(74, 100)
     return Animal(
         species=str(rng.choice(list(SPECIES))),
@@ -163,7 +169,7 @@ def draw_animal(rng: np.random.Generator, motions: tuple[str, ...], heights: tup
 
 @dataclass(frozen=True)
 class Pose:
-    """An animal in one frame: pixels, radians; `limbs`, `head` in -1..1."""
+    """An animal in one frame: pixels and radians; `limbs` and `head` in -1..1."""
 
     x: float
     y: float
@@ -173,20 +179,20 @@ class Pose:
     tilt: float
 
 
-def pose(animal: Animal, frame: int, frames: int = FRAMES) -> Pose:
-    """Where an animal is and how it holds itself in a frame of its clip."""
+def pose_at(animal: Animal, frame: int, frames: int = FRAMES) -> Pose:
+    """Position and posture of an animal in a frame of its clip."""
     phases = dict(animal.phases)
-    each = frames / len(animal.motions)
+    frames_per_motion = frames / len(animal.motions)
     span = WIDTH - 2 * animal.base[1]
     for i, motion in enumerate(animal.motions):
-        seconds = min(max(frame - i * each, 0), each) / FPS
+        seconds = min(max(frame - i * frames_per_motion, 0), frames_per_motion) / FPS
         for phase, rate in MOTIONS[motion].items():
             phases[phase] += seconds * (rate * animal.length * math.pi / span if phase == Phase.TRAVEL else rate)
-    now = animal.motions[min(int(frame / each), len(animal.motions) - 1)]
+    motion_now = animal.motions[min(int(frame / frames_per_motion), len(animal.motions) - 1)]
     travelled = phases[Phase.TRAVEL] / math.pi % 2  # 0..1 to the right, 1..2 back
     circle = animal.turn * phases[Phase.CIRCLE]
     facing = 1 if travelled < 1 else -1
-    if now == "circle":
+    if motion_now == "circle":
         facing = 1 if -math.sin(circle) * animal.turn > 0 else -1
     return Pose(
         x=animal.base[1] + span * (1 - abs(1 - travelled)) + 0.3 * animal.length * math.cos(circle),

@@ -1,20 +1,25 @@
-"""Pictures of clips: a strip of frames, the strip of their flow, and the actions that a run of TFAM finds likeliest.
+"""Pictures of clips: a strip of frames, a strip of their flow, and the highest scores of a TFAM run.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
 Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The bars of the
-actions that the clip is labelled with are dark; these are there even if they aren't among the likeliest."""
+clip's labels are dark and always present, also where their scores are low."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from demo import add_dataset
+from demo import add_dataset_arguments
 from vimoclip import cli
 from vimoclip.errors import UserError
 
-FRAMES, TOP = 6, 5
-HEIGHT, GAP, TEXT, BARS = 120, 6, 15, 380  # pixels: of a strip, between things, of letters, and for the bars
-RIGHT, WRONG = (38, 94, 156), (188, 200, 212)
+STRIP_FRAMES, TOP_ACTIONS = 6, 5
+STRIP_HEIGHT, GAP, FONT_SIZE, BARS_WIDTH = (
+    120,
+    6,
+    15,
+    380,
+)  # pixels
+LABEL_COLOR, OTHER_COLOR = (38, 94, 156), (188, 200, 212)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,56 +28,58 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", nargs="+", default=None, help="file names of validation clips")
     parser.add_argument("--count", type=cli.positive_int, default=4, help="how many of the first, without --clips")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets a picture a clip")
-    add_dataset(parser)
+    add_dataset_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
-    """The pictures."""
+    """Return the paths of the pictures."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
     from vimoclip.flow.flow_lookup import FlowFolder
     from vimoclip.io import predictions_csv
 
-    path = cli.need_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
+    path = cli.require_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")
     table = predictions_csv.read(path)
     rows = zip(table.videos, table.scores.tolist(), strict=True)
-    found = {name: dict(zip(table.classes, row, strict=True)) for name, row in rows}
+    scores = {name: dict(zip(table.classes, row, strict=True)) for name, row in rows}
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
-    flows = FlowFolder(cli.need_folder(args.dataset_dir / "flows", "run extract_flows.py"))
+    flows = FlowFolder(cli.require_folder(args.dataset_dir / "flows", "run extract_flows.py"))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in args.clips or list(found)[: args.count]:
-        if name not in found or name not in data.splits["val"]:
+    for name in args.clips or list(scores)[: args.count]:
+        if name not in scores or name not in data.splits["val"]:
             raise UserError(f"{name}: isn't among {path} and val_multi.txt", "name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
-        top = likeliest(found[name], labels)
-        drawn = args.output_dir / f"{annotations.stem(name)}.png"
-        picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(drawn, optimize=True)
-        written.append(drawn)
+        top = top_actions(scores[name], labels)
+        picture_path = args.output_dir / f"{annotations.stem(name)}.png"
+        draw_picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(
+            picture_path, optimize=True
+        )
+        written.append(picture_path)
     print("wrote " + " ".join(map(str, written)), flush=True)
     return written
 
 
-def likeliest(probabilities: dict[str, float], labels: set[str]) -> list[tuple[str, float]]:
-    """The clip's labels, found or missed, and the likeliest other actions: TOP in all, or a bar for each label."""
+def top_actions(probabilities: dict[str, float], labels: set[str]) -> list[tuple[str, float]]:
+    """The clip's labels and the other actions with the highest scores: TOP_ACTIONS in all, or more for more labels."""
     order = sorted(probabilities, key=lambda action: (action not in labels, -probabilities[action]))
-    shown = order[: max(TOP, len(labels))]
-    return sorted(((action, probabilities[action]) for action in shown), key=lambda item: -item[1])
+    selected = order[: max(TOP_ACTIONS, len(labels))]
+    return sorted(((action, probabilities[action]) for action in selected), key=lambda item: -item[1])
 
 
-def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
-    """A PIL image."""
+def draw_picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
+    """A PIL image: the strips above each other, the bars at their right."""
     from PIL import Image
 
-    from vimoclip.video.filmstrip import strip
+    from vimoclip.video.filmstrip import render_filmstrip
 
-    strips = [strip(path, FRAMES, HEIGHT, GAP) for path in (rgb, flow) if path is not None]
-    bars = draw_bars(top, labels, len(strips) * (HEIGHT + GAP) - GAP)
+    strips = [render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, GAP) for path in (rgb, flow) if path is not None]
+    bars = draw_bars(top, labels, len(strips) * (STRIP_HEIGHT + GAP) - GAP)
     wide = max(image.width for image in strips)
     sheet = Image.new("RGB", (wide + 2 * GAP + bars.width, bars.height), "white")
     for i, image in enumerate(strips):
-        sheet.paste(image, (0, i * (HEIGHT + GAP)))
+        sheet.paste(image, (0, i * (STRIP_HEIGHT + GAP)))
     sheet.paste(bars, (wide + 2 * GAP, 0))
     return sheet
 
@@ -80,14 +87,15 @@ def picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: 
 def draw_bars(top: list[tuple[str, float]], labels: set[str], height: int) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
-    sheet = Image.new("RGB", (BARS, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    each, widest = height / len(top), BARS - 190
+    sheet = Image.new("RGB", (BARS_WIDTH, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    row_height, widest = height / len(top), BARS_WIDTH - 190
     for i, (name, probability) in enumerate(top):
-        y = int((i + 0.5) * each)
+        y = int((i + 0.5) * row_height)
         draw.text((130, y), name if len(name) <= 18 else f"{name[:16]}..", fill="black", font=font, anchor="rm")
         draw.rectangle(
-            (140, y - 9, 140 + max(1, int(widest * probability)), y + 9), fill=RIGHT if name in labels else WRONG
+            (140, y - 9, 140 + max(1, int(widest * probability)), y + 9),
+            fill=LABEL_COLOR if name in labels else OTHER_COLOR,
         )
         draw.text((148 + int(widest * probability), y), f"{probability:.2f}", fill="black", font=font, anchor="lm")
     return sheet

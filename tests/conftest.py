@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ CLASSES = ("walking", "running", "eating")
 
 def write_video(path: Path, frames: np.ndarray, fps: float = 25, lossless: bool = True) -> Path:
     """(T, H, W, 3) uint8 to an .mp4; the project's own writer, so that sizes should be even."""
-    with video.Writer(path, fps, {}, lossless) as writer:
+    with video.VideoWriter(path, fps, {}, lossless) as writer:
         writer.write(frames)
     return path
 
@@ -61,15 +62,15 @@ def moving_frames(
     )
 
 
-def times(folder: Path) -> dict[str, int]:
+def modification_times(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @contextlib.contextmanager
-def locked_elsewhere(output: Path) -> Iterator[int]:
+def lock_in_subprocess(output: Path) -> Iterator[int]:
     """Another process, of this number, has the output to itself meanwhile; in the end it is killed."""
     code = "import sys, time; from pathlib import Path; from vimoclip.io import lock\n"
-    code += "with lock.only_process(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code += "with lock.exclusive_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(output)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -80,7 +81,7 @@ def locked_elsewhere(output: Path) -> Iterator[int]:
             process.kill()
 
 
-def make_embedded(root: Path, *selection: str) -> Path:
+def make_embedded_dataset(root: Path, *selection: str) -> Path:
     """`make_dataset` in root/dataset with RGB embeddings of root/tinyclip, flow videos and selection clips."""
     import extract_embeddings
     import extract_flows
@@ -88,7 +89,7 @@ def make_embedded(root: Path, *selection: str) -> Path:
     make_dataset(root / "dataset")
     if selection:
         (root / "dataset" / "annotations" / "selection.txt").write_text("".join(f"{name}\n" for name in selection))
-    make_clip(root / "tinyclip")
+    make_tiny_clip(root / "tinyclip")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip"])
@@ -104,7 +105,7 @@ def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int,
         (folder / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
 
 
-def make_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **vision: float) -> str:
+def make_tiny_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **vision: float) -> str:
     """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32.
 
     `vocabulary`: of its text tower; CLIP's tokenizer has 49408 words, for whom it is to read any."""
@@ -128,7 +129,7 @@ def make_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **vision
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_clip(tmp_path_factory.mktemp("models") / "tinyclip")
+    return make_tiny_clip(tmp_path_factory.mktemp("models") / "tinyclip")
 
 
 @pytest.fixture
@@ -147,3 +148,14 @@ def make_dataset(dataset: Path) -> Path:
             write_video(dataset / "videos" / name, frames, lossless=False)
     write_annotations(dataset / "annotations", splits)
     return dataset
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process may have more bytes meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

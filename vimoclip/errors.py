@@ -1,4 +1,4 @@
-"""Errors whose text is for the user: the problem, a hint and the file are separate fields, composed in one place."""
+"""Errors for the user, with the problem, a hint and the file as separate fields; `__str__` composes the message."""
 
 import json
 import re
@@ -6,29 +6,27 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any, TypeVar
 
-# control characters, line separators, characters that change the writing direction, and lone surrogates
+# control characters, line separators, bidirectional formatting, lone surrogates
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_FIELDS = "vimoclip error fields: "  # begins the note that carries the fields through a formatted traceback
+_NOTE_PREFIX = "vimoclip error fields: "  # of the note that carries the fields through a formatted traceback
 
 E = TypeVar("E", bound="UserFacingError")
 
 
 class UserFacingError(Exception):
-    """Base class: `problem` says what is wrong, `hint` what to do (may be empty), `path` the file (may be None).
+    """Base class. `problem`: what is wrong; `hint`: what to do (may be empty); `path`: the file (may be None).
 
-    The fields survive pickling (process pools) and a DataLoader's worker. There, torch raises the same type again with
-    the formatted traceback as its only argument; the fields are then read from the exception's note in that text."""
+    The fields survive pickling (process pools) and a DataLoader worker. For the latter, torch raises the same type
+    again with the formatted traceback as its only argument, and the fields are read from the exception's note in it."""
 
     def __init__(self, problem: object = "", hint: str = "", *, path: str | PathLike[str] | None = None):
         fields = [str(problem), hint, None if path is None else str(path)]
-        _, note, rest = fields[0].rpartition(f"\n{_FIELDS}") if fields[0] else ("", "", "")
-        if note:
-            fields = json.loads(rest.splitlines()[0])
+        fields = _fields_from_traceback(str(problem)) or fields
         self.problem: str = fields[0] or ""
         self.hint: str = fields[1] or ""
         self.path: str | None = fields[2]
         super().__init__(self.problem)
-        self.add_note(_FIELDS + json.dumps(fields))
+        self.add_note(_NOTE_PREFIX + json.dumps(fields))
 
     def __str__(self) -> str:
         """`path: problem; hint` on one line; control characters that files brought in are escaped."""
@@ -39,8 +37,19 @@ class UserFacingError(Exception):
         return _restore, (type(self), self.problem, self.hint, self.path)
 
 
-def _restore(kind: type[E], problem: str, hint: str, path: str | None) -> E:
-    return kind(problem, hint, path=path)
+def _restore(error_type: type[E], problem: str, hint: str, path: str | None) -> E:
+    return error_type(problem, hint, path=path)
+
+
+def _fields_from_traceback(text: str) -> list[Any] | None:
+    """The fields in the text of torch's ExceptionWrapper, or None for any other text."""
+    if not text.startswith("Caught "):
+        return None
+    _, note, rest = text.rpartition(f"\n{_NOTE_PREFIX}")
+    try:
+        return json.loads(rest.splitlines()[0]) if note else None
+    except (ValueError, IndexError):
+        return None
 
 
 class UserError(UserFacingError):
@@ -63,3 +72,8 @@ class GoneError(UserError):
 
 class VideoError(UserFacingError):
     """One video cannot be used. It is recorded as failed, and the run continues."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's text, or the name of its type where the text is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

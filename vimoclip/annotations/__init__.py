@@ -1,49 +1,47 @@
-"""Classes, labels and splits of a data set: the only reader and writer of `dataset/annotations/`."""
+"""Classes, labels and splits of a data set. No other package reads or writes `dataset/annotations/`."""
 
-from vimoclip.annotations.animals import ANIMALS, Animals, animals_text, read_animals
+from vimoclip.annotations.animals import ANIMALS_FILE, VideoAnimals, format_animals, read_animals
 from vimoclip.annotations.annotation_files import (
     PARTITIONS,
     SEGMENTS,
-    SELECTION,
+    SELECTION_FILE,
     SPLITS,
     Annotations,
-    check_selected,
+    check_selection,
+    find_dataset_name,
+    format_selection,
     load,
-    name_in,
     read_classes,
     read_partitions,
     read_selection,
     read_split,
-    selection_text,
     write,
 )
-from vimoclip.annotations.sources import SOURCES, read_sources, sources_text
-from vimoclip.annotations.text import check_video_id, quoted, read_rows, stem
+from vimoclip.annotations.sources import SOURCES_FILE, format_sources, read_sources
+from vimoclip.annotations.text import check_video_id, stem
 
 __all__ = [
-    "ANIMALS",
+    "ANIMALS_FILE",
     "PARTITIONS",
     "SEGMENTS",
-    "SELECTION",
-    "SOURCES",
+    "SELECTION_FILE",
+    "SOURCES_FILE",
     "SPLITS",
-    "Animals",
     "Annotations",
-    "animals_text",
-    "check_selected",
+    "VideoAnimals",
+    "check_selection",
     "check_video_id",
+    "find_dataset_name",
+    "format_animals",
+    "format_selection",
+    "format_sources",
     "load",
-    "name_in",
-    "quoted",
     "read_animals",
     "read_classes",
     "read_partitions",
-    "read_rows",
     "read_selection",
     "read_sources",
     "read_split",
-    "selection_text",
-    "sources_text",
     "stem",
     "write",
 ]

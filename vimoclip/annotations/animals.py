@@ -1,4 +1,4 @@
-"""Which animals are seen in a video, and of which class each is: `animals.csv`."""
+"""Animals in each video and their classes: reading and formatting `animals.csv`."""
 
 import csv
 import io
@@ -6,46 +6,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip.annotations.text import quoted, read_rows
+from vimoclip.annotations.text import quote, read_rows
 from vimoclip.errors import UserError
-from vimoclip.io.names import has_control
+from vimoclip.io.names import has_control_characters
 
-ANIMALS = "animals.csv"
+ANIMALS_FILE = "animals.csv"
 _HEADER = ("video_id", "animals", "animal_classes")
 
 
-class Animals(NamedTuple):
-    """What is seen in a video. `classes`: mammal, bird, ..., each once; an animal of unknown class adds none."""
+class VideoAnimals(NamedTuple):
+    """Animals in a video. `classes`: mammal, bird, ..., each once; an animal of unknown class adds none."""
 
     animals: tuple[str, ...]
     classes: tuple[str, ...]
 
 
-def read_animals(folder: Path) -> dict[str, Animals]:
-    """Video id -> its animals, of `animals.csv`; {} where there is none. Raises UserError."""
-    path = folder / ANIMALS
+def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
+    """Return the animals by video id; {} if the folder has no `animals.csv`. Raises UserError."""
+    path = annotations_dir / ANIMALS_FILE
     if not path.exists():
         return {}
-    found: dict[str, Animals] = {}
+    animals_by_video: dict[str, VideoAnimals] = {}
     for line, row in enumerate(read_rows(path), start=2):
-        video, *parts = (row.get(column) for column in _HEADER)
-        if video is None or None in parts or None in row:
-            raise UserError(f"{path}:{line}: needs the header {','.join(_HEADER)} and as many values a line")
-        if video in found:
-            raise UserError(f"{path}:{line}: {quoted(video)} stands twice", "give it one line")
-        animals, classes = (tuple(word for word in (part or "").split(";") if word) for part in parts)
-        found[video] = Animals(animals, classes)
-    return found
+        video, *cells = (row.get(column) for column in _HEADER)
+        if video is None or None in cells or None in row:
+            raise UserError(f"needs the header {','.join(_HEADER)} and as many values a line", path=f"{path}:{line}")
+        if video in animals_by_video:
+            raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
+        animals, classes = (tuple(word for word in (cell or "").split(";") if word) for cell in cells)
+        animals_by_video[video] = VideoAnimals(animals, classes)
+    return animals_by_video
 
 
-def animals_text(animals: Mapping[str, Animals]) -> str:
-    """What `animals.csv` holds. Raises ValueError where an animal or class holds what separates them."""
+def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
+    """Return the content of `animals.csv`. Raises ValueError for a name that is empty or contains the separator."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_HEADER)
-    for video, one in animals.items():
-        for word in (*one.animals, *one.classes):
-            if not word or ";" in word or has_control(word):
-                raise ValueError(f"{quoted(word)} can't be the name of an animal or of a class of animals")
-        writer.writerow([video, ";".join(one.animals), ";".join(one.classes)])
+    for video, (animals, classes) in animals_by_video.items():
+        for word in (*animals, *classes):
+            if not word or ";" in word or has_control_characters(word):
+                raise ValueError(f"{quote(word)} can't be the name of an animal or of a class of animals")
+        writer.writerow([video, ";".join(animals), ";".join(classes)])
     return table.getvalue()

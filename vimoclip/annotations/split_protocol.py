@@ -1,4 +1,11 @@
-"""Protocols: on which clips an epoch is chosen, those of the training split or of val, and which are reported."""
+"""Evaluation protocols: which clips the epoch is chosen on, and which split is evaluated.
+
+| protocol     | epoch chosen on                          | evaluated |
+|--------------|------------------------------------------|-----------|
+| held_out     | selection clips of the training split    | val       |
+| published    | val (as in the paper)                    | val       |
+| three_splits | val                                      | test      |
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,89 +14,104 @@ from vimoclip import annotations
 from vimoclip.errors import UserError
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
-ZERO_SHOT = "zero_shot"  # of predictions that nothing was learnt for; not to be asked for
-# the name under which the clips stand on which epochs are chosen: prefix of columns and TensorBoard tags
-WATCHED = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
-CHOSEN_ON = {
+ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
+# the split that monitors training, by protocol: prefix of CSV columns and of TensorBoard tags
+MONITOR_SPLIT = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
+MONITOR_DESCRIPTION = {
     HELD_OUT: "selection clips of the training split",
     PUBLISHED: "the reported clips",
     THREE_SPLITS: "the val clips, as test is reported",
 }
-DRAW = "python prepare_dataset.py selection"
+DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
-def settle(asked: str | None, notes: Path) -> str:
-    """The protocol asked for; by default held_out where the annotations `notes` hold selection clips, three_splits
-    where they hold a test split, else published.
+def resolve(requested: str | None, annotations_dir: Path) -> str:
+    """Return the requested protocol, or the default for these annotations.
 
-    Raises UserError for a protocol whose clips aren't there, or for a name that is no protocol."""
-    there = (notes / annotations.SELECTION).is_file()
-    if asked not in (None, *WATCHED):
-        raise UserError(f"protocol {asked}: there is no such protocol", f"it is {' or '.join(WATCHED)}")
-    if asked == HELD_OUT and not there:
-        missing = notes / annotations.SELECTION
-        raise UserError(f"{missing}: there is no such file, and {HELD_OUT} chooses on its clips", f"{DRAW} draws them")
-    if asked == THREE_SPLITS and not _has_test(notes):
+    The default is held_out if the annotations have selection clips, else three_splits if they have a test split, else
+    published. Raises UserError for an unknown protocol, or one whose clips do not exist."""
+    selection_path = annotations_dir / annotations.SELECTION_FILE
+    has_selection = selection_path.is_file()
+    if requested not in (None, *MONITOR_SPLIT):
+        raise UserError(f"protocol {requested}: there is no such protocol", f"it is {' or '.join(MONITOR_SPLIT)}")
+    if requested == HELD_OUT and not has_selection:
+        problem = f"there is no such file, and {HELD_OUT} chooses on its clips"
+        raise UserError(problem, f"{DRAW_COMMAND} draws them", path=selection_path)
+    if requested == THREE_SPLITS and not _has_test_split(annotations_dir):
         raise UserError(
-            f"names no video, and {asked} reports its clips", "give another protocol", path=notes / "test_multi.txt"
+            f"names no video, and {requested} reports its clips",
+            "give another protocol",
+            path=annotations_dir / "test_multi.txt",
         )
-    if asked is None and reported_split(notes) == "test":
-        print(f"{notes} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val", flush=True)
-        return THREE_SPLITS
-    if asked is None and not there:
+    if requested is None and evaluation_split(annotations_dir) == "test":
         print(
-            f"warning: {notes} has no {annotations.SELECTION}, so the protocol is {PUBLISHED}: the epoch is chosen on "
-            f"the clips that are reported; {DRAW} draws selection clips",
+            f"{annotations_dir} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val",
             flush=True,
         )
-    return asked or (HELD_OUT if there else PUBLISHED)
+        return THREE_SPLITS
+    if requested is None and not has_selection:
+        print(
+            f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {PUBLISHED}: the "
+            f"epoch is chosen on the clips that are reported; {DRAW_COMMAND} draws selection clips",
+            flush=True,
+        )
+    return requested or (HELD_OUT if has_selection else PUBLISHED)
 
 
-def reported_split(notes: Path) -> str:
-    """The split whose clips are reported where no protocol is asked for."""
-    return "test" if _has_test(notes) and not (notes / annotations.SELECTION).is_file() else "val"
+def evaluation_split(annotations_dir: Path) -> str:
+    """Return the split that the default protocol evaluates: test or val."""
+    has_selection = (annotations_dir / annotations.SELECTION_FILE).is_file()
+    return "test" if _has_test_split(annotations_dir) and not has_selection else "val"
 
 
-def _has_test(notes: Path) -> bool:
-    path = notes / "test_multi.txt"
+def _has_test_split(annotations_dir: Path) -> bool:
+    path = annotations_dir / "test_multi.txt"
     return path.is_file() and bool(path.read_text(encoding="utf-8-sig").strip())
 
 
-def divide(keys: Sequence[str], notes: Path, where: Path) -> tuple[list[str], list[str]]:
-    """(videos to train on, selection clips) of the training file `where`, in its order.
+def split_train_selection(
+    keys: Sequence[str], annotations_dir: Path, training_file: Path
+) -> tuple[list[str], list[str]]:
+    """Split the keys of a training file into (videos to train on, selection clips), in the file's order.
 
-    Raises UserError where one of the two is empty."""
-    drawn = set(annotations.read_selection(notes / annotations.SELECTION))
-    learnt, chosen = [k for k in keys if k not in drawn], [k for k in keys if k in drawn]
-    if not (learnt and chosen):
-        what = "nothing but" if chosen else "none of the"
+    Raises UserError if one of the two is empty."""
+    selection_path = annotations_dir / annotations.SELECTION_FILE
+    selection = set(annotations.read_selection(selection_path))
+    train_keys = [key for key in keys if key not in selection]
+    selection_keys = [key for key in keys if key in selection]
+    if not (train_keys and selection_keys):
+        amount = "nothing but" if selection_keys else "none of the"
         raise UserError(
-            f"{where}: holds {what} selection clips of {notes / annotations.SELECTION}",
-            f"{DRAW} --overwrite draws others, and extract_embeddings.py makes the file whole",
+            f"holds {amount} selection clips of {selection_path}",
+            f"{DRAW_COMMAND} --overwrite draws others, and extract_embeddings.py makes the file whole",
+            path=training_file,
         )
-    return learnt, chosen
+    return train_keys, selection_keys
 
 
-def check_names(keys: Sequence[str], notes: Path, where: Path) -> None:
-    """Say which selection clips a training file `where` lacks, before it is divided.
+def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_file: Path) -> None:
+    """Check the keys of a training file against the selection clips and the val split; call before splitting them.
 
-    Raises UserError where one is there under another extension, or where a clip of the file or the selection is one of
-    those that are reported: of these only the names are read."""
-    path, known = notes / annotations.SELECTION, set(keys)
-    drawn = set(annotations.read_selection(path))
-    stems, missing = {annotations.stem(key) for key in keys}, sorted(drawn - known)
-    if odd := [video for video in missing if annotations.stem(video) in stems]:
-        raise UserError(f"{_some(odd)} stand in {where} under other extensions", "write the names as there", path=path)
-    reported = notes / "val_multi.txt"
-    names = annotations.read_split(reported, 2**31) if reported.is_file() else {}
-    if odd := sorted((known | drawn) & names.keys()):
+    Prints a warning for selection clips that the file lacks. Raises UserError if one is there under another extension,
+    or if a clip of the file or of the selection is in val."""
+    selection_path, key_set = annotations_dir / annotations.SELECTION_FILE, set(keys)
+    selection = set(annotations.read_selection(selection_path))
+    stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
+    if renamed := [video for video in missing if annotations.stem(video) in stems]:
+        problem = f"{_abbreviate(renamed)} stand in {training_file} under other extensions"
+        raise UserError(problem, "write the names as there", path=selection_path)
+    val_path = annotations_dir / "val_multi.txt"
+    val_videos = annotations.read_split(val_path, 2**31) if val_path.is_file() else {}
+    if shared := sorted((key_set | selection) & val_videos.keys()):
         raise UserError(
-            f"{reported}: {_some(odd)} are to be trained on, or chosen on, too",
-            f"a video belongs in one split: mend the annotations, and make {where} anew",
+            f"{_abbreviate(shared)} are to be trained on, or chosen on, too",
+            f"a video belongs in one split: fix the annotations, and create {training_file} again",
+            path=val_path,
         )
     if missing:
-        print(f"warning: {where}: {_some(missing)} of the {len(drawn)} selection clips are not in it", flush=True)
+        problem = f"{_abbreviate(missing)} of the {len(selection)} selection clips are not in it"
+        print(f"warning: {training_file}: {problem}", flush=True)
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -2,8 +2,8 @@
 
 The only reader of its projects (.boris) and aggregated events (CSV, TSV), and the only writer of what it imports."""
 
-from vimoclip.boris.events import Event, Events, Recording
-from vimoclip.boris.export import export
-from vimoclip.boris.read_events import read
+from vimoclip.boris.events import BehaviorEvent, EventCollection, Recording
+from vimoclip.boris.export import export_bouts
+from vimoclip.boris.reader import read_events
 
-__all__ = ["Event", "Events", "Recording", "export", "read"]
+__all__ = ["BehaviorEvent", "EventCollection", "Recording", "export_bouts", "read_events"]

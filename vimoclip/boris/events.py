@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-NONE = "NA"  # as BORIS writes what there is not
-EVER = 0.0, float("inf")
+NOT_AVAILABLE = "NA"  # as BORIS writes what there is not
+WHOLE_OBSERVATION = 0.0, float("inf")
 
 
-class Event(NamedTuple):
+class BehaviorEvent(NamedTuple):
     """A behaviour from `start` to `stop`, in seconds since the media file's first frame; the same of a point event."""
 
     behavior: str
@@ -20,7 +20,7 @@ class Event(NamedTuple):
     point: bool
 
 
-class Media(NamedTuple):
+class MediaFile(NamedTuple):
     """A media file of an observation, as it is written there; `seconds`: None where that isn't said."""
 
     path: str
@@ -34,13 +34,13 @@ class Recording:
 
     media: str
     seconds: float | None
-    events: list[Event] = field(default_factory=list)
+    events: list[BehaviorEvent] = field(default_factory=list)
     observations: list[str] = field(default_factory=list)
     coded: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass
-class Events:
+class EventCollection:
     """`behaviors`: in the order of the ethogram, or by name; `left_out`: what -> why."""
 
     behaviors: list[str] = field(default_factory=list)
@@ -56,7 +56,11 @@ class Events:
         self.left_out[name] = why
 
     def add(
-        self, observation: str, media: Sequence[Media], events: Sequence[Event], coded: tuple[float, float] = EVER
+        self,
+        observation: str,
+        media: Sequence[MediaFile],
+        events: Sequence[BehaviorEvent],
+        coded: tuple[float, float] = WHOLE_OBSERVATION,
     ) -> None:
         """Events of an observation, whose times run over its media files, one after the other; `coded`: within them."""
         if len(media) > 1 and any(one.seconds is None for one in media[:-1]):
@@ -69,25 +73,27 @@ class Events:
             recording.observations.append(observation)
             end = float("inf") if one is media[-1] else origin + (one.seconds or 0.0)
             recording.coded.append((max(coded[0] - origin, 0.0), coded[1] - origin))
-            recording.events += [_moved(event, origin, end) for event in events if _lies_in(event, origin, end)]
+            recording.events += [
+                _shift_and_clip(event, origin, end) for event in events if _overlaps(event, origin, end)
+            ]
             origin = end
 
 
-def _lies_in(event: Event, origin: float, end: float) -> bool:
+def _overlaps(event: BehaviorEvent, origin: float, end: float) -> bool:
     return origin <= event.start < end if event.point else event.start < end and event.stop > origin
 
 
-def _moved(event: Event, origin: float, end: float) -> Event:
+def _shift_and_clip(event: BehaviorEvent, origin: float, end: float) -> BehaviorEvent:
     start, stop = (round(min(max(time, origin), end) - origin, 6) for time in (event.start, event.stop))
     return event._replace(start=start, stop=stop)
 
 
-def file_name(media: str) -> str:
+def media_file_name(media: str) -> str:
     """The name of a file whose path may be of another computer."""
     return (PureWindowsPath if "\\" in media else PurePosixPath)(media).name
 
 
-def union(events: Sequence[Event]) -> Mapping[str, list[tuple[float, float]]]:
+def merge_state_events(events: Sequence[BehaviorEvent]) -> Mapping[str, list[tuple[float, float]]]:
     """Behaviour -> the stretches of its state events, of all subjects, which don't touch each other."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for event in sorted((event for event in events if not event.point), key=lambda event: event.start):

@@ -7,7 +7,7 @@ from typing import Protocol
 from vimoclip.io import atomic
 
 
-class Bout(Protocol):
+class BoutLike(Protocol):
     """An action from start to stop, in seconds since the video's first frame."""
 
     @property
@@ -20,7 +20,7 @@ class Bout(Protocol):
     def score(self) -> float: ...
 
 
-def export(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[Bout]) -> Path:
+def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:
     """A line for each begin and each end of a bout, by time: time, subject, code, modifier, comment, frame.
 
     These are the fields of an event in an observation of a media file: open one of `video` in BORIS (whose ethogram has

@@ -5,27 +5,27 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from vimoclip.boris.events import EVER, Event, Events, Media
+from vimoclip.boris.events import WHOLE_OBSERVATION, BehaviorEvent, EventCollection, MediaFile
 from vimoclip.errors import UserError
 
-ETHOGRAM, OBSERVATIONS = "behaviors_conf", "observations"
+ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # places in an event
 
 
-def read_project(path: Path) -> Events:
+def read_project(path: Path) -> EventCollection:
     """Events of all observations of media files. Raises UserError for what is no project."""
     try:
         project = json.loads(path.read_text(encoding="utf-8-sig"))
-        kinds = {row["code"]: str(row["type"]) for _, row in _in_order(project[ETHOGRAM])}
-        observations = dict(project[OBSERVATIONS])
+        kinds = {row["code"]: str(row["type"]) for _, row in _sorted_ethogram(project[ETHOGRAM_KEY])}
+        observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"is no project of BORIS ({error!r})", "name a .boris file, or aggregated events", path=path
         ) from None
-    found = Events(list(kinds))
+    found = EventCollection(list(kinds))
     for name, observation in observations.items():
         try:
-            _add(found, name, observation, kinds)
+            _add_observation(found, name, observation, kinds)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(
                 f"the observation {name} can't be read ({error!r})", "open and save it in BORIS", path=path
@@ -33,13 +33,13 @@ def read_project(path: Path) -> Events:
     return found
 
 
-def _in_order(ethogram: dict[str, Any]) -> list[tuple[str, Any]]:
+def _sorted_ethogram(ethogram: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(
         ethogram.items(), key=lambda item: (not item[0].isdecimal(), int(item[0]) if item[0].isdecimal() else 0)
     )
 
 
-def _add(found: Events, name: str, observation: dict[str, Any], kinds: dict[str, str]) -> None:
+def _add_observation(found: EventCollection, name: str, observation: dict[str, Any], kinds: dict[str, str]) -> None:
     if observation.get("type", "MEDIA") != "MEDIA":
         found.leave_out(name, f"is an observation of {str(observation['type']).lower()}, not of media files")
         return
@@ -51,13 +51,15 @@ def _add(found: Events, name: str, observation: dict[str, Any], kinds: dict[str,
         others = sum(len(files) for number, files in players.items() if number != "1")
         found.leave_out(f"{name}, players beside the first", f"{others} media files that show the same from elsewhere")
     lengths = (observation.get("media_info") or {}).get("length") or {}
-    media = [Media(file, float(lengths[file]) if lengths.get(file) else None) for file in players["1"]]
+    media = [MediaFile(file, float(lengths[file]) if lengths.get(file) else None) for file in players["1"]]
     begin, end = (observation.get("observation time interval") or (0, 0))[:2]  # [0, 0]: all of it
-    coded = (float(begin), float(end)) if end else EVER
-    found.add(name, media, _paired(found, name, observation, kinds), coded)
+    coded = (float(begin), float(end)) if end else WHOLE_OBSERVATION
+    found.add(name, media, _pair_state_events(found, name, observation, kinds), coded)
 
 
-def _paired(found: Events, name: str, observation: dict[str, Any], kinds: dict[str, str]) -> list[Event]:
+def _pair_state_events(
+    found: EventCollection, name: str, observation: dict[str, Any], kinds: dict[str, str]
+) -> list[BehaviorEvent]:
     """Events with their ends. Of a state each second event of a subject, behaviour and modifiers is the end."""
     offset = float(observation.get("time offset") or 0.0)
     open_since: dict[tuple[str, str, str], float] = {}
@@ -69,13 +71,13 @@ def _paired(found: Events, name: str, observation: dict[str, Any], kinds: dict[s
         if not kind:
             unknown[code] += 1
         elif not kind.upper().startswith("STATE"):
-            events.append(Event(code, subject, time, time, point=True))
+            events.append(BehaviorEvent(code, subject, time, time, point=True))
         elif keys[key] % 2:  # where one is missing all behind it would be turned round
             open_since.setdefault(key, time)
         elif (start := open_since.pop(key, None)) is None:
             open_since[key] = time
         else:
-            events.append(Event(code, subject, start, time, point=False))
+            events.append(BehaviorEvent(code, subject, start, time, point=False))
     for code, count in unknown.items():
         found.leave_out(f"{name}: {code}", f"{count} events of a behaviour that the ethogram has not")
     for key, start in open_since.items():

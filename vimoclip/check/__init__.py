@@ -1,1 +1,1 @@
-"""Checks that a data set and everything computed from it is complete, undamaged, up to date and consistent."""
+"""Checks that a data set and everything created from it is complete, undamaged, up to date and consistent."""

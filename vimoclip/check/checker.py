@@ -1,84 +1,89 @@
-"""Whether a data set and all that was made of it is complete, whole, up to date and fits together."""
+"""Checks whether a data set and everything created from it is complete, undamaged, up to date and consistent."""
 
 import contextlib
 from collections.abc import Iterator
 
 from vimoclip import annotations, cli
 from vimoclip.check import cross_file
-from vimoclip.check.dataset import DataSet, Places, look_around, rgb_area
-from vimoclip.check.problems import Findings
-from vimoclip.check.video_checks import Look, Seen, Task
-from vimoclip.check.worker_pool import in_processes
+from vimoclip.check.dataset import DatasetContents, DatasetPaths, rgb_area, scan_dataset
+from vimoclip.check.problems import CheckReport
+from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
+from vimoclip.check.worker_pool import map_in_processes
 from vimoclip.errors import UserError
 
-CHUNK = 100  # videos that a worker is given at a time
-CHUNK_DECODED = 4  # few, so that a check can be stopped
+VIDEOS_PER_TASK = 100
+VIDEOS_PER_DECODE_TASK = 4  # few, so that a check can be stopped
 
 
-class Wrong(UserError):
-    """Something is wrong with the data set; the text is the closing line."""
+class ProblemsFoundError(UserError):
+    """The data set has problems; the text is the last line of the output."""
 
     exit_code = 1
 
 
-def check(places: Places, decode: bool = False, workers: int = 1) -> Findings:
-    """Look at everything. Raises UserError where there are no annotations, or a worker is killed."""
-    findings = Findings()
+def run_checks(paths: DatasetPaths, decode: bool = False, num_workers: int = 1) -> CheckReport:
+    """Check everything; `decode` decodes every video and flow video. Raises UserError if a worker is killed.
+
+    Broken annotations are a problem in the report, and end the check: they define what should exist."""
+    report = CheckReport()
     try:
-        notes = annotations.load(places.annotations, places.dataset_name, with_selection=False)
+        loaded = annotations.load(paths.annotations, paths.dataset_name, with_selection=False)
     except UserError as error:
-        findings.entries["annotations"] = 0
-        findings.unfit("annotations", places.annotations, "broken", error)
-        findings.say("annotations", "nothing else was looked at, as these say what there should be")
-        return findings
-    data = DataSet(places, notes, decode)
-    cross_file.compare_notes(data, findings)
-    look_around(data, findings)
-    cross_file.compare_names(data, findings)
-    cross_file.compare_files(data, findings)
-    seen = _look_at_all(data, workers)
-    findings.add(seen.findings)
-    cross_file.compare_flows(data, seen, findings)
-    cross_file.add_damage(data, seen, findings)
-    leftovers = cross_file.find_leftovers(data, seen, findings)
-    findings.entries = _entries(data, seen, findings, leftovers)
-    findings.sort()
-    return findings
+        report.entries["annotations"] = 0
+        report.add_file_problem("annotations", paths.annotations, "broken", error)
+        report.add_note("annotations", "nothing else was looked at, as these say what there should be")
+        return report
+    data = DatasetContents(paths, loaded, decode)
+    cross_file.check_annotation_files(data, report)
+    scan_dataset(data, report)
+    cross_file.check_video_names(data, report)
+    cross_file.check_embedding_files(data, report)
+    results = _check_all(data, num_workers)
+    report.merge(results.report)
+    cross_file.check_flow_settings(data, results, report)
+    cross_file.add_verify_problems(data, results, report)
+    num_stale = cross_file.add_stale_entries(data, results, report)
+    report.entries = _count_entries(data, results, report, num_stale)
+    report.sort()
+    return report
 
 
-def _look_at_all(data: DataSet, workers: int) -> Seen:
-    seen, meter = Seen(), cli.Meter(len(data.videos), describe="checking")
-    tasks = list(_tasks(data))
+def _check_all(data: DatasetContents, num_workers: int) -> CheckResults:
+    """Check every file of embeddings and every video."""
+    results, meter = CheckResults(), cli.ProgressMeter(len(data.videos), desc="checking")
+    tasks = list(_make_tasks(data))
     for reader in data.readers.values():
-        with contextlib.suppress(UserError):  # said when it is looked at
-            reader.prepare()
+        with contextlib.suppress(UserError):  # reported when the file is checked
+            reader.build_index()
     try:
-        for task, part in zip(tasks, in_processes(Look(data), tasks, workers), strict=True):
-            seen.add(part)
+        for task, task_results in zip(tasks, map_in_processes(TaskRunner(data), tasks, num_workers), strict=True):
+            results.merge(task_results)
             meter.add(0 if isinstance(task, str) else len(task))
     finally:
         meter.close()
-    return seen
+    return results
 
 
-def _tasks(data: DataSet) -> Iterator[Task]:
-    """The longest first: a file is verified in one piece."""
-    ours = [area for area, reader in data.readers.items() if reader.known]
-    yield from sorted(ours, key=lambda area: -len(data.keys[area]))
-    step = CHUNK_DECODED if data.decode else CHUNK
+def _make_tasks(data: DatasetContents) -> Iterator[CheckTask]:
+    """Yield the longest tasks first: a file of embeddings is verified in one piece."""
+    areas = [area for area, reader in data.readers.items() if reader.has_schema]
+    yield from sorted(areas, key=lambda area: -len(data.keys[area]))
+    step = VIDEOS_PER_DECODE_TASK if data.decode else VIDEOS_PER_TASK
     for start in range(0, len(data.videos), step):
         yield data.videos[start : start + step]
 
 
-def _entries(data: DataSet, seen: Seen, findings: Findings, leftovers: dict[str, int]) -> dict[str, int | None]:
-    """Area -> how many videos it has or should have; None where nothing has been made yet."""
-    annotated = len(data.split_of)
-    found: dict[str, int | None] = {"annotations": annotated, "videos": len(data.videos)}
+def _count_entries(
+    data: DatasetContents, results: CheckResults, report: CheckReport, num_stale: dict[str, int]
+) -> dict[str, int | None]:
+    """Return the number of videos that each area has or should have; None if it has not been created yet."""
+    num_annotated = len(data.split_of)
+    counts: dict[str, int | None] = {"annotations": num_annotated, "videos": len(data.videos)}
     for split in data.splits:
         area, names = rgb_area(split), data.annotations.splits[split]
-        there = area in data.readers or area in findings.unusable
-        found[area] = len(names.keys() | data.keys.get(area, set())) if there else None
-    for area, part in (("flows", data.flows), ("motion", data.motion)):
-        there = part is not None or area in findings.unusable
-        found[area] = annotated + seen.unannotated[area] + leftovers[area] if there else None
-    return found
+        exists = area in data.readers or area in report.unusable_areas
+        counts[area] = len(names.keys() | data.keys.get(area, set())) if exists else None
+    for area, content in (("flows", data.flow_folder), ("motion", data.motion_reader)):
+        exists = content is not None or area in report.unusable_areas
+        counts[area] = num_annotated + results.num_unannotated[area] + num_stale[area] if exists else None
+    return counts

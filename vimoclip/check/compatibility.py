@@ -1,4 +1,4 @@
-"""What belongs together: which flow is a video's, and the rules by which RGB, flow and motion fit. Without torch."""
+"""Rules for which RGB embeddings, flow videos and motion embeddings belong together. Does not import torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,122 +7,132 @@ from typing import Any
 import numpy as np
 
 from vimoclip.annotations import stem as stem_of
-from vimoclip.cli import check_same
+from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
-from vimoclip.store import Reader
-from vimoclip.video import Info, described_indices
+from vimoclip.store import EmbeddingReader
+from vimoclip.video import VideoInfo, frame_indices_from_comment
 
-ORIGIN = (
-    "clip_model",
-    "quick_gelu",
-    "weights_sha256",
-    "resize",
-    "sampling",
-)  # root attributes that must agree wherever both files have them
+# root attributes of the encoder and of sampling, which must agree if both files have them
+ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize", "sampling")
 
 
-def flow_misfit(frames: int, embedded: np.ndarray | None, info: Info) -> str | None:
-    """Why a flow video isn't of these embedded frames; None where it fits. `embedded`: their indices, if known."""
-    if info.frames and info.frames != frames - 1:
-        return f"has {frames} RGB frames but {info.frames} flow frames, not {frames - 1}"
-    kept = described_indices(info.comment)
-    if kept is not None and embedded is not None and not np.array_equal(kept, embedded):
+def flow_mismatch(num_frames: int, frame_indices: np.ndarray | None, info: VideoInfo) -> str | None:
+    """Return why a flow video does not belong to embedded frames, or None if it does.
+
+    `frame_indices`: of the embedded frames, None if unknown."""
+    if info.frames and info.frames != num_frames - 1:
+        return f"has {num_frames} RGB frames but {info.frames} flow frames, not {num_frames - 1}"
+    flow_indices = frame_indices_from_comment(info.comment)
+    if flow_indices is not None and frame_indices is not None and not np.array_equal(flow_indices, frame_indices):
         return "its flow is of other frames than its embeddings (was the video replaced?)"
     return None
 
 
-def motion_misfit(
-    frames: int, embedded: np.ndarray | None, motions: int, shown: np.ndarray | None, where: Path
+def motion_mismatch(
+    num_frames: int,
+    frame_indices: np.ndarray | None,
+    num_motions: int,
+    motion_indices: np.ndarray | None,
+    motion_path: Path,
 ) -> str | None:
-    """Why motions aren't of these embedded frames; None where they fit. `embedded`, `shown`: indices, if known."""
-    if motions != frames - 1:
-        return f"{frames} RGB frames need {frames - 1} motions, but there are {motions}"
-    if embedded is not None and shown is not None and not np.array_equal(embedded[:-1], shown):
-        return f"its motions are of other frames in {where}: was the video replaced?"
-    return None
+    """Return why motion embeddings do not belong to embedded frames, or None if they do.
+
+    `frame_indices`, `motion_indices`: None if unknown."""
+    if num_motions != num_frames - 1:
+        return f"{num_frames} RGB frames need {num_frames - 1} motions, but there are {num_motions}"
+    if frame_indices is None or motion_indices is None or np.array_equal(frame_indices[:-1], motion_indices):
+        return None
+    return f"its motions are of other frames in {motion_path}: was the video replaced?"
 
 
-def motion_names(motion: Reader) -> Callable[[str], str]:
-    """Video id -> its key among the motions: the stem; in a published file also what stands before the first dot."""
-    there = set(motion.keys)
+def motion_key_function(motion: EmbeddingReader) -> Callable[[str], str]:
+    """Return the function from a video id to its key in a motion file.
 
-    def name(video: str) -> str:
+    The key is the stem; in a published file it may also be the text before the first dot."""
+    keys = set(motion.keys)
+
+    def motion_key(video: str) -> str:
         key = stem_of(video) or video
-        return key if motion.known or key in there else video.partition(".")[0]
+        return key if motion.has_schema or key in keys else video.partition(".")[0]
 
-    return name
-
-
-def check_sampling(rgb: Reader, flow: Mapping[str, Any], flow_name: str) -> None:
-    """Raise UserError where flow was made of other frames than were embedded. `flow`: its settings."""
-    if rgb.known:
-        ours = {"sampling": rgb.attributes.get("sampling")}
-        check_same(ours, flow, str(rgb.path), flow_name, "give both extractors the same flags")
+    return motion_key
 
 
-def check_fit(rgb: Reader, motion: Reader) -> None:
-    """Raise UserError where motions can't be of these videos: another width, backbone or choice of frames."""
+def check_sampling(rgb: EmbeddingReader, flow_settings: Mapping[str, Any], flow_name: str) -> None:
+    """Raise UserError if flow was computed from other frames than those embedded."""
+    if rgb.has_schema:
+        rgb_settings = {"sampling": rgb.attributes.get("sampling")}
+        hint = "give both extractors the same flags"
+        check_settings_match(rgb_settings, flow_settings, str(rgb.path), flow_name, hint)
+
+
+def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
+    """Raise UserError if the width, the encoder or the sampling of RGB and motion embeddings differ."""
     if rgb.dim != motion.dim:
         raise UserError(
             f"embeddings are {rgb.dim} wide in {rgb.path} but {motion.dim} in {motion.path}",
             "make both with the same CLIP model",
         )
-    if not (rgb.known and motion.known):
+    if not (rgb.has_schema and motion.has_schema):
         return
     teacher = motion.attributes.get("student", {}).get("teacher", {})
-    ours, theirs = str(rgb.path), str(motion.path)
-    cure = "make both with the same CLIP model: extract_embeddings.py, then train.py and inference.py"
+    rgb_name, motion_name = str(rgb.path), str(motion.path)
+    hint = "make both with the same CLIP model: extract_embeddings.py, then train.py and inference.py"
     for key in ("clip_model", "quick_gelu", "weights_sha256"):
-        check_same(_some(rgb.attributes, key), teacher, ours, f"the teacher of {theirs}", cure)
-    check_same(_some(rgb.attributes, "resize"), motion.attributes, ours, theirs, cure)
-    cure = "give both extractors the same --stride, --fps and --max-frames"
-    check_same(_some(rgb.attributes, "sampling"), motion.attributes, ours, theirs, cure)
+        check_settings_match(_subset(rgb.attributes, key), teacher, rgb_name, f"the teacher of {motion_name}", hint)
+    check_settings_match(_subset(rgb.attributes, "resize"), motion.attributes, rgb_name, motion_name, hint)
+    hint = "give both extractors the same --stride, --fps and --max-frames"
+    check_settings_match(_subset(rgb.attributes, "sampling"), motion.attributes, rgb_name, motion_name, hint)
 
 
-def check_splits(train: Reader, val: Reader) -> None:
-    """Raise UserError where two RGB files can't be splits of one data set made in one way, or share a video."""
-    ours, theirs = str(train.path), str(val.path)
+def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
+    """Raise UserError if two RGB files can't be splits of one data set, or share a video."""
+    train_name, val_name = str(train.path), str(val.path)
     if train.dim != val.dim:
-        raise UserError(f"embeddings are {train.dim} wide in {ours} but {val.dim} in {theirs}", "make both anew alike")
-    check_origin(train.attributes, val.attributes, ours, theirs)
-    check_classes(class_names(train), class_names(val), ours, theirs)
+        problem = f"embeddings are {train.dim} wide in {train_name} but {val.dim} in {val_name}"
+        raise UserError(problem, "create both again with the same settings")
+    check_encoder(train.attributes, val.attributes, train_name, val_name)
+    check_classes(class_names(train), class_names(val), train_name, val_name)
     if shared := {stem_of(video) for video in train.keys} & {stem_of(video) for video in val.keys}:
-        raise UserError(f"{min(shared)} is in {ours} and in {theirs}", "a video belongs in one split: mend annotations")
+        problem = f"{min(shared)} is in {train_name} and in {val_name}"
+        raise UserError(problem, "a video belongs in one split: fix the annotations")
 
 
-def check_origin(ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str) -> None:
-    """Raise UserError where root attributes of two files name another encoder or choice of frames.
+def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_name: str, second_name: str) -> None:
+    """Raise UserError if the root attributes of two files name different encoders or sampling.
 
-    A published file says ViT-B/16 whatever is inside, so only files with a schema are compared."""
-    if not ("schema" in ours and "schema" in theirs):
+    Only files with a schema are compared: published files say ViT-B/16, whatever the encoder was."""
+    if not ("schema" in first and "schema" in second):
         return
-    for key in ORIGIN:
-        cure = "make both in the same way, or name others with --set data.<file>=..."
-        check_same(_some(ours, key), theirs, our_name, their_name, cure)
+    for key in ENCODER_ATTRIBUTES:
+        hint = "make both in the same way, or name others with --set data.<file>=..."
+        check_settings_match(_subset(first, key), second, first_name, second_name, hint)
 
 
-def check_classes(ours: Sequence[str], theirs: Sequence[str], our_name: str, their_name: str) -> None:
+def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
     """Raise UserError that names the first class in which two files differ."""
-    cure = "use files of one data set"
-    check_same({"number of classes": len(ours)}, {"number of classes": len(theirs)}, our_name, their_name, cure)
-    for number, (our_class, their_class) in enumerate(zip(ours, theirs, strict=True)):
-        if unnamed(number) not in (our_class, their_class):
-            name = f"class {number}"
-            check_same({name: our_class}, {name: their_class}, our_name, their_name, cure)
+    hint = "use files of one data set"
+    first_size, second_size = ({"number of classes": len(names)} for names in (first, second))
+    check_settings_match(first_size, second_size, first_name, second_name, hint)
+    for class_id, (first_class, second_class) in enumerate(zip(first, second, strict=True)):
+        if default_class_name(class_id) not in (first_class, second_class):
+            key = f"class {class_id}"
+            check_settings_match({key: first_class}, {key: second_class}, first_name, second_name, hint)
 
 
-def class_names(rgb: Reader) -> list[str]:
-    """What the file says; a published one only has a number of classes, which come out as class_0, class_1, ..."""
-    width = len(rgb.labels(rgb.keys[0]))
-    names = rgb.attributes.get("class_names") or [unnamed(number) for number in range(width)]
-    if len(names) != width:
-        raise UserError(f"names {len(names)} classes, but its labels have {width}", "make it anew", path=rgb.path)
+def class_names(rgb: EmbeddingReader) -> list[str]:
+    """Return the class names of an RGB file; for a published file, which has none, class_0, class_1, ..."""
+    num_classes = len(rgb.labels(rgb.keys[0]))
+    names = rgb.attributes.get("class_names") or [default_class_name(class_id) for class_id in range(num_classes)]
+    if len(names) != num_classes:
+        problem = f"names {len(names)} classes, but its labels have {num_classes}"
+        raise UserError(problem, "create it again", path=rgb.path)
     return names
 
 
-def unnamed(number: int) -> str:
-    return f"class_{number}"
+def default_class_name(class_id: int) -> str:
+    return f"class_{class_id}"
 
 
-def _some(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _subset(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {key: attributes[key]} if key in attributes else {}

@@ -1,4 +1,4 @@
-"""What files and folders are as a whole: whether they were made in one way, and of the data set as it is today."""
+"""Checks of files and folders as a whole: consistent with each other and with today's annotations."""
 
 import contextlib
 import json
@@ -8,125 +8,129 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DataSet, maker, rgb_area
-from vimoclip.check.problems import Findings
-from vimoclip.check.video_checks import Seen
-from vimoclip.cli import check_same
+from vimoclip.check.dataset import DatasetContents, command_for, rgb_area
+from vimoclip.check.problems import CheckReport
+from vimoclip.check.video_checks import CheckResults
+from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
-from vimoclip.store import Reader
+from vimoclip.store import EmbeddingReader
 
 
-def compare_notes(data: DataSet, findings: Findings) -> None:
-    """What stands beside classes and splits: selection clips and animals must be of the videos that are annotated."""
-    folder = data.places.annotations
-    if (path := folder / annotations.SELECTION).exists():
-        with _noting(findings, "annotations", path, "broken"):
+def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
+    """Check that selection clips and animals name annotated videos only."""
+    folder = data.paths.annotations
+    if (path := folder / annotations.SELECTION_FILE).exists():
+        with _record_errors(report, "annotations", path, "broken"):
             train = data.annotations.splits.get("train", {})
-            annotations.check_selected(path, annotations.read_selection(path), train)
-    path = folder / annotations.ANIMALS
-    with _noting(findings, "annotations", path, "broken"):
+            annotations.check_selection(path, annotations.read_selection(path), train)
+    path = folder / annotations.ANIMALS_FILE
+    with _record_errors(report, "annotations", path, "broken"):
         if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
             reason = f"names {len(unknown)} videos that no split names ({', '.join(unknown[:3])})"
-            findings.unfit("annotations", path, "misfit", reason, "remove these lines, or delete the file")
+            hint = "remove these lines, or delete the file"
+            report.add_file_problem("annotations", path, "misfit", reason, hint)
 
 
-def compare_names(data: DataSet, findings: Findings) -> None:
-    """Names of videos that the extractors refuse."""
-    stems: dict[str, str] = {}
-    for name in sorted((data.listed or frozenset()) - data.others):
+def check_video_names(data: DatasetContents, report: CheckReport) -> None:
+    """Check for names of videos that the extractors refuse."""
+    videos_by_stem: dict[str, str] = {}
+    for name in sorted((data.files or frozenset()) - data.other_files):
         try:
             annotations.check_video_id(name)
         except UserError as error:
-            findings.wrong("videos", name, "misfit", error)
+            report.add_problem("videos", name, "misfit", error)
             continue
-        if (other := stems.setdefault(annotations.stem(name), name)) != name:
+        if (other := videos_by_stem.setdefault(annotations.stem(name), name)) != name:
             reason = f"shares the name of {other}, so that the flow of both would be {annotations.stem(name)}.mp4"
-            findings.wrong("videos", name, "misfit", reason, "rename one of them")
+            report.add_problem("videos", name, "misfit", reason, "rename one of them")
 
 
-def compare_files(data: DataSet, findings: Findings) -> None:
-    """Embeddings of the splits with the annotations, with each other, and with the motions."""
-    for split, reader in data.rgb.items():
-        _compare_with_annotations(data, split, reader, findings)
-    filled = [(split, reader) for split, reader in data.rgb.items() if reader.keys]
-    for (_, first), (split, second) in combinations(filled, 2):
-        with _noting(findings, rgb_area(split), second.path, "misfit"):
-            compatibility.check_splits(first, second)
-    for _, reader in filled:
-        if data.motion and data.motion.keys:
-            with _noting(findings, "motion", data.motion.path, "misfit"):
-                compatibility.check_fit(reader, data.motion)
+def check_embedding_files(data: DatasetContents, report: CheckReport) -> None:
+    """Compare the RGB files with the annotations, with each other, and with the motion file."""
+    for split, reader in data.rgb_readers.items():
+        _check_against_annotations(data, split, reader, report)
+    not_empty = [(split, reader) for split, reader in data.rgb_readers.items() if reader.keys]
+    for (_, first), (split, second) in combinations(not_empty, 2):
+        with _record_errors(report, rgb_area(split), second.path, "misfit"):
+            compatibility.check_train_val(first, second)
+    motion = data.motion_reader
+    for _, reader in not_empty:
+        if motion and motion.keys:
+            with _record_errors(report, "motion", motion.path, "misfit"):
+                compatibility.check_rgb_motion(reader, motion)
 
 
-def _compare_with_annotations(data: DataSet, split: str, reader: Reader, findings: Findings) -> None:
+def _check_against_annotations(data: DatasetContents, split: str, reader: EmbeddingReader, report: CheckReport) -> None:
     area = rgb_area(split)
-    anew = f"{maker(area)} --overwrite makes it anew"
-    if reader.known and (said := reader.attributes.get("type", split)) != split:
-        findings.unfit(area, reader.path, "misfit", f"says that it is of the split {said}", anew)
+    hint = f"{command_for(area)} --overwrite creates it again"
+    if reader.has_schema and (type_attribute := reader.attributes.get("type", split)) != split:
+        report.add_file_problem(area, reader.path, "misfit", f"says that it is of the split {type_attribute}", hint)
     if reader.keys:
-        with _noting(findings, area, reader.path, "stale", anew):
+        with _record_errors(report, area, reader.path, "stale", hint):
             names = compatibility.class_names(reader)
-            compatibility.check_classes(names, data.annotations.classes, str(reader.path), str(data.places.annotations))
+            compatibility.check_classes(names, data.annotations.classes, str(reader.path), str(data.paths.annotations))
 
 
-def compare_flows(data: DataSet, seen: Seen, findings: Findings) -> None:
-    """How the flow was made: in one way, of the frames of the embeddings, and as the motions' student knows it.
+def check_flow_settings(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
+    """Check that all flow has the same settings, and those of the embeddings and of the student.
 
-    What most flow videos say is taken for the way."""
-    if not seen.made:
+    The settings of most flow videos are the reference."""
+    if not results.videos_by_flow_settings:
         return
-    folder, made = data.places.flows, {settings: json.loads(settings) for settings in seen.made}
-    usual = made[max(made, key=lambda settings: len(seen.made[settings]))]
-    for settings, names in seen.made.items():
+    folder, videos_by_settings = data.paths.flows, results.videos_by_flow_settings
+    settings_dicts = {settings: json.loads(settings) for settings in videos_by_settings}
+    reference = settings_dicts[max(settings_dicts, key=lambda settings: len(videos_by_settings[settings]))]
+    for settings, names in videos_by_settings.items():
         try:
-            check_same(usual, made[settings], "most flow videos", "this one", "")
+            check_settings_match(reference, settings_dicts[settings], "most flow videos", "this one", "")
         except UserError as error:
             for name in names:
                 hint = "delete it and run extract_flows.py again, with the flags of the others"
-                findings.wrong("flows", name, "misfit", error, hint)
-    for reader in data.rgb.values():
-        with _noting(findings, "flows", folder, "misfit"):
-            compatibility.check_sampling(reader, usual, str(folder))
-    if data.motion and data.motion.known:
-        said = {key: value for key, value in data.motion.attributes.items() if key == "sampling"}
-        trained_on = data.motion.attributes.get("student", {}).get("flow")
-        said |= trained_on if isinstance(trained_on, dict) else {}
-        hint = "inference.py --overwrite makes it anew, with a student that was trained on this flow"
-        with _noting(findings, "motion", data.motion.path, "misfit"):
-            check_same(said, usual, str(data.motion.path), str(folder), hint)
+                report.add_problem("flows", name, "misfit", error, hint)
+    for reader in data.rgb_readers.values():
+        with _record_errors(report, "flows", folder, "misfit"):
+            compatibility.check_sampling(reader, reference, str(folder))
+    motion = data.motion_reader
+    if motion and motion.has_schema:
+        motion_settings = {key: value for key, value in motion.attributes.items() if key == "sampling"}
+        trained_on = motion.attributes.get("student", {}).get("flow")
+        motion_settings |= trained_on if isinstance(trained_on, dict) else {}
+        hint = "inference.py --overwrite creates it again, with a student that was trained on this flow"
+        with _record_errors(report, "motion", motion.path, "misfit"):
+            check_settings_match(motion_settings, reference, str(motion.path), str(folder), hint)
 
 
-def find_leftovers(data: DataSet, seen: Seen, findings: Findings) -> dict[str, int]:
-    """Entries of videos that are gone or no longer annotated; how many there are in `flows` and `motion`."""
-    for split, reader in data.rgb.items():
+def add_stale_entries(data: DatasetContents, results: CheckResults, report: CheckReport) -> dict[str, int]:
+    """Add entries whose video is gone or no longer annotated; return their number in `flows` and `motion`."""
+    for split, reader in data.rgb_readers.items():
         area = rgb_area(split)
-        hint = f"{maker(area)} takes it out" if reader.known else "make the file anew, or annotate it"
+        hint = f"{command_for(area)} takes it out" if reader.has_schema else "create the file again, or annotate it"
         for key in sorted(data.keys[area] - data.annotations.splits[split].keys()):
-            findings.wrong(area, key, "stale", f"is not annotated in {split}_multi.txt", hint)
-    flows = sorted(data.flows.paths.keys() - set(seen.flows)) if data.flows else []
-    motions = sorted(data.keys.get("motion", frozenset()) - set(seen.motions))
+            report.add_problem(area, key, "stale", f"is not annotated in {split}_multi.txt", hint)
+    flows = sorted(data.flow_folder.paths.keys() - set(results.matched_flows)) if data.flow_folder else []
+    motions = sorted(data.keys.get("motion", frozenset()) - set(results.matched_motions))
     reason = "is of no video that is annotated or there"
     for name in flows:
-        findings.wrong("flows", name, "stale", reason, "delete it, or put its video back")
+        report.add_problem("flows", name, "stale", reason, "delete it, or put its video back")
     for key in motions:
-        findings.wrong("motion", key, "stale", reason, "inference.py --overwrite makes the file without it")
+        report.add_problem("motion", key, "stale", reason, "inference.py --overwrite makes the file without it")
     return {"flows": len(flows), "motion": len(motions)}
 
 
-def add_damage(data: DataSet, seen: Seen, findings: Findings) -> None:
-    """What `store.verify` said of files, where looking at each video has not said it already."""
-    for area, lines in seen.damage.items():
-        named = [problem.id for problem in findings.problems if (problem.area, problem.kind) == (area, "broken")]
+def add_verify_problems(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
+    """Add the problems found by `store.verify`, except those already found for a single video."""
+    for area, lines in results.verify_problems.items():
+        broken_ids = [problem.id for problem in report.problems if (problem.area, problem.kind) == (area, "broken")]
         for line in lines:
-            if not any(name in line for name in named):
-                hint = f"{maker(area)} --overwrite makes it anew"
-                findings.unfit(area, data.readers[area].path, "broken", line, hint)
+            if not any(broken_id in line for broken_id in broken_ids):
+                hint = f"{command_for(area)} --overwrite creates it again"
+                report.add_file_problem(area, data.readers[area].path, "broken", line, hint)
 
 
 @contextlib.contextmanager
-def _noting(findings: Findings, area: str, path: Path, kind: str, hint: str = "") -> Iterator[None]:
-    """A rule that is broken is a problem of a file or folder as a whole."""
+def _record_errors(report: CheckReport, area: str, path: Path, kind: str, hint: str = "") -> Iterator[None]:
+    """Turn a UserError into a problem of a file or folder as a whole."""
     try:
         yield
     except UserError as error:
-        findings.unfit(area, path, kind, error, hint)
+        report.add_file_problem(area, path, kind, error, hint)

@@ -1,4 +1,4 @@
-"""A data set to be checked: where it is, and what there is of it before any video is looked at."""
+"""The data set under check: its paths, and what exists before any video is checked."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from vimoclip import store, video
 from vimoclip.annotations import Annotations
-from vimoclip.check.problems import Findings
+from vimoclip.check.problems import CheckReport
 from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
-from vimoclip.extraction.manifest import DONE, Entry
+from vimoclip.extraction.manifest import DONE_STATUSES, ManifestEntry
 from vimoclip.flow.flow_lookup import FlowFolder
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the parts of a data set are."""
+class DatasetPaths:
+    """Paths of the parts of a data set."""
 
     dataset_name: str
     annotations: Path
@@ -25,127 +25,133 @@ class Places:
     motion: Path
 
     def rgb(self, split: str) -> Path:
-        """A split's file of RGB embeddings."""
-        return store.rgb_path(self.embeddings, self.dataset_name, split)
+        """Return the file of RGB embeddings of a split."""
+        return store.rgb_embeddings_path(self.embeddings, self.dataset_name, split)
 
 
 @dataclass
-class DataSet:
-    """What there is. `listed`: names in the folder of videos, `others`: those of them that aren't named like videos.
+class DatasetContents:
+    """What exists of a data set and can be read.
 
-    `rgb`, `flows`, `motion`: what is there and can be read. `manifests`: area -> id -> entry."""
+    `files`: names in the folder of videos, None if there is no folder. `other_files`: those not named like videos.
+    `rgb_readers`: by split. `manifests`: area -> id -> entry."""
 
-    places: Places
+    paths: DatasetPaths
     annotations: Annotations
     decode: bool
-    listed: frozenset[str] | None = None
-    others: frozenset[str] = frozenset()
-    rgb: dict[str, store.Reader] = field(default_factory=dict)
-    flows: FlowFolder | None = None
-    motion: store.Reader | None = None
-    manifests: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    files: frozenset[str] | None = None
+    other_files: frozenset[str] = frozenset()
+    rgb_readers: dict[str, store.EmbeddingReader] = field(default_factory=dict)
+    flow_folder: FlowFolder | None = None
+    motion_reader: store.EmbeddingReader | None = None
+    manifests: dict[str, dict[str, ManifestEntry]] = field(default_factory=dict)
 
     @cached_property
     def split_of(self) -> dict[str, str]:
-        """Video -> split, of those that are annotated."""
+        """Split by annotated video."""
         return {name: split for split, names in self.annotations.splits.items() for name in names}
 
     @property
     def splits(self) -> list[str]:
-        """Those that name a video."""
+        """Splits that are not empty."""
         return [split for split, names in self.annotations.splits.items() if names]
 
     @cached_property
-    def readers(self) -> dict[str, store.Reader]:
-        """Area -> its file of embeddings."""
-        readers = {rgb_area(split): reader for split, reader in self.rgb.items()}
-        return readers | ({"motion": self.motion} if self.motion else {})
+    def readers(self) -> dict[str, store.EmbeddingReader]:
+        """File of embeddings by area."""
+        readers = {rgb_area(split): reader for split, reader in self.rgb_readers.items()}
+        return readers | ({"motion": self.motion_reader} if self.motion_reader else {})
 
     @cached_property
     def keys(self) -> dict[str, frozenset[str]]:
-        """Area -> what its file of embeddings holds."""
+        """Keys of the file of embeddings by area."""
         return {area: frozenset(reader.keys) for area, reader in self.readers.items()}
 
     @cached_property
     def videos(self) -> list[str]:
-        """Those that are annotated, then others that are there."""
-        more = (self.listed or frozenset()) - self.others - self.split_of.keys()
-        return [*self.split_of, *sorted(more)]
+        """Annotated videos, then the other video files."""
+        not_annotated = (self.files or frozenset()) - self.other_files - self.split_of.keys()
+        return [*self.split_of, *sorted(not_annotated)]
 
-    def entry(self, area: str, of: str) -> Entry | None:
-        """What the manifest of an area says of a video."""
-        return self.manifests.get(area, {}).get(of)
+    def manifest_entry(self, area: str, entry_id: str) -> ManifestEntry | None:
+        """Return the entry of a video in the manifest of an area."""
+        return self.manifests.get(area, {}).get(entry_id)
 
 
 def rgb_area(split: str) -> str:
     return f"RGB {split}"
 
 
-def maker(area: str) -> str:
-    """The command that makes what an area holds."""
+def command_for(area: str) -> str:
+    """Return the command that creates the entries of an area."""
     if area.startswith(rgb_area("")):
         return f"extract_embeddings.py --split {area.removeprefix(rgb_area(''))}"
     return {"flows": "extract_flows.py", "motion": "inference.py"}[area]
 
 
-def look_around(data: DataSet, findings: Findings) -> None:
-    """Fill in what there is; note which files and folders are wrong as a whole."""
-    _list_videos(data, findings)
+def scan_dataset(data: DatasetContents, report: CheckReport) -> None:
+    """Fill in what exists, and add problems of whole files and folders."""
+    _list_videos(data, report)
     for split in data.splits:
-        if reader := _open(data, rgb_area(split), data.places.rgb(split), "rgb", findings):
-            data.rgb[split] = reader
-    folder = data.places.flows
-    entries = data.manifests["flows"] = _read_manifest("flows", folder, findings)
-    if folder.is_dir() and (entries or video.find(folder)[0]):
-        data.flows = FlowFolder(folder, data.videos)
+        if reader := _open_embeddings(data, rgb_area(split), data.paths.rgb(split), "rgb", report):
+            data.rgb_readers[split] = reader
+    folder = data.paths.flows
+    entries = data.manifests["flows"] = _read_manifest("flows", folder, report)
+    if folder.is_dir() and (entries or video.find_videos(folder)[0]):
+        data.flow_folder = FlowFolder(folder, data.videos)
     elif entries:
-        _unfinished("flows", folder, entries, findings)
-    data.motion = _open(data, "motion", data.places.motion, "motion", findings)
+        _add_unfinished("flows", folder, entries, report)
+    data.motion_reader = _open_embeddings(data, "motion", data.paths.motion, "motion", report)
 
 
-def _list_videos(data: DataSet, findings: Findings) -> None:
-    folder = data.places.videos
+def _list_videos(data: DatasetContents, report: CheckReport) -> None:
+    folder = data.paths.videos
     if not folder.is_dir():
-        findings.unfit("videos", folder, "missing", "there is no such folder", "name it with --videos-dir")
+        hint = "name it with --videos-dir"
+        report.add_file_problem("videos", folder, "missing", "there is no such folder", hint)
         return
-    paths, others = video.find(folder)
-    data.others = frozenset(others)
-    data.listed = frozenset(path.name for path in paths) | data.others
-    if more := len(data.listed - data.others - data.split_of.keys()):
-        findings.say("videos", f"{more} in {folder} are not annotated")
+    paths, others = video.find_videos(folder)
+    data.other_files = frozenset(others)
+    data.files = frozenset(path.name for path in paths) | data.other_files
+    if not_annotated := len(data.files - data.other_files - data.split_of.keys()):
+        report.add_note("videos", f"{not_annotated} in {folder} are not annotated")
 
 
-def _read_manifest(area: str, output: Path, findings: Findings) -> dict[str, Entry]:
+def _read_manifest(area: str, output: Path, report: CheckReport) -> dict[str, ManifestEntry]:
     path = manifest.manifest_path(output)
     try:
-        return manifest.read(path)
+        return manifest.read_manifest(path)
     except UserError as error:
-        findings.unfit(area, path, "broken", error)
+        report.add_file_problem(area, path, "broken", error)
     except OSError as error:
-        findings.unfit(area, path, "broken", f"can't be read ({error.strerror})", "make it a file that you may read")
+        reason = f"can't be read ({error.strerror})"
+        report.add_file_problem(area, path, "broken", reason, "make it a file that you may read")
     return {}
 
 
-def _open(data: DataSet, area: str, path: Path, kind: str, findings: Findings) -> store.Reader | None:
-    """A file of embeddings; None where it isn't there or can't be read."""
-    entries = data.manifests[area] = _read_manifest(area, path, findings)
+def _open_embeddings(
+    data: DatasetContents, area: str, path: Path, kind: str, report: CheckReport
+) -> store.EmbeddingReader | None:
+    """Open a file of embeddings; None if it does not exist or can't be read."""
+    entries = data.manifests[area] = _read_manifest(area, path, report)
     if not path.exists() and not path.is_symlink():
         if entries:
-            _unfinished(area, path, entries, findings)
+            _add_unfinished(area, path, entries, report)
         return None
     try:
-        reader = store.Reader(path, kind)
+        reader = store.EmbeddingReader(path, kind)
     except UserError as error:
-        findings.unfit(area, path, "broken", error, f"{maker(area)} --overwrite makes it anew")
+        report.add_file_problem(area, path, "broken", error, f"{command_for(area)} --overwrite creates it again")
         return None
-    if not reader.known:
+    if not reader.has_schema:
         checked = "widths, lengths and labels" if kind == "rgb" else "widths and lengths"
-        findings.say(area, f"{path} doesn't say what made it, so nothing could be checked but {checked}")
+        report.add_note(area, f"{path} doesn't say what made it, so nothing could be checked but {checked}")
     return reader
 
 
-def _unfinished(area: str, path: Path, entries: dict[str, Entry], findings: Findings) -> None:
-    done = sum(entry.status in DONE for entry in entries.values())
+def _add_unfinished(area: str, path: Path, entries: dict[str, ManifestEntry], report: CheckReport) -> None:
+    done = sum(entry.status in DONE_STATUSES for entry in entries.values())
     failed = sum(entry.status == "failed" for entry in entries.values())
     reason = f"is not there, but its manifest has {done} videos as done, {failed} as failed"
-    findings.unfit(area, path, "missing", reason, f"wait for the run that makes it, or start {maker(area)} again")
+    hint = f"wait for the run that makes it, or start {command_for(area)} again"
+    report.add_file_problem(area, path, "missing", reason, hint)

@@ -1,4 +1,4 @@
-"""What a check has found, and how it is told: as a table with a line a problem, and as JSON."""
+"""The report of a check: problems and notes, formatted as a table with a line per problem, or as JSON."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -7,22 +7,26 @@ from typing import Any, NamedTuple
 
 from vimoclip.errors import UserError, UserFacingError
 
-KINDS = ("missing", "stale", "broken", "misfit", "failed")
-SHOWN = 20  # of an area and kind, on the terminal
+PROBLEM_KINDS = ("missing", "stale", "broken", "misfit", "failed")
+MAX_LINES = 20  # per area and kind, on the terminal
 
 
 class Problem(NamedTuple):
-    """`id`: of a video, or the path of a file or folder that is wrong as a whole. `cure`: what to do."""
+    """A problem of one entry, or of a file or folder as a whole. `id`: video id, motion key or path."""
 
     area: str
     id: str
     kind: str
     reason: str
-    cure: str
+    hint: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the fields for JSON, where the hint has the key `cure`."""
+        return {"cure" if name == "hint" else name: value for name, value in self._asdict().items()}
 
 
-class Note(NamedTuple):
-    """What is worth a word, but no problem; `id` is empty where it is of the whole area."""
+class CheckNote(NamedTuple):
+    """A remark that is not a problem. `id`: as in Problem, empty for a remark on the whole area."""
 
     area: str
     id: str
@@ -30,45 +34,46 @@ class Note(NamedTuple):
 
 
 @dataclass
-class Findings:
-    """`entries`: area -> how many videos it has or should have; None where nothing has been made yet.
+class CheckReport:
+    """Result of a check.
 
-    `skipped`: area -> how many rightly have no entry. `unusable`: areas of which a file is wrong as a whole."""
+    `entries`: area -> number of videos that it has or should have, None if it has not been created yet. `skipped`: area
+    -> number of videos that need no entry. `unusable_areas`: areas with a problem of a whole file or folder."""
 
     entries: dict[str, int | None] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[CheckNote] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    unusable: set[str] = field(default_factory=set)
+    unusable_areas: set[str] = field(default_factory=set)
 
-    def wrong(self, area: str, of: object, kind: str, reason: object, hint: str = "") -> None:
-        """Add a problem. An error as the reason brings its own hint, which `hint` replaces."""
+    def add_problem(self, area: str, entry_id: object, kind: str, reason: object, hint: str = "") -> None:
+        """Add a problem of one entry. If `reason` is an error with a hint, `hint` replaces it."""
         if isinstance(reason, UserFacingError):
             hint = hint or reason.hint
-            elsewhere = reason.path is not None and reason.path != str(of)
-            reason = f"{reason.path}: {reason.problem}" if elsewhere else reason.problem
-        self.problems.append(Problem(area, one_line(of), kind, one_line(reason), one_line(hint)))
+            other_path = reason.path is not None and reason.path != str(entry_id)
+            reason = f"{reason.path}: {reason.problem}" if other_path else reason.problem
+        self.problems.append(Problem(area, escape_line(entry_id), kind, escape_line(reason), escape_line(hint)))
 
-    def unfit(self, area: str, of: object, kind: str, reason: object, hint: str = "") -> None:
-        """As `wrong`, of a file or folder as a whole: none of its entries is then called fine."""
-        self.wrong(area, of, kind, reason, hint)
-        self.unusable.add(area)
+    def add_file_problem(self, area: str, path: object, kind: str, reason: object, hint: str = "") -> None:
+        """Add a problem of a file or folder as a whole; none of the area's entries then counts as fine."""
+        self.add_problem(area, path, kind, reason, hint)
+        self.unusable_areas.add(area)
 
-    def say(self, area: str, reason: object, of: object = "") -> None:
-        """Note what is no problem."""
-        self.notes.append(Note(area, one_line(of), one_line(reason)))
+    def add_note(self, area: str, reason: object, entry_id: object = "") -> None:
+        """Add a remark that is not a problem."""
+        self.notes.append(CheckNote(area, escape_line(entry_id), escape_line(reason)))
 
-    def add(self, other: "Findings") -> None:
-        """Take over what another has found in the same areas."""
+    def merge(self, other: "CheckReport") -> None:
+        """Add the problems, notes and counts of another report on the same areas."""
         self.problems += other.problems
         self.notes += other.notes
         self.skipped += other.skipped
-        self.unusable |= other.unusable
+        self.unusable_areas |= other.unusable_areas
 
     def sort(self) -> None:
-        """By area, then kind, in the order of the table; within these as they were found."""
+        """Sort by area, then by kind, in the order of the table; the sort is stable."""
         order = {area: number for number, area in enumerate(self.entries)}
-        self.problems.sort(key=lambda problem: (order[problem.area], KINDS.index(problem.kind)))
+        self.problems.sort(key=lambda problem: (order[problem.area], PROBLEM_KINDS.index(problem.kind)))
         self.notes.sort(key=lambda note: order[note.area])
 
     @property
@@ -77,54 +82,61 @@ class Findings:
         return not self.problems
 
     def summary(self) -> str:
-        """How many problems there are, and where."""
+        """Return the number of problems and their areas."""
         areas = list(dict.fromkeys(problem.area for problem in self.problems))
         return f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}, in {', '.join(areas)}"
 
-    def areas(self) -> dict[str, dict[str, int | bool]]:
-        """Area -> whether it is there, entries, those that are fine, ids of each kind of problem, entries skipped."""
+    def area_counts(self) -> dict[str, dict[str, int | bool]]:
+        """Return for each area whether it exists (`there`), its entries, those that are fine, ids by kind of problem,
+        and skipped entries."""
         ids: dict[tuple[str, str], set[str]] = defaultdict(set)
         for problem in self.problems:
             ids[problem.area, problem.kind].add(problem.id)
-        found: dict[str, dict[str, int | bool]] = {}
+        counts: dict[str, dict[str, int | bool]] = {}
         for area, entries in self.entries.items():
-            wrong = set[str]().union(*(ids[area, kind] for kind in KINDS))
-            count = 0 if area in self.unusable else max(0, (entries or 0) - len(wrong) - self.skipped[area])
-            kinds = {kind: len(ids[area, kind]) for kind in KINDS}
-            there = entries is not None
-            found[area] = {"there": there, "entries": entries or 0, "fine": count, **kinds}
-            found[area]["skipped"] = self.skipped[area]
-        return found
+            not_fine = set[str]().union(*(ids[area, kind] for kind in PROBLEM_KINDS))
+            fine = max(0, (entries or 0) - len(not_fine) - self.skipped[area])
+            counts[area] = {
+                "there": entries is not None,
+                "entries": entries or 0,
+                "fine": 0 if area in self.unusable_areas else fine,
+                **{kind: len(ids[area, kind]) for kind in PROBLEM_KINDS},
+                "skipped": self.skipped[area],
+            }
+        return counts
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        problems, notes = ([item._asdict() for item in items] for items in (self.problems, self.notes))
-        return {"areas": self.areas(), "problems": problems, "notes": notes, "fine": self.fine}
+        """Return the whole report for JSON."""
+        problems, notes = [problem.as_dict() for problem in self.problems], [note._asdict() for note in self.notes]
+        return {"areas": self.area_counts(), "problems": problems, "notes": notes, "fine": self.fine}
 
-    def lines(self) -> Iterator[str]:
-        """For a terminal: the table, then notes and problems, the first ones of each area and kind."""
-        yield from self._table()
+    def format_lines(self) -> Iterator[str]:
+        """Yield the lines for a terminal: the table, then the first notes and problems of each area and kind."""
+        yield from self._format_table()
         notes: dict[str, list[str]] = defaultdict(list)
         for note in self.notes:
             notes[note.area].append(": ".join(filter(None, (note.area, note.id, note.reason))))
         problems: dict[str, list[str]] = defaultdict(list)
-        for area, of, kind, reason, cure in self.problems:
-            problems[f"{area}: {kind}"].append(f"{area}: {of}: {kind}: {reason}; {cure}")
+        for area, entry_id, kind, reason, hint in self.problems:
+            line = f"{area}: {entry_id}: {kind}: {reason}"
+            problems[f"{area}: {kind}"].append(f"{line}; {hint}" if hint else line)
         for groups in (notes, problems):
             for group, lines in groups.items():
-                yield from lines[:SHOWN]
-                if len(lines) > SHOWN:
-                    yield f"{group}: and {len(lines) - SHOWN} more, all of them with --json FILE"
+                yield from lines[:MAX_LINES]
+                if len(lines) > MAX_LINES:
+                    yield f"{group}: and {len(lines) - MAX_LINES} more, all of them with --json FILE"
 
-    def _table(self) -> Iterator[str]:
-        yield f"{'':12}" + "".join(f"{name:>9}" for name in ("entries", "fine", *KINDS, "skipped"))
-        for area, counts in self.areas().items():
-            shown = (n or ("-" if name in (*KINDS, "skipped") else 0) for name, n in counts.items() if name != "there")
-            numbers = "".join(f"{number:>9}" for number in shown)
-            wrong = any(counts[kind] for kind in KINDS)
-            yield f"{area:12}" + (numbers if counts["there"] or wrong else "  not there yet")
+    def _format_table(self) -> Iterator[str]:
+        yield f"{'':12}" + "".join(f"{name:>9}" for name in ("entries", "fine", *PROBLEM_KINDS, "skipped"))
+        for area, counts in self.area_counts().items():
+            if not (counts["there"] or any(counts[kind] for kind in PROBLEM_KINDS)):
+                yield f"{area:12}  not there yet"
+                continue
+            numbers = [str(counts["entries"]), str(counts["fine"])]
+            numbers += [str(counts[name] or "-") for name in (*PROBLEM_KINDS, "skipped")]
+            yield f"{area:12}" + "".join(f"{number:>9}" for number in numbers)
 
 
-def one_line(text: object) -> str:
-    """A text from a file as it may be printed: an error's text spells control characters out."""
+def escape_line(text: object) -> str:
+    """Return a text that came from a file as one printable line: UserError escapes control characters."""
     return str(UserError(text))

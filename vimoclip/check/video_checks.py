@@ -1,4 +1,4 @@
-"""Looking at one video after the other, each in every area: the part of a check that is done in parallel."""
+"""Checks of single videos in every area: the part of a check that runs in parallel."""
 
 import json
 from collections import defaultdict
@@ -10,235 +10,249 @@ import numpy as np
 
 from vimoclip import annotations, store, video
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DataSet, maker, rgb_area
-from vimoclip.check.problems import Findings
+from vimoclip.check.dataset import DatasetContents, command_for, rgb_area
+from vimoclip.check.problems import CheckReport
 from vimoclip.errors import UserError, VideoError
-from vimoclip.extraction.manifest import DONE, source_state
-from vimoclip.flow.flow_lookup import FlowFolder, settings_of
-from vimoclip.video.decoder import Decoding
+from vimoclip.extraction.manifest import DONE_STATUSES, stat_source
+from vimoclip.flow.flow_lookup import FlowFolder, settings_from_comment
+from vimoclip.video.decoder import VideoDecoder
 
-Task = Sequence[str] | str  # videos, or the area of a file of embeddings
+CheckTask = Sequence[str] | str  # video ids, or the area of a file of embeddings to verify
 
 
 @dataclass
-class Seen:
-    """What came of looking: problems, and what can only be judged when all has been seen.
+class CheckResults:
+    """Problems of single videos, and what the checks across files need.
 
-    `flows`: flow videos that belong to a video; `made`: settings as JSON -> videos whose flow was made so; `motions`:
-    keys that belong to a video; `unannotated`: area -> entries of other videos; `damage`: area -> what verify said."""
+    `matched_flows`, `matched_motions`: names of flow videos and motion keys that belong to a video.
+    `videos_by_flow_settings`: settings as JSON -> videos. `num_unannotated`: area -> entries of videos that are not
+    annotated. `verify_problems`: area -> lines of `store.verify`."""
 
-    findings: Findings = field(default_factory=Findings)
-    flows: list[str] = field(default_factory=list)
-    made: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    motions: list[str] = field(default_factory=list)
-    unannotated: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    damage: dict[str, list[str]] = field(default_factory=dict)
+    report: CheckReport = field(default_factory=CheckReport)
+    matched_flows: list[str] = field(default_factory=list)
+    videos_by_flow_settings: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    matched_motions: list[str] = field(default_factory=list)
+    num_unannotated: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    verify_problems: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, other: "Seen") -> None:
-        """Take over what was seen elsewhere."""
-        self.findings.add(other.findings)
-        self.flows += other.flows
-        self.motions += other.motions
-        for made, names in other.made.items():
-            self.made[made] += names
-        for area, count in other.unannotated.items():
-            self.unannotated[area] += count
-        self.damage |= other.damage
+    def merge(self, other: "CheckResults") -> None:
+        """Add the results of another task."""
+        self.report.merge(other.report)
+        self.matched_flows += other.matched_flows
+        self.matched_motions += other.matched_motions
+        for settings, names in other.videos_by_flow_settings.items():
+            self.videos_by_flow_settings[settings] += names
+        for area, count in other.num_unannotated.items():
+            self.num_unannotated[area] += count
+        self.verify_problems |= other.verify_problems
 
 
-class Look:
-    """What a worker is asked. Can be pickled."""
+class TaskRunner:
+    """Runs a task; can be pickled."""
 
-    def __init__(self, data: DataSet):
+    def __init__(self, data: DatasetContents):
         self.data = data
 
-    def __call__(self, task: Task) -> Seen:
-        seen = Seen()
+    def __call__(self, task: CheckTask) -> CheckResults:
+        results = CheckResults()
         if isinstance(task, str):
-            seen.damage[task] = store.verify(self.data.readers[task].path)
-            return seen
-        motion_name = compatibility.motion_names(self.data.motion) if self.data.motion else annotations.stem
+            results.verify_problems[task] = store.verify(self.data.readers[task].path)
+            return results
+        motion = self.data.motion_reader
+        motion_key = compatibility.motion_key_function(motion) if motion else annotations.stem
         for name in task:
-            _Video(self.data, name, motion_name(name), seen).look()
-        return seen
+            _VideoChecker(self.data, name, motion_key(name), results).check()
+        return results
 
 
-class _Video:
-    """One video in every area."""
+class _VideoChecker:
+    """Checks one video in every area."""
 
-    def __init__(self, data: DataSet, name: str, key: str, seen: Seen):
-        self.data, self.name, self.key, self.seen, self.findings = data, name, key, seen, seen.findings
-        self.path = data.places.videos / name
+    def __init__(self, data: DatasetContents, name: str, motion_key: str, results: CheckResults):
+        self.data, self.name, self.motion_key, self.results = data, name, motion_key, results
+        self.path = data.paths.videos / name
         self.split = data.split_of.get(name, "")
-        self.rgb = rgb_area(self.split)
-        self.frames = self.flow_frames = 0  # where they are known
-        self.indices: np.ndarray | None = None
-        self.flow: Path | None = None
+        self.rgb_area = rgb_area(self.split)
+        self.num_rgb_frames = self.num_flow_frames = 0  # 0: unknown
+        self.frame_indices: np.ndarray | None = None
+        self.flow_path: Path | None = None
 
-    def look(self) -> None:
-        """Note what is wrong with it, area by area, in the order in which one is made from the other."""
-        if self.data.listed is not None:
-            self._look_at_video()
-        if self.rgb in self.data.readers:
-            self._guarded(self.rgb, self.name, self._look_at_embeddings)
-        if self.data.flows:
-            self._look_at_flow(self.data.flows)
-        if self.data.motion:
-            self._guarded("motion", self.key, self._look_at_motion)
+    def check(self) -> None:
+        """Add the problems area by area, in the order in which one is created from the other."""
+        if self.data.files is not None:
+            self._check_video(self.data.files)
+        if self.rgb_area in self.data.readers:
+            self._record_errors(self.rgb_area, self.name, self._check_embeddings)
+        if self.data.flow_folder:
+            self._check_flow(self.data.flow_folder)
+        if self.data.motion_reader:
+            self._record_errors("motion", self.motion_key, self._check_motion)
 
-    def _look_at_video(self) -> None:
-        assert self.data.listed is not None
-        if self.name in self.data.others:
+    def _check_video(self, files: frozenset[str]) -> None:
+        if self.name in self.data.other_files:
             reason = "isn't named like a video, so extract_flows.py leaves it out"
-            self._wrong("videos", "misfit", reason, "rename it and its line, to .mp4 or what it is")
-        elif self.name not in self.data.listed:
+            self._add_problem("videos", "misfit", reason, "rename it and its line, to .mp4 or what it is")
+        elif self.name not in files:
             hint = "put it there, or take its line out of the annotations"
-            self._wrong("videos", "missing", f"isn't in {self.data.places.videos}", hint)
+            self._add_problem("videos", "missing", f"isn't in {self.data.paths.videos}", hint)
         elif self.data.decode or not self._was_decoded():
-            _, problem = examine(self.path, self.data.decode)
+            _, problem = inspect_video(self.path, self.data.decode)
             if problem:
-                self._wrong("videos", "broken", problem, "get it anew, or take its line out of the annotations")
+                hint = "get it again, or take its line out of the annotations"
+                self._add_problem("videos", "broken", problem, hint)
 
     def _was_decoded(self) -> bool:
-        """Whether an extraction has already read this very file to its end."""
-        entry = self.data.entry(self.rgb, self.name)
-        if entry is None or entry.status not in DONE or entry.size is None:
+        """Return whether an extraction has decoded this version of the file completely."""
+        entry = self.data.manifest_entry(self.rgb_area, self.name)
+        if entry is None or entry.status not in DONE_STATUSES or entry.size is None:
             return False
-        same_size = source_state(self.path)["size"] == entry.size
-        return same_size and not self._changed(self.rgb, self.name, self.path)
+        same_size = stat_source(self.path)["size"] == entry.size
+        return same_size and not self._describe_change(self.rgb_area, self.name, self.path)
 
-    def _look_at_embeddings(self) -> None:
-        if self.name not in self.data.keys[self.rgb]:
-            self._absent(self.rgb, self.name)
+    def _check_embeddings(self) -> None:
+        area = self.rgb_area
+        if self.name not in self.data.keys[area]:
+            self._check_absence(area, self.name)
             return
-        self._compare_source(self.rgb, self.name, self.path, f"{maker(self.rgb)} --overwrite makes the file anew")
-        reader = self.data.readers[self.rgb]
-        self.frames, self.indices = _length(reader, self.name)
-        given, wanted = reader.labels(self.name), self.data.annotations.multi_hot(self.split, self.name)
-        if len(given) == len(wanted) and not np.array_equal(given, wanted):  # another length is said of the file
-            names = [" ".join(map(str, np.flatnonzero(labels))) or "none" for labels in (given, wanted)]
-            reason = f"its labels are {names[0]} in the file but {names[1]} in the annotations"
-            self._wrong(self.rgb, "stale", reason, f"{maker(self.rgb)} takes over the labels without embedding again")
+        self._check_source(area, self.name, self.path, f"{command_for(area)} --overwrite creates the file again")
+        reader = self.data.readers[area]
+        self.num_rgb_frames, self.frame_indices = _length_and_indices(reader, self.name)
+        stored, annotated = reader.labels(self.name), self.data.annotations.multi_hot(self.split, self.name)
+        # a different number of labels is a problem of the whole file
+        if len(stored) == len(annotated) and not np.array_equal(stored, annotated):
+            texts = [" ".join(map(str, np.flatnonzero(labels))) or "none" for labels in (stored, annotated)]
+            reason = f"its labels are {texts[0]} in the file but {texts[1]} in the annotations"
+            hint = f"{command_for(area)} takes over the labels without embedding again"
+            self._add_problem(area, "stale", reason, hint)
 
-    def _look_at_flow(self, flows: FlowFolder) -> None:
-        self.seen.flows += [path.name for path in flows.matches(self.name)]
+    def _check_flow(self, flow_folder: FlowFolder) -> None:
+        self.results.matched_flows += [path.name for path in flow_folder.matches(self.name)]
         try:
-            self.flow = flows.find(self.name)
+            self.flow_path = flow_folder.find(self.name)
         except UserError as error:
-            self._wrong("flows", "misfit", error)
+            self._add_problem("flows", "misfit", error)
             return
-        if self.flow is None:
-            self._absent("flows", self.name)
+        if self.flow_path is None:
+            self._check_absence("flows", self.name)
             return
-        self._count("flows")
-        again = f"delete {self.flow} and run extract_flows.py again"
-        self._compare_source("flows", self.name, self.path, again)
-        info, problem = examine(self.flow, self.data.decode)
+        self._count_if_unannotated("flows")
+        hint = f"delete {self.flow_path} and run extract_flows.py again"
+        self._check_source("flows", self.name, self.path, hint)
+        info, problem = inspect_video(self.flow_path, self.data.decode)
         if problem:
-            self._wrong("flows", "broken", problem, again)
+            self._add_problem("flows", "broken", problem, hint)
         if info is None:
             return
-        self.flow_frames = info.frames
-        if made := settings_of(info.comment):
-            self.seen.made[json.dumps(made, sort_keys=True)].append(self.name)
-        said = (info.comment or {}).get("video", annotations.stem(self.name))
-        if said != annotations.stem(self.name):
-            self._wrong("flows", "misfit", f"{self.flow.name} says that it shows {said}", again)
-        if self.frames and (misfit := compatibility.flow_misfit(self.frames, self.indices, info)):
-            self._wrong("flows", "misfit", misfit, f"{again}; give both extractors the same flags")
+        self.num_flow_frames = info.frames
+        if settings := settings_from_comment(info.comment):
+            self.results.videos_by_flow_settings[json.dumps(settings, sort_keys=True)].append(self.name)
+        source_stem = (info.comment or {}).get("video", annotations.stem(self.name))
+        if source_stem != annotations.stem(self.name):
+            self._add_problem("flows", "misfit", f"{self.flow_path.name} says that it shows {source_stem}", hint)
+        if self.num_rgb_frames:
+            mismatch = compatibility.flow_mismatch(self.num_rgb_frames, self.frame_indices, info)
+            if mismatch:
+                self._add_problem("flows", "misfit", mismatch, f"{hint}; give both extractors the same flags")
 
-    def _look_at_motion(self) -> None:
-        motion, hint = self.data.readers["motion"], "inference.py --overwrite makes the file anew"
-        if self.key not in self.data.keys["motion"]:
-            self._absent("motion", self.key)
+    def _check_motion(self) -> None:
+        motion, hint = self.data.readers["motion"], "inference.py --overwrite creates the file again"
+        if self.motion_key not in self.data.keys["motion"]:
+            self._check_absence("motion", self.motion_key)
             return
-        self._count("motion")
-        self.seen.motions.append(self.key)
-        if self.flow:
-            self._compare_source("motion", self.key, self.flow, hint)
-        motions, shown = _length(motion, self.key)
-        misfit = None
-        if self.frames:
-            misfit = compatibility.motion_misfit(self.frames, self.indices, motions, shown, motion.path)
-        elif self.flow_frames and motions != self.flow_frames:
-            misfit = f"there are {motions} motions but {self.flow_frames} flow frames"
-        if misfit:
-            self._wrong("motion", "misfit", misfit, hint, self.key)
+        self._count_if_unannotated("motion")
+        self.results.matched_motions.append(self.motion_key)
+        if self.flow_path:
+            self._check_source("motion", self.motion_key, self.flow_path, hint)
+        num_motions, motion_indices = _length_and_indices(motion, self.motion_key)
+        mismatch = None
+        if self.num_rgb_frames:
+            mismatch = compatibility.motion_mismatch(
+                self.num_rgb_frames, self.frame_indices, num_motions, motion_indices, motion.path
+            )
+        elif self.num_flow_frames and num_motions != self.num_flow_frames:
+            mismatch = f"there are {num_motions} motions but {self.num_flow_frames} flow frames"
+        if mismatch:
+            self._add_problem("motion", "misfit", mismatch, hint, self.motion_key)
 
-    def _absent(self, area: str, of: str) -> None:
-        """Say why there is nothing, unless that is right."""
-        entry, script = self.data.entry(area, of), maker(area)
+    def _check_absence(self, area: str, entry_id: str) -> None:
+        """Add why an area has no entry, unless it needs none."""
+        entry, command = self.data.manifest_entry(area, entry_id), command_for(area)
         if entry and entry.status == "failed":
-            self._count(area)
-            hint = f"mend or replace the video, then run {script} --retry-failed"
-            self._wrong(area, "failed", entry.reason, hint, of)
+            self._count_if_unannotated(area)
+            hint = f"fix or replace the video, then run {command} --retry-failed"
+            self._add_problem(area, "failed", entry.reason, hint, entry_id)
         elif not self.split:
             return
-        elif (entry and entry.status == "skipped") or (area in ("flows", "motion") and self._is_still()):
-            self.findings.skipped[area] += 1
+        elif (entry and entry.status == "skipped") or (area in ("flows", "motion") and self._has_no_flow()):
+            self.results.report.skipped[area] += 1
         else:
-            place = self.data.places.flows if area == "flows" else self.data.readers[area].path
-            self._wrong(area, "missing", f"isn't in {place}", f"{self._first(area)}run {script}", of)
+            path = self.data.paths.flows if area == "flows" else self.data.readers[area].path
+            hint = f"{self._prerequisite(area)}run {command}"
+            self._add_problem(area, "missing", f"isn't in {path}", hint, entry_id)
 
-    def _is_still(self) -> bool:
-        """Whether it is so short that there is no flow."""
-        entry = self.data.entry("flows", self.name)
-        return self.frames == 1 or (entry is not None and entry.status == "skipped")
+    def _has_no_flow(self) -> bool:
+        """Return whether the video is too short for flow."""
+        entry = self.data.manifest_entry("flows", self.name)
+        return self.num_rgb_frames == 1 or (entry is not None and entry.status == "skipped")
 
-    def _first(self, area: str) -> str:
-        """What has to be done before what an area misses can be made."""
-        if self.data.listed is not None and self.name not in self.data.listed:
+    def _prerequisite(self, area: str) -> str:
+        """Return what has to be done before the missing entry of an area can be created, or nothing."""
+        if self.data.files is not None and self.name not in self.data.files:
             return "put its video there, then "
-        return "after extract_flows.py, " if area == "motion" and self.data.flows and not self.flow else ""
+        if area == "motion" and self.data.flow_folder and not self.flow_path:
+            return "after extract_flows.py, "
+        return ""
 
-    def _compare_source(self, area: str, of: str, source: Path, hint: str) -> None:
-        entry = self.data.entry(area, of)
+    def _check_source(self, area: str, entry_id: str, source: Path, hint: str) -> None:
+        """Add a problem if the source changed after the entry was created, and a note if it was decoded in part."""
+        entry = self.data.manifest_entry(area, entry_id)
         if entry and entry.status == "partial":
-            self.findings.say(area, f"partial: {entry.reason}", of)
-        if changed := self._changed(area, of, source):
-            self._wrong(area, "stale", changed, hint, of)
+            self.results.report.add_note(area, f"partial: {entry.reason}", entry_id)
+        if change := self._describe_change(area, entry_id, source):
+            self._add_problem(area, "stale", change, hint, entry_id)
 
-    def _changed(self, area: str, of: str, source: Path) -> str | None:
-        """How a source is another one than what was made from it, by its line in the manifest; None where it isn't."""
-        entry, state = self.data.entry(area, of), source_state(source)
-        if not entry or entry.status not in DONE or entry.size is None or state["size"] is None:
+    def _describe_change(self, area: str, entry_id: str, source: Path) -> str | None:
+        """Return how the size or time of a source differs from the manifest; None if they agree or are unknown."""
+        entry, state = self.data.manifest_entry(area, entry_id), stat_source(source)
+        if not entry or entry.status not in DONE_STATUSES or entry.size is None or state["size"] is None:
             return None
         if state["size"] != entry.size:
             return f"{source} has {state['size']} bytes now, but had {entry.size} when this was made from it"
         return None if state["mtime"] == entry.mtime else f"{source} was written again after this was made from it"
 
-    def _count(self, area: str) -> None:
+    def _count_if_unannotated(self, area: str) -> None:
         if not self.split:
-            self.seen.unannotated[area] += 1
+            self.results.num_unannotated[area] += 1
 
-    def _wrong(self, area: str, kind: str, reason: object, hint: str = "", of: str = "") -> None:
-        self.findings.wrong(area, of or self.name, kind, reason, hint)
+    def _add_problem(self, area: str, kind: str, reason: object, hint: str = "", entry_id: str = "") -> None:
+        self.results.report.add_problem(area, entry_id or self.name, kind, reason, hint)
 
-    def _guarded(self, area: str, of: str, look: Callable[[], None]) -> None:
-        """Damage is a problem of this video, never the end of the check."""
+    def _record_errors(self, area: str, entry_id: str, check: Callable[[], None]) -> None:
+        """Run a check; a damaged entry is a problem of this video, and the other checks continue."""
         try:
-            look()
+            check()
         except UserError as error:
-            self._wrong(area, "broken", error, f"{maker(area)} --overwrite makes the file anew", of)
+            hint = f"{command_for(area)} --overwrite creates the file again"
+            self._add_problem(area, "broken", error, hint, entry_id)
 
 
-def examine(path: Path, decode: bool) -> tuple[video.Info | None, str]:
-    """What a video's header says, and what is wrong with it, if anything; with `decode`, in any frame."""
+def inspect_video(path: Path, decode: bool) -> tuple[video.VideoInfo | None, str]:
+    """Return (header information, problem or ""); `decode` checks every frame as well as the header."""
     try:
-        info = video.probe(path, whole=True)
+        info = video.probe(path, check_complete=True)
         if not decode:
             return info, ""
-        decoding = Decoding(path)
-        for _ in decoding:
+        decoder = VideoDecoder(path)
+        for _ in decoder:
             pass
-        return info, decoding.problem or ("" if decoding.decoded else "has no frames")
+        return info, decoder.problem or ("" if decoder.decoded_frames else "has no frames")
     except VideoError as error:
         return None, str(error)
     except OSError as error:
         return None, f"can't be read ({error.strerror})"
 
 
-def _length(reader: store.Reader, key: str) -> tuple[int, np.ndarray | None]:
-    """T and the frames' indices. (To ask for the indices alone is quicker: their number is compared with T anyway.)"""
+def _length_and_indices(reader: store.EmbeddingReader, key: str) -> tuple[int, np.ndarray | None]:
+    """Return T and the frame indices. Reading only the indices is faster; their number is compared with T anyway."""
     indices = reader.frame_indices(key)
     return (reader.length(key) if indices is None else len(indices)), indices

@@ -1,4 +1,4 @@
-"""The same question to many things, by several processes: HDF5 and PyAV's opening of files hold Python's lock."""
+"""Runs check tasks in several processes: HDF5 calls and the opening of files by PyAV hold Python's lock."""
 
 import multiprocessing
 import os
@@ -8,47 +8,47 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from vimoclip.check.video_checks import Look, Seen, Task
+from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
 from vimoclip.errors import UserError
 
-_look: list[Look] = []  # a worker's
+_runner: list[TaskRunner] = []  # of this worker process
 
 
-class Killed(UserError):
-    """A worker is gone."""
+class WorkerKilledError(UserError):
+    """A worker process was killed."""
 
     exit_code = 1
 
 
-def in_processes(look: Look, tasks: Sequence[Task], workers: int) -> Iterator[Seen]:
-    """The answers, in order; without processes where there is one worker or none. Raises Killed."""
-    if workers < 2:
-        yield from map(look, tasks)
+def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
+    """Yield the results of the tasks in order. One worker or none runs in this process. Raises WorkerKilledError."""
+    if num_workers < 2:
+        yield from map(runner, tasks)
         return
-    executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(look,))
+    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(runner,))
     try:
-        yield from executor.map(_ask, tasks)
+        yield from executor.map(_run_task, tasks)
     except BrokenProcessPool:
-        what = "a process that looked at videos was killed, which is what happens where memory is short"
-        raise Killed(what, "try --num-workers 1") from None
+        problem = "a process that looked at videos was killed, which is what happens where memory is short"
+        raise WorkerKilledError(problem, "try --num-workers 1") from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _begin(look: Look) -> None:
-    """Ctrl-C is the first process's to hear, and no worker outlives it."""
+def _start_worker(runner: TaskRunner) -> None:
+    """Leave Ctrl-C to the main process, and exit when it exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _look[:] = [look]
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _runner[:] = [runner]
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
         os._exit(1)
 
 
-def _ask(task: Task) -> Seen:
-    return _look[0](task)
+def _run_task(task: CheckTask) -> CheckResults:
+    return _runner[0](task)

@@ -1,4 +1,4 @@
-"""The scripts' flags: the parser, types of values, groups that several scripts share."""
+"""The argument parser, argparse types, and argument groups that several scripts share."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, no abbreviations, and `--a_b` accepted wherever `--a-b` is."""
+    """argparse with one-line errors, without abbreviations; accepts `--a_b` for `--a-b`."""
 
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", _HelpFormatter)
@@ -34,14 +34,14 @@ class Parser(argparse.ArgumentParser):
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        """Defaults are shown, but not those that say nothing."""
+        """Append the default, unless it is None, False or empty."""
         if action.default is None or action.default is False or action.default == []:
             return action.help
         return super()._get_help_string(action)
 
 
 def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
-    """An argparse type for which the word `None` means off."""
+    """An argparse type that also accepts the word `None`."""
 
     def parse(text: str) -> T | None:
         return None if text.lower() == "none" else kind(text)
@@ -50,45 +50,47 @@ def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
     return parse
 
 
-def _number(kind: Callable[[str], Any], low: float, what: str, open_end: bool = False) -> Callable[[str], Any]:
+def _bounded_number(
+    kind: Callable[[str], Any], low: float, description: str, exclusive: bool = False
+) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
-        if not (value > low if open_end else value >= low) or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        if not (value > low if exclusive else value >= low) or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
         return value
 
-    parse.__name__ = what
+    parse.__name__ = description
     return parse
 
 
 def seed(text: str) -> int:
-    """An argparse type: what every random generator here takes as a seed."""
+    """An argparse type: a seed that torch and numpy accept."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^32 - 1")
     return value
 
 
-positive_int = _number(int, 1, "a whole number above 0")
-count = _number(int, 0, "a whole number, 0 or more")
-positive_float = _number(float, 0, "a number above 0", open_end=True)
-non_negative_float = _number(float, 0, "a number, 0 or more")
+positive_int = _bounded_number(int, 1, "a whole number above 0")
+non_negative_int = _bounded_number(int, 0, "a whole number, 0 or more")
+positive_float = _bounded_number(float, 0, "a number above 0", exclusive=True)
+non_negative_float = _bounded_number(float, 0, "a number, 0 or more")
 
 
-def share(text: str) -> float:
-    """An argparse type: above 0 and below 1."""
+def fraction(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
-def share_or_all(text: str) -> float:
-    """An argparse type: above 0, at most 1."""
-    return 1.0 if float(text) == 1 else share(text)
+def fraction_or_one(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    return 1.0 if float(text) == 1 else fraction(text)
 
 
-def pattern(text: str) -> re.Pattern[str]:
+def regex(text: str) -> re.Pattern[str]:
     """An argparse type: a regular expression."""
     try:
         return re.compile(text)
@@ -96,7 +98,7 @@ def pattern(text: str) -> re.Pattern[str]:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set")
     group.add_argument(
         "--dataset-dir", type=Path, default=Path("dataset"), help="holds annotations/ videos/ embeddings/ flows/"
@@ -104,14 +106,16 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset-name", default="ak", help="what file names of this data set start with")
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("frames kept (give extract_embeddings.py and extract_flows.py the same)")
     group.add_argument("--stride", type=positive_int, default=1, help="keep every n-th frame")
-    group.add_argument("--fps", type=none_or(positive_float), default=None, help="keep at most so many frames a second")
+    group.add_argument(
+        "--fps", type=none_or(positive_float), default=None, help="keep at most so many frames per second"
+    )
     group.add_argument("--max-frames", type=none_or(positive_int), default=None, help="stop after so many kept frames")
 
 
-def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> None:
+def add_clip_arguments(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> None:
     group = parser.add_argument_group("CLIP image encoder")
     group.add_argument(
         "--clip-model-name",
@@ -126,20 +130,25 @@ def add_clip(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> 
     )
 
 
-def add_embedding(parser: argparse.ArgumentParser) -> None:
+def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("embedding")
-    group.add_argument("--frame-batch-size", type=positive_int, default=16, help="of the encoder, in frames")
+    group.add_argument("--frame-batch-size", type=positive_int, default=16, help="frames per encoder batch")
     group.add_argument(
         "--backend",
         choices=["torch", "onnxruntime", "openvino"],
         default="torch",
         help="what computes the encoder on a CPU; the others need pip install '.[onnxruntime]' or '.[openvino]'",
     )
-    group.add_argument("--embedding-dtype", choices=["float32", "float16"], default="float32", help="in the file")
+    group.add_argument(
+        "--embedding-dtype",
+        choices=["float32", "float16"],
+        default="float32",
+        help="dtype of the embeddings in the file",
+    )
 
 
-def add_compute(parser: argparse.ArgumentParser, workers: int = 2, int8: bool = False) -> None:
-    """`int8`: may be computed in 8 bits, as what only encodes may."""
+def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int8: bool = False) -> None:
+    """`int8`: offer int8, which only inference supports."""
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -149,26 +158,31 @@ def add_compute(parser: argparse.ArgumentParser, workers: int = 2, int8: bool = 
         help="auto: bf16 on a GPU that has it, else fp32"
         + ("; int8: on a CPU, 1.5 times as fast as fp32, cosine to that 0.9997" if int8 else ""),
     )
-    group.add_argument("--num-workers", type=count, default=workers, help="that read and prepare frames ahead")
-    group.add_argument("--seed", type=seed, default=49, help="of everything random")
+    group.add_argument(
+        "--num-workers",
+        type=non_negative_int,
+        default=workers,
+        help="threads or processes that read and prepare frames ahead",
+    )
+    group.add_argument("--seed", type=seed, default=49, help="seed of all random numbers")
 
 
-def add_run_control(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:
-    group = parser.add_argument_group("this run")
+def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:
+    group = parser.add_argument_group("run")
     group.add_argument("--limit", type=none_or(positive_int), default=None, metavar="N", help=limit)
-    group.add_argument("--overwrite", action="store_true", help="start afresh where there is output already")
-    group.add_argument("--dry-run", action="store_true", help="check the inputs, say what there is to do, and stop")
+    group.add_argument("--overwrite", action="store_true", help="replace existing output")
+    group.add_argument("--dry-run", action="store_true", help="check the inputs, print what there is to do, and stop")
 
 
 def shard(text: str) -> tuple[int, int]:
-    """An argparse type: 2/8 is the second of eight."""
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 100_000):
+    """An argparse type: 2/8 is the second of eight shards."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 100_000):
         raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, like 2/8")
-    return int(number), int(of)
+    return int(index), int(count)
 
 
-def add_sharing(parser: argparse.ArgumentParser) -> None:
+def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("many machines (see docs/performance.md; or start it by torchrun)")
     group = group.add_mutually_exclusive_group()
     group.add_argument(
@@ -176,18 +190,18 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
         type=shard,
         default=None,
         metavar="I/N",
-        help="do only the i-th of n shares of the videos, as a job array does; who finishes last puts all together",
+        help="process only the i-th of n shards of the videos, as in a job array; the last shard to finish merges all",
     )
-    group.add_argument("--merge", action="store_true", help="only put together what all shards have done")
+    group.add_argument("--merge", action="store_true", help="only merge what all shards have done")
 
 
-def add_outcomes(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("videos that are not as they should be")
-    group.add_argument("--retry-failed", action="store_true", help="try those again that failed in an earlier run")
-    group.add_argument("--strict", action="store_true", help="a video of which frames can't be decoded has failed")
+def add_failure_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos with problems")
+    group.add_argument("--retry-failed", action="store_true", help="try videos again that failed in an earlier run")
+    group.add_argument("--strict", action="store_true", help="a video with undecodable frames fails")
 
 
-def add_saving(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-every-minutes",
         type=non_negative_float,

@@ -1,4 +1,4 @@
-"""How a stage ends: its report, exit codes, one-line errors, signals."""
+"""The end of a script: its report, exit codes, one-line errors, signals."""
 
 import errno
 import io
@@ -17,40 +17,40 @@ from vimoclip.errors import UserError
 
 
 @dataclass
-class Report:
-    """What a stage wrote and what became of each video, of this run and of those before it.
+class RunReport:
+    """The outputs of a run and the status of each video, in this run and earlier ones.
 
-    `partial`, `skipped`, `failed` map a video to the reason; `changed`: done, but the source is another one since."""
+    `done`: finished in this run; `already_done`: before; `partial`, `skipped`, `failed`: video -> reason;
+    `changed`: finished, but the source file was replaced since; `not_retried`: number that failed in an earlier run."""
 
     outputs: list[Path] = field(default_factory=list)
     manifests: list[Path] = field(default_factory=list)
     done: int = 0
-    already: int = 0
+    already_done: int = 0
     partial: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     not_retried: int = 0
 
-    def add(self, other: "Report") -> None:
-        """What became of the videos of another process, or of all."""
-        for about in fields(self):
-            mine, theirs = getattr(self, about.name), getattr(other, about.name)
-            setattr(self, about.name, {**mine, **theirs} if isinstance(mine, dict) else mine + theirs)
+    def merge(self, other: "RunReport") -> None:
+        """Add the results of another process or output."""
+        for item in fields(self):
+            own, others = getattr(self, item.name), getattr(other, item.name)
+            setattr(self, item.name, {**own, **others} if isinstance(own, dict) else own + others)
 
     def clear(self) -> None:
-        """Begin again with nothing."""
-        self.__dict__.update(vars(Report()))
+        self.__dict__.update(vars(RunReport()))
 
     def print(self) -> None:
-        kinds = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
-        counts = [f"{len(reasons)} {kind}" for kind, reasons in kinds.items()]
-        print(f"{self.done} done, {self.already} done already, {', '.join(counts)}", flush=True)
-        for kind, reasons in kinds.items():
+        statuses = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
+        counts = [f"{len(reasons)} {status}" for status, reasons in statuses.items()]
+        print(f"{self.done} done, {self.already_done} done already, {', '.join(counts)}", flush=True)
+        for status, reasons in statuses.items():
             for video, reason in reasons.items():
-                print(f"  {kind}: {video}: {reason}")
+                print(f"  {status}: {video}: {reason}")
         for video in self.changed:
-            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all anew")
+            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all again")
         if self.not_retried:
             print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
         for path in dict.fromkeys((*self.outputs, *filter(Path.exists, self.manifests))):
@@ -58,100 +58,100 @@ class Report:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, taken as Ctrl-C is."""
+    """SIGTERM, handled like Ctrl-C."""
 
 
-_GRACE = 5.0  # s that a run has to end by itself after a signal
-_go_on: list[Callable[[], str]] = []  # how to go on, where it is not by the same command
-_afresh: list[bool] = []  # not empty where all old output is gone
-# what can be done about it, by what the operating system says
-_CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and the same command goes on")
-_CURES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may write")
+_GRACE_SECONDS = 5.0  # after a signal, before a thread ends the process
+_resume_command: list[Callable[[], str]] = []  # set where the same command would not resume the run
+_overwritten: list[bool] = []  # not empty once all old output is deleted
+_SAME_COMMAND = "the same command resumes the run"
+_HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, and {_SAME_COMMAND}")
+_HINTS |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a folder with write permission")
 
 
-def go_on_with(command: Callable[[], str]) -> None:
-    """Say how a run that is stopped goes on, where it is not by the same command."""
-    _go_on[:] = [command]
+def set_resume_command(command: Callable[[], str]) -> None:
+    """Set the command that is printed for a stopped run, where it is not `rerun_command`."""
+    _resume_command[:] = [command]
 
 
-def begun_afresh() -> None:
-    """Say that nothing of the old output is left: from here on the command goes on without --overwrite."""
-    _afresh.append(True)
+def mark_overwritten() -> None:
+    """Record that the old output is deleted, so that `rerun_command` leaves out --overwrite."""
+    _overwritten.append(True)
 
 
-def same_command() -> str:
-    """The command line of this process, as it goes on with what there is; see `begun_afresh`."""
+def rerun_command() -> str:
+    """The command line of this process, without --overwrite after `mark_overwritten`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
     torchrun = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
     python = ["python"] if int(os.environ.get("WORLD_SIZE", 1)) == 1 else torchrun
-    return shlex.join([*python, *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite" or not _afresh)])
+    return shlex.join([*python, *script, *(arg for arg in sys.argv[1:] if arg != "--overwrite" or not _overwritten)])
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Call a stage and turn what happens into an exit code: 0, 1 where some videos failed, 2 for a wrong call.
+    """Call a script's main function and exit: code 0, 1 where some videos failed, 2 for a wrong call.
 
-    Ctrl-C and SIGTERM: 130 and 143, within seconds, whatever the process is at."""
-    _catch_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding doesn't have must not end a run
+    Ctrl-C and SIGTERM exit with 130 and 143 within seconds, also while C code runs."""
+    _install_signal_handlers()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that can't be encoded must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    code, said = 0, ""
+    code, message = 0, ""
     try:
         result = main()
-        code = 1 if isinstance(result, Report) and result.failed else 0
+        code = 1 if isinstance(result, RunReport) and result.failed else 0
     except UserError as error:
-        code, said = error.exit_code, f"error: {error}"
-    except KeyboardInterrupt as stop:
-        code, said = (143 if isinstance(stop, Terminated) else 130), _stopped()
+        code, message = error.exit_code, f"error: {error}"
+    except KeyboardInterrupt as interrupt:
+        code, message = (143 if isinstance(interrupt, Terminated) else 130), _stopped_message()
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker"):
-            what = "a worker that reads data was killed, which is what happens where memory is short"
-            code, said = 1, f"error: {what}; with fewer --num-workers: {_how_to_go_on()}"
+            problem = "a worker that reads data was killed, which is what happens where memory is short"
+            code, message = 1, f"error: {problem}; with fewer --num-workers: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
-            code, said = 1, "error: another process of this job has ended; its reason is among the lines here"
+            code, message = 1, "error: another process of this job has ended; its reason is among the lines here"
         else:
             raise
     except OSError as error:
         if error.errno is None:
             raise
-        cure = _CURES.get(error.errno, "the same command goes on")
-        code, said = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {cure}; what was finished is whole"
-    if said and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        said = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: {said.strip()}"
-    if said:  # behind the handlers: until there the error keeps alive what waits to be closed
-        print(said, file=sys.stderr, flush=True)
+        hint = _HINTS.get(error.errno, _SAME_COMMAND)
+        code, message = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {hint}; finished output is whole"
+    if message and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        message = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: {message.strip()}"
+    if message:  # after the except blocks, in which the traceback keeps files open
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
-def _stopped() -> str:
-    return f"\nstopped; what was finished is whole; go on with: {_how_to_go_on()}"
+def _stopped_message() -> str:
+    return f"\nstopped; finished output is whole; resume with: {_format_resume_command()}"
 
 
-def _how_to_go_on() -> str:
-    return _go_on[0]() if _go_on else same_command()
+def _format_resume_command() -> str:
+    return _resume_command[0]() if _resume_command else rerun_command()
 
 
-def _catch_signals() -> None:
-    """SIGTERM interrupts as Ctrl-C does; where code in C keeps Python from hearing of it, a thread ends the process.
+def _install_signal_handlers() -> None:
+    """Raise Terminated on SIGTERM. Where C code delays Python's handlers, a thread ends the process.
 
-    Nothing is lost by that: whatever a run has finished is on disk, under its name."""
+    That loses nothing: finished output is already on disk under its name."""
 
-    def terminated(number: int, frame: Any) -> NoReturn:
+    def terminate(number: int, frame: Any) -> NoReturn:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, terminated)
-    if os.name != "posix":  # elsewhere the descriptor would have to be a socket
+    signal.signal(signal.SIGTERM, terminate)
+    if os.name != "posix":  # on Windows the wakeup descriptor must be a socket
         return
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
-    def watch() -> None:
-        while number := os.read(reading, 1)[0]:
+    def exit_after_grace_period() -> None:
+        while number := os.read(reader, 1)[0]:
             if number == signal.SIGTERM or (number == signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN):
-                time.sleep(_GRACE)
-                print(_stopped(), file=sys.stderr, flush=True)
+                time.sleep(_GRACE_SECONDS)
+                print(_stopped_message(), file=sys.stderr, flush=True)
                 os._exit(128 + number)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=exit_after_grace_period, daemon=True).start()

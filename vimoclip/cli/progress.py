@@ -1,4 +1,4 @@
-"""How far a stage is: tqdm on a terminal, elsewhere a log line a minute."""
+"""Progress display: tqdm on a terminal, else a log line per minute."""
 
 import sys
 import time
@@ -8,31 +8,31 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], total: int | None, unit: str, describe: str = "") -> Iterable[T]:
-    """tqdm on a terminal; elsewhere a log line a minute."""
+def progress(items: Iterable[T], total: int | None, unit: str, desc: str = "") -> Iterable[T]:
+    """Iterate with tqdm on a terminal, else with a log line per minute."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, unit=unit, desc=describe, smoothing=0.05)
+        yield from tqdm(items, total=total, unit=unit, desc=desc, smoothing=0.05)
         return
-    meter = Meter(total, unit, describe)
+    meter = ProgressMeter(total, unit, desc)
     for item in items:
         yield item
         meter.add(1)
 
 
-class Meter:
-    """Counts finished videos and frames; shows frames/s and the time left, by tqdm or as a line a minute."""
+class ProgressMeter:
+    """Counts finished items and frames; shows frames/s and the remaining time, with tqdm or a log line per minute."""
 
-    def __init__(self, total: int | None, unit: str = "video", describe: str = "", every: float = 60.0):
-        self.total, self.unit, self.describe, self.every = total, unit, describe, every
+    def __init__(self, total: int | None, unit: str = "video", desc: str = "", log_interval: float = 60.0):
+        self.total, self.unit, self.desc, self.log_interval = total, unit, desc, log_interval
         self.items = self.frames = 0
-        self.started = self.spoke = time.monotonic()
+        self.started = self.last_logged = time.monotonic()
         self.bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, unit=unit, desc=describe, smoothing=0.05)
+            self.bar = tqdm(total=total, unit=unit, desc=desc, smoothing=0.05)
 
     def add(self, items: int = 0, frames: int = 0) -> None:
         self.items += items
@@ -42,13 +42,13 @@ class Meter:
             self.bar.update(items)
             if frames:
                 self.bar.set_postfix_str(f"{self.frames / max(now - self.started, 1e-9):.0f} frames/s", refresh=False)
-        elif now - self.spoke >= self.every:
-            self.spoke = now
-            print(self.line(now), file=sys.stderr, flush=True)
+        elif now - self.last_logged >= self.log_interval:
+            self.last_logged = now
+            print(self.format_line(now), file=sys.stderr, flush=True)
 
-    def line(self, now: float) -> str:
+    def format_line(self, now: float) -> str:
         seconds = max(now - self.started, 1e-9)
-        text = f"{self.describe} {self.items}/{self.total if self.total is not None else '?'} {self.unit}s"
+        text = f"{self.desc} {self.items}/{self.total if self.total is not None else '?'} {self.unit}s"
         if self.frames:
             text += f", {self.frames / seconds:.0f} frames/s"
         if self.items and self.total:

@@ -1,27 +1,34 @@
-"""The only user of open_clip: an image encoder and its preprocessing of uint8 batches, as one thing.
+"""Image encoders of CLIP models with the preprocessing of their input. The only package that imports open_clip.
 
-`load` gives the teacher (and what the student starts as), `build` the same tower without weights from a `config`,
-a plain dictionary that says all that is needed to rebuild it and to prepare its input."""
+`load_encoder` returns an image tower with its weights; `build_encoder` rebuilds the same tower without weights from
+its `config`, a plain dictionary that describes the architecture and the preprocessing."""
 
 from vimoclip.clip.batching import encode_stream
-from vimoclip.clip.encoder import ImageEncoder, build, describe, embed, load, weights_sha256
+from vimoclip.clip.encoder import (
+    ImageEncoder,
+    build_encoder,
+    encode_images,
+    encoder_config,
+    load_encoder,
+    weights_sha256,
+)
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.pretrained import canonical_name, missing_download
-from vimoclip.clip.zero_shot import TEMPLATES, ZeroShot, load_zero_shot, readable
+from vimoclip.clip.zero_shot import PROMPT_TEMPLATES, ZeroShotClassifier, label_to_text, load_zero_shot
 
 __all__ = [
-    "TEMPLATES",
+    "PROMPT_TEMPLATES",
     "ImageEncoder",
     "Preprocess",
-    "ZeroShot",
-    "build",
+    "ZeroShotClassifier",
+    "build_encoder",
     "canonical_name",
-    "describe",
-    "embed",
+    "encode_images",
     "encode_stream",
-    "load",
+    "encoder_config",
+    "label_to_text",
+    "load_encoder",
     "load_zero_shot",
     "missing_download",
-    "readable",
     "weights_sha256",
 ]

@@ -1,4 +1,4 @@
-"""Frames of many videos through an encoder in batches of one shape."""
+"""Encode the frames of many videos in batches of one fixed size."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -6,48 +6,49 @@ from typing import Any, TypeVar
 
 import torch
 
-Tag = TypeVar("Tag")
-Item = TypeVar("Item")  # a tensor, or something else that passes
+Key = TypeVar("Key")
+Item = TypeVar("Item")  # a tensor of frames, or an object that is passed through
 
 
 def encode_stream(
-    items: Iterable[tuple[Tag, Item]], encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int
-) -> Iterator[tuple[Tag, Item]]:
-    """Prepared frames in, embeddings out, each under the tag and in the order in which it came.
+    items: Iterable[tuple[Key, Item]], encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int
+) -> Iterator[tuple[Key, Item]]:
+    """Replace preprocessed frames by their embeddings; keys and order are kept.
 
-    Batches all have one size, filled across the borders of videos, the last one filled up with zeros: on one machine
-    the same frame gives the same bytes, whatever shares its batch. What is no tensor passes in its turn."""
-    waiting: deque[tuple[Tag, Any]] = deque()  # (tag, number of frames) in the batch, or (tag, other)
+    Items that are not tensors are passed through. A batch may hold frames of several videos, and the last one is
+    filled up with zeros. As all batches have one size, the embedding of a frame has the same bytes on one machine
+    regardless of the other frames in its batch."""
+    pending: deque[tuple[Key, Any]] = deque()  # (key, number of frames in the batch) or (key, other item)
     batch: torch.Tensor | None = None
     filled = 0
 
-    def flush() -> Iterator[tuple[Tag, Any]]:
+    def flush() -> Iterator[tuple[Key, Any]]:
         nonlocal filled
-        rows, start = (encode(batch) if batch is not None and filled else None), 0
-        while waiting:
-            tag, what = waiting.popleft()
-            if isinstance(what, _Count):
-                assert rows is not None
-                yield tag, rows[start : start + what]
-                start += what
+        embeddings, start = (encode(batch) if batch is not None and filled else None), 0
+        while pending:
+            key, entry = pending.popleft()
+            if isinstance(entry, _FrameCount):
+                assert embeddings is not None
+                yield key, embeddings[start : start + entry]
+                start += entry
             else:
-                yield tag, what
+                yield key, entry
         filled = 0
 
-    for tag, item in items:
+    for key, item in items:
         if not isinstance(item, torch.Tensor):
-            waiting.append((tag, item))
+            pending.append((key, item))
             continue
         start = 0
         while start < len(item):
             if batch is None:
-                batch_size = steady_batch_size(encode, item[:1], batch_size)
+                batch_size = deterministic_batch_size(encode, item[:1], batch_size)
                 batch = torch.zeros((batch_size, *item.shape[1:]), dtype=item.dtype)
-            taken = item[start : start + batch_size - filled]
-            batch[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            start += len(taken)
-            waiting.append((tag, _Count(len(taken))))
+            chunk = item[start : start + batch_size - filled]
+            batch[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+            start += len(chunk)
+            pending.append((key, _FrameCount(len(chunk))))
             if filled == batch_size:
                 yield from flush()
     if batch is not None:
@@ -55,21 +56,23 @@ def encode_stream(
     yield from flush()
 
 
-def steady_batch_size(encode: Callable[[torch.Tensor], torch.Tensor], frame: torch.Tensor, wished: int) -> int:
-    """The first size from `wished` on in which a frame comes out the same at every place of the batch.
+def deterministic_batch_size(
+    encode: Callable[[torch.Tensor], torch.Tensor], frame: torch.Tensor, requested: int
+) -> int:
+    """Return the first size >= `requested` for which the embedding of a frame doesn't depend on its position.
 
-    A matrix product is cut into blocks and over threads, and what lies on a cut may be summed in another order:
-    ViT-B/32 in batches of 5 on 2 threads gave one place other last bits (by 3e-6), in batches of 16 none."""
+    Matrix products are split into blocks and over threads, and elements at the borders may be summed in another order:
+    ViT-B/32 in batches of 5 on 2 threads differs at one position (by 3e-6), in batches of 16 at none."""
     noise = torch.randint(0, 256, frame.shape, dtype=frame.dtype, generator=torch.Generator().manual_seed(0))
-    for size in range(wished, 2 * wished + 1):
-        rows = encode(noise.expand(size, *frame.shape[1:]).contiguous())
-        if (rows == rows[0]).all():
-            if size != wished:
-                print(f"--frame-batch-size {wished}: {size} are taken, in which all places give the same bytes")
+    for size in range(requested, 2 * requested + 1):
+        embeddings = encode(noise.expand(size, *frame.shape[1:]).contiguous())
+        if (embeddings == embeddings[0]).all():
+            if size != requested:
+                print(f"--frame-batch-size {requested}: uses {size}, for which results don't depend on the position")
             return size
-    print(f"--frame-batch-size {wished}: frames go one by one, as no batch gives the same bytes at all places")
+    print(f"--frame-batch-size {requested}: uses 1, as results depend on the position in every larger batch")
     return 1
 
 
-class _Count(int):
+class _FrameCount(int):
     pass

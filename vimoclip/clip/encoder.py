@@ -1,7 +1,14 @@
-"""An image tower with its preprocessing: loaded with weights, or rebuilt from a config without."""
+"""The image encoder: a CLIP image tower with its preprocessing, loaded with weights or rebuilt from a config.
 
+Measured on 2 cores of an AMD EPYC with AVX-512, ViT-B/32 in batches of 16, relative to the tower's own forward: torch
+backend 2.3 times as fast, OpenVINO 2.2, ONNX Runtime 1.9. The torch backend is therefore the default."""
+
+import copy
 import hashlib
+import importlib
+import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,87 +18,113 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch import nn
 
-from vimoclip.clip import onnx_backend
+from vimoclip.clip import linear_kernels
+from vimoclip.clip.fast_vit import FoldedViT, is_supported
+from vimoclip.clip.int8 import quantize
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.pretrained import (
     OPENAI_NAMES,
     canonical_name,
-    check_weights,
+    check_weights_file,
+    find_weights_file,
     is_torchscript,
     load_torchscript,
-    resolve,
-    tag_preprocess,
-    weights_file,
+    preprocess_config,
+    resolve_model,
 )
-from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import tensors_only
+from vimoclip.errors import UserError, first_line
+from vimoclip.io.checkpoint_loading import force_weights_only
+
+EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
+ONNX_OPSET = 17
+ONNX_BACKEND_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
 
 
 class ImageEncoder:
-    """An image tower (`visual`), its `preprocess`, and the `config` from which both can be rebuilt."""
+    """A CLIP image tower (`visual`) with its `preprocess` and the `config` from which both can be rebuilt."""
 
     def __init__(self, visual: nn.Module, config: dict[str, Any]):
         self.visual, self.config = visual, config
         self.preprocess = Preprocess(config)
         self._backend, self._precision = "torch", "fp32"
-        self._known_by: Any = None
-        self._compute: Any = None
+        self._cache_key: Any = None
+        self._encode_function: EncodeFunction | None = None
 
-    def compute_with(self, backend: str = "torch", precision: str = "fp32") -> None:
-        """Say what encodes: torch, onnxruntime or openvino; int8, or else what autocast says. Raises UserError."""
-        onnx_backend.check(backend, precision, next(self.visual.parameters()).device)
+    def set_backend(self, backend: str = "torch", precision: str = "fp32") -> None:
+        """Select torch, onnxruntime or openvino, and int8 or the precision of autocast. Raises UserError."""
+        check_backend(backend, precision, next(self.visual.parameters()).device)
         self._backend, self._precision = backend, precision
 
     @torch.inference_mode()
     def encode(self, prepared: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, as they leave the tower (not normalised)."""
+        """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, not normalized."""
         device = next(self.visual.parameters()).device
         if device.type == "cuda":
             prepared = prepared.pin_memory().to(device, non_blocking=True)
-        return self._computing(prepared.to(device)).float().cpu()
+        return self._get_encode_function(prepared)(prepared.to(device)).float().cpu()
 
-    def _computing(self, prepared: torch.Tensor) -> torch.Tensor:
-        """Encode by what was made ready for these weights, in the state in which they are; a student's change."""
+    def _get_encode_function(self, prepared: torch.Tensor) -> EncodeFunction:
+        """Return the function for the current weights; it is built again after they change, as a student's do."""
         tensors = [*self.visual.parameters(), *self.visual.buffers()]
         device, shape = tensors[0].device, prepared.shape if self._backend != "torch" else None
         autocast = torch.is_autocast_enabled(device.type)
-        state = [(t.data_ptr(), t._version) for t in tensors if not t.is_inference()]
-        known_by = self._backend, self._precision, device, autocast, shape, self.visual.training, state
-        if self._compute is None or known_by != self._known_by:
-            self._compute, self._known_by = None, known_by
-            self._compute = self._make_ready(prepared, autocast)
-        return self._compute(prepared)
+        versions = [(t.data_ptr(), t._version) for t in tensors if not t.is_inference()]
+        key = self._backend, self._precision, device, autocast, shape, self.visual.training, versions
+        if self._encode_function is None or key != self._cache_key:
+            self._encode_function, self._cache_key = None, key  # release the old weights first
+            self._encode_function = self._build_encode_function(prepared.to(device), autocast)
+        return self._encode_function
 
-    def _make_ready(self, prepared: torch.Tensor, autocast: bool) -> onnx_backend.Compute:
+    def _build_encode_function(self, prepared: torch.Tensor, autocast: bool) -> EncodeFunction:
         if self.visual.training:
-            return onnx_backend.AsItIs(self.visual, self.preprocess)
+            return NormalizedTower(self.visual, self.preprocess)
         if self._backend == "torch":
-            return onnx_backend.in_torch(self.visual, self.preprocess, self._precision, autocast)
-        return onnx_backend.by_graph(self._backend, self.visual, self.preprocess, prepared)
+            return _torch_encode_function(self.visual, self.preprocess, self._precision, autocast)
+        return _onnx_encode_function(self._backend, self.visual, self.preprocess, prepared)
 
 
-def embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(n, 3, S, S) normalised -> (n, D). Some towers (CoCa's) also return tokens, which are dropped."""
+class NormalizedTower(nn.Module):
+    """Any tower's own forward, from preprocessed uint8 images: (n, 3, S, S) -> (n, D)."""
+
+    def __init__(self, visual: nn.Module, preprocess: Preprocess):
+        super().__init__()
+        self.visual, self.preprocess = visual, preprocess
+
+    def forward(self, prepared: torch.Tensor) -> torch.Tensor:
+        images = self.preprocess.normalize(prepared)
+        if images.is_cuda:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return encode_images(self.visual, images)
+
+
+def encode_images(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(n, 3, S, S) normalized -> (n, D). Some towers (CoCa's) also return tokens, which are dropped."""
     output = visual(images)
     return output[0] if isinstance(output, tuple) else output
 
 
-def load(name: str, pretrained: str | None, resize: str = "model") -> ImageEncoder:
-    """The image tower of a CLIP with its weights, in evaluation mode. Raises UserError.
-
-    name: OpenAI's spelling, open_clip's, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: tag or file."""
-    return load_whole(name, pretrained, resize)[0]
+# --- loading
 
 
-def load_whole(name: str, pretrained: str | None, resize: str = "model") -> tuple[ImageEncoder, nn.Module, str]:
-    """As `load`; also the whole CLIP, with its text tower, and open_clip's name of it. Raises UserError."""
-    source, quick_gelu = resolve(name, pretrained)
+def load_encoder(name: str, pretrained: str | None, resize: str = "model") -> ImageEncoder:
+    """Load the image tower of a CLIP model in evaluation mode. Raises UserError.
+
+    name: OpenAI's or open_clip's name, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: open_clip's tag or
+    a file."""
+    return load_clip(name, pretrained, resize)[0]
+
+
+def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple[ImageEncoder, nn.Module, str]:
+    """Load the image encoder, the whole CLIP model with its text tower, and open_clip's model name.
+
+    Raises UserError."""
+    source, quick_gelu = resolve_model(name, pretrained)
     if ":" in name:
         pretrained = None  # the folder or repository holds the weights
     try:
-        with warnings.catch_warnings(), tensors_only():
+        with warnings.catch_warnings(), force_weights_only():
             warnings.simplefilter("ignore")
-            model = _create(source, pretrained, quick_gelu)
+            model = _create_model(source, pretrained, quick_gelu)
         architecture = _architecture(source, quick_gelu)
         config = {
             "clip_model": canonical_name(name),
@@ -101,49 +134,49 @@ def load_whole(name: str, pretrained: str | None, resize: str = "model") -> tupl
             "resize": resize,
             "architecture": architecture,
             "weights_sha256": weights_sha256(model.visual),
-            **_preprocess_config(model.visual.image_size, model.visual.preprocess_cfg),
+            **_preprocess_settings(model.visual.image_size, model.visual.preprocess_cfg),
         }
         return ImageEncoder(model.visual.float().eval(), config), model, source
     except UserError:
         raise
     except Exception as error:  # open_clip raises whatever its parts raise: missing keys, pickles that hold code, ...
-        what = f"{name} with {pretrained}" if pretrained else name
-        raise UserError(f"{what}: can't be loaded as a CLIP model by open_clip: {_first_line(error)}") from error
+        model_name = f"{name} with {pretrained}" if pretrained else name
+        raise UserError(f"{model_name}: can't be loaded as a CLIP model by open_clip: {first_line(error)}") from error
 
 
-def _create(source: str, pretrained: str | None, quick_gelu: bool) -> Any:
-    """open_clip's model with its weights."""
-    weights = weights_file(source, pretrained)
+def _create_model(source: str, pretrained: str | None, quick_gelu: bool) -> Any:
+    """Return open_clip's model with its weights."""
+    weights = find_weights_file(source, pretrained)
     if weights:
-        check_weights(weights)
+        check_weights_file(weights)
     kwargs: dict[str, Any] = {"force_quick_gelu": quick_gelu} if quick_gelu else {}
-    if preprocess := tag_preprocess(source, pretrained):
+    if preprocess := preprocess_config(source, pretrained):
         kwargs["force_preprocess_cfg"] = preprocess
-    script = weights is not None and is_torchscript(weights)
-    tag = None if script or ":" in source else str(weights) if weights else pretrained
-    model = open_clip.create_model(source, tag, require_pretrained=not script, **kwargs)
-    if script and weights is not None:
+    torchscript = weights is not None and is_torchscript(weights)
+    tag = None if torchscript or ":" in source else str(weights) if weights else pretrained
+    model = open_clip.create_model(source, tag, require_pretrained=not torchscript, **kwargs)
+    if torchscript and weights is not None:
         load_torchscript(model, weights)
     return model
 
 
-def build(config: dict[str, Any]) -> ImageEncoder:
-    """The tower that `config` describes, with random weights: a checkpoint fills them."""
-    parts = config["architecture"]
-    vision_cfg = dict(parts["vision_cfg"], timm_model_pretrained=False)
-    return ImageEncoder(_build_vision_tower(parts["embed_dim"], vision_cfg, parts["quick_gelu"]), config)
+def build_encoder(config: dict[str, Any]) -> ImageEncoder:
+    """Build the tower that `config` describes, with random weights, for a checkpoint's state dict."""
+    architecture = config["architecture"]
+    vision_cfg = dict(architecture["vision_cfg"], timm_model_pretrained=False)
+    visual = _build_vision_tower(architecture["embed_dim"], vision_cfg, architecture["quick_gelu"])
+    return ImageEncoder(visual, config)
 
 
-def describe(name: str, resize: str = "model") -> dict[str, Any]:
-    """The `config` of a model by its name alone, for weights that come without one (a published student)."""
+def encoder_config(name: str, resize: str = "model") -> dict[str, Any]:
+    """Return the `config` of a model by its name alone, for weights without one (a published student's)."""
     if ":" in name:
-        return load(name, None, resize).config
+        return load_encoder(name, None, resize).config
     source = OPENAI_NAMES.get(name, name)
     if open_clip.get_model_config(source) is None:
         raise UserError(f"{name}: open_clip has no such model", "see open_clip.list_models()")
     architecture = _architecture(source, name in OPENAI_NAMES)
-    preprocess = open_clip.transform.PreprocessCfg(**tag_preprocess(source, None))
-    size = architecture["vision_cfg"]["image_size"]
+    preprocess = open_clip.transform.PreprocessCfg(**preprocess_config(source, None))
     return {
         "clip_model": canonical_name(name),
         "clip_pretrained": None,
@@ -152,12 +185,12 @@ def describe(name: str, resize: str = "model") -> dict[str, Any]:
         "resize": resize,
         "architecture": architecture,
         "weights_sha256": None,
-        **_preprocess_config(size, asdict(preprocess)),
+        **_preprocess_settings(architecture["vision_cfg"]["image_size"], asdict(preprocess)),
     }
 
 
 def weights_sha256(visual: nn.Module) -> str:
-    """SHA-256 over the names, shapes and float32 values of a tower's tensors."""
+    """Return the SHA-256 over the names, shapes and float32 values of a module's tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(visual.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -165,7 +198,7 @@ def weights_sha256(visual: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _preprocess_config(size: int | tuple[int, int], cfg: dict[str, Any]) -> dict[str, Any]:
+def _preprocess_settings(size: int | tuple[int, int], cfg: dict[str, Any]) -> dict[str, Any]:
     return {
         "image_size": [size, size] if isinstance(size, int) else list(size),
         "mean": list(cfg["mean"]),
@@ -185,5 +218,83 @@ def _architecture(source: str, quick_gelu: bool) -> dict[str, Any]:
     }
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+# --- backends
+
+
+def check_backend(backend: str, precision: str, device: torch.device) -> None:
+    """Raise UserError for an unsupported combination or a missing package."""
+    if precision == "int8" and device.type != "cpu":
+        raise UserError(f"--precision int8: is for the CPU, not for {device}", "give bf16 or fp16 there")
+    if backend == "torch":
+        return
+    if device.type != "cpu":
+        raise UserError(f"--backend {backend}: is for the CPU", "give --device cpu, or leave the flag out")
+    if precision != "fp32":
+        raise UserError(f"--backend {backend}: computes in fp32 only", "give --precision fp32, or leave --backend out")
+    for package in ONNX_BACKEND_PACKAGES[backend]:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(
+                f"--backend {backend}: needs the package {package}", f"run pip install '.[{backend}]'"
+            ) from None
+
+
+def _torch_encode_function(visual: nn.Module, preprocess: Preprocess, precision: str, autocast: bool) -> EncodeFunction:
+    if precision == "int8":
+        if is_supported(visual):
+            return FoldedViT(visual, preprocess, linear_kernels.int8_linear)
+        return NormalizedTower(quantize(copy.deepcopy(visual)), preprocess)
+    if not is_supported(visual):
+        return NormalizedTower(visual, preprocess)
+    on_cpu = next(visual.parameters()).device.type == "cpu"
+    pack = on_cpu and not autocast and linear_kernels.can_pack_weights()
+    return FoldedViT(visual, preprocess, linear_kernels.packed_linear if pack else linear_kernels.plain_linear)
+
+
+def _onnx_encode_function(
+    backend: str, visual: nn.Module, preprocess: Preprocess, batch: torch.Tensor
+) -> EncodeFunction:
+    """Export the tower for batches of the shape of `batch`, and load the file with ONNX Runtime or OpenVINO."""
+    supported = is_supported(visual)
+    tower = (
+        FoldedViT(visual, preprocess, linear_kernels.plain_linear) if supported else NormalizedTower(visual, preprocess)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.onnx"
+        _export_onnx(tower.eval(), batch, path)
+        return _load_onnxruntime(path) if backend == "onnxruntime" else _load_openvino(path)
+
+
+def _export_onnx(tower: nn.Module, batch: torch.Tensor, path: Path) -> None:
+    # tracing warns about constants that depend on the shape, which is fixed here
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        names: dict[str, Any] = {"input_names": ["frames"], "output_names": ["embeddings"]}
+        try:
+            torch.onnx.export(tower, (batch,), str(path), opset_version=ONNX_OPSET, dynamo=False, **names)
+        except Exception as error:  # the exporter raises many types for unsupported operations
+            reason = first_line(error)
+            raise UserError(f"this encoder can't be exported to ONNX ({reason})", "leave --backend out") from error
+
+
+def _load_onnxruntime(path: Path) -> EncodeFunction:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda prepared: torch.from_numpy(session.run(None, {"frames": prepared.numpy()})[0])
+
+
+def _load_openvino(path: Path) -> EncodeFunction:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # the default may be bf16
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    return lambda prepared: torch.from_numpy(compiled(prepared.numpy())[0].copy())

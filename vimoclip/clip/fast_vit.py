@@ -1,7 +1,10 @@
-"""A vision transformer's class token and nothing else: what open_clip's tower computes, for inference only.
+"""Inference of open_clip's vision transformer when only its pooled class token is needed.
 
-Its last block asks for one token alone; scaling of pixels and normalisation are in the weights of the patch embedding,
-QuickGELU's factor in those around it (x sigmoid(1.702 x) is silu(1.702 x) / 1.702: one pass over memory, not three)."""
+Differences from the tower's own forward, all exact up to rounding:
+- The last block computes the class token only, which attends to all tokens.
+- Division by 255 and normalization are folded into the patch embedding, LayerScale into the layer before it.
+- QuickGELU's factor is folded into the layers around it: x sigmoid(1.702 x) = silu(1.702 x) / 1.702, which is one pass
+  over memory instead of three."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,110 +15,120 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
-from vimoclip.clip.linear_kernels import Linear, MakeLinear
+from vimoclip.clip.linear_kernels import LinearFactory, LinearFunction
 from vimoclip.clip.preprocess import Preprocess
 
-QUICK = 1.702
-ACTIVATIONS = (nn.GELU, QuickGELU)
+QUICK_GELU_FACTOR = 1.702
+SUPPORTED_ACTIVATIONS = (nn.GELU, QuickGELU)
 
 
-def is_known(visual: nn.Module) -> bool:
-    """Whether `ClassToken` computes what this tower does; timm's towers, ResNets and poolers are left to themselves."""
+def is_supported(visual: nn.Module) -> bool:
+    """Return whether `FoldedViT` can replace a tower; it can't replace timm's towers, ResNets and attention poolers."""
     if type(visual) is not VisionTransformer:
         return False
     blocks = getattr(visual.transformer, "resblocks", ())
-    usual = all(type(block) is ResidualAttentionBlock and type(block.mlp.gelu) in ACTIVATIONS for block in blocks)
-    pooled = visual.attn_pool is None and visual.pool_type == "tok" and visual.proj is not None
-    return usual and pooled and isinstance(visual.patch_dropout, nn.Identity) and len(blocks) > 0
+    standard_blocks = all(
+        type(block) is ResidualAttentionBlock and type(block.mlp.gelu) in SUPPORTED_ACTIVATIONS for block in blocks
+    )
+    class_token = visual.attn_pool is None and visual.pool_type == "tok" and visual.proj is not None
+    return standard_blocks and class_token and isinstance(visual.patch_dropout, nn.Identity) and len(blocks) > 0
 
 
-class ClassToken(nn.Module):
-    """(n, 3, S, S) uint8 prepared -> (n, D). `linear` makes its matrix products; weights are those of now."""
+class FoldedViT(nn.Module):
+    """Preprocessed images (n, 3, S, S) uint8 -> embeddings (n, D).
 
-    def __init__(self, visual: Any, preprocess: Preprocess, linear: MakeLinear):
+    The weights are copied from `visual` once; later changes of `visual` have no effect. `make_linear` creates the
+    linear layers from their weights."""
+
+    def __init__(self, visual: Any, preprocess: Preprocess, make_linear: LinearFactory):
         super().__init__()
-        self.patch_size, self.grid = visual.patch_size, visual.grid_size
-        self.embed = linear(*_patch_weights(visual.conv1, preprocess))
+        self.patch_size, self.grid_size = visual.patch_size, visual.grid_size
+        self.patch_embed = make_linear(*_fold_normalization(visual.conv1, preprocess))
         position = visual.positional_embedding.detach()
-        self.first, self.others = (visual.class_embedding.detach() + position[0]), position[1:]
-        self.before, self.after = visual.ln_pre, visual.ln_post
+        self.class_token = visual.class_embedding.detach() + position[0]
+        self.patch_positions = position[1:]
+        self.ln_pre, self.ln_post = visual.ln_pre, visual.ln_post
         blocks = visual.transformer.resblocks
-        self.blocks = [_block(block, linear, block is blocks[-1]) for block in blocks]
-        self.norms = nn.ModuleList(norm for block in self.blocks for norm in (block.norm_attention, block.norm_mlp))
-        self.project = linear(visual.proj.detach().t().contiguous(), None)
+        self.blocks = [_fold_block(block, make_linear, block is blocks[-1]) for block in blocks]
+        self.norms = nn.ModuleList(norm for block in self.blocks for norm in (block.norm1, block.norm2))
+        self.proj = make_linear(visual.proj.detach().t().contiguous(), None)
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
-        tokens = self._patches(prepared)
-        tokens = torch.cat([self.first.expand(len(tokens), 1, -1), tokens + self.others], 1)
-        tokens = self.before(tokens)
+        tokens = self._embed_patches(prepared)
+        tokens = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens + self.patch_positions], 1)
+        tokens = self.ln_pre(tokens)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        return self.project(self.after(self.blocks[-1](tokens)[:, 0]))
+        return self.proj(self.ln_post(self.blocks[-1](tokens)[:, 0]))
 
-    def _patches(self, prepared: torch.Tensor) -> torch.Tensor:
-        (high, wide), (down, across) = self.patch_size, self.grid
-        cut = prepared.view(-1, 3, down, high, across, wide).permute(0, 2, 4, 1, 3, 5)
-        return self.embed(cut.reshape(-1, down * across, 3 * high * wide).float())
+    def _embed_patches(self, prepared: torch.Tensor) -> torch.Tensor:
+        (height, width), (rows, columns) = self.patch_size, self.grid_size
+        patches = prepared.view(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
+        return self.patch_embed(patches.reshape(-1, rows * columns, 3 * height * width).float())
 
 
 @dataclass(frozen=True)
-class Block:
-    """A residual block; the last one is for the first token alone, which asks all others."""
+class FoldedBlock:
+    """A residual attention block. The last block of a tower computes the first token only.
 
-    norm_attention: nn.Module
-    norm_mlp: nn.Module
-    ask: tuple[Linear, ...]  # query, key and value in one; of the last block query, then key and value
-    out: Linear
-    up: Linear
+    qkv: one layer for query, key and value; in the last block one for the query, one for key and value."""
+
+    norm1: nn.Module
+    norm2: nn.Module
+    qkv: tuple[LinearFunction, ...]
+    out_proj: LinearFunction
+    fc1: LinearFunction
     act: Callable[[torch.Tensor], torch.Tensor]
-    down: Linear
-    heads: int
+    fc2: LinearFunction
+    num_heads: int
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        normed = self.norm_attention(tokens)
-        if len(self.ask) == 1:
-            query, key, value = self._heads(self.ask[0](normed), 3)
+        normed = self.norm1(tokens)
+        if len(self.qkv) == 1:
+            query, key, value = self._split_heads(self.qkv[0](normed), 3)
         else:
             tokens = tokens[:, :1]
-            (query,) = self._heads(self.ask[0](normed[:, :1]), 1)
-            key, value = self._heads(self.ask[1](normed), 2)
-        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        tokens = tokens + self.out(seen)
-        return tokens + self.down(self.act(self.up(self.norm_mlp(tokens))))
+            (query,) = self._split_heads(self.qkv[0](normed[:, :1]), 1)
+            key, value = self._split_heads(self.qkv[1](normed), 2)
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out_proj(attended)
+        return tokens + self.fc2(self.act(self.fc1(self.norm2(tokens))))
 
-    def _heads(self, joined: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-        """(n, L, parts * D) -> `parts` of (n, heads, L, D / heads)."""
-        return joined.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    def _split_heads(self, projected: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
+        """(n, L, parts * D) -> `parts` tensors of (n, heads, L, D / heads)."""
+        return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _block(block: Any, linear: MakeLinear, last: bool) -> Block:
+def _fold_block(block: Any, make_linear: LinearFactory, is_last: bool) -> FoldedBlock:
     attention, width = block.attn, block.attn.embed_dim
     weight, bias = attention.in_proj_weight.detach(), attention.in_proj_bias.detach()
-    parts = [slice(width), slice(width, None)] if last else [slice(None)]
-    quick = QUICK if isinstance(block.mlp.gelu, QuickGELU) else 1.0
-    up, down = block.mlp.c_fc, block.mlp.c_proj
-    return Block(
-        norm_attention=block.ln_1,
-        norm_mlp=block.ln_2,
-        ask=tuple(linear(weight[rows], bias[rows]) for rows in parts),
-        out=linear(*_scaled(attention.out_proj, block.ls_1)),
-        up=linear(up.weight.detach() * quick, up.bias.detach() * quick),
-        act=(lambda x: F.silu(x, inplace=True)) if quick != 1 else block.mlp.gelu,
-        down=linear(*_scaled(down, block.ls_2, 1 / quick)),
-        heads=attention.num_heads,
+    row_slices = [slice(width), slice(width, None)] if is_last else [slice(None)]
+    factor = QUICK_GELU_FACTOR if isinstance(block.mlp.gelu, QuickGELU) else 1.0
+    fc1, fc2 = block.mlp.c_fc, block.mlp.c_proj
+    return FoldedBlock(
+        norm1=block.ln_1,
+        norm2=block.ln_2,
+        qkv=tuple(make_linear(weight[rows], bias[rows]) for rows in row_slices),
+        out_proj=make_linear(*_fold_layer_scale(attention.out_proj, block.ls_1)),
+        fc1=make_linear(fc1.weight.detach() * factor, fc1.bias.detach() * factor),
+        act=(lambda x: F.silu(x, inplace=True)) if factor != 1 else block.mlp.gelu,
+        fc2=make_linear(*_fold_layer_scale(fc2, block.ls_2, 1 / factor)),
+        num_heads=attention.num_heads,
     )
 
 
-def _scaled(module: nn.Linear, scale: Any, factor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight, times `factor`, and bias of a linear layer, with the LayerScale behind it."""
-    weight, bias = module.weight.detach() * factor, module.bias.detach()
-    if isinstance(scale, nn.Identity):
+def _fold_layer_scale(
+    linear: nn.Linear, layer_scale: Any, weight_factor: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight (times `weight_factor`) and bias of a linear layer followed by a LayerScale."""
+    weight, bias = linear.weight.detach() * weight_factor, linear.bias.detach()
+    if isinstance(layer_scale, nn.Identity):
         return weight, bias
-    return weight * scale.gamma.detach()[:, None], bias * scale.gamma.detach()
+    return weight * layer_scale.gamma.detach()[:, None], bias * layer_scale.gamma.detach()
 
 
-def _patch_weights(conv: nn.Conv2d, preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 3 * P * P) and (N,): of the patch embedding, for pixels of 0..255 instead of normalised ones."""
+def _fold_normalization(conv: nn.Conv2d, preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight (N, 3 * P * P) and bias (N,) of the patch embedding for pixels in 0..255."""
     kernel = conv.weight.detach().double()
     mean, std = preprocess.mean.to(kernel), preprocess.std.to(kernel)
     weight, bias = kernel / (255 * std), -(kernel * (mean / std)).sum((1, 2, 3))

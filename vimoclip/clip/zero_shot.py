@@ -1,4 +1,4 @@
-"""Zero-shot recognition: what is seen, by the words for it, with CLIP's text tower (Radford et al. 2021)."""
+"""Zero-shot classification of video frames with CLIP's text tower (Radford et al. 2021)."""
 
 import re
 from collections.abc import Sequence
@@ -8,78 +8,92 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from vimoclip.clip.encoder import ImageEncoder, load_whole
-from vimoclip.errors import UserError
+from vimoclip.clip.encoder import ImageEncoder, load_clip
+from vimoclip.errors import UserError, first_line
 
-TEMPLATES = ("a photo of an animal {}.", "a video of an animal that is {}.", "a picture of the animal {}.")
+PROMPT_TEMPLATES = ("a photo of an animal {}.", "a video of an animal that is {}.", "a picture of the animal {}.")
 
 
-class ZeroShot:
-    """Labels as CLIP's text tower embeds them. `labels` (C, D), `neither` (D,): of length 1.
+class ZeroShotClassifier:
+    """Scores frames by the text embeddings of the labels.
 
-    A CLIP that learnt by softmax (OpenAI's, LAION's) compares texts with each other: a label's score is its share
-    among all labels and `neither`, the prompts without any label, which keeps a single label from being always sure.
-    One that learnt by sigmoid (SigLIP) has a bias, and scores each label by itself."""
+    text_embeddings (C, D) and background_embedding (D,) have length 1. A CLIP model that was trained with softmax
+    (OpenAI's, LAION's) compares texts with each other: the score of a label is its softmax share among all labels and
+    the background, the prompts without a label. The background keeps the score of a single label below 1. A model that
+    was trained with sigmoid (SigLIP) has a `logit_bias` and scores each label independently."""
 
-    def __init__(self, labels: torch.Tensor, neither: torch.Tensor, scale: float, bias: float | None):
-        self.labels, self.neither, self.scale, self.bias = labels, neither, scale, bias
+    def __init__(
+        self,
+        text_embeddings: torch.Tensor,
+        background_embedding: torch.Tensor,
+        logit_scale: float,
+        logit_bias: float | None,
+    ):
+        self.text_embeddings, self.background_embedding = text_embeddings, background_embedding
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias
 
-    def scores(self, frames: torch.Tensor) -> torch.Tensor:
-        """(T, D) embeddings of frames, as they leave the image tower -> (C,) in 0..1 of their stretch of video.
+    def score(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frame embeddings (T, D), not normalized -> scores (C,) in 0..1, not calibrated.
 
-        Of the mean of the frames' directions. The numbers are as CLIP gives them, and not calibrated."""
+        The video embedding is the mean of the normalized frame embeddings."""
         video = F.normalize(F.normalize(frames.float(), dim=-1).mean(0), dim=0)
-        if self.bias is not None:
-            return torch.sigmoid(self.scale * (self.labels @ video) + self.bias)
-        cosines = torch.cat([self.labels, self.neither[None]]) @ video
-        return (self.scale * cosines).softmax(0)[:-1]
+        if self.logit_bias is not None:
+            return torch.sigmoid(self.logit_scale * (self.text_embeddings @ video) + self.logit_bias)
+        cosines = torch.cat([self.text_embeddings, self.background_embedding[None]]) @ video
+        return (self.logit_scale * cosines).softmax(0)[:-1]
 
 
 def load_zero_shot(
     name: str, pretrained: str | None, labels: Sequence[str], templates: Sequence[str] | None, resize: str = "model"
-) -> tuple[ImageEncoder, ZeroShot]:
-    """The image tower, and the labels by the text tower of the same CLIP. Raises UserError."""
-    templates = templates or TEMPLATES
+) -> tuple[ImageEncoder, ZeroShotClassifier]:
+    """Load a CLIP model's image encoder and a classifier for `labels`. Raises UserError.
+
+    templates: prompts with one {} for the label; default: PROMPT_TEMPLATES."""
+    templates = templates or PROMPT_TEMPLATES
     for template in templates:
         if template.count("{}") != 1:
             raise UserError(f"--template {template!r}: needs one {{}}, where the label goes")
-    encoder, model, source = load_whole(name, pretrained, resize)
+    encoder, model, source = load_clip(name, pretrained, resize)
     if not hasattr(model, "encode_text"):
         raise UserError(f"{name}: has no text tower", "give another --clip-model-name")
-    tokenize = _tokenizer(name, source)
-    rows = [_embed(model, tokenize, [_fill(template, label) for template in templates]) for label in ("", *labels)]
+    tokenize = _load_tokenizer(name, source)
+    background, *texts = (
+        _encode_prompts(model, tokenize, [_format_prompt(template, label) for template in templates])
+        for label in ("", *labels)
+    )
     bias = getattr(model, "logit_bias", None)
-    neither, *words = rows
-    scale: torch.Tensor = getattr(model, "logit_scale")  # noqa: B009 - for mypy, to whom a module's is anything
-    return encoder, ZeroShot(torch.stack(words), neither, scale.exp().item(), None if bias is None else bias.item())
+    scale: torch.Tensor = getattr(model, "logit_scale")  # noqa: B009 - mypy knows no type of a module's attributes
+    classifier = ZeroShotClassifier(
+        torch.stack(texts), background, scale.exp().item(), None if bias is None else bias.item()
+    )
+    return encoder, classifier
 
 
-def readable(label: str) -> str:
-    """A class's name as words: Head_Up, LyingDown and lying-down become head up, lying down and lying-down."""
+def label_to_text(label: str) -> str:
+    """Return a class name as words: Head_Up -> head up, LyingDown -> lying down, lying-down -> lying-down."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.replace("_", " "))
     return " ".join(spaced.split()).lower()
 
 
-def _fill(template: str, label: str) -> str:
-    """The prompt; of no label without what leads up to it."""
+def _format_prompt(template: str, label: str) -> str:
+    """Return the prompt for a label; for an empty one, the prompt without the words that lead to it."""
     if label:
-        return template.replace("{}", readable(label))
+        return template.replace("{}", label_to_text(label))
     return re.sub(r"\s*(?:\b(?:that|which|who) (?:is|are) )?\{\}\s*", " ", template).replace(" .", ".").strip()
 
 
-def _tokenizer(name: str, source: str) -> Any:
+def _load_tokenizer(name: str, source: str) -> Any:
     try:
         return open_clip.get_tokenizer(source)
-    except Exception as error:  # a tokenizer of the hub that isn't here, and can't be had
-        words = str(error).strip().splitlines() or [type(error).__name__]
+    except Exception as error:  # many types, where a tokenizer of the hub can't be downloaded
         raise UserError(
-            f"{name}: its tokenizer can't be loaded ({words[0]})",
+            f"{name}: its tokenizer can't be loaded ({first_line(error)})",
             "get it on a machine with a network, or give another --clip-model-name",
         ) from error
 
 
 @torch.inference_mode()
-def _embed(model: Any, tokenize: Any, prompts: list[str]) -> torch.Tensor:
-    """(D,) of length 1: the mean of the prompts' directions."""
+def _encode_prompts(model: Any, tokenize: Any, prompts: list[str]) -> torch.Tensor:
+    """Return the normalized mean (D,) of the prompts' normalized embeddings."""
     model.eval()
     return F.normalize(F.normalize(model.encode_text(tokenize(prompts)).float(), dim=-1).mean(0), dim=0)

@@ -1,5 +1,5 @@
-"""The evaluation of predictions: what evaluate.py prints, writes and reports."""
+"""Evaluation of predictions: metrics with intervals, tables and files of evaluate.py."""
 
-from vimoclip.evaluation.evaluator import Evaluation, Settings, evaluate, read_selection
+from vimoclip.evaluation.evaluator import Evaluation, EvaluationSettings, evaluate, read_selection_predictions
 
-__all__ = ["Evaluation", "Settings", "evaluate", "read_selection"]
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "read_selection_predictions"]

@@ -1,4 +1,4 @@
-"""The evaluation of predictions: what evaluate.py prints, writes and reports."""
+"""Compute all metrics of one set of predictions."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,16 +12,19 @@ from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.annotations.split_protocol import HELD_OUT
 from vimoclip.errors import UserError
-from vimoclip.evaluation import metrics_with_ci, output, paired_comparison, sources
-from vimoclip.evaluation.metrics_with_ci import Clips
-from vimoclip.evaluation.sources import Source
-from vimoclip.metrics import fit_thresholds, resampled_per_class, torchmetrics_macro
+from vimoclip.evaluation import caveats, metrics_with_ci, paired_comparison, sources
+from vimoclip.evaluation.metrics_with_ci import ScoredVideos
+from vimoclip.evaluation.sources import PredictionSource
+from vimoclip.metrics import bootstrap_ap_per_class, fit_thresholds, torchmetrics_macro
 from vimoclip.runtime import versions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics`: what metrics.json holds; `per_class`: rows of per_class.csv; `scores` (N, C) and `targets` (N, C)."""
+    """The result for N videos and C classes.
+
+    `metrics`: content of metrics.json; `per_class`: rows of per_class.csv; `scores` (N, C) float64 probabilities;
+    `targets` (N, C) bool; `partitions`: name -> the segment of each class, or {}."""
 
     title: str
     classes: tuple[str, ...]
@@ -34,10 +37,10 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to evaluate: the `split`, whether scores are `logits`, `resamples` and their `seed`.
+class EvaluationSettings:
+    """`split`: the evaluation split; `logits`: the scores of a CSV are logits; `seed`: of the `resamples`.
 
-    `allow_missing`: without the clips that have no predictions."""
+    `allow_missing`: leave out videos without predictions."""
 
     split: str = "val"
     logits: bool = False
@@ -47,84 +50,98 @@ class Settings:
 
 
 def evaluate(
-    source: Source, data: Annotations, notes: Path, settings: Settings, compare: Source | None = None
+    source: PredictionSource,
+    data: Annotations,
+    annotations_dir: Path,
+    settings: EvaluationSettings,
+    other: PredictionSource | None = None,
 ) -> Evaluation:
-    """All metrics of a source's predictions of the clips of a split. `notes`: the folder of the annotations.
+    """Evaluate a source on a split, and compare it with `other` if given.
 
-    Raises UserError for predictions that aren't of each of these clips, once, and of these classes."""
-    if settings.logits and all(given.is_run for given in (source, compare) if given):
+    Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
+    if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
         raise UserError("is a run's, which holds probabilities", "leave --logits out", path=source.path)
     logits = source.holds_logits(settings.logits)
-    wanted = list(data.splits[settings.split])
-    may_lack = source.may_lack(wanted, settings.allow_missing)
-    videos, scores = sources.read_scores(source.path, data, wanted, logits, may_lack)
+    expected = list(data.splits[settings.split])
+    optional = source.optional_videos(expected, settings.allow_missing)
+    videos, scores = sources.read_scores(source.path, data, expected, logits, optional)
     if not videos:
         raise UserError(f"has predictions of none of the clips of {settings.split}_multi.txt", path=source.path)
-    targets = sources.multi_hot(data, settings.split, videos)
-    held = data.selection if source.protocol == HELD_OUT else ()
-    training = sources.prevalences(data, held)
-    weights = metrics_with_ci.weigh(len(videos), settings.resamples, settings.seed)
-    prevalences = training[0] / training[1] if training else None
-    clips = Clips(scores, targets, weights, prevalences, settings.seed)
-    selection = read_selection(source, data, settings, videos)
-    per_class = resampled_per_class(scores, targets, weights)
-    found = head(source, settings, clips, per_class)
-    found |= metrics_with_ci.precisions(clips, per_class)
-    found["torchmetrics_macro"] = {
-        "value": torchmetrics_macro(per_class[0]),
+    targets = sources.multi_hot_matrix(data, settings.split, videos)
+    training = sources.training_counts(data, data.selection if source.protocol == HELD_OUT else ())
+    weights = metrics_with_ci.draw_sample_weights(len(videos), settings.resamples, settings.seed)
+    prevalences = training.positives / training.num_videos if training else None
+    scored = ScoredVideos(scores, targets, weights, prevalences, settings.seed)
+    selection = read_selection_predictions(source, data, settings, videos)
+    ap_per_class = bootstrap_ap_per_class(scores, targets, weights)
+    metrics = _header(source, settings, scored, ap_per_class)
+    metrics |= metrics_with_ci.map_entries(scored, ap_per_class)
+    metrics["torchmetrics_macro"] = {
+        "value": torchmetrics_macro(ap_per_class[0]),
         "note": "torchmetrics' average='macro', which counts a class without a positive as 0; not for comparison",
     }
-    found["segments"] = metrics_with_ci.by_segment(clips, per_class, data.partitions)
-    animals = annotations.read_animals(notes)
-    of_video = [animals[video].classes if video in animals else () for video in videos]
-    found["animal_classes"] = metrics_with_ci.by_animal(clips, of_video)
-    found |= metrics_with_ci.others(clips, selection)
-    found["comparison"] = _compare(clips, per_class, data, settings, videos, compare) if compare else None
+    metrics["segments"] = metrics_with_ci.metrics_by_segment(scored, ap_per_class, data.partitions)
+    animals = annotations.read_animals(annotations_dir)
+    animal_classes = [animals[video].classes if video in animals else () for video in videos]
+    metrics["animal_classes"] = metrics_with_ci.metrics_by_animal_class(scored, animal_classes)
+    metrics |= metrics_with_ci.threshold_and_ranking_metrics(scored, selection)
+    metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other) if other else None
     thresholds = fit_thresholds(*selection) if selection else None
-    rows = output.class_rows(data, clips, per_class, training, thresholds)
-    found["notes"] = output.notes(source, clips, rows, videos, wanted) + output.wary(
-        source, compare, of_video, selection is not None, logits and sources.like_probabilities(scores)
+    rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds)
+    metrics["notes"] = caveats.prediction_caveats(source, scored, rows, videos, expected) + caveats.context_caveats(
+        source,
+        other,
+        animal_classes,
+        thresholds_fitted=selection is not None,
+        probabilities_as_logits=logits and sources.resemble_probabilities(scores),
     )
-    return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, found, rows)
+    return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, metrics, rows)
 
 
-def read_selection(
-    source: Source, data: Annotations, settings: Settings, reported: list[str]
+def read_selection_predictions(
+    source: PredictionSource, data: Annotations, settings: EvaluationSettings, evaluated: list[str]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scores and labels of the selection clips, on which thresholds are fitted. Raises UserError."""
-    if source.selection is None:
+    """(scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions of it.
+
+    `evaluated`: the videos of the evaluation split. Raises UserError where the two splits overlap."""
+    if source.selection_path is None:
         return None
-    chosen = tuple(data.splits.get("val", ())) if source.chosen_on == "val" else data.selection
-    if not chosen:
+    from_val = source.selection_split == "val"
+    expected = tuple(data.splits.get("val", ())) if from_val else data.selection
+    if not expected:
         raise UserError(
-            f"{source.selection}: is of selection clips, but the annotations have no {annotations.SELECTION}",
+            f"is of selection clips, but the annotations have no {annotations.SELECTION_FILE}",
             "name the annotations that the run learnt from with --annotations-dir",
+            path=source.selection_path,
         )
-    if not set(reported).isdisjoint(chosen):
+    if not set(evaluated).isdisjoint(expected):
         raise UserError(
-            f"{source.selection}: thresholds would be fitted on clips that --split {settings.split} reports",
+            f"thresholds would be fitted on clips that --split {settings.split} reports",
             "name another --split, or predictions without selection clips",
+            path=source.selection_path,
         )
-    may_lack = chosen if settings.allow_missing else source.selection_left_out
+    optional = expected if settings.allow_missing else source.excluded_selection_videos
     logits = source.holds_logits(settings.logits)
-    videos, scores = sources.read_scores(source.selection, data, chosen, logits, may_lack)
-    return scores, sources.multi_hot(data, "val" if source.chosen_on == "val" else "train", videos)
+    videos, scores = sources.read_scores(source.selection_path, data, expected, logits, optional)
+    return scores, sources.multi_hot_matrix(data, "val" if from_val else "train", videos)
 
 
-def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray) -> dict[str, Any]:
-    """What stands first in metrics.json: of what the numbers are."""
+def _header(
+    source: PredictionSource, settings: EvaluationSettings, scored: ScoredVideos, ap_per_class: np.ndarray
+) -> dict[str, Any]:
+    """The first keys of metrics.json: what is evaluated, and how."""
     return {
         "schema": 1,
         "predictions": source.path.name,
-        "predictions_sha256": digest(source.path),
+        "predictions_sha256": _sha256(source.path),
         "protocol": source.protocol,
-        "epoch_chosen_on": source.chosen_by,
+        "epoch_chosen_on": source.epoch_chosen_by,
         "student_protocol": source.student_protocol,
         "split": settings.split,
-        "num_videos": len(clips.scores),
-        "num_classes": clips.scores.shape[1],
-        "classes_with_a_positive": int((~np.isnan(per_class[0])).sum()),
-        "videos_with_a_label": int(clips.targets.any(1).sum()),
+        "num_videos": len(scored.scores),
+        "num_classes": scored.scores.shape[1],
+        "classes_with_a_positive": int((~np.isnan(ap_per_class[0])).sum()),
+        "videos_with_a_label": int(scored.targets.any(1).sum()),
         "bootstrap": {
             "resamples": settings.resamples,
             "seed": settings.seed,
@@ -132,33 +149,36 @@ def head(source: Source, settings: Settings, clips: Clips, per_class: np.ndarray
             "over": "clips",
             "method": "percentiles, moved so that the resamples' mean is the value",
         },
-        "versions": versions.versions(),
+        "versions": versions.package_versions(),
     }
 
 
 def _compare(
-    clips: Clips, per_class: np.ndarray, data: Annotations, settings: Settings, videos: list[str], other: Source
+    scored: ScoredVideos,
+    ap_per_class: np.ndarray,
+    data: Annotations,
+    settings: EvaluationSettings,
+    videos: list[str],
+    other: PredictionSource,
 ) -> dict[str, Any]:
-    """On the clips of which both have predictions: that one of them has none was accepted before, or is here."""
+    """`comparison` of metrics.json, on the videos that both have: read_scores has accepted those that one lacks."""
     logits = other.holds_logits(settings.logits)
-    wanted = list(data.splits[settings.split])
-    theirs, scores = sources.read_scores(
-        other.path, data, wanted, logits, other.may_lack(wanted, settings.allow_missing)
-    )
-    place = {video: row for row, video in enumerate(theirs)}
-    both = np.array([video in place for video in videos])
-    if not both.any():
+    expected = list(data.splits[settings.split])
+    optional = other.optional_videos(expected, settings.allow_missing)
+    other_videos, other_scores = sources.read_scores(other.path, data, expected, logits, optional)
+    other_rows = {video: row for row, video in enumerate(other_videos)}
+    in_both = np.array([video in other_rows for video in videos])
+    if not in_both.any():
         raise UserError(
             "has predictions of none of the clips compared", "name predictions of the same ones", path=other.path
         )
-    if not both.all():
-        clips = clips.part(both)
-        per_class = resampled_per_class(clips.scores, clips.targets, clips.weights)
-    scores = scores[[place[video] for video in videos if video in place]]
-    found = paired_comparison.compare(clips, scores, per_class, data.classes)
-    return {"other": other.title, "other_sha256": digest(other.path), "other_protocol": other.protocol} | found
+    if not in_both.all():
+        scored = scored.subset(in_both)
+        ap_per_class = bootstrap_ap_per_class(scored.scores, scored.targets, scored.weights)
+    other_scores = other_scores[[other_rows[video] for video in videos if video in other_rows]]
+    comparison = paired_comparison.compare_predictions(scored, other_scores, ap_per_class, data.classes)
+    return {"other": other.title, "other_sha256": _sha256(other.path), "other_protocol": other.protocol} | comparison
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

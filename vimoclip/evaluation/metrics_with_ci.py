@@ -1,7 +1,7 @@
-"""Every metric of one set of predictions: its value, its interval over clips, and what knowing nothing is worth.
+"""Metrics with confidence intervals over videos and chance levels.
 
-An entry is {"value", "ci95", "baseline", "random"}: on all clips; 95 % of the resamples of the clips; the same metric
-of the constant predictor, which gives each clip the training prevalences; of a random one."""
+An entry is {"value", "ci95", "baseline", "random"}: the metric of all videos, its 95 % bootstrap interval, and the same
+metric of two predictors that ignore the videos: one gives each video the training prevalences, one random scores."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,24 @@ from typing import Any
 import numpy as np
 
 from vimoclip import metrics
-from vimoclip.annotations import SEGMENTS
+from vimoclip.annotations import PARTITIONS, SEGMENTS, Annotations
+from vimoclip.evaluation.sources import TrainingCounts
 
-ROUNDS = 20  # of random scores, for what has no formula
-BINS = 15
-# positives from which a class's own interval is given. With fewer it is too narrow: of simulated ones that should hold
-# the truth in 95 %, 29 % did at one positive, 67 at two, 83 at three, 90 at five, 94 at ten (NOTES.md)
-LEAST = 5
-Entry = dict[str, Any]
-Rows = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores, targets, weights (R, N) -> (R,)
+RANDOM_ROUNDS = 20  # random predictors, for metrics whose chance level has no formula
+CALIBRATION_BINS = 15
+# Classes with fewer positives get no interval, since a bootstrap interval of few positives is too narrow: simulated
+# 95 % intervals covered the true value in 29 % of cases at one positive, 67 at two, 83 at three, 90 at five, 94 at ten
+# (NOTES.md)
+MIN_POSITIVES_FOR_CI = 5
+MetricEntry = dict[str, Any]
+MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores, targets, weights (R, N) -> (R,)
 
 
 @dataclass(frozen=True)
-class Clips:
-    """What is measured: `scores` (N, C) probabilities, `targets` (N, C) bool, `weights` (1 + R, N).
+class ScoredVideos:
+    """`scores` (N, C) probabilities, `targets` (N, C) bool, `weights` (1 + R, N): ones, then R resamples.
 
-    The weights are ones, then resamples. `prevalences` (C,): the share of the training clips that show each class, None
-    where there are none."""
+    `prevalences` (C,): share of the training videos that have each class; None without training videos."""
 
     scores: np.ndarray
     targets: np.ndarray
@@ -35,153 +36,219 @@ class Clips:
     prevalences: np.ndarray | None
     seed: int
 
-    def part(self, videos: np.ndarray) -> "Clips":
-        """Those of some videos."""
-        return Clips(self.scores[videos], self.targets[videos], self.weights[:, videos], self.prevalences, self.seed)
+    def subset(self, videos: np.ndarray) -> "ScoredVideos":
+        """Some videos, by index or mask."""
+        return ScoredVideos(
+            self.scores[videos], self.targets[videos], self.weights[:, videos], self.prevalences, self.seed
+        )
 
-    def constant(self) -> np.ndarray | None:
-        """(N, C) of the constant predictor."""
+    def constant_scores(self) -> np.ndarray | None:
+        """(N, C) scores of the constant predictor."""
         return None if self.prevalences is None else metrics.constant_scores(self.prevalences, len(self.scores))
 
 
-def weigh(num_videos: int, resamples: int, seed: int) -> np.ndarray:
-    """(1 + R, N): all clips once, then the resamples."""
-    drawn = metrics.draw_weights(num_videos, resamples, seed)
+def draw_sample_weights(num_videos: int, resamples: int, seed: int) -> np.ndarray:
+    """(1 + R, N): ones for all videos, then the bootstrap weights."""
+    drawn = metrics.bootstrap_weights(num_videos, resamples, seed)
     return np.concatenate([np.ones((1, num_videos), drawn.dtype), drawn])
 
 
-def entry(rows: np.ndarray, baseline: float | None, random: float | None) -> Entry:
-    """Of the values (1 + R,) of all clips and of the resamples."""
-    return {"value": number(rows[0]), "ci95": bounds(rows), "baseline": number(baseline), "random": number(random)}
-
-
-def bounds(rows: np.ndarray, low: float = 0.0) -> list[float] | None:
-    """The interval of (1 + R,) values, which lie between `low` and 1; None where there is none."""
-    ends = metrics.interval(rows[1:], value=float(rows[0]))
-    return None if any(math.isnan(end) for end in ends) else [max(low, ends[0]), min(1.0, ends[1])]
-
-
-def class_bounds(rows: np.ndarray, positives: int, low: float = 0.0) -> list[float] | None:
-    """`bounds` of one class's values; None also for one of too few positives."""
-    return bounds(rows, low) if positives >= LEAST else None
-
-
-def number(value: Any) -> float | None:
-    """For JSON, which knows no NaN."""
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def precisions(clips: Clips, per_class: np.ndarray, classes: Sequence[int] | None = None) -> dict[str, Entry]:
-    """map_macro and map_micro of some classes; `per_class` (1 + R, C) are the APs of all."""
-    chosen = np.arange(clips.targets.shape[1]) if classes is None else np.asarray(classes)
-    targets, ones = clips.targets[:, chosen], np.ones((1, len(clips.targets)), np.int64)
-    positives = targets.sum(0)
-    by_chance = [metrics.random_precision(int(count), len(targets)) for count in positives]
-    constant, flat_macro, flat_micro = clips.constant(), None, None
-    if constant is not None:
-        known = metrics.resampled_precisions(constant[:, chosen], targets, ones)
-        flat_macro, flat_micro = float(metrics.macro(known.per_class)[0]), float(known.micro[0])
-    macro = entry(metrics.macro(per_class[:, chosen]), flat_macro, float(metrics.macro(np.array(by_chance))))
-    micro = metrics.resampled_micro(clips.scores[:, chosen], targets, clips.weights)
+def metric_entry(values: np.ndarray, baseline: float | None, random: float | None) -> MetricEntry:
+    """An entry from (1 + R,) values: of all videos, then of the resamples."""
     return {
-        "map_macro": macro | {"classes": int((positives > 0).sum())},
-        "map_micro": entry(micro, flat_micro, metrics.random_precision(int(positives.sum()), targets.size)),
+        "value": nan_to_none(values[0]),
+        "ci95": bounded_interval(values),
+        "baseline": nan_to_none(baseline),
+        "random": nan_to_none(random),
     }
 
 
-def by_segment(
-    clips: Clips, per_class: np.ndarray, partitions: Mapping[str, Sequence[str]]
+def bounded_interval(values: np.ndarray, low: float = 0.0) -> list[float] | None:
+    """The interval of (1 + R,) values, cut to `low`..1; None where it is not defined."""
+    ends = metrics.confidence_interval(values[1:], value=float(values[0]))
+    return None if any(math.isnan(end) for end in ends) else [max(low, ends[0]), min(1.0, ends[1])]
+
+
+def class_interval(values: np.ndarray, positives: int, low: float = 0.0) -> list[float] | None:
+    """`bounded_interval` of one class; None also for a class with few positives."""
+    return bounded_interval(values, low) if positives >= MIN_POSITIVES_FOR_CI else None
+
+
+def nan_to_none(value: Any) -> float | None:
+    """A number as JSON has it, which knows no NaN."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def map_entries(
+    scored: ScoredVideos, ap_per_class: np.ndarray, classes: Sequence[int] | None = None
+) -> dict[str, MetricEntry]:
+    """`map_macro` and `map_micro` of some classes (default: all). `ap_per_class` (1 + R, C): the APs of all classes."""
+    chosen = np.arange(scored.targets.shape[1]) if classes is None else np.asarray(classes)
+    targets, unit_weights = scored.targets[:, chosen], np.ones((1, len(scored.targets)), np.int64)
+    positives = targets.sum(0)
+    random_ap = [metrics.expected_random_ap(int(count), len(targets)) for count in positives]
+    constant, constant_macro, constant_micro = scored.constant_scores(), None, None
+    if constant is not None:
+        constant_ap = metrics.bootstrap_ap(constant[:, chosen], targets, unit_weights)
+        constant_macro = float(metrics.macro_average(constant_ap.per_class)[0])
+        constant_micro = float(constant_ap.micro[0])
+    macro = metric_entry(
+        metrics.macro_average(ap_per_class[:, chosen]),
+        constant_macro,
+        float(metrics.macro_average(np.array(random_ap))),
+    )
+    micro = metrics.bootstrap_ap_micro(scored.scores[:, chosen], targets, scored.weights)
+    random_micro = metrics.expected_random_ap(int(positives.sum()), targets.size)
+    return {
+        "map_macro": macro | {"classes": int((positives > 0).sum())},
+        "map_micro": metric_entry(micro, constant_micro, random_micro),
+    }
+
+
+def metrics_by_segment(
+    scored: ScoredVideos, ap_per_class: np.ndarray, partitions: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Head, middle and tail under each partition."""
-    found: dict[str, dict[str, Any]] = {}
+    """Partition -> segment (head, middle, tail) -> entries of its classes."""
+    entries: dict[str, dict[str, Any]] = {}
     for name, segments in partitions.items():
-        places = {s: [c for c, of_class in enumerate(segments) if of_class == s] for s in SEGMENTS}
-        found[name] = {
-            segment: {"classes": len(classes), **precisions(clips, per_class, classes)}
-            for segment, classes in places.items()
+        classes_of = {s: [c for c, segment in enumerate(segments) if segment == s] for s in SEGMENTS}
+        entries[name] = {
+            segment: {"classes": len(classes), **map_entries(scored, ap_per_class, classes)}
+            for segment, classes in classes_of.items()
             if classes
         }
-    return found
+    return entries
 
 
-def by_animal(clips: Clips, of_video: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Each class of animals, over the clips that show one of it; a clip of two classes of animals is in both."""
-    found = {}
-    for name in sorted({animal for animals in of_video for animal in animals}):
-        part = clips.part(np.array([name in animals for animals in of_video]))
-        per_class = metrics.resampled_per_class(part.scores, part.targets, part.weights)
-        found[name] = {"num_videos": len(part.scores), **precisions(part, per_class)}
-    return found
+def metrics_by_animal_class(scored: ScoredVideos, animal_classes: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """Class of animals -> entries of the videos that show one. A video with several classes is in each.
+
+    `animal_classes`: those of each video."""
+    entries = {}
+    for name in sorted({name for names in animal_classes for name in names}):
+        part = scored.subset(np.array([name in names for names in animal_classes]))
+        ap_per_class = metrics.bootstrap_ap_per_class(part.scores, part.targets, part.weights)
+        entries[name] = {"num_videos": len(part.scores), **map_entries(part, ap_per_class)}
+    return entries
 
 
-def others(clips: Clips, selection: tuple[np.ndarray, np.ndarray] | None) -> dict[str, Any]:
-    """F1, hit@1, precision@k, ECE, and top-1 where each clip has one label.
+def threshold_and_ranking_metrics(
+    scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray] | None
+) -> dict[str, Any]:
+    """F1, hit@1, precision@k, ECE, and top-1 accuracy where each video has one label.
 
-    `selection`: scores and labels of the clips on which thresholds are fitted."""
-    single = bool((clips.targets.sum(1) == 1).all())
-    found: dict[str, Any] = {name: _measured(clips, rows) for name, rows in SIMPLE.items()}
+    `selection`: (scores, labels) of the videos that thresholds are fitted on."""
+    single_label = bool((scored.targets.sum(1) == 1).all())
+    entries: dict[str, Any] = {name: _evaluate_metric(scored, metric) for name, metric in MULTI_LABEL_METRICS.items()}
     for average in ("macro", "micro"):
         name = f"f1_{average}_at_fitted_thresholds"
-        found[name] = _fitted(clips, selection, average) if selection else None
-    for name, rows in ONE_LABEL.items():
-        found[name] = _measured(clips, rows) if single else None
-    found["calibration"] = {"ece": found.pop("ece"), "bins": bins(clips)}
-    return found
+        entries[name] = _f1_at_fitted_thresholds(scored, selection, average) if selection else None
+    for name, metric in SINGLE_LABEL_METRICS.items():
+        entries[name] = _evaluate_metric(scored, metric) if single_label else None
+    entries["calibration"] = {"ece": entries.pop("ece"), "bins": reliability_bins(scored)}
+    return entries
 
 
-def bins(clips: Clips) -> list[dict[str, Any]]:
-    """The reliability curve."""
-    curve = metrics.reliability(clips.scores, clips.targets, BINS)
+def reliability_bins(scored: ScoredVideos) -> list[dict[str, Any]]:
+    """The reliability curve, one dict a bin."""
+    curve = metrics.reliability_curve(scored.scores, scored.targets, CALIBRATION_BINS)
     columns = zip(curve.edges[:-1], curve.edges[1:], curve.count, curve.mean_score, curve.share_positive, strict=True)
     return [
-        {"low": float(a), "high": float(b), "count": int(n), "mean_score": number(m), "share_positive": number(s)}
-        for a, b, n, m, s in columns
+        {
+            "low": float(low),
+            "high": float(high),
+            "count": int(count),
+            "mean_score": nan_to_none(mean),
+            "share_positive": nan_to_none(share),
+        }
+        for low, high, count, mean, share in columns
     ]
 
 
-def _measured(clips: Clips, rows: Rows) -> Entry:
-    constant, once = clips.constant(), clips.weights[:1]
-    flat = None if constant is None else rows(constant, clips.targets, once)[0]
-    drawn = metrics.random_scores(clips.targets.shape, ROUNDS, clips.seed)
-    random = float(np.mean([rows(scores, clips.targets, once)[0] for scores in drawn]))
-    return entry(rows(clips.scores, clips.targets, clips.weights), flat, random)
-
-
-def _fitted(clips: Clips, selection: tuple[np.ndarray, np.ndarray], average: str) -> Entry:
-    """F1 at thresholds fitted on other clips; the constant and the random predictor have theirs fitted there too."""
-    known, labels = selection
-
-    def rows(scores: np.ndarray, fitted_on: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        decided = scores >= metrics.fit_thresholds(fitted_on, labels)
-        return getattr(metrics.f1(decided, clips.targets, weights), average)
-
-    once, constant, flat = clips.weights[:1], clips.constant(), None
-    if constant is not None and clips.prevalences is not None:
-        flat = rows(constant, metrics.constant_scores(clips.prevalences, len(known)), once)[0]
-    shape = (len(clips.scores) + len(known), clips.scores.shape[1])
-    drawn = metrics.random_scores(shape, ROUNDS, clips.seed)
-    random = float(np.mean([rows(s[len(known) :], s[: len(known)], once)[0] for s in drawn]))
-    return entry(rows(clips.scores, known, clips.weights), flat, random)
-
-
-def _precision_at(k: int) -> Rows:
-    def rows(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        if k > scores.shape[1]:
-            return np.full(len(weights), np.nan)  # of fewer classes it would be another metric under this name
-        return metrics.weighted_mean(metrics.precision_at_k(scores, targets, k), weights)
-
+def per_class_rows(
+    data: Annotations,
+    scored: ScoredVideos,
+    ap_per_class: np.ndarray,
+    training: TrainingCounts | None,
+    thresholds: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    """Rows of per_class.csv in the order of the class ids; None where a number is not defined."""
+    num_videos, positives = len(scored.targets), scored.targets.sum(0)
+    f1_at_half = metrics.f1_scores(scored.scores >= 0.5, scored.targets).per_class
+    f1_fitted = None if thresholds is None else metrics.f1_scores(scored.scores >= thresholds, scored.targets).per_class
+    rows = []
+    for c, name in enumerate(data.classes):
+        low, high = class_interval(ap_per_class[:, c], positives[c]) or (None, None)
+        segments = {name: data.partitions[name][c] if name in data.partitions else None for name in PARTITIONS}
+        rows.append(
+            {
+                "class": name,
+                "id": c,
+                **segments,
+                "positives": int(positives[c]),
+                "prevalence": float(positives[c] / num_videos),
+                "train_positives": int(training.positives[c]) if training else None,
+                "train_prevalence": float(training.positives[c] / training.num_videos) if training else None,
+                "ap": nan_to_none(ap_per_class[0, c]),
+                "ap_low": low,
+                "ap_high": high,
+                "ap_baseline": float(positives[c] / num_videos) if positives[c] else None,  # all scores tie
+                "ap_random": nan_to_none(metrics.expected_random_ap(int(positives[c]), num_videos)),
+                "threshold": None if thresholds is None else float(thresholds[c]),
+                "f1_at_threshold": None if f1_fitted is None else nan_to_none(f1_fitted[c]),
+                "f1_at_0.5": nan_to_none(f1_at_half[c]),
+            }
+        )
     return rows
 
 
-SIMPLE: dict[str, Rows] = {
-    "f1_macro_at_0.5": lambda scores, targets, weights: metrics.f1(scores >= 0.5, targets, weights).macro,
-    "f1_micro_at_0.5": lambda scores, targets, weights: metrics.f1(scores >= 0.5, targets, weights).micro,
+def _evaluate_metric(scored: ScoredVideos, metric: MetricFunction) -> MetricEntry:
+    constant, unit_weights = scored.constant_scores(), scored.weights[:1]
+    baseline = None if constant is None else metric(constant, scored.targets, unit_weights)[0]
+    drawn = metrics.random_scores(scored.targets.shape, RANDOM_ROUNDS, scored.seed)
+    random = float(np.mean([metric(scores, scored.targets, unit_weights)[0] for scores in drawn]))
+    return metric_entry(metric(scored.scores, scored.targets, scored.weights), baseline, random)
+
+
+def _f1_at_fitted_thresholds(
+    scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray], average: str
+) -> MetricEntry:
+    """F1 at thresholds fitted on the selection split, also for the constant and the random predictor."""
+    selection_scores, selection_targets = selection
+
+    def metric(scores: np.ndarray, fit_scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        decisions = scores >= metrics.fit_thresholds(fit_scores, selection_targets)
+        return getattr(metrics.f1_scores(decisions, scored.targets, weights), average)
+
+    unit_weights, constant, baseline = scored.weights[:1], scored.constant_scores(), None
+    num_selection = len(selection_scores)
+    if constant is not None and scored.prevalences is not None:
+        constant_selection = metrics.constant_scores(scored.prevalences, num_selection)
+        baseline = metric(constant, constant_selection, unit_weights)[0]
+    shape = (len(scored.scores) + num_selection, scored.scores.shape[1])
+    drawn = metrics.random_scores(shape, RANDOM_ROUNDS, scored.seed)
+    random = float(np.mean([metric(s[num_selection:], s[:num_selection], unit_weights)[0] for s in drawn]))
+    return metric_entry(metric(scored.scores, selection_scores, scored.weights), baseline, random)
+
+
+def _precision_at(k: int) -> MetricFunction:
+    def metric(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if k > scores.shape[1]:
+            return np.full(len(weights), np.nan)  # precision@k of fewer than k classes is another metric
+        return metrics.weighted_mean(metrics.precision_at_k(scores, targets, k), weights)
+
+    return metric
+
+
+MULTI_LABEL_METRICS: dict[str, MetricFunction] = {
+    "f1_macro_at_0.5": lambda scores, targets, weights: metrics.f1_scores(scores >= 0.5, targets, weights).macro,
+    "f1_micro_at_0.5": lambda scores, targets, weights: metrics.f1_scores(scores >= 0.5, targets, weights).micro,
     "hit_at_1": _precision_at(1),
     "precision_at_3": _precision_at(3),
     "precision_at_5": _precision_at(5),
-    "ece": lambda scores, targets, weights: metrics.ece(scores, targets, BINS, weights),
+    "ece": lambda scores, targets, weights: metrics.ece(scores, targets, CALIBRATION_BINS, weights),
 }
-ONE_LABEL: dict[str, Rows] = {
+SINGLE_LABEL_METRICS: dict[str, MetricFunction] = {
     "top1": lambda scores, targets, weights: metrics.weighted_mean(metrics.top1(scores, targets), weights),
     "mean_per_class_top1": metrics.mean_per_class_top1,
 }

@@ -1,4 +1,4 @@
-"""Two sets of predictions of the same clips: their difference on the same resamples, and the classes it comes from."""
+"""Paired comparison of two sets of predictions of the same videos, on the same resamples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,38 +6,44 @@ from typing import Any
 import numpy as np
 
 from vimoclip import metrics
-from vimoclip.evaluation.metrics_with_ci import Clips, bounds, class_bounds, number
+from vimoclip.evaluation.metrics_with_ci import ScoredVideos, bounded_interval, class_interval, nan_to_none
 
-SHOWN = 10  # classes that gained, and as many that lost
+MAX_CLASSES = 10  # listed with the largest gain, and with the largest loss
 
 
-def compare(clips: Clips, other: np.ndarray, per_class: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """The numbers of metrics.json; `other` (N, C) are the other's scores, `per_class` (1 + R, C) these ones' APs."""
-    theirs = metrics.resampled_per_class(other, clips.targets, clips.weights)
-    micro = [metrics.resampled_micro(scores, clips.targets, clips.weights) for scores in (clips.scores, other)]
-    gain, positives = per_class - theirs, clips.targets.sum(0)
+def compare_predictions(
+    scored: ScoredVideos, other_scores: np.ndarray, ap_per_class: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Entries of `comparison` in metrics.json.
+
+    `other_scores` (N, C): of the other predictions; `ap_per_class` (1 + R, C): APs of `scored`."""
+    targets, weights = scored.targets, scored.weights
+    other_ap = metrics.bootstrap_ap_per_class(other_scores, targets, weights)
+    micro = metrics.bootstrap_ap_micro(scored.scores, targets, weights)
+    other_micro = metrics.bootstrap_ap_micro(other_scores, targets, weights)
+    gains, positives = ap_per_class - other_ap, targets.sum(0)
     rows = [
         {
             "class": classes[c],
             "positives": int(positives[c]),
-            "ap": number(per_class[0, c]),
-            "other_ap": number(theirs[0, c]),
-            "difference": number(gain[0, c]),
-            "ci95": class_bounds(gain[:, c], positives[c], low=-1.0),
+            "ap": nan_to_none(ap_per_class[0, c]),
+            "other_ap": nan_to_none(other_ap[0, c]),
+            "difference": nan_to_none(gains[0, c]),
+            "ci95": class_interval(gains[:, c], positives[c], low=-1.0),
         }
-        for c in np.argsort(-gain[0], kind="stable")
-        if not np.isnan(gain[0, c])
+        for c in np.argsort(-gains[0], kind="stable")
+        if not np.isnan(gains[0, c])
     ]
     return {
-        "num_videos": len(clips.targets),
+        "num_videos": len(targets),
         "classes": len(rows),
-        "map_macro": difference(metrics.macro(per_class) - metrics.macro(theirs)),
-        "map_micro": difference(micro[0] - micro[1]),
-        "gained": [row for row in rows if row["difference"] > 0][:SHOWN],
-        "lost": [row for row in rows[::-1] if row["difference"] < 0][:SHOWN],
+        "map_macro": _difference_entry(metrics.macro_average(ap_per_class) - metrics.macro_average(other_ap)),
+        "map_micro": _difference_entry(micro - other_micro),
+        "gained": [row for row in rows if row["difference"] > 0][:MAX_CLASSES],
+        "lost": [row for row in rows[::-1] if row["difference"] < 0][:MAX_CLASSES],
     }
 
 
-def difference(rows: np.ndarray) -> dict[str, Any]:
-    """Of (1 + R,) differences: that of all clips, and the interval of the resamples'."""
-    return {"difference": number(rows[0]), "ci95": bounds(rows, low=-1.0)}
+def _difference_entry(differences: np.ndarray) -> dict[str, Any]:
+    """From (1 + R,) differences: of all videos, then of the resamples."""
+    return {"difference": nan_to_none(differences[0]), "ci95": bounded_interval(differences, low=-1.0)}

@@ -1,204 +1,217 @@
-"""Whose predictions they are, and what they say of the clips of a split: refused where they don't say it of each."""
+"""Predictions to evaluate, from a TFAM run folder or a CSV, matched to the videos and classes of the annotations."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vimoclip.annotations import Annotations, stem
 from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS
 from vimoclip.errors import UserError
-from vimoclip.io import predictions_csv
-from vimoclip.io.predictions_csv import Table, some
+from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.io.predictions_csv import PredictionsTable, list_some
 
-FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
+RUN_FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
 
 
 @dataclass(frozen=True)
-class Source:
-    """Predictions to evaluate: `path`, and of a run what its metrics.json says; `left_out`: video -> why."""
+class PredictionSource:
+    """A file of predictions, and what the run's metrics.json says about them. Excluded videos: video -> reason."""
 
     path: Path
     title: str
-    protocol: str | None = None  # that of a run, which has one always
-    chosen_by: str | None = None
+    protocol: str | None = None  # None for a CSV; a run always has one
+    epoch_chosen_by: str | None = None
     student_protocol: str | None = None
-    student: str | None = None  # what must be said of the student whose motion it reads
-    selection: Path | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    selection_left_out: Mapping[str, str] = field(default_factory=dict)
-    dataset: Path | None = None  # the folder that the run's embeddings lie in
-    split: str = "val"  # of the clips that a run reports
+    student_caveat: str | None = None
+    selection_path: Path | None = None  # predictions of the model-selection split
+    excluded_videos: Mapping[str, str] = field(default_factory=dict)
+    excluded_selection_videos: Mapping[str, str] = field(default_factory=dict)
+    dataset_dir: Path | None = None  # the folder that holds the run's embeddings
+    split: str = "val"  # the evaluation split of a run
 
     @property
     def is_run(self) -> bool:
-        """Whether these are a run's, and so probabilities, and not any CSV."""
+        """Whether the predictions are a run's, and therefore probabilities."""
         return self.protocol is not None
 
     @property
-    def chosen_on(self) -> str:
-        """The split, or part of the training split, on which the epoch was chosen and thresholds are fitted."""
+    def selection_split(self) -> str:
+        """The split, or the part of the training split, that chose the epoch and that thresholds are fitted on."""
         return "val" if self.protocol == THREE_SPLITS else "selection"
 
-    def holds_logits(self, said: bool) -> bool:
-        """Where they are said to be logits; never a run's, whatever those of a CSV beside it are."""
-        return said and not self.is_run
+    def holds_logits(self, logits_flag: bool) -> bool:
+        """Whether the scores are logits: as the flag says for a CSV, never for a run."""
+        return logits_flag and not self.is_run
 
-    def may_lack(self, wanted: Sequence[str], anything: bool) -> Collection[str]:
-        """Of which of the wanted videos there may be no predictions."""
-        return wanted if anything else self.left_out
+    def optional_videos(self, expected: Sequence[str], allow_missing: bool) -> Collection[str]:
+        """The expected videos that predictions may lack."""
+        return expected if allow_missing else self.excluded_videos
 
 
-def open_source(given: Path, selection: Path | None = None) -> Source:
-    """What a run folder or a CSV is; `selection`: predictions of the selection clips, where they aren't the run's own.
+class TrainingCounts(NamedTuple):
+    """`positives` (C,): number of training videos of each class; `num_videos`: of all of them."""
+
+    positives: np.ndarray
+    num_videos: int
+
+
+def open_predictions(path: Path, selection_path: Path | None = None) -> PredictionSource:
+    """Describe a run folder or a CSV. `selection_path` replaces a run's own selection predictions.
 
     Raises UserError for a folder of no finished run."""
-    if not given.is_dir():
-        return Source(given, given.name, selection=selection)
-    path, about = given / FILES["val"], given / "metrics.json"
-    if not (path.is_file() and about.is_file()):
+    if not path.is_dir():
+        return PredictionSource(path, path.name, selection_path=selection_path)
+    predictions_path, metrics_path = path / RUN_FILES["val"], path / "metrics.json"
+    if not (predictions_path.is_file() and metrics_path.is_file()):
+        missing = metrics_path.name if predictions_path.is_file() else predictions_path.name
         raise UserError(
-            f"{given}: is no finished run of TFAM (it has no {about.name if path.is_file() else path.name})",
+            f"is no finished run of TFAM (it has no {missing})",
             "finish it with the same command, or name a CSV of predictions",
+            path=path,
         )
     try:
-        said = json.loads(about.read_text(encoding="utf-8"))
+        run_metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
     except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise UserError(f"{about}: is no JSON object", "delete it and run its config again")
-    own = given / FILES["selection"]
-    protocol = said.get("protocol") or PUBLISHED  # there was no other before there were protocols
-    return Source(
-        path,
-        "/".join(given.absolute().parts[-2:]),
-        protocol,
-        said.get("epoch_chosen_by"),
-        said.get("student_protocol"),
-        student_of(said) if protocol == HELD_OUT else None,
-        selection or (own if own.is_file() else None),
-        said.get("left_out_videos") or {},
-        said.get("selection_left_out_videos") or {},
-        _dataset_of(given / "config.yaml"),
-        said.get("reported_split") or "val",
+        run_metrics = None
+    if not isinstance(run_metrics, dict):
+        raise UserError("is no JSON object", "delete it and run its config again", path=metrics_path)
+    own_selection_path = path / RUN_FILES["selection"]
+    protocol = run_metrics.get("protocol") or PUBLISHED  # runs from before there were protocols
+    return PredictionSource(
+        path=predictions_path,
+        title="/".join(path.absolute().parts[-2:]),
+        protocol=protocol,
+        epoch_chosen_by=run_metrics.get("epoch_chosen_by"),
+        student_protocol=run_metrics.get("student_protocol"),
+        student_caveat=student_caveat(run_metrics) if protocol == HELD_OUT else None,
+        selection_path=selection_path or (own_selection_path if own_selection_path.is_file() else None),
+        excluded_videos=run_metrics.get("left_out_videos") or {},
+        excluded_selection_videos=run_metrics.get("selection_left_out_videos") or {},
+        dataset_dir=_dataset_dir(path / "config.yaml"),
+        split=run_metrics.get("reported_split") or "val",
     )
 
 
-def student_of(said: Mapping[str, Any]) -> str | None:
-    """What a reader must know of the student whose motion a held-out run reads; None where all is well."""
-    if said.get("fusion") == "rgb" or (said.get("settings") or {}).get("data.motion") == "none":
+def student_caveat(run_metrics: Mapping[str, Any]) -> str | None:
+    """A sentence where the student of a held-out run used the evaluation split, or may have; else None."""
+    if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
-    if "student_protocol" in said and said["student_protocol"] is None:
+    if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
         return "It is not known on which clips the student whose motion this run reads was trained and chosen."
-    if said.get("student_protocol") == PUBLISHED:
+    if run_metrics.get("student_protocol") == PUBLISHED:
         return (
             "The student whose motion this run reads chose its epoch on the clips that are reported (protocol "
             "published), so these numbers are too high."
         )
-    if said.get("student_selection_agrees") is False:
+    if run_metrics.get("student_selection_agrees") is False:
         return (
             "The student whose motion this run reads may have learnt from the clips on which this run chose its epoch."
         )
     return None
 
 
-def _dataset_of(config: Path) -> Path | None:
-    from vimoclip.io.yaml_json import read_yaml
-
-    data = read_yaml(config).get("data", {}) if config.is_file() else {}
+def _dataset_dir(config_path: Path) -> Path | None:
+    data = yaml_json.read_yaml(config_path).get("data", {}) if config_path.is_file() else {}
     embeddings = (data.get("rgb_val_h5") or data.get("rgb_test_h5")) if isinstance(data, dict) else None
     return Path(embeddings).parent.parent if isinstance(embeddings, str) else None
 
 
 def read_scores(
-    path: Path, data: Annotations, wanted: Sequence[str], logits: bool, may_lack: Collection[str]
+    path: Path, data: Annotations, expected: Sequence[str], logits: bool, optional: Collection[str]
 ) -> tuple[list[str], np.ndarray]:
-    """(videos, (N, C) probabilities) of the `wanted` videos, in the order of these and of the annotations' classes.
+    """(videos, (N, C) probabilities) of the `expected` videos that have any, in their order and that of the classes.
 
-    `may_lack`: videos that may be missing, as the run that predicts said why it couldn't use them. Raises UserError."""
+    Raises UserError for a missing video that is not in `optional`, and for scores that are no probabilities."""
     table = predictions_csv.read(path)
-    columns, rows = match_classes(path, table, data.classes), match_videos(path, table, wanted, may_lack)
+    columns, rows = match_classes(path, table, data.classes), match_videos(path, table, expected, optional)
     scores = table.scores[list(rows.values())][:, columns]
     if logits:
         scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-    if (wrong := (scores < 0) | (scores > 1)).any():
+    if (invalid := (scores < 0) | (scores > 1)).any():
         videos = list(rows)
-        named = some(
-            f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*wrong.nonzero(), strict=True)
+        listed = list_some(
+            f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*invalid.nonzero(), strict=True)
         )
         raise UserError(
-            f"{int(wrong.sum())} scores are no probabilities ({named})",
+            f"{int(invalid.sum())} scores are no probabilities ({listed})",
             "write probabilities from 0 to 1, or say with --logits that they are logits",
             path=path,
         )
     return list(rows), scores
 
 
-def like_probabilities(sigmoids: np.ndarray) -> bool:
-    """Whether what was read as logits lies from 0 to 1 itself."""
+def resemble_probabilities(sigmoids: np.ndarray) -> bool:
+    """Whether all logits, given as their sigmoids, are from 0 to 1 themselves."""
     return bool((sigmoids >= 0.5).all() and (sigmoids <= 1 / (1 + np.exp(-1))).all())
 
 
-def match_classes(path: Path, table: Table, classes: Sequence[str]) -> list[int]:
-    """The column of each class, found by its name, or, where all columns are numbers, by its id. Raises UserError."""
-    place = {name: column for column, name in enumerate(table.classes)}
+def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -> list[int]:
+    """The column of each class, by its name or, where all headers are integers, by its id. Raises UserError."""
+    column_of = {name: column for column, name in enumerate(table.classes)}
     names = list(classes)
-    if not set(names) & set(place) and all(name.isdecimal() for name in place):
-        if len({int(name) for name in place}) < len(place):
+    if not set(names) & set(column_of) and all(name.isdecimal() for name in column_of):
+        if len({int(name) for name in column_of}) < len(column_of):
             raise UserError(
-                f"two columns are of one class id ({some(sorted(place))})", "give each class one", path=path
+                f"two columns are of one class id ({list_some(sorted(column_of))})", "give each class one", path=path
             )
-        place = {str(int(name)): column for name, column in place.items()}
+        column_of = {str(int(name)): column for name, column in column_of.items()}
         names = [str(i) for i in range(len(classes))]
-    missing, unknown = [n for n in names if n not in place], [n for n in place if n not in set(names)]
-    for what, odd in (("classes have no column", missing), ("columns are no class", unknown)):
-        if odd:
+    missing, unknown = [n for n in names if n not in column_of], [n for n in column_of if n not in set(names)]
+    for problem, mismatched in (("classes have no column", missing), ("columns are no class", unknown)):
+        if mismatched:
             raise UserError(
-                f"{len(odd)} {what} ({some(odd)})",
+                f"{len(mismatched)} {problem} ({list_some(mismatched)})",
                 f"give a column each of the {len(classes)} classes of the annotations, headed by their names or ids",
                 path=path,
             )
-    return [place[name] for name in names]
+    return [column_of[name] for name in names]
 
 
-def match_videos(path: Path, table: Table, wanted: Sequence[str], may_lack: Collection[str]) -> dict[str, int]:
-    """Wanted video -> its row, found by its file name, or that without its extension. Raises UserError."""
-    by_stem = {stem(video): video for video in wanted}
-    known = set(wanted)
+def match_videos(
+    path: Path, table: PredictionsTable, expected: Sequence[str], optional: Collection[str]
+) -> dict[str, int]:
+    """Expected video -> its row, by its file name with or without the extension. Raises UserError."""
+    by_stem = {stem(video): video for video in expected}
+    expected_set, optional_set = set(expected), set(optional)
     rows: dict[str, int] = {}
-    unknown, doubled = [], []
+    unknown, duplicates = [], []
     for number, name in enumerate(table.videos):
-        video = name if name in known else by_stem.get(name)
+        video = name if name in expected_set else by_stem.get(name)
         if video is None:
             unknown.append(name)
         elif video in rows:
-            doubled.append(name)
+            duplicates.append(name)
         else:
             rows[video] = number
-    accepted = set(may_lack)
-    missing = [video for video in wanted if video not in rows and video not in accepted]
-    problems = {"have no predictions": missing, "are not among these clips": unknown, "stand twice": doubled}
-    said = [f"{len(names)} {what} ({some(names)})" for what, names in problems.items() if names]
-    if said:
+    missing = [video for video in expected if video not in rows and video not in optional_set]
+    names_by_problem = {
+        "have no predictions": missing,
+        "are not among these clips": unknown,
+        "are duplicated": duplicates,
+    }
+    problems = [f"{len(names)} {problem} ({list_some(names)})" for problem, names in names_by_problem.items() if names]
+    if problems:
         raise UserError(
-            f"of the {len(wanted)} clips to evaluate, {'; '.join(said)}",
+            f"of the {len(expected)} clips to evaluate, {'; '.join(problems)}",
             "predict each clip once, or name the annotations and --split that these are of",
             path=path,
         )
-    return {video: rows[video] for video in wanted if video in rows}
+    return {video: rows[video] for video in expected if video in rows}
 
 
-def multi_hot(data: Annotations, split: str, videos: Sequence[str]) -> np.ndarray:
-    """(N, C) bool."""
+def multi_hot_matrix(data: Annotations, split: str, videos: Sequence[str]) -> np.ndarray:
+    """(N, C) bool labels."""
     return np.array([data.multi_hot(split, video) for video in videos]).reshape(len(videos), -1) > 0
 
 
-def prevalences(data: Annotations, without: Sequence[str]) -> tuple[np.ndarray, int] | None:
-    """((C,) number of training clips of each class, number of all of them), but for those held out; None of none."""
-    videos = [video for video in data.splits.get("train", {}) if video not in set(without)]
+def training_counts(data: Annotations, excluded: Collection[str]) -> TrainingCounts | None:
+    """Class counts of the training split without the excluded videos; None where no video remains."""
+    excluded = set(excluded)
+    videos = [video for video in data.splits.get("train", {}) if video not in excluded]
     if not videos:
         return None
-    return multi_hot(data, "train", videos).sum(0), len(videos)
+    return TrainingCounts(multi_hot_matrix(data, "train", videos).sum(0), len(videos))

@@ -1,4 +1,4 @@
-"""What --dry-run measures: a few seconds of a stage's own work on the videos that are to do, leaving nothing behind."""
+"""Estimates for --dry-run: runs a few seconds of an extraction on the pending videos, without any output."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +13,19 @@ from vimoclip import clip, video
 from vimoclip.errors import VideoError
 from vimoclip.runtime import cost_estimate
 
-SAMPLE = 200  # videos whose headers are asked for their number of frames: a tenth of a second
-CHUNK = 32  # frames decoded at a time
-FLOW_FRAMES = 64  # of each video: enough to learn how many bytes a frame of flow takes
+SAMPLED_VIDEOS = 200  # whose headers are read for the number of frames, which takes 0.1 s
+CHUNK_FRAMES = 32  # frames decoded at a time
+PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
 
 
-def frames_to_do(paths: Sequence[Path], sampling: video.Sampling) -> float:
-    """Kept frames of all these videos, as far as the headers of an even choice of them say."""
-    counts = [count for path in paths[:: max(1, len(paths) // SAMPLE)] if (count := _kept(path, sampling))]
+def count_kept_frames(paths: Sequence[Path], sampling: video.Sampling) -> float:
+    """Number of kept frames in all videos, extrapolated from the headers of evenly spaced ones."""
+    sample = paths[:: max(1, len(paths) // SAMPLED_VIDEOS)]
+    counts = [count for path in sample if (count := _kept_frames(path, sampling))]
     return sum(counts) / len(counts) * len(paths) if counts else 0.0
 
 
-def _kept(path: Path, sampling: video.Sampling) -> float:
+def _kept_frames(path: Path, sampling: video.Sampling) -> float:
     try:
         info = video.probe(path)
     except VideoError:
@@ -35,36 +36,38 @@ def _kept(path: Path, sampling: video.Sampling) -> float:
     return min(kept, sampling.max_frames or kept)
 
 
-def describe_embedding(
+def estimate_embedding(
     paths: Sequence[Path],
     encoder: clip.ImageEncoder,
     sampling: video.Sampling,
     frame_batch_size: int,
     workers: int,
-    bytes_each: int,
+    bytes_per_frame: int,
 ) -> str:
-    """How long embedding takes, and what it needs. `bytes_each`: of an embedded frame in the file."""
-    rate = cost_estimate.rate(_embedding(paths, encoder, sampling, frame_batch_size, workers))
-    frames = frames_to_do(paths, sampling)
-    # twice, as parts and file are there together before the parts go
-    return cost_estimate.describe(frames, "frame", rate, 2 * frames * bytes_each, cost_estimate.memory())
+    """A line with time, disk space and memory. `bytes_per_frame`: of an embedded frame in the file."""
+    rate = cost_estimate.measure_rate(_embed_frames(paths, encoder, sampling, frame_batch_size, workers))
+    frames = count_kept_frames(paths, sampling)
+    # twice, as part files and output exist together during the merge
+    return cost_estimate.format_estimate(
+        frames, "frame", rate, 2 * frames * bytes_per_frame, cost_estimate.peak_memory()
+    )
 
 
-def _embedding(
-    paths: Sequence[Path], encoder: clip.ImageEncoder, sampling: video.Sampling, batch: int, workers: int
+def _embed_frames(
+    paths: Sequence[Path], encoder: clip.ImageEncoder, sampling: video.Sampling, batch_size: int, workers: int
 ) -> Iterator[float]:
-    def prepared(path: Path) -> Iterator[torch.Tensor]:
-        for item in video.read(path, CHUNK, sampling):
+    def preprocessed_chunks(path: Path) -> Iterator[torch.Tensor]:
+        for item in video.read_batches(path, CHUNK_FRAMES, sampling):
             if isinstance(item, np.ndarray):
                 yield encoder.preprocess(item)
 
-    with closing(video.read_ahead((partial(prepared, path) for path in paths), workers)) as ahead:
-        for _, item in clip.encode_stream(ahead, encoder.encode, batch):
+    with closing(video.prefetch_videos((partial(preprocessed_chunks, path) for path in paths), workers)) as prefetched:
+        for _, item in clip.encode_stream(prefetched, encoder.encode, batch_size):
             if isinstance(item, torch.Tensor):
                 yield len(item)
 
 
-def describe_flow(
+def estimate_flow(
     paths: Sequence[Path],
     render: Callable[[np.ndarray], np.ndarray],
     sampling: video.Sampling,
@@ -72,26 +75,27 @@ def describe_flow(
     pair_batch_size: int,
     lossless: bool,
 ) -> str:
-    """How long drawing the flow takes, and what it needs."""
-    written: list[tuple[int, int]] = []  # (frames, bytes) of videos
-    few = video.Sampling(sampling.stride, sampling.fps, min(FLOW_FRAMES, sampling.max_frames or FLOW_FRAMES))
+    """A line with time, disk space and memory of writing flow videos."""
+    written: list[tuple[int, int]] = []  # (frames, bytes) of the probed flow videos
+    max_frames = min(PROBED_FLOW_FRAMES, sampling.max_frames or PROBED_FLOW_FRAMES)
+    probe_sampling = video.Sampling(sampling.stride, sampling.fps, max_frames)
 
-    def work(folder: Path) -> Iterator[float]:
+    def write_probes(folder: Path) -> Iterator[float]:
         for path in paths:
             try:
-                with video.Writer(folder / "probe.mp4", video.probe(path).fps, {}, lossless) as writer:
-                    for item in video.read(path, pair_batch_size, few, size, overlap=1):
+                with video.VideoWriter(folder / "probe.mp4", video.probe(path).fps, {}, lossless) as writer:
+                    for item in video.read_batches(path, pair_batch_size, probe_sampling, size, overlap=1):
                         if isinstance(item, np.ndarray) and len(item) > 1:
                             writer.write(render(item))
                             yield len(item) - 1
-                    writer.complete()
+                    writer.finalize()
                     written.append((writer.frames, writer.size() if writer.frames else 0))
             except VideoError:
                 continue
 
     with tempfile.TemporaryDirectory() as folder:
-        rate = cost_estimate.rate(work(Path(folder)))
-    pairs = max(0.0, frames_to_do(paths, sampling) - len(paths))
-    frames, size_of_all = (sum(numbers) for numbers in zip(*written, strict=True)) if written else (0, 0)
-    disk = pairs * size_of_all / frames if frames else sum(path.stat().st_size for path in paths if path.is_file())
-    return cost_estimate.describe(pairs, "pair", rate, disk, cost_estimate.memory())
+        rate = cost_estimate.measure_rate(write_probes(Path(folder)))
+    pairs = max(0.0, count_kept_frames(paths, sampling) - len(paths))
+    frames, size_in_bytes = (sum(numbers) for numbers in zip(*written, strict=True)) if written else (0, 0)
+    disk = pairs * size_in_bytes / frames if frames else sum(path.stat().st_size for path in paths if path.is_file())
+    return cost_estimate.format_estimate(pairs, "pair", rate, disk, cost_estimate.peak_memory())

@@ -1,4 +1,4 @@
-"""The loop that extract_embeddings.py and inference.py share: videos in, one HDF5 file of embeddings out."""
+"""The loop of extract_embeddings.py and inference.py: embeds the frames of many videos into one HDF5 file."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from vimoclip import clip, store, video
-from vimoclip.cli import Meter
+from vimoclip.cli import ProgressMeter
 from vimoclip.errors import VideoError
-from vimoclip.extraction.video_status import Outcomes
+from vimoclip.extraction.video_status import VideoTracker
 
-CHUNK = 32  # frames decoded and prepared at a time
+CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
 
 
 @dataclass(frozen=True)
-class Job:
+class VideoInput:
     """One video to embed, under its key in the file."""
 
     key: str
@@ -28,80 +28,88 @@ class Job:
 
 
 def embed_videos(
-    jobs: Iterable[Job],
-    writer: store.Writer,
+    videos: Iterable[VideoInput],
+    writer: store.EmbeddingWriter,
     preprocess: Callable[[np.ndarray], torch.Tensor],
     encode: Callable[[torch.Tensor], torch.Tensor],
-    outcomes: Outcomes,
+    tracker: VideoTracker,
     sampling: video.Sampling = video.EVERY_FRAME,
     frame_batch_size: int = 16,
     workers: int = 2,
     videos_ahead: int = 2,
     flow_frames: bool = False,
 ) -> None:
-    """Embed each kept frame of each video; `outcomes` hears what became of it. Jobs are taken one by one, as needed.
+    """Embed each kept frame of each video and record the video's status in `tracker`.
 
-    `flow_frames`: the videos show flow; indices and timestamps are of the frames that each flow starts from.
+    `videos` is consumed lazily. `flow_frames`: the videos show flow, so indices and timestamps are those of the source
+    frame at which each flow frame starts.
 
-    Threads decode and prepare ahead while the encoder works; memory grows neither with a video's length nor with
+    Threads decode and preprocess while the encoder runs. Memory use depends neither on the length of a video nor on
     the number of videos."""
-    torch.get_num_threads()  # asked now, this thread keeps its own, whatever those that read ahead set
-    taken: list[Job] = []
+    torch.get_num_threads()  # fixes this thread's count before prefetch threads call set_num_threads(1)
+    started: list[VideoInput] = []
 
-    def sources() -> Iterator[Callable[[], Iterator[torch.Tensor | video.End]]]:
-        for job in jobs:
-            taken.append(job)
-            yield partial(_prepared, job, preprocess, sampling, outcomes)
+    def sources() -> Iterator[Callable[[], Iterator[torch.Tensor | video.ReadSummary]]]:
+        for source in videos:
+            started.append(source)
+            yield partial(_preprocessed_chunks, source, preprocess, sampling, tracker)
 
-    meter, part = Meter(outcomes.expected(), describe="embedding"), None
+    meter, part = ProgressMeter(tracker.expected_count(), desc="embedding"), None
     try:
-        with closing(video.read_ahead(sources(), *outcomes.reading(workers, videos_ahead))) as ahead:
-            items = ((taken[i], item) for i, item in ahead)
-            for job, item in clip.encode_stream(items, encode, frame_batch_size):
+        with closing(video.prefetch_videos(sources(), *tracker.prefetch_limits(workers, videos_ahead))) as prefetched:
+            items = ((started[i], item) for i, item in prefetched)
+            for source, item in clip.encode_stream(items, encode, frame_batch_size):
                 if isinstance(item, torch.Tensor):
-                    part = part or writer.part(job.key)
+                    part = part or writer.open_part(source.key)
                     part.append(item.numpy())
                     meter.add(frames=len(item))
                     continue
                 if isinstance(item, VideoError):
-                    outcomes.failed(job.key, str(item))
-                elif part is not None and _complete(part, job, item, flow_frames, outcomes):
+                    tracker.record_failed(source.key, str(item))
+                elif part is not None and _complete_part(part, source, item, flow_frames, tracker):
                     part.publish()
                     part = None
                 if part is not None:
-                    part.abandon()
+                    part.discard()
                 part = None
                 meter.add(items=1)
     finally:
         if part is not None:
-            part.abandon()
+            part.discard()
         meter.close()
 
 
-def _complete(part: store.Part, job: Job, end: video.End, flow_frames: bool, outcomes: Outcomes) -> bool:
-    """Whether the part is whole and may be published."""
+def _complete_part(
+    part: store.PartWriter, source: VideoInput, summary: video.ReadSummary, flow_frames: bool, tracker: VideoTracker
+) -> bool:
+    """Complete the part and record the video's status; returns whether the part may be published."""
     try:
-        origin = _flow_origin(job.path, end) if flow_frames else (end.frame_indices, end.timestamps)
-    except VideoError as error:  # the file vanished since its last frame was read
-        outcomes.failed(job.key, str(error), end)
+        frames = (
+            _flow_source_frames(source.path, summary) if flow_frames else (summary.frame_indices, summary.timestamps)
+        )
+    except VideoError as error:  # the file was deleted after its last frame was read
+        tracker.record_failed(source.key, str(error), summary)
         return False
-    part.complete(*origin, end.original_frames, end.fps, job.labels)
-    return outcomes.came_out(job.key, end)
+    part.finalize(*frames, summary.original_frames, summary.fps, source.labels)
+    return tracker.record_success(source.key, summary)
 
 
-def _prepared(
-    job: Job, preprocess: Callable[[np.ndarray], torch.Tensor], sampling: video.Sampling, outcomes: Outcomes
-) -> Iterator[torch.Tensor | video.End]:
+def _preprocessed_chunks(
+    source: VideoInput,
+    preprocess: Callable[[np.ndarray], torch.Tensor],
+    sampling: video.Sampling,
+    tracker: VideoTracker,
+) -> Iterator[torch.Tensor | video.ReadSummary]:
     if threading.current_thread() is not threading.main_thread():
-        torch.set_num_threads(1)  # of this thread: several prepare beside each other, 1.07 times as fast so
-    for item in outcomes.opening(job.key, video.read(job.path, CHUNK, sampling)):
-        yield item if isinstance(item, video.End) else preprocess(item)
+        torch.set_num_threads(1)  # per prefetch thread; 1.07 times as fast with several of them
+    for item in tracker.start_on_read(source.key, video.read_batches(source.path, CHUNK_FRAMES, sampling)):
+        yield item if isinstance(item, video.ReadSummary) else preprocess(item)
 
 
-def _flow_origin(path: Path, end: video.End) -> tuple[np.ndarray, np.ndarray]:
-    """Index and seconds, in the source video, of the frame that each flow starts from."""
+def _flow_source_frames(path: Path, summary: video.ReadSummary) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and timestamps (s) of the frames of the source video at which the flow frames start."""
     comment = video.probe(path).comment
-    indices, timestamps = video.described_indices(comment), video.described_timestamps(comment, end.fps)
-    if indices is None or timestamps is None or len(indices) != len(end.frame_indices) + 1:
-        return end.frame_indices, end.timestamps  # a published flow video, or one that was cut short
+    indices, timestamps = video.frame_indices_from_comment(comment), video.timestamps_from_comment(comment, summary.fps)
+    if indices is None or timestamps is None or len(indices) != len(summary.frame_indices) + 1:
+        return summary.frame_indices, summary.timestamps  # a published flow video, or a truncated one
     return indices[:-1], timestamps[:-1]

@@ -1,4 +1,4 @@
-"""The loop of extract_flows.py: videos in, one video of coloured flow out for each."""
+"""The loop of extract_flows.py: writes one video of colour-coded optical flow per source video."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,14 +13,14 @@ import numpy as np
 from vimoclip import cli, flow, video
 from vimoclip.errors import VideoError
 from vimoclip.extraction import manifest
-from vimoclip.extraction.video_status import Outcomes, settings_digest
+from vimoclip.extraction.video_status import VideoTracker, settings_digest
 
-Render = Callable[[np.ndarray], np.ndarray]  # (n + 1, H, W, 3) frames -> (n, H, W, 3) colour frames
+RenderFlow = Callable[[np.ndarray], np.ndarray]  # (n + 1, H, W, 3) frames -> (n, H, W, 3) colour frames
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """Where flow videos come, and how they are made. `settings`: what a flow video's comment says of that."""
+class FlowVideoConfig:
+    """Output folder and parameters of flow videos. `settings` is stored in each flow video's comment."""
 
     output_dir: Path
     settings: dict[str, Any]
@@ -28,90 +28,90 @@ class Drawing:
     size: int | None
     pair_batch_size: int
 
-    def output(self, source: Path) -> Path:
-        """The flow video of a video."""
+    def output_path(self, source: Path) -> Path:
         return self.output_dir / f"{source.stem}.mp4"
 
-    def there_already(self, sources: dict[str, Path], report: cli.Report) -> set[str]:
-        """The videos whose flow is there. What is there but isn't that has failed: it leaves `sources`, untouched.
+    def find_existing(self, sources: dict[str, Path], report: cli.RunReport) -> set[str]:
+        """The videos whose flow video exists. Another file under its name fails the video, which leaves `sources`.
 
-        Raises UserError where flow was made with other settings."""
-        there, known, digest = set(), manifest.read_all(self.output_dir), settings_digest(self.settings)
+        Raises UserError for a flow video with other settings."""
+        existing, digest = set[str](), settings_digest(self.settings)
+        entries = manifest.read_with_worker_manifests(self.output_dir)
         for name, path in dict(sources).items():
-            output, entry = self.output(path), known.get(name)
+            output, entry = self.output_path(path), entries.get(name)
             if not output.exists() and not output.is_symlink():
                 continue
-            as_left = entry and entry.settings == digest and output.exists()
-            if entry and as_left and entry.output_size == output.stat().st_size:
-                there.add(name)  # to open 30,000 would take 20 s
-            elif problem := self._misfit(output):
+            is_recorded = entry and entry.settings == digest and output.exists()
+            if entry and is_recorded and entry.output_size == output.stat().st_size:
+                existing.add(name)  # without opening it, which takes 20 s for 30,000 videos
+            elif problem := self._check_existing(output):
                 report.failed[name] = f"{output} is there already, but {problem}; delete it or give --overwrite"
                 del sources[name]
             else:
-                there.add(name)
-        return there
+                existing.add(name)
+        return existing
 
-    def _misfit(self, output: Path) -> str | None:
-        """Why what is there is no flow video of ours. Raises UserError for one with other settings."""
+    def _check_existing(self, output: Path) -> str | None:
+        """Why a file is no complete flow video of this project, or None. Raises UserError for other settings."""
         try:
-            made = video.probe(output, whole=True).comment
+            comment = video.probe(output, check_complete=True).comment
         except VideoError as error:
             return str(error)
-        if not made or "method" not in made:
+        if not comment or "method" not in comment:
             return "not from here"
-        made = {"preset": flow.DEFAULT_PRESET} | made  # of a time before there were others
-        cure = "name another --output-dir or give --overwrite"
-        cli.check_same(self.settings, made, "this run", str(output), cure)
+        stored = {"preset": flow.DEFAULT_DIS_PRESET} | comment  # older files don't store the preset
+        hint = "name another --output-dir or give --overwrite"
+        cli.check_settings_match(self.settings, stored, "this run", str(output), hint)
         return None
 
 
-def write_flows(drawing: Drawing, outcomes: Outcomes, render: Render, workers: int) -> None:
-    """The flow of this process's videos; `outcomes` hears what became of them. Threads read ahead."""
-    drawing.output_dir.mkdir(parents=True, exist_ok=True)
+def write_flow_videos(config: FlowVideoConfig, tracker: VideoTracker, render: RenderFlow, workers: int) -> None:
+    """Write the flow videos of this process and record their status in `tracker`. Threads prefetch frames."""
+    config.output_dir.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
 
-    def read(path: Path) -> Iterator[np.ndarray | video.End]:
-        frames = video.read(path, drawing.pair_batch_size, drawing.sampling, drawing.size, overlap=1)
-        return outcomes.opening(path.name, frames)
+    def read(path: Path) -> Iterator[np.ndarray | video.ReadSummary]:
+        frames = video.read_batches(path, config.pair_batch_size, config.sampling, config.size, overlap=1)
+        return tracker.start_on_read(path.name, frames)
 
-    def sources() -> Iterator[Callable[[], Iterator[np.ndarray | video.End]]]:
-        for name in outcomes.claimed():
-            paths.append(outcomes.sources[name])
+    def sources() -> Iterator[Callable[[], Iterator[np.ndarray | video.ReadSummary]]]:
+        for name in tracker.claim_videos():
+            paths.append(tracker.sources[name])
             yield partial(read, paths[-1])
 
-    meter = cli.Meter(outcomes.expected(), describe="flow")
-    with closing(video.read_ahead(sources(), *outcomes.reading(workers))) as ahead:
-        for index, items in groupby(ahead, key=lambda pair: pair[0]):
+    meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
+    with closing(video.prefetch_videos(sources(), *tracker.prefetch_limits(workers))) as prefetched:
+        for index, items in groupby(prefetched, key=lambda pair: pair[0]):
             path, frames = paths[index], 0
             try:
-                frames = write_flow(drawing, path, (item for _, item in items), render, outcomes)
+                frames = write_flow_video(config, path, (item for _, item in items), render, tracker)
             except VideoError as error:
-                outcomes.failed(path.name, str(error))
+                tracker.record_failed(path.name, str(error))
             meter.add(items=1, frames=frames)
     meter.close()
 
 
-def write_flow(
-    drawing: Drawing,
+def write_flow_video(
+    config: FlowVideoConfig,
     path: Path,
-    items: Iterator[np.ndarray | video.End | VideoError],
-    render: Render,
-    outcomes: Outcomes,
+    items: Iterator[np.ndarray | video.ReadSummary | VideoError],
+    render: RenderFlow,
+    tracker: VideoTracker,
 ) -> int:
-    """One video's flow from its batches of frames; the number of flow frames. Raises VideoError."""
-    comment = dict(drawing.settings)
-    fps, lossless = video.probe(path).fps, drawing.settings["lossless"]
-    with video.Writer(drawing.output(path), fps, comment, lossless) as writer:
+    """Write one flow video from batches of frames; returns the number of flow frames. Raises VideoError."""
+    comment = dict(config.settings)
+    fps, lossless = video.probe(path).fps, config.settings["lossless"]
+    with video.VideoWriter(config.output_path(path), fps, comment, lossless) as writer:
         for item in items:
             if isinstance(item, VideoError):
                 raise item
-            if isinstance(item, video.End):
-                comment |= {"video": path.stem, **video.describe_frames(item)}
-                writer.complete()
+            if isinstance(item, video.ReadSummary):
+                comment |= {"video": path.stem, **video.frames_to_comment(item)}
+                writer.finalize()
                 if not writer.frames:
-                    outcomes.skipped(path.name, "has one kept frame, so there is no flow", item)
-                elif not outcomes.came_out(path.name, item, writer.size()):
-                    writer.abandon()
+                    tracker.record_skipped(path.name, "has one kept frame, so there is no flow", item)
+                elif not tracker.record_success(path.name, item, writer.size()):
+                    writer.discard()
             elif len(item) > 1:
                 writer.write(render(item))
     return writer.frames

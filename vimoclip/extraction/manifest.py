@@ -1,4 +1,4 @@
-"""The manifest beside every output: what became of each video, a line of JSON each, kept over restarts."""
+"""The manifest beside each output: one line of JSON per video with its status, kept over restarts."""
 
 import errno
 import json
@@ -11,19 +11,22 @@ from pathlib import Path
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
-PREEXISTING = "preexisting"  # the output holds the video, but no manifest said so: nothing is known of its source
-DONE = ("ok", "partial", PREEXISTING)  # statuses of videos that are in the output
-STATUSES = (*DONE, "skipped", "failed")
-_PREEXISTING_REASON = "was there before its manifest"  # of an entry "ok", as written before the status existed
-_BEGINNING = b'{"id": "'  # of every line
+PREEXISTING = "preexisting"  # the output holds the video, but no manifest recorded it: its source is unknown
+DONE_STATUSES = ("ok", "partial", PREEXISTING)  # the video is in the output
+STATUSES = (*DONE_STATUSES, "skipped", "failed")
+_PREEXISTING_REASON = "was there before its manifest"  # marked an "ok" entry before the status existed
+_LINE_START = b'{"id": "'  # every line starts with this
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One video. `size` (bytes) and `mtime` (s since 1970) are of its source, None where there was none.
+class ManifestEntry:
+    """The status of one video.
 
-    `reason`: why it isn't ok, or what is unusual about it. `seconds`: what the run spent on it.
-    `settings`: a hash of those it was made, or given up, with. `output_size`: bytes of its own output, if any."""
+    `reason`: why the status isn't ok, or what is unusual about the video.
+    `size` (bytes) and `mtime` (s since 1970): of the source; None where there was none.
+    `seconds`: processing time.
+    `settings`: hash of the settings that the video was processed with.
+    `output_size`: bytes of the video's own output file, if it has one."""
 
     id: str
     status: str
@@ -37,113 +40,116 @@ class Entry:
     output_size: int | None = None
 
 
-def source_state(path: Path) -> dict[str, int | float | None]:
-    """`size` and `mtime` of a source, both None where it can't be looked at."""
+def stat_source(path: Path) -> dict[str, int | float | None]:
+    """`size` and `mtime` of a source file, both None where stat fails."""
     try:
-        state = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return {"size": None, "mtime": None}
-    return {"size": state.st_size, "mtime": state.st_mtime}
+    return {"size": status.st_size, "mtime": status.st_mtime}
 
 
 def manifest_path(output: Path, worker: str = "") -> Path:
-    """`<output>.manifest.jsonl`, beside a file or a folder; `<output>.manifest.2-of-8.jsonl` of one of several."""
-    return atomic.beside(output, f".manifest.{worker}.jsonl" if worker else ".manifest.jsonl")
+    """`<output>.manifest.jsonl`; with a worker's name, `<output>.manifest.2-of-8.jsonl`."""
+    return atomic.sidecar_path(output, f".manifest.{worker}.jsonl" if worker else ".manifest.jsonl")
 
 
 class Manifest:
-    """The entries beside one output. `add` puts a line behind the others at once, `settle` leaves one a video.
+    """The entries of one output. `add` appends a line; `compact` rewrites the file with one line per video.
 
-    Of several that work on one output each, `worker`, writes a manifest of its own; who has the output alone gathers
-    them into one. Raises UserError where a file under such a name is no manifest."""
+    With several processes on one output, each `worker` writes a manifest of its own; the process without a worker's
+    name merges them. Raises UserError for a file under such a name that is not a manifest."""
 
     def __init__(self, output: Path, overwrite: bool = False, worker: str = ""):
-        self.path, self._output, self._alone = manifest_path(output, worker), output, not worker
-        self.entries = {} if overwrite else read_all(output)
-        # of its own lines those that nobody has said anything newer about
-        own = {} if self._alone else read(self.path)
-        self._mine = self.entries if self._alone else {v: e for v, e in own.items() if self.entries.get(v) == e}
-        self.settle()
+        self.path, self._output, self._merges = manifest_path(output, worker), output, not worker
+        self.entries = {} if overwrite else read_with_worker_manifests(output)
+        if self._merges:
+            self._own_entries = self.entries
+        else:  # without those that another worker's manifest has replaced since
+            own = read_manifest(self.path)
+            self._own_entries = {video: entry for video, entry in own.items() if self.entries.get(video) == entry}
+        self.compact()
 
-    def add(self, entry: Entry) -> None:
-        """On disk when this returns, so that an output that is there always has its line. Raises OSError."""
-        self.entries[entry.id] = self._mine[entry.id] = entry
-        text = _line(entry).encode()
+    def add(self, entry: ManifestEntry) -> None:
+        """Append an entry and fsync it, so that every published output has its line. Raises OSError."""
+        self.entries[entry.id] = self._own_entries[entry.id] = entry
+        line = _format_line(entry).encode()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            written = os.write(descriptor, text)
+            written = os.write(descriptor, line)
             os.fsync(descriptor)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         finally:
             os.close(descriptor)
-        if written < len(text):  # the disk became full within the line; the next start drops its half
+        if written < len(line):  # the disk became full within the line; read_manifest drops the fragment
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
-    def forget(self, ids: Iterable[str]) -> None:
-        """Drop entries whose videos are to be done again."""
-        for video in ids:
+    def remove(self, videos: Iterable[str]) -> None:
+        """Drop the entries of videos that will be processed again."""
+        for video in videos:
             self.entries.pop(video, None)
-            self._mine.pop(video, None)
+            self._own_entries.pop(video, None)
 
-    def unchanged(self, video: str, path: Path) -> bool:
-        """Whether the source is the one that the entry is of, by size and modification time."""
+    def source_unchanged(self, video: str, source: Path) -> bool:
+        """Whether the source has the size and modification time of the video's entry."""
         entry = self.entries.get(video)
-        return entry is not None and source_state(path) == {"size": entry.size, "mtime": entry.mtime}
+        return entry is not None and stat_source(source) == {"size": entry.size, "mtime": entry.mtime}
 
-    def settle(self) -> None:
-        """One line a video, in the order of their ids. Raises OSError."""
-        text = "".join(_line(self._mine[video]) for video in sorted(self._mine))
+    def compact(self) -> None:
+        """Write one line per video, ordered by id. Raises OSError."""
+        text = "".join(_format_line(self._own_entries[video]) for video in sorted(self._own_entries))
         if text or os.path.lexists(self.path):
             atomic.write_text(self.path, text)
-        for path in _of_workers(self._output) if self._alone else []:
+        for path in _worker_manifests(self._output) if self._merges else []:
             path.unlink()
 
 
-def read_all(output: Path) -> dict[str, Entry]:
-    """Video -> its last entry, whoever of those that work on this output wrote it. Raises UserError."""
-    of_workers: dict[str, Entry] = {}
-    for path in sorted(_of_workers(output), key=_modified):
-        of_workers |= read(path)
-    return read(manifest_path(output)) | of_workers  # read last: who gathers them writes it before they go
+def read_with_worker_manifests(output: Path) -> dict[str, ManifestEntry]:
+    """Each video's last entry, from the output's manifest and those of its workers. Raises UserError."""
+    of_workers: dict[str, ManifestEntry] = {}
+    for path in sorted(_worker_manifests(output), key=_modification_time):
+        of_workers |= read_manifest(path)
+    # The main manifest is read last: a merge writes it before it deletes those of the workers.
+    return read_manifest(manifest_path(output)) | of_workers
 
 
-def _of_workers(output: Path) -> list[Path]:
-    named = re.compile(re.escape(manifest_path(output).name.removesuffix("jsonl")) + r"\d+-of-\d+\.jsonl")
+def _worker_manifests(output: Path) -> list[Path]:
+    pattern = re.compile(re.escape(manifest_path(output).name.removesuffix("jsonl")) + r"\d+-of-\d+\.jsonl")
     folder = manifest_path(output).parent
-    return [path for path in folder.glob("*.jsonl") if named.fullmatch(path.name)]
+    return [path for path in folder.glob("*.jsonl") if pattern.fullmatch(path.name)]
 
 
-def _modified(path: Path) -> float:
-    return source_state(path)["mtime"] or 0.0
+def _modification_time(path: Path) -> float:
+    return stat_source(path)["mtime"] or 0.0
 
 
-def read(path: Path) -> dict[str, Entry]:
-    """Video -> its last entry; empty where there is no file. A last line that was cut short is dropped.
+def read_manifest(path: Path) -> dict[str, ManifestEntry]:
+    """Each video's last entry; empty where there is no file. A truncated last line is dropped.
 
-    Raises UserError where it is no manifest."""
+    Raises UserError for a file that is not a manifest."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return {}
-    names = {field.name for field in fields(Entry)}
-    found: dict[str, Entry] = {}
+    names = {field.name for field in fields(ManifestEntry)}
+    entries: dict[str, ManifestEntry] = {}
     for number, line in enumerate(lines, start=1):
         try:
             content = json.loads(line)
             if not isinstance(content, dict) or content.get("status") not in STATUSES:
                 raise ValueError
-            entry = Entry(**{key: value for key, value in content.items() if key in names})
+            entry = ManifestEntry(**{key: value for key, value in content.items() if key in names})
             if entry.status == "ok" and entry.reason == _PREEXISTING_REASON:
                 entry = replace(entry, status=PREEXISTING, reason="")
-            found[entry.id] = entry
+            entries[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
-            left = line.strip(b"\0")  # a power cut may leave these
-            if number == len(lines) and _BEGINNING.startswith(left[: len(_BEGINNING)]):  # what a killed run left
+            rest = line.strip(b"\0")  # file systems may leave NUL bytes after a power cut
+            if number == len(lines) and _LINE_START.startswith(rest[: len(_LINE_START)]):  # of a killed run
                 break
-            raise UserError(f"{path}:{number}: is no line of a manifest", "move the file away") from None
-    return found
+            raise UserError(f"line {number} is no line of a manifest", "move the file away", path=path) from None
+    return entries
 
 
-def _line(entry: Entry) -> str:
+def _format_line(entry: ManifestEntry) -> str:
     return json.dumps(asdict(entry)) + "\n"

@@ -1,7 +1,7 @@
-"""Who works on one output: a process alone, those that torchrun started, or one shard of a job array.
+"""How the videos of one output are divided: one process, the ranks that torchrun starts, or shards of a job array.
 
-Processes of torchrun know of each other, and each takes the next video when it is ready for it. Shards share nothing
-but the files, so which videos are whose follows from the videos' sizes."""
+Ranks communicate, and each claims the next video when it is free. Shards share nothing but the file system, so the
+assignment of videos to shards follows from the videos' sizes."""
 
 import hashlib
 import heapq
@@ -12,94 +12,94 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from vimoclip.cli import Report
+from vimoclip.cli import RunReport
 from vimoclip.errors import UserError
-from vimoclip.extraction.manifest import source_state
+from vimoclip.extraction.manifest import stat_source
 from vimoclip.io import atomic, lock
-from vimoclip.runtime.distributed import Group
+from vimoclip.runtime.distributed import ProcessGroup
 
 T = TypeVar("T")
 
 
-class NotYet(UserError):
-    """Some videos are still to be done."""
+class IncompleteOutputError(UserError):
+    """Some videos of the output are still pending."""
 
 
 @dataclass(frozen=True)
-class Crew:
-    """This process among those that work on an output. `shard`: (i, n) of the i-th of n, from 1."""
+class WorkerContext:
+    """This process among those that write one output. `shard`: (i, n) for the i-th of n, counted from 1."""
 
-    group: Group = field(default_factory=Group)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     shard: tuple[int, int] | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether this process has the output to itself, so that it puts it together."""
-        return self.group.main and self.shard is None
+    def merges_output(self) -> bool:
+        """Whether this process writes the final file and manifest: rank 0 of a run without shards."""
+        return self.group.is_main and self.shard is None
 
     @property
-    def worker(self) -> str:
-        """Its name, like 2-of-8; empty for the one that has the output to itself."""
-        number, of = self.shard or (1, 1)
-        place = (number - 1) * self.group.size + self.group.rank + 1
-        return "" if self.whole else f"{place}-of-{of * self.group.size}"
+    def worker_name(self) -> str:
+        """A name like 2-of-8; empty for the process that merges the output."""
+        index, count = self.shard or (1, 1)
+        number = (index - 1) * self.group.size + self.group.rank + 1
+        return "" if self.merges_output else f"{number}-of-{count * self.group.size}"
 
     def lock(self, output: Path) -> AbstractContextManager[None]:
-        """Keep others away from the output, or from this shard of it. Raises UserError."""
-        if not self.group.main:
-            return nullcontext()  # what rank 0 holds is held for all
-        return lock.only_shard(output, *self.shard) if self.shard else lock.only_process(output)
+        """Lock the output, or this shard of it. Raises UserError where another process holds the lock."""
+        if not self.group.is_main:
+            return nullcontext()  # rank 0 holds the lock for all ranks
+        return lock.shard_lock(output, *self.shard) if self.shard else lock.exclusive_lock(output)
 
-    def first(self, make: Callable[[], T]) -> T:
-        """What `make` gives, called by rank 0, and when that is done by the others: it may write."""
-        made = [make()] if self.group.main else []
+    def run_rank0_first(self, function: Callable[[], T]) -> T:
+        """Call a function that may write on rank 0, and then on the other ranks."""
+        results = [function()] if self.group.is_main else []
         self.group.barrier()
-        return made[0] if made else make()
+        return results[0] if results else function()
 
-    def share(self, sources: Mapping[str, Path]) -> dict[str, Path]:
-        """The videos that are this shard's: the largest that is left goes to the shard with the fewest bytes so far.
+    def assigned_videos(self, sources: Mapping[str, Path]) -> dict[str, Path]:
+        """The videos of this shard: each video, largest first, goes to the shard with the fewest bytes so far.
 
-        The same in every shard as long as the files are."""
+        All shards compute the same assignment as long as the files don't change."""
         if self.shard is None:
             return dict(sources)
-        number, of = self.shard
-        sizes = {video: source_state(path)["size"] or 0 for video, path in sources.items()}
-        shards = [(0.0, i) for i in range(1, of + 1)]  # (bytes, shard), a heap
-        mine = set()
+        index, count = self.shard
+        sizes = {video: stat_source(path)["size"] or 0 for video, path in sources.items()}
+        loads = [(0.0, i) for i in range(1, count + 1)]  # heap of (bytes, shard)
+        assigned = set()
         for video in sorted(sizes, key=lambda v: (-sizes[v], v)):
-            so_far, i = heapq.heappop(shards)
-            heapq.heappush(shards, (so_far + max(1, sizes[video]), i))
-            mine |= {video} if i == number else set()
-        return {video: path for video, path in sources.items() if video in mine}
+            load, i = heapq.heappop(loads)
+            heapq.heappush(loads, (load + max(1, sizes[video]), i))
+            assigned |= {video} if i == index else set()
+        return {video: path for video, path in sources.items() if video in assigned}
 
-    def check_shares(self, output: Path, sources: Mapping[str, Path]) -> None:
-        """Raise UserError where the videos aren't those that the shards began with: then shares would overlap.
+    def check_shard_inputs(self, output: Path, sources: Mapping[str, Path]) -> None:
+        """Raise UserError where the videos differ from those of the first shard: assignments would overlap.
 
-        Who has the output to itself forgets what they began with."""
-        noted = atomic.beside(output, ".shards")
-        if self.shard and self.group.main:
-            sizes = sorted((video, source_state(path)["size"]) for video, path in sources.items())
-            now = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-            noted.parent.mkdir(parents=True, exist_ok=True)
-            if not atomic.write_text_once(noted, now) and noted.read_text(encoding="utf-8") != now:
+        The process that merges the output deletes the record of the inputs."""
+        record = atomic.sidecar_path(output, ".shards")
+        if self.shard and self.group.is_main:
+            sizes = sorted((video, stat_source(path)["size"]) for video, path in sources.items())
+            digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+            record.parent.mkdir(parents=True, exist_ok=True)
+            if not atomic.write_text_exclusive(record, digest) and record.read_text(encoding="utf-8") != digest:
                 raise UserError(
                     "the videos, or --limit, have changed since the shards began",
                     "wait until none works, then delete this file",
-                    path=noted,
+                    path=record,
                 )
-        elif self.whole:
-            noted.unlink(missing_ok=True)
+        elif self.merges_output:
+            record.unlink(missing_ok=True)
 
-    def merge_as_last(self, merge: Callable[[], Report]) -> Report:
-        """What gathering all shards' work gives, beside this one's own.
+    def merge_if_last(self, merge: Callable[[], RunReport]) -> RunReport:
+        """Merge all shards; returns the other shards' results, without what this shard has reported itself.
 
-        Where another one is at work still, or gathers it already, that is said, and it is left to that one."""
+        Leaves the merge to another shard that still runs, or merges already, and prints so."""
         try:
-            found = merge()
-        except (lock.Held, NotYet) as error:
+            report = merge()
+        except (lock.LockHeldError, IncompleteOutputError) as error:
             print(f"left to a shard that is still at work: {error}", flush=True)
-            return Report()
-        return replace(found, already=0, not_retried=0, changed=[])
+            return RunReport()
+        return replace(report, already_done=0, not_retried=0, changed=[])
 
 
-ALONE = Crew()
+SINGLE_PROCESS = WorkerContext()

@@ -1,4 +1,4 @@
-"""What becomes of each video of one output: decided from its manifest, written into it, told in the closing report."""
+"""The status of each video of one output: read from the manifest, recorded there and in the run's report."""
 
 import hashlib
 import json
@@ -8,179 +8,200 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vimoclip.cli import Report
-from vimoclip.extraction.manifest import DONE, PREEXISTING, Entry, Manifest, read_all, source_state
-from vimoclip.extraction.sharding import ALONE, Crew, NotYet
-from vimoclip.video import End
+from vimoclip.cli import RunReport
+from vimoclip.extraction.manifest import (
+    DONE_STATUSES,
+    PREEXISTING,
+    Manifest,
+    ManifestEntry,
+    read_with_worker_manifests,
+    stat_source,
+)
+from vimoclip.extraction.sharding import SINGLE_PROCESS, IncompleteOutputError, WorkerContext
+from vimoclip.video import ReadSummary
 
 T = TypeVar("T")
 
 
-class Outcomes:
-    """`todo` are the videos to do now. Each is read through `opening`; `came_out`, `skipped` or `failed` ends it.
+class VideoTracker:
+    """`pending` are the videos to process. `start_on_read` or `record_start` starts a video; `record_success`,
+    `record_skipped` or `record_failed` ends it.
 
-    Not to do is what `done` calls finished, and what failed or was skipped before, with these `settings`, and hasn't
-    changed since, unless `retry_failed`. With `strict`, a video of which some frames can't be decoded has failed.
-    Raises UserError for a manifest that is none, OSError where it can't be written."""
+    Not pending is a video for which `is_done`, and one that failed or was skipped before with the same `settings` and
+    an unchanged source (with `retry_failed`, failed ones are pending). With `strict`, a video with undecodable frames
+    fails. Raises UserError for a file that is not a manifest, OSError where it can't be written."""
 
     def __init__(
         self,
         output: Path,
         sources: Mapping[str, Path],
-        done: Callable[[str], bool],
-        report: Report,
+        is_done: Callable[[str], bool],
+        report: RunReport,
+        *,
         overwrite: bool = False,
         retry_failed: bool = False,
         strict: bool = False,
         settings: Mapping[str, Any] | None = None,
-        crew: Crew = ALONE,
+        worker: WorkerContext = SINGLE_PROCESS,
     ):
         self.sources, self.report, self.strict = sources, report, strict
-        self._output, self._crew = output, crew
+        self._output, self._worker = output, worker
         self._settings = settings_digest(settings or {})
-        self._last_end, self._begun = time.monotonic(), dict[str, tuple[float, dict[str, Any]]]()
-        self.todo: list[str] = []
-        if crew.group.main:
-            self.manifest = Manifest(output, overwrite, crew.worker)
+        self._last_end = time.monotonic()
+        self._started = dict[str, tuple[float, dict[str, Any]]]()  # video -> (time, state of the source)
+        self.pending: list[str] = []
+        if worker.group.is_main:
+            self.manifest = Manifest(output, overwrite, worker.worker_name)
             report.manifests.append(self.manifest.path)
-            self.todo = [video for video in self.sources if not self._settled(video, done(video), retry_failed)]
-            self.manifest.forget(self.todo)
-        self.todo = crew.group.share(self.todo)
-        if not crew.group.main:  # behind that: who is first gathers what others left of an earlier run
-            self.manifest = Manifest(output, worker=crew.worker)
+            self.pending = [video for video in sources if not self._is_finished(video, is_done(video), retry_failed)]
+            self.manifest.remove(self.pending)
+        self.pending = worker.group.broadcast(self.pending)
+        if not worker.group.is_main:  # after rank 0 has merged the manifests of an earlier run's workers
+            self.manifest = Manifest(output, worker=worker.worker_name)
 
-    def _settled(self, video: str, done: bool, retry_failed: bool) -> bool:
+    def _is_finished(self, video: str, is_done: bool, retry_failed: bool) -> bool:
+        """Whether the video needs no processing in this run; adds it to the report if so."""
         entry = self.manifest.entries.get(video)
-        unchanged = self.manifest.unchanged(video, self.sources[video])
-        if done:
+        unchanged = self.manifest.source_unchanged(video, self.sources[video])
+        if is_done:
             if entry is None or entry.status in ("skipped", "failed"):
-                entry = self.manifest.entries[video] = Entry(video, PREEXISTING)
+                entry = self.manifest.entries[video] = ManifestEntry(video, PREEXISTING)
             elif not unchanged and entry.status != PREEXISTING and self.sources[video].exists():
                 self.report.changed.append(video)
-            self._book_earlier(entry)
+            self._report_earlier(entry)
             return True
-        if entry is None or entry.status in DONE or not unchanged or entry.settings != self._settings:
+        if entry is None or entry.status in DONE_STATUSES or not unchanged or entry.settings != self._settings:
             return False
         if entry.status == "failed":
             if retry_failed:
                 return False
             self.report.not_retried += 1
-        self._book_earlier(entry)
+        self._report_earlier(entry)
         return True
 
-    def _book_earlier(self, entry: Entry) -> None:
+    def _report_earlier(self, entry: ManifestEntry) -> None:
         if entry.status == "partial" and self.strict:
             self.report.failed[entry.id] = f"was made without --strict: {entry.reason}"
         elif entry.status in ("ok", PREEXISTING):
-            self.report.already += 1
+            self.report.already_done += 1
         else:
             getattr(self.report, entry.status)[entry.id] = entry.reason
 
-    def claimed(self) -> Iterator[str]:
-        """The videos that this process does: all of `todo`, or, of several, the next one; large ones first."""
-        group, todo = self._crew.group, self.todo
+    def claim_videos(self) -> Iterator[str]:
+        """The videos that this process works on: all of `pending`, or, with several ranks, one after another,
+        the largest first."""
+        group, videos = self._worker.group, self.pending
         if group.size > 1:
-            sizes = group.share({video: source_state(self.sources[video])["size"] or 0 for video in todo})
-            todo = sorted(todo, key=lambda video: -sizes[video])
-        return group.claim(todo, str(self._output))
+            sizes = group.broadcast({video: stat_source(self.sources[video])["size"] or 0 for video in videos})
+            videos = sorted(videos, key=lambda video: -sizes[video])
+        return group.claim(videos, str(self._output))
 
-    def is_last(self, of_all: Collection[str], done: Callable[[str], bool]) -> bool:
-        """Whether nothing is left to do of any shard's videos, so that this one puts all together; says so if not."""
-        known = {video for video, entry in read_all(self._output).items() if entry.status in ("skipped", "failed")}
-        if left := [video for video in of_all if video not in known and not done(video)]:
-            print(f"{self._output}: {len(left)} of {len(of_all)} videos are left to other shards", flush=True)
-        return not left
+    def all_shards_done(self, videos: Collection[str], is_done: Callable[[str], bool]) -> bool:
+        """Whether no shard has a pending video, so that this process can merge; prints how many are pending if not."""
+        entries = read_with_worker_manifests(self._output)
+        given_up = {video for video, entry in entries.items() if entry.status in ("skipped", "failed")}
+        if pending := [video for video in videos if video not in given_up and not is_done(video)]:
+            print(f"{self._output}: {len(pending)} of {len(videos)} videos are left to other shards", flush=True)
+        return not pending
 
-    def check_nothing_left(self) -> None:
-        """Raise UserError where videos are to be done."""
-        if self.todo:
-            raise NotYet(
-                f"{len(self.todo)} of {len(self.sources)} videos are not done, like {self.todo[0]}",
+    def check_complete(self) -> None:
+        """Raise IncompleteOutputError where videos are pending."""
+        if self.pending:
+            raise IncompleteOutputError(
+                f"{len(self.pending)} of {len(self.sources)} videos are not done, like {self.pending[0]}",
                 "run the shards that are missing, or the command without --shard and --merge",
                 path=self._output,
             )
 
-    def reading(self, workers: int, ahead: int = 2) -> tuple[int, int]:
-        """(threads, videos ahead of the one at hand) to read with: few where processes share little that is left."""
-        size = self._crew.group.size
-        few = size > 1 and len(self.todo) <= 4 * size * (1 + max(ahead, workers))
-        return (min(workers, 1), 0) if few else (workers, ahead)
+    def prefetch_limits(self, threads: int, videos_ahead: int = 2) -> tuple[int, int]:
+        """(threads, videos ahead) for prefetching: little where several ranks share few videos, so that none idles."""
+        size = self._worker.group.size
+        few = size > 1 and len(self.pending) <= 4 * size * (1 + max(videos_ahead, threads))
+        return (min(threads, 1), 0) if few else (threads, videos_ahead)
 
-    def expected(self) -> int:
-        """How many videos fall to this process, more or less."""
-        return -(-len(self.todo) // self._crew.group.size)
+    def expected_count(self) -> int:
+        """About how many videos this process will work on."""
+        return -(-len(self.pending) // self._worker.group.size)
 
-    def plan(self) -> str:
-        """How much there is to do, in words."""
-        return f"{len(self.todo)} videos to do, {len(self.sources) - len(self.todo)} done or given up before"
+    def format_plan(self) -> str:
+        """One line with the numbers of pending and other videos."""
+        pending = len(self.pending)
+        return f"{pending} videos to do, {len(self.sources) - pending} done or given up before"
 
-    def begin(self, video: str) -> None:
-        """Its work begins: from here on its seconds count, and this is the source that is meant."""
-        self._begun[video] = time.monotonic(), source_state(self.sources[video])
+    def record_start(self, video: str) -> None:
+        """Start the video's clock and record the state of its source."""
+        self._started[video] = time.monotonic(), stat_source(self.sources[video])
 
-    def opening(self, video: str, items: Iterator[T]) -> Iterator[T]:
-        """What a video's reading gives, in the thread that reads ahead: that is where its work begins."""
-        self.begin(video)
-        yield from items
+    def start_on_read(self, video: str, chunks: Iterator[T]) -> Iterator[T]:
+        """Yield the chunks; the video starts when the prefetching thread asks for the first."""
+        self.record_start(video)
+        yield from chunks
 
-    def came_out(self, video: str, end: End, output_size: int | None = None) -> bool:
-        """Whether it may be published, which its line in the manifest says already: so no output lacks its line.
+    def record_success(self, video: str, summary: ReadSummary, output_size: int | None = None) -> bool:
+        """Record success in the manifest, then return whether the output may be published.
 
-        `output_size`: bytes of a file of its own."""
-        if end.problem and self.strict:
-            self.failed(video, f"{end.problem} (--strict)", end)
+        `output_size`: bytes of the video's own file. With `strict`, a video with undecodable frames is recorded as
+        failed, and the result is False."""
+        if summary.problem and self.strict:
+            self.record_failed(video, f"{summary.problem} (--strict)", summary)
             return False
-        if end.problem:
-            self.report.partial[video] = end.problem
-            self._add(video, "partial", "; ".join(filter(None, (end.problem, end.note))), end, output_size)
+        if summary.problem:
+            self.report.partial[video] = summary.problem
+            self._add(video, "partial", "; ".join(filter(None, (summary.problem, summary.note))), summary, output_size)
         else:
             self.report.done += 1
-            self._add(video, "ok", end.note, end, output_size)
+            self._add(video, "ok", summary.note, summary, output_size)
         return True
 
-    def skipped(self, video: str, reason: str, end: End | None = None) -> None:
-        """Nothing is wrong with it, but there is nothing to make of it."""
+    def record_skipped(self, video: str, reason: str, summary: ReadSummary | None = None) -> None:
+        """Record a valid video from which no output results."""
         self.report.skipped[video] = reason
-        self._add(video, "skipped", reason, end)
+        self._add(video, "skipped", reason, summary)
 
-    def failed(self, video: str, reason: str, end: End | None = None) -> None:
-        """It can't be used."""
+    def record_failed(self, video: str, reason: str, summary: ReadSummary | None = None) -> None:
+        """Record a video that can't be used."""
         self.report.failed[video] = reason
-        self._add(video, "failed", reason, end)
+        self._add(video, "failed", reason, summary)
 
-    def gather(self) -> None:
-        """Wait for the others of a group; what became of their videos joins the first one's report."""
-        others = self._crew.group.gather(self.report)[1:]
+    def gather_reports(self) -> None:
+        """Wait for all ranks and merge their reports into that of rank 0."""
+        others = self._worker.group.gather(self.report)[1:]
         if not others:
             return
-        if self._crew.group.main:
+        if self._worker.group.is_main:
             for other in others:
-                self.report.add(other)
-            self.manifest = Manifest(self._output, worker=self._crew.worker)
+                self.report.merge(other)
+            self.manifest = Manifest(self._output, worker=self._worker.worker_name)
         else:
             self.report.clear()
 
-    def _add(self, video: str, status: str, reason: str, end: End | None, output_size: int | None = None) -> None:
-        expected, decoded = (end.expected, end.original_frames) if end else (None, None)
-        begun, state = self._begun.pop(video, None) or (self._last_end, source_state(self.sources[video]))
+    def _add(
+        self, video: str, status: str, reason: str, summary: ReadSummary | None, output_size: int | None = None
+    ) -> None:
+        expected, decoded = (summary.expected_frames, summary.original_frames) if summary else (None, None)
+        started, state = self._started.pop(video, None) or (self._last_end, stat_source(self.sources[video]))
         now = time.monotonic()
-        seconds = round(now - max(begun, self._last_end), 3)  # its own: others may have been at work beside it
+        seconds = round(now - max(started, self._last_end), 3)  # less the time in which other videos were processed
         self._last_end = now
-        entry = Entry(video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings)
+        entry = ManifestEntry(
+            video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings
+        )
         self.manifest.add(replace(entry, output_size=output_size))
 
 
-def to_do(output: Path, sources: Mapping[str, Path], done: Callable[[str], bool], retry_failed: bool) -> list[str]:
-    """The videos that a run would do, as far as can be told without a model; writes nothing."""
-    entries = read_all(output)
+def pending_videos(
+    output: Path, sources: Mapping[str, Path], is_done: Callable[[str], bool], retry_failed: bool
+) -> list[str]:
+    """The videos that a run would process, as far as is known without a model; writes nothing."""
+    entries = read_with_worker_manifests(output)
 
-    def given_up(video: str) -> bool:
+    def is_given_up(video: str) -> bool:
         entry = entries.get(video)
         if entry is None or entry.status not in ("skipped", "failed") or (entry.status == "failed" and retry_failed):
             return False
-        return source_state(sources[video]) == {"size": entry.size, "mtime": entry.mtime}
+        return stat_source(sources[video]) == {"size": entry.size, "mtime": entry.mtime}
 
-    return [video for video in sources if not done(video) and not given_up(video)]
+    return [video for video in sources if not is_done(video) and not is_given_up(video)]
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

@@ -2,25 +2,32 @@
 
 `load` gives a function from n + 1 neighbouring frames to n colour frames: frame t shows the motion from t to t + 1."""
 
-from vimoclip.flow.factory import load
-from vimoclip.flow.opencv import DEFAULT_PRESET, PRESETS, frame_difference, opencv_flow
-from vimoclip.flow.padding import WITHOUT_WEIGHTS
-from vimoclip.flow.ptlflow_model import LearnedFlow, missing_download
-from vimoclip.flow.visualization import LOG_KNEE, NORMALIZATIONS, TABLE_SIDE, color_table, device_color, to_color
+from vimoclip.flow.factory import load_renderer
+from vimoclip.flow.opencv import DEFAULT_DIS_PRESET, DIS_PRESETS, frame_difference, opencv_flow
+from vimoclip.flow.padding import METHODS_WITHOUT_WEIGHTS
+from vimoclip.flow.ptlflow_model import PTLFlowModel, missing_download
+from vimoclip.flow.visualization import (
+    COLOR_TABLE_SIDE,
+    LOG_KNEE,
+    NORMALIZATIONS,
+    color_table,
+    flow_to_color,
+    flow_to_color_torch,
+)
 
 __all__ = [
-    "DEFAULT_PRESET",
+    "DEFAULT_DIS_PRESET",
     "LOG_KNEE",
     "NORMALIZATIONS",
-    "PRESETS",
-    "TABLE_SIDE",
-    "WITHOUT_WEIGHTS",
-    "LearnedFlow",
+    "DIS_PRESETS",
+    "COLOR_TABLE_SIDE",
+    "METHODS_WITHOUT_WEIGHTS",
+    "PTLFlowModel",
     "color_table",
-    "device_color",
+    "flow_to_color_torch",
     "frame_difference",
-    "load",
+    "load_renderer",
     "missing_download",
     "opencv_flow",
-    "to_color",
+    "flow_to_color",
 ]

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
+METHODS_WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 
 
-def padded(frames: np.ndarray, side: int) -> np.ndarray:
+def pad_to_min_side(frames: np.ndarray, side: int) -> np.ndarray:
     """At least `side` pixels high and wide, by repeating the last row and column."""
     height, width = frames.shape[1:3]
     extra = max(0, side - height), max(0, side - width)

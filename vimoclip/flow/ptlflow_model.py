@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from vimoclip.errors import UserError
-from vimoclip.flow.padding import WITHOUT_WEIGHTS, padded
-from vimoclip.io.checkpoint_loading import load_tensors, tensors_only
+from vimoclip.flow.padding import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
+from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 
 MIN_SIDE = 128  # RAFT halves 1/8 of the size three times, and gives NaN where less than two pixels are left
-CPU_PAIRS = 1  # at a time: a batch of 8 takes longer a pair, as it leaves the processor's cache
+CPU_BATCH_SIZE = 1  # at a time: a batch of 8 takes longer a pair, as it leaves the processor's cache
 
 
-class LearnedFlow:
+class PTLFlowModel:
     """A ptlflow model: n + 1 frames -> (n, H, W, 2) float32 in pixels; on a GPU all n pairs in one batch."""
 
     def __init__(
@@ -31,12 +31,12 @@ class LearnedFlow:
         device: torch.device,
         autocast: Callable[[], Any] = contextlib.nullcontext,
     ):
-        ptlflow = _ptlflow()
-        _known(ptlflow, name)
-        if file := _file(ptlflow, name, checkpoint):
+        ptlflow = _import_ptlflow()
+        _model_reference(ptlflow, name)
+        if file := _find_checkpoint_file(ptlflow, name, checkpoint):
             load_tensors(file)  # before ptlflow opens it: 0.4.0 would run what a pickle says
         try:
-            with _quiet(), tensors_only():
+            with _suppress_output(), force_weights_only():
                 model = ptlflow.get_model(name, ckpt_path=checkpoint)
         except Exception as error:  # whatever ptlflow and torch.load raise for a file that is no checkpoint of it
             raise UserError(f"{name} with {checkpoint}: can't be loaded by ptlflow: {_first_line(error)}") from error
@@ -55,11 +55,11 @@ class LearnedFlow:
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
         """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32, where the model is."""
         height, width = frames.shape[1:3]
-        images = self._upload(padded(frames, MIN_SIDE)).permute(0, 3, 1, 2)
+        images = self._upload(pad_to_min_side(frames, MIN_SIDE)).permute(0, 3, 1, 2)
         images = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
         pairs = torch.stack([images[:-1], images[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
         with self.autocast():
-            some = pairs.split(CPU_PAIRS if self.device.type == "cpu" else len(pairs))
+            some = pairs.split(CPU_BATCH_SIZE if self.device.type == "cpu" else len(pairs))
             flow = torch.cat([self.model({"images": part})["flows"][:, 0].float() for part in some])
         return flow[..., :height, :width]
 
@@ -96,47 +96,47 @@ def _upsample_last_only(model: Any) -> None:
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
     """`url`, `what` and `cure` of a checkpoint that ptlflow would have to download, or None."""
-    if method in WITHOUT_WEIGHTS or checkpoint is None or Path(checkpoint).exists():
+    if method in METHODS_WITHOUT_WEIGHTS or checkpoint is None or Path(checkpoint).exists():
         return None
-    ptlflow = _ptlflow()
-    urls = getattr(_known(ptlflow, method), "pretrained_checkpoints", {})
+    ptlflow = _import_ptlflow()
+    urls = getattr(_model_reference(ptlflow, method), "pretrained_checkpoints", {})
     if checkpoint not in urls:
         raise UserError(
             f"{checkpoint}: is neither a file nor a checkpoint of {method} (it has: {', '.join(urls) or 'none'})",
             "give one with --ckpt-path",
         )
-    target = _download(urls[checkpoint])
+    target = _download_path(urls[checkpoint])
     if target.exists():
         return None
     cure = f"put it at {target}, or name a file with --ckpt-path"
-    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "cure": cure}
+    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "hint": cure}
 
 
-def _download(url: str) -> Path:
+def _download_path(url: str) -> Path:
     """Where ptlflow puts what it downloads."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
-def _file(ptlflow: Any, name: str, checkpoint: str | None) -> Path | None:
+def _find_checkpoint_file(ptlflow: Any, name: str, checkpoint: str | None) -> Path | None:
     """The file that a checkpoint is in, None where there is none yet."""
     if checkpoint is None:
         return None
-    url = getattr(_known(ptlflow, name), "pretrained_checkpoints", {}).get(checkpoint, checkpoint)
-    places = (Path(checkpoint), _download(url))
+    url = getattr(_model_reference(ptlflow, name), "pretrained_checkpoints", {}).get(checkpoint, checkpoint)
+    places = (Path(checkpoint), _download_path(url))
     return next((place for place in places if place.is_file()), None)
 
 
-def _known(ptlflow: Any, name: str) -> Any:
+def _model_reference(ptlflow: Any, name: str) -> Any:
     try:
         return ptlflow.get_model_reference(name)
     except ValueError:
-        names = ", ".join((*WITHOUT_WEIGHTS, *ptlflow.get_model_names()))
+        names = ", ".join((*METHODS_WITHOUT_WEIGHTS, *ptlflow.get_model_names()))
         raise UserError(f"--model {name}: there is no such flow method", f"there are {names}") from None
 
 
 @lru_cache(maxsize=1)
-def _ptlflow() -> Any:
-    with _quiet():
+def _import_ptlflow() -> Any:
+    with _suppress_output():
         try:
             import ptlflow
             from loguru import logger
@@ -149,7 +149,7 @@ def _ptlflow() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_output() -> Iterator[None]:
     """Keep ptlflow's chatter (warnings, prints and log lines about optional parts) from the user."""
     level = logging.root.manager.disable
     with (

@@ -8,9 +8,9 @@ import torch
 
 NORMALIZATIONS = ("frame", "linear", "log")
 LOG_KNEE = 0.02  # log: m0 as a share of the largest motion; below it the scale is nearly linear
-TABLE_SIDE = 1023  # odd, so that no motion has a cell of its own
-HALF = np.float32((TABLE_SIDE - 1) / 2)
-SMALLEST = np.finfo(np.float32).eps
+COLOR_TABLE_SIDE = 1023  # odd, so that no motion has a cell of its own
+HALF_SIDE = np.float32((COLOR_TABLE_SIDE - 1) / 2)
+EPSILON = np.finfo(np.float32).eps
 
 
 @lru_cache(maxsize=1)
@@ -20,7 +20,7 @@ def color_table() -> np.ndarray:
     Drawn by torchvision's `flow_to_image`; corners outside the unit circle are never looked up."""
     from torchvision.utils import flow_to_image
 
-    half = TABLE_SIDE // 2
+    half = COLOR_TABLE_SIDE // 2
     axis = torch.arange(-half, half + 1) / half
     flow = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
     # torchvision divides by the largest vector, which must be 1 here; the corners are pulled onto the circle
@@ -28,18 +28,18 @@ def color_table() -> np.ndarray:
     return np.ascontiguousarray(flow_to_image(flow).permute(1, 2, 0).numpy())
 
 
-def to_color(flow: np.ndarray, normalization: str = "frame", flow_max: float = 0.05) -> np.ndarray:
+def flow_to_color(flow: np.ndarray, normalization: str = "frame", flow_max: float = 0.05) -> np.ndarray:
     """(n, H, W, 2) flow in pixels -> (n, H, W, 3) uint8.
 
     frame: a frame's own largest vector has full colour (published); linear: `flow_max`, a fraction of the diagonal
     per frame step, has; log: log(1 + m/m0) / log(1 + m_max/m0), so that both slow and fast motion show."""
     colors = np.empty((*flow.shape[:3], 3), np.uint8)
     for vectors, color in zip(flow, colors, strict=True):
-        draw(vectors, color, normalization, flow_max)
+        flow_to_color_into(vectors, color, normalization, flow_max)
     return colors
 
 
-def draw(vectors: np.ndarray, out: np.ndarray, normalization: str, flow_max: float) -> None:
+def flow_to_color_into(vectors: np.ndarray, out: np.ndarray, normalization: str, flow_max: float) -> None:
     """One frame, (H, W, 2) to (H, W, 3): small enough for a processor's cache, so 5 times as fast as a batch at once.
 
     Raises FloatingPointError for flow that is not finite."""
@@ -47,35 +47,35 @@ def draw(vectors: np.ndarray, out: np.ndarray, normalization: str, flow_max: flo
     magnitude = u * u
     magnitude += v * v
     np.sqrt(magnitude, out=magnitude)
-    scale = _scale(magnitude, normalization, flow_max)
+    scale = _normalization_scale(magnitude, normalization, flow_max)
     x, y = u * scale, v * scale
     for axis in (x, y):
-        axis *= HALF
-        axis += HALF
+        axis *= HALF_SIDE
+        axis += HALF_SIDE
         np.rint(axis, out=axis)
-    y *= TABLE_SIDE  # cells are numbered row by row; float32 holds each number, the last is 1023^2
+    y *= COLOR_TABLE_SIDE  # cells are numbered row by row; float32 holds each number, the last is 1023^2
     y += x
     np.take(color_table().reshape(-1, 3), y.astype(np.intp), axis=0, out=out, mode="clip")
 
 
-def _scale(magnitude: np.ndarray, normalization: str, flow_max: float) -> np.ndarray:
+def _normalization_scale(magnitude: np.ndarray, normalization: str, flow_max: float) -> np.ndarray:
     """What brings the vectors into the unit circle; spoils `magnitude` (H, W)."""
     largest = magnitude.max()
     if not np.isfinite(largest):
         raise FloatingPointError("flow that is not finite")
     if normalization == "frame":
-        return 1 / np.maximum(largest, SMALLEST)
+        return 1 / np.maximum(largest, EPSILON)
     target = magnitude / np.float32(flow_max * math.hypot(*magnitude.shape))
     if normalization == "log":
         target /= np.float32(LOG_KNEE)
         np.log1p(target, out=target)
         target /= np.float32(math.log1p(1 / LOG_KNEE))
     np.minimum(target, 1, out=target)
-    target /= np.maximum(magnitude, SMALLEST, out=magnitude)
+    target /= np.maximum(magnitude, EPSILON, out=magnitude)
     return target
 
 
-def device_color(flow: torch.Tensor, normalization: str, flow_max: float) -> torch.Tensor:
+def flow_to_color_torch(flow: torch.Tensor, normalization: str, flow_max: float) -> torch.Tensor:
     """`to_color` where the flow is, (n, 2, H, W) float32 to (n, H, W, 3): three bytes come back for each eight.
 
     Raises FloatingPointError for flow that is not finite."""
@@ -84,16 +84,16 @@ def device_color(flow: torch.Tensor, normalization: str, flow_max: float) -> tor
     if not bool(torch.isfinite(largest).all()):
         raise FloatingPointError("flow that is not finite")
     if normalization == "frame":
-        scale = 1 / largest.clamp_min(float(SMALLEST))
+        scale = 1 / largest.clamp_min(float(EPSILON))
     else:
         target = magnitude / (flow_max * math.hypot(*flow.shape[2:]))
         if normalization == "log":
             target = torch.log1p(target / LOG_KNEE) / math.log1p(1 / LOG_KNEE)
-        scale = target.clamp_max(1) / magnitude.clamp_min(float(SMALLEST))
-    cells = (flow * scale[:, None] * float(HALF) + float(HALF)).round().long()
-    return _table_on(flow.device)[cells[:, 1] * TABLE_SIDE + cells[:, 0]]
+        scale = target.clamp_max(1) / magnitude.clamp_min(float(EPSILON))
+    cells = (flow * scale[:, None] * float(HALF_SIDE) + float(HALF_SIDE)).round().long()
+    return _color_table_tensor(flow.device)[cells[:, 1] * COLOR_TABLE_SIDE + cells[:, 0]]
 
 
 @lru_cache(maxsize=8)
-def _table_on(device: torch.device) -> torch.Tensor:
+def _color_table_tensor(device: torch.device) -> torch.Tensor:
     return torch.from_numpy(color_table().reshape(-1, 3)).to(device)

@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there, also where the disk is full, and never through a link."""
+"""Atomic files: complete or absent, also where the disk is full, and never written through a symbolic link."""
 
 import contextlib
 import errno
@@ -9,62 +9,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# said by file systems that have no hard links
-NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
-LONGEST_NAME = 255  # bytes: what file systems take
+# errno of link() on file systems without hard links
+NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+MAX_NAME_BYTES = 255  # the limit of common file systems
 
 
-def temporary_path(path: Path, what: str = "partial") -> Path:
-    """Where a file is while it is being written: beside it, hidden, under a name that any file system takes."""
-    name = f".{path.name}.{what}"
-    if len(name.encode()) > LONGEST_NAME:
-        name = f".{hashlib.sha256(path.name.encode()).hexdigest()}.{what}"
+def temporary_path(path: Path, suffix: str = "partial") -> Path:
+    """The hidden file beside `path` that is written before it gets the final name; the name is hashed if too long."""
+    name = f".{path.name}.{suffix}"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        name = f".{hashlib.sha256(path.name.encode()).hexdigest()}.{suffix}"
     return path.with_name(name)
 
 
-def beside(output: Path, ending: str) -> Path:
-    """`<output><ending>`, the same for every path that leads to one folder: by a link, or by `.` and `..`."""
-    place = output.resolve() if output.is_dir() and (output.is_symlink() or output.name in ("", "..")) else output
-    return place.with_name(place.name + ending)
+def sidecar_path(output: Path, suffix: str) -> Path:
+    """`<output><suffix>`, the same for every path that leads to one folder: by a link, or by `.` and `..`."""
+    is_alias = output.is_dir() and (output.is_symlink() or output.name in ("", ".."))
+    target = output.resolve() if is_alias else output
+    return target.with_name(target.name + suffix)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a file that is whole its name, so that a name never stands for half a file, after a power cut neither.
+    """Flush a complete file to disk and rename it, so that no crash leaves half a file under the final name.
 
-    A link under that name is replaced; what it points to stays as it is. Raises OSError with that name."""
+    Replaces a link under that name and leaves its target alone. Raises OSError with the final name."""
     try:
-        with open(temporary, "r+b") as file:  # Windows flushes none that is open to read only
+        with open(temporary, "r+b") as file:  # Windows can't fsync a file that is open for reading only
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-class NewFile:
-    """A file on its way to its name: `finish` publishes it, `abandon` leaves no trace.
+class AtomicFile:
+    """A writable file object under a temporary name: `publish` renames it, `discard` deletes it.
 
-    A file object for any library. Some crash where a write fails (HDF5, when it closes its file), or hide why (torch):
-    so here no write fails; what went wrong first is raised by `check` and `finish`, as OSError with the file's name."""
+    Some libraries crash when a write fails (HDF5, when it closes its file), others hide the reason (torch). So no write
+    raises; the first error is kept, and `check` and `publish` raise it as OSError with the file's final name."""
 
     def __init__(self, path: Path):
         self.path, self.temporary = path, temporary_path(path)
         self._error: OSError | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary.unlink(missing_ok=True)  # what a killed run left, or a link to elsewhere
-        self._file = open(self.temporary, "x+b")  # noqa: SIM115 - closed by finish or abandon
+        self.temporary.unlink(missing_ok=True)  # of a killed run, or a link to elsewhere
+        self._file = open(self.temporary, "x+b")  # noqa: SIM115 - closed by publish or discard
 
     def write(self, data: Any) -> int:
-        """Take all of it, room or not."""
+        """Returns the full length, even if the write failed."""
         size = memoryview(data).nbytes
         if self._error is None:
-            with self._remembering():
+            with self._deferred_errors():
                 self._file.write(data)
         return size
 
     def flush(self) -> None:
-        """As `write`."""
         if self._error is None:
-            with self._remembering():
+            with self._deferred_errors():
                 self._file.flush()
 
     def read(self, size: int = -1) -> bytes:
@@ -73,26 +73,26 @@ class NewFile:
     def readinto(self, buffer: Any) -> int:
         return self._file.readinto(buffer)
 
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        with self._remembering():
-            return self._file.seek(place, whence)
-        return place
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._deferred_errors():
+            return self._file.seek(offset, whence)
+        return offset
 
     def tell(self) -> int:
         return self._file.tell()
 
     def truncate(self, size: int | None = None) -> int:
-        with self._remembering():
+        with self._deferred_errors():
             return self._file.truncate(size)
         return size or 0
 
     def check(self) -> None:
-        """Raise OSError where something could not be written."""
+        """Raise OSError where a write failed."""
         if self._error is not None:
             raise OSError(self._error.errno, self._error.strerror, str(self.path)) from None
 
-    def finish(self) -> Path:
-        """Make it appear under its name. Raises OSError, and then leaves nothing."""
+    def publish(self) -> Path:
+        """Give the file its final name. Raises OSError and deletes the file where a write failed."""
         self.flush()
         try:
             self.check()
@@ -100,18 +100,18 @@ class NewFile:
             publish(self.temporary, self.path)
         except OSError as error:
             self._error = self._error or error
-            self.abandon()
+            self.discard()
             self.check()
         return self.path
 
-    def abandon(self) -> None:
-        """Leave nothing behind."""
+    def discard(self) -> None:
+        """Delete the file."""
         with contextlib.suppress(OSError):
             self._file.close()  # flushes, which may fail again
         self.temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def _deferred_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -119,39 +119,39 @@ class NewFile:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[NewFile]:
-    """A NewFile that is finished at the end, or abandoned where an error leaves the block. Raises OSError."""
-    file = NewFile(path)
+def open_atomic(path: Path) -> Iterator[AtomicFile]:
+    """An AtomicFile that is published at the end of the block, or discarded after an exception. Raises OSError."""
+    file = AtomicFile(path)
     try:
         yield file
     except BaseException:
-        file.abandon()
-        file.check()  # what a library said of a full disk is less clear than what the disk said
+        file.discard()
+        file.check()  # the error of the disk is clearer than what a library makes of it
         raise
-    file.finish()
+    file.publish()
 
 
 def write_text(path: Path, text: str) -> Path:
-    """A whole text file, or none. Raises OSError."""
-    with new_file(path) as file:
+    """Write a UTF-8 text file atomically. Raises OSError."""
+    with open_atomic(path) as file:
         file.write(text.encode("utf-8"))
     return path
 
 
-def write_text_once(path: Path, text: str) -> bool:
-    """Write a whole text file unless there is one; whether there was none. Several may try at the same moment.
+def write_text_exclusive(path: Path, text: str) -> bool:
+    """Create a text file atomically unless it exists; returns whether it was created.
 
-    Raises OSError."""
-    mine = temporary_path(path, f"{socket.gethostname()}-{os.getpid()}")
+    Of several processes that try at once, one succeeds. Raises OSError."""
+    temporary = temporary_path(path, f"{socket.gethostname()}-{os.getpid()}")
     try:
-        mine.write_text(text, encoding="utf-8")
-        os.link(mine, path)
+        temporary.write_text(text, encoding="utf-8")
+        os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in NO_HARD_LINK_ERRORS:
             raise OSError(error.errno, error.strerror, str(path)) from None
-        publish(mine, path)
+        publish(temporary, path)
     finally:
-        mine.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return True

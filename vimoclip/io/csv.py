@@ -1,4 +1,4 @@
-"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+"""Atomic writing of CSV files."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Pages that need no network: one HTML file with its style and scripts in it. The only user of jinja2."""
+"""Self-contained HTML pages with inline style and scripts. The only module that imports jinja2."""
 
 import base64
 import hashlib
@@ -7,32 +7,34 @@ from importlib.resources import files
 from typing import Any
 
 
-def render(package: str, name: str, style: str, scripts: Mapping[str, str], content: Mapping[str, Any]) -> str:
-    """The page from `<package>/templates/<name>`, which gets `content`, the text of the file `style`, the `scripts`
-    by their names, and `hashes` for its policy, by which no other script runs, whatever a name holds.
+def render_page(
+    package: str, template_name: str, style: str, scripts: Mapping[str, str], context: Mapping[str, Any]
+) -> str:
+    """Render `<package>/templates/<template_name>` with `context`, `scripts` (name -> source), `style` (the text of
+    that template file) and `hashes`, for a content security policy under which no other script runs.
 
-    What users named is escaped, by jinja2."""
+    jinja2 escapes all values of `context`."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    loader = FunctionLoader(lambda asked: template(package, asked))
+    loader = FunctionLoader(lambda name: read_template(package, name))
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    own = {"style": template(package, style), **scripts}
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts.values())
-    inline = {key: _inline(text) for key, text in own.items()}
-    return environment.get_template(name).render(**inline, hashes=hashes, **content)
+    sources = {"style": read_template(package, style), **scripts}
+    hashes = " ".join(f"'sha256-{_sha256_base64(source)}'" for source in scripts.values())
+    inline = {key: _mark_safe(source) for key, source in sources.items()}
+    return environment.get_template(template_name).render(**inline, hashes=hashes, **context)
 
 
-def template(package: str, name: str) -> str:
-    """The text of a file in a package's folder of templates."""
+def read_template(package: str, name: str) -> str:
+    """The text of a file in a package's templates folder."""
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
-def _inline(text: str) -> Any:
-    """A script or style of this project's or plotly's own, to stand in the page as it is."""
+def _mark_safe(source: str) -> Any:
+    """A script or style of this project or plotly, which jinja2 inserts without escaping."""
     from markupsafe import Markup
 
-    return Markup(text)
+    return Markup(source)
 
 
-def _digest(text: str) -> str:
+def _sha256_base64(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

@@ -1,4 +1,4 @@
-"""One process at a time on one output, or one a shard of a job array."""
+"""Lock files: one process at a time per output, or one per shard of a job array."""
 
 import contextlib
 import errno
@@ -12,95 +12,97 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vimoclip.errors import UserError
-from vimoclip.io.atomic import beside
+from vimoclip.io.atomic import sidecar_path
 
-_SHARDS = 2**20  # more than there can be of one count; each count has so many bytes of the lock
-_PATIENCE = 1.0  # s: another shard that ends tries for a moment to have it all
-_HELD = {errno.EACCES, errno.EAGAIN}  # what is said where another process has the lock
-# what file systems answer that have no locks (some network ones, by how they were mounted)
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPROTONOSUPPORT}
+_BYTES_PER_COUNT = 2**20  # bytes of the lock file for each number of shards; above the largest number of shards
+_SHARD_TIMEOUT = 1.0  # s; a shard that ends locks the whole file for a moment
+_HELD_ERRORS = {errno.EACCES, errno.EAGAIN}  # another process holds the lock
+# of file systems without locks (some network file systems, depending on mount options)
+_NO_LOCK_ERRORS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPROTONOSUPPORT}
 
 
-class Held(UserError):
-    """Another process has it."""
+class LockHeldError(UserError):
+    """Another process holds the lock."""
 
 
 def lock_path(output: Path) -> Path:
-    """`<output>.lock`, beside it."""
-    return beside(output, ".lock")
+    """`<output>.lock`, beside the output."""
+    return sidecar_path(output, ".lock")
 
 
 @contextlib.contextmanager
-def only_process(output: Path, wait: float = 0) -> Iterator[None]:
-    """Hold `<output>.lock` meanwhile. Raises UserError that names who holds it, after so many seconds of waiting.
+def exclusive_lock(output: Path, timeout: float = 0) -> Iterator[None]:
+    """Hold `<output>.lock` within the block. Raises LockHeldError, which names the holder, after `timeout` seconds.
 
-    A record lock of the operating system: it ends with its process, however that ends, is not inherited by workers, and
-    works over NFS and SMB. Where a file system has none, that is said."""
-    yield from _held(output, _lock, time.monotonic() + wait)
+    A POSIX record lock: it ends with its process, workers don't inherit it, and it works over NFS and SMB. Prints a
+    warning where the file system has no locks."""
+    yield from _hold_lock(output, _lock_bytes, time.monotonic() + timeout)
 
 
 @contextlib.contextmanager
-def only_shard(output: Path, number: int, of: int) -> Iterator[None]:
-    """Hold one shard's byte of `<output>.lock`: beside others of as many, but beside no process that has it all.
+def shard_lock(output: Path, index: int, count: int) -> Iterator[None]:
+    """Hold one shard's byte of `<output>.lock`, beside other shards of the same count.
 
-    Raises UserError where this shard is at work already, or a process on the whole, or shards of another count."""
+    Raises LockHeldError where this shard is locked, or the whole output, or a shard of another count."""
 
     def lock(descriptor: int) -> None:
-        _lock(descriptor, of * _SHARDS + number, 1)
-        for start, length in ((0, of * _SHARDS), ((of + 1) * _SHARDS, 0)):  # where shards of other counts are
-            _lock(descriptor, start, length, shared=True)
-            _unlock(descriptor, start, length)
+        _lock_bytes(descriptor, count * _BYTES_PER_COUNT + index, 1)
+        # the bytes of shards of other counts
+        for start, length in ((0, count * _BYTES_PER_COUNT), ((count + 1) * _BYTES_PER_COUNT, 0)):
+            _lock_bytes(descriptor, start, length, shared=True)
+            _unlock_bytes(descriptor, start, length)
 
-    yield from _held(output, lock, time.monotonic() + _PATIENCE)
+    yield from _hold_lock(output, lock, time.monotonic() + _SHARD_TIMEOUT)
 
 
-def _held(output: Path, lock: Callable[[int], None], until: float) -> Iterator[None]:
+def _hold_lock(output: Path, lock: Callable[[int], None], deadline: float) -> Iterator[None]:
     path = lock_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, output, lock, until)
+    descriptor = _acquire(path, output, lock, deadline)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            _lock(descriptor)  # all of it, which fails where other shards are at work
-            path.unlink()  # while it is held: nobody else can be given this file any more
+            _lock_bytes(descriptor)  # the whole file, which fails while other shards hold their bytes
+            path.unlink()  # while it is locked, so that no other process opens this file any more
         os.close(descriptor)
 
 
-def _acquire(path: Path, output: Path, lock: Callable[[int], None], until: float) -> int:
+def _acquire(path: Path, output: Path, lock: Callable[[int], None], deadline: float) -> int:
     while True:
-        descriptor = _open(path)
+        descriptor = _open_lock_file(path)
         try:
             lock(descriptor)
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in _NO_LOCK_ERRORS:
                 print(f"{path}: this file system has no locks; start no second process on {output}", flush=True)
                 return descriptor
-            holder = _read(descriptor)
+            holder = _read_holder(descriptor)
             os.close(descriptor)
-            if error.errno not in _HELD:
+            if error.errno not in _HELD_ERRORS:
                 raise OSError(error.errno, error.strerror, str(path)) from None
-            if time.monotonic() < until:
+            if time.monotonic() < deadline:
                 time.sleep(0.2)
                 continue
-            raise Held(f"{_describe(holder)} writes it", "wait for that, or name another output", path=output) from None
-        if _same_file(descriptor, path):  # else it was given back, and unlinked, in this very moment
-            with contextlib.suppress(OSError):  # on a full disk it is held without a name
+            problem = f"{_describe_holder(holder)} writes it"
+            raise LockHeldError(problem, "wait for that, or name another output", path=output) from None
+        if _same_file(descriptor, path):  # else the last holder has unlinked it in this moment
+            with contextlib.suppress(OSError):  # on a full disk the lock is held without the holder's name
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                os.write(descriptor, json.dumps(_me()).encode())
+                os.write(descriptor, json.dumps(_process_info()).encode())
             return descriptor
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     if path.is_symlink():
         raise UserError("is a link, and nothing is written through one", "remove it", path=path)
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _read(descriptor: int) -> str:
-    """Who holds the lock, which is written a moment after it was taken."""
+def _read_holder(descriptor: int) -> str:
+    """The holder's JSON, which is written a moment after the lock is taken."""
     for _ in range(20):
         os.lseek(descriptor, 0, os.SEEK_SET)
         if text := os.read(descriptor, 4096).decode("utf-8", "replace"):
@@ -109,11 +111,11 @@ def _read(descriptor: int) -> str:
     return ""
 
 
-def _lock(descriptor: int, start: int = 0, length: int = 0, shared: bool = False) -> None:
-    """Lock bytes, to the end where `length` is 0. Raise OSError where another process has one of them.
+def _lock_bytes(descriptor: int, start: int = 0, length: int = 0, shared: bool = False) -> None:
+    """Lock bytes, to the end of the file where `length` is 0. Raises OSError where another process holds one of them.
 
-    POSIX: lockf, as flock is inherited by forked workers. Windows: one byte, so that a shard and a process on the whole
-    don't see each other there."""
+    POSIX: lockf, as forked workers inherit a flock. Windows: one byte, so a shard and a process on the whole output
+    don't exclude each other there."""
     try:
         import fcntl
     except ImportError:
@@ -126,7 +128,7 @@ def _lock(descriptor: int, start: int = 0, length: int = 0, shared: bool = False
     fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, length, start)
 
 
-def _unlock(descriptor: int, start: int, length: int) -> None:
+def _unlock_bytes(descriptor: int, start: int, length: int) -> None:
     try:
         import fcntl
     except ImportError:
@@ -145,14 +147,14 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _me() -> dict[str, str | int]:
+def _process_info() -> dict[str, str | int]:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return {"process": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), "command": command}
 
 
-def _describe(holder: str) -> str:
+def _describe_holder(text: str) -> str:
     try:
-        who = json.loads(holder)
-        return f"process {who['process']} on {who['host']}, since {who['since']} ({who['command']}),"
+        info = json.loads(text)
+        return f"process {info['process']} on {info['host']}, since {info['since']} ({info['command']}),"
     except (ValueError, KeyError, TypeError):
         return "another process"

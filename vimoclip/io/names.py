@@ -1,4 +1,4 @@
-"""Checks of names that come from files: of videos, classes and data sets."""
+"""Checks of names of videos, classes and data sets that come from files."""
 
 import re
 
@@ -8,11 +8,11 @@ _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a dr
 _MAX_NAME_BYTES = 255  # the limit of common file systems
 
 
-def has_control(text: str) -> bool:
+def has_control_characters(text: str) -> bool:
     """Whether a text holds control characters, which would break a line or change a terminal's state."""
     return CONTROL_CHARACTERS.search(text) is not None
 
 
-def safe_name(name: str) -> bool:
+def is_safe_name(name: str) -> bool:
     """Whether a name is a valid file name inside its folder: no separator, no control character, at most 255 bytes."""
-    return not (has_control(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES
+    return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES

@@ -1,4 +1,4 @@
-"""predictions.csv, a row a video: `video_id` and a column of scores per class. Its only reader and writer."""
+"""predictions.csv: one row per video with `video_id` and a column of scores per class."""
 
 import csv
 import io
@@ -14,13 +14,13 @@ import numpy as np
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
-KEY = "video_id"
-NAMED = 5  # of what is wrong so many are named, all are counted
+ID_COLUMN = "video_id"
+MAX_LISTED = 5  # names in an error message; the count is of all
 
 
 @dataclass(frozen=True)
-class Table:
-    """`classes`: headers of the columns; `videos`: in the file's order; `scores` (N, C) float64, all finite."""
+class PredictionsTable:
+    """`classes`: column headers; `videos`: in the file's order; `scores` (N, C) float64, all finite."""
 
     classes: list[str]
     videos: list[str]
@@ -28,73 +28,73 @@ class Table:
 
 
 def write(path: Path, videos: Sequence[str], probabilities: Any, class_names: Sequence[str]) -> Path:
-    """(N, C) probabilities, a tensor or array, in the nine digits that give each float32 back."""
+    """Write (N, C) probabilities, a tensor or array, with nine digits, from which each float32 is restored exactly."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([KEY, *class_names])
+    writer.writerow([ID_COLUMN, *class_names])
     for video, row in zip(videos, probabilities.tolist(), strict=True):
         writer.writerow([video, *(f"{value:.9g}" for value in row)])
     return atomic.write_text(path, text.getvalue())
 
 
-def read(path: Path) -> Table:
-    """Raises UserError for what is no such file, for columns or videos that stand twice, for cells without a number."""
-    header, lines = _read_lines(path)
-    if KEY not in header:
+def read(path: Path) -> PredictionsTable:
+    """Raises UserError for another kind of file, duplicate columns or videos, and cells that are no finite number."""
+    header, lines = _read_rows(path)
+    if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
-        raise UserError(f"has no column {KEY}", f"give it one, and a column of scores per class{commas}", path=path)
-    place = header.index(KEY)
-    classes = [name for i, name in enumerate(header) if i != place]
+        hint = f"give it one, and a column of scores per class{commas}"
+        raise UserError(f"has no column {ID_COLUMN}", hint, path=path)
+    id_index = header.index(ID_COLUMN)
+    classes = [name for i, name in enumerate(header) if i != id_index]
     if not classes or not lines:
-        raise UserError(
-            f"holds no {'predictions' if classes else 'column of scores'}", "is it the right file?", path=path
-        )
+        missing = "predictions" if classes else "column of scores"
+        raise UserError(f"holds no {missing}", "is it the right file?", path=path)
     if not all(header):
-        number = header.index("") + 1
-        raise UserError(
-            f"column {number} has no name", "if it counts the rows, write the file without (index=False)", path=path
-        )
-    _check(path, "columns stand twice", _doubled(header), "give each class one")
+        hint = "if it counts the rows, write the file without (index=False)"
+        raise UserError(f"column {header.index('') + 1} has no name", hint, path=path)
+    _raise_if_any(path, "columns are duplicated", _duplicates(header), "give each class one")
     ragged = [f"line {number}" for number, line in lines if len(line) != len(header)]
-    _check(path, f"lines don't have {len(header)} cells", ragged, "write it again")
-    videos = [line[place] for _, line in lines]
-    _check(path, f"videos have no {KEY}", [f"line {n}" for n, line in lines if not line[place]], "name them")
-    _check(path, "videos stand twice", _doubled(videos), "keep one row of each")
-    rows = [[*line[:place], *line[place + 1 :]] for _, line in lines]
-    scores = np.array([[_number(cell) for cell in row] for row in rows])
-    wrong = [
+    _raise_if_any(path, f"lines don't have {len(header)} cells", ragged, "write it again")
+    videos = [line[id_index] for _, line in lines]
+    unnamed = [f"line {number}" for number, line in lines if not line[id_index]]
+    _raise_if_any(path, f"videos have no {ID_COLUMN}", unnamed, "name them")
+    _raise_if_any(path, "videos are duplicated", _duplicates(videos), "keep one row of each")
+    rows = [[*line[:id_index], *line[id_index + 1 :]] for _, line in lines]
+    scores = np.array([[_parse_score(cell) for cell in row] for row in rows])
+    invalid = [
         f"{videos[n]}, {classes[c]}: {rows[n][c][:20] or 'empty'}"
         for n, c in zip(*(~np.isfinite(scores)).nonzero(), strict=True)
     ]
-    _check(path, "scores are not finite numbers", wrong, "mend the model, or write 0 where it has nothing to say")
-    return Table(classes, videos, scores)
+    hint = "correct the model, or write 0 where it has no score"
+    _raise_if_any(path, "scores are not finite numbers", invalid, hint)
+    return PredictionsTable(classes, videos, scores)
 
 
-def some(names: Iterable[str]) -> str:
-    """How many there are, and the first of them."""
+def list_some(names: Iterable[str]) -> str:
+    """The first names, and the number of the others."""
     names = list(names)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
-def _check(path: Path, what: str, names: list[str], cure: str) -> None:
+def _raise_if_any(path: Path, problem: str, names: list[str], hint: str) -> None:
     if names:
-        raise UserError(f"{len(names)} {what} ({some(names)})", cure, path=path)
+        raise UserError(f"{len(names)} {problem} ({list_some(names)})", hint, path=path)
 
 
-def _doubled(names: list[str]) -> list[str]:
+def _duplicates(names: list[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _number(cell: str) -> float:
+def _parse_score(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
         return math.nan
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the other lines that aren't blank with their numbers. Raises UserError."""
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and the other lines that aren't blank with their line numbers. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

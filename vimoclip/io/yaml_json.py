@@ -1,4 +1,4 @@
-"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+"""Reading and atomic writing of YAML and JSON files."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import yaml
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
-YAML_CHARACTERS, YAML_VALUES, YAML_LEVELS = 100_000, 100_000, 50  # what a run's settings never come near
+MAX_YAML_CHARACTERS, MAX_YAML_VALUES, MAX_YAML_LEVELS = 100_000, 100_000, 50  # far above a run's settings
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
@@ -18,12 +18,12 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file. Raises UserError."""
+    """The mapping in a YAML file; {} for an empty file. Raises UserError."""
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(YAML_CHARACTERS + 1)
+            text = file.read(MAX_YAML_CHARACTERS + 1)
     except FileNotFoundError:
-        raise UserError("there is no such file", "name one that is there", path=path) from None
+        raise UserError("there is no such file", "name a YAML file", path=path) from None
     except OSError as error:
         raise UserError(f"can't be read ({error.strerror})", "name a YAML file", path=path) from None
     except UnicodeDecodeError as error:
@@ -38,36 +38,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, by the safe loader. Raises ValueError, also for one that would grow without bound."""
-    if len(text) > YAML_CHARACTERS:
-        raise ValueError(f"it is longer than {YAML_CHARACTERS} characters")
+    """The value of a YAML text, by the safe loader. Raises ValueError, also where aliases expand without bound."""
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ValueError(f"it is longer than {MAX_YAML_CHARACTERS} characters")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        values, levels = _expanded(node, {})
-        if values > YAML_VALUES or levels > YAML_LEVELS:
-            raise ValueError(f"with its aliases it has more than {YAML_VALUES} values, or {YAML_LEVELS} levels")
+        values, levels = _expanded_size(node, {})
+        if values > MAX_YAML_VALUES or levels > MAX_YAML_LEVELS:
+            raise ValueError(f"with its aliases it has more than {MAX_YAML_VALUES} values, or {MAX_YAML_LEVELS} levels")
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    except Exception as error:  # PyYAML raises nearly anything for a tag that its value doesn't fit
+    except Exception as error:  # PyYAML raises nearly any type for a value that doesn't fit its tag
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _expanded(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """(values, levels) of a node once its aliases are followed; `known` holds what was counted before."""
-    if id(node) not in known:
+def _expanded_size(node: yaml.Node, sizes: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """(values, levels) of a node after expansion of its aliases; `sizes` caches results by node id."""
+    if id(node) not in sizes:
         if node.tag.endswith(":int") and len(node.value) > 100:
-            raise ValueError("a number in it is too long")  # for a float, and to be printed
-        known[id(node)] = YAML_VALUES, YAML_LEVELS  # an alias to what it stands in never ends
+            raise ValueError("a number in it is too long")  # for conversion to float, and for messages
+        sizes[id(node)] = MAX_YAML_VALUES, MAX_YAML_LEVELS  # an alias inside its own anchor never ends
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
             children = [child for pair in children for child in pair]
-        counts = [_expanded(child, known) for child in children]
-        known[id(node)] = 1 + sum(values for values, _ in counts), 1 + max((levels for _, levels in counts), default=0)
-    return known[id(node)]
+        counts = [_expanded_size(child, sizes) for child in children]
+        sizes[id(node)] = 1 + sum(values for values, _ in counts), 1 + max((levels for _, levels in counts), default=0)
+    return sizes[id(node)]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:

@@ -1,55 +1,55 @@
-"""Metrics as pure functions. A name says which average it is.
+"""Metrics as pure functions.
 
-Those of a training run take tensors; those of an evaluation numpy: `scores` (N, C) float64, `targets` (N, C) bool,
-`weights` (R, N) integers, how often each of N videos was drawn in each of R resamples."""
+Training uses those of tensors (average_precision.py). The others take numpy arrays: `scores` (N, C) float64, `targets`
+(N, C) bool, `weights` (R, N) int, the number of times that each of N videos is drawn in each of R resamples."""
 
 from vimoclip.metrics.average_precision import (
     average_precision,
     average_precision_per_class,
     map_macro,
     map_micro,
-    permutations,
+    permute_targets,
 )
-from vimoclip.metrics.baselines import constant_scores, random_precision, random_scores, torchmetrics_macro
+from vimoclip.metrics.baselines import constant_scores, expected_random_ap, random_scores, torchmetrics_macro
 from vimoclip.metrics.bootstrap import (
-    Resampled,
-    draw_weights,
-    interval,
-    macro,
-    resampled_micro,
-    resampled_per_class,
-    resampled_precisions,
+    BootstrapAP,
+    bootstrap_ap,
+    bootstrap_ap_micro,
+    bootstrap_ap_per_class,
+    bootstrap_weights,
+    confidence_interval,
+    macro_average,
     weighted_mean,
 )
-from vimoclip.metrics.calibration import Reliability, ece, reliability
-from vimoclip.metrics.thresholds import F1, f1, fit_thresholds
+from vimoclip.metrics.calibration import ReliabilityCurve, ece, reliability_curve
+from vimoclip.metrics.thresholds import F1Scores, f1_scores, fit_thresholds
 from vimoclip.metrics.top_k import hit_at_1, mean_per_class_top1, precision_at_k, top1
 
 __all__ = [
-    "F1",
-    "Reliability",
-    "Resampled",
+    "BootstrapAP",
+    "F1Scores",
+    "ReliabilityCurve",
     "average_precision",
     "average_precision_per_class",
+    "bootstrap_ap",
+    "bootstrap_ap_micro",
+    "bootstrap_ap_per_class",
+    "bootstrap_weights",
+    "confidence_interval",
     "constant_scores",
-    "draw_weights",
     "ece",
-    "f1",
+    "expected_random_ap",
+    "f1_scores",
     "fit_thresholds",
     "hit_at_1",
-    "interval",
-    "macro",
+    "macro_average",
     "map_macro",
     "map_micro",
     "mean_per_class_top1",
-    "permutations",
+    "permute_targets",
     "precision_at_k",
-    "random_precision",
     "random_scores",
-    "reliability",
-    "resampled_micro",
-    "resampled_per_class",
-    "resampled_precisions",
+    "reliability_curve",
     "top1",
     "torchmetrics_macro",
     "weighted_mean",

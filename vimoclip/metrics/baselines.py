@@ -1,4 +1,4 @@
-"""What a metric is worth to one who knows nothing of the videos, and another library's way of averaging."""
+"""Predictors that ignore the videos (constant, random), and torchmetrics' macro average."""
 
 from collections.abc import Iterator
 
@@ -6,31 +6,31 @@ import numpy as np
 
 
 def constant_scores(prevalences: np.ndarray, num_videos: int) -> np.ndarray:
-    """(N, C) of the predictor that gives every video the same (C,) prevalences, those of training."""
+    """(N, C) scores of the predictor that gives every video the (C,) prevalences of the training split."""
     return np.tile(np.asarray(prevalences, np.float64), (num_videos, 1))
 
 
 def random_scores(shape: tuple[int, int], rounds: int, seed: int) -> Iterator[np.ndarray]:
-    """Scores drawn evenly from 0 to 1, `rounds` times: for metrics that have no formula for it."""
+    """Yield uniform scores in [0, 1), `rounds` times: for metrics whose chance level has no formula."""
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
         yield generator.random(shape)
 
 
-def random_precision(positives: int, count: int) -> float:
-    """The expected AP of a random ranking of `count` of which so many are positive; NaN without one.
+def expected_random_ap(positives: int, count: int) -> float:
+    """Expected AP of a random ranking of `count` items with `positives` positives; NaN without a positive.
 
-    At rank i a positive has expected precision (1 + (i - 1) (m - 1) / (n - 1)) / i, and each rank is as likely. It lies
-    above the prevalence, the more the fewer there are (Bestgen, 2015)."""
+    A positive at rank i has expected precision (1 + (i - 1) (m - 1) / (n - 1)) / i, and all ranks are equally likely.
+    The result is above the prevalence; the fewer positives, the larger the difference (Bestgen, 2015)."""
     if not positives:
         return float("nan")
     harmonic = float((1 / np.arange(1, count + 1)).sum())
-    others = (positives - 1) / (count - 1) if count > 1 else 0.0
-    return (harmonic + others * (count - harmonic)) / count
+    other_positives = (positives - 1) / (count - 1) if count > 1 else 0.0
+    return (harmonic + other_positives * (count - harmonic)) / count
 
 
 def torchmetrics_macro(per_class: np.ndarray) -> float:
-    """What torchmetrics' MultilabelAveragePrecision(average="macro") makes of (C,) per-class APs.
+    """The value of torchmetrics' MultilabelAveragePrecision(average="macro") for (C,) per-class APs.
 
-    There a class without a positive counts as 0 (torchmetrics 1.9), so that a perfect model is below 1."""
+    torchmetrics 1.9 counts a class without a positive as 0, so that a perfect model scores below 1."""
     return float(np.nan_to_num(per_class).mean())

@@ -1,7 +1,7 @@
-"""What stands first in a video's scores: a value a video, so that means of resamples are weighted means of them.
+"""Top-k metrics: one value a video, so that a resample's metric is a weighted mean.
 
-Classes that tie for a place share it: the value is what a draw among them gives on average, so that no predictor gains
-by the order of the classes."""
+Classes whose scores tie share the remaining ranks: the value is the expectation over random tie-breaking, so that it
+does not depend on the order of the classes."""
 
 import numpy as np
 
@@ -12,36 +12,36 @@ def hit_at_1(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def precision_at_k(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """(N,): the share of the k classes with the highest scores that are labels; NaN for a video without labels.
+    """(N,): the share of labels among the k classes with the highest scores; NaN for a video without labels.
 
-    k beyond the number of classes is that number."""
+    k is limited to the number of classes."""
     k = min(k, scores.shape[1])
-    kth = np.sort(scores, axis=1)[:, -k, None]
-    above, tied = scores > kth, scores == kth
-    places = k - above.sum(1)  # left for those that tie
-    found = (above & targets).sum(1) + places * (tied & targets).sum(1) / tied.sum(1)
-    return np.where(targets.any(1), found / k, np.nan)
+    kth_score = np.sort(scores, axis=1)[:, -k, None]
+    above, tied = scores > kth_score, scores == kth_score
+    remaining_ranks = k - above.sum(1)
+    hits = (above & targets).sum(1) + remaining_ranks * (tied & targets).sum(1) / tied.sum(1)
+    return np.where(targets.any(1), hits / k, np.nan)
 
 
 def top1(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,): `hit_at_1`, of videos with one label each. Raises ValueError for others."""
-    _check_single(targets)
+    """(N,): `hit_at_1` of videos with exactly one label. Raises ValueError for others."""
+    _check_single_label(targets)
     return hit_at_1(scores, targets)
 
 
 def mean_per_class_top1(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The mean over classes of the top-1 accuracy on their videos, as MammalNet has it; (R,) of (R, N) weights.
+    """Mean over classes of the top-1 accuracy on their videos, as in MammalNet; with (R, N) weights: (R,).
 
-    Over the classes that have a video (in the resample). Raises ValueError where a video has not one label."""
-    _check_single(targets)
+    Averages the classes that have a video (in the resample). Raises ValueError unless each video has one label."""
+    _check_single_label(targets)
     rows = np.ones((1, len(targets))) if weights is None else weights.astype(np.float64)
     count = rows @ targets.astype(np.float64)
-    right = rows @ (targets * hit_at_1(scores, targets)[:, None])
-    known = (count > 0).sum(1)
-    found = np.where(known, (right / np.maximum(count, 1)).sum(1) / np.maximum(known, 1), np.nan)
-    return found if weights is not None else found[0]
+    correct = rows @ (targets * hit_at_1(scores, targets)[:, None])
+    num_classes = (count > 0).sum(1)
+    accuracy = np.where(num_classes, (correct / np.maximum(count, 1)).sum(1) / np.maximum(num_classes, 1), np.nan)
+    return accuracy if weights is not None else accuracy[0]
 
 
-def _check_single(targets: np.ndarray) -> None:
+def _check_single_label(targets: np.ndarray) -> None:
     if (targets.sum(1) != 1).any():
         raise ValueError("a video has no label, or several")

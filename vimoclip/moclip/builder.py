@@ -1,4 +1,4 @@
-"""The student as a run begins with it: its teacher's own tower, checked against what made the embeddings."""
+"""Builds the student as a copy of the teacher's image encoder, checked against the embedding file's attributes."""
 
 import argparse
 from typing import Any
@@ -8,30 +8,31 @@ from vimoclip.moclip import MoCLIP
 from vimoclip.runtime import seeding
 
 
-def name_of(args: argparse.Namespace, reader: store.Reader) -> tuple[str, str | None]:
-    """The CLIP model and its weights that the student starts as: the teacher's, if nothing else is asked for."""
-    made = reader.attributes if reader.known else {}
-    name = args.clip_model_name or made.get("clip_model") or "ViT-B/32"
-    return name, args.clip_pretrained or made.get("clip_pretrained") or (None if ":" in name else "openai")
+def resolve_clip_model(args: argparse.Namespace, reader: store.EmbeddingReader) -> tuple[str, str | None]:
+    """Return (model name, pretrained weights): the flags', else the teacher's, else ViT-B/32 of OpenAI."""
+    attributes = reader.attributes if reader.has_schema else {}
+    name = args.clip_model_name or attributes.get("clip_model") or "ViT-B/32"
+    return name, args.clip_pretrained or attributes.get("clip_pretrained") or (None if ":" in name else "openai")
 
 
-def build(
-    args: argparse.Namespace, reader: store.Reader, flow_settings: dict[str, Any]
+def build_student(
+    args: argparse.Namespace, reader: store.EmbeddingReader, flow_settings: dict[str, Any]
 ) -> tuple[dict[str, Any], MoCLIP, clip.Preprocess]:
-    """(config, model, preprocessing) of a student that starts as the teacher. Raises UserError if it doesn't."""
-    made = reader.attributes if reader.known else {}
-    name, pretrained = name_of(args, reader)
+    """Return (config, model, preprocessing). Raises UserError if the encoder is not the teacher of the embeddings."""
+    attributes = reader.attributes if reader.has_schema else {}
+    name, pretrained = resolve_clip_model(args, reader)
     if download := clip.missing_download(name, pretrained):
-        cli.check_reachable(download)
+        cli.check_downloadable(download)
     seeding.seed_everything(args.seed)
-    encoder = clip.load(name, pretrained, made.get("resize", "model"))
-    student, teacher = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
-    same: dict[str, Any] = {
-        key: made[key] for key in ("clip_model", "quick_gelu", "weights_sha256", "embed_dim") if key in made
-    }
-    cure = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
-    cli.check_same({key: encoder.config[key] for key in same}, same, student, teacher, cure)
-    cli.check_same({"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student, teacher, cure)
+    encoder = clip.load_encoder(name, pretrained, attributes.get("resize", "model"))
+    student_name, teacher_name = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
+    teacher_keys = ("clip_model", "quick_gelu", "weights_sha256", "embed_dim")
+    teacher: dict[str, Any] = {key: attributes[key] for key in teacher_keys if key in attributes}
+    student = {key: encoder.config[key] for key in teacher}
+    hint = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
+    cli.check_settings_match(student, teacher, student_name, teacher_name, hint)
+    widths = {"width": encoder.config["embed_dim"]}, {"width": reader.dim}
+    cli.check_settings_match(*widths, student_name, teacher_name, hint)
     num_classes = len(reader.labels(reader.keys[0]))
     model = MoCLIP(encoder.visual, reader.dim, num_classes, args.residual_alpha)
     if args.freeze_encoder:
@@ -41,12 +42,12 @@ def build(
         "alpha": args.residual_alpha,
         "num_classes": num_classes,
         "sequence_length": args.sequence_length,
-        "teacher": same | ({"sampling": made["sampling"]} if "sampling" in made else {}),
+        "teacher": teacher | ({"sampling": attributes["sampling"]} if "sampling" in attributes else {}),
         "flow": flow_settings,
     }
     return config, model, encoder.preprocess
 
 
-def class_names(reader: store.Reader) -> list[str]:
-    """Of a file of RGB embeddings; numbers where it doesn't name them."""
+def class_names_or_numbers(reader: store.EmbeddingReader) -> list[str]:
+    """Class names of an RGB file; numbers if it has none."""
     return list(reader.attributes.get("class_names") or map(str, range(len(reader.labels(reader.keys[0])))))

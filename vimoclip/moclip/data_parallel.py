@@ -1,4 +1,4 @@
-"""The student in several processes: torch's DistributedDataParallel, fed so that they learn as one would."""
+"""Data-parallel training of the student: DistributedDataParallel that equals one process with the whole batch."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -10,79 +10,88 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vimoclip.moclip import MoCLIP
-from vimoclip.moclip.dataset import Batch
-from vimoclip.runtime.distributed import Group
+from vimoclip.moclip.dataset import SegmentBatch
+from vimoclip.runtime.distributed import ProcessGroup
 
-MICRO_FRAMES = 32  # on a CPU: ViT-B/32 on 4 x 29 frames takes 0.48 of the memory so, and no more time
+# frames per micro-batch on a CPU: ViT-B/32 on 4 x 29 frames then takes 0.48 of the memory and no more time
+CPU_MICRO_BATCH_FRAMES = 32
 
 
-class Replicas:
-    """The copies of a student, one a process, that learn as one. Called like the student, where gradients are needed.
+class DistributedStudent:
+    """One process's replica of the student. Called like the student where gradients are needed.
 
-    `size`: (height, width) of its input; `seed`: from which the random numbers of the others than rank 0 come, step by
-    step, so that no state of theirs has to be saved."""
+    `input_size` is (height, width). `seed` and the step determine the random numbers of all ranks but 0, so their
+    random state need not be saved."""
 
-    def __init__(self, model: MoCLIP, group: Group = Group(), size: tuple[int, int] = (0, 0), seed: int = 0):  # noqa: B008
-        self.bare, self.group, self.size, self.seed = model, group, size, seed
-        self.module: nn.Module = model
+    def __init__(
+        self,
+        model: MoCLIP,
+        group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
+        input_size: tuple[int, int] = (0, 0),
+        seed: int = 0,
+    ):
+        self.model, self.group, self.input_size, self.seed = model, group, input_size, seed
+        self.ddp_model: nn.Module = model
         if self.group.size > 1:
             device = next(model.parameters()).device
-            _exclude_unused(model, size)
-            ids = [device] if device.type == "cuda" else None
-            self.module = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+            _freeze_unused_parameters(model, input_size)
+            device_ids = [device] if device.type == "cuda" else None
+            self.ddp_model = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def __call__(self, images: torch.Tensor, mask: torch.Tensor) -> Any:
-        return self.module(images, mask)
+        return self.ddp_model(images, mask)
 
-    def begin_step(self, number: int) -> None:
-        """Random numbers of this process and step."""
-        self.group.seed_step(self.seed, number)
+    def seed_step(self, step: int) -> None:
+        self.group.seed_step(self.seed, step)
 
-    def exchanging(self, last: bool) -> AbstractContextManager[Any]:
-        """Around forward and backward: gradients are exchanged with the step's last part."""
-        if isinstance(self.module, DistributedDataParallel) and not last:
-            return self.module.no_sync()
+    def gradient_sync(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Context of a micro-batch's forward and backward pass: gradients are all-reduced in a step's last one only."""
+        if isinstance(self.ddp_model, DistributedDataParallel) and not is_last:
+            return self.ddp_model.no_sync()
         return nullcontext()
 
-    def blank(self) -> torch.Tensor:
-        """A loss of 0: gives gradients of 0 where this process has no segment of a step, but others have."""
-        return _blank(self.module, self.bare, self.size)
+    def zero_loss(self) -> torch.Tensor:
+        """Loss with zero gradients, for a process that has no segment of a step when others have."""
+        return _zero_loss(self.ddp_model, self.model, self.input_size)
 
-    def share_statistics(self) -> None:
-        """Rank 0's running means, which each process has of its own batches, for all."""
-        own = [buffer for module in _norms(self.bare) for buffer in module.buffers()]
-        if self.group.size > 1 and own:
-            for mine, shared in zip(own, self.group.share([buffer.cpu() for buffer in own]), strict=True):
-                mine.copy_(shared)
+    def broadcast_running_stats(self) -> None:
+        """Copy rank 0's running means of batch normalisation to all processes."""
+        buffers = [buffer for module in _batch_norm_layers(self.model) for buffer in module.buffers()]
+        if self.group.size > 1 and buffers:
+            rank0_buffers = self.group.broadcast([buffer.cpu() for buffer in buffers])
+            for buffer, rank0_buffer in zip(buffers, rank0_buffers, strict=True):
+                buffer.copy_(rank0_buffer)
 
 
-def parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """A batch in micro-batches of so many segments."""
+def split_into_micro_batches(batch: SegmentBatch, size: int) -> Iterator[SegmentBatch]:
+    """Yield micro-batches of at most `size` segments."""
     for start in range(0, len(batch.keys), size):
-        part = slice(start, start + size)
-        tensors = (batch.flow[part], batch.z_image[part], batch.mask[part], batch.labels[part])
-        yield Batch(*tensors, batch.keys[part], [], batch.indices[part])
+        rows = slice(start, start + size)
+        tensors = (batch.flow[rows], batch.z_image[rows], batch.mask[rows], batch.labels[rows])
+        yield SegmentBatch(*tensors, batch.keys[rows], [], batch.indices[rows])
 
 
-def micro_batch_size(given: int | None, model: nn.Module, batch_size: int, flows: int) -> int:
-    """Segments (of so many flows) that go through a model at once; by default few on a CPU, all on a GPU.
+def resolve_micro_batch_size(requested: int | None, model: nn.Module, batch_size: int, segment_length: int) -> int:
+    """Segments per micro-batch. By default the whole batch on a GPU, and CPU_MICRO_BATCH_FRAMES frames on a CPU.
 
-    All also where the model normalises over the batch: of a part of it that would be something else."""
-    if any(norm.training for norm in _norms(model)):
+    The whole batch if the model normalises over it, since micro-batches have other statistics."""
+    if any(layer.training for layer in _batch_norm_layers(model)):
         return batch_size
-    few = max(1, MICRO_FRAMES // flows) if next(model.parameters()).device.type == "cpu" else batch_size
-    return given or few
+    if requested:
+        return requested
+    is_cpu = next(model.parameters()).device.type == "cpu"
+    return max(1, CPU_MICRO_BATCH_FRAMES // segment_length) if is_cpu else batch_size
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
+def _batch_norm_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
-def _exclude_unused(model: MoCLIP, size: tuple[int, int]) -> None:
-    """Freeze what no loss depends on (parts of some towers): DistributedDataParallel would wait for its gradient."""
+def _freeze_unused_parameters(model: MoCLIP, input_size: tuple[int, int]) -> None:
+    """Freeze parameters that no loss depends on (some towers have such): DistributedDataParallel waits for them."""
     was_training = [module.training for module in model.modules()]
-    model.eval()  # draws no random number, moves no running mean
-    _blank(model, model, size).backward()
+    model.eval()  # draws no random numbers and leaves running means unchanged
+    _zero_loss(model, model, input_size).backward()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
         parameter.grad = None
@@ -90,8 +99,9 @@ def _exclude_unused(model: MoCLIP, size: tuple[int, int]) -> None:
         module.training = training
 
 
-def _blank(forward: Any, model: MoCLIP, size: tuple[int, int]) -> torch.Tensor:
-    """A loss of 0, of one black frame."""
+def _zero_loss(forward: Any, model: MoCLIP, input_size: tuple[int, int]) -> torch.Tensor:
+    """Zero times the output for one black frame."""
     device = next(model.parameters()).device
-    output = forward(torch.zeros(1, 1, 3, *size, device=device), torch.ones(1, 1, dtype=torch.bool, device=device))
+    images = torch.zeros(1, 1, 3, *input_size, device=device)
+    output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=device))
     return 0 * (output.predicted.float().sum() + output.logits.float().sum())

@@ -1,64 +1,66 @@
-"""What --dry-run says of a run: how far it is, and from some real steps how long it takes and what it needs."""
+"""Report of --dry-run: how far a run is, and its time, disk and memory, estimated from some real steps."""
 
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vimoclip.moclip.data_parallel import Replicas
+from vimoclip.moclip.data_parallel import DistributedStudent
 from vimoclip.moclip.dataset import SegmentDataset
-from vimoclip.moclip.train_state import Sums, new_progress
-from vimoclip.moclip.trainer import Learning
+from vimoclip.moclip.train_state import LossMeter, initial_progress
+from vimoclip.moclip.trainer import TrainingSetup
 from vimoclip.runtime import cost_estimate
 from vimoclip.training import checkpoint
 
-VALIDATION = 1 / 3  # of the work of a training segment: no gradients
+VALIDATION_COST = 1 / 3  # of a training segment's cost: no backward pass
 
 
-def progress_of(folder: Path | None) -> dict[str, Any]:
-    """How far the run in a folder is; of one that begins where there is none."""
-    last = folder / "last.pth" if folder else None
-    if last is None or not last.exists():
-        return new_progress()
-    progress: dict[str, Any] = checkpoint.load_checkpoint(last)["progress"]
+def read_progress(folder: Path | None) -> dict[str, Any]:
+    """Progress of the run in a folder; that of a new run if there is none."""
+    last_path = folder / "last.pth" if folder else None
+    if last_path is None or not last_path.exists():
+        return initial_progress()
+    progress: dict[str, Any] = checkpoint.load_checkpoint(last_path)["progress"]
     return {"seen": 0} | progress
 
 
-def describe_progress(folder: Path | None, progress: dict[str, Any], epochs: int, train: int, watched: int) -> str:
-    """What is done and what there is to do, in segments trained on and watched."""
-    begun = f"{folder}: {progress['epoch']} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
-    seen = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
-    return f"{begun}{seen}; an epoch has {train} segments to train on and {watched} to validate"
-
-
-def describe_cost(
-    learning: Learning, sets: dict[str, SegmentDataset], progress: dict[str, Any], cache_bytes: int
+def format_progress(
+    folder: Path | None, progress: dict[str, Any], epochs: int, num_train: int, num_monitor: int
 ) -> str:
-    """How long what is left takes, and what it needs. The model takes steps meanwhile, and nothing is written."""
-    rates = learning.group.gather(
-        cost_estimate.rate(_steps(learning, sets["train"]))
-    )  # of all processes, at the same time
+    """Completed and remaining work, in segments."""
+    done = f"{folder}: {progress['epoch']} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
+    seen = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
+    return f"{done}{seen}; an epoch has {num_train} segments to train on and {num_monitor} to validate"
+
+
+def format_cost(
+    setup: TrainingSetup, datasets: dict[str, SegmentDataset], progress: dict[str, Any], cache_bytes: int
+) -> str:
+    """Time, disk and memory of the remaining work. Trains the model for some steps and writes nothing."""
+    # measured on all processes at the same time
+    rates = setup.group.gather(cost_estimate.measure_rate(_probe_steps(setup, datasets["train"])))
     rate = sum(rate or 0.0 for rate in rates) or None
-    epochs = max(0, learning.args.epochs - progress["epoch"])
-    train, watched = sets.values()
-    epoch = len(train) + VALIDATION * len(watched)
-    left = max(0.0, epochs * epoch - progress["seen"])
-    return cost_estimate.describe(left, "segment", rate, disk(learning, epochs) + cache_bytes, cost_estimate.memory())
+    epochs = max(0, setup.args.epochs - progress["epoch"])
+    train, monitor = datasets.values()
+    epoch_cost = len(train) + VALIDATION_COST * len(monitor)
+    remaining = max(0.0, epochs * epoch_cost - progress["seen"])
+    disk = checkpoint_bytes(setup, epochs) + cache_bytes
+    return cost_estimate.format_estimate(remaining, "segment", rate, disk, cost_estimate.peak_memory())
 
 
-def disk(learning: Learning, epochs: int) -> int:
-    """Bytes of the checkpoints of so many epochs, the best one and last.pth."""
-    sizes = {p: p.numel() * p.element_size() for p in learning.model.parameters()}
+def checkpoint_bytes(setup: TrainingSetup, epochs: int) -> int:
+    """Size of the checkpoints of `epochs` epochs, of the best one, and of last.pth with Adam's two moments."""
+    sizes = {p: p.numel() * p.element_size() for p in setup.model.parameters()}
     moments = 2 * sum(size for parameter, size in sizes.items() if parameter.requires_grad)
     return sum(sizes.values()) * (epochs + 2) + moments
 
 
-def _steps(learning: Learning, dataset: SegmentDataset) -> Iterator[float]:
-    """Train on micro-batches from here and there, each of which is a step: that takes a little longer than a run's."""
-    few = learning.micro_batch_size
+def _probe_steps(setup: TrainingSetup, dataset: SegmentDataset) -> Iterator[float]:
+    """Train on random micro-batches and yield their sizes. One step per micro-batch is a little slower than a run."""
+    size = setup.micro_batch_size
     order = random.Random(0).sample(range(len(dataset)), len(dataset))
-    replicas, state = Replicas(learning.model), learning.state({})
-    for batch in learning.loader_of(dataset, [order[i : i + few] for i in range(0, len(order), few)]):
+    student, state = DistributedStudent(setup.model), setup.initial_state({})
+    for batch in setup.make_loader(dataset, [order[i : i + size] for i in range(0, len(order), size)]):
         if batch.keys:
-            learning.train(state, [batch], replicas, sums=Sums())
+            setup.train_one_epoch(state, [batch], student, meter=LossMeter())
             yield len(batch.keys)

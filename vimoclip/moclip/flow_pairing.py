@@ -1,4 +1,4 @@
-"""Which videos can be trained on: those with RGB embeddings and the flow of the same frames."""
+"""Pairs videos that have RGB embeddings with the flow videos of the same frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,50 +8,51 @@ from typing import Any, NamedTuple
 from vimoclip import cli, store, video
 from vimoclip.check import compatibility
 from vimoclip.errors import VideoError
-from vimoclip.flow.flow_lookup import FlowFolder, settings_of
+from vimoclip.flow.flow_lookup import FlowFolder, settings_from_comment
 
 
-class Clip(NamedTuple):
-    """A video with both sides: its key in the RGB file, its flow video, T."""
+class TrainingVideo(NamedTuple):
+    """A video with RGB embeddings under `key` (`num_frames` rows) and a flow video (`num_frames` - 1 frames)."""
 
     key: str
-    flow: Path
-    frames: int
+    flow_path: Path
+    num_frames: int
 
 
 @dataclass
-class Pairing:
-    """The videos that can be used, those that can't with the reason, and how the flow was made."""
+class PairedVideos:
+    """Usable videos, excluded ones (key -> reason), and the settings with which the flow was extracted."""
 
-    clips: list[Clip]
-    left_out: dict[str, str]
+    videos: list[TrainingVideo]
+    excluded: dict[str, str]
     flow_settings: dict[str, Any]
 
 
-def pair(reader: store.Reader, flows: FlowFolder, keys: Sequence[str] | None = None) -> Pairing:
-    """Match videos of an RGB file (default: all) with their flow.
+def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Sequence[str] | None = None) -> PairedVideos:
+    """Pair the videos of an RGB file (default: all) with their flow.
 
-    Raises UserError where the two were made with other frames."""
-    clips, left_out = [], {}
-    settings: dict[str, Any] = {}
-    first: Path | None = None
+    Raises UserError if embeddings and flow, or two flow videos, were extracted with different settings."""
+    videos, excluded = [], {}
+    flow_settings: dict[str, Any] = {}
+    first_path: Path | None = None
     for key in reader.keys if keys is None else keys:
-        frames, path = reader.length(key), flows.find(key)
-        if frames < 2 or path is None:
-            left_out[key] = "has one frame, so no flow" if frames < 2 else f"has no flow video in {flows.folder}"
+        num_frames, path = reader.length(key), flows.find(key)
+        if num_frames < 2 or path is None:
+            excluded[key] = "has one frame, so no flow" if num_frames < 2 else f"has no flow video in {flows.folder}"
             continue
         try:
             info = video.probe(path)
         except VideoError as error:
-            left_out[key] = f"its flow video {error}"
+            excluded[key] = f"its flow video {error}"
             continue
-        made = settings_of(info.comment)
-        if first is None or not settings:
-            first, settings = path, made
-        cli.check_same(settings, made, str(first), str(path), "make the flow anew with one set of flags")
-        compatibility.check_sampling(reader, made, str(path))
-        if problem := compatibility.flow_misfit(frames, reader.frame_indices(key), info):
-            left_out[key] = problem
+        settings = settings_from_comment(info.comment)
+        if first_path is None or not flow_settings:
+            first_path, flow_settings = path, settings
+        hint = "extract all flow again with the same flags"
+        cli.check_settings_match(flow_settings, settings, str(first_path), str(path), hint)
+        compatibility.check_sampling(reader, settings, str(path))
+        if problem := compatibility.flow_mismatch(num_frames, reader.frame_indices(key), info):
+            excluded[key] = problem
             continue
-        clips.append(Clip(key, path, frames))
-    return Pairing(clips, left_out, settings)
+        videos.append(TrainingVideo(key, path, num_frames))
+    return PairedVideos(videos, excluded, flow_settings)

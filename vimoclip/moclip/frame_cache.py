@@ -1,8 +1,9 @@
-"""Flow frames that are prepared for the student, kept on disk: read instead of decoding and resizing once more.
+"""Cache of preprocessed flow frames on disk, which replaces decoding and resizing.
 
-A file a flow video, `<folder>/<how they were prepared>/<flow video's name>.frames`: a line of JSON that says what the
-frames were made of, the Adler-32 of each frame, then the frames, 3 x S x S bytes each. It appears under its name only
-when whole; one that was made of another flow video, or is damaged, is not used and is made anew by the next run."""
+One file per flow video, `<folder>/<hash of the preprocessing>/<name of the flow video>.frames`: a line of JSON that
+identifies the flow video, the Adler-32 checksum of each frame (uint32), then the frames, 3 x S x S bytes each. Files
+are written atomically. An entry that is damaged, or that belongs to another version of the flow video, is ignored; the
+next run writes it again."""
 
 import contextlib
 import json
@@ -18,192 +19,205 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vimoclip import video
 from vimoclip.cli import progress
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic, lock
-from vimoclip.moclip.flow_pairing import Clip
-from vimoclip.runtime.cost_estimate import size as in_words
-from vimoclip.runtime.distributed import Group
+from vimoclip.moclip.flow_pairing import TrainingVideo
+from vimoclip.runtime.cost_estimate import format_bytes
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import run_folder
+from vimoclip.video import RandomAccessReader
 
-SHAPING = ("image_size", "resize", "resize_mode", "interpolation", "fill_color")  # of a frame, in an encoder's config
-LONGEST_FILLING = 86_400.0  # s that a run waits while another one fills the same cache
-SPAN = 32  # frames that are prepared at a time
-SPARE = 64 * 2**20  # bytes that must be left on the disk
+# the keys of an encoder's config that determine a preprocessed frame
+PREPROCESSING_KEYS = ("image_size", "resize", "resize_mode", "interpolation", "fill_color")
+FILL_TIMEOUT = 86_400.0  # seconds to wait while another run fills the same cache
+FRAMES_PER_READ = 32  # frames decoded and preprocessed at a time
+RESERVED_BYTES = 64 * 2**20  # bytes that must stay free on the disk
 
 
-class _Entry(NamedTuple):
-    """Where an entry's frames begin, and the checksum of each."""
+class _CacheEntry(NamedTuple):
+    """Offset of the first frame in an entry's file, and the checksum of each frame."""
 
-    begin: int
+    frames_offset: int
     checksums: np.ndarray
 
 
 class FrameCache:
-    """Prepared frames of flow videos in a folder. Safe to pickle.
+    """Preprocessed frames of flow videos in a folder. Can be pickled.
 
-    `config`: an encoder's, which says how frames are prepared for it."""
+    `config` is an encoder's; it determines the preprocessing."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
-        self.folder = folder / run_folder.digest([(key, config[key]) for key in SHAPING])[:16]
-        self.shape = (3, *config["image_size"])
-        self.frame_bytes = int(np.prod(self.shape))
+        self.folder = folder / run_folder.digest([(key, config[key]) for key in PREPROCESSING_KEYS])[:16]
+        self.frame_shape = (3, *config["image_size"])
+        self.frame_bytes = int(np.prod(self.frame_shape))
 
-    def path(self, flow: Path) -> Path:
-        """Of a flow video's entry."""
-        return self.folder / f"{flow.name}.frames"
+    def entry_path(self, flow_path: Path) -> Path:
+        return self.folder / f"{flow_path.name}.frames"
 
-    def read(self, flow: Path, start: int, stop: int) -> torch.Tensor | None:
-        """(n, 3, S, S) uint8 of frames start..stop; None where there is no entry of this video that is whole."""
+    def read(self, flow_path: Path, start: int, stop: int) -> torch.Tensor | None:
+        """Frames start..stop as (n, 3, S, S) uint8, or None if there is no intact entry of this flow video.
+
+        Deletes a damaged entry, so that the next run writes it again."""
+        path = self.entry_path(flow_path)
         try:
-            entry = _known_entry(self.path(flow), _of(flow), self.frame_bytes)
+            entry = _cached_entry(path, _file_signature(flow_path), self.frame_bytes)
         except LookupError:
             return None
         frames = np.empty((stop - start, self.frame_bytes), np.uint8)
         try:
-            with open(self.path(flow), "rb", buffering=0) as file:
-                file.seek(entry.begin + start * self.frame_bytes)
-                whole = file.readinto(frames.data) == frames.nbytes
+            with open(path, "rb", buffering=0) as file:
+                file.seek(entry.frames_offset + start * self.frame_bytes)
+                is_complete = file.readinto(frames.data) == frames.nbytes
         except OSError:
-            whole = False
-        if not whole or not np.array_equal(_checksums(frames), entry.checksums[start:stop]):
-            _known_entry.cache_clear()
+            is_complete = False
+        if not is_complete or not np.array_equal(_checksums(frames), entry.checksums[start:stop]):
+            _cached_entry.cache_clear()
             with contextlib.suppress(OSError):
-                self.path(flow).unlink()  # the next run makes it again
+                path.unlink()
             return None
-        return torch.from_numpy(frames.reshape(-1, *self.shape))
+        return torch.from_numpy(frames.reshape(-1, *self.frame_shape))
 
-    def has(self, flow: Path) -> bool:
-        """Whether there is an entry of this flow video, as it is now, with all frames."""
-        return _read_entry(self.path(flow), _of(flow), self.frame_bytes) is not None
+    def has_entry(self, flow_path: Path) -> bool:
+        """Whether there is a complete entry of the flow video in its present version; checksums are not compared."""
+        return _read_entry(self.entry_path(flow_path), _file_signature(flow_path), self.frame_bytes) is not None
 
-    def missing(self, clips: Sequence[Clip]) -> list[Clip]:
-        """Those without an entry, each flow video once."""
-        return [clip for clip in {clip.flow: clip for clip in clips}.values() if not self.has(clip.flow)]
+    def missing(self, videos: Sequence[TrainingVideo]) -> list[TrainingVideo]:
+        """Videos without an entry, each flow video once."""
+        unique = {video.flow_path: video for video in videos}.values()
+        return [video for video in unique if not self.has_entry(video.flow_path)]
 
-    def size(self, clips: Sequence[Clip]) -> int:
-        """Bytes that entries of these take."""
-        return sum((clip.frames - 1) * (self.frame_bytes + 4) + 512 for clip in clips)
+    def required_bytes(self, videos: Sequence[TrainingVideo]) -> int:
+        """Upper bound of the size of these videos' entries."""
+        return sum((video.num_frames - 1) * (self.frame_bytes + 4) + 512 for video in videos)
 
-    def check_room(self, clips: Sequence[Clip]) -> None:
-        """Say how much is to be written. Raises UserError where the disk has not so much room."""
-        needed, there = self.size(clips), free(self.folder)
-        frames = sum(clip.frames - 1 for clip in clips)
-        print(f"{self.folder}: {in_words(needed)} for {frames} frames of {len(clips)} flow videos", flush=True)
-        if needed + SPARE > there:
+    def check_disk_space(self, videos: Sequence[TrainingVideo]) -> None:
+        """Print the size of these videos' entries. Raises UserError if the disk has too little space."""
+        required, available = self.required_bytes(videos), free_bytes(self.folder)
+        frames = sum(video.num_frames - 1 for video in videos)
+        print(f"{self.folder}: {format_bytes(required)} for {frames} frames of {len(videos)} flow videos", flush=True)
+        if required + RESERVED_BYTES > available:
             raise UserError(
-                f"has room for {in_words(there)}, but the prepared frames take {in_words(needed)}",
+                f"has room for {format_bytes(available)}, but the prepared frames take {format_bytes(required)}",
                 "name another disk with --cache-frames, or leave it out",
                 path=self.folder,
             )
 
-    def write(self, clip: Clip, prepare: Callable[[np.ndarray], torch.Tensor]) -> bool:
-        """Make a video's entry; False where one of its frames can't be read. Raises OSError."""
-        made_of, path, frames = _of(clip.flow), self.path(clip.flow), clip.frames - 1
-        head = _head(made_of, frames)
-        checksums = np.zeros(frames, np.uint32)
+    def write_entry(self, training_video: TrainingVideo, preprocess: Callable[[np.ndarray], torch.Tensor]) -> bool:
+        """Write a video's entry. Returns False if one of its frames can't be decoded. Raises OSError."""
+        flow_path, num_frames = training_video.flow_path, training_video.num_frames - 1
+        header = _header(_file_signature(flow_path), num_frames)
+        checksums = np.zeros(num_frames, np.uint32)
         try:
-            with atomic.new_file(path) as file:
-                reader = video.SpanReader(clip.flow)
-                file.write(head + checksums.tobytes())
-                for start in range(0, frames, SPAN):
-                    part = prepare(reader.read(start, min(start + SPAN, frames))).numpy()
-                    checksums[start : start + SPAN] = _checksums(part)
-                    file.write(part.data)
+            with atomic.open_atomic(self.entry_path(flow_path)) as file:
+                reader = RandomAccessReader(flow_path)
+                file.write(header + checksums.tobytes())
+                for start in range(0, num_frames, FRAMES_PER_READ):
+                    stop = min(start + FRAMES_PER_READ, num_frames)
+                    frames = preprocess(reader.read(start, stop)).numpy()
+                    checksums[start:stop] = _checksums(frames)
+                    file.write(frames.data)
                     file.check()
-                file.seek(len(head))
+                file.seek(len(header))
                 file.write(checksums.tobytes())
         except VideoError:
             return False
         return True
 
-    def fill_together(
-        self, clips: Sequence[Clip], prepare: Callable[[np.ndarray], torch.Tensor], workers: int, group: Group
+    def fill_distributed(
+        self,
+        videos: Sequence[TrainingVideo],
+        preprocess: Callable[[np.ndarray], torch.Tensor],
+        workers: int,
+        group: ProcessGroup,
     ) -> None:
-        """Make what is missing of these, each process its part. Raises UserError where there is no room, OSError."""
-        if not group.share(bool(self.missing(clips)) if group.main else False):
-            return  # other runs may be reading it too
-        with lock.only_process(self.folder, wait=LONGEST_FILLING) if group.main else contextlib.nullcontext():
-            missing = self.missing(clips) if group.main else []
+        """Write the missing entries, each process its part, under a lock. Raises UserError, OSError."""
+        if not group.broadcast(bool(self.missing(videos)) if group.is_main else False):
+            return  # without the lock: other runs may be reading
+        with lock.exclusive_lock(self.folder, timeout=FILL_TIMEOUT) if group.is_main else contextlib.nullcontext():
+            missing = self.missing(videos) if group.is_main else []
             if missing:
-                self.check_room(missing)
-            missing = group.share(missing)
+                self.check_disk_space(missing)
+            missing = group.broadcast(missing)
             if missing:
-                self.fill(missing[group.rank :: group.size], prepare, workers)
+                self.fill(missing[group.rank :: group.size], preprocess, workers)
             group.barrier()
 
-    def fill(self, clips: Sequence[Clip], prepare: Callable[[np.ndarray], torch.Tensor], workers: int) -> None:
-        """Make the entries of these, by worker processes. Raises OSError."""
+    def fill(
+        self, videos: Sequence[TrainingVideo], preprocess: Callable[[np.ndarray], torch.Tensor], workers: int
+    ) -> None:
+        """Write the entries of these videos with worker processes. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        making = _Making(self, clips, prepare)
-        loader = DataLoader(making, batch_size=None, num_workers=workers, generator=torch.Generator())
-        for error in progress(loader, len(clips), "video", "preparing frames"):
+        dataset = _EntryWriter(self, videos, preprocess)
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers, generator=torch.Generator())
+        for error in progress(loader, len(videos), "video", "preparing frames"):
             if error is not None:
                 raise OSError(*error)
 
 
-class _Making(Dataset):
-    """Making an entry as an item: None, or what OSError said, which no worker can hand on as it is."""
+class _EntryWriter(Dataset):
+    """Writes entry i as item i, which is None or the arguments of an OSError, since workers do not hand on its type."""
 
-    def __init__(self, cache: FrameCache, clips: Sequence[Clip], prepare: Callable[[np.ndarray], torch.Tensor]):
-        self.cache, self.clips, self.prepare = cache, clips, prepare
+    def __init__(
+        self, cache: FrameCache, videos: Sequence[TrainingVideo], preprocess: Callable[[np.ndarray], torch.Tensor]
+    ):
+        self.cache, self.videos, self.preprocess = cache, videos, preprocess
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.videos)
 
     def __getitem__(self, index: int) -> tuple[int | None, str, str] | None:
         try:
-            self.cache.write(self.clips[index], self.prepare)
+            self.cache.write_entry(self.videos[index], self.preprocess)
         except OSError as error:
             return error.errno, error.strerror or str(error), str(error.filename)
         return None
 
 
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder that may not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def _checksums(frames: np.ndarray) -> np.ndarray:
-    """(n,) uint32 of n frames. Adler-32: damage is found as well as by CRC-32, in a third of the time."""
+    """(n,) uint32 of n frames. Adler-32 takes a third of the time of CRC-32."""
     return np.array([zlib.adler32(frame.data) for frame in frames], np.uint32)
 
 
-def free(folder: Path) -> int:
-    """Bytes of room on a folder's disk; the folder may not be there yet."""
-    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(place).free
-
-
-def _of(flow: Path) -> tuple[int, int] | None:
-    """What tells a flow video from another of its name: bytes and time of change; None where it is gone."""
+def _file_signature(path: Path) -> tuple[int, int] | None:
+    """Size and modification time of a file; None if it does not exist."""
     try:
-        state = os.stat(flow)
+        state = os.stat(path)
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns
 
 
-def _head(made_of: tuple[int, int] | None, frames: int) -> bytes:
-    size, changed = made_of or (0, 0)
-    return json.dumps({"flow_bytes": size, "flow_changed_ns": changed, "frames": frames}).encode() + b"\n"
+def _header(signature: tuple[int, int] | None, num_frames: int) -> bytes:
+    size, modified = signature or (0, 0)
+    return json.dumps({"flow_bytes": size, "flow_changed_ns": modified, "frames": num_frames}).encode() + b"\n"
 
 
 @lru_cache(maxsize=4096)
-def _known_entry(path: Path, made_of: tuple[int, int] | None, frame_bytes: int) -> _Entry:
-    """As `_read_entry`, once. Raises LookupError, which is not remembered."""
-    if (entry := _read_entry(path, made_of, frame_bytes)) is None:
+def _cached_entry(path: Path, signature: tuple[int, int] | None, frame_bytes: int) -> _CacheEntry:
+    """`_read_entry`, cached. Raises LookupError if there is no entry, since exceptions are not cached."""
+    if (entry := _read_entry(path, signature, frame_bytes)) is None:
         raise LookupError(path)
     return entry
 
 
-def _read_entry(path: Path, made_of: tuple[int, int] | None, frame_bytes: int) -> _Entry | None:
-    """Of a file that was made of this and is as long as its head says."""
+def _read_entry(path: Path, signature: tuple[int, int] | None, frame_bytes: int) -> _CacheEntry | None:
+    """Header and checksums of an entry; None if the signature or the file's length does not match."""
     try:
         with open(path, "rb") as file:
-            head = file.readline(512)
-            frames = json.loads(head)["frames"]
-            if made_of is None or head != _head(made_of, frames):
+            header = file.readline(512)
+            num_frames = json.loads(header)["frames"]
+            if signature is None or header != _header(signature, num_frames):
                 return None
-            begin = len(head) + 4 * frames
-            if os.fstat(file.fileno()).st_size != begin + frames * frame_bytes:
+            frames_offset = len(header) + 4 * num_frames
+            if os.fstat(file.fileno()).st_size != frames_offset + num_frames * frame_bytes:
                 return None
-            return _Entry(begin, np.frombuffer(file.read(4 * frames), np.uint32))
+            return _CacheEntry(frames_offset, np.frombuffer(file.read(4 * num_frames), np.uint32))
     except (OSError, ValueError, KeyError, TypeError):
         return None

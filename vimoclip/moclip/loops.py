@@ -1,4 +1,4 @@
-"""The loops that train and evaluate the student: plain functions of explicit things."""
+"""Training and evaluation loops of the student as plain functions."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -10,145 +10,147 @@ from torch import nn
 from vimoclip import metrics
 from vimoclip.clip import Preprocess
 from vimoclip.errors import TrainingError
-from vimoclip.moclip import MoCLIP, Output
-from vimoclip.moclip.data_parallel import Replicas, parts
-from vimoclip.moclip.dataset import Batch, Unreadable
-from vimoclip.moclip.train_state import Sums, TrainState, new_progress
-from vimoclip.runtime.distributed import Group
-from vimoclip.runtime.onednn import by_onednn
+from vimoclip.moclip import MoCLIP, StudentOutput
+from vimoclip.moclip.data_parallel import DistributedStudent, split_into_micro_batches
+from vimoclip.moclip.dataset import SegmentBatch, UnreadableVideo
+from vimoclip.moclip.train_state import LossMeter, StudentTrainerState
+from vimoclip.runtime.distributed import ProcessGroup
+from vimoclip.runtime.onednn import use_onednn
 from vimoclip.training import losses
 
-__all__ = ["Losses", "Sums", "TrainState", "evaluate", "make_losses", "new_progress", "train_one_epoch"]
+# (output, batch) -> losses by name; "loss" is the one that is minimised
+StudentLossFunction = Callable[[StudentOutput, SegmentBatch], dict[str, torch.Tensor]]
+UnreadableCallback = Callable[[UnreadableVideo], None]
 
-Losses = Callable[[Output, Batch], dict[str, torch.Tensor]]
 
+def make_loss_function(
+    mode: str, class_positive_weight: float, distillation_weight: float = 1.0
+) -> StudentLossFunction:
+    """loss = L_cls + L_distill (paper, eq. 6, where the distillation weight is 1), with both terms."""
 
-def make_losses(mode: str, class_positive_weight: float, distillation_weight: float = 1.0) -> Losses:
-    """loss = L_cls + L_distill (paper, eq. 6; its weight there is 1), and each alone."""
-
-    def compute(output: Output, batch: Batch) -> dict[str, torch.Tensor]:
-        distillation = losses.distillation(output.predicted.float(), batch.z_image, batch.mask, mode)
-        classification = losses.classification(output.logits.float(), batch.labels, class_positive_weight)
+    def compute_losses(output: StudentOutput, batch: SegmentBatch) -> dict[str, torch.Tensor]:
+        distillation = losses.distillation_loss(output.predicted.float(), batch.z_image, batch.mask, mode)
+        classification = losses.classification_loss(output.logits.float(), batch.labels, class_positive_weight)
         return {
             "loss": distillation_weight * distillation + classification,
             "distillation_loss": distillation,
             "classification_loss": classification,
         }
 
-    return compute
+    return compute_losses
 
 
-Tell = Callable[[Unreadable], None]
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on the device."""
+def to_device(batch: SegmentBatch, device: torch.device) -> SegmentBatch:
     tensors = {name: getattr(batch, name) for name in ("flow", "z_image", "mask", "labels")}
     return batch._replace(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
-def check_finite(values: dict[str, torch.Tensor], batch: Batch, where: str) -> None:
-    """Raise TrainingError, naming the batch's videos, for a loss that is not finite."""
-    if not torch.isfinite(values["loss"]):
+def check_finite(loss_values: dict[str, torch.Tensor], batch: SegmentBatch, phase: str) -> None:
+    """Raise TrainingError, which names the batch's videos, if the loss is not finite."""
+    if not torch.isfinite(loss_values["loss"]):
+        videos = ", ".join(dict.fromkeys(batch.keys))
         raise TrainingError(
-            f"the {where} loss is {values['loss'].item()} at videos {', '.join(dict.fromkeys(batch.keys))}; "
-            "look at these, or lower --learning-rate",
-            "what was saved before is whole",
+            f"the {phase} loss is {loss_values['loss'].item()} at videos {videos}",
+            "look at these, or lower --learning-rate; what was saved before is whole",
         )
 
 
 def train_one_epoch(
-    state: TrainState,
-    loader: Iterable[Batch],
-    compute_losses: Losses,
+    state: StudentTrainerState,
+    loader: Iterable[SegmentBatch],
+    compute_losses: StudentLossFunction,
     preprocess: Preprocess,
     autocast: Callable[[], Any],
     *,
-    sums: Sums,
-    replicas: Replicas | None = None,
+    meter: LossMeter,
+    student: DistributedStudent | None = None,
     micro_batch_size: int | None = None,
     grad_clip_norm: float | None = None,
-    after_step: Callable[[dict[str, float]], None] = lambda values: None,
-    tell: Tell = print,
+    after_step: Callable[[dict[str, float]], None] = lambda mean_losses: None,
+    on_unreadable: UnreadableCallback = print,
 ) -> dict[str, float]:
-    """Train on what the loader gives; means of the losses over segments. Raises TrainingError if one isn't finite.
+    """Train on the loader's batches and return the mean losses over segments, including those already in `meter`.
 
-    A step is of the batches that all `replicas` have at that moment; each goes through the student in micro-batches of
-    so many segments (default: all at once), whose gradients add up to that of all segments of the step."""
-    replicas = replicas or Replicas(state.model)
+    A step consists of one batch of each process, split into micro-batches (default: one) whose gradients add up to
+    the gradient of the mean loss over all segments of the step. `after_step` gets the mean losses of the step, empty
+    if none of its segments could be read. Raises TrainingError if a loss is not finite."""
+    student = student or DistributedStudent(state.model)
     device = next(state.model.parameters()).device
-    set_training(state.model)
-    for number, batch in enumerate(loader, state.progress["global_step"]):
-        found = replicas.group.gather((len(batch.keys), batch.unreadable))
-        for unreadable in chain(*(unreadables for _, unreadables in found)):
-            tell(unreadable)
-        count = sum(keys for keys, _ in found)
-        if not count:  # nothing of any of these could be read
+    set_train_mode(state.model)
+    for step, batch in enumerate(loader, state.progress["global_step"]):
+        gathered = student.group.gather((len(batch.keys), batch.unreadable))
+        for unreadable in chain(*(videos for _, videos in gathered)):
+            on_unreadable(unreadable)
+        num_segments = sum(count for count, _ in gathered)
+        if not num_segments:
             after_step({})
             continue
-        replicas.begin_step(number)
+        student.seed_step(step)
         state.optimizer.zero_grad(set_to_none=True)
-        with by_onednn(device):
-            own = add_gradients(
-                replicas,
+        with use_onednn(device):
+            local_sums = accumulate_gradients(
+                student,
                 to_device(batch, device),
-                count,
+                num_segments,
                 micro_batch_size,
                 state.scaler,
                 compute_losses,
                 preprocess,
                 autocast,
             )
-        take_step(state, grad_clip_norm)
-        totals = replicas.group.gather(own)
-        step = {name: sum(total.get(name, 0.0) for total in totals) for name in max(totals, key=len)}
-        sums.add(step, count)
-        after_step({name: total / count for name, total in step.items()})
-    if not sums.state:
-        raise TrainingError("no flow video of the training split can be read", "make them anew with extract_flows.py")
-    return sums.means()
+        optimizer_step(state, grad_clip_norm)
+        rank_sums = student.group.gather(local_sums)
+        loss_sums = {name: sum(sums.get(name, 0.0) for sums in rank_sums) for name in max(rank_sums, key=len)}
+        meter.add(loss_sums, num_segments)
+        after_step({name: total / num_segments for name, total in loss_sums.items()})
+    if not meter.state:
+        raise TrainingError(
+            "no flow video of the training split can be read", "create them again with extract_flows.py"
+        )
+    return meter.means()
 
 
-def set_training(model: MoCLIP) -> None:
-    """Training mode, but for a frozen encoder: frozen also means that no running mean moves."""
+def set_train_mode(model: MoCLIP) -> None:
+    """Set training mode, except for a frozen encoder, whose running means must not change either."""
     model.train()
     if not any(p.requires_grad for p in model.visual_encoder.parameters()):
         model.visual_encoder.eval()
 
 
-def add_gradients(
-    replicas: Replicas,
-    batch: Batch,
-    count: int,
+def accumulate_gradients(
+    student: DistributedStudent,
+    batch: SegmentBatch,
+    num_segments: int,
     micro_batch_size: int | None,
     scaler: torch.amp.GradScaler,
-    compute_losses: Losses,
+    compute_losses: StudentLossFunction,
     preprocess: Preprocess,
     autocast: Callable[[], Any],
 ) -> dict[str, float]:
-    """Add this batch's part of the gradient of the mean loss over `count` segments; its losses, summed over its own.
+    """Add this batch's part of the gradient of the mean loss over `num_segments`; return the batch's summed losses.
 
-    Both losses are means over segments of what is the segment's own, so a part weighs as many segments as it has.
-    Raises TrainingError."""
+    Both losses are means over segments of values that depend on one segment only, so a micro-batch is weighted by its
+    number of segments. Raises TrainingError if a loss is not finite."""
     if not batch.keys:
-        scaler.scale(replicas.blank()).backward()
+        scaler.scale(student.zero_loss()).backward()
         return {}
-    sums, left = Sums(), len(batch.keys)
-    for part in parts(batch, micro_batch_size or left):
-        left -= len(part.keys)
-        with replicas.exchanging(last=not left):
+    meter, remaining = LossMeter(), len(batch.keys)
+    for micro_batch in split_into_micro_batches(batch, micro_batch_size or remaining):
+        size = len(micro_batch.keys)
+        remaining -= size
+        with student.gradient_sync(is_last=not remaining):
             with autocast():
-                output = replicas(preprocess.normalize(part.flow), part.mask)
-            values = compute_losses(output, part)
-            check_finite(values, part, "training")
-            # DistributedDataParallel takes the mean over the processes, where the sum is meant
-            scaler.scale(values["loss"] * (len(part.keys) * replicas.group.size / count)).backward()
-        sums.add({name: float(value.detach()) * len(part.keys) for name, value in values.items()}, len(part.keys))
-    return {name: total for name, total in sums.state.items() if name != "count"}
+                output = student(preprocess.normalize(micro_batch.flow), micro_batch.mask)
+            loss_values = compute_losses(output, micro_batch)
+            check_finite(loss_values, micro_batch, "training")
+            # times the number of processes, over which DistributedDataParallel averages gradients
+            scaler.scale(loss_values["loss"] * (size * student.group.size / num_segments)).backward()
+        meter.add({name: float(value.detach()) * size for name, value in loss_values.items()}, size)
+    return {name: total for name, total in meter.state.items() if name != "count"}
 
 
-def take_step(state: TrainState, grad_clip_norm: float | None) -> None:
-    """Apply the gradients that are there."""
+def optimizer_step(state: StudentTrainerState, grad_clip_norm: float | None) -> None:
+    """Clip the accumulated gradients, if requested, and update parameters, gradient scale and learning rate."""
     if grad_clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_([p for p in state.model.parameters() if p.requires_grad], grad_clip_norm)
@@ -157,11 +159,12 @@ def take_step(state: TrainState, grad_clip_norm: float | None) -> None:
     state.scheduler.step()
 
 
-class Scored(NamedTuple):
-    """Some segments: the first one's number, losses summed over them, and by segment video, flows, scores, labels."""
+class SegmentScores(NamedTuple):
+    """Results for some segments: position of the first one in the dataset, losses summed over them, and for each
+    segment its video, number of flow frames, class scores and labels."""
 
-    place: int
-    losses: dict[str, float]
+    first_index: int
+    loss_sums: dict[str, float]
     keys: list[str]
     lengths: list[int]
     scores: torch.Tensor
@@ -170,70 +173,76 @@ class Scored(NamedTuple):
 
 def evaluate(
     model: MoCLIP,
-    loader: Iterable[Batch],
-    compute_losses: Losses,
+    loader: Iterable[SegmentBatch],
+    compute_losses: StudentLossFunction,
     preprocess: Preprocess,
     autocast: Callable[[], Any],
-    tell: Tell = print,
+    on_unreadable: UnreadableCallback = print,
     *,
-    group: Group = Group(),  # noqa: B008 - it can't be changed
+    group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
     micro_batch_size: int | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """(losses and `head_map_macro`, `head_map_micro` over all videos; video -> (C,) probabilities of the head).
+    """Return (mean losses, with `head_map_macro` and `head_map_micro` over all videos; video -> (C,) probabilities).
 
-    A video's probabilities are the mean over its segments, each weighing as many flows as it has, whichever of the
-    group's processes had them. Raises TrainingError for a loss that is not finite, or where nothing could be read."""
-    scored, unreadable = list[Scored](), list[Unreadable]()
+    A video's probabilities are the mean over its segments, weighted by their number of flow frames, over all processes
+    of the group. Raises TrainingError if a loss is not finite, or if no segment could be read."""
+    segment_scores, unreadable = list[SegmentScores](), list[UnreadableVideo]()
     model.eval()
     for batch in loader:
-        for what in batch.unreadable:
-            unreadable.append(what)
-            tell(what)
-        for part in parts(batch, micro_batch_size or max(1, len(batch.keys))):
-            place = part.indices[0] if part.indices else len(scored)
-            scored.append(score(model, part, place, compute_losses, preprocess, autocast))
-    gathered = group.gather((scored, unreadable))
-    for what in chain(*(theirs for rank, (_, theirs) in enumerate(gathered) if rank != group.rank)):
-        tell(what)
-    return summarise(sorted(chain(*(theirs for theirs, _ in gathered)), key=lambda some: some.place))
+        for video in batch.unreadable:
+            unreadable.append(video)
+            on_unreadable(video)
+        for micro_batch in split_into_micro_batches(batch, micro_batch_size or max(1, len(batch.keys))):
+            first_index = micro_batch.indices[0] if micro_batch.indices else len(segment_scores)
+            segment_scores.append(score_segments(model, micro_batch, first_index, compute_losses, preprocess, autocast))
+    gathered = group.gather((segment_scores, unreadable))
+    for video in chain(*(videos for rank, (_, videos) in enumerate(gathered) if rank != group.rank)):
+        on_unreadable(video)
+    all_scores = chain(*(scores for scores, _ in gathered))
+    return aggregate_scores(sorted(all_scores, key=lambda scores: scores.first_index))
 
 
 @torch.no_grad()
-def score(
+def score_segments(
     model: MoCLIP,
-    batch: Batch,
-    place: int,
-    compute_losses: Losses,
+    batch: SegmentBatch,
+    first_index: int,
+    compute_losses: StudentLossFunction,
     preprocess: Preprocess,
     autocast: Callable[[], Any],
-) -> Scored:
-    """Raises TrainingError for a loss that is not finite."""
-    there = to_device(batch, next(model.parameters()).device)
-    with autocast(), by_onednn(there.flow.device):
-        output = model(preprocess.normalize(there.flow), there.mask)
-    values = compute_losses(output, there)
-    check_finite(values, batch, "validation")
-    totals = {name: float(value) * len(batch.keys) for name, value in values.items()}
+) -> SegmentScores:
+    """Raises TrainingError if the loss is not finite."""
+    on_device = to_device(batch, next(model.parameters()).device)
+    with autocast(), use_onednn(on_device.flow.device):
+        output = model(preprocess.normalize(on_device.flow), on_device.mask)
+    loss_values = compute_losses(output, on_device)
+    check_finite(loss_values, batch, "validation")
+    loss_sums = {name: float(value) * len(batch.keys) for name, value in loss_values.items()}
     scores = output.logits.float().sigmoid().cpu()
-    # a copy: what a loader's worker has given keeps a file open for as long as it is kept
-    return Scored(place, totals, batch.keys, batch.mask.sum(1).tolist(), scores, batch.labels.clone())
+    # a copy of the labels, since a tensor of a loader's worker keeps a file open
+    return SegmentScores(first_index, loss_sums, batch.keys, batch.mask.sum(1).tolist(), scores, batch.labels.clone())
 
 
-def summarise(scored: Iterable[Scored]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """What `evaluate` gives, from all segments in their order. Raises TrainingError where there is none."""
-    sums, weights = Sums(), dict[str, float]()
-    scores, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-    for some in scored:
-        sums.add(some.losses, len(some.keys))
-        for key, length, row, truth in zip(some.keys, some.lengths, some.scores, some.labels, strict=True):
-            scores[key] = scores.get(key, torch.zeros(())) + row * length
+def aggregate_scores(
+    segment_scores: Iterable[SegmentScores],
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Compute the results of `evaluate` from all segments, in order. Raises TrainingError if there is none."""
+    meter, weights = LossMeter(), dict[str, float]()
+    weighted_sums, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for group_scores in segment_scores:
+        meter.add(group_scores.loss_sums, len(group_scores.keys))
+        _, _, keys, lengths, scores, segment_labels = group_scores
+        for key, length, segment_score, label in zip(keys, lengths, scores, segment_labels, strict=True):
+            weighted_sums[key] = weighted_sums.get(key, torch.zeros(())) + segment_score * length
             weights[key] = weights.get(key, 0.0) + length
-            labels[key] = truth
-    if not scores:
-        raise TrainingError("no flow video of the validation split can be read", "make them anew with extract_flows.py")
-    means = sums.means()
-    probabilities = {key: total / weights[key] for key, total in scores.items()}
-    table, truths = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
-    means["head_map_macro"] = metrics.map_macro(table, truths)
-    means["head_map_micro"] = metrics.map_micro(table, truths)
+            labels[key] = label
+    if not weighted_sums:
+        raise TrainingError(
+            "no flow video of the validation split can be read", "create them again with extract_flows.py"
+        )
+    means = meter.means()
+    probabilities = {key: total / weights[key] for key, total in weighted_sums.items()}
+    table, targets = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
+    means["head_map_macro"] = metrics.map_macro(table, targets)
+    means["head_map_micro"] = metrics.map_micro(table, targets)
     return means, probabilities

@@ -1,4 +1,4 @@
-"""MoCLIP, the student: a copy of the CLIP image tower that embeds flow frames (paper, equations 1 to 6)."""
+"""MoCLIP, the student: a copy of the CLIP image encoder that embeds flow frames (paper, eq. 1 to 6)."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from vimoclip.errors import UserError
 from vimoclip.training import checkpoint, losses
 
 
-class Output(NamedTuple):
-    """z_motion, predicted (zhat): (B, L, D), zeros where padded; logits: (B, C)."""
+class StudentOutput(NamedTuple):
+    """z_motion and predicted (zhat in the paper): (B, L, D), zeros where padded; logits: (B, C)."""
 
     z_motion: torch.Tensor
     predicted: torch.Tensor
@@ -20,7 +20,7 @@ class Output(NamedTuple):
 
 
 class ResidualMLP(nn.Module):
-    """Linear, GELU, Linear of width D; the second starts at zero, so that zhat starts as z_motion."""
+    """Linear, GELU, Linear of width D. The second layer is initialised to zero, so that zhat starts as z_motion."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -33,7 +33,7 @@ class ResidualMLP(nn.Module):
 
 
 class MoCLIP(nn.Module):
-    """The student with its residual MLP and its accessory classification head. Keys of the state dict as published."""
+    """Image encoder with residual MLP and accessory classification head. State dict keys are the published ones."""
 
     def __init__(self, visual_encoder: nn.Module, dim: int, num_classes: int, alpha: float):
         super().__init__()
@@ -42,71 +42,72 @@ class MoCLIP(nn.Module):
         self.residual_mlp = ResidualMLP(dim)
         self.classification_head = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, num_classes))
 
-    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> Output:
-        """images: (B, L, 3, S, S) normalised flow frames; mask: (B, L), true for real ones: only these are embedded."""
-        z = clip.embed(self.visual_encoder, images[mask])  # [frames, D]
+    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> StudentOutput:
+        """images: (B, L, 3, S, S), normalised; mask: (B, L), true for real frames, the only ones that are encoded."""
+        z = clip.encode_images(self.visual_encoder, images[mask])  # [frames, D]
         predicted = z + self.alpha * self.residual_mlp(z)
         z_motion = z.new_zeros((*mask.shape, z.shape[-1])).masked_scatter(mask[..., None], z)
         padded = predicted.new_zeros(z_motion.shape).masked_scatter(mask[..., None], predicted)
-        return Output(z_motion, padded, self.classification_head(losses.masked_mean(z_motion, mask)))
+        return StudentOutput(z_motion, padded, self.classification_head(losses.masked_mean(z_motion, mask)))
 
 
 def build(config: dict[str, Any]) -> MoCLIP:
-    """The model that a checkpoint's `config` describes, with random weights."""
-    visual = clip.build(config["clip"]).visual
+    """Build the model that a checkpoint's `config` describes, with random weights."""
+    visual = clip.build_encoder(config["clip"]).visual
     return MoCLIP(visual, config["clip"]["embed_dim"], config["num_classes"], config["alpha"])
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """The student in a run folder, ours (`<run>/`) or published (`<run> - best/`). Raises UserError."""
+    """Find the student in a run folder, ours (`<run>/`) or published (`<run> - best/`). Raises UserError."""
     if folder.is_file():
         return folder
     published = folder.with_name(folder.name + " - best")
-    for place in (folder, published):
-        if (best := place / "student_best.pth").is_file():
+    for candidate in (folder, published):
+        if (best := candidate / "student_best.pth").is_file():
             return best
-    for place in (published, folder):
-        students = sorted(path for path in place.glob("*.pth") if path.name != "last.pth")
+    for candidate in (published, folder):
+        students = sorted(path for path in candidate.glob("*.pth") if path.name != "last.pth")
         if len(students) == 1:
             return students[0]
         if students:
             names = ", ".join(path.name for path in students)
             raise UserError(
-                f"holds no student_best.pth but {names}", "name one of them with --checkpoint-dir", path=place
+                f"holds no student_best.pth but {names}", "name one of them with --checkpoint-dir", path=candidate
             )
     raise UserError("holds no student (student_best.pth)", "name a run folder that train.py wrote", path=folder)
 
 
 def load(path: Path, clip_model_name: str | None = None, num_classes: int | None = None) -> tuple[MoCLIP, dict]:
-    """A student and its config, in evaluation mode, from its checkpoint alone. Raises UserError.
+    """Load a student, in evaluation mode, and its config.
 
-    A published checkpoint holds no config: then `clip_model_name` (default ViT-B/32) and `num_classes` (default: as
-    its head has) say what it is; otherwise they may only confirm what the file says."""
+    Published checkpoints hold no config: `clip_model_name` (default: ViT-B/32) then determines the architecture.
+    Raises UserError if `clip_model_name` or `num_classes` contradicts the file, or the file holds no student."""
     content = checkpoint.load_checkpoint(path)
     state, config = content["state_dict"], content.get("config")
-    head = state.get("classification_head.2.weight")
-    if head is None or not any(key.startswith("visual_encoder.") for key in state):
+    head_weight = state.get("classification_head.2.weight")
+    if head_weight is None or not any(key.startswith("visual_encoder.") for key in state):
         raise UserError(
             "is no MoCLIP student (no visual_encoder or classification_head)", "name a run of train.py", path=path
         )
-    classes = int(head.shape[0])
-    if num_classes is not None and num_classes != classes:
-        raise UserError(f"--num-classes {num_classes}: {path} has {classes}", "leave the flag out or name another run")
+    file_classes = int(head_weight.shape[0])
+    if num_classes is not None and num_classes != file_classes:
+        problem = f"--num-classes {num_classes}: {path} has {file_classes}"
+        raise UserError(problem, "leave the flag out or name another run")
     if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
-        taken_for = clip_model_name or "ViT-B/32"
-        print(f"warning: {path} holds no config of ours, so nothing can be checked; taken for {taken_for}")
+        name = clip_model_name or "ViT-B/32"
+        print(f"warning: {path} holds no config of ours, so nothing can be checked; taken for {name}")
         config = {
-            "clip": clip.describe(taken_for),
+            "clip": clip.encoder_config(name),
             "alpha": 0.1,
-            "num_classes": classes,
+            "num_classes": file_classes,
             "teacher": {},
             "flow": {},
         }
     try:
-        made_from = config["clip"].get("clip_model")
-        if clip_model_name and made_from and clip.canonical_name(clip_model_name) != made_from:
+        file_model = config["clip"].get("clip_model")
+        if clip_model_name and file_model and clip.canonical_name(clip_model_name) != file_model:
             raise UserError(
-                f"--clip-model-name {clip_model_name}: {path} was trained from {made_from}",
+                f"--clip-model-name {clip_model_name}: {path} was trained from {file_model}",
                 "leave the flag out or name another run",
             )
         if not (isinstance(config["alpha"], float | int) and isinstance(config["flow"], dict)):
@@ -114,7 +115,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
         model = build(config)
     except UserError:
         raise
-    except Exception as error:  # whatever open_clip and torch make of values that aren't ours
+    except Exception as error:  # open_clip and torch raise many types for unexpected values
         raise UserError(f"its config describes no student ({error})", "name a run of train.py", path=path) from None
     checkpoint.load_state(model, state, path)
     return model.eval(), config

@@ -1,4 +1,4 @@
-"""What a run of the student needs to go on, and what it has counted so far."""
+"""State of a training run of the student, saved as last.pth, and the running means of its losses."""
 
 import math
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from vimoclip.annotations import split_protocol
-from vimoclip.cli import check_same
+from vimoclip.cli import check_settings_match
 from vimoclip.moclip import MoCLIP
 from vimoclip.runtime import seeding
 from vimoclip.training import checkpoint
 
 
 @dataclass
-class TrainState:
-    """All that a run needs to go on: saved as `last.pth`. `progress` is plain Python; see `new_progress`."""
+class StudentTrainerState:
+    """Everything a run needs to resume. `progress` is plain Python, see `initial_progress`."""
 
     model: MoCLIP
     config: dict[str, Any]
@@ -31,46 +31,54 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random_state": seeding.random_state(),
+            "random_state": seeding.get_rng_state(),
             "progress": self.progress,
             "config": self.config,
         }
         checkpoint.save_checkpoint(path, content)
 
     def load(self, path: Path) -> None:
-        """Raises UserError where the run was begun with another encoder, flow, teacher, protocol or selection."""
-        last = checkpoint.load_checkpoint(path)
-        before = {"protocol": split_protocol.PUBLISHED} | last["config"]  # of before there was any: the paper's
-        check_same(self.config, before, "this command", str(path), "go on with the same data, or start anew")
-        checkpoint.load_state(self.model, last["state_dict"], path)
-        for group, own in zip(last["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            group.update(fused=own["fused"], foreach=own["foreach"])  # how it computes is no part of a run
-        self.optimizer.load_state_dict(last["optimizer"])
-        self.scheduler.load_state_dict(last["scheduler"])
-        if last["scaler"]:  # empty where the run was on a CPU
-            self.scaler.load_state_dict(last["scaler"])
-        self.progress = last["progress"]
-        seeding.set_random_state(last["random_state"])
+        """Raises UserError if the run began with another encoder, flow, teacher, protocol or selection."""
+        saved = checkpoint.load_checkpoint(path)
+        saved_config = {"protocol": split_protocol.PUBLISHED} | saved["config"]  # old files have no protocol
+        hint = "resume with the same data, or start a new run"
+        check_settings_match(self.config, saved_config, "this command", str(path), hint)
+        checkpoint.load_state(self.model, saved["state_dict"], path)
+        for saved_group, group in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            # these depend on the device
+            saved_group.update(fused=group["fused"], foreach=group["foreach"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        if saved["scaler"]:  # empty if the scaler was disabled
+            self.scaler.load_state_dict(saved["scaler"])
+        self.progress = saved["progress"]
+        seeding.set_rng_state(saved["random_state"])
 
 
-def new_progress() -> dict[str, Any]:
-    """`epoch`, `step`, `global_step` done; `sums` of the epoch begun; `best` loss, epochs since (`stale`), `rows`.
+def initial_progress() -> dict[str, Any]:
+    """Progress of a new run.
 
-    `seen`: how many of the epoch's segments are done, whatever the batches; `unreadable`: what joined left_out.csv;
-    `segments`: a hash of those trained on, of whose order `seen` speaks."""
+    | key                        | meaning                                                                |
+    |----------------------------|------------------------------------------------------------------------|
+    | epoch, global_step, rows   | completed epochs and steps, rows of metrics.csv                        |
+    | step, seen, sums           | steps, segments and LossMeter state of the current epoch               |
+    | best, stale                | lowest loss of the monitored split, epochs since                       |
+    | unreadable                 | rows added to left_out.csv during the run                              |
+    | segments                   | hash of the training segments, to whose order `seen` refers            |
+    """
     progress = {"epoch": 0, "step": 0, "seen": 0, "global_step": 0, "sums": {}, "best": math.inf, "stale": 0}
     return progress | {"rows": [], "unreadable": [], "segments": ""}
 
 
-class Sums:
-    """Means of losses over segments; its state is plain Python, so that a run can go on in the middle of an epoch."""
+class LossMeter:
+    """Running means of losses over segments. `state` is plain Python, so that a run can resume within an epoch."""
 
     def __init__(self, state: dict[str, float] | None = None):
         self.state = dict(state or {})
 
-    def add(self, totals: dict[str, float], count: int) -> None:
-        """Losses of so many segments, summed."""
-        for name, total in (totals | {"count": count}).items():
+    def add(self, loss_sums: dict[str, float], count: int) -> None:
+        """Add losses summed over `count` segments."""
+        for name, total in (loss_sums | {"count": count}).items():
             self.state[name] = self.state.get(name, 0.0) + total
 
     def means(self) -> dict[str, float]:

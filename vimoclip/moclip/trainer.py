@@ -1,4 +1,4 @@
-"""One run of the student: epochs of training and evaluation that can stop anywhere and go on with the same results."""
+"""Training run of the student. A run can be stopped at any time and resumes with the same results."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from vimoclip.clip import Preprocess
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
-from vimoclip.moclip.data_parallel import Replicas, micro_batch_size
-from vimoclip.moclip.dataset import SegmentDataset, Unreadable, collate
-from vimoclip.moclip.epoch_log import Shown, describe_epoch
+from vimoclip.moclip.data_parallel import DistributedStudent, resolve_micro_batch_size
+from vimoclip.moclip.dataset import SegmentDataset, UnreadableVideo, collate
+from vimoclip.moclip.epoch_log import StudentEpochLogger, format_epoch
 from vimoclip.moclip.quick_gelu import fuse_quick_gelu
-from vimoclip.moclip.train_state import Sums, TrainState, new_progress
+from vimoclip.moclip.train_state import LossMeter, StudentTrainerState, initial_progress
 from vimoclip.runtime import device, seeding, versions
-from vimoclip.runtime.distributed import Group, share_of
+from vimoclip.runtime.distributed import ProcessGroup, rank_batches
 from vimoclip.training import checkpoint, run_folder, tensorboard
 
-LEFT_OUT = ("split", "video", "reason")  # header of left_out.csv
+LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
 
 
-class Learning:
-    """How a student learns under a run's settings: what the steps of a run and those of a probe share."""
+class TrainingSetup:
+    """Model, optimizer, loss and loaders according to the flags; used by training and by --dry-run."""
 
-    def __init__(self, args: argparse.Namespace, model: MoCLIP, preprocess: Preprocess, group: Group):
+    def __init__(self, args: argparse.Namespace, model: MoCLIP, preprocess: Preprocess, group: ProcessGroup):
         self.args, self.model, self.preprocess, self.group = args, model, preprocess, group
         self.device = next(model.parameters()).device
-        precision = device.pick_precision(args.precision, self.device)
+        precision = device.select_precision(args.precision, self.device)
         self.autocast = partial(device.autocast, self.device, precision)
-        self.losses = loops.make_losses(
+        self.compute_losses = loops.make_loss_function(
             args.distillation_loss_mode, args.class_positive_weight, args.distillation_weight
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16" and self.device.type == "cuda")
@@ -46,24 +46,21 @@ class Learning:
         self.optimizer, self.scheduler = build_optimizer(args, model)
         if args.compile:
             model.visual_encoder.compile(dynamic=True)
-        self.workers = cli.usable_workers(args.num_workers)
-        loops.set_training(model)
-        flows = args.sequence_length - 1
-        self.micro_batch_size = micro_batch_size(args.micro_batch_size, model, args.batch_size, flows)
+        self.workers = cli.limit_workers(args.num_workers)
+        loops.set_train_mode(model)
+        segment_length = args.sequence_length - 1
+        self.micro_batch_size = resolve_micro_batch_size(args.micro_batch_size, model, args.batch_size, segment_length)
 
-    def state(self, config: dict[str, Any]) -> TrainState:
-        """Of a run that begins."""
-        return TrainState(self.model, config, self.optimizer, self.scheduler, self.scaler, new_progress())
+    def initial_state(self, config: dict[str, Any]) -> StudentTrainerState:
+        return StudentTrainerState(self.model, config, self.optimizer, self.scheduler, self.scaler, initial_progress())
 
-    def loader(self, dataset: SegmentDataset, order: Sequence[int]) -> DataLoader:
-        """This process's batches of the segments in this order."""
-        return self.loader_of(dataset, share_of(order, self.args.batch_size, self.group.rank, self.group.size))
+    def make_rank_loader(self, dataset: SegmentDataset, order: Sequence[int]) -> DataLoader:
+        """Loader of this process's batches of the segments in the given order."""
+        return self.make_loader(dataset, rank_batches(order, self.args.batch_size, self.group.rank, self.group.size))
 
-    def loader_of(self, dataset: SegmentDataset, batches: list[list[int]]) -> DataLoader:
-        """Of these batches, read ahead.
-
-        The loader's own generator keeps it from the model's random numbers, of which a run that goes on in the middle
-        of an epoch would else draw one more than a run that was never stopped."""
+    def make_loader(self, dataset: SegmentDataset, batches: list[list[int]]) -> DataLoader:
+        """Loader of the given batches. It has a generator of its own, so it draws no random number that the model
+        uses: a run that resumes within an epoch creates one loader more than a run that was not stopped."""
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -73,157 +70,172 @@ class Learning:
             pin_memory=self.device.type == "cuda",
         )
 
-    def train(self, state: TrainState, batches: Any, replicas: Replicas, **more: Any) -> dict[str, float]:
+    def train_one_epoch(
+        self, state: StudentTrainerState, loader: Any, student: DistributedStudent, **kwargs: Any
+    ) -> dict[str, float]:
         return loops.train_one_epoch(
             state,
-            batches,
-            self.losses,
+            loader,
+            self.compute_losses,
             self.preprocess,
             self.autocast,
-            replicas=replicas,
+            student=student,
             micro_batch_size=self.micro_batch_size,
             grad_clip_norm=self.args.grad_clip_norm,
-            **more,
+            **kwargs,
         )
 
-    def evaluate(self, dataset: SegmentDataset, tell: loops.Tell) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    def evaluate(
+        self, dataset: SegmentDataset, on_unreadable: loops.UnreadableCallback
+    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         return loops.evaluate(
             self.model,
-            self.loader(dataset, range(len(dataset))),
-            self.losses,
+            self.make_rank_loader(dataset, range(len(dataset))),
+            self.compute_losses,
             self.preprocess,
             self.autocast,
-            tell,
+            on_unreadable,
             group=self.group,
             micro_batch_size=self.micro_batch_size,
         )
 
 
-class Run:
-    """A run in its folder, begun or gone on with. Rank 0 writes; every rank knows the same of how far it is.
+class StudentTrainer:
+    """A run in its folder, new or resumed from last.pth. Rank 0 writes; all ranks have the same progress.
 
-    `left_out`: (split, video, reason) of what can't be used; flow videos that break on reading join it."""
+    `excluded`: (split, video, reason) of unusable videos; videos that can't be decoded are added during training.
+    Raises UserError if last.pth belongs to other settings or data."""
 
     def __init__(
         self,
         args: argparse.Namespace,
         folder: Path,
-        learning: Learning,
+        setup: TrainingSetup,
         config: dict[str, Any],
-        sets: dict[str, SegmentDataset],
+        datasets: dict[str, SegmentDataset],
         class_names: list[str],
-        left_out: list[tuple[str, str, str]],
+        excluded: list[tuple[str, str, str]],
     ):
-        self.args, self.folder, self.learning, self.group = args, folder, learning, learning.group
-        self.sets, self.class_names, self.last = sets, class_names, folder / "last.pth"
-        self.watched = split_protocol.WATCHED[config["protocol"]]
-        self.state = learning.state(config)
-        if self.group.share(self.last.exists()):
-            self.state.load(self.last)
+        self.args, self.folder, self.setup, self.group = args, folder, setup, setup.group
+        self.datasets, self.class_names, self.last_path = datasets, class_names, folder / "last.pth"
+        self.monitor_split = split_protocol.MONITOR_SPLIT[config["protocol"]]
+        self.state = setup.initial_state(config)
+        if self.group.broadcast(self.last_path.exists()):
+            self.state.load(self.last_path)
             progress = self.state.progress
-            progress.setdefault("seen", progress["step"] * args.batch_size)  # files of before counted steps alone
-            print(f"going on at epoch {progress['epoch'] + 1}, segment {progress['seen'] + 1}", flush=True)
+            progress.setdefault("seen", progress["step"] * args.batch_size)  # old files count steps only
+            print(f"resuming at epoch {progress['epoch'] + 1}, segment {progress['seen'] + 1}", flush=True)
         self.progress = self.state.progress
-        check_segments(self.progress, sets["train"], self.last)
-        self.sums = Sums(self.progress["sums"])
-        self.left_out = left_out + [tuple(line) for line in self.progress["unreadable"]]
-        self.due = checkpoint.Every(60 * args.save_every_minutes)
-        self.replicas = Replicas(learning.model, self.group, learning.preprocess.size, args.seed)
+        check_same_segments(self.progress, datasets["train"], self.last_path)
+        self.meter = LossMeter(self.progress["sums"])
+        self.excluded = excluded + [tuple(row) for row in self.progress["unreadable"]]
+        self.should_save = checkpoint.IntervalTimer(60 * args.save_every_minutes)
+        self.student = DistributedStudent(setup.model, self.group, setup.preprocess.size, args.seed)
 
     def train(self) -> None:
-        """To the last epoch."""
-        begun = self.progress["epoch"], self.progress["global_step"]
-        self.tensorboard = None
-        if self.group.main:
-            csv.write_csv(self.folder / "left_out.csv", LEFT_OUT, self.left_out)
-            self.tensorboard = tensorboard.tensorboard(self.args.logs_dir / self.folder.absolute().name, *begun)
-            watched = self.sets[self.watched]
-            self.shown = Shown(self.tensorboard, self.args, self.watched, watched, self.class_names)
-        while self.progress["epoch"] < self.args.epochs and not stopped_early(self.args, self.progress):
-            self._epoch()
-        if self.tensorboard is not None:
-            self.shown.final(self.progress["rows"], self.state.config["protocol"])
-            self.tensorboard.close()
-        best = self.folder / "student_best.pth"
-        print(f"finished after epoch {self.progress['epoch']}; the best student is {best}", flush=True)
+        """Train up to the last epoch. Raises TrainingError."""
+        resumed_at = self.progress["epoch"], self.progress["global_step"]
+        self.writer = None
+        if self.group.is_main:
+            csv.write_csv(self.folder / "left_out.csv", LEFT_OUT_COLUMNS, self.excluded)
+            self.writer = tensorboard.open_writer(self.args.logs_dir / self.folder.absolute().name, *resumed_at)
+            dataset = self.datasets[self.monitor_split]
+            self.logger = StudentEpochLogger(self.writer, self.args, self.monitor_split, dataset, self.class_names)
+        while self.progress["epoch"] < self.args.epochs and not should_stop_early(self.args, self.progress):
+            self._run_epoch()
+        if self.writer is not None:
+            self.logger.log_final(self.progress["rows"], self.state.config["protocol"])
+            self.writer.close()
+        best_path = self.folder / "student_best.pth"
+        print(f"finished after epoch {self.progress['epoch']}; the best student is {best_path}", flush=True)
 
-    def _epoch(self) -> None:
-        order = seeding.epoch_order(len(self.sets["train"]), self.args.seed, self.progress["epoch"])
-        batches: Any = self.learning.loader(self.sets["train"], order[self.progress["seen"] :])
-        if self.group.main:
-            name = f"epoch {self.progress['epoch'] + 1}/{self.args.epochs}"
-            batches = progress(batches, len(batches), "step", name)
-        tell = partial(self._tell, "train")
-        trained = self.learning.train(
-            self.state, batches, self.replicas, sums=self.sums, after_step=self._after_step, tell=tell
+    def _run_epoch(self) -> None:
+        train_set, monitor_set = self.datasets["train"], self.datasets[self.monitor_split]
+        order = seeding.epoch_permutation(len(train_set), self.args.seed, self.progress["epoch"])
+        loader: Any = self.setup.make_rank_loader(train_set, order[self.progress["seen"] :])
+        if self.group.is_main:
+            loader = progress(loader, len(loader), "step", f"epoch {self.progress['epoch'] + 1}/{self.args.epochs}")
+        train_losses = self.setup.train_one_epoch(
+            self.state,
+            loader,
+            self.student,
+            meter=self.meter,
+            after_step=self._after_step,
+            on_unreadable=partial(self._exclude, "train"),
         )
-        self.replicas.share_statistics()
-        validated, probabilities = self.learning.evaluate(self.sets[self.watched], partial(self._tell, self.watched))
-        row = book_epoch(self.state, trained, validated, self.watched)
-        self.sums.state.clear()
-        if self.tensorboard is None:
+        self.student.broadcast_running_stats()
+        monitor_metrics, probabilities = self.setup.evaluate(monitor_set, partial(self._exclude, self.monitor_split))
+        row = record_epoch(self.state, train_losses, monitor_metrics, self.monitor_split)
+        self.meter.state.clear()
+        if self.writer is None:
             return
-        write_epoch(self.state, self.folder, row, self.class_names)
-        self.shown.epoch(row, probabilities)
-        self.state.save(self.last)  # last: what a stop leaves half done before it is done again, with the same result
-        print(describe_epoch(row, self.args.epochs, self.watched, better=self.progress["stale"] == 0), flush=True)
+        save_epoch(self.state, self.folder, row, self.class_names)
+        self.logger.log_epoch(row, probabilities)
+        # last.pth last: if the run is killed before, it repeats the epoch and overwrites these files with the same
+        self.state.save(self.last_path)
+        print(format_epoch(row, self.args.epochs, self.monitor_split, is_best=self.progress["stale"] == 0), flush=True)
 
-    def _tell(self, split: str, unreadable: Unreadable) -> None:
-        if any(line[:2] == (split, unreadable.key) for line in self.left_out):
+    def _exclude(self, split: str, unreadable: UnreadableVideo) -> None:
+        """Add a video to left_out.csv, once."""
+        if any(row[:2] == (split, unreadable.key) for row in self.excluded):
             return
-        self.left_out.append((split, *unreadable))
+        self.excluded.append((split, *unreadable))
         self.progress["unreadable"].append([split, *unreadable])
-        if self.group.main:
-            csv.write_csv(self.folder / "left_out.csv", LEFT_OUT, self.left_out)
+        if self.group.is_main:
+            csv.write_csv(self.folder / "left_out.csv", LEFT_OUT_COLUMNS, self.excluded)
         print(f"  left out: {unreadable.key}: {unreadable.reason}", flush=True)
 
-    def _after_step(self, values: dict[str, float]) -> None:
-        progress, taken = self.progress, self.args.batch_size * self.group.size
+    def _after_step(self, mean_losses: dict[str, float]) -> None:
+        progress = self.progress
         progress["step"] += 1
         progress["global_step"] += 1
-        progress["seen"] = min(progress["seen"] + taken, len(self.sets["train"]))
-        if not values or self.tensorboard is None:  # nothing of the step could be read, or rank 0 does it
+        num_segments = progress["seen"] + self.args.batch_size * self.group.size
+        progress["seen"] = min(num_segments, len(self.datasets["train"]))
+        if not mean_losses or self.writer is None:
             return
-        values["learning_rate"] = self.state.optimizer.param_groups[-1]["lr"]
-        for name, value in values.items():
-            self.tensorboard.add_scalar(f"step/{name}", value, progress["global_step"])
-        if self.due():
-            progress["sums"] = dict(self.sums.state)
-            self.tensorboard.flush()
-            self.state.save(self.last)
+        scalars = mean_losses | {"learning_rate": self.state.optimizer.param_groups[-1]["lr"]}
+        for name, value in scalars.items():
+            self.writer.add_scalar(f"step/{name}", value, progress["global_step"])
+        if self.should_save():
+            progress["sums"] = dict(self.meter.state)
+            self.writer.flush()
+            self.state.save(self.last_path)
 
 
-def check_segments(progress: dict[str, Any], dataset: SegmentDataset, last: Path) -> None:
-    """Raise UserError in the middle of an epoch of other segments, whose order would be another."""
-    digest = run_folder.digest([(segment.clip.key, segment.start, segment.length) for segment in dataset.segments])
+def check_same_segments(progress: dict[str, Any], dataset: SegmentDataset, last_path: Path) -> None:
+    """Raise UserError if an epoch was stopped with other segments, since the epoch's order depends on them."""
+    digest = run_folder.digest([(segment.video.key, segment.start, segment.length) for segment in dataset.segments])
     if progress["seen"] and progress["segments"] != digest:
         raise UserError(
             "stopped in the middle of an epoch of other videos than there are now",
-            "bring back what was there (see left_out.csv), or start anew",
-            path=last,
+            "bring back what was there (see left_out.csv), or start a new run",
+            path=last_path,
         )
     progress["segments"] = digest
 
 
-def book_epoch(
-    state: TrainState, trained: dict[str, float], validated: dict[str, float], watched: str
+def record_epoch(
+    state: StudentTrainerState,
+    train_losses: dict[str, float],
+    monitor_metrics: dict[str, float],
+    monitor_split: str,
 ) -> dict[str, Any]:
-    """An epoch's row of metrics, after the progress has taken it in.
-
-    `watched`: what the columns of the clips begin with that epochs are chosen on."""
+    """Update the progress after an epoch and return the epoch's row of metrics.csv."""
     progress = state.progress
     row = {"epoch": progress["epoch"] + 1, "learning_rate": state.optimizer.param_groups[-1]["lr"]}
-    row |= {f"train_{k}": v for k, v in trained.items()} | {f"{watched}_{k}": v for k, v in validated.items()}
-    better = validated["loss"] < progress["best"]
+    row |= {f"train_{name}": value for name, value in train_losses.items()}
+    row |= {f"{monitor_split}_{name}": value for name, value in monitor_metrics.items()}
+    is_best = monitor_metrics["loss"] < progress["best"]
     progress.update(epoch=row["epoch"], step=0, seen=0, sums={}, rows=[*progress["rows"], row])
-    progress.update(best=min(progress["best"], validated["loss"]), stale=0 if better else progress["stale"] + 1)
+    progress["best"] = min(progress["best"], monitor_metrics["loss"])
+    progress["stale"] = 0 if is_best else progress["stale"] + 1
     return row
 
 
-def write_epoch(state: TrainState, folder: Path, row: dict[str, Any], class_names: list[str]) -> None:
-    """The epoch's files, but for last.pth."""
+def save_epoch(state: StudentTrainerState, folder: Path, row: dict[str, Any], class_names: list[str]) -> None:
+    """Write student_epoch_N.pth, metrics.csv and, after the best epoch, student_best.pth."""
     student = {"state_dict": state.model.state_dict(), "config": state.config, "class_names": class_names}
-    student |= {"epoch": row["epoch"], "metrics": row, "versions": versions.versions()}
+    student |= {"epoch": row["epoch"], "metrics": row, "versions": versions.package_versions()}
     checkpoint.save_checkpoint(folder / f"student_epoch_{row['epoch']}.pth", student)
     if state.progress["stale"] == 0:
         checkpoint.save_checkpoint(folder / "student_best.pth", student)
@@ -231,23 +243,23 @@ def write_epoch(state: TrainState, folder: Path, row: dict[str, Any], class_name
 
 
 def build_optimizer(args: argparse.Namespace, model: MoCLIP) -> tuple[Any, Any]:
-    """(AdamW, which at weight decay 0 is Adam; a schedule that only warms up). The encoder may have its own rate."""
+    """Return (AdamW, which is Adam with weight decay 0; linear warmup), with a learning rate for the encoder."""
     encoder = {id(p) for p in model.visual_encoder.parameters()}
-    rate = args.encoder_learning_rate or args.learning_rate
+    encoder_rate = args.encoder_learning_rate or args.learning_rate
     groups = [
-        {"params": [p for p in model.parameters() if id(p) in encoder and p.requires_grad], "lr": rate},
+        {"params": [p for p in model.parameters() if id(p) in encoder and p.requires_grad], "lr": encoder_rate},
         {"params": [p for p in model.parameters() if id(p) not in encoder], "lr": args.learning_rate},
     ]
-    # fused: one pass over the parameters: 0.08 s for 86 million on a CPU, where Adam as it comes takes 0.37
+    # fused: 0.08 s instead of 0.37 s for 86 million parameters on a CPU
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=True)
-    warmup = partial(_warmup, steps=args.warmup_steps)
+    warmup = partial(_warmup_factor, steps=args.warmup_steps)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, warmup)
 
 
-def _warmup(step: int, steps: int) -> float:
+def _warmup_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / steps) if steps else 1.0
 
 
-def stopped_early(args: argparse.Namespace, progress: dict[str, Any]) -> bool:
+def should_stop_early(args: argparse.Namespace, progress: dict[str, Any]) -> bool:
     patience = args.early_stopping_patience
     return patience is not None and progress["stale"] >= patience

@@ -3,8 +3,25 @@
 `see` gives what extract_embeddings.py, extract_flows.py and inference.py would have put into their files, `slide` lays
 windows over it, `watch` scores them, and the video as a whole."""
 
-from vimoclip.prediction.frame_encoder import Eye, Eyes, Seen, see
-from vimoclip.prediction.sliding_window import Part, Windows
-from vimoclip.prediction.window_scores import Score, Scores, frames_expected, watch
+from vimoclip.prediction.frame_encoder import FrameEmbeddings, FrameEncoder, TwoStreamEncoder, encode_video
+from vimoclip.prediction.sliding_window import (
+    ScoreWindows,
+    SlidingWindows,
+    VideoScores,
+    WindowFeatures,
+    estimate_kept_frames,
+    score_windows,
+)
 
-__all__ = ["Eye", "Eyes", "Part", "Score", "Scores", "Seen", "Windows", "frames_expected", "see", "watch"]
+__all__ = [
+    "FrameEncoder",
+    "TwoStreamEncoder",
+    "WindowFeatures",
+    "ScoreWindows",
+    "VideoScores",
+    "FrameEmbeddings",
+    "SlidingWindows",
+    "estimate_kept_frames",
+    "encode_video",
+    "score_windows",
+]

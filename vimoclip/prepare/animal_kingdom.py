@@ -1,8 +1,8 @@
-"""Animal Kingdom (Ng et al., CVPR 2022), from the two workbooks that its authors give out.
+"""Importer of Animal Kingdom (Ng et al., CVPR 2022), from the two workbooks that its authors release.
 
-`AR_metadata.xlsx`: sheet AR, a row a clip: its split, the ids of its actions, and what each animal does, in words;
-sheet Action, the classes with their ids; sheet Animal, animals and their classes. `df_action.xlsx`: sheet AR_count, the
-classes with their segments."""
+`AR_metadata.xlsx`: sheet AR, a row per clip with its split, the ids of its actions, and what each animal does, in
+words; sheet Action, the classes with their ids; sheet Animal, the animals and their classes. `df_action.xlsx`: sheet
+AR_count, the classes with their segments."""
 
 import ast
 from collections import Counter
@@ -11,230 +11,261 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vimoclip import annotations
-from vimoclip.annotations import SEGMENTS, Animals, Annotations
+from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.prepare import selection
-from vimoclip.prepare.animals import classify, read_classes
-from vimoclip.prepare.class_ids import Claim, Evidence, Unsettled, fold, settle
-from vimoclip.prepare.excel import read_sheet, text, whole_number
-from vimoclip.prepare.write_dataset import plot, with_selection
+from vimoclip.prepare.animals import classify_animals, read_animal_classes
+from vimoclip.prepare.class_ids import (
+    AmbiguousClassIdError,
+    ClassIdClaim,
+    LabelEvidence,
+    normalize_name,
+    resolve_class_ids,
+)
+from vimoclip.prepare.excel import cell_text, parse_whole_number, read_sheet
+from vimoclip.prepare.write_dataset import add_selection, plot_class_counts
 
-SPLITS = {"train": "train", "test": "val"}  # the sheet's name -> the published one
-MANY, SOME = 500, 100  # a class with more training labels is of the head, or of the middle
-NAMED = 5  # of what is said to be wrong or odd
+SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
+HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels: a class with more is in the head, or in the middle
+MAX_NAMED = 5
 
 
-class Clip(NamedTuple):
-    """A row of the sheet AR. `said`: pairs of an animal and what it does."""
+class ClipRow(NamedTuple):
+    """A row of the sheet AR. `animal_actions`: pairs of an animal and its action, in words."""
 
     video: str
     split: str
     labels: tuple[int, ...]
-    said: tuple[tuple[str, str], ...]
+    animal_actions: tuple[tuple[str, str], ...]
 
 
-class Counted(NamedTuple):
+class ActionCountRow(NamedTuple):
     """A row of the sheet AR_count."""
 
     name: str
-    number: int
+    class_id: int
     segment: str
-    clips: int
+    num_clips: int
 
 
-def prepare(metadata: Path, actions: Path, notes: Path, name: str, with_species: bool) -> Path:
-    """Write the annotations, print what was found and how it was settled; the folder. Raises UserError."""
-    counted = read_counted(actions)
-    clips = read_clips(metadata, len(counted))
-    names, lines = name_classes(counted, read_listed(metadata), clips, metadata, actions)
-    data = lay_out(names, {fold(row.name): row.segment for row in counted}, clips)
-    lines += describe(data, counted)
-    animals: dict[str, Animals] = {}
+def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> Path:
+    """Write the annotations, print the summary and every resolved conflict, and return the folder. Raises UserError."""
+    count_rows = read_action_counts(actions)
+    clips = read_clips(metadata, len(count_rows))
+    class_names, lines = resolve_class_names(count_rows, read_action_ids(metadata), clips, metadata, actions)
+    data = build_annotations(class_names, {normalize_name(row.name): row.segment for row in count_rows}, clips)
+    lines += describe(data, count_rows)
+    animals: dict[str, VideoAnimals] = {}
     if with_species:
-        seen = {clip.video: [animal for animal, _ in clip.said if animal] for clip in clips}
-        animals, more = classify(seen, read_classes(metadata))
-        lines += more
-    data = with_selection(data, notes, name)
-    lines += selection.describe(data)
+        names = {clip.video: [animal for animal, _ in clip.animal_actions if animal] for clip in clips}
+        animals, animal_lines = classify_animals(names, read_animal_classes(metadata))
+        lines += animal_lines
+    data = add_selection(data, annotations_dir, name)
+    lines += selection.describe_selection(data)
     if animals:
-        atomic.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
-    annotations.write(notes, name, data)
+        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
+    annotations.write(annotations_dir, name, data)
     print("\n".join(lines))
-    print(f"wrote {notes}, and {plot(notes, data)}", flush=True)
-    return notes
+    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
+    return annotations_dir
 
 
-def read_counted(path: Path) -> list[Counted]:
-    """The classes of the sheet AR_count. Raises UserError."""
-    found: dict[str, Counted] = {}
+def read_action_counts(path: Path) -> list[ActionCountRow]:
+    """Return the classes of the sheet AR_count. Raises UserError."""
+    rows: dict[str, ActionCountRow] = {}
     sheet = read_sheet(path, "AR_count", ("action", "index", "segment", "count"))
-    for line, (said, index, segment, count) in sheet:
-        row = Counted(text(said), _id(index, len(sheet)), text(segment), whole_number(count) or 0)
-        if not row.name or row.number < 0:
-            raise UserError(f"row {line} needs an action, and an index in 0..{len(sheet) - 1}", "mend it", path=path)
+    for line, (action, index, segment, count) in sheet:
+        class_id, num_clips = _parse_id(index, len(sheet)), parse_whole_number(count) or 0
+        row = ActionCountRow(cell_text(action), class_id, cell_text(segment), num_clips)
+        if not row.name or row.class_id < 0:
+            problem = f"row {line} needs an action, and an index in 0..{len(sheet) - 1}"
+            raise UserError(problem, "fix it", path=path)
         if row.segment not in SEGMENTS:
-            raise UserError(
-                f"row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}", "mend it", path=path
-            )
-        if found.setdefault(fold(row.name), row) is not row:
-            raise UserError(f"row {line}: {row.name} stands twice", "give each class one row", path=path)
-    if lacking := sorted(set(range(len(found))) - {row.number for row in found.values()}):
-        raise UserError(f"no action has index {', '.join(map(str, lacking[:NAMED]))}", "each needs a name", path=path)
-    return list(found.values())
+            problem = f"row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}"
+            raise UserError(problem, "fix it", path=path)
+        if rows.setdefault(normalize_name(row.name), row) is not row:
+            raise UserError(f"row {line}: {row.name} is duplicated", "give each class one row", path=path)
+    if missing := sorted(set(range(len(rows))) - {row.class_id for row in rows.values()}):
+        problem = f"no action has index {', '.join(map(str, missing[:MAX_NAMED]))}"
+        raise UserError(problem, "each needs a name", path=path)
+    return list(rows.values())
 
 
-def read_listed(path: Path) -> dict[str, int | None]:
-    """Name -> id by the sheet Action; None where a row has no id. Raises UserError."""
-    found: dict[str, int | None] = {}
-    for line, (label, said) in read_sheet(path, "Action", ("Label", "Action")):
-        if not text(said):
+def read_action_ids(path: Path) -> dict[str, int | None]:
+    """Return the id by class name of the sheet Action; None for a row without an id. Raises UserError."""
+    ids: dict[str, int | None] = {}
+    for line, (label, action) in read_sheet(path, "Action", ("Label", "Action")):
+        name = cell_text(action)
+        if not name:
             raise UserError(f"sheet Action, row {line} has no action", "complete it", path=path)
-        if fold(text(said)) in {fold(name) for name in found}:
-            raise UserError(
-                f"sheet Action, row {line}: {text(said)} stands twice", "give each class one row", path=path
-            )
-        found[text(said)] = whole_number(label)
-    return found
+        if normalize_name(name) in {normalize_name(other) for other in ids}:
+            problem = f"sheet Action, row {line}: {name} is duplicated"
+            raise UserError(problem, "give each class one row", path=path)
+        ids[name] = parse_whole_number(label)
+    return ids
 
 
-def read_clips(path: Path, num_classes: int) -> list[Clip]:
-    """The clips of the sheet AR, in its order. Raises UserError."""
-    found: dict[str, Clip] = {}
+def read_clips(path: Path, num_classes: int) -> list[ClipRow]:
+    """Return the clips of the sheet AR, in its order. Raises UserError."""
+    clips: dict[str, ClipRow] = {}
     for line, values in read_sheet(path, "AR", ("video_id", "type", "labels", "list_animal_action")):
         try:
-            clip = _clip(values, num_classes)
+            clip = _parse_clip(values, num_classes)
         except ValueError as error:
-            raise UserError(f"sheet AR, row {line}: {error}", "mend it", path=path) from None
+            raise UserError(f"sheet AR, row {line}: {error}", "fix it", path=path) from None
         except UserError as error:
             raise UserError(f"sheet AR, row {line}: {error.problem}", error.hint, path=path) from None
-        if found.setdefault(clip.video, clip) is not clip:
-            raise UserError(
-                f"sheet AR, row {line}: {text(values[0])} stands twice", "give each clip one row", path=path
-            )
-    return list(found.values())
+        if clips.setdefault(clip.video, clip) is not clip:
+            problem = f"sheet AR, row {line}: {cell_text(values[0])} is duplicated"
+            raise UserError(problem, "give each clip one row", path=path)
+    return list(clips.values())
 
 
-def _clip(values: Sequence[Any], num_classes: int) -> Clip:
-    """Raises ValueError."""
-    name, split, labels, said = values
-    video = f"{text(name)}.mp4"
+def _parse_clip(values: Sequence[Any], num_classes: int) -> ClipRow:
+    """Raises ValueError, and UserError for an invalid video id."""
+    name, split, labels, animal_actions = values
+    video = f"{cell_text(name)}.mp4"
     annotations.check_video_id(video)
-    if text(split) not in SPLITS:
-        raise ValueError(f"type {text(split)!r} of {text(name)} is none of {', '.join(SPLITS)}")
-    words = text(labels).split(",")
-    ids = [_id(word, num_classes) for word in words]
+    if cell_text(split) not in SPLIT_OF_TYPE:
+        raise ValueError(f"type {cell_text(split)!r} of {cell_text(name)} is none of {', '.join(SPLIT_OF_TYPE)}")
+    words = cell_text(labels).split(",")
+    ids = [_parse_id(word, num_classes) for word in words]
     if min(ids) < 0:
-        wrong = words[ids.index(min(ids))]
-        raise ValueError(f"label {wrong!r} of {text(name)} is not in 0..{num_classes - 1}")
-    return Clip(video, SPLITS[text(split)], tuple(dict.fromkeys(ids)), tuple(_pairs(said)))
+        invalid = words[ids.index(min(ids))]
+        raise ValueError(f"label {invalid!r} of {cell_text(name)} is not in 0..{num_classes - 1}")
+    pairs = tuple(_parse_animal_actions(animal_actions))
+    return ClipRow(video, SPLIT_OF_TYPE[cell_text(split)], tuple(dict.fromkeys(ids)), pairs)
 
 
-def _id(value: Any, count: int) -> int:
-    """An id in 0..count-1, else -1."""
-    number = whole_number(value)
+def _parse_id(value: Any, count: int) -> int:
+    """Return an id in 0..count-1, or -1 if the value is none."""
+    number = parse_whole_number(value)
     return number if number is not None and 0 <= number < count else -1
 
 
-def _pairs(said: Any) -> Iterator[tuple[str, str]]:
-    """(animal, action) of a cell, which holds a list of them as Python writes it, or of texts that do.
+def _parse_animal_actions(cell: Any) -> Iterator[tuple[str, str]]:
+    """Yield (animal, action) of a cell with a Python list of pairs, or of strings that hold such lists.
 
     Raises ValueError."""
     try:
-        items = ast.literal_eval(str(said))
+        items = ast.literal_eval(str(cell))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         items = None
     if not isinstance(items, list):
-        raise ValueError(f"list_animal_action is no list of animals and actions: {str(said)[:60]!r}")
+        raise ValueError(f"list_animal_action is no list of animals and actions: {str(cell)[:60]!r}")
     for item in items:
         if isinstance(item, str):
-            yield from _pairs(item)
+            yield from _parse_animal_actions(item)
         elif isinstance(item, tuple) and len(item) == 2 and all(isinstance(word, str) for word in item):
-            yield text(item[0].replace(";", ",")), text(item[1])  # animals.csv joins by semicolons
+            yield cell_text(item[0].replace(";", ",")), cell_text(item[1])  # animals.csv joins with semicolons
         else:
             raise ValueError(f"list_animal_action holds what is no animal with its action: {str(item)[:60]!r}")
 
 
-def name_classes(
-    counted: Sequence[Counted],
-    listed: Mapping[str, int | None],
-    clips: Sequence[Clip],
+def resolve_class_names(
+    count_rows: Sequence[ActionCountRow],
+    action_ids: Mapping[str, int | None],
+    clips: Sequence[ClipRow],
     metadata: Path,
     actions: Path,
 ) -> tuple[list[str], list[str]]:
-    """Class names in the order of their ids, and lines that say what was in doubt. Raises UserError."""
-    spelled = {fold(name): name for name in listed}
-    if strange := sorted(spelled.keys() - {fold(row.name) for row in counted}):
-        some = ", ".join(spelled[name] for name in strange[:NAMED])
-        raise UserError(f"{metadata}: sheet Action names {some}, which {actions} doesn't", "take both of one release")
-    evidence = Evidence()
+    """Return the class names in the order of their ids, and lines about resolved conflicts. Raises UserError."""
+    spellings = {normalize_name(name): name for name in action_ids}
+    if unknown := sorted(spellings.keys() - {normalize_name(row.name) for row in count_rows}):
+        names = ", ".join(spellings[name] for name in unknown[:MAX_NAMED])
+        problem = f"sheet Action names {names}, which {actions} doesn't"
+        raise UserError(problem, "take both of one release", path=metadata)
+    evidence = LabelEvidence()
     for clip in clips:
-        evidence.add(clip.labels, (action for _, action in clip.said))
-    claims = [Claim(fold(row.name), row.number, listed.get(spelled.get(fold(row.name), ""))) for row in counted]
+        evidence.add_clip(clip.labels, (action for _, action in clip.animal_actions))
+    claims = []
+    for row in count_rows:
+        key = normalize_name(row.name)
+        claims.append(ClassIdClaim(key, row.class_id, action_ids.get(spellings.get(key, ""))))
     try:
-        ids = settle(claims, evidence)
-    except Unsettled as error:
+        ids = resolve_class_ids(claims, evidence)
+    except AmbiguousClassIdError as error:
         raise UserError(f"{metadata} and {actions}: {error}", "ask the data set's authors which is right") from None
-    names = {number: spelled.get(fold(row.name), row.name) for row in counted for number in [ids[fold(row.name)]]}
-    return [names[number] for number in range(len(names))], _say(claims, ids, names, evidence)
+    names_by_id = {}
+    for row in count_rows:
+        key = normalize_name(row.name)
+        names_by_id[ids[key]] = spellings.get(key, row.name)
+    lines = _describe_conflicts(claims, ids, names_by_id, evidence)
+    return [names_by_id[class_id] for class_id in range(len(names_by_id))], lines
 
 
-def _say(claims: Sequence[Claim], ids: Mapping[str, int], names: Mapping[int, str], evidence: Evidence) -> list[str]:
-    """A line a class of which the sheets disagree with each other or with what the clips are said to show."""
+def _describe_conflicts(
+    claims: Sequence[ClassIdClaim], ids: Mapping[str, int], names: Mapping[int, str], evidence: LabelEvidence
+) -> list[str]:
+    """Return a line for each class whose sheets disagree with each other or with the clips' descriptions."""
     lines = []
     for claim in sorted(claims, key=lambda claim: ids[claim.name]):
-        number = ids[claim.name]
-        if not claim.by_list == claim.by_counts == number:
+        class_id = ids[claim.name]
+        if not claim.by_list == claim.by_counts == class_id:
             listed = "without an id" if claim.by_list is None else f"at {claim.by_list}"
             lines.append(
-                f"  id {number} is {names[number]} (in the sheet Action {listed}, in AR_count at {claim.by_counts}): "
-                f"{evidence.say(number, claim.name)}"
+                f"  id {class_id} is {names[class_id]} (in the sheet Action {listed}, in AR_count at "
+                f"{claim.by_counts}): {evidence.describe(class_id, claim.name)}"
             )
-    known = {claim.name for claim in claims}
-    others = {name: count for name, count in evidence.names.items() if name not in known}
-    said = f"{len(lines)} of {len(claims)} classes stand at another id in a sheet than in the clips, which settle it:"
-    lines = [said if lines else f"sheets and clips agree on the ids of all {len(claims)} classes", *lines]
+    if lines:
+        count = f"{len(lines)} of {len(claims)} classes"
+        lines.insert(0, f"{count} have another id in a sheet than in the clips; the clips' id is used:")
+    else:
+        lines = [f"sheets and clips agree on the ids of all {len(claims)} classes"]
+    class_names = {claim.name for claim in claims}
+    others = {name: count for name, count in evidence.names.items() if name not in class_names}
     if others:
-        lines.append(f"  in words, but no class: {', '.join(list(others)[:NAMED])}, in {sum(others.values())} clips")
+        lines.append(
+            f"  in words, but no class: {', '.join(list(others)[:MAX_NAMED])}, in {sum(others.values())} clips"
+        )
     return lines
 
 
-def lay_out(names: Sequence[str], segments: Mapping[str, str], clips: Sequence[Clip]) -> Annotations:
-    """The annotations, with both partitions of the classes, without a selection."""
-    splits: dict[str, dict[str, tuple[int, ...]]] = {split: {} for split in SPLITS.values()}
+def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: Sequence[ClipRow]) -> Annotations:
+    """Return the annotations with both partitions of the classes and without selection clips.
+
+    `segments`: by normalized class name."""
+    splits: dict[str, dict[str, tuple[int, ...]]] = {split: {} for split in SPLIT_OF_TYPE.values()}
     for clip in clips:
         splits[clip.split][clip.video] = clip.labels
     counts = Counter(label for labels in splits["train"].values() for label in labels)
-    by_count = ("head" if counts[i] > MANY else "middle" if counts[i] > SOME else "tail" for i in range(len(names)))
-    partitions = {"segment": tuple(segments[fold(name)] for name in names), "segment_by_count": tuple(by_count)}
-    return Annotations(tuple(names), splits, partitions)
+    by_count = (
+        "head" if counts[i] > HEAD_ABOVE else "middle" if counts[i] > MIDDLE_ABOVE else "tail"
+        for i in range(len(names))
+    )
+    by_authors = tuple(segments[normalize_name(name)] for name in names)
+    return Annotations(tuple(names), splits, {"segment": by_authors, "segment_by_count": tuple(by_count)})
 
 
-def describe(data: Annotations, counted: Sequence[Counted]) -> list[str]:
-    """What was made, and how its counts fit those of AR_count."""
+def describe(data: Annotations, count_rows: Sequence[ActionCountRow]) -> list[str]:
+    """Return lines with the sizes of splits and segments, classes without clips, and differences to AR_count."""
     lines = [", ".join(f"{len(videos)} clips in {split}" for split, videos in data.splits.items())]
     for partition, segments in data.partitions.items():
         sizes = Counter(segments)
         lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
-    ours = {split: Counter(i for ids in videos.values() for i in ids) for split, videos in data.splits.items()}
-    for split, of_split in ours.items():
-        if lacking := [name for i, name in enumerate(data.classes) if not of_split[i]]:
-            lines.append(f"{len(lacking)} classes have no clip in {split}: {_some(lacking)}")
-    return [*lines, *_compare_counts(data.classes, ours["train"], ours["train"] + ours["val"], counted)]
+    counts = {split: Counter(i for ids in videos.values() for i in ids) for split, videos in data.splits.items()}
+    for split, split_counts in counts.items():
+        if empty := [name for i, name in enumerate(data.classes) if not split_counts[i]]:
+            lines.append(f"{len(empty)} classes have no clip in {split}: {_abbreviate(empty)}")
+    return [*lines, *_compare_counts(data.classes, counts["train"], counts["train"] + counts["val"], count_rows)]
 
 
 def _compare_counts(
-    classes: Sequence[str], train: Counter[int], total: Counter[int], counted: Sequence[Counted]
+    classes: Sequence[str], train: Counter[int], total: Counter[int], count_rows: Sequence[ActionCountRow]
 ) -> list[str]:
-    """How the clips counted in AR_count, which are of an earlier state of the data set, fit those of AR."""
-    wanted = {fold(row.name): row.clips for row in counted}
-    there = [wanted[fold(name)] for name in classes]
-    whole, part = (sum(count == of[i] for i, count in enumerate(there)) for of in (total, train))
-    odd = [i for i, count in enumerate(there) if count not in (total[i], train[i])]
-    said = f"counts of AR_count: {whole} of {len(classes)} are those of all clips in AR, {part} of its training clips"
-    some = [f"{classes[i]} {there[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in odd]
-    return [said, *([f"  {len(odd)} are neither: {_some(some)}"] if odd else [])]
+    """Compare the clip counts of AR_count, which are of an earlier state of the data set, with those of AR."""
+    listed_by_name = {normalize_name(row.name): row.num_clips for row in count_rows}
+    listed = [listed_by_name[normalize_name(name)] for name in classes]
+    as_total, as_train = (sum(count == counts[i] for i, count in enumerate(listed)) for counts in (total, train))
+    neither = [i for i, count in enumerate(listed) if count not in (total[i], train[i])]
+    all_clips = f"counts of AR_count: {as_total} of {len(classes)} are those of all clips in AR"
+    lines = [f"{all_clips}, {as_train} of its training clips"]
+    if neither:
+        examples = [f"{classes[i]} {listed[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in neither]
+        lines.append(f"  {len(neither)} are neither: {_abbreviate(examples)}")
+    return lines
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+def _abbreviate(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")

@@ -1,59 +1,59 @@
-"""The animals of each clip, and of which class each animal is."""
+"""The animals of each clip of Animal Kingdom and their classes, from the sheet `Animal`."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vimoclip.annotations import Animals
+from vimoclip.annotations import VideoAnimals
 from vimoclip.errors import UserError
-from vimoclip.prepare.class_ids import fold
-from vimoclip.prepare.excel import read_sheet, text
+from vimoclip.prepare.class_ids import normalize_name
+from vimoclip.prepare.excel import cell_text, read_sheet
 
-NAMED = 10  # animals that a line names
+MAX_NAMED = 10  # animals that a line names
 
 
-def read_classes(path: Path) -> dict[str, tuple[str, str]]:
-    """Folded name of an animal -> (its name, its class), by the sheet `Animal`. Raises UserError."""
-    found: dict[str, tuple[str, str]] = {}
+def read_animal_classes(path: Path) -> dict[str, tuple[str, str]]:
+    """Return (name, class) by normalized name of an animal, from the sheet `Animal`. Raises UserError."""
+    classes: dict[str, tuple[str, str]] = {}
     for line, values in read_sheet(path, "Animal", ("Animal", "Parent Class")):
-        animal, parent = map(text, values)
+        animal, parent = map(cell_text, values)
         if not animal or not parent:
             raise UserError(f"sheet Animal, row {line} lacks the animal or its Parent Class", "complete it", path=path)
-        if found.setdefault(fold(animal), (animal, parent))[1] != parent:
+        if classes.setdefault(normalize_name(animal), (animal, parent))[1] != parent:
             raise UserError(f"sheet Animal, row {line}: {animal} is of two classes", "keep one of its rows", path=path)
-    return found
+    return classes
 
 
-def classify(
-    seen: Mapping[str, Iterable[str]], classes: Mapping[str, tuple[str, str]]
-) -> tuple[dict[str, Animals], list[str]]:
-    """Video -> its animals, each once, and lines that say how many clips there are of each class, and what is odd."""
-    found: dict[str, Animals] = {}
+def classify_animals(
+    names_by_video: Mapping[str, Iterable[str]], classes: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, VideoAnimals], list[str]]:
+    """Return the animals of each video, each once, and lines with counts by class and with unknown names."""
+    animals_by_video: dict[str, VideoAnimals] = {}
     unknown: Counter[str] = Counter()
-    spelled: set[str] = set()
-    for video, said in seen.items():
-        animals: dict[str, str | None] = {}
-        for name in dict.fromkeys(said):
-            animal, parent = classes.get(fold(name), (name, None))
+    respelled: set[str] = set()
+    for video, names in names_by_video.items():
+        parents: dict[str, str | None] = {}
+        for name in dict.fromkeys(names):
+            animal, parent = classes.get(normalize_name(name), (name, None))
             if parent and animal != name:
-                spelled.add(name)
-            animals[animal] = parent
-        unknown.update(animal for animal, parent in animals.items() if parent is None)
-        found[video] = Animals(tuple(animals), tuple(dict.fromkeys(p for p in animals.values() if p)))
-    return found, _describe(found, unknown, spelled)
+                respelled.add(name)
+            parents[animal] = parent
+        unknown.update(animal for animal, parent in parents.items() if parent is None)
+        animals_by_video[video] = VideoAnimals(tuple(parents), tuple(dict.fromkeys(p for p in parents.values() if p)))
+    return animals_by_video, _describe(animals_by_video, unknown, respelled)
 
 
-def _describe(found: Mapping[str, Animals], unknown: Counter[str], spelled: set[str]) -> list[str]:
-    clips = Counter(parent for one in found.values() for parent in one.classes)
-    lines = [f"animals in {len(found)} clips: " + ", ".join(f"{parent} in {n}" for parent, n in clips.most_common())]
-    if spelled:
-        lines.append(f"  {len(spelled)} animals are spelled otherwise in AR than in the sheet Animal, and matched")
+def _describe(animals_by_video: Mapping[str, VideoAnimals], unknown: Counter[str], respelled: set[str]) -> list[str]:
+    clips = Counter(parent for animals in animals_by_video.values() for parent in animals.classes)
+    counts = ", ".join(f"{parent} in {n}" for parent, n in clips.most_common())
+    lines = [f"animals in {len(animals_by_video)} clips: {counts}"]
+    if respelled:
+        lines.append(f"  {len(respelled)} animals are spelled otherwise in AR than in the sheet Animal, and matched")
     if unknown:
-        named = ", ".join(f"{animal} (in {n} clips)" for animal, n in unknown.most_common(NAMED))
-        more = ", ..." if len(unknown) > NAMED else ""
-        lines.append(f"  {len(unknown)} animals are not in the sheet Animal, so of no class: {named}{more}")
-    if none := [video for video, one in found.items() if not one.animals]:
-        lines.append(
-            f"  clips without an animal: {len(none)} ({', '.join(none[:3])}{', ...' if len(none) > 3 else ''})"
-        )
+        names = ", ".join(f"{animal} (in {n} clips)" for animal, n in unknown.most_common(MAX_NAMED))
+        more = ", ..." if len(unknown) > MAX_NAMED else ""
+        lines.append(f"  {len(unknown)} animals are not in the sheet Animal, so of no class: {names}{more}")
+    if empty := [video for video, animals in animals_by_video.items() if not animals.animals]:
+        more = ", ..." if len(empty) > 3 else ""
+        lines.append(f"  clips without an animal: {len(empty)} ({', '.join(empty[:3])}{more})")
     return lines

@@ -1,118 +1,126 @@
-"""Events of BORIS become a data set: windows slide over each media file, and are labelled by what is seen in them."""
+"""Importer of BORIS events: windows slide over each media file, and are labelled with the behaviours in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vimoclip import boris, video
-from vimoclip.boris import Event, Events, Recording
-from vimoclip.boris.events import file_name, union
+from vimoclip.boris import BehaviorEvent, EventCollection, Recording
+from vimoclip.boris.events import media_file_name, merge_state_events
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.trim_clips import Clip, check_names, cut_all
-from vimoclip.prepare.write_dataset import Prepared, finish
+from vimoclip.prepare.trim_clips import SourceClip, check_video_names, trim_clips
+from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
-BLOCKS = 10  # stretches that a single recording is split into
-NEAR = 1e-6  # s
+NUM_BLOCKS = 10  # that a single recording is split into
+TOLERANCE = 1e-6  # s
 
 
 @dataclass(frozen=True)
-class Windows:
-    """How windows lie and what labels them. `length`, `stride`, `margin`: in seconds; `overlap`: a share."""
+class WindowLabeler:
+    """Positions and labels of windows. `length`, `stride`, `point_margin`: seconds. `min_overlap`: a fraction.
+
+    `keep_unlabelled`: keep windows without a behaviour."""
 
     length: float = 6.0
     stride: float = 3.0
-    overlap: float = 0.5
-    margin: float = 1.0
-    unlabelled: bool = True
+    min_overlap: float = 0.5
+    point_margin: float = 1.0
+    keep_unlabelled: bool = True
 
     def spans(self, seconds: float) -> list[tuple[float, float]]:
-        """Whole ones, and one that ends with the recording; a shorter recording is one."""
+        """Return whole windows, the last one ending with the recording; a shorter recording is one window."""
         if seconds <= self.length:
             return [(0.0, seconds)]
-        count = int((seconds - self.length + NEAR) / self.stride) + 1
-        starts = [round(place * self.stride, 6) for place in range(count)]
-        if seconds - (starts[-1] + self.length) > NEAR:
+        count = int((seconds - self.length + TOLERANCE) / self.stride) + 1
+        starts = [round(index * self.stride, 6) for index in range(count)]
+        if seconds - (starts[-1] + self.length) > TOLERANCE:
             starts.append(round(seconds - self.length, 6))
         return [(start, round(start + self.length, 6)) for start in starts]
 
-    def stretches(self, events: Sequence[Event]) -> list[tuple[str, float, float]]:
-        """(behaviour, start, stop) of all events; a point counts as the `margin` seconds on both sides of it."""
-        found = [(name, start, stop) for name, of in union(events).items() for start, stop in of]
+    def event_intervals(self, events: Sequence[BehaviorEvent]) -> list[tuple[str, float, float]]:
+        """Return (behaviour, start, stop) of all events; a point event covers `point_margin` on both sides of it."""
+        intervals = [(name, start, stop) for name, spans in merge_state_events(events).items() for start, stop in spans]
+        margin = self.point_margin
         points = (event for event in events if event.point)
-        return found + [(event.behavior, event.start - self.margin, event.start + self.margin) for event in points]
+        return intervals + [(event.behavior, event.start - margin, event.start + margin) for event in points]
 
-    def labels(self, span: tuple[float, float], stretches: Sequence[tuple[str, float, float]]) -> set[str]:
-        """What is seen in a window: what overlaps it by `overlap` of the window, or of itself where that is shorter.
+    def labels(self, span: tuple[float, float], intervals: Sequence[tuple[str, float, float]]) -> set[str]:
+        """Return the behaviours that overlap a window by `min_overlap` of the window, or of the shorter interval.
 
-        A point without a margin must lie in the window."""
-        return {name for name, start, stop in stretches if self._enough(span, start, stop)}
+        A point event without margin must lie in the window."""
+        return {name for name, start, stop in intervals if self._overlaps(span, start, stop)}
 
-    def _enough(self, span: tuple[float, float], start: float, stop: float) -> bool:
+    def _overlaps(self, span: tuple[float, float], start: float, stop: float) -> bool:
         if start == stop:
             return span[0] <= start < span[1]
-        shared = min(span[1], stop) - max(span[0], start)
-        least = self.overlap * min(span[1] - span[0], stop - start)
-        return shared > NEAR and shared + NEAR >= least
+        overlap = min(span[1], stop) - max(span[0], start)
+        required = self.min_overlap * min(span[1] - span[0], stop - start)
+        return overlap > TOLERANCE and overlap + TOLERANCE >= required
 
 
 def prepare(
     path: Path,
     videos_dir: Path | None,
-    dataset: Path,
+    dataset_dir: Path,
     name: str,
-    windows: Windows,
-    shares: Mapping[str, float],
+    labeler: WindowLabeler,
+    fractions: Mapping[str, float],
     seed: int,
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     group_by: str = "media",
 ) -> Path:
-    """The folder of the annotations. `group_by`: media or observation. Raises UserError."""
-    events = boris.read(path)
-    left_out = dict(events.left_out)
-    keep(path, events, subjects, exclude)
-    clips: dict[str, Clip] = {}
+    """Write the data set and return the folder of annotations. Raises UserError.
+
+    `path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
+    events = boris.read_events(path)
+    skipped = dict(events.left_out)
+    filter_events(path, events, subjects, exclude)
+    clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
     sources: dict[str, str] = {}
-    for source, (recording, seconds) in _of_files(path, videos_dir, events, left_out).items():
-        stretches = windows.stretches(recording.events)
-        for span in (span for span in windows.spans(seconds) if _was_coded(span, recording)):
-            seen = windows.labels(span, stretches)
-            if seen or windows.unlabelled:
-                clip = Clip(source, *span)
-                if clips.setdefault(clip.name, clip) != clip:
-                    raise UserError(
-                        f"{source} and {clips[clip.name].source} share a name", "rename one of them", path=path
-                    )
-                labels[clip.name] = seen
-                of = recording.observations[0] if group_by == "observation" else source.name
-                sources[clip.name] = of
+    for file, (recording, seconds) in _recordings_by_file(path, videos_dir, events, skipped).items():
+        intervals = labeler.event_intervals(recording.events)
+        for span in labeler.spans(seconds):
+            if not _is_fully_coded(span, recording):
+                continue
+            behaviors = labeler.labels(span, intervals)
+            if not (behaviors or labeler.keep_unlabelled):
+                continue
+            clip = SourceClip(file, *span)
+            if clips.setdefault(clip.name, clip) != clip:
+                raise UserError(f"{file} and {clips[clip.name].source} share a name", "rename one of them", path=path)
+            labels[clip.name] = behaviors
+            sources[clip.name] = recording.observations[0] if group_by == "observation" else file.name
     if not any(labels.values()):
-        why = next(iter(left_out.items()), ("it", "holds no event"))
-        raise UserError(f"labels no window ({why[0]}: {why[1]})", "see --videos-dir, --subjects, --exclude", path=path)
+        entry, reason = next(iter(skipped.items()), ("it", "holds no event"))
+        raise UserError(f"labels no window ({entry}: {reason})", "see --videos-dir, --subjects, --exclude", path=path)
     if len(set(sources.values())) == 1:
-        sources = in_blocks(clips, windows)
+        sources = split_into_blocks(clips, labeler)
         for key in clips.keys() - sources.keys():
             del clips[key]
-    check_names(path, clips)
-    seconds_of = cut_all(clips, dataset / "videos", left_out)
-    kept = {key: labels[key] for key in clips if key not in left_out}
-    classes = tuple(behavior for behavior in events.behaviors if any(behavior in seen for seen in kept.values()))
-    ids = {behavior: number for number, behavior in enumerate(classes)}
-    of_video = {key: tuple(sorted(ids[behavior] for behavior in seen)) for key, seen in kept.items()}
-    sources = {key: sources[key] for key in kept}
-    data = grouped_split.split(classes, of_video, shares, seed, sources)
-    return finish(dataset / "annotations", name, Prepared(data, seconds_of, left_out, sources), seed)
+    check_video_names(path, clips)
+    seconds_of = trim_clips(clips, dataset_dir / "videos", skipped)
+    labels = {key: labels[key] for key in clips if key not in skipped}
+    sources = {key: sources[key] for key in labels}
+    classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
+    ids = {name: class_id for class_id, name in enumerate(classes)}
+    label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
+    data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
+    return write_dataset(dataset_dir / "annotations", name, PreparedDataset(data, seconds_of, skipped, sources), seed)
 
 
-def keep(path: Path, events: Events, subjects: Sequence[str] | None, exclude: Sequence[str]) -> None:
-    """Only events of these subjects, without these behaviours; says how many go. Raises UserError for unknown names."""
-    every = [event for recording in events.recordings.values() for event in recording.events]
-    known = {event.subject for event in every}
+def filter_events(path: Path, events: EventCollection, subjects: Sequence[str] | None, exclude: Sequence[str]) -> None:
+    """Keep only the events of these subjects, without these behaviours, and print the counts.
+
+    Raises UserError for unknown names."""
+    all_events = [event for recording in events.recordings.values() for event in recording.events]
+    all_subjects = {event.subject for event in all_events}
     for name in subjects or ():
-        if name not in known:
-            raise UserError(f"has no subject {name} (there are: {', '.join(sorted(filter(None, known)))})", path=path)
+        if name not in all_subjects:
+            names = ", ".join(sorted(filter(None, all_subjects)))
+            raise UserError(f"has no subject {name} (there are: {names})", path=path)
     for name in exclude:
         if name not in events.behaviors:
             raise UserError(f"has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})", path=path)
@@ -122,75 +130,79 @@ def keep(path: Path, events: Events, subjects: Sequence[str] | None, exclude: Se
             for event in recording.events
             if event.behavior not in exclude and (subjects is None or event.subject in subjects)
         ]
-    left = sum(len(recording.events) for recording in events.recordings.values())
-    points = sum(event.point for recording in events.recordings.values() for event in recording.events)
+    num_kept = sum(len(recording.events) for recording in events.recordings.values())
+    num_points = sum(event.point for recording in events.recordings.values() for event in recording.events)
     print(
-        f"{path}: {left} events ({points} of them points) in {len(events.recordings)} media files, of "
-        f"{len(known)} subjects; {len(every) - left} are not asked for",
+        f"{path}: {num_kept} events ({num_points} of them points) in {len(events.recordings)} media files, of "
+        f"{len(all_subjects)} subjects; {len(all_events) - num_kept} are not asked for",
         flush=True,
     )
 
 
-def _was_coded(span: tuple[float, float], recording: Recording) -> bool:
-    """Whether an observation looked at all of a window: else it might be called empty where nobody looked."""
-    return any(begin <= span[0] + NEAR and span[1] <= end + NEAR for begin, end in recording.coded)
+def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
+    """Return whether an observation covers the whole window; elsewhere, the absence of events means nothing."""
+    return any(begin <= span[0] + TOLERANCE and span[1] <= end + TOLERANCE for begin, end in recording.coded)
 
 
-def _of_files(
-    path: Path, videos_dir: Path | None, events: Events, left_out: dict[str, str]
+def _recordings_by_file(
+    path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
 ) -> dict[Path, tuple[Recording, float]]:
-    """File -> all that was coded in it, and its seconds. Observers may have had it at other places."""
-    found: dict[Path, tuple[Recording, float]] = {}
+    """Return (recording, seconds) by file. Recordings with different paths may be the same file, and are merged."""
+    recordings: dict[Path, tuple[Recording, float]] = {}
     for recording in events.recordings.values():
-        source, seconds = _open(path, videos_dir, recording, left_out)
-        if source is None:
+        file, seconds = _locate_recording(path, videos_dir, recording, skipped)
+        if file is None:
             continue
-        if source not in found:
-            found[source] = recording, seconds
+        if file not in recordings:
+            recordings[file] = recording, seconds
             continue
-        one = found[source][0]
-        print(f"warning: {one.media} and {recording.media} are both taken for {source}; are they one film?", flush=True)
-        one.events = sorted([*one.events, *recording.events], key=lambda event: event.start)
-        one.observations += recording.observations
-        one.coded += recording.coded
-    return found
+        merged = recordings[file][0]
+        print(
+            f"warning: {merged.media} and {recording.media} are both taken for {file}; are they one film?", flush=True
+        )
+        merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
+        merged.observations += recording.observations
+        merged.coded += recording.coded
+    return recordings
 
 
-def _open(
-    path: Path, videos_dir: Path | None, recording: Recording, left_out: dict[str, str]
+def _locate_recording(
+    path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
 ) -> tuple[Path | None, float]:
-    """(file, seconds) of a recording; None, and noted, where it isn't there or can't be read."""
-    source = find_media(path, videos_dir, recording.media)
-    if source is None:
-        left_out[recording.media] = f"is not there, and no {file_name(recording.media)} beside the file of events"
+    """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable."""
+    file = find_media(path, videos_dir, recording.media)
+    if file is None:
+        skipped[recording.media] = f"is not there, and no {media_file_name(recording.media)} beside the file of events"
         return None, 0.0
     try:
-        return source, video.probe(source).seconds or recording.seconds or 0.0
+        return file, video.probe(file).seconds or recording.seconds or 0.0
     except VideoError as error:
-        left_out[recording.media] = str(error)
+        skipped[recording.media] = str(error)
         return None, 0.0
 
 
 def find_media(path: Path, videos_dir: Path | None, media: str) -> Path | None:
-    """A media file, whose path may be of another computer: as written, or by its name where videos are."""
-    places = [] if videos_dir is None else [videos_dir / media, videos_dir / file_name(media)]
-    places += [path.parent / media, path.parent / file_name(media)]
-    return next((place for place in places if place.is_file()), None)
+    """Find a media file, whose path may be of another computer: by the whole path, or by its name.
+
+    Both are looked up in `videos_dir` and beside the file of events."""
+    candidates = [] if videos_dir is None else [videos_dir / media, videos_dir / media_file_name(media)]
+    candidates += [path.parent / media, path.parent / media_file_name(media)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def in_blocks(clips: Mapping[str, Clip], windows: Windows) -> dict[str, str]:
-    """Window -> the stretch of the one recording that it lies in; windows across two stretches are in none."""
-    whole = max(clip.end or 0.0 for clip in clips.values())
-    length = max(whole / BLOCKS, 2 * windows.length)
-    found = {}
+def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:
+    """Return the block of the only recording by window; windows across two blocks have none."""
+    recording_end = max(clip.end or 0.0 for clip in clips.values())
+    length = max(recording_end / NUM_BLOCKS, 2 * labeler.length)
+    blocks = {}
     for key, clip in clips.items():
-        first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - NEAR) / length)
+        first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TOLERANCE) / length)
         if first == last:
-            found[key] = f"{clip.source.name}, from {first * length:g} s on"
+            blocks[key] = f"{clip.source.name}, from {first * length:g} s on"
     print(
         f"warning: there is one recording only. It is split by stretches of {length:.0f} s, without the "
-        f"{len(clips) - len(found)} windows that lie across two of them; the numbers will say how well the rest of "
+        f"{len(clips) - len(blocks)} windows that lie across two of them; the numbers will say how well the rest of "
         "this recording is recognised, and nothing of another one",
         flush=True,
     )
-    return found
+    return blocks

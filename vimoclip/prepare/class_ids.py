@@ -1,4 +1,4 @@
-"""Which id is which class, where the sheets that say it don't agree: by what clips are said to show, in words."""
+"""Assigns ids to classes if the sheets disagree, from the actions that the clips' descriptions name."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,16 +7,16 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-SURE = 0.9  # of the clips that are said to show an action, so many at least must have its id
+MIN_FRACTION = 0.9  # of the clips described with an action that must have its id
 
 
-def fold(name: str) -> str:
-    """One spelling of a name: capitals and spaces don't matter."""
+def normalize_name(name: str) -> str:
+    """Return a name in lower case with single spaces."""
     return " ".join(name.split()).casefold()
 
 
-class Claim(NamedTuple):
-    """The ids that two sheets give a class, under its folded name. `by_list`: None where that sheet gives none."""
+class ClassIdClaim(NamedTuple):
+    """The ids that two sheets give a class. `name`: normalized. `by_list`: None if that sheet gives no id."""
 
     name: str
     by_counts: int
@@ -24,89 +24,93 @@ class Claim(NamedTuple):
 
 
 @dataclass
-class Evidence:
-    """How many clips have an id, how many are said in words to show a name, and how many both."""
+class LabelEvidence:
+    """Counts of clips with an id, with a description that contains a name, and with both."""
 
     ids: Counter[int] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     both: Counter[tuple[int, str]] = field(default_factory=Counter)
 
-    def add(self, ids: Iterable[int], names: Iterable[str]) -> None:
-        """Take a clip into account: its ids and the actions that it is said to show."""
-        of_clip, said = set(ids), {fold(name) for name in names}
-        self.ids.update(of_clip)
-        self.names.update(said)
-        self.both.update((number, name) for number in of_clip for name in said)
+    def add_clip(self, ids: Iterable[int], names: Iterable[str]) -> None:
+        """Count a clip. `names`: the actions in its description."""
+        clip_ids, clip_names = set(ids), {normalize_name(name) for name in names}
+        self.ids.update(clip_ids)
+        self.names.update(clip_names)
+        self.both.update((class_id, name) for class_id in clip_ids for name in clip_names)
 
-    def fit(self, number: int, name: str) -> float:
-        """Clips with both, of those with the id or the name: 1 where each stands exactly where the other does."""
-        both = self.both[number, name]
-        return both / (self.ids[number] + self.names[name] - both) if both else 0.0
+    def jaccard(self, class_id: int, name: str) -> float:
+        """Return the Jaccard index of the clips with the id and the clips with the name."""
+        both = self.both[class_id, name]
+        return both / (self.ids[class_id] + self.names[name] - both) if both else 0.0
 
-    def share(self, number: int, name: str) -> float:
-        """Of the clips that are said to show it, those that have the id."""
-        return self.both[number, name] / self.names[name] if self.names[name] else 0.0
+    def id_fraction(self, class_id: int, name: str) -> float:
+        """Return the fraction of the clips with the name that have the id."""
+        return self.both[class_id, name] / self.names[name] if self.names[name] else 0.0
 
-    def say(self, number: int, name: str) -> str:
-        """The counts, in words."""
+    def describe(self, class_id: int, name: str) -> str:
+        """Return the counts as text."""
         return (
-            f"{self.both[number, name]} of the {self.names[name]} clips said to show it have the id, "
-            f"which {self.ids[number]} have"
+            f"{self.both[class_id, name]} of the {self.names[name]} clips said to show it have the id, "
+            f"which {self.ids[class_id]} have"
         )
 
 
-class Unsettled(ValueError):
-    """Nothing says which id a class has; the text names it, with the evidence."""
+class AmbiguousClassIdError(ValueError):
+    """The id of a class can't be determined; the message names the class and the evidence."""
 
 
-def settle(claims: Sequence[Claim], evidence: Evidence) -> dict[str, int]:
-    """Name -> id, each of 0..C-1 once. Raises Unsettled.
+def resolve_class_ids(claims: Sequence[ClassIdClaim], evidence: LabelEvidence) -> dict[str, int]:
+    """Return the id by class name, each of 0..C-1 once. Raises AmbiguousClassIdError.
 
-    The words decide where they are clear: the id fits the name best of all ids, and the name fits the id best of all
-    names. Where they say nothing or name several alike, the sheets must agree, on one of these."""
+    The descriptions decide if they are clear: of all ids this one has the highest Jaccard index for the name, and of
+    all names this one has the highest for the id. If they are absent or ambiguous, the sheets must agree on an id that
+    the descriptions allow."""
     names = [claim.name for claim in claims]
-    best_of_id = {number: _best({n: evidence.fit(number, n) for n in names}) for number in range(len(claims))}
-    settled = {}
+    best_names = {
+        class_id: _best_matches({name: evidence.jaccard(class_id, name) for name in names})
+        for class_id in range(len(claims))
+    }
+    ids = {}
     for claim in claims:
-        best = _best({number: evidence.fit(number, claim.name) for number in range(len(claims))})
-        clear = len(best) == 1 and best_of_id[min(best)] == {claim.name}
-        if clear and evidence.share(min(best), claim.name) >= SURE:
-            settled[claim.name] = min(best)
-        elif claim.by_list == claim.by_counts and _unopposed(claim, best, evidence):
-            settled[claim.name] = claim.by_counts
+        best = _best_matches({class_id: evidence.jaccard(class_id, claim.name) for class_id in range(len(claims))})
+        is_clear = len(best) == 1 and best_names[min(best)] == {claim.name}
+        if is_clear and evidence.id_fraction(min(best), claim.name) >= MIN_FRACTION:
+            ids[claim.name] = min(best)
+        elif claim.by_list == claim.by_counts and _is_consistent(claim, best, evidence):
+            ids[claim.name] = claim.by_counts
         else:
-            raise Unsettled(_doubt(claim, best, evidence))
-    _check_distinct(settled)
-    return settled
+            raise AmbiguousClassIdError(_describe_ambiguity(claim, best, evidence))
+    _check_unique_ids(ids)
+    return ids
 
 
-def _best(fits: Mapping[T, float]) -> set[T]:
-    """Those that fit best; none where nothing fits."""
-    top = max(fits.values())
-    return {key for key, fit in fits.items() if fit == top and fit > 0}
+def _best_matches(scores: Mapping[T, float]) -> set[T]:
+    """Return the keys with the highest score; none if all scores are 0."""
+    highest = max(scores.values())
+    return {key for key, score in scores.items() if score == highest and score > 0}
 
 
-def _unopposed(claim: Claim, best: set[int], evidence: Evidence) -> bool:
-    """Whether the words allow the id on which both sheets agree."""
+def _is_consistent(claim: ClassIdClaim, best: set[int], evidence: LabelEvidence) -> bool:
+    """Return whether the descriptions allow the id on which both sheets agree."""
     if not evidence.names[claim.name]:
         return True
-    return claim.by_counts in best and evidence.share(claim.by_counts, claim.name) >= SURE
+    return claim.by_counts in best and evidence.id_fraction(claim.by_counts, claim.name) >= MIN_FRACTION
 
 
-def _doubt(claim: Claim, best: set[int], evidence: Evidence) -> str:
+def _describe_ambiguity(claim: ClassIdClaim, best: set[int], evidence: LabelEvidence) -> str:
     listed = "no id" if claim.by_list is None else f"id {claim.by_list}"
-    said = "; ".join(f"id {number}: {evidence.say(number, claim.name)}" for number in sorted(best)[:3])
+    counts = "; ".join(f"id {class_id}: {evidence.describe(class_id, claim.name)}" for class_id in sorted(best)[:3])
     return (
         f"the class {claim.name!r} stands at {listed} in one sheet and at id {claim.by_counts} in the other, and the "
-        f"clips don't settle it ({said or 'none is said to show it'})"
+        f"clips don't decide between them ({counts or 'none is said to show it'})"
     )
 
 
-def _check_distinct(settled: Mapping[str, int]) -> None:
-    taken: dict[int, str] = {}
-    for name, number in settled.items():
-        if (other := taken.setdefault(number, name)) != name:
-            lacking = sorted(set(range(len(settled))) - set(settled.values()))
-            raise Unsettled(
-                f"the classes {other!r} and {name!r} would both have id {number}, and id {lacking[0]} no name"
+def _check_unique_ids(ids: Mapping[str, int]) -> None:
+    names: dict[int, str] = {}
+    for name, class_id in ids.items():
+        if (other := names.setdefault(class_id, name)) != name:
+            missing = sorted(set(range(len(ids))) - set(ids.values()))
+            raise AmbiguousClassIdError(
+                f"the classes {other!r} and {name!r} would both have id {class_id}, and id {missing[0]} no name"
             )

@@ -1,68 +1,65 @@
-"""Reading sheets of Excel workbooks: the only user of openpyxl."""
+"""Reading sheets of Excel workbooks. No other module imports openpyxl."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vimoclip.errors import UserError
-from vimoclip.io.names import has_control
+from vimoclip.io.names import has_control_characters
+
+_RELEASE_HINT = "take the workbook as its authors give it out"
 
 
-class Row(NamedTuple):
-    """`line`: of the sheet, from 1. `values`: of the columns asked for, in their order; None where a cell is empty."""
+class SheetRow(NamedTuple):
+    """`line`: of the sheet, from 1. `values`: of the requested columns, in their order; None for an empty cell."""
 
     line: int
     values: tuple[Any, ...]
 
 
-def read_sheet(path: Path, sheet: str, columns: Sequence[str]) -> list[Row]:
-    """The rows of a sheet below its header, but for those that are empty in these columns. Raises UserError."""
+def read_sheet(path: Path, sheet: str, columns: Sequence[str]) -> list[SheetRow]:
+    """Return the rows below the header of a sheet, except those that are empty in these columns. Raises UserError."""
     if not path.is_file():
         raise UserError("there is no such file", "name the workbook that the data set's authors give out", path=path)
-    rows = _read(path, sheet)
-    header = [str(value).strip() if value is not None else "" for value in rows[0]] if rows else []
+    all_rows = _read_all_rows(path, sheet)
+    header = [str(value).strip() if value is not None else "" for value in all_rows[0]] if all_rows else []
     if missing := [column for column in columns if column not in header]:
-        raise UserError(
-            f"its sheet {sheet} has no column {', '.join(missing)}", "take it as its authors give it out", path=path
-        )
-    places = [header.index(column) for column in columns]
-    found = []
-    for line, row in enumerate(rows[1:], start=2):
-        values = tuple(row[place] if place < len(row) else None for place in places)
+        problem = f"its sheet {sheet} has no column {', '.join(missing)}"
+        raise UserError(problem, "take it as its authors give it out", path=path)
+    indices = [header.index(column) for column in columns]
+    rows = []
+    for line, row in enumerate(all_rows[1:], start=2):
+        values = tuple(row[index] if index < len(row) else None for index in indices)
         if any(value is not None for value in values):
-            found.append(Row(line, values))
-    if not found:
-        raise UserError(f"its sheet {sheet} is empty", "take the workbook as its authors give it out", path=path)
-    return found
+            rows.append(SheetRow(line, values))
+    if not rows:
+        raise UserError(f"its sheet {sheet} is empty", _RELEASE_HINT, path=path)
+    return rows
 
 
-def _read(path: Path, sheet: str) -> list[tuple[Any, ...]]:
+def _read_all_rows(path: Path, sheet: str) -> list[tuple[Any, ...]]:
     import openpyxl
 
     try:
-        with open(path, "rb") as file:  # openpyxl would leave it open where it fails
+        with open(path, "rb") as file:  # openpyxl would leave the file open if it fails
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             if sheet not in book.sheetnames:
-                raise UserError(
-                    f"has no sheet {sheet}, but {', '.join(book.sheetnames)}",
-                    "take the workbook as its authors give it out",
-                    path=path,
-                )
+                problem = f"has no sheet {sheet}, but {', '.join(book.sheetnames)}"
+                raise UserError(problem, _RELEASE_HINT, path=path)
             worksheet = book[sheet]
-            worksheet.reset_dimensions()  # some programs write them wrong
+            worksheet.reset_dimensions()  # some programs write wrong ones
             return list(worksheet.iter_rows(values_only=True))
     except UserError:
         raise
     except OSError as error:
-        raise UserError(
-            f"can't be read ({error.strerror or error})", "make it a file that you may read", path=path
-        ) from None
-    except Exception as error:  # a damaged file: whatever zip, XML and openpyxl say
+        problem = f"can't be read ({error.strerror or error})"
+        raise UserError(problem, "make it a file that you may read", path=path) from None
+    except Exception as error:  # a damaged file: any exception of zip, XML and openpyxl
         raise UserError(f"is no Excel workbook ({type(error).__name__})", "get it again", path=path) from None
 
 
-def whole_number(value: Any) -> int | None:
-    """An id or count of a cell, which may hold it as text or as a float; None where it is none."""
+def parse_whole_number(value: Any) -> int | None:
+    """Return the integer in a cell, which may be stored as text or float; None if there is none."""
     try:
         number = float(str(value).strip())
     except ValueError:
@@ -70,7 +67,7 @@ def whole_number(value: Any) -> int | None:
     return int(number) if number.is_integer() else None
 
 
-def text(value: Any) -> str:
-    """What a cell says, on one line; empty where it says nothing."""
-    said = "" if value is None else " ".join(str(value).split())
-    return "" if has_control(said) else said
+def cell_text(value: Any) -> str:
+    """Return the text of a cell on one line; empty for an empty cell and for control characters."""
+    text = "" if value is None else " ".join(str(value).split())
+    return "" if has_control_characters(text) else text

@@ -1,4 +1,4 @@
-"""A folder with one folder of videos per action becomes a data set."""
+"""Importer of a folder with one folder of videos per action."""
 
 import filecmp
 import random
@@ -11,127 +11,133 @@ from vimoclip import annotations, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.trim_clips import seconds_of
-from vimoclip.prepare.write_dataset import Prepared, clean, finish, place_videos, tell
+from vimoclip.prepare.trim_clips import video_seconds
+from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, print_summary, write_dataset
 
 
 def prepare(
     root: Path,
-    dataset: Path,
+    dataset_dir: Path,
     name: str,
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
     group_by: re.Pattern[str] | None = None,
 ) -> Path:
-    """The folder of the annotations. Those of the same clips and actions stay, if they are there. Raises UserError.
+    """Write the data set and return the folder of annotations. Raises UserError.
 
-    `shares`: of the splits that don't train; `group_by`: finds a clip's source in its path below `root`."""
-    left_out: dict[str, str] = {}
-    found = find_clips(root, left_out)
-    notes = dataset / "annotations"
-    paths = {clip: path for clips in found.values() for clip, path in clips.items()}
-    sources = find_sources(root, paths, group_by) if group_by else {}
-    data = split(found, shares, seed, sources)
-    if there := any(notes.glob("*_action.csv")):
-        data = keep_split(data, annotations.load(notes, name), notes)
-        sources = sources or annotations.read_sources(notes)
-        print(f"{notes}: is there already, and stays as it is")
-    place_videos(paths, dataset / "videos")
-    seconds = {clip: length for clip, path in paths.items() if (length := seconds_of(path))}
-    prepared = Prepared(data, seconds, left_out, sources)
-    if there:
-        tell(notes, prepared)
+    Existing annotations of the same clips and actions are kept. `fractions`: of val and test. `group_by`: finds a
+    clip's source in its path below `root`."""
+    skipped: dict[str, str] = {}
+    clips_by_action = find_clips(root, skipped)
+    annotations_dir = dataset_dir / "annotations"
+    paths = {clip: path for clips in clips_by_action.values() for clip, path in clips.items()}
+    sources = match_sources(root, paths, group_by) if group_by else {}
+    data = split_actions(clips_by_action, fractions, seed, sources)
+    has_annotations = any(annotations_dir.glob("*_action.csv"))
+    if has_annotations:
+        data = check_existing_split(data, annotations.load(annotations_dir, name), annotations_dir)
+        sources = sources or annotations.read_sources(annotations_dir)
+        print(f"{annotations_dir}: is there already, and stays as it is")
+    link_videos(paths, dataset_dir / "videos")
+    seconds = {clip: length for clip, path in paths.items() if (length := video_seconds(path))}
+    prepared = PreparedDataset(data, seconds, skipped, sources)
+    if has_annotations:
+        print_summary(annotations_dir, prepared)
     else:
-        finish(notes, name, prepared, seed)  # last: who has annotations has the videos
-    print(f"{len(paths)} clips in {dataset / 'videos'}", flush=True)
-    return notes
+        write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
+    print(f"{len(paths)} clips in {dataset_dir / 'videos'}", flush=True)
+    return annotations_dir
 
 
-def find_sources(root: Path, paths: Mapping[str, Path], group_by: re.Pattern[str]) -> dict[str, str]:
-    """Clip -> what the pattern finds in its path below root: its first group, or all of it. Raises UserError if none.
+def find_clips(root: Path, skipped: dict[str, str]) -> dict[str, dict[str, Path]]:
+    """Return action -> video id -> file. Files that are no videos are added to `skipped`, with the reason.
 
-    A clip in whose path nothing is found is a source of its own."""
-    found: dict[str, str] = {}
+    Raises UserError if there are no videos, or two would have one stem."""
+    clips_by_action: dict[str, dict[str, Path]] = defaultdict(dict)
+    paths_by_stem: dict[str, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        videos, others = video.find_videos(folder)
+        skipped |= {str(folder / name): "is not named like a video" for name in others}
+        for path in videos:
+            name = clean_name(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
+            if (other := paths_by_stem.setdefault(annotations.stem(name), path)) != path:
+                raise UserError(f"{path} and {other} would share the name {name}", "rename one of them")
+            clips_by_action[folder.name.strip()][name] = path
+    warn_about_duplicates(list(paths_by_stem.values()))
+    if not clips_by_action:
+        raise UserError("holds no folders with videos", f"lay them out as {root}/<action>/<name>.mp4", path=root)
+    return clips_by_action
+
+
+def match_sources(root: Path, paths: Mapping[str, Path], group_by: re.Pattern[str]) -> dict[str, str]:
+    """Return the source by clip: what the pattern matches in its path below `root`, the first group if it has one.
+
+    A clip without a match is a source by itself. Raises UserError if no clip matches."""
+    sources: dict[str, str] = {}
     for clip, path in paths.items():
-        if match := group_by.search(path.relative_to(root).as_posix()):
-            found[clip] = (match[1] if group_by.groups else match[0]) or ""
-    found = {clip: source for clip, source in found.items() if source}
-    if not found:
+        match = group_by.search(path.relative_to(root).as_posix())
+        source = match and (match[1] if group_by.groups else match[0])
+        if source:
+            sources[clip] = source
+    if not sources:
         example = next(iter(paths.values())).relative_to(root).as_posix()
-        raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}", "mend the pattern")
-    unknown = (
-        f"; {len(paths) - len(found)} clips have none, and are taken each for one" if len(found) < len(paths) else ""
-    )
-    print(f"{len(set(found.values()))} sources of {len(found)} clips{unknown}", flush=True)
-    return found
+        raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}", "fix the pattern")
+    without = len(paths) - len(sources)
+    remark = f"; {without} clips have none, and are taken each for one" if without else ""
+    print(f"{len(set(sources.values()))} sources of {len(sources)} clips{remark}", flush=True)
+    return sources
 
 
-def split(
-    found: Mapping[str, Sequence[str] | Mapping[str, Path]],
-    shares: Mapping[str, float],
+def split_actions(
+    clips_by_action: Mapping[str, Sequence[str] | Mapping[str, Path]],
+    fractions: Mapping[str, float],
     seed: int,
     sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Each action's clips at random into those to train on and those not, whole sources where these are known."""
-    if not sources and set(shares) == {"val"}:
-        return _split_each(found, shares["val"], seed)
-    labels = {clip: (label,) for label, clips in enumerate(found.values()) for clip in clips}
-    return grouped_split.split(tuple(found), labels, shares, seed, sources)
+    """Split the clips of each action at random; whole sources, if any are known."""
+    if not sources and set(fractions) == {"val"}:
+        return _split_per_action(clips_by_action, fractions["val"], seed)
+    labels = {clip: (label,) for label, clips in enumerate(clips_by_action.values()) for clip in clips}
+    return grouped_split.split_videos(tuple(clips_by_action), labels, fractions, seed, sources)
 
 
-def _split_each(found: Mapping[str, Sequence[str] | Mapping[str, Path]], val_share: float, seed: int) -> Annotations:
-    """The same share of each action to validate with, to the clip."""
+def _split_per_action(
+    clips_by_action: Mapping[str, Sequence[str] | Mapping[str, Path]], val_fraction: float, seed: int
+) -> Annotations:
+    """Put the same fraction of each action into val, exact to the clip."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
     generator = random.Random(seed)
-    for label, clips in enumerate(found.values()):
+    for label, clips in enumerate(clips_by_action.values()):
         names = list(clips)
         generator.shuffle(names)
-        # both splits have some, if there are two
-        held = min(len(names) - 1, max(1, round(val_share * len(names))))
-        for place, name in enumerate(names):
-            splits["val" if place < held else "train"][name] = (label,)
-    return Annotations(tuple(found), {s: dict(sorted(videos.items())) for s, videos in splits.items()})
+        # at least one clip in each split, if there are two
+        num_val = min(len(names) - 1, max(1, round(val_fraction * len(names))))
+        for index, name in enumerate(names):
+            splits["val" if index < num_val else "train"][name] = (label,)
+    sorted_splits = {split: dict(sorted(videos.items())) for split, videos in splits.items()}
+    return Annotations(tuple(clips_by_action), sorted_splits)
 
 
-def keep_split(data: Annotations, there: Annotations, notes: Path) -> Annotations:
-    """What is there, which its user may have edited. Raises UserError where it is of other clips or actions."""
-    ours, theirs = (set().union(*one.splits.values()) for one in (data, there))
-    if ours != theirs or data.classes != there.classes:
-        odd = sorted(ours ^ theirs) or sorted(set(data.classes) ^ set(there.classes))
+def check_existing_split(data: Annotations, existing: Annotations, annotations_dir: Path) -> Annotations:
+    """Return the existing annotations, which may have been edited. Raises UserError for other clips or actions."""
+    new_clips, old_clips = (set().union(*one.splits.values()) for one in (data, existing))
+    if new_clips != old_clips or data.classes != existing.classes:
+        differences = sorted(new_clips ^ old_clips) or sorted(set(data.classes) ^ set(existing.classes))
         raise UserError(
-            f"holds other clips or actions ({', '.join(odd[:3])})",
+            f"holds other clips or actions ({', '.join(differences[:3])})",
             "name another --dataset-dir, or delete it and what was made from it",
-            path=notes,
+            path=annotations_dir,
         )
-    return there
+    return existing
 
 
-def find_clips(root: Path, left_out: dict[str, str]) -> dict[str, dict[str, Path]]:
-    """Action -> new name -> video. Raises UserError where there is none, or two would share a name.
-
-    What isn't taken goes into `left_out`, with the reason."""
-    found: dict[str, dict[str, Path]] = defaultdict(dict)
-    taken: dict[str, Path] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        videos, others = video.find(folder)
-        left_out |= {str(folder / name): "is not named like a video" for name in others}
-        for path in videos:
-            name = clean(f"{folder.name.strip()}__{path.stem.strip()}") + path.suffix
-            if (twin := taken.setdefault(annotations.stem(name), path)) != path:
-                raise UserError(f"{path} and {twin} would share the name {name}", "rename one of them")
-            found[folder.name.strip()][name] = path
-    warn_of_twins(list(taken.values()))
-    if not found:
-        raise UserError("holds no folders with videos", f"lay them out as {root}/<action>/<name>.mp4", path=root)
-    return found
-
-
-def warn_of_twins(paths: list[Path]) -> None:
-    """Say which files are the same video, which may then be trained on and validated with."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
+def warn_about_duplicates(paths: list[Path]) -> None:
+    """Print a warning for files with the same content, which may end up in both train and val."""
+    paths_by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
-        for twin in by_size[path.stat().st_size]:
-            if filecmp.cmp(path, twin, shallow=False):
-                print(f"warning: {path} and {twin} are the same video; keep one, and give its line both labels")
+        same_size = paths_by_size[path.stat().st_size]
+        for other in same_size:
+            if filecmp.cmp(path, other, shallow=False):
+                print(f"warning: {path} and {other} are the same video; keep one, and give its line both labels")
                 break
-        by_size[path.stat().st_size].append(path)
+        same_size.append(path)

@@ -1,4 +1,4 @@
-"""Splits that are stratified by all labels, and have each source (recording, animal, site) on one side."""
+"""Random splits that are stratified by all labels and keep each source (recording, animal, site) in one split."""
 
 import random
 from collections import Counter, defaultdict
@@ -8,195 +8,200 @@ import numpy as np
 
 from vimoclip.annotations import SPLITS, Annotations
 
-SHARE, SEED = 0.1, 49
-NAMED = 5  # sources or videos that a line names
+SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
+MAX_NAMED = 5  # sources that a warning names
+PATIENCE, PATIENCE_PER_GROUP = 200, 10  # changes tried without improvement before the search for groups ends
+MISSING_LABEL_COST = 10.0  # for each label that is left without a clip to train on
 
 
-def split(
+def split_videos(
     classes: Sequence[str],
     labels: Mapping[str, tuple[int, ...]],
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
     sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Videos and their label ids into splits, of which `shares` says how large those are that don't train.
+    """Split videos at random into train and the splits of `fractions`.
 
-    `sources`: video -> where it comes from: all of one source is in one split, unless there is but one source; videos
-    without are their own.
-    The same arguments give the same splits, whatever the order of the videos."""
-    rest, found, whole, sources = dict(sorted(labels.items())), {}, 1.0, sources or {}
-    several = _several(rest, sources)
-    for name, share in shares.items():
-        may_draw = _several(rest, sources) or not several
-        drawn = draw(Annotations(tuple(classes), {"train": rest}), share / whole, seed, sources) if may_draw else ()
-        found[name] = {video: rest.pop(video) for video in drawn}
-        whole -= share
-    found["train"] = rest
-    return Annotations(tuple(classes), {name: found[name] for name in SPLITS if name in found})
+    `labels`: video -> label ids. `fractions`: split -> fraction of all videos. `sources`: video -> source; all videos
+    of a source are put into one split, unless there is only one source. A video without a source is one by itself. The
+    result does not depend on the order of the videos."""
+    remaining, splits, remaining_fraction, sources = dict(sorted(labels.items())), {}, 1.0, sources or {}
+    several_sources = _has_several_sources(remaining, sources)
+    for name, fraction in fractions.items():
+        drawn: tuple[str, ...] = ()
+        if _has_several_sources(remaining, sources) or not several_sources:
+            data = Annotations(tuple(classes), {"train": remaining})
+            drawn = draw_stratified(data, fraction / remaining_fraction, seed, sources)
+        splits[name] = {video: remaining.pop(video) for video in drawn}
+        remaining_fraction -= fraction
+    splits["train"] = remaining
+    return Annotations(tuple(classes), {name: splits[name] for name in SPLITS if name in splits})
 
 
-def _several(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
-    """Whether these are of several sources."""
+def _has_several_sources(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
     return len({(True, sources[v]) if v in sources else (False, v) for v in videos}) > 1
 
 
-def leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) -> list[str]:
-    """A line for each pair of splits that have videos of one source: how many sources, and the first of them."""
-    seen = {name: Counter(sources[v] for v in videos if v in sources) for name, videos in splits.items()}
-    names, lines = list(seen), []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            shared = sorted(seen[one].keys() & seen[other].keys())
+def find_leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) -> list[str]:
+    """Return a warning for each pair of splits with videos of one source: the number of sources, and the first ones."""
+    counts = {name: Counter(sources[v] for v in videos if v in sources) for name, videos in splits.items()}
+    names, warnings = list(counts), []
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            shared = sorted(counts[first].keys() & counts[second].keys())
             if shared:
-                clips = sum(seen[other][source] for source in shared)
-                more = ", ..." if len(shared) > NAMED else ""
-                lines.append(
-                    f"warning: {len(shared)} sources are in {one} and in {other}, with {clips} clips of {other} "
-                    f"({', '.join(shared[:NAMED])}{more}): a model may know these by their place or animal, and the "
-                    "numbers are then too good; keep what comes from one recording, animal or site in one split"
+                clips = sum(counts[second][source] for source in shared)
+                more = ", ..." if len(shared) > MAX_NAMED else ""
+                warnings.append(
+                    f"warning: {len(shared)} sources are in {first} and in {second}, with {clips} clips of {second} "
+                    f"({', '.join(shared[:MAX_NAMED])}{more}): a model may know these by their place or animal, and "
+                    "the numbers are then too good; keep what comes from one recording, animal or site in one split"
                 )
-    return lines
+    return warnings
 
 
-IN_VAIN, IN_VAIN_A_GROUP = 200, 10  # moves and swaps that don't help, after which it stays
-MISSED = 10.0  # how bad it is where a label is left without any clip to learn from
-
-
-def drawn_groups(counts: np.ndarray, sizes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(G,) bool: the groups that together have about `share` of the clips, and of each label's. counts (G, C): clips by
-    label; sizes (G,): clips. At least one group is drawn of two, and one isn't.
-
-    Groups of several clips with several labels are no case of the packages that stratify (single samples in
-    iterative-stratification and scikit-multilearn; one label in scikit-learn's StratifiedGroupKFold), and iterative
-    stratification by hand, label by label, drew half of 12 films of 20 clips where a third was asked for: each rare
-    label wants its own. So: groups at random up to the size, then moves and swaps as long as they help."""
-    rng = np.random.default_rng(seed)
-    drawn = _begin(rng.permutation(len(sizes)), sizes, share)
-    totals = np.maximum(counts.sum(0), 1)
-    goal = share * counts.sum(0), share * sizes.sum()
-
-    def cost(have: np.ndarray, size: int) -> float:
-        """How far the shares are off: of all clips, which weighs as much as all labels, and of the labels."""
-        learnt_none = ((have == counts.sum(0)) & (have > 0)).sum()
-        of_labels = (np.abs(have - goal[0]) / totals).sum()
-        return float(of_labels + len(totals) * abs(size - goal[1]) / sizes.sum() + MISSED * learnt_none)
-
-    have, size = counts[drawn].sum(0), int(sizes[drawn].sum())
-    best = cost(have, size)
-    in_vain, patience = 0, (IN_VAIN + IN_VAIN_A_GROUP * len(sizes)) * (len(sizes) > 1)
-    while in_vain < patience:
-        in_vain += 1
-        turned = _turned(rng, drawn)
-        signs = np.where(drawn[turned], -1, 1)
-        now = have + signs @ counts[turned], size + int(signs @ sizes[turned])
-        left = drawn.sum() + signs.sum()
-        if 0 < left < len(sizes) and (new := cost(*now)) < best - 1e-9:
-            drawn[turned] ^= True
-            (have, size), best, in_vain = now, new, 0
-    return drawn
-
-
-def _begin(order: np.ndarray, sizes: np.ndarray, share: float) -> np.ndarray:
-    """Groups in this order as long as they bring the size nearer to the share; one at least, and not all."""
-    drawn, size = np.zeros(len(sizes), bool), 0
-    for group in order[:-1]:
-        if not size or size + sizes[group] / 2 <= share * sizes.sum():
-            drawn[group] = True
-            size += sizes[group]
-    return drawn
-
-
-def _turned(rng: np.random.Generator, drawn: np.ndarray) -> np.ndarray:
-    """One group that changes sides, or two that change places."""
-    one = int(rng.integers(len(drawn)))
-    others = np.flatnonzero(drawn != drawn[one])
-    if rng.random() < 0.5 or not len(others):
-        return np.array([one])
-    return np.array([one, int(rng.choice(others))])
-
-
-def draw(
-    data: Annotations, share: float = SHARE, seed: int = SEED, sources: Mapping[str, str] | None = None
+def draw_stratified(
+    data: Annotations,
+    fraction: float = SELECTION_FRACTION,
+    seed: int = DEFAULT_SEED,
+    sources: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """Training videos, in the training file's order, such that each class has about `share` of its clips among them.
+    """Draw training videos such that about `fraction` of each class's clips is drawn; in the training file's order.
 
-    By iterative stratification (Sechidis et al. 2011). A class keeps a clip to train on, where any choice leaves it
-    one, and at least one video is drawn of two; of fewer none is. `sources`: video -> where it comes from; of a source
-    all videos are drawn, or none, unless there is but one."""
+    Uses iterative stratification (Sechidis et al. 2011). Each class keeps a clip to train on, if any choice leaves it
+    one. At least one of two videos is drawn, and none of fewer. `sources`: video -> source; either all videos of a
+    source are drawn or none, unless there is only one source."""
     videos = list(data.splits.get("train", {}))
     if len(videos) < 2:
         return ()
     labels = np.zeros((len(videos), len(data.classes)), bool)
     for row, video in zip(labels, videos, strict=True):
         row[list(data.splits["train"][video])] = True
-    groups = _groups(videos, sources or {})
+    groups = _group_indices(videos, sources or {})
     if 1 < len(groups) < len(videos):
-        return _draw_groups(videos, labels, groups, share, seed)
-    size = min(max(1, round(share * len(videos))), len(videos) - 1)
-    drawn = _leave_some_of_each(labels, _stratified(labels, size, seed))
-    drawn = _fill_up(labels, drawn, size, random.Random(seed))
-    return tuple(video for video, one in zip(videos, drawn, strict=True) if one)
+        return _draw_whole_groups(videos, labels, groups, fraction, seed)
+    size = min(max(1, round(fraction * len(videos))), len(videos) - 1)
+    drawn = _return_last_clips(labels, _iterative_stratification(labels, size, seed))
+    drawn = _fill_to_size(labels, drawn, size, random.Random(seed))
+    return tuple(video for video, is_drawn in zip(videos, drawn, strict=True) if is_drawn)
 
 
-def _groups(videos: Sequence[str], sources: Mapping[str, str]) -> list[list[int]]:
-    """Places of the videos of each source; a video of unknown source is one by itself."""
-    found: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for place, video in enumerate(videos):
-        found[(True, sources[video]) if video in sources else (False, video)].append(place)
-    return list(found.values())
-
-
-def _draw_groups(
-    videos: Sequence[str], labels: np.ndarray, groups: Sequence[Sequence[int]], share: float, seed: int
-) -> tuple[str, ...]:
-    counts = np.stack([labels[list(members)].sum(0) for members in groups])
-    sizes = np.array([len(members) for members in groups])
-    drawn = drawn_groups(counts, sizes, share, seed)
-    chosen = {place for members, one in zip(groups, drawn, strict=True) if one for place in members}
-    return tuple(video for place, video in enumerate(videos) if place in chosen)
-
-
-def _stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """(N,) bool: which clips are drawn, some `size`, before any is given back."""
+def _iterative_stratification(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Return (N,) bool: which clips are drawn, about `size`."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-    # a column of zeros more: with a single one the library would not see that this is multi-label
+    # an extra column of zeros, as the library does not take a single column for multi-label
     targets = np.pad(labels, ((0, 0), (0, 1)))
     splitter = MultilabelStratifiedShuffleSplit(1, test_size=size, train_size=len(labels) - size, random_state=seed)
-    _, places = next(splitter.split(targets, targets))
+    _, indices = next(splitter.split(targets, targets))
     drawn = np.zeros(len(labels), bool)
-    drawn[places] = True
+    drawn[indices] = True
     return drawn
 
 
-def _leave_some_of_each(labels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """The same, but for clips given back to classes that have no other to train on."""
+def _return_last_clips(labels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Return `drawn` without the clips of classes that would have no clip to train on."""
     drawn = drawn.copy()
-    left = labels[~drawn].sum(axis=0)
-    for place in np.flatnonzero(drawn):
-        if (left[labels[place]] == 0).any():
-            drawn[place] = False
-            left += labels[place]
+    remaining = labels[~drawn].sum(axis=0)
+    for index in np.flatnonzero(drawn):
+        if (remaining[labels[index]] == 0).any():
+            drawn[index] = False
+            remaining += labels[index]
     return drawn
 
 
-def _fill_up(labels: np.ndarray, drawn: np.ndarray, size: int, generator: random.Random) -> np.ndarray:
-    """The same, and more at random, of classes that can spare one, towards `size`; one at least.
+def _fill_to_size(labels: np.ndarray, drawn: np.ndarray, size: int, generator: random.Random) -> np.ndarray:
+    """Return `drawn` with more clips at random, up to `size`, of classes that keep one; at least one clip is drawn.
 
-    The library draws none of a class of four where a tenth is asked for, however many such classes there are."""
+    The library draws none of a class of four for a fraction of a tenth, however many such classes there are."""
     drawn, total = drawn.copy(), labels.sum(axis=0)
-    most = np.minimum(np.ceil(size / len(labels) * total), total - 1)  # of each class
-    taken = labels[drawn].sum(axis=0)
+    max_per_class = np.minimum(np.ceil(size / len(labels) * total), total - 1)
+    num_drawn = labels[drawn].sum(axis=0)
     order = np.array(generator.sample(range(len(labels)), len(labels)))
     missing = size - drawn.sum()
-    for place in order[~drawn[order]]:
+    for index in order[~drawn[order]]:
         if missing <= 0:
             break
-        if (taken < most)[labels[place]].all():
-            drawn[place] = True
-            taken += labels[place]
+        if (num_drawn < max_per_class)[labels[index]].all():
+            drawn[index] = True
+            num_drawn += labels[index]
             missing -= 1
     if not drawn.any():
-        alone = (labels & (total == 1)).sum(axis=1)  # classes that lose their only clip
-        drawn[order[alone[order].argmin()]] = True
+        lost_classes = (labels & (total == 1)).sum(axis=1)  # classes that lose their only clip
+        drawn[order[lost_classes[order].argmin()]] = True
     return drawn
+
+
+def _group_indices(videos: Sequence[str], sources: Mapping[str, str]) -> list[list[int]]:
+    """Return the indices of the videos of each source; a video without a source is a group by itself."""
+    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for index, video in enumerate(videos):
+        groups[(True, sources[video]) if video in sources else (False, video)].append(index)
+    return list(groups.values())
+
+
+def _draw_whole_groups(
+    videos: Sequence[str], labels: np.ndarray, groups: Sequence[Sequence[int]], fraction: float, seed: int
+) -> tuple[str, ...]:
+    counts = np.stack([labels[list(indices)].sum(0) for indices in groups])
+    sizes = np.array([len(indices) for indices in groups])
+    drawn = draw_groups(counts, sizes, fraction, seed)
+    chosen = {index for indices, is_drawn in zip(groups, drawn, strict=True) if is_drawn for index in indices}
+    return tuple(video for index, video in enumerate(videos) if index in chosen)
+
+
+def draw_groups(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Draw groups that have about `fraction` of all clips and of each label's clips.
+
+    counts (G, C): clips by label; sizes (G,): clips. Returns (G,) bool. At least one group is drawn of two, and at
+    least one is not.
+
+    Groups of several clips with several labels are beyond the packages that stratify (iterative-stratification and
+    scikit-multilearn: single samples; scikit-learn's StratifiedGroupKFold: one label), and iterative stratification of
+    groups, label by label, drew half of 12 films of 20 clips for a fraction of a third: each rare label wants its own.
+    This search draws groups at random up to the size, then moves and swaps groups while that lowers the cost."""
+    rng = np.random.default_rng(seed)
+    drawn = _initial_draw(rng.permutation(len(sizes)), sizes, fraction)
+    totals = np.maximum(counts.sum(0), 1)
+    target_counts, target_size = fraction * counts.sum(0), fraction * sizes.sum()
+
+    def cost(drawn_counts: np.ndarray, drawn_size: int) -> float:
+        """The deviation of the size, which weighs as much as all labels, and of the labels."""
+        missing_labels = ((drawn_counts == counts.sum(0)) & (drawn_counts > 0)).sum()
+        deviation = (np.abs(drawn_counts - target_counts) / totals).sum()
+        size_deviation = abs(drawn_size - target_size) / sizes.sum()
+        return float(deviation + len(totals) * size_deviation + MISSING_LABEL_COST * missing_labels)
+
+    drawn_counts, drawn_size = counts[drawn].sum(0), int(sizes[drawn].sum())
+    lowest = cost(drawn_counts, drawn_size)
+    failures, patience = 0, (PATIENCE + PATIENCE_PER_GROUP * len(sizes)) * (len(sizes) > 1)
+    while failures < patience:
+        failures += 1
+        flips = _propose_flips(rng, drawn)
+        signs = np.where(drawn[flips], -1, 1)
+        new_counts, new_size = drawn_counts + signs @ counts[flips], drawn_size + int(signs @ sizes[flips])
+        num_drawn = drawn.sum() + signs.sum()
+        if 0 < num_drawn < len(sizes) and (new_cost := cost(new_counts, new_size)) < lowest - 1e-9:
+            drawn[flips] ^= True
+            drawn_counts, drawn_size, lowest, failures = new_counts, new_size, new_cost, 0
+    return drawn
+
+
+def _initial_draw(order: np.ndarray, sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """Draw groups in this order while that brings the size closer to the fraction; at least one, and not all."""
+    drawn, size = np.zeros(len(sizes), bool), 0
+    for group in order[:-1]:
+        if not size or size + sizes[group] / 2 <= fraction * sizes.sum():
+            drawn[group] = True
+            size += sizes[group]
+    return drawn
+
+
+def _propose_flips(rng: np.random.Generator, drawn: np.ndarray) -> np.ndarray:
+    """Return one group to move to the other side, or two of different sides to swap."""
+    group = int(rng.integers(len(drawn)))
+    other_side = np.flatnonzero(drawn != drawn[group])
+    if rng.random() < 0.5 or not len(other_side):
+        return np.array([group])
+    return np.array([group, int(rng.choice(other_side))])

@@ -1,60 +1,63 @@
-"""MammalNet (Chen et al., CVPR 2023): 12 behaviours of mammals, in the authors' three splits.
+"""Importer of MammalNet (Chen et al., CVPR 2023): 12 behaviours of mammals, in the authors' three splits.
 
-What is released: `annotation/composition/{train,val,test}.csv`, a line a video: its path, the id of its behaviour and,
-in the files as they are given out, that of its animal; `annotation/behavior_to_id.txt` and `genus_to_id.txt`, a name
-and an id a line; `trimmed_videos/<YouTube's id>.mp4`, one clip a YouTube video."""
+The release: `annotation/composition/{train,val,test}.csv`, a line per video with its path, the id of its behaviour and,
+in the files as released, the id of its animal; `annotation/behavior_to_id.txt` and `genus_to_id.txt`, a name and an id
+per line; `trimmed_videos/<YouTube's id>.mp4`, one clip per YouTube video."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from vimoclip import annotations
-from vimoclip.annotations import SPLITS, Animals, Annotations
+from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.prepare.trim_clips import check_names, seconds_of
-from vimoclip.prepare.write_dataset import Prepared, clean, finish, place_videos
+from vimoclip.prepare.trim_clips import check_video_names, video_seconds
+from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, write_dataset
 
-BEHAVIORS = 12
-PLACES = ("", "annotation", "composition", "annotation/composition")  # where the lists may be, below the release
-NAMES, ANIMALS = "behavior_to_id.txt", "genus_to_id.txt"
+NUM_BEHAVIORS = 12
+LIST_FOLDERS = ("", "annotation", "composition", "annotation/composition")  # of the lists, below the release
+BEHAVIOR_FILE, GENUS_FILE = "behavior_to_id.txt", "genus_to_id.txt"
 
 
-class Line(NamedTuple):
-    """A line of a list. `animal`: its id, None where the line has none."""
+class ListEntry(NamedTuple):
+    """A line of a list. `location`: file and line. `animal_id`: None if the line has none."""
 
-    where: str
+    location: str
     video: str
-    behavior: int
-    animal: int | None
+    behavior_id: int
+    animal_id: int | None
+
+    @property
+    def video_id(self) -> str:
+        return clean_name(Path(self.video).stem) + Path(self.video).suffix
 
 
-def prepare(root: Path, dataset: Path, name: str) -> Path:
-    """The folder of the annotations. Raises UserError."""
-    lists = find_lists(root)
-    lines = {split: read_list(lists / f"{split}.csv") for split in SPLITS}
-    classes = class_names(root, lists, lines)
-    left_out: dict[str, str] = {}
-    paths, splits = _videos(root, lists, lines, left_out)
+def prepare(root: Path, dataset_dir: Path, name: str) -> Path:
+    """Write the data set and return the folder of annotations. Raises UserError."""
+    lists_dir = find_lists(root)
+    entries = {split: read_list(lists_dir / f"{split}.csv") for split in SPLITS}
+    classes = read_class_names(root, lists_dir)
+    skipped: dict[str, str] = {}
+    paths, splits = _assign_videos(root, lists_dir, entries, skipped)
     if not paths:
-        raise UserError(
-            f"holds none of the videos, like {next(iter(lines['train'])).video}", "name their folder", path=root
-        )
-    check_names(lists, paths)
-    place_videos(paths, dataset / "videos")
-    seconds = {key: length for key, path in paths.items() if (length := seconds_of(path))}
-    notes = dataset / "annotations"
-    finish(notes, name, Prepared(Annotations(classes, splits), seconds, left_out))
-    if animals := _animals(root, lists, lines, paths):
-        atomic.write_text(notes / annotations.ANIMALS, annotations.animals_text(animals))
-    return notes
+        problem = f"holds none of the videos, like {next(iter(entries['train'])).video}"
+        raise UserError(problem, "name their folder", path=root)
+    check_video_names(lists_dir, paths)
+    link_videos(paths, dataset_dir / "videos")
+    seconds = {key: length for key, path in paths.items() if (length := video_seconds(path))}
+    annotations_dir = dataset_dir / "annotations"
+    write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
+    if animals := _video_animals(root, lists_dir, entries, paths):
+        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
+    return annotations_dir
 
 
 def find_lists(root: Path) -> Path:
-    """The folder of train.csv, val.csv and test.csv. Raises UserError where there is none."""
-    for place in PLACES:
-        if all((root / place / f"{split}.csv").is_file() for split in SPLITS):
-            return root / place
+    """Return the folder with train.csv, val.csv and test.csv. Raises UserError if there is none."""
+    for folder in LIST_FOLDERS:
+        if all((root / folder / f"{split}.csv").is_file() for split in SPLITS):
+            return root / folder
     raise UserError(
         "holds no train.csv, val.csv and test.csv, neither itself nor in annotation/composition",
         "name the folder that MammalNet's annotation.tar and trimmed_videos.tar.gz were unpacked in",
@@ -62,91 +65,90 @@ def find_lists(root: Path) -> Path:
     )
 
 
-def read_list(path: Path) -> list[Line]:
-    """Raises UserError, with the line."""
-    found = []
+def read_list(path: Path) -> list[ListEntry]:
+    """Return the entries of a list. Raises UserError with the line."""
+    entries = []
     for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not (words := text.split()):
             continue
-        where, ids = f"{path}:{number}", words[1:]
+        location, ids = f"{path}:{number}", words[1:]
         if not 1 <= len(ids) <= 2 or not all(word.isdecimal() for word in ids):
-            raise UserError(f"{where}: is not a video with the id of its behaviour (and of its animal): {text[:80]!r}")
-        behavior, *animal = map(int, ids)
-        if behavior >= BEHAVIORS:
-            raise UserError(
-                f"{where}: {behavior} is not the id of a behaviour, which are 0..{BEHAVIORS - 1}", "mend it"
-            )
-        found.append(Line(where, words[0], behavior, animal[0] if animal else None))
-    if not found:
+            problem = f"is not a video with the id of its behaviour (and of its animal): {text[:80]!r}"
+            raise UserError(problem, path=location)
+        behavior_id, *animal_id = map(int, ids)
+        if behavior_id >= NUM_BEHAVIORS:
+            problem = f"{behavior_id} is not the id of a behaviour, which are 0..{NUM_BEHAVIORS - 1}"
+            raise UserError(problem, "fix it", path=location)
+        entries.append(ListEntry(location, words[0], behavior_id, animal_id[0] if animal_id else None))
+    if not entries:
         raise UserError("names no video", "take the file from annotation.tar again", path=path)
-    return found
+    return entries
 
 
-def class_names(root: Path, lists: Path, lines: Mapping[str, list[Line]]) -> tuple[str, ...]:
-    """Of the ids 0..11, by the release's own file; without it numbers, as nothing else says which id is what."""
-    named = _read_names(_beside(root, lists, NAMES))
-    if not named:
-        print(f"{root}: has no {NAMES}, so that behaviours are called by their ids; it is in annotation.tar")
-        return tuple(f"behavior_{number}" for number in range(BEHAVIORS))
-    if set(named) != set(range(BEHAVIORS)):
-        raise UserError(
-            f"{_beside(root, lists, NAMES)}: names {len(named)} behaviours, not those of 0..{BEHAVIORS - 1}"
-        )
-    return tuple(named[number] for number in range(BEHAVIORS))
+def read_class_names(root: Path, lists_dir: Path) -> tuple[str, ...]:
+    """Return the names of the ids 0..11 from the release's file, or behavior_<id> if the file is missing."""
+    path = _find_release_file(root, lists_dir, BEHAVIOR_FILE)
+    names = _read_id_file(path)
+    if not names:
+        print(f"{root}: has no {BEHAVIOR_FILE}, so that behaviours are called by their ids; it is in annotation.tar")
+        return tuple(f"behavior_{class_id}" for class_id in range(NUM_BEHAVIORS))
+    if set(names) != set(range(NUM_BEHAVIORS)):
+        raise UserError(f"names {len(names)} behaviours, not those of 0..{NUM_BEHAVIORS - 1}", path=path)
+    return tuple(names[class_id] for class_id in range(NUM_BEHAVIORS))
 
 
-def _beside(root: Path, lists: Path, name: str) -> Path:
-    """Where a file of the release is."""
-    places = [lists / name, lists.parent / name, *(root / place / name for place in PLACES)]
-    return next((place for place in places if place.is_file()), places[0])
+def _find_release_file(root: Path, lists_dir: Path, name: str) -> Path:
+    """Return the path of a file of the release, or where it should be."""
+    candidates = [lists_dir / name, lists_dir.parent / name, *(root / folder / name for folder in LIST_FOLDERS)]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _read_names(path: Path) -> dict[int, str]:
-    """Id -> name, of lines with both; {} where there is no such file. Raises UserError."""
+def _read_id_file(path: Path) -> dict[int, str]:
+    """Return the name by id of a file with a name and an id per line; {} if it does not exist. Raises UserError."""
     if not path.is_file():
         return {}
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        name, _, identity = text.strip().rpartition("\t" if "\t" in text else " ")
-        if text.strip() and not (name.strip() and identity.strip().isdecimal()):
-            raise UserError(
-                f"{path}:{number}: is not a name with its id: {text[:80]!r}", "take the file as it is released"
-            )
-        if text.strip():
-            found[int(identity)] = name.strip()
-    return found
+        if not text.strip():
+            continue
+        name, _, class_id = text.strip().rpartition("\t" if "\t" in text else " ")
+        if not (name.strip() and class_id.strip().isdecimal()):
+            problem = f"is not a name with its id: {text[:80]!r}"
+            raise UserError(problem, "take the file as it is released", path=f"{path}:{number}")
+        names[int(class_id)] = name.strip()
+    return names
 
 
-def _videos(
-    root: Path, lists: Path, lines: Mapping[str, list[Line]], left_out: dict[str, str]
+def _assign_videos(
+    root: Path, lists_dir: Path, entries: Mapping[str, list[ListEntry]], skipped: dict[str, str]
 ) -> tuple[dict[str, Path], dict[str, dict[str, tuple[int, ...]]]]:
-    """(video id -> file, splits). A video that stands twice in a split has both labels."""
+    """Return (video id -> file, splits). A video with two entries in a split has both labels."""
     paths: dict[str, Path] = {}
     splits: dict[str, dict[str, tuple[int, ...]]] = {}
-    for split, of_split in lines.items():
-        found = splits[split] = {}
-        for line in of_split:
-            path = next((p for p in (root / line.video, lists.parent / line.video) if p.is_file()), None)
-            key = clean(Path(line.video).stem) + Path(line.video).suffix
+    for split, split_entries in entries.items():
+        labels = splits[split] = {}
+        for entry in split_entries:
+            path = next((p for p in (root / entry.video, lists_dir.parent / entry.video) if p.is_file()), None)
+            key = entry.video_id
             if path is None:
-                left_out[line.video] = "there is no such file"
+                skipped[entry.video] = "there is no such file"
             elif other := next((s for s, videos in splits.items() if s != split and key in videos), None):
-                left_out[f"{line.video} in {split}"] = f"is in {other} already"
+                skipped[f"{entry.video} in {split}"] = f"is in {other} already"
             elif paths.setdefault(key, path) != path:
-                raise UserError(
-                    f"{line.where}: {path} and {paths[key]} would share the name {key}", "rename one of them"
-                )
+                problem = f"{path} and {paths[key]} would share the name {key}"
+                raise UserError(problem, "rename one of them", path=entry.location)
             else:
-                found[key] = tuple(sorted({*found.get(key, ()), line.behavior}))
+                labels[key] = tuple(sorted({*labels.get(key, ()), entry.behavior_id}))
     return paths, splits
 
 
-def _animals(root: Path, lists: Path, lines: Mapping[str, list[Line]], paths: Mapping[str, Path]) -> dict[str, Animals]:
-    """Video id -> its animal, where the release says it."""
-    names = _read_names(_beside(root, lists, ANIMALS))
-    found = {}
-    for line in (line for of_split in lines.values() for line in of_split):
-        key = clean(Path(line.video).stem) + Path(line.video).suffix
-        if key in paths and line.animal in names:
-            found[key] = Animals((names[line.animal].replace(";", ","),), ("Mammal",))
-    return found
+def _video_animals(
+    root: Path, lists_dir: Path, entries: Mapping[str, list[ListEntry]], paths: Mapping[str, Path]
+) -> dict[str, VideoAnimals]:
+    """Return the animal by video id, if the release names it."""
+    names = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
+    animals = {}
+    for entry in (entry for split_entries in entries.values() for entry in split_entries):
+        if entry.video_id in paths and entry.animal_id in names:
+            animals[entry.video_id] = VideoAnimals((names[entry.animal_id].replace(";", ","),), ("Mammal",))
+    return animals

@@ -1,50 +1,56 @@
-"""Selection clips: the part of the training clips on which epochs and thresholds are chosen, drawn once."""
+"""Selection clips: the training clips on which epochs and thresholds are chosen, drawn once."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from vimoclip import annotations
-from vimoclip.annotations import SELECTION, Annotations
+from vimoclip.annotations import SELECTION_FILE, Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.prepare.grouped_split import draw
+from vimoclip.prepare.grouped_split import draw_stratified
 
-NAMED = 5  # classes that a line names
+MAX_NAMED = 5  # classes that a line names
 
 
-def describe(data: Annotations) -> list[str]:
-    """How many clips are drawn, and which classes have none among them, or none left to train on."""
+def describe_selection(data: Annotations) -> list[str]:
+    """Return lines: the number of selection clips, and the classes without one or without a clip to train on."""
     train = data.splits.get("train", {})
     if not data.selection and data.splits.get("test"):
         return ["epochs and thresholds are chosen on val, as there is a test split"]
     if not data.selection:
-        return [f"no {SELECTION}: prepare_dataset.py selection draws it, of two training clips or more"]
-    chosen = {label for video in data.selection for label in train[video]}
-    learnt = {label for video in train.keys() - set(data.selection) for label in train[video]}
+        return [f"no {SELECTION_FILE}: prepare_dataset.py selection draws it, of two training clips or more"]
+    selection_labels = {label for video in data.selection for label in train[video]}
+    train_labels = {label for video in train.keys() - set(data.selection) for label in train[video]}
     count = f"{len(data.selection)} of {len(train)} training clips"
-    lines = [f"{SELECTION}: {count} are kept out of training, to choose epochs and thresholds on"]
-    for what, lacking in (("among them", learnt - chosen), ("left to train on", chosen - learnt)):
-        if lacking:
-            names = ", ".join(data.classes[label] for label in sorted(lacking)[:NAMED])
-            more = ", ..." if len(lacking) > NAMED else ""
-            lines.append(f"  {len(lacking)} classes have no clip {what}: {names}{more}")
+    lines = [f"{SELECTION_FILE}: {count} are kept out of training, to choose epochs and thresholds on"]
+    for purpose, missing in (
+        ("among them", train_labels - selection_labels),
+        ("left to train on", selection_labels - train_labels),
+    ):
+        if missing:
+            names = ", ".join(data.classes[label] for label in sorted(missing)[:MAX_NAMED])
+            more = ", ..." if len(missing) > MAX_NAMED else ""
+            lines.append(f"  {len(missing)} classes have no clip {purpose}: {names}{more}")
     return lines
 
 
-def prepare(notes: Path, name: str, share: float, seed: int, overwrite: bool) -> Path:
-    """Draw `selection.txt` for annotations that are there. Raises UserError where another one is there already."""
-    data = annotations.load(notes, name, ["train"], with_selection=False)
-    path = notes / SELECTION
-    data = replace(data, selection=draw(data, share, seed, annotations.read_sources(notes)))
+def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> Path:
+    """Draw `selection.txt` for existing annotations and return its path.
+
+    Raises UserError if another selection exists and `overwrite` is not set."""
+    data = annotations.load(annotations_dir, name, ["train"], with_selection=False)
+    path = annotations_dir / SELECTION_FILE
+    data = replace(data, selection=draw_stratified(data, fraction, seed, annotations.read_sources(annotations_dir)))
     if not data.selection:
-        raise UserError("names fewer than two videos", "there is nothing to draw from", path=notes / "train_multi.txt")
-    text = annotations.selection_text(data.selection)
+        hint = "there is nothing to draw from"
+        raise UserError("names fewer than two videos", hint, path=annotations_dir / "train_multi.txt")
+    text = annotations.format_selection(data.selection)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():
         raise UserError(
             "is there already, with other clips",
-            "keep it, or draw anew with --overwrite, and then train anew",
+            "keep it, or draw again with --overwrite, and then train again",
             path=path,
         )
     atomic.write_text(path, text)
-    print("\n".join(describe(data)), flush=True)
+    print("\n".join(describe_selection(data)), flush=True)
     return path

@@ -1,4 +1,4 @@
-"""How every import of a data set ends: selection clips, annotations, a summary, a plot of the class counts."""
+"""The last step of every importer: videos, selection clips, annotations, a summary and a plot of the class counts."""
 
 import os
 import re
@@ -14,164 +14,183 @@ from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.prepare import grouped_split, selection
-from vimoclip.prepare.grouped_split import leaks
 
-COUNTS = "class_counts.html"
-NAMED = 10  # of what is left out so many are named, all are counted
-LISTED = 24  # classes that are listed
-SPLITS = {"train": "to train on", "val": "to validate with", "test": "to test with"}
+CLASS_COUNTS_FILE = "class_counts.html"
+MAX_NAMED = 10  # skipped entries that the summary names; all are counted
+MAX_CLASS_LINES = 24
+SPLIT_PURPOSE = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A data set as it was found. `seconds`: of the videos of which it is known; `left_out`: what -> why;
-    `sources`: video -> the recording, animal or site that it comes from, where known."""
+class PreparedDataset:
+    """What an importer found. `seconds`: durations, if known. `skipped`: entry -> reason.
+
+    `sources`: video -> recording, animal or site that it comes from, if known."""
 
     data: Annotations
     seconds: Mapping[str, float] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def finish(notes: Path, name: str, prepared: Prepared, seed: int = grouped_split.SEED) -> Path:
-    """Write the annotations, with selection clips, and say what they hold; the folder. Raises UserError.
+def write_dataset(
+    annotations_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
+) -> Path:
+    """Write the annotations with selection clips, print the summary and return the folder.
 
-    Annotations that are there already must be the same; their selection stays."""
-    data = with_selection(prepared.data, notes, name, seed, prepared.sources)
-    annotations.write(notes, name, data)
-    write_sources(notes, prepared.sources)
-    tell(notes, replace(prepared, data=data))
-    return notes
+    Existing annotations must be the same, and keep their selection. Raises UserError."""
+    data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
+    annotations.write(annotations_dir, name, data)
+    write_sources(annotations_dir, prepared.sources)
+    print_summary(annotations_dir, replace(prepared, data=data))
+    return annotations_dir
 
 
-def with_selection(
-    data: Annotations, notes: Path, name: str, seed: int = grouped_split.SEED, sources: Mapping[str, str] | None = None
+def add_selection(
+    data: Annotations,
+    annotations_dir: Path,
+    name: str,
+    seed: int = grouped_split.DEFAULT_SEED,
+    sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """With selection clips drawn, or those of the same annotations that are there. Raises UserError for others.
+    """Return the annotations with newly drawn selection clips, or with those of the same existing annotations.
 
-    No clips are drawn where there is a test split: then epochs and thresholds are chosen on val."""
-    drawn = () if data.splits.get("test") else grouped_split.draw(data, seed=seed, sources=sources)
-    if not any(notes.glob("*_action.csv")):
+    No clips are drawn if there is a test split: epochs and thresholds are then chosen on val. Raises UserError if
+    other annotations exist."""
+    drawn = () if data.splits.get("test") else grouped_split.draw_stratified(data, seed=seed, sources=sources)
+    if not any(annotations_dir.glob("*_action.csv")):
         return replace(data, selection=drawn)
-    there = annotations.load(notes, name)
-    odd = sorted(set(data.classes) ^ set(there.classes))
-    if not odd and data.classes != there.classes:
-        odd = [ours for ours, theirs in zip(data.classes, there.classes, strict=True) if ours != theirs]
-    for split in {*data.splits, *there.splits}:
-        ours, theirs = (one.splits.get(split, {}) for one in (data, there))
-        odd += sorted(video for video in {*ours, *theirs} if ours.get(video) != theirs.get(video))
-    if odd:
+    existing = annotations.load(annotations_dir, name)
+    differences = sorted(set(data.classes) ^ set(existing.classes))
+    if not differences and data.classes != existing.classes:
+        pairs = zip(data.classes, existing.classes, strict=True)
+        differences = [new_name for new_name, old_name in pairs if new_name != old_name]
+    for split in {*data.splits, *existing.splits}:
+        new, old = (one.splits.get(split, {}) for one in (data, existing))
+        differences += sorted(video for video in {*new, *old} if new.get(video) != old.get(video))
+    if differences:
         raise UserError(
-            f"holds {len(odd)} other classes, clips or labels ({', '.join(odd[:3])})",
+            f"holds {len(differences)} other classes, clips or labels ({', '.join(differences[:3])})",
             "name another folder, or delete it and what was made from it",
-            path=notes,
+            path=annotations_dir,
         )
-    return replace(data, selection=there.selection or drawn)
+    return replace(data, selection=existing.selection or drawn)
 
 
-def write_sources(notes: Path, sources: Mapping[str, str]) -> None:
-    """sources.csv, or none where nothing is known."""
+def write_sources(annotations_dir: Path, sources: Mapping[str, str]) -> None:
+    """Write `sources.csv`, or remove it if no source is known."""
+    path = annotations_dir / annotations.SOURCES_FILE
     if sources:
-        atomic.write_text(notes / annotations.SOURCES, annotations.sources_text(sources))
+        atomic.write_text(path, annotations.format_sources(sources))
     else:
-        (notes / annotations.SOURCES).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
-def tell(notes: Path, prepared: Prepared) -> None:
+def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     """Print the summary and the warnings, and plot the class counts."""
-    print("\n".join(summary(prepared)))
-    print("\n".join(selection.describe(prepared.data)))
-    for line in leaks(prepared.data.splits, prepared.sources) + leaks(_training(prepared.data), prepared.sources):
+    data, sources = prepared.data, prepared.sources
+    print("\n".join(summary_lines(prepared)))
+    print("\n".join(selection.describe_selection(data)))
+    leaks = grouped_split.find_leaks(data.splits, sources)
+    leaks += grouped_split.find_leaks(_train_and_selection(data), sources)
+    for line in leaks:
         print(line)
-    print(f"wrote {notes}, and {plot(notes, prepared.data)}", flush=True)
+    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
 
 
-def plot(notes: Path, data: Annotations) -> Path:
-    """The class counts as a page."""
+def _train_and_selection(data: Annotations) -> dict[str, list[str]]:
+    """Return the training videos that are trained on, and the selection clips."""
+    chosen = set(data.selection)
+    train = [video for video in data.splits.get("train", {}) if video not in chosen]
+    return {"train": train, "selection": list(data.selection)}
+
+
+def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
+    """Write the page with the class counts and return its path."""
     from vimoclip.report import class_histogram
 
-    found = {split: _counts(data, split) for split in data.splits}
-    return class_histogram.write(notes / COUNTS, "Clips of each action", data.classes, found)
+    counts = {split: _class_counts(data, split) for split in data.splits}
+    return class_histogram.write_class_histogram(
+        annotations_dir / CLASS_COUNTS_FILE, "Clips of each action", data.classes, counts
+    )
 
 
-def summary(prepared: Prepared) -> list[str]:
-    """Clips, classes, counts a split, durations, labels a clip, what was left out and why."""
+def summary_lines(prepared: PreparedDataset) -> list[str]:
+    """Return the summary: skipped entries with reasons, counts per class and split, labels per clip, durations."""
     data = prepared.data
-    videos = {video: labels for of_split in data.splits.values() for video, labels in of_split.items()}
-    shares = ", ".join(f"{len(of_split)} {SPLITS[split]}" for split, of_split in data.splits.items())
-    labels = Counter(map(len, videos.values()))
+    videos = {video: labels for split in data.splits.values() for video, labels in split.items()}
+    split_sizes = ", ".join(f"{len(split)} {SPLIT_PURPOSE[name]}" for name, split in data.splits.items())
+    labels_per_clip = Counter(map(len, videos.values()))
     lines = [
-        *_left_out(prepared.left_out),
-        *_classes(data),
-        f"{len(videos)} clips: {shares}; {len(data.classes)} actions",
-        "labels a clip: " + ", ".join(f"{number} in {labels[number]} clips" for number in sorted(labels)),
+        *_skipped_lines(prepared.skipped),
+        *_class_lines(data),
+        f"{len(videos)} clips: {split_sizes}; {len(data.classes)} actions",
+        "labels a clip: "
+        + ", ".join(f"{number} in {labels_per_clip[number]} clips" for number in sorted(labels_per_clip)),
     ]
-    if known := [prepared.seconds[video] for video in videos if video in prepared.seconds]:
-        unknown = f", of {len(known)} clips that say it" if len(known) < len(videos) else ""
+    if seconds := [prepared.seconds[video] for video in videos if video in prepared.seconds]:
+        unknown = f", of {len(seconds)} clips that say it" if len(seconds) < len(videos) else ""
         lines.append(
-            f"durations: {min(known):.1f} to {max(known):.1f} s, median {statistics.median(known):.1f} s, "
-            f"{sum(known) / 60:.1f} min in all{unknown}"
+            f"durations: {min(seconds):.1f} to {max(seconds):.1f} s, median {statistics.median(seconds):.1f} s, "
+            f"{sum(seconds) / 60:.1f} min in all{unknown}"
         )
     return lines
 
 
-def _counts(data: Annotations, split: str) -> list[int]:
-    counted = Counter(label for labels in data.splits[split].values() for label in labels)
-    return [counted[label] for label in range(len(data.classes))]
+def _class_counts(data: Annotations, split: str) -> list[int]:
+    """Return the number of clips of each class in a split."""
+    counts = Counter(label for labels in data.splits[split].values() for label in labels)
+    return [counts[label] for label in range(len(data.classes))]
 
 
-def _classes(data: Annotations) -> list[str]:
-    """A line a class; of many the commonest and the rarest."""
-    by_split = {split: _counts(data, split) for split in data.splits}
-    lines = []
+def _class_lines(data: Annotations) -> list[str]:
+    """Return a line per class; of many classes the most frequent and the rarest ones."""
+    counts_by_split = {split: _class_counts(data, split) for split in data.splits}
+    totals_and_lines = []
     for label, action in enumerate(data.classes):
-        counts = {split: of_split[label] for split, of_split in by_split.items()}
-        few = "" if min(counts.values()) else "   too few clips to be in both"
-        few = few.replace("both", "all") if len(counts) > 2 else few
-        said = ", ".join(f"{count} {SPLITS[split]}" for split, count in counts.items())
-        lines.append((sum(counts.values()), f"  {action}: {said}{few}"))
-    if len(lines) <= LISTED:
-        return [line for _, line in lines]
-    lines.sort(key=lambda pair: -pair[0])
-    half = LISTED // 2
-    between = f"  ... {len(lines) - LISTED} more, all of them in {COUNTS} ..."
-    return [*(line for _, line in lines[:half]), between, *(line for _, line in lines[-half:])]
+        counts = {split: split_counts[label] for split, split_counts in counts_by_split.items()}
+        all_splits = "all" if len(counts) > 2 else "both"
+        few = "" if min(counts.values()) else f"   too few clips to be in {all_splits}"
+        text = ", ".join(f"{count} {SPLIT_PURPOSE[split]}" for split, count in counts.items())
+        totals_and_lines.append((sum(counts.values()), f"  {action}: {text}{few}"))
+    if len(totals_and_lines) <= MAX_CLASS_LINES:
+        return [line for _, line in totals_and_lines]
+    totals_and_lines.sort(key=lambda pair: -pair[0])
+    lines = [line for _, line in totals_and_lines]
+    half = MAX_CLASS_LINES // 2
+    more = f"  ... {len(lines) - MAX_CLASS_LINES} more, all of them in {CLASS_COUNTS_FILE} ..."
+    return [*lines[:half], more, *lines[-half:]]
 
 
-def _left_out(left_out: Mapping[str, str]) -> list[str]:
-    lines = [f"  left out: {what}: {why}" for what, why in list(left_out.items())[:NAMED]]
-    if len(left_out) > NAMED:
-        reasons = Counter(left_out.values()).most_common(3)
+def _skipped_lines(skipped: Mapping[str, str]) -> list[str]:
+    lines = [f"  left out: {entry}: {reason}" for entry, reason in list(skipped.items())[:MAX_NAMED]]
+    if len(skipped) > MAX_NAMED:
+        reasons = Counter(skipped.values()).most_common(3)
         lines.append(
-            f"  and {len(left_out) - NAMED} more left out; of all, " + ", ".join(f"{n}: {r}" for r, n in reasons)
+            f"  and {len(skipped) - MAX_NAMED} more left out; of all, " + ", ".join(f"{n}: {r}" for r, n in reasons)
         )
     return lines
 
 
-def _training(data: Annotations) -> dict[str, list[str]]:
-    """What is trained on, and what epochs are chosen on."""
-    chosen = set(data.selection)
-    rest = [video for video in data.splits.get("train", {}) if video not in chosen]
-    return {"train": rest, "selection": list(data.selection)}
-
-
-def clean(name: str) -> str:
-    """A name that every file of the chain takes: DESIGN's rule for stems."""
+def clean_name(name: str) -> str:
+    """Replace what a video id must not contain: control characters, slashes, dots, and = + @ at the start."""
     return re.sub(r"^[=+@]", "-", re.sub(r"[\x00-\x1f\x7f/\\.]", "-", name))
 
 
-def place_videos(paths: Mapping[str, Path], folder: Path) -> None:
-    """Link or copy each video under its new name; those that are there stay. Raises UserError before it places any."""
+def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
+    """Hard-link each video under its new name, or copy it if that fails; existing files stay.
+
+    Raises UserError, before any is linked, if an existing file has another size."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = {folder / name: path for name, path in paths.items() if not (folder / name).exists()}
     for name, path in paths.items():
-        if folder / name not in missing and (folder / name).stat().st_size != path.stat().st_size:
-            raise UserError(
-                f"is another video than {path}", "name another --dataset-dir, or delete it", path=folder / name
-            )
+        target = folder / name
+        if target not in missing and target.stat().st_size != path.stat().st_size:
+            hint = "name another --dataset-dir, or delete it"
+            raise UserError(f"is another video than {path}", hint, path=target)
     for target, path in missing.items():
         try:
             os.link(path.resolve(), target)
         except OSError:
-            with atomic.new_file(target) as copy, open(path, "rb") as source:
+            with atomic.open_atomic(target) as copy, open(path, "rb") as source:
                 shutil.copyfileobj(source, copy)

@@ -1,5 +1,5 @@
-"""report.html: an evaluation as one page that works without network, on a screen, a phone or on paper."""
+"""report.html: an evaluation as one self-contained page, for a screen, a phone or paper."""
 
-from vimoclip.report.page import write
+from vimoclip.report.page import write_report
 
-__all__ = ["write"]
+__all__ = ["write_report"]

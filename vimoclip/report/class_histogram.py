@@ -1,4 +1,4 @@
-"""class_counts.html: how many clips of each class there are in each split, as bars."""
+"""class_counts.html: a bar chart of the number of clips of each class in each split."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.io import atomic
-from vimoclip.report.figures import COLORS, labels, plain
+from vimoclip.report.figures import COLORS, axis_labels, escape_label
 
-PAGE = """<!doctype html>
+PAGE_TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body {{ font-family: sans-serif; margin: 1rem auto; max-width: 60rem; padding: 0 1rem }}</style></head>
@@ -19,32 +19,32 @@ PAGE = """<!doctype html>
 """
 
 
-def write(path: Path, title: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Path:
-    """`counts`: split -> number of clips of each class. One file that needs no network. Raises OSError."""
+def write_class_histogram(path: Path, title: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Path:
+    """Write one self-contained page. `counts`: split -> number of clips of each class. Raises OSError."""
     from plotly.offline import get_plotlyjs
 
-    figure = bars(classes, counts)
+    figure = class_histogram_figure(classes, counts)
     data, layout = (json.dumps(figure[part]).replace("</", "<\\/") for part in ("data", "layout"))
-    text = PAGE.format(title=plain(title), plotly=get_plotlyjs(), data=data, layout=layout)
+    text = PAGE_TEMPLATE.format(title=escape_label(title), plotly=get_plotlyjs(), data=data, layout=layout)
     return atomic.write_text(path, text)
 
 
-def bars(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """A stacked bar a class, the commonest at the top."""
-    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+def class_histogram_figure(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """One stacked bar a class, the most frequent class at the top."""
+    totals = [sum(split_counts) for split_counts in zip(*counts.values(), strict=True)]
     order = sorted(range(len(classes)), key=lambda i: (-totals[i], classes[i]))
-    names = labels(classes)
-    ticks = [names[classes[i]] for i in order]
+    labels = axis_labels(classes)
+    ticks = [labels[classes[i]] for i in order]
     traces = [
         {
             "type": "bar",
             "orientation": "h",
             "name": split,
-            "x": [of_split[i] for i in order],
+            "x": [class_counts[i] for i in order],
             "y": ticks,
             "marker": {"color": color},
         }
-        for (split, of_split), color in zip(counts.items(), COLORS, strict=False)
+        for (split, class_counts), color in zip(counts.items(), COLORS, strict=False)
     ]
     layout = {
         "barmode": "stack",

@@ -1,54 +1,55 @@
-"""The best and the worst clips: their labels, what they are taken for, and strips of frames and flow."""
+"""The best and the worst clips: labels, highest scores, and filmstrips of frames and flow."""
 
 import base64
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_lookup import FlowFolder
-from vimoclip.io.names import safe_name
+from vimoclip.io.names import is_safe_name
 from vimoclip.report import confusion
-from vimoclip.report.subject import Evaluation
 from vimoclip.video import filmstrip
 
-COUNT, TOP = 6, 5  # clips in each list, and predictions shown of a clip
-FRAMES, HEIGHT, GAP, QUALITY = 6, 96, 4, 72  # of a strip: frames, pixels, and quality of the JPEG
+if TYPE_CHECKING:
+    from vimoclip.evaluation import Evaluation
+
+CLIPS_PER_LIST, TOP_CLASSES = 6, 5
+STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP, JPEG_QUALITY = 6, 96, 4, 72  # height and gap in pixels
 
 
 @dataclass
-class Clip:
-    """A clip to show. `top`: name, probability and whether it is a label, the likeliest first."""
+class ExampleClip:
+    """One clip of the report. `top`: (class, probability, whether it is a label), highest first."""
 
     video: str
-    precision: float
+    average_precision: float
     labels: list[str]
     top: list[tuple[str, float, bool]]
-    strips: list[tuple[str, str]] = field(default_factory=list)  # text in the picture's stead, data URI
-    missing: list[str] = field(default_factory=list)  # why there is no picture
+    strips: list[tuple[str, str]] = field(default_factory=list)  # (alternative text, data URI)
+    missing: list[str] = field(default_factory=list)  # reasons for missing strips
 
 
-def choose(evaluation: Evaluation) -> tuple[list[Clip], list[Clip]]:
-    """The best and the worst clips, without pictures."""
-    scores, targets = evaluation.scores, evaluation.targets
-    precision = confusion.clip_precision(scores, targets)
+def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[ExampleClip]]:
+    """The best and the worst clips, without filmstrips."""
+    scores, targets, classes = evaluation.scores, evaluation.targets, evaluation.classes
+    precision = confusion.clip_average_precision(scores, targets)
 
-    def show(clip: int) -> Clip:
-        order = np.argsort(-scores[clip], kind="stable")[: max(TOP, int(targets[clip].sum()))].tolist()
-        top = [(evaluation.classes[c], float(scores[clip, c]), bool(targets[clip, c])) for c in order]
-        labels = [evaluation.classes[c] for c in np.flatnonzero(targets[clip]).tolist()]
-        return Clip(evaluation.videos[clip], float(precision[clip]), labels, top)
+    def example(clip: int) -> ExampleClip:
+        order = np.argsort(-scores[clip], kind="stable")[: max(TOP_CLASSES, int(targets[clip].sum()))].tolist()
+        top = [(classes[c], float(scores[clip, c]), bool(targets[clip, c])) for c in order]
+        labels = [classes[c] for c in np.flatnonzero(targets[clip]).tolist()]
+        return ExampleClip(evaluation.videos[clip], float(precision[clip]), labels, top)
 
-    best, worst = confusion.best_and_worst(scores, targets, COUNT)
-    return [show(clip) for clip in best], [show(clip) for clip in worst]
+    best, worst = confusion.best_and_worst(scores, targets, CLIPS_PER_LIST)
+    return [example(clip) for clip in best], [example(clip) for clip in worst]
 
 
-def add_strips(clips: list[Clip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:
-    """Give clips their pictures, as far as there are any; where there are none, the reason.
-
-    What is wrong for all of them is returned."""
+def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:
+    """Add strips, or the reason for a missing one, to each clip; return reasons that hold for all of them."""
     notes = []
     if videos_dir is None or not videos_dir.is_dir():
         notes.append(
@@ -59,30 +60,32 @@ def add_strips(clips: list[Clip], videos_dir: Path | None, flows_dir: Path | Non
     flows = FlowFolder(flows_dir, [clip.video for clip in clips]) if flows_dir and flows_dir.is_dir() else None
     for clip in clips:
         if videos_dir and videos_dir.is_dir():
-            path = videos_dir / clip.video if safe_name(clip.video) else None
-            _add(clip, f"{FRAMES} frames of {clip.video}, from its first to its last", path, "its video is missing")
+            path = videos_dir / clip.video if is_safe_name(clip.video) else None
+            alt_text = f"{STRIP_FRAMES} frames of {clip.video}, from its first to its last"
+            _add_filmstrip(clip, alt_text, path, "its video is missing")
         if flows:
-            text = f"Optical flow of {clip.video} as colours, at {FRAMES} moments"
+            alt_text = f"Optical flow of {clip.video} as colours, at {STRIP_FRAMES} moments"
             try:
-                _add(clip, text, flows.find(clip.video), "its flow is missing")
+                _add_filmstrip(clip, alt_text, flows.find(clip.video), "its flow is missing")
             except UserError:
                 clip.missing.append("several files may be its flow")
     return notes
 
 
-def _add(clip: Clip, text: str, path: Path | None, without: str) -> None:
+def _add_filmstrip(clip: ExampleClip, alt_text: str, path: Path | None, missing_reason: str) -> None:
     if path is None or not path.is_file():
-        clip.missing.append(without)
+        clip.missing.append(missing_reason)
         return
     try:
-        clip.strips.append((text, data_uri(path)))
+        clip.strips.append((alt_text, filmstrip_data_uri(path)))
     except (VideoError, OSError) as error:
         clip.missing.append(f"{path.name} can't be read: {error}")
 
 
-def data_uri(path: Path) -> str:
-    """A video's strip as a small JPEG. Raises VideoError, OSError."""
+def filmstrip_data_uri(path: Path) -> str:
+    """The filmstrip of a video as a JPEG in a data URI. Raises VideoError, OSError."""
     file = io.BytesIO()
-    sheet = filmstrip.strip(path, FRAMES, HEIGHT, GAP, widest=3 * HEIGHT)  # of any odd video
-    sheet.save(file, "JPEG", quality=QUALITY, optimize=True)
+    # very wide videos are squeezed to three times the height
+    image = filmstrip.render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP, max_width=3 * STRIP_HEIGHT)
+    image.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

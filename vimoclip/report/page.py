@@ -1,4 +1,4 @@
-"""From an evaluation to the page: what the template shows, and the one HTML file."""
+"""Render an evaluation as report.html: the template's context, and the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,111 +6,105 @@ from typing import TYPE_CHECKING, Any
 
 from vimoclip.io import atomic, html_page
 from vimoclip.report import examples, figures, tables
-from vimoclip.report.subject import Evaluation
+
+if TYPE_CHECKING:
+    from vimoclip.evaluation import Evaluation
 
 PACKAGE = "vimoclip.report"
-PARTITIONS = {
+PARTITION_TITLES = {
     "segment": "Segments by the data set's authors",
     "segment_by_count": "Segments by number of training labels",
 }
-SEGMENTS = ("macro over the {known} with a positive, of {classes}", "micro over its {classes} classes")
-ANIMALS = ("macro over the {known} with a positive, in {num_videos} clips", "micro over {num_videos} clips")
-OPTIONAL = ("notes", "predictions_sha256", "bootstrap", "torchmetrics_macro", "comparison", "command", "versions")
-HELD_OUT = "Held out: the epoch was chosen by {how}; the reported clips had no part in it."
-PUBLISHED = (
-    "The epoch was chosen on the clips that are reported here, as in the paper's code: "
-    "the numbers are better than they would be on clips that had no part in the choice."
+SEGMENT_SCOPES = (
+    "macro over the {classes_with_positives} with a positive, of {classes}",
+    "micro over its {classes} classes",
 )
-THREE_SPLITS = "Three splits: the epoch was chosen on the val clips; the reported test clips had no part in it."
-ZERO_SHOT = "Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen."
-UNKNOWN = "Not known: these predictions don't say on which clips their epoch was chosen."
+ANIMAL_SCOPES = (
+    "macro over the {classes_with_positives} with a positive, in {num_videos} clips",
+    "micro over {num_videos} clips",
+)
+OPTIONAL_KEYS = ("notes", "predictions_sha256", "bootstrap", "torchmetrics_macro", "comparison", "command", "versions")
+PROTOCOLS = {
+    "held_out": "Held out: the epoch was chosen by {chosen_on}; the reported clips had no part in it.",
+    "published": (
+        "The epoch was chosen on the clips that are reported here, as in the paper's code: "
+        "the numbers are better than they would be on clips that had no part in the choice."
+    ),
+    "three_splits": ("Three splits: the epoch was chosen on the val clips; the reported test clips had no part in it."),
+    "zero_shot": "Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen.",
+    "": "Not known: these predictions don't say on which clips their epoch was chosen.",
+}
 
 
-def render(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | None) -> str:
-    """The page. All that comes from users is escaped: by jinja2 in text, by figures in plots."""
+def write_report(
+    path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, flows_dir: Path | None = None
+) -> Path:
+    """Write the report atomically. The folders provide filmstrips of the videos that they hold. Raises OSError."""
+    return atomic.write_text(path, render_report(evaluation, videos_dir, flows_dir))
+
+
+def render_report(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> str:
+    """The page. User-provided text is escaped: by jinja2 in HTML, by figures.escape_label in plots."""
     from plotly.offline import get_plotlyjs
 
-    scripts = {"plotly": get_plotlyjs(), "script": html_page.template(PACKAGE, "report.js")}
-    content = _content(evaluation, videos_dir, flows_dir)
-    return html_page.render(PACKAGE, "report.html", "style.css", scripts, content)
+    scripts = {"plotly": get_plotlyjs(), "script": html_page.read_template(PACKAGE, "report.js")}
+    context = _template_context(evaluation, videos_dir, flows_dir)
+    return html_page.render_page(PACKAGE, "report.html", "style.css", scripts, context)
 
 
-def _content(evaluation: Evaluation, videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:
-    metrics = {**dict.fromkeys(OPTIONAL), **evaluation.metrics}
-    rows = tables.classes(evaluation.per_class)
-    best, worst = examples.choose(evaluation)
+def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:
+    metrics = {**dict.fromkeys(OPTIONAL_KEYS), **evaluation.metrics}
+    rows = tables.class_rows(evaluation.per_class)
+    best, worst = examples.choose_examples(evaluation)
     return {
         "title": evaluation.title,
         "metrics": metrics,
-        "protocol": _protocol(metrics),
+        "protocol": _protocol_text(metrics),
         "published": metrics.get("protocol") == "published",
-        "numbers": tables.metrics(metrics),
-        "segments": _segments(metrics),
-        "animals": tables.groups(metrics.get("animal_classes") or {}, *ANIMALS),
-        "comparison": tables.comparison(metrics["comparison"]) if metrics.get("comparison") else None,
+        "numbers": tables.metric_rows(metrics),
+        "segments": _segment_rows(metrics),
+        "animals": tables.group_rows(metrics.get("animal_classes") or {}, *ANIMAL_SCOPES),
+        "comparison": tables.comparison_table(metrics["comparison"]) if metrics.get("comparison") else None,
         "classes": rows,
-        "absent": [row["name"] for row in rows if not row["positives"]],
-        "commonest": tables.commonest(evaluation.classes, evaluation.scores, evaluation.targets),
-        "shown": tables.shown,
-        "interval": tables.interval,
-        "lists": [("The best clips", best), ("The worst clips", worst)],
-        "without": examples.add_strips(best + worst, videos_dir, flows_dir),
-        **_figures(evaluation, [row for row in rows if row["ap"] is not None]),
+        "classes_without_positives": [row["name"] for row in rows if not row["positives"]],
+        "confused_with": tables.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
+        "format_number": tables.format_number,
+        "format_interval": tables.format_interval,
+        "example_lists": [("The best clips", best), ("The worst clips", worst)],
+        "filmstrip_notes": examples.add_filmstrips(best + worst, videos_dir, flows_dir),
+        **_plot_context(evaluation, [row for row in rows if row["ap"] is not None]),
     }
 
 
-def _figures(evaluation: Evaluation, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The plots by the id of the element that they are drawn in, and the names of the groups of them."""
+def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """`plots`: element id -> figure; `bars` and `curves`: ids of the plots of a group; `rows`: classes with an AP."""
     colors = figures.segment_colors(evaluation.partitions)
-    bars = {
-        f"bars-{i}": figure
-        for i, figure in enumerate(figures.per_class(rows, figures.labels(evaluation.classes), colors))
-    }
-    confused, together = figures.heatmaps(evaluation)
-    plots = {**bars, "confusions": confused}
+    labels = figures.axis_labels(evaluation.classes)
+    plots = {f"bars-{i}": figure for i, figure in enumerate(figures.per_class_bars(rows, labels, colors))}
+    bars = list(plots)
+    plots["confusions"], co_occurrence = figures.heatmap_figures(evaluation)
     if (evaluation.targets.sum(axis=1) > 1).any():
-        plots["together"] = together
+        plots["co-occurrence"] = co_occurrence
     curves = {}
     for partition in list(evaluation.partitions) or [""]:
-        key = f"curves-{partition or 'all'}"
-        plots[key] = figures.precision_recall(evaluation, partition, colors)
-        curves[key] = PARTITIONS.get(partition, "Over all classes")
+        plot_id = f"curves-{partition or 'all'}"
+        plots[plot_id] = figures.precision_recall_figure(evaluation, partition, colors)
+        curves[plot_id] = PARTITION_TITLES.get(partition, "Over all classes")
     if rows:
-        plots["class-curve"] = figures.class_curves(evaluation, rows)
+        plots["class-curve"] = figures.class_curves_figure(evaluation, rows)
     if bins := (evaluation.metrics.get("calibration") or {}).get("bins"):
-        plots["reliability"] = figures.reliability(bins)
+        plots["reliability"] = figures.reliability_figure(bins)
+    return {"colors": colors, "plots": plots, "bars": bars, "curves": curves}
+
+
+def _segment_rows(metrics: Mapping[str, Any]) -> dict[str, list[tables.MetricRow]]:
     return {
-        "colors": colors,
-        "plots": plots,
-        "bars": list(bars),
-        "curves": curves,
-        "choices": [row["name"] for row in rows],
+        PARTITION_TITLES.get(name, name): tables.group_rows(entries, *SEGMENT_SCOPES)
+        for name, entries in (metrics.get("segments") or {}).items()
+        if entries
     }
 
 
-def _segments(metrics: Mapping[str, Any]) -> dict[str, list[tables.Row]]:
-    return {
-        PARTITIONS.get(name, name): tables.groups(found, *SEGMENTS)
-        for name, found in (metrics.get("segments") or {}).items()
-        if found
-    }
-
-
-def _protocol(metrics: Mapping[str, Any]) -> str:
-    if metrics.get("protocol") == "held_out":
-        return HELD_OUT.format(how=metrics.get("epoch_chosen_on") or "clips that are not reported")
-    return {"published": PUBLISHED, "three_splits": THREE_SPLITS, "zero_shot": ZERO_SHOT}.get(
-        metrics.get("protocol") or "", UNKNOWN
-    )
-
-
-if TYPE_CHECKING:
-    from vimoclip.report.subject import Evaluation
-
-
-def write(path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, flows_dir: Path | None = None) -> Path:
-    """The report, whole or not at all. From the two folders come pictures of clips, as far as they are there.
-
-    Raises OSError."""
-
-    return atomic.write_text(path, render(evaluation, videos_dir, flows_dir))
+def _protocol_text(metrics: Mapping[str, Any]) -> str:
+    text = PROTOCOLS.get(metrics.get("protocol") or "", PROTOCOLS[""])
+    return text.format(chosen_on=metrics.get("epoch_chosen_on") or "clips that are not reported")

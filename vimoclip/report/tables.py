@@ -1,4 +1,4 @@
-"""Rows of the report's tables, as text, from what metrics.json and per_class.csv hold."""
+"""Rows of the report's tables as text, from the content of metrics.json and per_class.csv."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ import numpy as np
 
 from vimoclip.report import confusion
 
-UNKNOWN = "–"
-COMMONEST = 3  # confusions named of each class
-# key of metrics.json -> what it is called, and what it is
-METRICS = {
+MISSING = "–"
+MAX_CONFUSIONS = 3  # listed for each class
+# key of metrics.json -> (name, description)
+METRIC_DESCRIPTIONS = {
     "map_macro": (
         "Mean average precision, macro",
         "mean of the average precision of the {classes} that have a positive",
@@ -29,115 +29,125 @@ METRICS = {
 }
 
 
-class Row(NamedTuple):
-    """One line of a table of numbers. `of`: what it is the number of, such as a count of classes or clips."""
+class MetricRow(NamedTuple):
+    """One line of a table of metrics. `scope`: what the metric is computed over, such as a number of classes."""
 
     name: str
-    of: str
+    scope: str
     value: str
     interval: str
     baseline: str
     random: str
 
 
-def number(value: Any) -> float | None:
-    """A number that may be one in text, or missing: None, "" or NaN."""
-    found = float(value) if value not in (None, "") else math.nan
-    return found if math.isfinite(found) else None
+def parse_number(value: Any) -> float | None:
+    """A number or its text; None for None, "", NaN and infinities."""
+    number = float(value) if value not in (None, "") else math.nan
+    return number if math.isfinite(number) else None
 
 
-def shown(value: Any, digits: int = 4) -> str:
-    found = number(value)
-    return UNKNOWN if found is None else f"{found:.{digits}f}"
+def format_number(value: Any, digits: int = 4) -> str:
+    number = parse_number(value)
+    return MISSING if number is None else f"{number:.{digits}f}"
 
 
-def interval(bounds: Any, digits: int = 4, sign: str = "") -> str:
-    low, high = (number(bound) for bound in bounds or (None, None))
-    return UNKNOWN if low is None or high is None else f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+def format_signed(value: Any, digits: int = 4) -> str:
+    number = parse_number(value)
+    return MISSING if number is None else f"{number:+.{digits}f}"
 
 
-def entry(name: str, of: str, found: dict[str, Any]) -> Row:
-    baseline, random = (shown(found.get(key)) for key in ("baseline", "random"))
-    return Row(name, of, shown(found.get("value")), interval(found.get("ci95")), baseline, random)
+def format_interval(bounds: Any, digits: int = 4, sign: str = "") -> str:
+    low, high = (parse_number(bound) for bound in bounds or (None, None))
+    return MISSING if low is None or high is None else f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
 
 
-def plural(count: Any, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"
+def pluralize(count: Any, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
-def metrics(found: Mapping[str, Any]) -> list[Row]:
-    """All that metrics.json has a value for, the calibration last."""
+def metric_row(name: str, scope: str, entry: Mapping[str, Any]) -> MetricRow:
+    baseline, random = (format_number(entry.get(key)) for key in ("baseline", "random"))
+    return MetricRow(
+        name, scope, format_number(entry.get("value")), format_interval(entry.get("ci95")), baseline, random
+    )
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
+    """One row for each metric that metrics.json has; the calibration error last."""
     rows = []
-    for key, (name, text) in METRICS.items():
-        if found.get(key):
-            classes = plural(found[key].get("classes", 0), "class", "classes")
-            rows.append(entry(name, text.format(classes=classes), found[key]))
-    if ece := (found.get("calibration") or {}).get("ece"):
-        text = "how far scores are from the share of positives, on average; less is better"
-        rows.append(entry("Expected calibration error", text, ece))
+    for key, (name, description) in METRIC_DESCRIPTIONS.items():
+        if metrics.get(key):
+            classes = pluralize(metrics[key].get("classes", 0), "class", "classes")
+            rows.append(metric_row(name, description.format(classes=classes), metrics[key]))
+    if ece := (metrics.get("calibration") or {}).get("ece"):
+        description = "how far scores are from the share of positives, on average; less is better"
+        rows.append(metric_row("Expected calibration error", description, ece))
     return rows
 
 
-def groups(found: dict[str, dict[str, Any]], macro: str, micro: str) -> list[Row]:
-    """Macro and micro of each segment, or of each class of animals. `macro`, `micro`: what they are of, in words."""
+def group_rows(groups: Mapping[str, Mapping[str, Any]], macro_scope: str, micro_scope: str) -> list[MetricRow]:
+    """Macro and micro AP of each segment or class of animals. The scopes are format strings."""
     rows = []
-    for name, group in found.items():
-        size = {key: f"{group[key]:,}" for key in ("classes", "num_videos") if key in group}
-        for key, text in (("map_macro", macro), ("map_micro", micro)):
+    for name, group in groups.items():
+        sizes = {key: f"{group[key]:,}" for key in ("classes", "num_videos") if key in group}
+        for key, scope in (("map_macro", macro_scope), ("map_micro", micro_scope)):
             if group.get(key):
-                known = plural(group[key].get("classes", 0), "class", "classes")
-                rows.append(entry(name, text.format(known=known, **size), group[key]))
+                with_positives = pluralize(group[key].get("classes", 0), "class", "classes")
+                scope_text = scope.format(classes_with_positives=with_positives, **sizes)
+                rows.append(metric_row(name, scope_text, group[key]))
     return rows
 
 
-def classes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of per_class.csv with numbers for numbers; the highest average precision first, classes without one last."""
-    found = []
+def class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of per_class.csv with parsed numbers, sorted by AP in descending order; classes without one last."""
+    parsed = []
     for row in rows:
-        numbers = {key: number(row.get(key)) for key in ("ap", "ap_low", "ap_high", "ap_baseline", "ap_random")}
+        numbers = {key: parse_number(row.get(key)) for key in ("ap", "ap_low", "ap_high", "ap_baseline", "ap_random")}
         segment = row.get("segment") or row.get("segment_by_count") or ""
-        positives = int(number(row.get("positives")) or 0)
-        found.append({"name": row["class"], "segment": segment, "positives": positives, **numbers})
-    return sorted(found, key=lambda row: (row["ap"] is None, -(row["ap"] or 0), -row["positives"]))
+        positives = int(parse_number(row.get("positives")) or 0)
+        parsed.append({"name": row["class"], "segment": segment, "positives": positives, **numbers})
+    return sorted(parsed, key=lambda row: (row["ap"] is None, -(row["ap"] or 0), -row["positives"]))
 
 
-def commonest(names: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, tuple[int, list[str]]]:
-    """Class -> the clips that are taken for it as they should be, and what others are most often taken for."""
-    counts = confusion.confusions(scores, targets)
-    found = {}
-    for c, name in enumerate(names):
+def confused_with(
+    class_names: Sequence[str], scores: np.ndarray, targets: np.ndarray
+) -> dict[str, tuple[int, list[str]]]:
+    """Class -> (clips in which it is predicted correctly, the classes that it is most often confused with)."""
+    counts = confusion.confusion_counts(scores, targets)
+    confusions = {}
+    for c, name in enumerate(class_names):
         wrong = counts[c].copy()
         wrong[c] = 0
-        order = [int(d) for d in np.argsort(-wrong, kind="stable")[:COMMONEST] if wrong[d]]
-        found[name] = (int(counts[c, c]), [f"{names[d]} ({wrong[d]:,})" for d in order])
-    return found
+        order = [int(d) for d in np.argsort(-wrong, kind="stable")[:MAX_CONFUSIONS] if wrong[d]]
+        confusions[name] = (int(counts[c, c]), [f"{class_names[d]} ({wrong[d]:,})" for d in order])
+    return confusions
 
 
-def comparison(found: dict[str, Any]) -> dict[str, Any]:
-    """The paired differences in all, and those of the classes that gained and lost most."""
-    total = []
-    for key in ("map_macro", "map_micro"):
-        if found.get(key):
-            total.append((METRICS[key][0], signed(found[key]["difference"]), interval(found[key].get("ci95"), 4, "+")))
+def comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The paired differences of both averages, and of the classes that gained and lost most."""
+    total = [
+        (
+            METRIC_DESCRIPTIONS[key][0],
+            format_signed(comparison[key]["difference"]),
+            format_interval(comparison[key].get("ci95"), sign="+"),
+        )
+        for key in ("map_macro", "map_micro")
+        if comparison.get(key)
+    ]
 
-    def changed(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    def class_cells(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         return [
             (
-                r["class"],
-                str(r.get("positives", "")),
-                shown(r.get("ap"), 3),
-                shown(r.get("other_ap"), 3),
-                signed(r.get("difference"), 3),
-                interval(r.get("ci95"), 3, "+"),
+                row["class"],
+                str(row.get("positives", "")),
+                format_number(row.get("ap"), 3),
+                format_number(row.get("other_ap"), 3),
+                format_signed(row.get("difference"), 3),
+                format_interval(row.get("ci95"), 3, "+"),
             )
-            for r in rows
+            for row in rows
         ]
 
-    gained, lost = changed(found.get("gained") or []), changed(found.get("lost") or [])
-    size = {key: found[key] for key in ("num_videos", "classes")}
-    return size | {"other": found.get("other"), "total": total, "gained": gained, "lost": lost}
-
-
-def signed(value: Any, digits: int = 4) -> str:
-    found = number(value)
-    return UNKNOWN if found is None else f"{found:+.{digits}f}"
+    gained, lost = (class_cells(comparison.get(key) or []) for key in ("gained", "lost"))
+    sizes = {key: comparison[key] for key in ("num_videos", "classes")}
+    return sizes | {"other": comparison.get("other"), "total": total, "gained": gained, "lost": lost}

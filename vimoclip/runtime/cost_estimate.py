@@ -1,7 +1,7 @@
-"""What --dry-run says of a stage's cost: from a probe of some seconds on this machine.
+"""Cost estimates for --dry-run, from a probe of a few seconds on this machine.
 
-    python -m vimoclip.runtime.cost_estimate < what_several_dry_runs_said
-Prints the sum of what they said, in days and terabytes."""
+    python -m vimoclip.runtime.cost_estimate < output_of_several_dry_runs
+Prints the sum of the estimates in days and terabytes."""
 
 import contextlib
 import re
@@ -12,32 +12,32 @@ from pathlib import Path
 
 PROBE_SECONDS = 3.0
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400, "bytes": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}
-_TIME = r"about ([\d a-z]+) for \d+ [a-z ]+ at \S+ [a-z ]+/s|\d+ [a-z ]+, too few to tell how long they take"
-_COST = re.compile(rf"(?:{_TIME}); ([\d.]+ \w+) of disk")
+_TIME_PATTERN = r"about ([\d a-z]+) for \d+ [a-z ]+ at \S+ [a-z ]+/s|\d+ [a-z ]+, too few to tell how long they take"
+_ESTIMATE_PATTERN = re.compile(rf"(?:{_TIME_PATTERN}); ([\d.]+ \w+) of disk")
 
 
-def rate(work: Iterator[float], seconds: float | None = None) -> float | None:
-    """Units/s of a generator that does work and yields how many units it did; None where there is too little of it.
+def measure_rate(work: Iterator[float], seconds: float | None = None) -> float | None:
+    """Units/s of a generator that yields the number of units after each step; None where it ends too early.
 
-    Its first item is not counted, as much is done once; it is closed after so many seconds (default: 3)."""
-    units, started = 0.0, 0.0
+    The first step includes one-time setup and isn't counted. The generator is closed after `seconds` (default 3)."""
+    units, start = 0.0, 0.0
     try:
-        for number, done in enumerate(work):
-            if not number:
-                started = time.monotonic()
+        for step, count in enumerate(work):
+            if not step:
+                start = time.monotonic()
                 continue
-            units += done
-            if time.monotonic() - started >= (PROBE_SECONDS if seconds is None else seconds):
+            units += count
+            if time.monotonic() - start >= (PROBE_SECONDS if seconds is None else seconds):
                 break
     finally:
         if hasattr(work, "close"):
             work.close()
-    return units / (time.monotonic() - started) if units else None
+    return units / (time.monotonic() - start) if units else None
 
 
-def memory() -> int:
-    """The most memory that this process has had so far, in bytes; 0 where the system doesn't say."""
-    with contextlib.suppress(OSError):  # not by getrusage: there a child begins with what its parent had
+def peak_memory() -> int:
+    """Peak resident memory of this process in bytes; 0 on systems without that number."""
+    with contextlib.suppress(OSError):  # not getrusage on Linux, where a child starts with its parent's value
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     try:
@@ -48,17 +48,17 @@ def memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def describe(units: float, unit: str, rate: float | None, disk: float, memory: float) -> str:
-    """One line: how long so many units take at this rate (units/s), and what they need of disk and memory (bytes)."""
+def format_estimate(units: float, unit: str, rate: float | None, disk: float, memory: float) -> str:
+    """One line: the time for so many units at `rate` (units/s), and the disk space and memory (bytes) they need."""
     if rate is None:
-        time_needed = f"{units:.0f} {unit}s, too few to tell how long they take"
+        duration = f"{units:.0f} {unit}s, too few to tell how long they take"
     else:
-        time_needed = f"about {duration(units / rate)} for {units:.0f} {unit}s at {rate:.3g} {unit}s/s"
-    return f"{time_needed}; {size(disk)} of disk, {size(memory)} of memory"
+        duration = f"about {format_duration(units / rate)} for {units:.0f} {unit}s at {rate:.3g} {unit}s/s"
+    return f"{duration}; {format_bytes(disk)} of disk, {format_bytes(memory)} of memory"
 
 
-def duration(seconds: float) -> str:
-    """In words: 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
+def format_duration(seconds: float) -> str:
+    """40 s, 12 min, 3 h 20 min, 2 days 4 h."""
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -70,8 +70,8 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} days {hours % 24} h"
 
 
-def size(count: float) -> str:
-    """Bytes in words: 850 KB, 3.2 MB, 1.5 GB."""
+def format_bytes(count: float) -> str:
+    """850 KB, 3.2 MB, 1.5 GB."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
@@ -79,24 +79,24 @@ def size(count: float) -> str:
     raise AssertionError
 
 
-def total(lines: Iterable[str]) -> str:
-    """The sum of what `describe` said in some of these lines."""
-    seconds = taken = 0.0
-    stages = short = 0
-    for found in filter(None, map(_COST.search, lines)):
-        stages += 1
-        short += found[1] is None
-        seconds += _value(found[1] or "0 s")
-        taken += _value(found[2])
-    few = f"; {short} of them have too little to do to tell their time" if short else ""
-    return f"in sum {seconds / 86400:.2g} days and {taken / 1e12:.2g} TB for {stages} dry runs{few}"
+def sum_estimates(lines: Iterable[str]) -> str:
+    """One line with the sum of the `format_estimate` lines among these."""
+    seconds = disk = 0.0
+    estimates = without_time = 0
+    for match in filter(None, map(_ESTIMATE_PATTERN.search, lines)):
+        estimates += 1
+        without_time += match[1] is None
+        seconds += _parse_quantity(match[1] or "0 s")
+        disk += _parse_quantity(match[2])
+    note = f"; {without_time} of them have too little to do to tell their time" if without_time else ""
+    return f"in sum {seconds / 86400:.2g} days and {disk / 1e12:.2g} TB for {estimates} dry runs{note}"
 
 
-def _value(words: str) -> float:
-    """Seconds or bytes of what `duration` or `size` put in words."""
-    numbers, units = words.split()[::2], words.split()[1::2]
+def _parse_quantity(text: str) -> float:
+    """Seconds or bytes from the text of `format_duration` or `format_bytes`."""
+    numbers, units = text.split()[::2], text.split()[1::2]
     return sum(float(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
 
 
 if __name__ == "__main__":
-    print(total(sys.stdin))
+    print(sum_estimates(sys.stdin))

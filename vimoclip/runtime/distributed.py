@@ -1,7 +1,7 @@
-"""The processes of one run, on one machine or several: torch.distributed as torchrun starts it.
+"""The processes of one run on one or several machines: torch.distributed, as torchrun starts it.
 
     torchrun --nproc-per-node 4 extract_embeddings.py
-Without torchrun there is one process, and torch.distributed is not touched."""
+Without torchrun there is one process, and torch.distributed is not initialized."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-# Until another process is given up, which may be at a long video. Where one dies torchrun ends all at once; this is for
-# a node that falls silent.
-PATIENCE = timedelta(days=2)
+# Timeout of collectives. It must exceed the time for the longest video. torchrun ends all processes as soon as one
+# dies, so it only matters for a machine that no longer responds.
+TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
-class Group:
-    """Process `rank` of `size`, the `local_rank`-th on its machine. Each method is called by all, in one order."""
+class ProcessGroup:
+    """Process `rank` of `size`, number `local_rank` on its machine. All ranks call each method, in the same order."""
 
     rank: int = 0
     size: int = 1
@@ -29,29 +29,29 @@ class Group:
     store: Any = None
 
     @property
-    def main(self) -> bool:
-        """Whether this is the process that prints, and writes what there is one of."""
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, which prints and writes the files that exist once."""
         return self.rank == 0
 
-    def seed_step(self, seed: int, number: int) -> None:
-        """Random numbers of this process and step: so nobody's but rank 0's have to be saved to go on."""
+    def seed_step(self, seed: int, step: int) -> None:
+        """Seed a training step on all ranks but 0, so that checkpoints hold the random state of rank 0 only."""
         if self.rank:
-            torch.manual_seed(((seed * 1_000_003 + number) * 65_537 + self.rank) % 2**63)  # torch takes 64 bits
+            torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + self.rank) % 2**63)  # torch takes 64 bits
 
     def barrier(self) -> None:
-        """Wait for all."""
-        self.gather(None)  # over gloo, on the CPU: dist.barrier would want to know a GPU
+        """Wait for all ranks."""
+        self.gather(None)  # over gloo on the CPU; dist.barrier needs a GPU
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, by rank, on every rank."""
+        """Every rank's value, ordered by rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -59,38 +59,38 @@ class Group:
         return values
 
     def claim(self, items: Sequence[T], name: str) -> Iterator[T]:
-        """Those of the items that fall to this process: each takes the next one when it is ready for it.
+        """A shared work queue: each rank takes the next item when it is free, so that all end at about the same time.
 
-        So all end together, however unlike the items or the machines are. `items` and `name` are the same on all."""
+        `items` and `name` must be the same on all ranks."""
         if self.size == 1:
             yield from items
             return
-        while (number := self.store.add(f"claimed/{name}", 1) - 1) < len(items):
-            yield items[number]
+        while (index := self.store.add(f"claimed/{name}", 1) - 1) < len(items):
+            yield items[index]
 
 
-def share_of(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
-    """The batches of one of `size` processes: of each `size * batch_size` items in this order its `batch_size`.
+def rank_batches(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
+    """One rank's batches: its `batch_size` of each `size * batch_size` items in this order.
 
-    As many on each rank; where the order ends some may be short, or empty."""
+    Every rank has the same number of batches; the last may be short or empty."""
     step = batch_size * size
     first = rank * batch_size
     return [list(order[i + first : i + first + batch_size]) for i in range(0, len(order), step)]
 
 
 @contextlib.contextmanager
-def join() -> Iterator[Group]:
-    """The group that torchrun's environment speaks of, left again behind the block; what others print is not shown."""
+def init_process_group() -> Iterator[ProcessGroup]:
+    """Join the group of torchrun's environment for the block; stdout of all ranks but 0 is discarded."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield Group()
+        yield ProcessGroup()
         return
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as quiet:
+        with open(os.devnull, "w") as devnull, contextlib.ExitStack() as redirect:
             if rank:
-                quiet.enter_context(contextlib.redirect_stdout(nowhere))
-            yield Group(rank, size, int(os.environ.get("LOCAL_RANK", 0)), store)
+                redirect.enter_context(contextlib.redirect_stdout(devnull))
+            yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", 0)), store)
     finally:
         dist.destroy_process_group()

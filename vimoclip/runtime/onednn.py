@@ -1,7 +1,7 @@
-"""Matrix products of float32 on a CPU by oneDNN: `linear`, and `by_onednn` for modules that are not ours.
+"""Routes float32 matmuls on the CPU through oneDNN: `linear`, and `use_onednn` for other modules.
 
-PyTorch leaves them to MKL, which on AMD's processors reaches less than half of what these can do: 210 to 470 GFLOP/s
-for 1,200 rows of 512 by 2,048, forwards and backwards (2 cores, AVX-512). Values are the same but for rounding."""
+PyTorch uses MKL, which on AMD processors reaches less than half of oneDNN's throughput: 210 against 470 GFLOP/s for
+1,200 rows of 512 by 2,048, forward and backward (2 cores, AVX-512). Values differ only by rounding."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,54 +15,54 @@ _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """(n, in), (out, in), (out,) -> (n, out), as torch.nn.functional.linear."""
-    if not _ours(x, weight) or torch.is_autocast_enabled(x.device.type):
+    """torch.nn.functional.linear: (n, in), (out, in), (out,) -> (n, out)."""
+    if not _is_supported(x, weight) or torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias)
+    return _LinearFunction.apply(x, weight, bias)
 
 
-def by_onednn(device: torch.device) -> AbstractContextManager[Any]:
-    """Within it every product of float32 matrices is oneDNN's, also in the backward pass, whatever module it is of."""
-    return _Instead() if device.type == "cpu" and _AVAILABLE else nullcontext()
+def use_onednn(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which oneDNN computes all float32 matmuls on the CPU, including those of the backward pass."""
+    return _OneDNNMode() if device.type == "cpu" and _AVAILABLE else nullcontext()
 
 
-def _ours(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _is_supported(a: torch.Tensor, b: torch.Tensor) -> bool:
     return _AVAILABLE and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32 and a.numel() * b.numel() > 0
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def _matmul(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x @ weight.T + bias."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-class _Linear(torch.autograd.Function):
+class _LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return _matmul(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()
-        of_x = _product(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        of_weight = _product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, grad.sum(0)
+        grad_x = _matmul(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        grad_weight = _matmul(grad.t(), x.t()) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad.sum(0)
 
 
-class _Instead(TorchDispatchMode):
+class _OneDNNMode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if (product := _PRODUCTS.get(func)) and not kwargs and _ours(args[-2], args[-1]):
-            return product(*args)
+        if (matmul := _REPLACEMENTS.get(func)) and not kwargs and _is_supported(args[-2], args[-1]):
+            return matmul(*args)
         return func(*args, **(kwargs or {}))
 
 
-_PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
-    torch.ops.aten.mm.default: lambda a, b: _product(a, b.t()),
+_REPLACEMENTS: dict[Any, Callable[..., torch.Tensor]] = {
+    torch.ops.aten.mm.default: lambda a, b: _matmul(a, b.t()),
     torch.ops.aten.addmm.default: lambda bias, a, b: (
-        _product(a, b.t(), bias.contiguous())
+        _matmul(a, b.t(), bias.contiguous())
         if bias.dim() == 1 and len(bias) == b.shape[1]
         else torch.ops.aten.addmm.default(bias, a, b)
     ),

@@ -1,12 +1,12 @@
-"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+"""Versions of this project and its dependencies, for the files that a run writes."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 from vimoclip import __version__
 
 
-def versions() -> dict[str, str]:
-    """What computed this: the project's own version and those of the packages that shape the numbers."""
+def package_versions() -> dict[str, str]:
+    """The version of vimoclip and of the installed packages that influence results."""
     found = {"vimoclip": __version__}
     for package in ("torch", "torchvision", "open_clip_torch", "av", "opencv-python", "ptlflow", "numpy"):
         try:

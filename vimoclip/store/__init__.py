@@ -1,13 +1,21 @@
-"""The only user of h5py: embeddings of videos in HDF5. Schema, crash-safe writer, reader, verify.
+"""Embeddings of videos in HDF5: crash-safe writer, reader, verification. The only user of h5py.
 
-A file's root holds one group a video: `embeddings` (T, D), `frame_indices` (T,), `timestamps` (T,) in seconds, for RGB
-also `labels` (C,); attributes `total_frames`, `original_frames`, `fps`. What made it stands in the root's attributes.
+A file has one group per video: `embeddings` (T, D), `frame_indices` (T,), `timestamps` (T,) in seconds, for RGB also
+`labels` (C,); attributes `total_frames`, `original_frames`, `fps`. The settings are attributes of the root.
 
-While a file is being made, each finished video is a part in `<output>.parts/`; the output appears, whole, when they
-are put together, in the order of their keys: the same bytes however often the run was stopped."""
+During extraction each finished video is a part in `<output>.parts/`. The parts are then merged in the order of their
+keys and the output is published atomically: its bytes do not depend on interruptions."""
 
-from vimoclip.store.part_files import Part
-from vimoclip.store.reader import Reader, rgb_path, verify
-from vimoclip.store.writer import SCHEMA, Writer, done
+from vimoclip.store.part_files import PartWriter
+from vimoclip.store.reader import EmbeddingReader, rgb_embeddings_path, verify
+from vimoclip.store.writer import SCHEMA, EmbeddingWriter, stored_check
 
-__all__ = ["SCHEMA", "Part", "Reader", "Writer", "done", "rgb_path", "verify"]
+__all__ = [
+    "SCHEMA",
+    "EmbeddingReader",
+    "EmbeddingWriter",
+    "PartWriter",
+    "rgb_embeddings_path",
+    "stored_check",
+    "verify",
+]

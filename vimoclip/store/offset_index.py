@@ -1,9 +1,9 @@
-"""Where each video's values stand in a file of embeddings that this project wrote, so that they are read without HDF5.
+"""Index of the byte offsets of each video's arrays in our own files, so that they are read without HDF5.
 
-To ask HDF5 for a video's rows takes 22 look-ups and 0.25 ms, to read at a known place 0.01 ms. The index of a large
-file is kept beside it, hidden, as `.<name>.index`: a cache, that may be deleted at any time. It counts only for the
-very file that it was made of, by size, content and the two times of its last change, of which no copy and no archive
-brings along the second (ctime); so an index from elsewhere counts for nothing."""
+Reading a video's rows takes 22 look-ups and 0.25 ms through HDF5, and 0.01 ms at a known offset. The index of a large
+file is cached beside it in the hidden file `.<name>.index`, which may be deleted at any time. The cache is valid only
+for the file it was built from, identified by size, content hash, mtime and ctime. Copies and archives do not preserve
+ctime, so an index that was copied along with a file is ignored."""
 
 import contextlib
 import hashlib
@@ -20,170 +20,178 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5t
 
 from vimoclip.io import atomic
-from vimoclip.io.names import safe_name
+from vimoclip.io.names import is_safe_name
 
-MANY = 100  # videos, from which on it is kept: to make it takes 0.7 s for 1,000
-FORMAT = 1
-ARRAYS = {"embeddings": 2, "frame_indices": 1, "timestamps": 1, "labels": 1}  # and how many sizes each has
-FURTHEST = 2**31  # frame, and step between frames
-NUMBERS = ("total_frames", "original_frames", "fps")
-# `length` in frames; `embeddings` to `labels` in bytes from the file's beginning (-1: none); frame i of a video has the
-# index first + i * step, where step is not 0
-RECORD = np.dtype(
-    [(name, "<i8") for name in ("length", *ARRAYS, "first", "step", "original_frames")] + [("fps", "<f8")]
+MIN_VIDEOS = 100  # smaller files are not cached: building takes 0.7 s for 1,000 videos
+FORMAT_VERSION = 1
+ARRAY_RANKS = {"embeddings": 2, "frame_indices": 1, "timestamps": 1, "labels": 1}
+MAX_FRAME_INDEX = 2**31  # also of the step between frames
+VIDEO_ATTRIBUTES = ("total_frames", "original_frames", "fps")
+# `length`: number of frames; `embeddings` to `labels`: byte offsets in the file (-1: no such array); the index of
+# frame i is first + i * step unless step is 0
+RECORD_DTYPE = np.dtype(
+    [(name, "<i8") for name in ("length", *ARRAY_RANKS, "first", "step", "original_frames")] + [("fps", "<f8")]
 )
 
 
-class Shape(NamedTuple):
-    """What all videos of a file have in common: width and type of the embeddings, number of classes (0: no labels)."""
+class EmbeddingLayout(NamedTuple):
+    """Properties common to all videos of a file: width and dtype of the embeddings, classes (0: no labels)."""
 
     dim: int
     dtype: str
     classes: int
 
     def types(self) -> dict[str, np.dtype]:
-        """Of each array."""
+        """Return the dtype of each array."""
         types = {"embeddings": self.dtype, "frame_indices": "<i8", "timestamps": "<f8", "labels": "<f4"}
-        return {name: np.dtype(kind) for name, kind in types.items() if self.classes or name != "labels"}
+        return {name: np.dtype(dtype) for name, dtype in types.items() if self.classes or name != "labels"}
 
     def sizes(self, frames: Any) -> dict[str, Any]:
-        """Of each array in bytes, for a number of frames or an array of such numbers."""
+        """Return the bytes of each array for a number of frames, or for an array of such numbers."""
         values = {"embeddings": frames * self.dim, "frame_indices": frames, "timestamps": frames}
         values |= {"labels": frames * 0 + self.classes} if self.classes else {}
         return {name: count * self.types()[name].itemsize for name, count in values.items()}
 
 
-class Index:
-    """`rows`: video -> number of its row in `records` (of RECORD) and in `bits` (its labels, packed).
+class OffsetIndex:
+    """Offsets and small values of the videos of one file.
 
-    `state`: of the file when this was made."""
+    `rows`: video -> row in `records` (RECORD_DTYPE) and in `bits` (its labels, packed); `state`: the `file_state` that
+    the index was built for."""
 
-    def __init__(self, shape: Shape, names: Iterable[str], records: np.ndarray, bits: np.ndarray, state: list[int]):
-        self.shape, self.records, self.bits, self.state = shape, records, bits, state
+    def __init__(
+        self, layout: EmbeddingLayout, names: Iterable[str], records: np.ndarray, bits: np.ndarray, state: list[int]
+    ):
+        self.layout, self.records, self.bits, self.state = layout, records, bits, state
         self.rows = {name: row for row, name in enumerate(names)}
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
 
     def __getitem__(self, key: str) -> Any:
-        """A video's record."""
+        """Return the record of a video."""
         return self.records[self.rows[key]]
 
     def length(self, key: str) -> int:
         return int(self[key]["length"])
 
-    def indices(self, key: str) -> np.ndarray | None:
-        """Of a video's frames, as (T,) int64; None where they have to be read."""
+    def frame_indices(self, key: str) -> np.ndarray | None:
+        """Return (T,) int64, None if they have to be read from the file."""
         record = self[key]
         first, step, length = int(record["first"]), int(record["step"]), int(record["length"])
         return np.arange(first, first + step * length, step) if step else None
 
     def labels(self, key: str) -> np.ndarray | None:
-        """(C,) float32; None where they have to be read."""
+        """Return (C,) float32, None if they have to be read from the file."""
         if self.bits.shape[1] == 0:
             return None
-        return np.unpackbits(self.bits[self.rows[key]], count=self.shape.classes).astype(np.float32)
+        return np.unpackbits(self.bits[self.rows[key]], count=self.layout.classes).astype(np.float32)
 
     def attributes(self, key: str) -> dict[str, Any]:
         record = self[key]
-        numbers = (int(record["length"]), int(record["original_frames"]), float(record["fps"]))
-        return dict(zip(NUMBERS, numbers, strict=True))
+        values = (int(record["length"]), int(record["original_frames"]), float(record["fps"]))
+        return dict(zip(VIDEO_ATTRIBUTES, values, strict=True))
 
 
-NOTHING = Index(Shape(0, "", 0), [], np.empty(0, RECORD), np.empty((0, 0), np.uint8), [])
+EMPTY_INDEX = OffsetIndex(EmbeddingLayout(0, "", 0), [], np.empty(0, RECORD_DTYPE), np.empty((0, 0), np.uint8), [])
 
 
-class Source(Protocol):
-    """A file's bytes, and its `state`."""
+class RawSource(Protocol):
+    """The bytes of a file, and its `file_state`."""
 
     state: list[int]
 
     def read(self, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        """Values from a place on."""
+        """Return the array at a byte offset."""
 
 
-class Maker:
-    """Puts an index together, a video after the other; those that it can't describe are left out."""
+class OffsetIndexBuilder:
+    """Builds an index video by video; videos that it cannot describe are left out."""
 
     def __init__(self) -> None:
-        self._shape = Shape(0, "", 0)
+        self._layout = EmbeddingLayout(0, "", 0)
         self._names: list[str] = []
         self._records: list[tuple[Any, ...]] = []
         self._labels: list[np.ndarray] = []
 
-    def add(self, group: h5g.GroupID, name: str, labelled: bool, source: Source) -> None:
-        """A video of a file, if all is as this project writes it; `labelled`: it has to have labels."""
+    def add_group(self, group: h5g.GroupID, name: str, labels_required: bool, source: RawSource) -> None:
+        """Add a video of an HDF5 file if it has the structure that this project writes."""
         links: dict[bytes, int] = {}
         group.links.iterate(lambda link, info: links.__setitem__(link, info.type), info=True)
         has_labels = b"labels" in links
-        wanted = [array for array in ARRAYS if array != "labels" or has_labels]
-        if labelled > has_labels or any(links.get(array.encode()) != h5l.TYPE_HARD for array in wanted):
+        names = [array for array in ARRAY_RANKS if array != "labels" or has_labels]
+        if labels_required > has_labels or any(links.get(array.encode()) != h5l.TYPE_HARD for array in names):
             return
-        about = _numbers(group)
-        found = {array: _extent(h5d.open(group, array.encode()), array) for array in wanted}
-        if about is None or not all(extent and extent.held(source.state[0]) for extent in found.values()):
+        attributes = _read_video_attributes(group)
+        found = {array: _dataset_extent(h5d.open(group, array.encode()), array) for array in names}
+        if attributes is None or not all(extent and extent.fits_in(source.state[0]) for extent in found.values()):
             return
         extents = {array: extent for array, extent in found.items() if extent}
-        read = {array: extent for array, extent in extents.items() if array in ("frame_indices", "labels")}
-        arrays = {array: source.read(at.offset, np.dtype(at.dtype), at.shape) for array, at in read.items()}
-        self._add(name, extents, arrays, *about)
+        small = {array: extent for array, extent in extents.items() if array in ("frame_indices", "labels")}
+        arrays = {array: source.read(at.offset, np.dtype(at.dtype), at.shape) for array, at in small.items()}
+        self._add(name, extents, arrays, *attributes)
 
-    def written(
-        self, name: str, data: Mapping[str, h5py.Dataset], arrays: Mapping[str, np.ndarray], about: Any
+    def add_written(
+        self,
+        name: str,
+        datasets: Mapping[str, h5py.Dataset],
+        arrays: Mapping[str, np.ndarray],
+        attributes: Mapping[str, Any],
     ) -> None:
-        """A video that has just been written. `arrays`: its `frame_indices`, `labels`; `about`: its attributes."""
-        found = {array: _extent(values.id, array) for array, values in data.items()}
+        """Add a video that has just been written. `arrays`: its `frame_indices` and `labels`."""
+        found = {array: _dataset_extent(values.id, array) for array, values in datasets.items()}
         extents = {array: extent for array, extent in found.items() if extent}
         if len(extents) == len(found):
             rows = extents["embeddings"].shape[0]
-            self._add(name, extents, arrays, rows, int(about["original_frames"]), float(about["fps"]))
+            self._add(name, extents, arrays, rows, int(attributes["original_frames"]), float(attributes["fps"]))
 
     def _add(
         self,
         name: str,
-        found: Mapping[str, "Extent"],
+        extents: Mapping[str, "DatasetExtent"],
         arrays: Mapping[str, np.ndarray],
-        total: int,
-        original: int,
+        total_frames: int,
+        original_frames: int,
         fps: float,
     ) -> None:
-        rows = found["embeddings"]
+        embeddings = extents["embeddings"]
         labels = arrays.get("labels", np.zeros(0, np.float32))
-        shape = Shape(rows.shape[1], rows.dtype, len(labels))
-        self._shape = self._shape if self._names else shape
-        if shape != self._shape or {found[array].shape[0] for array in ARRAYS if array != "labels"} != {total}:
+        layout = EmbeddingLayout(embeddings.shape[1], embeddings.dtype, len(labels))
+        self._layout = self._layout if self._names else layout
+        lengths = {extents[array].shape[0] for array in ARRAY_RANKS if array != "labels"}
+        if layout != self._layout or lengths != {total_frames}:
             return
-        offsets = [found[array].offset if array in found else -1 for array in ARRAYS]
-        first, step = _steps(arrays["frame_indices"])
+        offsets = [extents[array].offset if array in extents else -1 for array in ARRAY_RANKS]
+        first, step = _first_and_step(arrays["frame_indices"])
         self._names.append(name)
         self._labels.append(labels)
-        self._records.append((total, *offsets, first, step, original, fps))
+        self._records.append((total_frames, *offsets, first, step, original_frames, fps))
 
-    def made(self, state: list[int]) -> Index:
-        """Of a file in this state."""
-        records = np.array(self._records, RECORD)
+    def build(self, state: list[int]) -> OffsetIndex:
+        """Return the index for a file with this `file_state`."""
+        records = np.array(self._records, RECORD_DTYPE)
         labels = np.array(self._labels).reshape(len(records), -1 if self._labels else 0)
         bits = np.packbits(labels == 1, axis=1)
-        exact = np.array_equal(labels, labels == 1)
-        return Index(self._shape, self._names, records, bits if exact else bits[:, :0], state)
+        is_binary = (labels == 1).astype(labels.dtype).tobytes() == labels.tobytes()  # by bytes: -0.0 equals 0.0
+        return OffsetIndex(self._layout, self._names, records, bits if is_binary else bits[:, :0], state)
 
 
 @dataclass(frozen=True)
-class Extent:
-    """One array in a file, all of it in one piece from `offset` on."""
+class DatasetExtent:
+    """A contiguous dataset: byte offset, shape, dtype and stored bytes."""
 
     offset: int
     shape: tuple[int, ...]
     dtype: str
     stored: int
 
-    def held(self, size: int) -> bool:
-        """Whether all of it is within a file of so many bytes."""
+    def fits_in(self, file_size: int) -> bool:
+        """Whether the dataset is complete and within a file of this size."""
         declared = math.prod(self.shape) * np.dtype(self.dtype).itemsize
-        return 0 < declared == self.stored and self.offset + declared <= size
+        return 0 < declared == self.stored and self.offset + declared <= file_size
 
 
-_TYPES = {
+_HDF5_TYPES = {
     array: {name: h5t.py_create(np.dtype(name)) for name in names}
     for array, names in {
         "embeddings": ("float32", "float16"),
@@ -194,20 +202,21 @@ _TYPES = {
 }
 
 
-def _extent(data: h5d.DatasetID, array: str) -> Extent | None:
-    offset, kind = data.get_offset(), data.get_type()  # no offset: in chunks, in other files, or not there yet
-    dtype = next((name for name, known in _TYPES[array].items() if kind == known), None)
-    if offset is None or dtype is None or data.rank != ARRAYS[array]:
+def _dataset_extent(dataset: h5d.DatasetID, array: str) -> DatasetExtent | None:
+    offset, hdf5_type = dataset.get_offset(), dataset.get_type()  # no offset: chunked, external or not allocated
+    dtype = next((name for name, own_type in _HDF5_TYPES[array].items() if hdf5_type == own_type), None)
+    if offset is None or dtype is None or dataset.rank != ARRAY_RANKS[array]:
         return None
-    return Extent(offset, data.shape, dtype, data.get_storage_size())
+    return DatasetExtent(offset, dataset.shape, dtype, dataset.get_storage_size())
 
 
-def _numbers(group: h5g.GroupID) -> list[Any] | None:
-    """The three that stand beside a video's arrays; None where there are others, or they are of another kind."""
-    if h5a.get_num_attrs(group) != len(NUMBERS) or not all(h5a.exists(group, name.encode()) for name in NUMBERS):
+def _read_video_attributes(group: h5g.GroupID) -> list[Any] | None:
+    """Return the values of VIDEO_ATTRIBUTES, None if there are other attributes or types."""
+    names = VIDEO_ATTRIBUTES
+    if h5a.get_num_attrs(group) != len(names) or not all(h5a.exists(group, name.encode()) for name in names):
         return None
     values = []
-    for name in NUMBERS:
+    for name in names:
         attribute = h5a.open(group, name.encode())
         if attribute.shape != () or attribute.dtype != ("f8" if name == "fps" else "i8"):
             return None
@@ -217,88 +226,90 @@ def _numbers(group: h5g.GroupID) -> list[Any] | None:
     return values
 
 
-def _steps(indices: np.ndarray) -> tuple[int, int]:
-    """First and step of frame indices that rise evenly; (0, 0) for others."""
+def _first_and_step(indices: np.ndarray) -> tuple[int, int]:
+    """Return first and step of evenly spaced, rising frame indices; (0, 0) for others."""
     first, last, length = int(indices[0]), int(indices[-1]), len(indices)
     step = max(1, (last - first) // max(1, length - 1))
-    if not 0 <= first < FURTHEST or step >= FURTHEST:
+    if not 0 <= first < MAX_FRAME_INDEX or step >= MAX_FRAME_INDEX:
         return 0, 0
     return (first, step) if np.array_equal(indices, np.arange(first, first + step * length, step)) else (0, 0)
 
 
-def scan(file: h5py.File, keys: Iterable[str], labelled: bool, source: Source) -> Index:
-    """The index of those of a file's videos that are as this project writes them. Takes 0.7 s for 1,000."""
-    maker = Maker()
+def build_index(file: h5py.File, keys: Iterable[str], labels_required: bool, source: RawSource) -> OffsetIndex:
+    """Index the videos of a file that have the structure this project writes. Takes 0.7 s for 1,000 videos."""
+    builder = OffsetIndexBuilder()
     for key in keys:
-        with contextlib.suppress(Exception):  # damage is said of a video, in words, when it is asked for
-            maker.add(h5g.open(file.id, key.encode()), key, labelled, source)
-    return maker.made(source.state)
+        with contextlib.suppress(Exception):  # damage is reported when the video is read
+            builder.add_group(h5g.open(file.id, key.encode()), key, labels_required, source)
+    return builder.build(source.state)
 
 
-# --- on disk
+# --- cache on disk
 
 
-def place(path: Path) -> Path:
-    """Where the index of a file is kept."""
+def index_path(path: Path) -> Path:
+    """Return the path of the cached index of a file."""
     return atomic.temporary_path(path, "index")
 
 
-def state_of(found: os.stat_result) -> list[int]:
-    """By which a file is told from another one, and from an earlier one of its name."""
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+def file_state(status: os.stat_result) -> list[int]:
+    """Return the values that identify a version of a file: size, mtime, ctime."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def save(path: Path, index: Index, videos: int, content: object) -> None:
-    """Keep the index of a large file, if it has all of its videos, and where that can be done.
+def save_index(path: Path, index: OffsetIndex, videos: int, content_sha256: object) -> None:
+    """Cache the index of a large file if it covers all `videos`; errors of the disk are ignored.
 
-    `content`: the hash that the file says it has."""
-    if not len(index.rows) == videos >= MANY:
+    `content_sha256`: the root attribute of that name."""
+    if not len(index.rows) == videos >= MIN_VIDEOS:
         return
     names = "\n".join(index.rows).encode()
     body = names + index.records.tobytes() + index.bits.tobytes()
-    head = {"format": FORMAT, "state": index.state, "content": content, "shape": index.shape}
-    head |= {"names": len(names), "videos": len(index.rows), "bits": index.bits.shape[1]}
-    head |= {"sha256": hashlib.sha256(body).hexdigest()}
-    with contextlib.suppress(OSError), atomic.new_file(place(path)) as file:
-        file.write(json.dumps(head).encode() + b"\n" + body)
+    header = {"format": FORMAT_VERSION, "state": index.state, "content": content_sha256, "shape": index.layout}
+    header |= {"names": len(names), "videos": len(index.rows), "bits": index.bits.shape[1]}
+    header |= {"sha256": hashlib.sha256(body).hexdigest()}
+    with contextlib.suppress(OSError), atomic.open_atomic(index_path(path)) as file:
+        file.write(json.dumps(header).encode() + b"\n" + body)
 
 
-def load(path: Path, content: object) -> Index | None:
-    """The index that is kept of a file; None where there is none, it is damaged, or of another file."""
+def load_index(path: Path, content_sha256: object) -> OffsetIndex | None:
+    """Return the cached index of a file, None if it is missing, damaged or of another version of the file."""
     try:
-        state = state_of(os.stat(path))
-        kept = place(path)
-        if not kept.is_file() or kept.stat().st_size > state[0]:  # it is a fifth of the least that HDF5 needs
+        state = file_state(os.stat(path))
+        cache = index_path(path)
+        if not cache.is_file() or cache.stat().st_size > state[0]:  # an index is at most a fifth of its HDF5 file
             return None
-        line, _, body = kept.read_bytes().partition(b"\n")
-        head = json.loads(line)
-        if [head["format"], head["state"], head["content"]] != [FORMAT, state, content]:
+        line, _, body = cache.read_bytes().partition(b"\n")
+        header = json.loads(line)
+        if [header["format"], header["state"], header["content"]] != [FORMAT_VERSION, state, content_sha256]:
             return None
-        return _read(head, body, state) if hashlib.sha256(body).hexdigest() == head["sha256"] else None
+        return _parse_index(header, body, state) if hashlib.sha256(body).hexdigest() == header["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
 
-def _read(head: Mapping[str, Any], body: bytes, state: list[int]) -> Index | None:
-    videos, width, ends = head["videos"], head["bits"], head["names"]
-    shape = Shape(*head["shape"])
-    names = body[:ends].decode().split("\n")
-    middle = ends + videos * RECORD.itemsize
-    records = np.frombuffer(body[ends:middle], RECORD)
-    bits = np.frombuffer(body[middle:], np.uint8).reshape(videos, width)
-    index = Index(shape, names, records, bits, state)
-    fits = len(names) == videos == len(records) == len(index.rows) and width in (0, -(-shape.classes // 8))
-    safe = all(safe_name(name) and name[0] not in "=+@" for name in names)
-    return index if fits and safe and _within(index, state[0]) else None
+def _parse_index(header: Mapping[str, Any], body: bytes, state: list[int]) -> OffsetIndex | None:
+    videos, width, names_end = header["videos"], header["bits"], header["names"]
+    layout = EmbeddingLayout(*header["shape"])
+    names = body[:names_end].decode().split("\n")
+    records_end = names_end + videos * RECORD_DTYPE.itemsize
+    records = np.frombuffer(body[names_end:records_end], RECORD_DTYPE)
+    bits = np.frombuffer(body[records_end:], np.uint8).reshape(videos, width)
+    index = OffsetIndex(layout, names, records, bits, state)
+    consistent = len(names) == videos == len(records) == len(index.rows) and width in (0, -(-layout.classes // 8))
+    safe = all(is_safe_name(name) and name[0] not in "=+@" for name in names)
+    return index if consistent and safe and _fits_in_file(index, state[0]) else None
 
 
-def _within(index: Index, size: int) -> bool:
-    """Whether all that it names is within a file of so many bytes."""
-    records, shape = index.records, index.shape
-    if shape.dtype not in ("float32", "float16") or not (0 < shape.dim <= size and 0 <= shape.classes <= size):
+def _fits_in_file(index: OffsetIndex, size: int) -> bool:
+    """Whether all arrays of the index are within a file of this size."""
+    records, layout = index.records, index.layout
+    if layout.dtype not in ("float32", "float16") or not (0 < layout.dim <= size and 0 <= layout.classes <= size):
         return False
-    lengths, numbers = records["length"], np.stack([records["first"], records["step"]])
-    if not ((lengths > 0) & (lengths <= size // shape.dim)).all() or not ((numbers >= 0) & (numbers < FURTHEST)).all():
+    lengths, frames = records["length"], np.stack([records["first"], records["step"]])
+    if not ((lengths > 0) & (lengths <= size // layout.dim)).all():
         return False
-    spans = [(records[name], bytes_) for name, bytes_ in shape.sizes(lengths).items()]
-    return all(((start >= 0) & (start <= size - bytes_)).all() for start, bytes_ in spans)
+    if not ((frames >= 0) & (frames < MAX_FRAME_INDEX)).all():
+        return False
+    extents = [(records[name], stored) for name, stored in layout.sizes(lengths).items()]
+    return all(((start >= 0) & (start <= size - stored)).all() for start, stored in extents)

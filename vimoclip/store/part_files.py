@@ -1,6 +1,7 @@
-"""A finished video on its way into a file of embeddings: rows, then the small arrays, then a line that describes them.
+"""Part files: one embedded video each, merged into the HDF5 file at the end.
 
-Not HDF5: where a disk becomes full in the middle, libhdf5 2.0 can't close its file and takes the process with it."""
+A part holds the embeddings, the small arrays, a JSON header and the header's length. It is not HDF5 because libhdf5 2.0
+cannot close a file on a full disk and aborts the process."""
 
 import json
 import math
@@ -13,27 +14,27 @@ import numpy as np
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
-SUFFIX = ".part"
+PART_SUFFIX = ".part"
 _ATTRIBUTES = ("original_frames", "fps")
 
 
-class Part:
-    """Append rows, then `complete` and `publish` it, or `abandon` it. Raises OSError where it can't be written."""
+class PartWriter:
+    """Writes a part: `append` rows, then `finalize` and `publish`, or `discard`. Raises OSError if a write fails."""
 
-    def __init__(self, path: Path, key: str, dtype: str, tell: Callable[[str], None] = lambda name: None):
-        """`tell` hears its file's name once it is published."""
-        self.key, self.dtype, self._tell = key, np.dtype(dtype), tell
-        self._file = atomic.NewFile(path)
+    def __init__(self, path: Path, key: str, dtype: str, on_publish: Callable[[str], None] = lambda name: None):
+        """`on_publish` is called with the file name after publication."""
+        self.key, self.dtype, self._on_publish = key, np.dtype(dtype), on_publish
+        self._file = atomic.AtomicFile(path)
         self._rows = self._dim = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """Add (n, D) embeddings behind those that are there."""
+        """Append (n, D) embeddings."""
         self._dim = rows.shape[1]
         self._rows += len(rows)
         self._file.write(np.ascontiguousarray(rows, self.dtype))
         self._file.check()
 
-    def complete(
+    def finalize(
         self,
         frame_indices: np.ndarray,
         timestamps: np.ndarray,
@@ -41,7 +42,7 @@ class Part:
         fps: float,
         labels: np.ndarray | None = None,
     ) -> None:
-        """Make the part whole, not yet visible. Raises ValueError where rows and indices don't agree."""
+        """Complete the temporary file. Raises ValueError if the lengths of the arrays differ or there are no rows."""
         if not self._rows or self._rows != len(frame_indices) or self._rows != len(timestamps):
             raise ValueError(f"{self.key}: {self._rows} embeddings for {len(frame_indices)} frames")
         arrays = {
@@ -54,30 +55,30 @@ class Part:
         for name, array in arrays.items():
             self._file.write(np.ascontiguousarray(array))
             shapes[name] = (str(array.dtype), list(array.shape))
-        about = {"key": self.key, "arrays": shapes, "original_frames": int(original_frames), "fps": float(fps)}
-        line = json.dumps(about).encode()
-        self._file.write(line + len(line).to_bytes(8, "little"))
+        header = {"key": self.key, "arrays": shapes, "original_frames": int(original_frames), "fps": float(fps)}
+        encoded = json.dumps(header).encode()
+        self._file.write(encoded + len(encoded).to_bytes(8, "little"))
         self._file.flush()
         self._file.check()
 
     def publish(self) -> None:
-        """Make it visible under its name."""
-        self._tell(self._file.finish().name)
+        """Give the file its final name."""
+        self._on_publish(self._file.publish().name)
 
-    def finish(self, *args: Any, **kwargs: Any) -> None:
-        """`complete`, then `publish`."""
-        self.complete(*args, **kwargs)
+    def finalize_and_publish(self, *args: Any, **kwargs: Any) -> None:
+        """`finalize` with these arguments, then `publish`."""
+        self.finalize(*args, **kwargs)
         self.publish()
 
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._file.abandon()
+    def discard(self) -> None:
+        """Delete the file."""
+        self._file.discard()
 
 
-class WholePart:
-    """Reads what `Part` wrote: which arrays are in it, their `shape`, `read`, `attributes`.
+class PartReader:
+    """Reads a file of `PartWriter`; `name in part` tests for an array, `attributes` holds original_frames and fps.
 
-    Raises UserError for a damaged one, FileNotFoundError for one that has vanished."""
+    Raises UserError for a damaged part, FileNotFoundError for a missing one."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -86,11 +87,11 @@ class WholePart:
                 size = file.seek(-8, 2) + 8
                 length = int.from_bytes(file.read(8), "little")
                 file.seek(size - 8 - length)
-                about = json.loads(file.read(length))
-            self.attributes = {name: about[name] for name in _ATTRIBUTES}
+                header = json.loads(file.read(length))
+            self.attributes = {name: header[name] for name in _ATTRIBUTES}
             self._arrays: dict[str, tuple[int, Any, list[int]]] = {}
             offset = 0
-            for name, (dtype, shape) in about["arrays"].items():
+            for name, (dtype, shape) in header["arrays"].items():
                 self._arrays[name] = (offset, np.dtype(dtype), shape)
                 offset += np.dtype(dtype).itemsize * math.prod(shape)
         except FileNotFoundError:
@@ -104,13 +105,13 @@ class WholePart:
         return name in self._arrays
 
     def shape(self, name: str) -> list[int]:
-        """Of one of its arrays."""
+        """Return the shape of an array."""
         return self._arrays[name][2]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows start..stop of an array."""
+        """Return rows start..stop of an array."""
         offset, dtype, shape = self._arrays[name]
-        row = math.prod(shape[1:])
+        row_size = math.prod(shape[1:])
         count = (min(stop, shape[0]) if stop is not None else shape[0]) - start
-        values = np.fromfile(self.path, dtype, count * row, offset=offset + start * row * dtype.itemsize)
+        values = np.fromfile(self.path, dtype, count * row_size, offset=offset + start * row_size * dtype.itemsize)
         return values.reshape(count, *shape[1:])

@@ -1,4 +1,4 @@
-"""What a file of embeddings from a stranger must not do: name what isn't its own, or claim more than it holds."""
+"""Checks for HDF5 files from untrusted sources: no references to other files, no sizes beyond the file's content."""
 
 import io
 import math
@@ -12,85 +12,86 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5z
 
 from vimoclip.errors import UserError
-from vimoclip.io.names import safe_name
-from vimoclip.store.file_ranges import read_at
+from vimoclip.io.names import is_safe_name
+from vimoclip.store.positional_io import read_at
 
-LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
-FILTERS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "checksum"}
-GZIP_RATIO = 1100  # zeros shrink to 1/1032
-ENTRIES = 10_000  # of an attribute, as class names are
-HEAP_HEAD = 16  # bytes, of a heap of texts (HDF5's "global heap") and of each entry in it
-HEAP_MOST = 2**17  # libhdf5 makes no larger one, but for a single text
-LEVELS = 32  # of JSON in an attribute
-OURS = {"embeddings": ("float32", "float16"), "frame_indices": ("int64",), "timestamps": ("float64",)}
+LINK_NAMES = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
+ALLOWED_FILTERS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "checksum"}
+MAX_GZIP_RATIO = 1100  # gzip compresses zeros by 1032
+MAX_ATTRIBUTE_ENTRIES = 10_000  # e.g. class names
+HEAP_HEADER = 16  # bytes, of a global heap (HDF5's storage of variable-length strings) and of each object in it
+MAX_HEAP_SIZE = 2**17  # libhdf5 creates larger heaps only for a single longer string
+MAX_JSON_DEPTH = 32  # of JSON in an attribute
+OWN_DTYPES = {"embeddings": ("float32", "float16"), "frame_indices": ("int64",), "timestamps": ("float64",)}
 
 
-class Watched(io.FileIO):
-    """A file for h5py that looks at each heap of texts before libhdf5 does.
+class HeapCheckedFile(io.FileIO):
+    """A file object for h5py that checks each global heap before libhdf5 parses it.
 
-    libhdf5 2.0 walks such a heap for ever, deaf to Ctrl-C, where an entry says that 0 bytes are free."""
+    libhdf5 2.0 loops forever, ignoring Ctrl-C, over a heap whose free space object has size 0."""
 
     def readinto(self, buffer: Any) -> int:
         start = self.tell()
-        around = max(0, start - HEAP_HEAD)  # libhdf5 may have a heap's first bytes already
-        near = read_at(self.fileno(), start - around + len(buffer) + HEAP_HEAD, around)
-        at = near.find(b"GCOL")
+        begin = max(0, start - HEAP_HEADER)  # libhdf5 may have read the beginning of a heap before
+        data = read_at(self.fileno(), start - begin + len(buffer) + HEAP_HEADER, begin)
+        at = data.find(b"GCOL")
         while at >= 0:
-            self._check_heap(around + at)
-            at = near.find(b"GCOL", at + 1)
+            self._check_heap(begin + at)
+            at = data.find(b"GCOL", at + 1)
         return super().readinto(buffer)
 
     def _check_heap(self, start: int) -> None:
-        at, size = HEAP_HEAD, int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
-        if size > HEAP_MOST:  # or a list that names one text 10,000 times would take gigabytes
+        at, size = HEAP_HEADER, int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
+        if size > MAX_HEAP_SIZE:  # a list that references one string 10,000 times would take gigabytes
             raise OSError(f"a heap of texts in it has {size} bytes")
         heap = read_at(self.fileno(), size, start)
-        while at + HEAP_HEAD <= len(heap):
+        while at + HEAP_HEADER <= len(heap):
             index, length = struct.unpack_from("<H6xQ", heap, at)
-            if not index and length < HEAP_HEAD:
+            if not index and length < HEAP_HEADER:
                 raise OSError("a heap of texts in it has no end")
-            at += HEAP_HEAD + -(-length // 8) * 8 if index else length
+            at += HEAP_HEADER + -(-length // 8) * 8 if index else length
 
 
-def video_keys(file: Any, path: Path, ours: bool) -> list[str]:
-    """The names of the root's groups. Raises UserError for links, for what can't name a file, in our files for others.
+def video_keys(file: Any, path: Path, strict: bool) -> list[str]:
+    """Return the names of the groups at the root. Raises UserError for links and for names unsafe as file names.
 
-    30,000 groups take 0.3 s; to open each would take twice that."""
+    `strict`: for our own files, where other objects at the root are errors too. 30,000 groups take 0.3 s; opening each
+    would take twice as long."""
     links: list[tuple[bytes, int]] = []
     file.id.links.iterate(lambda name, info: links.append((name, info.type)), info=True)
     keys = []
     for raw, kind in links:
         name = raw.decode("utf-8", "surrogateescape")
-        _refuse_link(path, name, kind)
-        if not safe_name(name) or (ours and name[0] in "=+@"):
-            raise UserError(f"{name!r} can't be a video's name", "make the file anew with other names", path=path)
+        _check_hard_link(path, name, kind)
+        if not is_safe_name(name) or (strict and name[0] in "=+@"):
+            raise UserError(f"{name!r} can't be a video's name", "create the file again with other names", path=path)
         if h5g.get_objinfo(file.id, raw).type == h5g.GROUP:
             keys.append(name)
-        elif ours:
-            raise UserError(f"{name!r} is no group of a video", "make it anew", path=path)
+        elif strict:
+            raise UserError(f"{name!r} is no group of a video", "create it again", path=path)
     return keys
 
 
-def numbers(group: Any, name: str, rank: int, path: Path, ours: bool) -> Any:
-    """A data set of a video's group: numbers, all of them in this file. Raises UserError, KeyError if there is none."""
-    where = f"{path}: {group.name[1:]!r}/{name}"
-    _refuse_link(path, f"{group.name[1:]}/{name}", group.id.links.get_info(name.encode()).type)
+def open_numeric_dataset(group: Any, name: str, rank: int, path: Path, strict: bool) -> Any:
+    """Return a numeric dataset of a video's group, stored in this file. Raises UserError, KeyError if it is missing."""
+    label = f"{group.name[1:]!r}/{name}"
+    _check_hard_link(path, f"{group.name[1:]}/{name}", group.id.links.get_info(name.encode()).type)
     data = group[name]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
-        raise UserError(f"{where} holds no numbers", "make it anew")
-    if ours and data.dtype not in map(np.dtype, OURS.get(name, ("float32",))):
-        raise UserError(f"{where} is {data.dtype}, which this project doesn't write", "make it anew")
+        raise UserError(f"{label} holds no numbers", "create it again", path=path)
+    if strict and data.dtype not in map(np.dtype, OWN_DTYPES.get(name, ("float32",))):
+        raise UserError(f"{label} is {data.dtype}, which this project doesn't write", "create it again", path=path)
     if data.shape is None or len(data.shape) != rank or not all(data.shape):
-        raise UserError(f"{where} has the shape {data.shape}, not {rank} sizes above 0", "make it anew")
-    if problem := _not_held(data):
-        raise UserError(f"{where} {problem}", "make it anew")
+        raise UserError(f"{label} has the shape {data.shape}, not {rank} sizes above 0", "create it again", path=path)
+    if problem := _storage_problem(data):
+        raise UserError(f"{label} {problem}", "create it again", path=path)
     return data
 
 
-def check_unpacked(data: Any, path: Path) -> None:
-    """Raise UserError where a chunk under gzip isn't what it says: the library unpacks whatever there is.
+def check_chunk_sizes(data: Any, path: Path) -> None:
+    """Raise UserError if a gzip chunk decompresses to another size than declared, which libhdf5 does not check.
 
-    Costs as much as reading; nothing for what this project writes, which isn't packed."""
+    Takes as long as reading the data, and no time for uncompressed data, as this project writes."""
     plist = data.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if h5z.FILTER_DEFLATE not in filters:
@@ -102,46 +103,47 @@ def check_unpacked(data: Any, path: Path) -> None:
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
-            raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "make it anew", path=path)
+            raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "create it again", path=path)
 
 
-def attributes(of: Any, texts: bool = False) -> dict[str, Any]:
-    """Those attributes that are numbers, or `texts` too, or short lists, as h5py gives them; others aren't read.
+def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:
+    """Return the attributes of an h5py object that are numbers or short lists of numbers; others are not read.
 
-    Texts only of a file that is `Watched`."""
+    `strings`: read strings as well, only for a `HeapCheckedFile`."""
     found = {}
-    for name in of:
-        kept = of.get_id(name)
-        readable = kept.dtype.kind in "iufb" or (texts and h5py.check_string_dtype(kept.dtype) is not None)
-        if readable and kept.shape is not None and math.prod(kept.shape) <= ENTRIES:
-            found[name] = of[name]
+    for name in attributes:
+        attribute = attributes.get_id(name)
+        is_string = h5py.check_string_dtype(attribute.dtype) is not None
+        readable = attribute.dtype.kind in "iufb" or (strings and is_string)
+        if readable and attribute.shape is not None and math.prod(attribute.shape) <= MAX_ATTRIBUTE_ENTRIES:
+            found[name] = attributes[name]
     return found
 
 
-def check_levels(value: Any, levels: int = LEVELS) -> None:
-    """Raise ValueError for what was read from JSON and is nested deeper than anything of ours."""
+def check_json_depth(value: Any, levels: int = MAX_JSON_DEPTH) -> None:
+    """Raise ValueError for a JSON value that is nested deeper than `levels`."""
     if isinstance(value, (dict, list)):
         if not levels:
-            raise ValueError(f"nested deeper than {LEVELS} levels")
+            raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
         for child in value.values() if isinstance(value, dict) else value:
-            check_levels(child, levels - 1)
+            check_json_depth(child, levels - 1)
 
 
-def _refuse_link(path: Path, name: str, kind: int) -> None:
+def _check_hard_link(path: Path, name: str, kind: int) -> None:
     if kind != h5l.TYPE_HARD:
-        what = LINKS.get(kind, "a link of an unknown kind")
+        what = LINK_NAMES.get(kind, "a link of an unknown kind")
         raise UserError(
-            f"{name!r} is {what}, which is not followed", "make the file anew, with everything in it", path=path
+            f"{name!r} is {what}, which is not followed", "create the file again, with everything in it", path=path
         )
 
 
-def _not_held(data: Any) -> str | None:
-    """Why a data set's values aren't all in its file, as far as can be told without reading them."""
+def _storage_problem(data: Any) -> str | None:
+    """Return why the values of a dataset are not all in its file, None if they are; the values are not read."""
     plist = data.id.get_create_plist()
     layout, filters = plist.get_layout(), {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if layout == h5d.VIRTUAL or plist.get_external_count():
         return "takes its values from other files, which are not opened"
-    if filters - FILTERS.keys() or plist.get_nfilters() != len(filters):
+    if filters - ALLOWED_FILTERS.keys() or plist.get_nfilters() != len(filters):
         return "is packed by something other than gzip"
     size, declared, stored = data.file.id.get_filesize(), math.prod(data.shape) * data.dtype.itemsize, 0
     if layout == h5d.CHUNKED:
@@ -151,10 +153,10 @@ def _not_held(data: Any) -> str | None:
         data.id.chunk_iter(chunks.append)
         stored = sum(chunk.size for chunk in chunks)
         ends = [chunk.byte_offset + chunk.size for chunk in chunks]
-        whole = declared == chunk_bytes * len(chunks) and all(end <= size for end in ends)
+        complete = declared == chunk_bytes * len(chunks) and all(end <= size for end in ends)
     else:
         stored = data.id.get_storage_size()
-        whole = layout == h5d.COMPACT or (data.id.get_offset() or size) + stored <= size
-    if not whole or stored > size or declared > stored * (GZIP_RATIO if filters else 1):
+        complete = layout == h5d.COMPACT or (data.id.get_offset() or size) + stored <= size
+    if not complete or stored > size or declared > stored * (MAX_GZIP_RATIO if filters else 1):
         return f"claims {declared} bytes, but its file of {size} bytes holds fewer"
     return None

@@ -1,4 +1,4 @@
-"""Writing a file of embeddings: a part a video, put together at the end."""
+"""Write a file of embeddings: one part per video, merged at the end."""
 
 import contextlib
 import hashlib
@@ -15,126 +15,131 @@ import numpy as np
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.store import offset_index
-from vimoclip.store.part_files import SUFFIX, Part, WholePart
-from vimoclip.store.reader import Reader, verify
+from vimoclip.store.part_files import PART_SUFFIX, PartReader, PartWriter
+from vimoclip.store.reader import EmbeddingReader, verify
 
 SCHEMA = "vimoclip-embeddings-1"
-ROWS = 4096  # rows copied at a time: bounds the memory of putting a file together
-_NOT_SETTINGS = ("versions",)  # may differ between the runs that make one file
-_OF_CONTENT = ("schema", "content_sha256")  # of what is in it, not of how it was made
+COPY_ROWS = 4096  # rows copied at a time: bounds the memory of a merge
+_UNCOMPARED_ATTRIBUTES = ("versions",)  # may differ between the runs that create one file
+_CONTENT_ATTRIBUTES = ("schema", "content_sha256")  # describe the content, not the settings
 
 
-class Writer:
-    """Collects videos for one HDF5 file. `done(key)` tells which are there already, in the file or as parts.
+class EmbeddingWriter:
+    """Collects videos for one HDF5 file; videos in the file or in parts of earlier runs are kept.
 
-    Raises UserError where the output is no such file, or was begun with other settings than `attributes`."""
+    `attributes`: root attributes, also the settings that all runs must share; `overwrite`: delete the existing
+    file and parts. Raises UserError if the output is another kind of file or was begun with other settings."""
 
     def __init__(self, path: Path, attributes: Mapping[str, Any], dtype: str = "float32", overwrite: bool = False):
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
-        self.parts = path.with_name(path.name + ".parts")
-        if self.parts.is_symlink():
-            raise UserError(f"{self.parts}: is a link, and nothing is written through one", "remove it")
+        self.parts_dir = path.with_name(path.name + ".parts")
+        if self.parts_dir.is_symlink():
+            raise UserError("is a link, and nothing is written through one", "remove it", path=self.parts_dir)
         if overwrite:
             path.unlink(missing_ok=True)
-            if self.parts.exists():
-                shutil.rmtree(self.parts)
-        self._finished = self._read_finished() if path.exists() else frozenset()
-        self.parts.mkdir(parents=True, exist_ok=True)
-        self._parts = set[str]()
-        self.look_again()
-        mine = json.loads(json.dumps(self.settings(), sort_keys=True))
-        self._about = self.parts / "settings.json"
-        known = self._about.exists() or self._parts  # parts of unknown settings are nobody's
-        if known or not atomic.write_text_once(self._about, json.dumps(mine, sort_keys=True)):
-            self._compare(_read_settings(self._about), mine, self.parts)
+            if self.parts_dir.exists():
+                shutil.rmtree(self.parts_dir)
+        self._merged_keys = self._read_merged_keys() if path.exists() else frozenset()
+        self.parts_dir.mkdir(parents=True, exist_ok=True)
+        self._part_names = set[str]()
+        self.refresh()
+        settings = json.loads(json.dumps(self.settings(), sort_keys=True))
+        self._settings_path = self.parts_dir / "settings.json"
+        exists = self._settings_path.exists() or self._part_names  # parts without a settings file are not used
+        if exists or not atomic.write_text_exclusive(self._settings_path, json.dumps(settings, sort_keys=True)):
+            self._check_settings(_read_settings(self._settings_path), settings, self.parts_dir)
 
     @classmethod
-    def reopen(cls, path: Path, versions: Mapping[str, str]) -> "Writer":
-        """The writer that a file's parts, or the file, were begun with. Raises UserError where there are none."""
-        about = path.with_name(path.name + ".parts") / "settings.json"
-        if about.exists():
-            settings = _read_settings(about)
+    def reopen(cls, path: Path, versions: Mapping[str, str]) -> "EmbeddingWriter":
+        """Return a writer with the settings of the existing parts or file. Raises UserError if there are none."""
+        settings_path = path.with_name(path.name + ".parts") / "settings.json"
+        if settings_path.exists():
+            settings = _read_settings(settings_path)
         elif path.exists():
-            reader = Reader(path)
-            settings = {k: v for k, v in reader.attributes.items() if k not in _NOT_SETTINGS + _OF_CONTENT}
+            reader = EmbeddingReader(path)
+            excluded = _UNCOMPARED_ATTRIBUTES + _CONTENT_ATTRIBUTES
+            settings = {name: value for name, value in reader.attributes.items() if name not in excluded}
             settings["dtype"] = reader.dtype
         else:
             raise UserError("nothing was begun for it, so there is nothing to put together", path=path)
         dtype = settings.pop("dtype")
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
-    def look_again(self) -> None:
-        """See which parts other processes have made since."""
-        with contextlib.suppress(FileNotFoundError):  # another one has just put the file together
-            self._parts |= {entry.name for entry in os.scandir(self.parts) if entry.name.endswith(SUFFIX)}
+    def refresh(self) -> None:
+        """Look for parts that other processes have written."""
+        with contextlib.suppress(FileNotFoundError):  # another process has just merged the parts
+            self._part_names |= {entry.name for entry in os.scandir(self.parts_dir) if entry.name.endswith(PART_SUFFIX)}
 
-    def done(self, key: str) -> bool:
-        return key in self._finished or _part_name(key) in self._parts
+    def is_done(self, key: str) -> bool:
+        """Whether a video is in the output or in a part."""
+        return key in self._merged_keys or _part_name(key) in self._part_names
 
-    def part(self, key: str) -> Part:
-        """Raises OSError where the parts have vanished since, as a new folder of them would not say what made it."""
-        os.stat(self._about)
-        return Part(self.parts / _part_name(key), key, self.dtype, self._parts.add)
+    def open_part(self, key: str) -> PartWriter:
+        """Start the part of a video. Raises OSError if the folder of parts, and with it the settings, was deleted."""
+        os.stat(self._settings_path)
+        return PartWriter(self.parts_dir / _part_name(key), key, self.dtype, self._part_names.add)
 
-    def finish(self, keys: Iterable[str], labels: Mapping[str, np.ndarray] | None = None) -> Path | None:
-        """Put what is there of `keys`, and what the output held before, into the output; None where that is nothing.
+    def merge(self, keys: Iterable[str], labels: Mapping[str, np.ndarray] | None = None) -> Path | None:
+        """Merge the parts of `keys` and the existing output into the output; return its path, None without any video.
 
-        `labels` of every video that belongs into the file, as the annotations have them today: they win over what was
-        written before, and a video that is not among them leaves the file; it stays as a part, should it come back.
-        Raises UserError where a part is damaged, OSError where one has vanished or the output can't be written."""
-        self.look_again()
-        names = {key: _part_name(key) for key in keys if key not in self._finished}
-        names = {key: name for key, name in names.items() if name in self._parts}
-        gone = [] if labels is None else sorted(self._finished - labels.keys())
-        if names or gone or self._relabelled(labels):
-            for key in gone:
+        `labels`: the current labels of all videos that belong into the file. They replace stored labels, and a video
+        without an entry is moved from the file to a part. Raises UserError for a damaged part, OSError for a missing
+        part or an output that cannot be written."""
+        self.refresh()
+        names = {key: _part_name(key) for key in keys if key not in self._merged_keys}
+        names = {key: name for key, name in names.items() if name in self._part_names}
+        removed = [] if labels is None else sorted(self._merged_keys - labels.keys())
+        if names or removed or self._labels_changed(labels):
+            for key in removed:
                 print(f"{self.path}: {key} is no longer annotated for it, so it is taken out", flush=True)
-                self._keep_as_part(key)
-            with atomic.new_file(self.path) as file, h5py.File(file, "w") as target:
+                self._extract_to_part(key)
+            with atomic.open_atomic(self.path) as file, h5py.File(file, "w") as target:
                 for name, value in sorted(self.attributes.items()):
-                    target.attrs[name] = _encoded(value)
+                    target.attrs[name] = _encode_attribute(value)
                 target.attrs["schema"] = SCHEMA
-                places = offset_index.Maker()
-                digest = self._copy_all(file, target, names, self._finished - set(gone), labels or {}, places)
+                index_builder = offset_index.OffsetIndexBuilder()
+                kept = self._merged_keys - set(removed)
+                digest = self._copy_all(file, target, names, kept, labels or {}, index_builder)
                 target.attrs["content_sha256"] = digest
-            made = places.made(offset_index.state_of(os.stat(self.path)))
-            offset_index.save(self.path, made, len(self._finished) - len(gone) + len(names), digest)
-        self._remove_parts({_part_name(key) for key in self._finished - set(gone)} | set(names.values()))
+            index = index_builder.build(offset_index.file_state(os.stat(self.path)))
+            offset_index.save_index(self.path, index, len(self._merged_keys) - len(removed) + len(names), digest)
+        self._remove_parts({_part_name(key) for key in self._merged_keys - set(removed)} | set(names.values()))
         return self.path if self.path.exists() else None
 
     def _copy_all(
         self,
-        file: atomic.NewFile,
+        file: atomic.AtomicFile,
         target: Any,
         names: Mapping[str, str],
-        finished: frozenset[str],
+        merged_keys: frozenset[str],
         labels: Mapping[str, np.ndarray],
-        places: offset_index.Maker,
+        index_builder: offset_index.OffsetIndexBuilder,
     ) -> str:
-        """The SHA-256 of all that was copied, by which others tell whether they learnt from this very file."""
+        """Return the SHA-256 of the copied data; trained models record it to identify their training data."""
         digest = hashlib.sha256()
         with contextlib.ExitStack() as stack:
-            old = stack.enter_context(h5py.File(self.path)) if finished else None
-            for key in sorted(finished | names.keys()):
-                source = WholePart(self.parts / names[key]) if key in names else _Finished(old[key] if old else None)
+            old = stack.enter_context(h5py.File(self.path)) if merged_keys else None
+            for key in sorted(merged_keys | names.keys()):
+                part = self.parts_dir / names[key] if key in names else None
+                source = PartReader(part) if part else _GroupReader(old[key] if old else None)
                 digest.update(key.encode())
-                places.written(key, *_copy_video(source, target.create_group(key), labels.get(key), digest))
+                index_builder.add_written(key, *_copy_video(source, target.create_group(key), labels.get(key), digest))
                 file.check()
         return digest.hexdigest()
 
-    def _relabelled(self, labels: Mapping[str, np.ndarray] | None) -> bool:
-        if not labels or not self._finished:
+    def _labels_changed(self, labels: Mapping[str, np.ndarray] | None) -> bool:
+        if not labels or not self._merged_keys:
             return False
-        reader = Reader(self.path)
-        return any(not np.array_equal(reader.labels(key), labels[key]) for key in self._finished & labels.keys())
+        reader = EmbeddingReader(self.path)
+        return any(not np.array_equal(reader.labels(key), labels[key]) for key in self._merged_keys & labels.keys())
 
-    def _keep_as_part(self, key: str) -> None:
-        part = self.part(key)
+    def _extract_to_part(self, key: str) -> None:
+        part = self.open_part(key)
         with h5py.File(self.path) as file:
-            source = _Finished(file[key])
-            for start in range(0, source.shape("embeddings")[0], ROWS):
-                part.append(source.read("embeddings", start, start + ROWS))
-            part.complete(
+            source = _GroupReader(file[key])
+            for start in range(0, source.shape("embeddings")[0], COPY_ROWS):
+                part.append(source.read("embeddings", start, start + COPY_ROWS))
+            part.finalize(
                 source.read("frame_indices"),
                 source.read("timestamps"),
                 source.attributes["original_frames"],
@@ -144,50 +149,51 @@ class Writer:
         part.publish()
 
     def _remove_parts(self, used: set[str]) -> None:
-        """Parts that are in the output go; others, of videos that were not asked for this time, stay."""
+        """Delete merged parts; parts of other videos are kept."""
         for name in used:
-            (self.parts / name).unlink(missing_ok=True)
-        if not any(entry.name.endswith(SUFFIX) for entry in os.scandir(self.parts)):
-            shutil.rmtree(self.parts)
+            (self.parts_dir / name).unlink(missing_ok=True)
+        if not any(entry.name.endswith(PART_SUFFIX) for entry in os.scandir(self.parts_dir)):
+            shutil.rmtree(self.parts_dir)
 
     def settings(self) -> dict[str, Any]:
-        """What makes two runs one: attributes that must agree to go on."""
-        return {k: v for k, v in self.attributes.items() if k not in _NOT_SETTINGS} | {"dtype": self.dtype}
+        """Return the attributes that must agree between the runs for one output."""
+        return {k: v for k, v in self.attributes.items() if k not in _UNCOMPARED_ATTRIBUTES} | {"dtype": self.dtype}
 
-    def _read_finished(self) -> frozenset[str]:
-        reader = Reader(self.path)
-        if not reader.known:
+    def _read_merged_keys(self) -> frozenset[str]:
+        reader = EmbeddingReader(self.path)
+        if not reader.has_schema:
             raise UserError(
                 "was not written by this project", "name another output or give --overwrite", path=self.path
             )
         if problems := verify(self.path):
-            raise UserError(f"{problems[0]}", "give --overwrite to make it anew", path=self.path)
-        mine = json.loads(json.dumps(self.settings()))
-        theirs = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _NOT_SETTINGS}
+            raise UserError(problems[0], "give --overwrite to create it again", path=self.path)
+        settings = json.loads(json.dumps(self.settings()))
+        stored = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _UNCOMPARED_ATTRIBUTES}
         if reader.keys:
-            theirs["dtype"] = reader.dtype
-        self._compare(theirs, mine, self.path)
+            stored["dtype"] = reader.dtype
+        self._check_settings(stored, settings, self.path)
         return frozenset(reader.keys)
 
-    def _compare(self, theirs: Mapping[str, Any], mine: Mapping[str, Any], where: Path) -> None:
-        for key in sorted(mine.keys() & theirs.keys()):
-            if mine[key] != theirs[key]:
+    def _check_settings(self, stored: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+        for key in sorted(settings.keys() & stored.keys()):
+            if settings[key] != stored[key]:
                 raise UserError(
-                    f"{where}: was made with {key}={_short(theirs[key])}, this run has {key}={_short(mine[key])}",
+                    f"was made with {key}={_truncate(stored[key])}, this run has {key}={_truncate(settings[key])}",
                     "use the same settings, another output, or --overwrite",
+                    path=path,
                 )
 
 
-def done(path: Path) -> Callable[[str], bool]:
-    """Tells which videos a file has, or its parts; writes nothing. Raises UserError for what is no such file."""
-    parts = path.with_name(path.name + ".parts")
-    names = set(os.listdir(parts)) if parts.is_dir() else set()
-    finished = frozenset(Reader(path).keys) if path.exists() else frozenset[str]()
-    return lambda key: key in finished or _part_name(key) in names
+def stored_check(path: Path) -> Callable[[str], bool]:
+    """Return a predicate for the videos in a file or its parts; writes nothing. Raises UserError for another file."""
+    parts_dir = path.with_name(path.name + ".parts")
+    names = set(os.listdir(parts_dir)) if parts_dir.is_dir() else set()
+    merged = frozenset(EmbeddingReader(path).keys) if path.exists() else frozenset[str]()
+    return lambda key: key in merged or _part_name(key) in names
 
 
-class _Finished:
-    """A video of a finished file, with the interface of a WholePart."""
+class _GroupReader:
+    """A video of an HDF5 file, with the interface of PartReader."""
 
     def __init__(self, group: Any):
         self._group = group
@@ -204,25 +210,25 @@ class _Finished:
 
 
 def _copy_video(
-    source: WholePart | _Finished, target: Any, labels: np.ndarray | None, digest: Any
+    source: PartReader | _GroupReader, target: Any, labels: np.ndarray | None, digest: Any
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """What there is now: the arrays in the file, what the short ones hold, and what stands beside them."""
+    """Copy one video; return its datasets, the values of the small arrays, and its attributes."""
     rows, dim = source.shape("embeddings")
     copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
-    for start in range(0, rows, ROWS):
-        values = source.read("embeddings", start, start + ROWS)
-        copy[start : start + ROWS] = values
+    for start in range(0, rows, COPY_ROWS):
+        values = source.read("embeddings", start, start + COPY_ROWS)
+        copy[start : start + COPY_ROWS] = values
         digest.update(values)
-    data, short = {"embeddings": copy}, dict[str, np.ndarray]()
+    datasets, small = {"embeddings": copy}, dict[str, np.ndarray]()
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
-            given = labels if name == "labels" and labels is not None else source.read(name)
-            data[name], short[name] = target.create_dataset(name, data=given), given
-            digest.update(np.ascontiguousarray(given))
+            values = labels if name == "labels" and labels is not None else source.read(name)
+            datasets[name], small[name] = target.create_dataset(name, data=values), values
+            digest.update(np.ascontiguousarray(values))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
-    return data, short, source.attributes
+    return datasets, small, source.attributes
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise UserError("is damaged", f"delete {path.parent} or give --overwrite", path=path) from None
 
 
-def _encoded(value: Any) -> Any:
+def _encode_attribute(value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
     if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
@@ -241,12 +247,12 @@ def _encoded(value: Any) -> Any:
 
 
 def _part_name(key: str) -> str:
-    """A file name for any key: itself where that fits into 255 bytes, else its beginning and a hash."""
+    """Return the file name of a part: the key if it fits into 255 bytes, else its beginning and a hash."""
     if len(key.encode()) <= 200:
-        return key + SUFFIX
-    return f"{key[:40]}.{hashlib.sha256(key.encode()).hexdigest()}{SUFFIX}"
+        return key + PART_SUFFIX
+    return f"{key[:40]}.{hashlib.sha256(key.encode()).hexdigest()}{PART_SUFFIX}"
 
 
-def _short(value: Any) -> str:
+def _truncate(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DIGITS = 6  # of seconds: no sum of floats differs from another by as much
+DECIMALS = 6  # of seconds: no sum of floats differs from another by as much
 
 
 class Bout(NamedTuple):
@@ -19,13 +19,13 @@ class Bout(NamedTuple):
     score: float
 
 
-def edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarray:
+def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarray:
     """(W+1,) seconds: window i speaks for the time from edge i to edge i+1.
 
     That is the stretch around its middle, halfway to its neighbours' middles, and to the video's two ends."""
     middles = (starts + stops) / 2
     between = (middles[1:] + middles[:-1]) / 2
-    return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DIGITS)
+    return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
 
 
 def find_bouts(
@@ -43,30 +43,30 @@ def find_bouts(
     starts, stops (W,) in seconds, in order; scores (W, C); thresholds (C,). Gaps of at most `max_gap` seconds are
     closed first; then bouts shorter than `min_length` go, but for those that fill the video. A bout's score is the
     mean over all windows from its first to its last, those of closed gaps too."""
-    places = edges(starts, stops, seconds)
+    places = window_edges(starts, stops, seconds)
     shortest = min(min_length, float(places[-1]))
     found = []
     for number, name in enumerate(classes):
         column = scores[:, number]
-        for first, last in _joined(_runs(column >= thresholds[number]), places, max_gap):
+        for first, last in _close_gaps(_true_runs(column >= thresholds[number]), places, max_gap):
             start, stop = float(places[first]), float(places[last])
-            length = round(stop - start, DIGITS)
+            length = round(stop - start, DECIMALS)
             if length >= shortest and length > 0:
                 found.append((start, number, Bout(name, start, stop, float(np.nanmean(column[first:last])))))
     return tuple(bout for _, _, bout in sorted(found))
 
 
-def _runs(high: np.ndarray) -> list[tuple[int, int]]:
+def _true_runs(high: np.ndarray) -> list[tuple[int, int]]:
     """(first, behind the last) of each run of True."""
     changes = np.flatnonzero(np.diff(high, prepend=False, append=False))
     return list(zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True))
 
 
-def _joined(runs: list[tuple[int, int]], places: np.ndarray, max_gap: float) -> list[tuple[int, int]]:
+def _close_gaps(runs: list[tuple[int, int]], places: np.ndarray, max_gap: float) -> list[tuple[int, int]]:
     """The same, with those made one between which there are at most `max_gap` seconds."""
     joined: list[tuple[int, int]] = []
     for first, last in runs:
-        if joined and round(float(places[first] - places[joined[-1][1]]), DIGITS) <= max_gap:
+        if joined and round(float(places[first] - places[joined[-1][1]]), DECIMALS) <= max_gap:
             joined[-1] = joined[-1][0], last
         else:
             joined.append((first, last))

@@ -9,49 +9,49 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
-from vimoclip.timeline.bouts import DIGITS, edges
+from vimoclip.timeline.bouts import DECIMALS, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 PACKAGE = "vimoclip.timeline"
 SCRIPTS = ("lanes.js", "timeline.js")
-LANES = 12  # that are shown at once, where fewer classes have a bout
-LIKELIEST = 8  # classes whose scores for the whole video are shown
-TOP, NONE = 65534, 65535  # a score of 1, and none, in 16 bits
+MIN_LANES = 12  # that are shown at once, where fewer classes have a bout
+TOP_CLASSES = 8  # classes whose scores for the whole video are shown
+SCORE_ONE, NO_SCORE = 65534, 65535  # a score of 1, and none, in 16 bits
 
 
-def render(timeline: "Timeline", folder: Path) -> str:
+def render_timeline(timeline: "Timeline", folder: Path) -> str:
     """The page, for a file in `folder`: from there it looks for the video."""
-    order = _order(timeline)
+    order = _class_order(timeline)
     seen = {bout.action for bout in timeline.bouts}
     shown = [c for c in order if timeline.classes[c] in seen]
-    shown += [c for c in order if timeline.classes[c] not in seen][: max(0, LANES - len(shown))]
+    shown += [c for c in order if timeline.classes[c] not in seen][: max(0, MIN_LANES - len(shown))]
     data = {
-        "seconds": round(timeline.seconds, DIGITS),
+        "seconds": round(timeline.seconds, DECIMALS),
         "fps": timeline.fps,
         "classes": timeline.classes,
         "order": shown + [c for c in order if c not in set(shown)],
         "shown": len(shown),
-        "edges": edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
-        "scores": _packed(timeline.scores),
-        "thresholds": [_finite(threshold) for threshold in timeline.thresholds.tolist()],
-        "bouts": _bouts(timeline),
+        "edges": window_edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
+        "scores": _pack_scores(timeline.scores),
+        "thresholds": [_finite_or_none(threshold) for threshold in timeline.thresholds.tolist()],
+        "bouts": _bout_tuples(timeline),
     }
     content = {
         "video": timeline.video.name,
-        "sources": sources(timeline.video, folder),
+        "sources": video_urls(timeline.video, folder),
         "timeline": timeline,
-        "duration": _clock(timeline.seconds),
-        "counts": _counts(timeline),
-        "likeliest": _likeliest(timeline),
+        "duration": _format_clock(timeline.seconds),
+        "counts": _format_counts(timeline),
+        "likeliest": _top_classes(timeline),
         "data": data,
     }
-    script = "".join(html_page.template(PACKAGE, name) for name in SCRIPTS)
-    return html_page.render(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
+    return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
 
 
-def sources(video: Path, folder: Path) -> list[str]:
+def video_urls(video: Path, folder: Path) -> list[str]:
     """Where a page in `folder` finds the video: from there, by the way that both were named, else with links followed.
 
     On another drive there is only the whole address."""
@@ -66,19 +66,19 @@ def sources(video: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     """h:mm:ss.s"""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
 
 
-def _counts(timeline: "Timeline") -> list[str]:
+def _format_counts(timeline: "Timeline") -> list[str]:
     counts = {"frame": timeline.frames, "window": len(timeline.starts)}
     counts |= {"action": len(timeline.classes), "bout": len(timeline.bouts)}
     return [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
 
 
-def _order(timeline: "Timeline") -> list[int]:
+def _class_order(timeline: "Timeline") -> list[int]:
     """Classes, those first that have the longest bouts in sum, then those with the highest scores."""
     lengths = dict.fromkeys(timeline.classes, 0.0)
     for bout in timeline.bouts:
@@ -87,22 +87,22 @@ def _order(timeline: "Timeline") -> list[int]:
     return sorted(range(len(timeline.classes)), key=lambda c: (-lengths[timeline.classes[c]], -highest[c], c))
 
 
-def _likeliest(timeline: "Timeline") -> list[tuple[str, float]]:
+def _top_classes(timeline: "Timeline") -> list[tuple[str, float]]:
     scores = np.nan_to_num(timeline.whole, nan=0.0)
-    return [(timeline.classes[c], float(scores[c])) for c in np.argsort(-scores, kind="stable")[:LIKELIEST]]
+    return [(timeline.classes[c], float(scores[c])) for c in np.argsort(-scores, kind="stable")[:TOP_CLASSES]]
 
 
-def _bouts(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
+def _bout_tuples(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
     number = {name: c for c, name in enumerate(timeline.classes)}
     return [(number[b.action], b.start, b.stop, round(b.score, 4)) for b in timeline.bouts]
 
 
-def _packed(scores: np.ndarray) -> str:
+def _pack_scores(scores: np.ndarray) -> str:
     """(W, C) in 0..1 -> base64 of 16 bits each, little-endian, class by class."""
     known = np.isfinite(scores)
-    packed = np.where(known, np.nan_to_num(scores).clip(0, 1) * TOP, NONE).round().astype("<u2")
+    packed = np.where(known, np.nan_to_num(scores).clip(0, 1) * SCORE_ONE, NO_SCORE).round().astype("<u2")
     return base64.b64encode(np.ascontiguousarray(packed.T).tobytes()).decode()
 
 
-def _finite(number: float) -> Any:
+def _finite_or_none(number: float) -> Any:
     return number if np.isfinite(number) else None

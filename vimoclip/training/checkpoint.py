@@ -1,4 +1,4 @@
-"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+"""Saving and loading of checkpoints, which hold tensors and plain Python values only."""
 
 import time
 from collections.abc import Mapping
@@ -12,51 +12,51 @@ from vimoclip.io import atomic
 from vimoclip.io.checkpoint_loading import load_tensors
 
 
-class Every:
-    """True once every so many seconds; with 0 each time."""
+class IntervalTimer:
+    """Callable that returns True at most once every `seconds`; always if `seconds` is 0."""
 
     def __init__(self, seconds: float):
-        self.seconds, self.last = seconds, time.monotonic()
+        self.seconds, self.last_time = seconds, time.monotonic()
 
     def __call__(self) -> bool:
-        if time.monotonic() - self.last < self.seconds:
+        if time.monotonic() - self.last_time < self.seconds:
             return False
-        self.last = time.monotonic()
+        self.last_time = time.monotonic()
         return True
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:
-    """torch.save under its name only when whole. Content: tensors and plain Python, so that it loads safely."""
-    with atomic.new_file(path) as file:
+    """torch.save, atomically."""
+    with atomic.open_atomic(path) as file:
         torch.save(dict(content), cast(IO[bytes], file))
     return path
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `torch.load(weights_only=True)` gives; a plain state dict, with `module.` or not, comes as `state_dict`.
+    """torch.load with weights_only=True. A file that is a plain state dict becomes {"state_dict": ...}; the prefix
+    `module.` of its keys is removed.
 
-    Raises UserError, also for a file that would run code."""
+    Raises UserError if the file holds no state dict, or anything but tensors and plain values."""
     if not path.is_file():
         raise UserError("there is no such checkpoint", "name one that train.py or TFAM wrote", path=path)
     content = load_tensors(path)
-    if not isinstance(content, dict) or not content:
-        raise UserError("holds no state dict", "name a checkpoint that train.py or TFAM wrote", path=path)
-    if "state_dict" not in content:
+    if isinstance(content, dict) and content and "state_dict" not in content:
         content = {"state_dict": content}
-    state = content["state_dict"]
+    state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UserError("holds no state dict", "name a checkpoint that train.py or TFAM wrote", path=path)
-    content["state_dict"] = {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
-    return content
+    return content | {"state_dict": {key.removeprefix("module."): tensor for key, tensor in state.items()}}
 
 
 def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load strictly. Raises UserError that names the first tensors that don't fit."""
+    """Load a state dict strictly. Raises UserError, which names the first tensor that is missing or has another shape;
+    `path` is the file it names."""
     own = model.state_dict()
-    wrong = [k for k in own if k not in state or own[k].shape != state[k].shape] + [k for k in state if k not in own]
-    if wrong:
+    mismatched = [key for key in own if key not in state or own[key].shape != state[key].shape]
+    mismatched += [key for key in state if key not in own]
+    if mismatched:
         raise UserError(
-            f"{len(wrong)} tensors don't fit the model, the first is {wrong[0]}",
+            f"{len(mismatched)} tensors don't fit the model, the first is {mismatched[0]}",
             "is it a checkpoint of another architecture or number of classes?",
             path=path,
         )

@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors."""
+"""Losses of MoCLIP and TFAM as functions of tensors."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ MIN_NORM = 1e-5
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over time of (B, L, ...) where mask (B, L) is true: (B, ...). Padding counts in neither sum nor number."""
+    """Mean over time of (B, L, ...) where mask (B, L) is true: (B, ...). Zero where the mask is false throughout."""
     mask = mask.reshape(mask.shape + (1,) * (values.dim() - 2))
     return values.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
 
 
-def distillation(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """Mean over the segments of the mean over their frames of 1 - cos, or of the squared error (paper, eq. 4).
+def distillation_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """Mean over segments of the mean over their frames of 1 - cos, or of the squared error (paper, eq. 4).
 
-    predicted, target: (B, L, D); mask: (B, L), true for real frames; mode: cosine or mse."""
+    predicted, target: (B, L, D); mask: (B, L), true for real frames; mode: cosine or mse, else ValueError."""
     if mode == "cosine":
         norms = predicted.norm(dim=-1).clamp_min(MIN_NORM) * target.norm(dim=-1).clamp_min(MIN_NORM)
         error = 1 - (predicted * target).sum(-1) / norms
@@ -28,28 +28,28 @@ def distillation(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tens
     return masked_mean(error, mask).mean()
 
 
-def classification(logits: torch.Tensor, labels: torch.Tensor, class_positive_weight: float) -> torch.Tensor:
-    """Binary cross-entropy of (B, C) in which a positive weighs `class_positive_weight` + 1 (paper, eq. 5)."""
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, class_positive_weight: float) -> torch.Tensor:
+    """Binary cross-entropy of (B, C) with positive weight `class_positive_weight` + 1 (paper, eq. 5)."""
     weight = torch.full_like(logits, class_positive_weight + 1)
     return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
 
-def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over all elements of -(1 - p_t)^2 log p_t, p_t the probability of what is true. In float32.
+def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean over all elements of -(1 - p_t)^2 log p_t, where p_t is the probability of the true label. In float32.
 
-    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017: without its alpha, whose 0.25 was chosen for
-    boxes and would have a positive weigh a third of a negative."""
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, without alpha: its 0.25 was tuned for boxes, and gives
+    positives a third of the weight of negatives."""
     from torchvision.ops import sigmoid_focal_loss
 
     return sigmoid_focal_loss(logits.float(), targets.float(), alpha=-1, gamma=2, reduction="mean")
 
 
-def asymmetric(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def asymmetric_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean over all elements of -(1 - p) log p of positives, -q^4 log(1 - q) of negatives, q = max(p - 0.05, 0).
 
     In float32. Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021, with the defaults of the
-    authors' code (gamma_pos 1, gamma_neg 4, clip 0.05), which sums, and by default takes no gradient of the two factors
-    before the logarithms; here the gradient is that of the loss."""
+    authors' code (gamma_pos 1, gamma_neg 4, clip 0.05). Unlike that code, it is a mean and not a sum, and the gradient
+    includes the two factors before the logarithms."""
     logits, targets = logits.float(), targets.float()
     probability = logits.sigmoid()
     shifted = (probability - 0.05).clamp_min(0)
@@ -58,9 +58,9 @@ def asymmetric(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -(targets * positive + (1 - targets) * negative).mean()
 
 
-# of (logits, targets), both (B, C): the values of TFAM's `training.loss`
-MULTI_LABEL: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+# functions of (logits, targets), both (B, C), by the value of TFAM's `training.loss`
+MULTI_LABEL_LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "bce": F.binary_cross_entropy_with_logits,
-    "focal": focal,
-    "asymmetric": asymmetric,
+    "focal": focal_loss,
+    "asymmetric": asymmetric_loss,
 }

@@ -1,4 +1,4 @@
-"""Run folders and what is in them: checkpoints, seeds, metrics, TensorBoard; and the device that a run computes on."""
+"""Run folders: their names, their removal, and hashes that identify a run's inputs."""
 
 import hashlib
 import shutil
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def digest(content: Any) -> str:
-    """A hash of plain values, by which a run knows again what it learns from."""
+    """SHA-256 of the repr of plain values."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
-def remove(folder: Path, logs: Path) -> None:
-    """Remove a run, beginning with what it would go on from, or be called finished by, were this stopped."""
+def remove_run(folder: Path, logs_dir: Path) -> None:
+    """Remove a run. The files that mark it as resumable or finished go first, in case the removal is interrupted."""
     for name in ("last.pth", "metrics.json"):
         (folder / name).unlink(missing_ok=True)
-    for place in (folder, logs):
-        if place.exists():
-            shutil.rmtree(place)
+    for path in (folder, logs_dir):
+        if path.exists():
+            shutil.rmtree(path)
 
 
-def name_by_time() -> str:
-    """Of a run that has no other name, like 20250328-003544."""
+def timestamp_name() -> str:
+    """Default name of a run, like 20250328-003544."""
     return datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -1,29 +1,36 @@
-"""The only decoder and encoder of video (PyAV): probe, stream batches of frames, read a span, write.
+"""Video decoding and encoding; the only user of PyAV.
 
-Frames are uint8 RGB, upright (rotation metadata is applied), all of the first frame's size."""
+Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
-from vimoclip.video.prefetch import read_ahead
-from vimoclip.video.probe import Info, find, probe
-from vimoclip.video.random_access import SpanReader
-from vimoclip.video.reader import read, read_evenly, read_sizes
-from vimoclip.video.sampling import EVERY_FRAME, End, Sampling, describe_frames, described_indices, described_timestamps
-from vimoclip.video.writer import Writer, made_even
+from vimoclip.video.prefetch import prefetch_videos
+from vimoclip.video.probe import VideoInfo, find_videos, probe
+from vimoclip.video.random_access import RandomAccessReader
+from vimoclip.video.reader import read_batches, read_batches_multiscale, read_evenly_spaced
+from vimoclip.video.sampling import (
+    EVERY_FRAME,
+    ReadSummary,
+    Sampling,
+    frame_indices_from_comment,
+    frames_to_comment,
+    timestamps_from_comment,
+)
+from vimoclip.video.writer import VideoWriter, pad_to_even
 
 __all__ = [
     "EVERY_FRAME",
-    "End",
-    "Info",
+    "RandomAccessReader",
+    "ReadSummary",
     "Sampling",
-    "SpanReader",
-    "Writer",
-    "describe_frames",
-    "described_indices",
-    "described_timestamps",
-    "find",
-    "made_even",
+    "VideoInfo",
+    "VideoWriter",
+    "find_videos",
+    "frame_indices_from_comment",
+    "frames_to_comment",
+    "pad_to_even",
+    "prefetch_videos",
     "probe",
-    "read",
-    "read_ahead",
-    "read_evenly",
-    "read_sizes",
+    "read_batches",
+    "read_batches_multiscale",
+    "read_evenly_spaced",
+    "timestamps_from_comment",
 ]

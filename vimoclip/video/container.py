@@ -1,4 +1,4 @@
-"""Opening a video: as a container of a known kind, from that one file only, and of a size that memory can take."""
+"""Open a video with PyAV: known container formats, local files and bounded frame sizes only."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,21 +9,24 @@ from av.error import FFmpegError
 
 from vimoclip.errors import VideoError
 
-EXTENSIONS = frozenset(
+VIDEO_EXTENSIONS = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv", ".flv", ".ts", ".mts", ".m2ts"}
     | {".ogv", ".3gp", ".gif"}
 )
-# FFmpeg's names of the containers behind these extensions. Playlists, scripts and session descriptions (hls, concat,
-# sdp, ...), which make FFmpeg open other files, are none of them. Sound is let in to be called by its name.
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,asf,flv,ogg,gif,mp3,aac,wav,flac"
-MAX_PIXELS = 2**26  # a frame: 8K video has half as many
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
-# explode: an error in a frame is an error, where FFmpeg would paint over it
+# FFmpeg's names of the container formats behind these extensions. Playlists, scripts and session descriptions (hls,
+# concat, sdp, ...) are excluded because they make FFmpeg open other files. Audio formats are included so that they are
+# reported as audio.
+FORMAT_WHITELIST = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,asf,flv,ogg,gif,mp3,aac,wav,flac"
+)
+MAX_PIXELS = 2**26  # per frame: 8K video has half as many
+CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST, "max_pixels": str(MAX_PIXELS)}
+# explode: report errors in a frame, which FFmpeg conceals by default
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
 
 
-def open_container(path: Path, options: dict[str, str] = OPTIONS) -> Any:
-    """A PyAV container. Raises VideoError with the reason in words."""
+def open_container(path: Path, options: dict[str, str] = CONTAINER_OPTIONS) -> Any:
+    """Open a PyAV container. Raises VideoError if `path` is not a readable video file."""
     if path.is_dir():
         raise VideoError("is a folder")
     if not path.exists():
@@ -33,11 +36,11 @@ def open_container(path: Path, options: dict[str, str] = OPTIONS) -> Any:
     if path.stat().st_size == 0:
         raise VideoError("is empty (0 bytes)")
     try:
-        # absolute, as FFmpeg takes what stands before a colon in a relative name for a protocol
+        # absolute: in a relative name FFmpeg reads the text before a colon as a protocol
         return av.open(str(path.absolute()), metadata_errors="replace", options=dict(options))
     except FileNotFoundError:
         raise VideoError("there is no such file") from None
-    except av.error.ArgumentError:  # what FFmpeg says where a file's kind is not in the list
+    except av.error.ArgumentError:  # the format is not in FORMAT_WHITELIST
         raise VideoError(
             "is not a video of a kind that is opened here (mp4, mov, mkv, webm, avi, ts, mpg, wmv, flv, ogv, gif) "
             "but a picture, a playlist or the like"
@@ -45,15 +48,15 @@ def open_container(path: Path, options: dict[str, str] = OPTIONS) -> Any:
     except av.error.EOFError:
         raise VideoError("ends before its first frame") from None
     except FFmpegError as error:
-        if _first_bytes(path)[4:8] == b"ftyp":
+        if _read_magic(path)[4:8] == b"ftyp":
             raise VideoError("is an MP4 without a readable index (moov): cut short, or never finished") from None
-        raise VideoError(f"is not a video that can be read: {words(error)}") from None
-    except (ValueError, OverflowError) as error:  # PyAV's own, where a damaged header makes no sense
+        raise VideoError(f"is not a video that can be read: {error_text(error)}") from None
+    except (ValueError, OverflowError) as error:  # raised by PyAV itself for a damaged header
         raise VideoError(f"is not a video that can be read: {error}") from None
 
 
 def video_stream(container: Any) -> Any:
-    """The first video stream that is no cover picture. Raises VideoError."""
+    """Return the first video stream that is not a cover picture. Raises VideoError if there is none."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise VideoError("has no video stream (sound only?)")
@@ -69,18 +72,18 @@ def video_stream(container: Any) -> Any:
 
 
 def frame_rate(stream: Any) -> Fraction:
-    """Frames/s; 25 where the file doesn't say."""
+    """Return the frame rate in frames/s, or 25 if the file has none."""
     return Fraction(stream.average_rate or stream.guessed_rate or 25)
 
 
-def words(error: FFmpegError) -> str:
-    """What FFmpeg says of an error."""
+def error_text(error: FFmpegError) -> str:
+    """Return FFmpeg's description of an error."""
     return (error.strerror or str(error)).strip()
 
 
-def _first_bytes(path: Path) -> bytes:
+def _read_magic(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(8)
-    except OSError:  # no permission: FFmpeg's own words say so
+    except OSError:  # no permission: FFmpeg's error reports it
         return b""

@@ -1,4 +1,4 @@
-"""Telling what is damaged in a video: which packets gave no frame, and which frames refer to those."""
+"""Detect damage in a video: packets without a frame, and the frames that refer to them."""
 
 import contextlib
 import heapq
@@ -11,240 +11,250 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from vimoclip.video.container import DECODER_OPTIONS, frame_rate, open_container, video_stream, words
+from vimoclip.video.container import DECODER_OPTIONS, error_text, frame_rate, open_container, video_stream
 
-RESYNCHRONIZED = ("matroska,webm", "mpegts")  # containers whose reader goes over damage without a word
+RESYNCING_CONTAINERS = ("matroska,webm", "mpegts")  # their demuxers skip damage without an error
 COPY_OPAQUE = av.codec.context.Flags.copy_opaque
-HIDING = ("vp8",)  # codecs with packets that show nothing
-CHUNK_HEADER = 8  # bytes, in AVI
-REORDERED = 16  # frames that may be decoded before one that is shown before them: H.264's and HEVC's limit
+HIDDEN_FRAME_CODECS = ("vp8",)  # codecs with packets that display no frame
+AVI_CHUNK_HEADER = 8  # bytes
+MAX_REORDERED = 16  # frames that may be decoded before a frame displayed earlier: the limit of H.264 and HEVC
 
 
-class Broken(Exception):
-    """The first sign of damage, in words."""
+class CorruptStreamError(Exception):
+    """The first sign of damage in a stream; the text is the reason."""
 
 
-def packets(container: Any, stream: Any, patient: bool = False) -> Iterator[Any]:
-    """The stream's packets. Raises Broken for one that is incomplete or can't be read; if `patient`, ends there."""
-    demuxed = container.demux(stream)
+def demux_packets(container: Any, stream: Any, ignore_errors: bool = False) -> Iterator[Any]:
+    """Yield the packets of a stream.
+
+    Raises CorruptStreamError at an incomplete or unreadable packet. With `ignore_errors`, incomplete packets are
+    yielded and the iteration ends at an unreadable one."""
+    packets = container.demux(stream)
     while True:
         try:
-            packet = next(demuxed)
+            packet = next(packets)
         except StopIteration:
             return
         except FFmpegError as error:
-            if patient:
+            if ignore_errors:
                 return
-            raise Broken(words(error)) from None
-        if packet.is_corrupt and not patient:
-            raise Broken("a packet is incomplete")
+            raise CorruptStreamError(error_text(error)) from None
+        if packet.is_corrupt and not ignore_errors:
+            raise CorruptStreamError("a packet is incomplete")
         yield packet
 
 
-def frames_of(packet: Any) -> Iterator[Any]:
-    """What comes out of the decoder when it is given a packet. Raises Broken."""
+def decode_packet(packet: Any) -> Iterator[Any]:
+    """Yield the frames that the decoder returns for a packet. Raises CorruptStreamError."""
     try:
         frames = packet.decode()
     except FFmpegError as error:
-        raise Broken(words(error)) from None
+        raise CorruptStreamError(error_text(error)) from None
     for frame in frames:
         if frame.is_corrupt:
-            raise Broken("a frame is damaged")
+            raise CorruptStreamError("a frame is damaged")
         yield frame
 
 
-class Watch:
-    """Compares the packets that go into a decoder with the frames that come out."""
+class DecodeMonitor:
+    """Compares the packets sent to a decoder with the frames it returns.
+
+    `frame_count`: frames returned; `skipped`: packets at the beginning without a frame; `first_position`: byte
+    position of the first packet."""
 
     def __init__(self, path: Path, container: Any, stream: Any):
         self.path, self.container = path, container.format.name
-        self.number = self.skipped = self.position = 0
-        self._ranks, self._place = chunk_ranks(container, stream), -1
-        self._waiting: list[tuple[int, bool]] = []  # a heap: (time, keyframe?) of packets whose frames are to come
-        self._hidden = stream.codec_context.name in HIDING
-        self._gap = 1.5 / float(frame_rate(stream) * stream.time_base) if self.container in RESYNCHRONIZED else None
-        self._first = self._last = self._end = None
+        self.frame_count = self.skipped = self.first_position = 0
+        self._avi_ranks, self._rank = avi_packet_ranks(container, stream), -1
+        self._pending: list[tuple[int, bool]] = []  # a heap: (pts, is keyframe) of packets whose frames are not out yet
+        self._hidden = stream.codec_context.name in HIDDEN_FRAME_CODECS
+        can_lose_packets = self.container in RESYNCING_CONTAINERS
+        self._max_gap = 1.5 / float(frame_rate(stream) * stream.time_base) if can_lose_packets else None
+        self._first_pts = self._last_pts = self._end_pts = None
         self._time_base = stream.time_base
 
-    def packet(self, packet: Any) -> None:
-        """Note what goes in. Raises Broken where others should have come before it."""
+    def add_packet(self, packet: Any) -> None:
+        """Record a packet sent to the decoder. Raises CorruptStreamError if packets before it are missing."""
         if not packet.size or packet.is_discard:
             return
-        place = self._ranks.get(packet.pos, self._place + 1)
-        if place > self._place + 1:
-            raise Broken("a packet is lost")
-        self._place = place
-        self.position = self.position or packet.pos or 0
+        rank = self._avi_ranks.get(packet.pos, self._rank + 1)
+        if rank > self._rank + 1:
+            raise CorruptStreamError("a packet is lost")
+        self._rank = rank
+        self.first_position = self.first_position or packet.pos or 0
         if self.container != "avi" and packet.pts is not None:
-            heapq.heappush(self._waiting, (packet.pts, packet.is_keyframe))
+            heapq.heappush(self._pending, (packet.pts, packet.is_keyframe))
 
-    def frame(self, frame: Any) -> int:
-        """The index of a frame that comes out. Raises Broken where others should have come before it."""
+    def add_frame(self, frame: Any) -> int:
+        """Record a decoded frame and return its index. Raises CorruptStreamError if frames before it are missing."""
         pts = frame.pts
-        missing = self._drop_before(pts) if pts is not None else []
+        missing = self._pop_pending_before(pts) if pts is not None else []
         if self._hidden or frame.interlaced_frame:
             missing = []
-        if missing and self.number:
-            raise Broken(f"what comes after frame {self.skipped + self.number - 1} doesn't come out")
+        if missing and self.frame_count:
+            raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
         if any(missing):
-            raise Broken("a keyframe at the beginning doesn't come out")
-        self.skipped += len(missing)  # a video cut out of another may begin with frames that refer to what was cut
+            raise CorruptStreamError("a keyframe at the beginning doesn't come out")
+        self.skipped += len(missing)  # the first frames of a trimmed video may refer to frames that were cut off
         if pts is not None:
-            if self._gap is not None and self._last is not None and pts - self._last > self._gap:
-                self._look_for_holes()
-            self._first = pts if self._first is None else self._first
-            self._last, self._end = pts, pts + (frame.duration or 0)
-        self.number += 1
-        return self.skipped + self.number - 1
+            if self._max_gap is not None and self._last_pts is not None and pts - self._last_pts > self._max_gap:
+                self._check_for_lost_packets()
+            self._first_pts = pts if self._first_pts is None else self._first_pts
+            self._last_pts, self._end_pts = pts, pts + (frame.duration or 0)
+        self.frame_count += 1
+        return self.skipped + self.frame_count - 1
 
-    def end(self) -> None:
-        """Raise Broken where frames are still to come after the last packet."""
-        if self._waiting and self.number and not self._hidden and not self._leftover_fields():
-            raise Broken(f"what comes after frame {self.skipped + self.number - 1} doesn't come out")
+    def check_end(self) -> None:
+        """Raise CorruptStreamError if frames are missing after the last packet."""
+        # interlaced video may have one packet per field
+        fields_left = len(self._pending) >= self.frame_count
+        if self._pending and self.frame_count and not self._hidden and not fields_left:
+            raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
 
-    def seconds(self) -> tuple[float, float]:
-        """When the first frame begins and the last one ends."""
-        return float((self._first or 0) * self._time_base), float((self._end or 0) * self._time_base)
+    def time_range(self) -> tuple[float, float]:
+        """Return the start of the first frame and the end of the last one in seconds."""
+        return float((self._first_pts or 0) * self._time_base), float((self._end_pts or 0) * self._time_base)
 
-    def _leftover_fields(self) -> bool:
-        return len(self._waiting) >= self.number  # interlaced video may have a packet a field
-
-    def _look_for_holes(self) -> None:
+    def _check_for_lost_packets(self) -> None:
         with open_container(self.path) as container:
             stream = video_stream(container)
-            times = [p.pts for p in packets(container, stream, patient=True) if p.size and p.pts is not None]
-        _, holes = _grid(times)
-        if holes:
-            raise Broken("data are missing between frames")
-        self._gap = None  # frames come when they like
+            packets = demux_packets(container, stream, ignore_errors=True)
+            times = [packet.pts for packet in packets if packet.size and packet.pts is not None]
+        _, gaps = _regular_frame_indices(times)
+        if gaps:
+            raise CorruptStreamError("data are missing between frames")
+        self._max_gap = None  # the frame rate is variable
 
-    def _drop_before(self, pts: int) -> list[bool]:
-        """Of each packet before this time: is it a keyframe?"""
+    def _pop_pending_before(self, pts: int) -> list[bool]:
+        """Remove the packets up to `pts`; return is_keyframe of those before it."""
         missing = []
-        while self._waiting and self._waiting[0][0] < pts:
-            missing.append(heapq.heappop(self._waiting)[1])
-        if self._waiting and self._waiting[0][0] == pts:
-            heapq.heappop(self._waiting)
+        while self._pending and self._pending[0][0] < pts:
+            missing.append(heapq.heappop(self._pending)[1])
+        if self._pending and self._pending[0][0] == pts:
+            heapq.heappop(self._pending)
         return missing
 
 
-def _grid(times: list[int]) -> tuple[dict[int, int], list[int]]:
-    """(time -> index, times behind which frames are missing) of a video, from its packets' times.
+def _regular_frame_indices(times: list[int]) -> tuple[dict[int, int], list[int]]:
+    """Return ({packet time: frame index}, times followed by missing frames).
 
-    Only of regular video can be said that something is missing: all steps whole, and few of more than one."""
+    Gaps are recognised in regular video only: all steps are multiples of the median step, and few exceed it. For other
+    video the index is the rank of the time, and no gap is returned."""
     ordered = sorted(set(times))
     ranks = {time: index for index, time in enumerate(ordered)}
     steps = np.diff(ordered)
     if not len(steps):
         return ranks, []
     step = float(np.median(steps))
-    whole = np.maximum(1, np.rint(steps / step))
-    long = whole > 1
-    # Matroska rounds to milliseconds, so steps may be off by one of its ticks
-    few = min(max(4, len(steps) // 50), len(steps) // 4)
-    if (np.abs(steps - whole * step) > 0.25 * step + 1).any() or long.sum() > few:
+    multiples = np.maximum(1, np.rint(steps / step))
+    is_gap = multiples > 1
+    max_gaps = min(max(4, len(steps) // 50), len(steps) // 4)
+    # Matroska rounds to milliseconds, so a step may be off by one tick
+    if (np.abs(steps - multiples * step) > 0.25 * step + 1).any() or is_gap.sum() > max_gaps:
         return ranks, []
-    indices = np.concatenate([[0], np.cumsum(whole)]).astype(int).tolist()
-    return dict(zip(ordered, indices, strict=True)), [t for t, hole in zip(ordered, long, strict=False) if hole]
+    indices = np.concatenate([[0], np.cumsum(multiples)]).astype(int).tolist()
+    return dict(zip(ordered, indices, strict=True)), [t for t, gap in zip(ordered, is_gap, strict=False) if gap]
 
 
-def survey(path: Path) -> tuple[int, dict[int, int]]:
-    """(number of frames, index of each frame that no error touches by its packet's place), from decoding all.
+def find_intact_frames(path: Path) -> tuple[int, dict[int, int]]:
+    """Decode a whole video; return (number of frames, {packet rank: frame index} of the frames that no error affects).
 
-    Where times don't tell the order of frames, none is called untouched."""
-    times = dict[int, Any]()  # of packets, by their place
-    out, starts, broken = list[int](), set[int](), set[int]()
+    The dictionary is empty if the timestamps do not give the order of the frames."""
+    times = dict[int, Any]()  # by packet rank
+    decoded, keyframes, broken = list[int](), set[int](), set[int]()
     with open_container(path) as container:
         stream = video_stream(container)
-        avi, hides = container.format.name == "avi", stream.codec_context.name in HIDING
-        for place, packet, frames in singly(container, stream):
+        is_avi, hidden = container.format.name == "avi", stream.codec_context.name in HIDDEN_FRAME_CODECS
+        for rank, packet, frames in decode_single_threaded(container, stream):
             if frames is None or packet.is_corrupt:
-                broken.add(max(0, place))
-            elif hides and not frames:
+                broken.add(max(0, rank))
+            elif hidden and not frames:
                 continue
             if packet.size and not packet.is_discard:
-                times[place] = place if avi else packet.pts if packet.pts is not None else packet.dts
+                times[rank] = rank if is_avi else packet.pts if packet.pts is not None else packet.dts
                 if packet.is_keyframe:
-                    starts.add(place)
-            out += [place_of(frame) for frame in frames or () if not frame.is_corrupt]
-    if avi:
+                    keyframes.add(rank)
+            decoded += [packet_rank(frame) for frame in frames or () if not frame.is_corrupt]
+    if is_avi:
         lost = set(range(max(times, default=-1))) - times.keys()
-        times |= {place: place for place in lost}
+        times |= {rank: rank for rank in lost}
         broken |= lost
-    known = {time for time in times.values() if time is not None}
-    if len(known) != len(times):
+    distinct = {time for time in times.values() if time is not None}
+    if len(distinct) != len(times):
         return len(times), {}
-    order, holes = {time: index for index, time in enumerate(sorted(known))}, list[int]()
-    if container.format.name in RESYNCHRONIZED:
-        order, holes = _grid(list(known))
-    for hole in holes:  # what was lost may have been decoded before frames that are shown before it
-        behind = next(place for place in sorted(times) if times[place] > hole)
-        broken |= {place for place in range(max(0, behind - REORDERED), behind + 1) if place not in starts}
-    usable = _untouched(times, set(out), starts, broken)
-    indices = {place: order[times[place]] for place in out if place in usable}
-    if list(indices.values()) != sorted(indices.values()):  # B-frames in AVI, which has no times of display
+    index_of, gaps = {time: index for index, time in enumerate(sorted(distinct))}, list[int]()
+    if container.format.name in RESYNCING_CONTAINERS:
+        index_of, gaps = _regular_frame_indices(list(distinct))
+    for gap in gaps:  # lost packets may have been decoded before frames that are displayed before the gap
+        after = next(rank for rank in sorted(times) if times[rank] > gap)
+        broken |= {rank for rank in range(max(0, after - MAX_REORDERED), after + 1) if rank not in keyframes}
+    intact = _intact_ranks(times, set(decoded), keyframes, broken)
+    indices = {rank: index_of[times[rank]] for rank in decoded if rank in intact}
+    if list(indices.values()) != sorted(indices.values()):  # B-frames in AVI, which stores no presentation times
         indices = {}
-    return max(order.values(), default=-1) + 1, indices
+    return max(index_of.values(), default=-1) + 1, indices
 
 
-def singly(container: Any, stream: Any) -> Iterator[tuple[int, Any, list[Any] | None]]:
-    """(place in decoding order, packet, what the decoder gives for it: frames, or None for an error).
+def decode_single_threaded(container: Any, stream: Any) -> Iterator[tuple[int, Any, list[Any] | None]]:
+    """Yield (packet rank in decoding order, packet, its decoded frames or None for an error).
 
-    By one thread, so that an error is of this packet; `place_of` tells which packet a frame is of."""
-    context, ranks, place = stream.codec_context, chunk_ranks(container, stream), -1
+    A single thread ensures that an error belongs to the packet it is returned for. `packet_rank` gives the packet of a
+    frame."""
+    context, avi_ranks, rank = stream.codec_context, avi_packet_ranks(container, stream), -1
     context.options, context.thread_count = dict(DECODER_OPTIONS), 1
     context.flags |= COPY_OPAQUE
-    for packet in packets(container, stream, patient=True):
+    for packet in demux_packets(container, stream, ignore_errors=True):
         if packet.size and not packet.is_discard:
-            place = ranks.get(packet.pos, place + 1)
-            packet.opaque = [place]  # PyAV goes by identity: a number would be the same thing in several packets
+            rank = avi_ranks.get(packet.pos, rank + 1)
+            packet.opaque = [rank]  # PyAV compares by identity: small integers would be shared between packets
         frames = None
         with contextlib.suppress(FFmpegError):
             frames = [frame for frame in packet.decode() if frame.opaque is not None]
-        yield place, packet, frames
+        yield rank, packet, frames
 
 
-def place_of(frame: Any) -> int:
-    """The place of the packet that a frame from `singly` is of."""
+def packet_rank(frame: Any) -> int:
+    """Return the rank of the packet of a frame from `decode_single_threaded`."""
     return frame.opaque[0]
 
 
-def chunk_ranks(container: Any, stream: Any) -> dict[int, int]:
-    """Position in the file -> place among the video's packets, from an AVI's index; empty for other files."""
+def avi_packet_ranks(container: Any, stream: Any) -> dict[int, int]:
+    """Return {byte position: rank among the video's packets} from an AVI's index; empty for other containers."""
     entries = stream.index_entries if container.format.name == "avi" else ()
-    return {entry.pos + CHUNK_HEADER: rank for rank, entry in enumerate(entries)}
+    return {entry.pos + AVI_CHUNK_HEADER: rank for rank, entry in enumerate(entries)}
 
 
-def _untouched(times: dict[int, Any], out: set[int], starts: set[int], broken: set[int]) -> set[int]:
-    """The frames that came out and refer to none that didn't: errors last to the next keyframe."""
-    usable, first = set(), min((times[place] for place in out), default=None)
+def _intact_ranks(times: dict[int, Any], decoded: set[int], keyframes: set[int], broken: set[int]) -> set[int]:
+    """Return the ranks of decoded frames that refer to no lost frame: errors last until the next keyframe."""
+    intact, first_time = set(), min((times[rank] for rank in decoded), default=None)
     damaged = was_damaged = False
-    start = None
-    for place in sorted(times):
-        time = times[place]
-        if place in starts:
-            was_damaged, damaged, start = damaged, False, time
-        # a video cut out of another may begin with frames that refer to what was cut, but no keyframe does
-        cut = first is not None and time < first and place not in starts
-        damaged |= place in broken or (place not in out and not cut)
-        leads = was_damaged and start is not None and time < start  # shown before its keyframe: refers to what was
-        if place in out and not damaged and not leads:
-            usable.add(place)
-    return usable
+    keyframe_time = None
+    for rank in sorted(times):
+        time = times[rank]
+        if rank in keyframes:
+            was_damaged, damaged, keyframe_time = damaged, False, time
+        # the first frames of a trimmed video may refer to frames that were cut off, but a keyframe does not
+        cut_off = first_time is not None and time < first_time and rank not in keyframes
+        damaged |= rank in broken or (rank not in decoded and not cut_off)
+        # a frame displayed before its keyframe also refers to the group of pictures before
+        refers_back = was_damaged and keyframe_time is not None and time < keyframe_time
+        if rank in decoded and not damaged and not refers_back:
+            intact.add(rank)
+    return intact
 
 
-def gif_images(path: Path) -> tuple[int, bool]:
-    """(images whose data are whole, whether they are all there is up to the GIF's end)."""
+def count_gif_images(path: Path) -> tuple[int, bool]:
+    """Return (number of images with complete data, whether the file continues undamaged to the GIF trailer)."""
     with open(path, "rb") as file:
         file.seek(10)
-        file.seek(13 + _palette(file.read(1)))
+        file.seek(13 + _color_table_size(file.read(1)))
         count = 0
-        while (kind := file.read(1)) in (b"!", b",", b"\0"):
-            if kind == b"\0":  # some encoders pad
+        while (block := file.read(1)) in (b"!", b",", b"\0"):
+            if block == b"\0":  # some encoders pad
                 continue
-            header = file.read(1 if kind == b"!" else 9)
-            if kind == b",":
-                file.seek(_palette(header[-1:]) + 1, os.SEEK_CUR)
+            header = file.read(1 if block == b"!" else 9)
+            if block == b",":
+                file.seek(_color_table_size(header[-1:]) + 1, os.SEEK_CUR)
             while size := file.read(1):
                 if size == b"\0":
                     break
@@ -252,10 +262,10 @@ def gif_images(path: Path) -> tuple[int, bool]:
                     return count, False
             if not size:
                 return count, False
-            count += kind == b","
-        return count, kind == b";"
+            count += block == b","
+        return count, block == b";"
 
 
-def _palette(flags: bytes) -> int:
-    """The bytes of a GIF's colour table."""
+def _color_table_size(flags: bytes) -> int:
+    """Return the size of a GIF color table in bytes."""
     return 3 * 2 ** ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

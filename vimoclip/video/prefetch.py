@@ -1,4 +1,4 @@
-"""Reading several videos ahead of who needs their frames."""
+"""Decode several videos in background threads, ahead of the consumer."""
 
 import contextlib
 import queue
@@ -14,19 +14,19 @@ from vimoclip.errors import VideoError
 T = TypeVar("T")
 
 
-def read_ahead(
+def prefetch_videos(
     sources: Iterable[Callable[[], Iterator[T]]], workers: int, sources_ahead: int = 2, depth: int = 4
 ) -> Generator[tuple[int, T | VideoError], None, None]:
-    """(source's index, item) of all sources in order, while threads work up to `sources_ahead` sources ahead.
+    """Yield (index of the source, item) of all sources in order; threads read up to `sources_ahead` sources ahead.
 
-    A source is taken from `sources` only when its turn to be read comes. A VideoError ends its source and is handed on
-    as its last item. At most `depth` items a source wait. Who may stop early closes it (contextlib.closing): until then
-    its threads wait for room."""
+    `sources` is consumed lazily. A VideoError ends its source and is yielded as the last item. At most `depth` items
+    per source are queued. A consumer that may stop early must close the generator (contextlib.closing), otherwise the
+    threads wait for space in the queues. Without `workers` the sources are read in the calling thread."""
     if workers <= 0:
         for index, source in enumerate(sources):
-            yield from ((index, item) for item in _guarded(source))
+            yield from ((index, item) for item in _with_error_item(source))
         return
-    stopped, done = threading.Event(), object()
+    stopped, end_of_source = threading.Event(), object()
 
     def put(target: "queue.Queue[Any]", item: Any) -> None:
         while not stopped.is_set():
@@ -36,39 +36,39 @@ def read_ahead(
 
     def work(source: Callable[[], Iterator[T]], target: "queue.Queue[Any]") -> None:
         try:
-            for item in _guarded(source):
+            for item in _with_error_item(source):
                 put(target, item)
                 if stopped.is_set():
                     return
-            put(target, done)
-        except BaseException as error:  # a bug in a source: raised where it is consumed
+            put(target, end_of_source)
+        except BaseException as error:  # a bug in a source: raised in the consumer
             put(target, error)
 
     with ThreadPoolExecutor(workers) as pool:
 
-        def begin(source: Callable[[], Iterator[T]]) -> "queue.Queue[Any]":
+        def start(source: Callable[[], Iterator[T]]) -> "queue.Queue[Any]":
             target: queue.Queue[Any] = queue.Queue(depth)
             pool.submit(work, source, target)
             return target
 
         try:
-            waiting = map(begin, sources)
-            begun = deque(islice(waiting, 1 + max(sources_ahead, workers)))
+            not_started = map(start, sources)
+            queues = deque(islice(not_started, 1 + max(sources_ahead, workers)))
             for index in count():
-                if not begun:
+                if not queues:
                     return
-                while (item := begun[0].get()) is not done:
+                while (item := queues[0].get()) is not end_of_source:
                     if isinstance(item, BaseException) and not isinstance(item, VideoError):
                         raise item
                     yield index, item
-                begun.popleft()
-                begun.extend(islice(waiting, 1))
+                queues.popleft()
+                queues.extend(islice(not_started, 1))
         finally:
             stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)  # the context waits for what has begun
+            pool.shutdown(wait=False, cancel_futures=True)  # the context manager waits for running threads
 
 
-def _guarded(source: Callable[[], Iterator[T]]) -> Iterator[T | VideoError]:
+def _with_error_item(source: Callable[[], Iterator[T]]) -> Iterator[T | VideoError]:
     try:
         yield from source()
     except VideoError as error:

@@ -1,4 +1,4 @@
-"""Opening a video: as a container of a known kind, from that one file only, and of a size that memory can take."""
+"""Read the header of a video, and find the videos in a folder."""
 
 import json
 import os
@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.errors import VideoError
-from vimoclip.video.container import EXTENSIONS, OPTIONS, frame_rate, open_container, video_stream
+from vimoclip.video.container import CONTAINER_OPTIONS, VIDEO_EXTENSIONS, frame_rate, open_container, video_stream
 
-# of a header: FFmpeg decodes the first frames to learn what it lacks, which takes 6 ms for H.264 of 640x360, but is
-# told the same by packets alone, in 0.4
-HEADER_OPTIONS = OPTIONS | {"skip_frame": "all"}
+# By default FFmpeg decodes the first frames to complete the header, which takes 6 ms for H.264 of 640x360. The packets
+# alone give the same information in 0.4 ms.
+HEADER_OPTIONS = CONTAINER_OPTIONS | {"skip_frame": "all"}
 
 
 @dataclass(frozen=True)
-class Info:
-    """What a video's header says. `frames`, `seconds` are 0 where it says nothing; `comment`: its JSON, if any."""
+class VideoInfo:
+    """The header of a video.
+
+    `frames` and `seconds` are 0 if the header lacks them. `comment` is the JSON object in the container's comment, or
+    None."""
 
     width: int
     height: int
@@ -28,36 +31,38 @@ class Info:
     seconds: float = 0.0
 
 
-def probe(path: Path, whole: bool = False) -> Info:
-    """Read the header only. Raises VideoError; if `whole`, also for an MP4 that lacks what its index speaks of."""
+def probe(path: Path, check_complete: bool = False) -> VideoInfo:
+    """Read the header only. Raises VideoError.
+
+    With `check_complete`, an MP4 that is shorter than its index requires raises VideoError as well."""
     with open_container(path, HEADER_OPTIONS) as container:
         stream = video_stream(container)
-        if whole:
+        if check_complete:
             end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
             if end > path.stat().st_size:
                 raise VideoError(f"is cut short: it has {path.stat().st_size} bytes, its index needs {end}")
         context = stream.codec_context
-        comment = _comment(container.metadata)
+        comment = _parse_comment(container.metadata)
         rate, seconds = frame_rate(stream), float((stream.duration or 0) * (stream.time_base or 0))
         seconds = seconds or (container.duration or 0) / 1e6
-        return Info(context.width, context.height, rate, stream.frames, context.name, comment, seconds)
+        return VideoInfo(context.width, context.height, rate, stream.frames, context.name, comment, seconds)
 
 
-def find(folder: Path) -> tuple[list[Path], list[str]]:
-    """The videos in a folder, sorted, and the names of files there that don't look like one."""
+def find_videos(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the videos in a folder, sorted by name, and the names of the other files (by extension)."""
     videos, others = [], []
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         if entry.is_dir() or entry.name.startswith("."):
             continue
         path = Path(entry.path)
-        if path.suffix.lower() in EXTENSIONS:
+        if path.suffix.lower() in VIDEO_EXTENSIONS:
             videos.append(path)
         else:
             others.append(entry.name)
     return videos, others
 
 
-def _comment(metadata: dict[str, str]) -> dict[str, Any] | None:
+def _parse_comment(metadata: dict[str, str]) -> dict[str, Any] | None:
     try:
         value = json.loads(metadata.get("comment", ""))
     except (ValueError, RecursionError):

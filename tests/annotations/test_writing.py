@@ -1,0 +1,89 @@
+"""Writing of annotations: round trips, and what is not written."""
+
+import string
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vimoclip import annotations
+from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
+
+NAME_CHARACTERS = string.ascii_letters + string.digits + " ,;'\"()_-éß獅"
+stems = st.text(NAME_CHARACTERS, min_size=1, max_size=12).filter(lambda name: name == name.strip())
+class_names = st.lists(stems, min_size=1, max_size=5, unique=True).map(tuple)
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> Annotations:
+    classes = draw(class_names)
+    videos = [f"{name}.mp4" for name in draw(st.lists(stems, max_size=8, unique=True))]
+    labels = st.lists(st.integers(0, len(classes) - 1), max_size=3, unique=True).map(tuple)
+    splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}, "test": {}}
+    for video in videos:
+        splits[draw(st.sampled_from(list(splits)))][video] = draw(labels)
+    columns = draw(st.sets(st.sampled_from(annotations.PARTITIONS)))
+    segment = st.sampled_from(annotations.SEGMENTS)
+    segments = st.lists(segment, min_size=len(classes), max_size=len(classes)).map(tuple)
+    partitions = {column: draw(segments) for column in annotations.PARTITIONS if column in columns}
+    train = list(splits["train"])
+    selection = tuple(draw(st.lists(st.sampled_from(train), unique=True))) if train else ()
+    return Annotations(classes, splits, partitions, selection)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data_sets())
+def test_annotations_round_trip(data: Annotations) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "selection.txt").write_text("of another data set.mp4")
+        annotations.write(Path(folder), "x", data)
+        assert annotations.load(Path(folder), "x") == data
+        expected = {"x_action.csv", "train_multi.txt", "val_multi.txt", "test_multi.txt"}
+        assert {path.name for path in Path(folder).iterdir()} == expected | (
+            {"selection.txt"} if data.selection else set()
+        )
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train": {"a.mp4": (0,), "b.c.mp4": (0,)}},
+        {"train": {"a": (0,)}},
+        {"train": {"=a.mp4": (0,)}},
+        {"train": {"a\n.mp4": (0,)}},
+        {"train": {"a/b.mp4": (0,)}},
+        {"train": {"a.mp4": (0,)}, "val": {"a.mp4": (0,)}},
+        {"train": {"a.mp4": (0,), "a.avi": (0,)}},
+    ],
+)
+def test_annotations_that_load_refuses_are_not_written(
+    splits: dict[str, dict[str, tuple[int, ...]]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        annotations.write(tmp_path / "annotations", "x", Annotations(("eating",), splits))
+    assert (caught.value.path or "").startswith(str(tmp_path / "annotations"))
+    assert not (tmp_path / "annotations").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "videos"),
+    [
+        (("eating", "eating"), {"a.mp4": (0,)}),
+        (("eating", ""), {"a.mp4": (0,)}),
+        ((" eating",), {"a.mp4": (0,)}),
+        (("eating\nup",), {"a.mp4": (0,)}),
+        (("eating",), {"a.mp4": (1,)}),
+        (("eating",), {" a.mp4": (0,)}),
+        (("eating",), {"a.mp4 0": ()}),
+    ],
+    ids=["duplicate", "no name", "leading space", "a line break", "a label out of range", "a spaced video", "a number"],
+)
+def test_annotations_that_load_reads_differently_are_not_written(
+    classes: tuple[str, ...], videos: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError):
+        annotations.write(tmp_path / "annotations", "x", Annotations(classes, {"train": videos}))
+    assert not (tmp_path / "annotations").exists()

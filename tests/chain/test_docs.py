@@ -1,0 +1,108 @@
+"""The pages in docs/: their commands parse and run, their messages are the code's, their links lead somewhere."""
+
+import ast
+import importlib
+import re
+import shlex
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from tests.chain.test_readme import check_command, commands_in
+from tests.conftest import REPOSITORY
+
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+OWN_DATA = "your-own-data.md"
+SMALLER = {  # what makes the worked example quick: sizes only
+    "demo.make_films": "--films 5 --scenes 4 --num-workers 0",
+    "demo.make_teacher": "--stills 60 --held-out 20 --steps 2 --num-workers 0",
+    "train.py": "--epochs 1 --num-workers 0",
+    "TFAM.train_and_eval": "--set training.epochs=2 --num-workers 0",
+    "evaluate.py": "--resamples 20",
+}
+
+
+def commands(page: str) -> list[str]:
+    return commands_in((REPOSITORY / "docs" / page).read_text(encoding="utf-8"))
+
+
+def messages() -> list[str]:
+    """What troubleshooting.md quotes."""
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    return re.findall(r"^> (.+)$", text, flags=re.MULTILINE)
+
+
+def said_by_the_code() -> set[str]:
+    """Every text in the code, with … for what is filled in; spaces as in a line."""
+    found = set()
+    code = [path for folder in ("vimoclip", "TFAM") for path in (REPOSITORY / folder).rglob("*.py")]
+    for path in [*code, *REPOSITORY.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                found.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return {re.sub("…+", "…", " ".join(text.split())) for text in found}
+
+
+SAID = said_by_the_code()
+
+
+@pytest.mark.parametrize("message", messages())
+def test_a_message_in_troubleshooting_is_one_that_the_code_prints(message: str) -> None:
+    assert any(message in text for text in SAID), message
+
+
+def test_there_are_messages_of_every_stage() -> None:
+    assert len(messages()) > 25
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES if page.name != "performance.md"])  # sbatch, variables
+def test_commands_of_a_page_parse(page: str) -> None:
+    for command in commands(page):
+        check_command(command)
+
+
+@pytest.mark.parametrize("page", [*(f"docs/{page.name}" for page in PAGES), "README.md", "dataset/README.md"])
+def test_links_lead_to_files_and_headings_that_are_there(page: str) -> None:
+    place = REPOSITORY / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", place.read_text(encoding="utf-8")):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, heading = target.partition("#")
+        there = (place.parent / path).resolve() if path else place
+        assert there.exists(), f"{page}: {target}"
+        if heading:
+            assert heading in headings(there), f"{page}: {target}"
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that a forge gives a page's headings."""
+    lines = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def run(command: str) -> None:
+    """A command of a page, in this process: twelve that import torch anew would take a minute."""
+    words = shlex.split(command)
+    module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
+    done = importlib.import_module(module).main(arguments)
+    assert not getattr(done, "failed", None), command
+
+
+def test_your_own_data_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command by command in a folder with the clone's configs, smaller: it ends with two timelines."""
+    for name in ("TFAM/configs", "demo"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    for command in commands(OWN_DATA):
+        smaller = next((more for what, more in SMALLER.items() if fnmatch(command, f"*{what}*")), "")
+        run(f"{command} {smaller}")
+    for name in ("unseen.json", "unseen.csv", "unseen_windows.csv", "unseen.html", "unseen.boris.tsv"):
+        assert Path("predictions", name).exists(), name
+        assert Path("predictions_by_words", name).exists(), name
+    assert Path("my_data/annotations/class_counts.html").exists()
+    assert Path("checkpoints/TFAM/cross_attention/seed49/evaluation/report.html").exists()

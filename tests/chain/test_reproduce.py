@@ -1,0 +1,232 @@
+"""reproduce_animal_kingdom.sh: the whole script on a tiny data set in the authors' own format."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import make_tiny_clip, modification_times, moving_frames, write_video
+from tests.demo.test_demo_script import bash, copy_repository, results_of
+from vimoclip import annotations, store
+from vimoclip.runtime import cost_estimate
+
+CLASSES = ("Attending", "Eating", "Walking")
+CLIPS = {"train": 12, "test": 4}
+CALL = (
+    "bash reproduce_animal_kingdom.sh --metadata a/AR_metadata.xlsx --actions a/df_action.xlsx --videos 'a/the clips'"
+)
+SMALL = {
+    "CLIP": "--clip-model-name local-dir:a/tinyclip",
+    "FLOW": "--model dis --flow-normalization frame",
+    "STUDENT": "--epochs 1 --batch-size 8 --sequence-length 8 --num-classes 3",
+    "FUSIONS": "cross_attention",
+    "CONTROLS": "cross_attention_none",
+    "SEEDS": "49",
+    "FUSION_SETTINGS": "training.epochs=2 model.num_heads=4 model.num_layers=1 model.dim_feedforward=32",
+    "COMPUTE": "--num-workers 0 --device cpu",
+    "EVALUATION": "--resamples 20",
+}
+
+
+def write_workbooks(folder: Path) -> None:
+    """AR_metadata.xlsx and df_action.xlsx with the authors' sheets and columns; clip i shows class i % 3."""
+    from openpyxl import Workbook
+
+    metadata, actions = Workbook(), Workbook()
+    sheet = metadata.active
+    assert sheet is not None
+    sheet.title = "AR"
+    sheet.append(["S/N", "video_id", "type", "labels", "list_animal_action"])
+    counts, number = [0, 0, 0], 0
+    for kind, clips in CLIPS.items():
+        for i in range(clips):
+            number, label = number + 1, i % 3
+            counts[label] += 1
+            sheet.append([number, f"{kind.upper()}{i:02}", kind, str(label), f"[('Common Crane', '{CLASSES[label]}')]"])
+    listed = metadata.create_sheet("Action")
+    listed.append(["Label", "Category", "Action", "Description"])
+    table = actions.active
+    assert table is not None
+    table.title = "AR_count"
+    table.append(["S/N", "action_category", "action", "index", "segment", "count"])
+    for label, name in enumerate(CLASSES):
+        listed.append([label, "General", name, None])
+        table.append([label + 1, "General", name, label, ("head", "middle", "tail")[label], counts[label]])
+    animals = metadata.create_sheet("Animal")
+    animals.append(["Animal", "Parent Class", "Class", "Sub-Class", "Young", "Generic name"])
+    animals.append(["Common Crane", "Bird", "Bird", "Crane", None, None])
+    metadata.save(folder / "AR_metadata.xlsx")
+    actions.save(folder / "df_action.xlsx")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone of the repository beside the data set as its authors give it out, in a/."""
+    root = copy_repository(tmp_path_factory.mktemp("clone") / "ViMoCLIP")
+    source = root / "a"
+    source.mkdir()
+    write_workbooks(source)
+    make_tiny_clip(source / "tinyclip")
+    for kind, clips in CLIPS.items():
+        for i in range(clips):
+            frames = moving_frames(9 + i % 3, (i % 3, 2 - i % 3), 32, 44, seed=i + 50 * (kind == "test"))
+            write_video(source / "the clips" / f"{kind.upper()}{i:02}.mp4", frames, lossless=False)
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def test_a_plan_before_anything_is_there_tells_what_it_can_and_writes_nothing(clone: Path) -> None:
+    before = modification_times(clone)
+    done = bash(f"{CALL} --plan", clone, **SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stages = re.split(r"^== ", done.stdout, flags=re.M)[1:]
+    assert [stage.splitlines()[0] for stage in stages] == [
+        "embeddings of the frames",
+        "optical flow",
+        *("the student, published", "embeddings of the flow, published", "fusion, published"),
+        *("the student, held_out", "embeddings of the flow, held_out", "fusion, held_out"),
+    ]
+    assert "train: 12 videos to do" in stages[0] and "val: 4 videos to do" in stages[0]
+    assert "16 videos to do" in stages[1]
+    for stage in stages[2:]:
+        assert stage.splitlines()[1].startswith("can't be estimated yet: ")
+    assert "there is no dataset/animal_kingdom/embeddings/ak_train_clip_embeddings.h5" in stages[2]
+    assert re.search(
+        r"^in sum [\d.e-]+ days and [\d.e-]+ TB for 3 dry runs", done.stdout, flags=re.M
+    )  # two splits, flow
+    assert done.stdout.count("not in this sum, as it can't be estimated yet: ") == 6
+    written = {name for name in modification_times(clone).keys() - before.keys() if "__pycache__" not in name}
+    assert written == set()
+
+
+def test_a_plan_without_the_authors_files_says_that_they_are_missing(clone: Path) -> None:
+    call = CALL.replace("a/AR", "nowhere/AR").replace("a/the clips", "nowhere/clips")
+    done = bash(f"{call} --plan", clone, **SMALL | {"PROTOCOLS": "held_out"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nowhere/AR_metadata.xlsx: there is no such file" in done.stdout
+    assert "nowhere/clips: there is no such folder with videos; name it with --videos" in done.stdout
+    assert "in sum 0 days and 0 TB for 0 dry runs" in done.stdout
+    assert done.stdout.count("not in this sum") == 5
+
+
+def test_a_stage_that_fails_is_named_and_ends_it(clone: Path) -> None:
+    missing = clone / "a" / "the clips" / "TRAIN03.mp4"
+    missing.rename(clone / "elsewhere.mp4")
+    done = bash(CALL, clone, **SMALL | {"NAME": "broken"})
+    (clone / "elsewhere.mp4").rename(missing)
+    assert done.returncode == 1
+    assert 'stopped at the stage "check of the clips" (exit code 1)' in done.stderr.splitlines()[-1]
+    assert "TRAIN03" in done.stdout
+    assert not (clone / "dataset" / "broken" / "embeddings").exists()
+
+
+def test_a_clip_that_cannot_be_read_does_not_end_it_where_that_is_asked_for(clone: Path) -> None:
+    """It gets past the check of the clips, and past the stage in which one fails."""
+    broken = clone / "a" / "the clips" / "TEST01.mp4"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no video")
+    skipping = SMALL | {"NAME": "skip", "PROTOCOLS": "held_out", "FLOW": "--model nonsense"}
+    done = bash(f"{CALL} --skip-failed", clone, **skipping)
+    broken.write_bytes(content)
+    assert "TEST01.mp4" in done.stdout and "note: the videos that failed, named above, are left out" in done.stdout
+    assert 'stopped at the stage "optical flow"' in done.stderr  # which this model ends
+    shutil.rmtree(clone / "dataset" / "skip")
+
+
+def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clone: Path, tmp_path: Path) -> None:
+    call = (
+        CALL.replace("reproduce", f"'{clone}'/reproduce")
+        .replace(" a/", f" '{clone}'/a/")
+        .replace("'a/", f"'{clone}/a/")
+    )
+    done = bash(call, tmp_path, **SMALL)  # from anywhere
+    assert done.returncode == 0, done.stdout + done.stderr
+    notes = clone / "dataset" / "animal_kingdom" / "annotations"
+    data = annotations.load(notes, "ak", ["train", "val"])
+    assert [len(videos) for videos in data.splits.values()] == [12, 4]
+    assert annotations.read_animals(notes)["TRAIN00.mp4"].classes == ("Bird",)
+    for protocol, chosen_on in (("published", "the reported clips"), ("held_out", "selection clips")):
+        configs = ["cross_attention", "cross_attention_none"][: 1 + (protocol == "held_out")]
+        student = store.EmbeddingReader(notes.parent / "embeddings" / f"flow_embeddings_{protocol}.h5", "motion")
+        assert student.attributes["student"]["protocol"] == protocol
+        assert student.attributes["student"]["flow"]["normalization"] == "frame"
+        runs = sorted((clone / "checkpoints" / "animal_kingdom" / protocol / "TFAM").glob("*/seed49"))
+        assert [run.parent.name for run in runs] == configs
+        assert {json.loads((run / "metrics.json").read_text())["protocol"] for run in runs} == {protocol}
+        (report,) = (run / "evaluation" / "report.html" for run in runs if (run / "evaluation").exists())
+        assert report.is_file() and str(report.relative_to(clone)) in done.stdout
+        found = json.loads(report.with_name("metrics.json").read_text())
+        assert (found["protocol"], found["num_videos"]) == (protocol, 4)
+        with open(clone / "TFAM" / "results" / "animal_kingdom" / protocol / "table.csv", newline="") as file:
+            rows = {row["config"]: row for row in csv.DictReader(file)}
+        assert sorted(rows) == configs
+        assert {row["protocol"] for row in rows.values()} == {protocol}
+        assert re.search(rf"best of 1 runs: .*{protocol}/TFAM/cross_attention/seed49, .* on {chosen_on}", done.stderr)
+    first = results_of(clone)
+    assert sum(name.endswith(".h5") for name in first) == 4
+    again = bash(CALL, clone, **SMALL | {"PROTOCOLS": "held_out"})
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert results_of(clone) == first
+    planned = bash(f"{CALL} --plan", clone, **SMALL | {"PROTOCOLS": "published"})
+    assert "in sum" in planned.stdout and "not in this sum" not in planned.stdout, planned.stdout
+    assert results_of(clone) == first
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ("--huge", "there is no --huge"),
+        ("--metadata", "--metadata needs a path"),
+        ("--videos nowhere", "nowhere: there"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(clone: Path, flags: str, names: str) -> None:
+    done = bash(f"bash reproduce_animal_kingdom.sh {flags}", clone)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("reproduce_animal_kingdom.sh: error: ") and names in line
+
+
+def test_help_is_the_usage(clone: Path) -> None:
+    done = bash("cd / && bash '{clone}/reproduce_animal_kingdom.sh' --help".replace("{clone}", str(clone)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--plan" in done.stdout and "set -euo" not in done.stdout
+
+
+def test_the_students_settings_are_those_of_the_published_command() -> None:
+    from tests.chain.test_training import PUBLISHED_TRAIN
+    from tests.conftest import REPOSITORY
+
+    script = (REPOSITORY / "reproduce_animal_kingdom.sh").read_text()
+    (settings,) = re.findall(r"^STUDENT=\$\{STUDENT:-(.*?)\}$", script, flags=re.M | re.S)
+    words = settings.split()
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        assert f"{flag} {value}" in PUBLISHED_TRAIN
+    paths = ("--train-hdf5-path", "--val-hdf5-path", "--flow-videos-dir", "--num-workers")
+    assert set(words[::2]) == set(re.findall(r"--\S+", PUBLISHED_TRAIN)) - set(paths)
+
+
+# the sum of a plan
+
+costs = st.tuples(st.floats(0, 1e9), st.floats(0, 1e15), st.sampled_from(["frame", "video", "segment"]), st.booleans())
+
+
+@given(st.lists(costs, max_size=6))
+def test_the_sum_is_of_what_the_dry_runs_said(stages: list[tuple[float, float, str, bool]]) -> None:
+    lines = ["train: 6 videos to do, 0 done or given up before"]
+    for seconds, disk, unit, known in stages:
+        lines.append(cost_estimate.format_estimate(seconds * 7, unit, 7.0 if known else None, disk, 3e9))
+    said = re.fullmatch(
+        rf"in sum (\S+) days and (\S+) TB for {len(stages)} dry runs(?:; (\d+) of them .*)?",
+        cost_estimate.sum_estimates(lines),
+    )
+    assert said is not None
+    assert float(said[1]) == pytest.approx(sum(s for s, _, _, known in stages if known) / 86400, rel=0.3, abs=1e-4)
+    assert float(said[2]) == pytest.approx(sum(disk for _, disk, _, _ in stages) / 1e12, rel=0.12, abs=1e-9)
+    assert int(said[3] or 0) == sum(not known for *_, known in stages)

@@ -1,0 +1,685 @@
+"""The whole chain, from videos to a table: through the scripts' main, on real clips, and from the shell."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import extract_embeddings
+import extract_flows
+import inference
+import train
+from tests.conftest import (
+    REPOSITORY,
+    SHARED,
+    indexed_frames,
+    lock_in_subprocess,
+    make_tiny_clip,
+    moving_frames,
+    read_index,
+    write_annotations,
+    write_video,
+)
+from TFAM import table, train_and_eval
+from vimoclip import moclip, store, video
+from vimoclip.errors import TrainingError, UserError
+
+FUSIONS, CONTROLS = (
+    "rgb motion concat_embedding concat_time cross_attention",
+    " cross_attention_none cross_attention_shuffled",
+)
+SMALL_TFAM = ["training.epochs=2", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=64"]
+STUDENT = ["--run-name", "s", "--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0"]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run_chain(clip_name: str, flow: list[str]) -> None:
+    extract_embeddings.main(["--clip-model-name", clip_name])
+    extract_flows.main(flow)
+    train.main([*STUDENT, "--clip-model-name", clip_name])
+    inference.main(["--checkpoint-dir", "checkpoints/s"])
+
+
+@pytest.fixture
+def in_dataset(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny_dataset.parent)
+    return tiny_dataset
+
+
+def test_from_videos_to_multi_label_ap_through_main(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    embeddings = in_dataset / "embeddings"
+    with (
+        h5py.File(embeddings / "ak_train_clip_embeddings.h5") as rgb,
+        h5py.File(embeddings / "flow_embeddings.h5") as motion,
+    ):
+        assert list(rgb) == [f"train{i}.mp4" for i in range(6)]
+        for i, key in enumerate(rgb):
+            assert rgb[key]["embeddings"].shape == (12 + i, 32)
+            assert motion[key.split(".")[0]]["embeddings"].shape == (11 + i, 32)
+            assert rgb[key]["labels"][:].nonzero()[0].tolist() == [i % 3]
+            indices, flows = rgb[key]["frame_indices"][:], motion[key.split(".")[0]]["frame_indices"][:]
+            assert np.array_equal(indices[:-1], flows)
+        assert rgb.attrs["clip_model"] == "local-dir:tinyclip"
+        student = json.loads(motion.attrs["student"])
+        assert student["teacher"]["weights_sha256"] == rgb.attrs["weights_sha256"] != motion.attrs["weights_sha256"]
+        assert student["flow"]["method"] == "dis"
+    run = Path("checkpoints/s")
+    assert {path.name for path in run.iterdir()} == {
+        *("args.yaml", "last.pth", "left_out.csv", "metrics.csv", "student_best.pth"),
+        *("student_epoch_1.pth", "student_epoch_2.pth"),
+    }
+    best = torch.load(run / "student_best.pth", weights_only=True)
+    assert set(best) == {"state_dict", "config", "class_names", "epoch", "metrics", "versions"}
+    losses = [float(row["val_loss"]) for row in read_csv(run / "metrics.csv")]
+    assert best["epoch"] == 1 + losses.index(min(losses))
+    for config in ("rgb", "cross_attention"):
+        arguments = ["--config", str(REPOSITORY / "TFAM" / "configs" / f"{config}.yaml"), "--set", *SMALL_TFAM]
+        folder = train_and_eval.main(arguments)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["num_videos"] == 4
+        assert 0 <= metrics["map_macro"] <= 1
+        predictions = read_csv(folder / "predictions.csv")
+        assert [row["video_id"] for row in predictions] == [f"val{i}.mp4" for i in range(4)]
+    table.main(["--output-dir", "results"])
+    rows = read_csv(Path("results/table.csv"))
+    assert {row["config"] for row in rows} == {"rgb", "cross_attention"}
+
+
+def test_tensorboard_has_losses_rates_both_aps_and_the_panel(in_dataset: Path, tiny_clip: str, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_chain(tiny_clip, ["--model", "dis"])
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "no-videos", "--videos-dir", str(tmp_path)])
+    events = {}
+    for name in ("s", "no-videos"):
+        events[name] = EventAccumulator(f"logs/{name}", {"images": 0, "scalars": 0}).Reload()
+    scalars = set(events["s"].Tags()["scalars"])
+    for what in ("loss", "distillation_loss", "classification_loss"):
+        assert {f"step/{what}", f"train/{what}", f"val/{what}"} <= scalars
+    assert {"step/learning_rate", "val/head_map_macro", "val/head_map_micro"} <= scalars
+    assert [event.step for event in events["s"].Scalars("val/loss")] == [1, 2]
+    panels = {name: found.Images("val/rgb_flow_labels") for name, found in events.items()}
+    assert len(panels["s"]) == 2
+    # without the videos there is only the flow frame
+    assert panels["s"][0].encoded_image_string != panels["no-videos"][0].encoded_image_string
+
+
+def test_row_t_is_frame_t_and_flow_t_is_that_of_t_to_t_plus_1(in_dataset: Path, tiny_clip: str) -> None:
+    """The encoder is replaced by nothing here: what reaches it says which frame it is."""
+    shutil.rmtree(in_dataset / "videos")
+    write_video(in_dataset / "videos" / "train0.mp4", indexed_frames(70))
+    write_annotations(in_dataset / "annotations", {"train": {"train0.mp4": (0,)}})
+    (in_dataset / "annotations" / "val_multi.txt").unlink()
+    extract_embeddings.main(["--clip-model-name", tiny_clip, "--stride", "3", "--frame-batch-size", "5"])
+    extract_flows.main(["--model", "frame_diff", "--stride", "3", "--pair-batch-size", "4", "--lossless"])
+    reader = store.EmbeddingReader(in_dataset / "embeddings" / "ak_train_clip_embeddings.h5")
+    from vimoclip import clip
+
+    encoder = clip.load_encoder(tiny_clip, None)
+    expected = encoder.encode(encoder.preprocess(indexed_frames(70)[::3]))
+    assert reader.frame_indices("train0.mp4").tolist() == list(range(0, 70, 3))  # type: ignore[union-attr]
+    assert np.allclose(reader.embeddings("train0.mp4"), expected.numpy(), atol=1e-5)
+    assert np.allclose(reader.timestamps("train0.mp4"), np.arange(0, 70, 3) / 25)  # type: ignore[arg-type]
+    flow = next(iter(video.read_batches(in_dataset / "flows" / "train0.mp4", 100)))
+    assert isinstance(flow, np.ndarray)
+    assert len(flow) == 23
+    for t, image in enumerate(flow):  # a bit that changed shows white: so the picture is t xor t + 1
+        assert read_index(image) == (3 * t) ^ (3 * (t + 1))
+
+
+def test_a_second_run_of_each_extraction_does_nothing_and_new_videos_are_added(
+    in_dataset: Path, tiny_clip: str
+) -> None:
+    first = extract_embeddings.main(["--clip-model-name", tiny_clip, "--limit", "2"])
+    assert (first.done, first.already_done) == (4, 0)
+    again = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert (again.done, again.already_done) == (6, 4)
+    output = in_dataset / "embeddings" / "ak_train_clip_embeddings.h5"
+    pieced = output.read_bytes()
+    output.unlink()
+    extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "train"])
+    assert output.read_bytes() == pieced
+    assert extract_flows.main(["--model", "dis", "--limit", "3"]).done == 3
+    again = extract_flows.main(["--model", "dis"])
+    assert (again.done, again.already_done) == (7, 3)
+
+
+def test_one_bad_video_is_a_line_and_one_frame_has_no_flow(
+    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_dataset / "videos" / "train0.mp4").write_bytes(b"")
+    (in_dataset / "videos" / "train1.mp4").unlink()
+    write_video(in_dataset / "videos" / "train2.mp4", indexed_frames(1))
+    report = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert report.failed == {"train0.mp4": "is empty (0 bytes)", "train1.mp4": "there is no such file"}
+    assert report.done == 8
+    report = extract_flows.main(["--model", "dis"])
+    assert set(report.failed) == {"train0.mp4"}
+    assert set(report.skipped) == {"train2.mp4"}
+    assert "has one kept frame" in report.skipped["train2.mp4"]
+    train.main([*STUDENT, "--clip-model-name", tiny_clip])
+    assert "left out: train2.mp4: has one frame" in capsys.readouterr().out
+    shutil.rmtree(in_dataset / "videos")
+    (in_dataset / "videos").mkdir()
+    write_video(in_dataset / "videos" / "train1.mp4", indexed_frames(3))
+    assert extract_embeddings.main(["--clip-model-name", tiny_clip]).done == 1  # the others are not lost
+
+
+def test_a_student_goes_on_as_if_it_had_never_stopped(
+    in_dataset: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    whole = Path("checkpoints/s")
+    from vimoclip.training import checkpoint
+
+    class Killed(BaseException):
+        pass
+
+    class InTheMiddle:
+        """Saves after each step, and stops the run at the fifth: in the second epoch."""
+
+        steps = 0
+
+        def __init__(self, seconds: float):
+            pass
+
+        def __call__(self) -> bool:
+            InTheMiddle.steps += 1
+            return InTheMiddle.steps < 6
+
+    def save_or_stop(path: Path, content: dict, real=checkpoint.save_checkpoint) -> Path:
+        if InTheMiddle.steps == 5 and path.name == "last.pth":
+            real(path, content)
+            raise Killed
+        return real(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "IntervalTimer", InTheMiddle)
+        patch.setattr(checkpoint, "save_checkpoint", save_or_stop)
+        train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "stopped"])
+    stopped = Path("checkpoints/stopped")
+    progress = torch.load(stopped / "last.pth", weights_only=True)["progress"]
+    assert (progress["epoch"], progress["step"]) != (0, 0)
+    assert progress["step"] > 0
+    train.main(["--resume", str(stopped)])
+    assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    ends = [torch.load(folder / "student_epoch_2.pth", weights_only=True)["state_dict"] for folder in (whole, stopped)]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    with pytest.raises(UserError, match=r"batch_size is 8 in this command but 4 in .*args.yaml"):
+        train.main(["--resume", str(stopped), "--batch-size", "8"])
+    with lock_in_subprocess(stopped) as pid, pytest.raises(UserError, match=rf"stopped: process {pid} on .* writes it"):
+        train.main(["--resume", str(stopped)])
+    relabel(in_dataset / "annotations" / "train_multi.txt")
+    extract_embeddings.main(["--clip-model-name", tiny_clip])
+    with pytest.raises(UserError, match=r"embeddings is .* in this command but .* in .*last.pth"):
+        train.main(["--resume", str(stopped)])
+
+
+def relabel(path: Path) -> None:
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([f"{first.split()[0]} 0 1 2", *others]) + "\n")
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_videos(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    path = in_dataset / "embeddings" / "ak_train_clip_embeddings.h5"
+    with h5py.File(path, "a") as file:
+        file["train3.mp4/embeddings"][2] = np.nan
+    arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
+    with pytest.raises(TrainingError, match=r"the training loss is nan at videos train3.mp4;"):
+        train.main(arguments)
+
+
+def test_a_loss_that_is_not_finite_in_validation_does_too(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    with h5py.File(in_dataset / "embeddings" / "ak_val_clip_embeddings.h5", "a") as file:
+        file["val2.mp4/embeddings"][2] = np.nan
+    arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
+    with pytest.raises(TrainingError, match=r"the validation loss is nan at videos val2.mp4;"):
+        train.main(arguments)
+
+
+def test_the_best_student_is_that_of_the_lowest_validation_loss_and_patience_ends_the_run(
+    in_dataset: Path, tiny_clip: str
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    arguments = ["--run-name", "hot", "--epochs", "30", "--early-stopping-patience", "2", "--learning-rate", "0.02"]
+    folder = train.main([*STUDENT, *arguments, "--clip-model-name", tiny_clip])
+    losses = [float(row["val_loss"]) for row in read_csv(folder / "metrics.csv")]
+    best = losses.index(min(losses)) + 1
+    assert best == len(losses) - 2 < 28  # two epochs without a gain, and then no more
+    content = torch.load(folder / "student_best.pth", weights_only=True)
+    assert content["epoch"] == best
+    same = torch.load(folder / f"student_epoch_{best}.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(same[name], tensor) for name, tensor in content["state_dict"].items())
+
+
+def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
+    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis", "--lossless"])
+    flow = in_dataset / "flows" / "train1.mp4"
+    flow.write_bytes(flow.read_bytes()[: int(flow.stat().st_size * 0.7)])  # its header is whole
+    folder = train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "cut", "--batch-size", "1"])
+    assert "left out: train1.mp4: its flow train1.mp4" in capsys.readouterr().out
+    assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
+    assert len(read_csv(folder / "metrics.csv")) == 2
+    train.main(["--resume", str(folder)])
+    assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
+
+
+def test_edited_annotations_reach_what_was_embedded_before(in_dataset: Path, tiny_clip: str) -> None:
+    extract_embeddings.main(["--clip-model-name", tiny_clip])
+    splits = {
+        "train": {f"train{i}.mp4": (i % 3,) for i in range(6)},
+        "val": {f"val{i}.mp4": (i % 3,) for i in range(4)},
+    }
+    splits["train"]["train0.mp4"] = (1, 2)  # type: ignore[assignment]
+    splits["val"]["train3.mp4"] = splits["train"].pop("train3.mp4")
+    write_annotations(in_dataset / "annotations", splits)
+    report = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert (report.done, report.already_done) == (1, 9)
+    readers = {s: store.EmbeddingReader(in_dataset / "embeddings" / f"ak_{s}_clip_embeddings.h5") for s in splits}
+    assert readers["train"].labels("train0.mp4").tolist() == [0, 1, 1]
+    assert {split: set(reader.keys) for split, reader in readers.items()} == {s: set(v) for s, v in splits.items()}
+
+
+def test_overwrite_removes_nothing_before_all_is_checked(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    before = sorted(path.name for path in Path("checkpoints/s").iterdir())
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--overwrite", "--dry-run"])
+    with pytest.raises(UserError, match=r"nope.h5"):
+        train.main([*STUDENT, "--overwrite", "--train-hdf5-path", "nope.h5"])
+    with pytest.raises(UserError, match="must be the name of one folder"):
+        train.main([*STUDENT, "--run-name", "..", "--overwrite"])
+    with pytest.raises(UserError, match="give one of them"):
+        train.main(["--resume", "checkpoints/s", "--overwrite"])
+    assert sorted(path.name for path in Path("checkpoints/s").iterdir()) == before
+    assert in_dataset.exists()
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_anew_with_new_settings(
+    in_dataset: Path, tiny_clip: str
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    (Path("checkpoints/s") / "last.pth").unlink()
+    arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--learning-rate", "1e-5"]
+    train.main(arguments)
+    assert "learning_rate: 1.0e-05" in Path("checkpoints/s/args.yaml").read_text()
+    train.main(arguments)
+
+
+def test_a_run_goes_on_only_with_what_it_was_trained_on(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    more = ["--resume", "checkpoints/s/", "--epochs", "3", "--dataset-dir", str(in_dataset.absolute())]
+    train.main(more)  # where the files are may be said in another way
+    assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
+    assert "epochs: 3\n" in Path("checkpoints/s/args.yaml").read_text()
+    train.main(["--resume", "checkpoints/s"])  # and that there are three epochs is remembered
+    assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
+    extract_flows.main(["--model", "frame_diff", "--overwrite"])
+    with pytest.raises(UserError, match=r"flow is .*frame_diff.* in this command but .*dis.* in .*last.pth"):
+        train.main(["--resume", "checkpoints/s", "--epochs", "4"])
+
+
+def test_motion_of_published_flow_videos_reaches_tfam(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    for path in list((in_dataset / "flows").iterdir()):  # the published script's name, and no comment
+        frames = next(batch for batch in video.read_batches(path, 100) if isinstance(batch, np.ndarray))
+        path.unlink()
+        write_video(path.with_name(f"{path.stem}_raft_things.mp4"), frames)
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "p"])
+    inference.main(["--checkpoint-dir", "checkpoints/p", "--overwrite"])
+    config = REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"
+    folder = train_and_eval.main(["--config", str(config), "--set", *SMALL_TFAM])
+    assert json.loads((folder / "metrics.json").read_text())["num_videos"] == 4
+
+
+def test_uneven_timestamps_are_the_same_on_both_sides(in_dataset: Path, tiny_clip: str) -> None:
+    import av
+
+    shutil.rmtree(in_dataset / "videos")
+    (in_dataset / "videos").mkdir()
+    with av.open(str(in_dataset / "videos" / "train0.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for t, image in enumerate(indexed_frames(9)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = t * t, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    write_annotations(in_dataset / "annotations", {s: {f"{s}0.mkv": (0,)} for s in ("train", "val")})
+    shutil.copy(in_dataset / "videos" / "train0.mkv", in_dataset / "videos" / "val0.mkv")
+    run_chain(tiny_clip, ["--model", "dis"])
+    rgb = store.EmbeddingReader(in_dataset / "embeddings" / "ak_train_clip_embeddings.h5").timestamps("train0.mkv")
+    motion = store.EmbeddingReader(in_dataset / "embeddings" / "flow_embeddings.h5").timestamps("train0")
+    assert rgb is not None and motion is not None
+    assert np.allclose(rgb, np.arange(9) ** 2 / 25, atol=1e-3)
+    assert np.allclose(motion, rgb[:-1], atol=1e-6)
+
+
+def test_two_backbones_or_flows_or_classes_are_refused_naming_both(
+    in_dataset: Path, tiny_clip: str, tmp_path: Path
+) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    shutil.copytree(tiny_clip.removeprefix("local-dir:"), tmp_path / "other")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tmp_path / "other" / "open_clip_model.safetensors")
+    weights["visual.proj"] += 1
+    save_file(weights, tmp_path / "other" / "open_clip_model.safetensors")
+    other = f"local-dir:{tmp_path / 'other'}"
+    with pytest.raises(UserError, match=r"clip_model is local-dir:other in the student .* but local-dir:tinyclip in"):
+        train.main([*STUDENT, "--run-name", "x", "--clip-model-name", other])
+    with pytest.raises(UserError, match=r"was made with clip_model=local-dir:tinyclip, this run has .*other"):
+        extract_embeddings.main(["--clip-model-name", other])
+    with pytest.raises(UserError, match=r"--num-classes 140: .*ak_train_clip_embeddings.h5 has 3"):
+        train.main([*STUDENT, "--run-name", "x", "--clip-model-name", tiny_clip, "--num-classes", "140"])
+    with pytest.raises(UserError, match=r"sampling"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip, "--stride", "2"])
+    with pytest.raises(UserError, match=r"method is farneback in this run but dis in"):
+        extract_flows.main(["--model", "farneback"])
+    extract_flows.main(["--model", "farneback", "--output-dir", "flows2"])
+    with pytest.raises(UserError, match=r"method is dis in .*student_best.pth but farneback in flows2"):
+        inference.main(["--checkpoint-dir", "checkpoints/s", "--flow-videos-dir", "flows2", "--overwrite"])
+
+
+def published_dataset(root: Path) -> None:
+    """The published extractor's file and the flow of the same video under the published name, without a comment."""
+    import av
+
+    (root / "flows").mkdir(parents=True)
+    for split in ("train", "val"):
+        shutil.copy(SHARED / "published_files" / "rgb_embeddings.h5", root / f"{split}.h5")
+    with av.open(str(root / "flows" / "SYN00000_raft_things.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in moving_frames(149, (1, 0)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the published code's files")
+def test_the_published_codes_files_go_through_train_and_inference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published_dataset(tmp_path)
+    name = make_tiny_clip(tmp_path / "as-wide-as-b32", 512)
+    arguments = ["--train-hdf5-path", "train.h5", "--val-hdf5-path", "val.h5", "--flow-videos-dir", "flows"]
+    arguments += ["--clip-model-name", name, "--num-classes", "140"]
+    arguments += ["--epochs", "1", "--run-name", "p", "--batch-size", "2", "--num-workers", "2"]
+    folder = train.main(arguments)
+    assert "does not say what made it" in capsys.readouterr().out
+    # and back: a published student is the plain state dict alone
+    model, _ = moclip.load(folder / "student_best.pth")
+    (tmp_path / "checkpoints" / "20250328-003544 - best").mkdir()
+    torch.save(model.state_dict(), tmp_path / "checkpoints" / "20250328-003544 - best" / "student_epoch_1.pth")
+    arguments = ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows"]
+    inference.main([*arguments, "--clip-model-name", name, "--num-classes", "140"])
+    assert "holds no config of ours, so nothing can be checked" in capsys.readouterr().out
+    motion = store.EmbeddingReader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
+    assert motion.keys == ["SYN00000"]
+    assert motion.length("SYN00000") == 149
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the real clips")
+def test_the_chain_on_real_video(tmp_path: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labelled = SHARED / "clips" / "labelled"
+    rows = read_csv(labelled / "labels.csv")
+    actions = sorted({row["action"] for row in rows})
+    (tmp_path / "dataset" / "videos").mkdir(parents=True)
+    for row in rows:
+        shutil.copy(labelled / row["video"], tmp_path / "dataset" / "videos")
+    annotations = tmp_path / "dataset" / "annotations"
+    annotations.mkdir()
+    (annotations / "ak_action.csv").write_text("id,name\n" + "".join(f"{i},{a}\n" for i, a in enumerate(actions)))
+    for split, chosen in (("train", rows[::2]), ("val", rows[1::2])):
+        lines = [f"{row['video']} {actions.index(row['action'])}\n" for row in chosen]
+        (annotations / f"{split}_multi.txt").write_text("".join(lines))
+    run_chain(tiny_clip, ["--model", "dis", "--size", "64"])
+    config = REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"
+    folder = train_and_eval.main(["--config", str(config), "--set", *SMALL_TFAM])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["num_videos"] == len(rows[1::2])
+    for row in rows:
+        rgb_frames = sum(len(b) for b in video.read_batches(labelled / row["video"], 16) if isinstance(b, np.ndarray))
+        flow = video.probe(tmp_path / "dataset" / "flows" / f"{Path(row['video']).stem}.mp4")
+        assert flow.frames == rgb_frames - 1
+        assert min(flow.width, flow.height) == 64
+
+
+def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `python` is the one that runs the tests
+    env = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment
+    return subprocess.run(command, shell=True, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """What a user has after `git clone`, with a data set of 140 classes and both caches filled; removed at the end."""
+    import open_clip
+
+    from tests.clip.test_pretrained import fill_hub_cache
+    from vimoclip.flow import ptlflow_model
+
+    root = tmp_path / "ViMoCLIP"
+    root.mkdir()
+    for name in ("vimoclip", "TFAM"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "evaluate"))
+    for script in REPOSITORY.glob("*.py"):
+        shutil.copy(script, root)
+    torch.manual_seed(0)
+    fill_hub_cache(tmp_path / "hf", open_clip.create_model("ViT-B-32", force_quick_gelu=True).state_dict())
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(
+        {"state_dict": ptlflow_model._import_ptlflow().get_model("raft").state_dict()},
+        checkpoints / "raft-things-802bbcfd.ckpt",
+    )
+    dataset = root / "dataset"
+    for i, split in enumerate(("train", "val")):
+        write_video(dataset / "videos" / f"{split}0.mp4", moving_frames(4, (1, i), seed=i), lossless=False)
+    write_annotations(dataset / "annotations", {"train": {"train0.mp4": (0, 139)}, "val": {"val0.mp4": (5,)}})
+    names = "".join(f"{i},action {i}\n" for i in range(140))
+    (dataset / "annotations" / "ak_action.csv").write_text("id,name\n" + names)
+    yield root
+    shutil.rmtree(tmp_path, ignore_errors=True)  # gigabytes of checkpoints
+
+
+PUBLISHED_TRAIN = (
+    "python train.py --train-hdf5-path dataset/embeddings/ak_train_clip_embeddings.h5 --val-hdf5-path "
+    "dataset/embeddings/ak_val_clip_embeddings.h5 --flow-videos-dir dataset/flows --epochs 10 --batch-size 32 "
+    "--num-workers 4 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine --num-classes 140 "
+    "--sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9"
+)
+PUBLISHED_INFERENCE = (
+    "python inference.py --flow_videos_dir dataset/flows --checkpoint_dir checkpoints/20250328-003544 --output-h5-path "
+    "dataset/embeddings/flow_embeddings.h5 --clip-model-name ViT-B/32 --batch-size 1 --num-workers 20 "
+    "--num-classes 140"
+)
+
+
+def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) -> None:
+    caches = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
+    caches["OMP_NUM_THREADS"] = str(os.cpu_count())  # models of real size, also where tests run beside each other
+
+    def works(command: str, cwd: Path = clone) -> str:
+        done = shell(command, cwd, **caches)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    works("python extract_embeddings.py")
+    said = works("python extract_flows.py")
+    assert not [line for line in said.splitlines() if "Warn" in line or "xFormers" in line or "alt_cuda" in line]
+    works(PUBLISHED_TRAIN)
+    (run,) = [path for path in (clone / "checkpoints").iterdir() if path.is_dir()]
+    run.rename(clone / "checkpoints" / "20250328-003544")
+    works(PUBLISHED_INFERENCE)
+    experiments = clone / "TFAM" / "run_experiments.sh"
+    edited = experiments.read_text()
+    for lists, few in ((FUSIONS + CONTROLS, "rgb cross_attention"), ("49 50 51", "49")):
+        assert edited.count(lists) == 1
+        edited = edited.replace(lists, few)
+    experiments.write_text(edited)  # as its readers do
+    for config in ("rgb", "cross_attention"):  # two of 30 epochs, to be quick
+        path = clone / "TFAM" / "configs" / f"{config}.yaml"
+        path.write_text(f"{{training: {{epochs: 2}}, model: {{fusion: {config}}}}}\n")
+    said = works("cd TFAM\nbash run_experiments.sh")
+    assert "map_micro" in said
+    table_rows = read_csv(clone / "TFAM" / "results" / "table.csv")
+    assert [row["config"] for row in table_rows] == ["rgb", "cross_attention"]
+
+
+@pytest.mark.parametrize(
+    ("command", "names", "cure"),
+    [
+        ("extract_embeddings.py --dataset-dir nowhere", "nowhere/annotations", "--dataset-dir"),
+        ("extract_embeddings.py --videos-dir nowhere", "nowhere", "--videos-dir"),
+        ("extract_embeddings.py --split test", "test_multi.txt", "--dataset-name"),
+        ("extract_embeddings.py --clip-pretrained openai", "open_clip_model.safetensors", "--clip-pretrained"),
+        ("extract_embeddings.py --device cuda:9 --clip-model-name {clip}", "cuda:9", "auto or cpu"),
+        ("extract_flows.py --videos-dir nowhere", "nowhere", "--videos-dir"),
+        ("extract_flows.py --videos-dir empty", "empty", "--videos-dir"),
+        ("extract_flows.py", "raft-things-802bbcfd.ckpt", "--ckpt-path"),
+        ("extract_flows.py --size big", "--size", "--help"),
+        ("train.py", "ak_train_clip_embeddings.h5", "run extract_embeddings.py"),
+        ("train.py --train-hdf5-path text.h5 --val-hdf5-path text.h5", "text.h5", "create it again"),
+        ("train.py --seed 99999999999999999999", "--seed", "from 0 to 2^32 - 1"),
+        ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
+        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
+        ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
+        ("train.py --resume nowhere", "nowhere/args.yaml", "train.py"),
+        ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),
+        ("inference.py --checkpoint-dir nowhere", "flows", "extract_flows.py"),
+        ("-m TFAM.train_and_eval --config nowhere.yaml", "nowhere.yaml", ""),
+        ("-m TFAM.train_and_eval --evaluate nowhere.pth", "nowhere.pth", "train"),
+    ],
+)
+def test_a_wrong_call_is_one_line_with_the_path_and_the_cure(
+    command: str, names: str, cure: str, in_dataset: Path, tiny_clip: str
+) -> None:
+    Path("empty").mkdir()
+    Path("text.h5").write_text("no embeddings")
+    script, _, rest = command.partition(" ")
+    target = f"-m {rest}" if script == "-m" else f"{REPOSITORY / script} {rest}"
+    caches = {name: str(in_dataset.parent / "caches") for name in ("HF_HOME", "TORCH_HOME", "HOME")}
+    environment = {"PYTHONPATH": str(REPOSITORY), "https_proxy": "http://127.0.0.1:9"} | caches  # no network anywhere
+    done = shell(f"python {target.format(clip=tiny_clip)}", in_dataset.parent, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    error = done.stderr.strip().splitlines()
+    assert len(error) == 1, done.stderr
+    assert "error: " in error[0]
+    assert names in error[0]
+    assert cure in error[0]
+
+
+def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, moving_frames(200, (0, 0), 240, 320), lossless=False)
+    command = [sys.executable, str(REPOSITORY / "extract_flows.py"), "--model", "farneback"]
+    command += ["--videos-dir", "videos", "--output-dir", "flows"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    # where the tests run in the background, SIGINT is ignored, which a child would inherit
+    wake = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    popen = partial(subprocess.Popen, command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with popen(preexec_fn=wake) as process:
+        for _ in range(600):
+            if (tmp_path / "flows" / ".a.mp4.encoding").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "go on with: python" in said
+    assert not list((tmp_path / "flows").iterdir())
+    done = subprocess.run([*command, "--size", "32"], cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0
+    assert {path.name for path in (tmp_path / "flows").iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
+    from vimoclip import cli
+    from vimoclip.extraction.embeddings import VideoInput, embed_videos
+    from vimoclip.extraction.video_status import VideoTracker
+
+    for name in "abcd":
+        write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
+    writer = store.EmbeddingWriter(tmp_path / "out.h5", {"kind": "motion"})
+    jobs = [VideoInput(name, tmp_path / f"{name}.mp4") for name in "abcd"]
+
+    def interrupted(batch: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
+        outcomes = VideoTracker(
+            tmp_path / "out.h5", {job.key: job.path for job in jobs}, writer.is_done, cli.RunReport()
+        )
+        embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
+    assert threading.active_count() == before
+
+
+def test_a_label_out_of_range_is_refused(in_dataset: Path, tiny_clip: str) -> None:
+    write_annotations(in_dataset / "annotations", {"train": {"train0.mp4": (3,)}})
+    with pytest.raises(UserError, match=r"train_multi.txt:1: label 3 of train0.mp4 is not in 0\.\.2"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip])
+
+
+def test_a_split_without_videos_is_passed_over_with_a_word_or_refused_where_it_is_named(
+    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_dataset / "annotations" / "test_multi.txt").write_text("\n")
+    report = extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert (report.done, len(report.outputs)) == (10, 2)
+    assert "test: test_multi.txt names no video" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"test_multi.txt: names no video"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "test"])
+
+
+def test_a_split_that_does_not_fit_is_refused_before_the_others_are_embedded(in_dataset: Path, tiny_clip: str) -> None:
+    extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "val", "--stride", "2"])
+    with pytest.raises(UserError, match=r"ak_val_.*sampling"):
+        extract_embeddings.main(["--clip-model-name", tiny_clip])
+    assert not list((in_dataset / "embeddings" / "ak_train_clip_embeddings.h5.parts").glob("*.part"))
+
+
+def test_flow_videos_whose_names_do_not_do_are_lines(in_dataset: Path, tiny_clip: str) -> None:
+    run_chain(tiny_clip, ["--model", "dis"])
+    for name in (b"=a.mp4", b"a\nb.mp4", b"\xff.mp4"):
+        shutil.copy(in_dataset / "flows" / "val0.mp4", in_dataset / "flows" / os.fsdecode(name))
+    report = inference.main(["--checkpoint-dir", "checkpoints/s", "--overwrite"])
+    assert (report.done, sorted(report.failed)) == (10, ["'=a'", "'\\udcff'", "'a\\nb'"])
+    assert len(store.EmbeddingReader(in_dataset / "embeddings" / "flow_embeddings.h5", "motion").keys) == 10
+
+
+def test_failed_videos_make_exit_code_1(in_dataset: Path, tiny_clip: str) -> None:
+    (in_dataset / "videos" / "train0.mp4").write_bytes(b"")
+    script = REPOSITORY / "extract_flows.py"
+    done = shell(f"python {script} --model dis", in_dataset.parent, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 1
+    assert "failed: train0.mp4: is empty (0 bytes)" in done.stdout

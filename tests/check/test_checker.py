@@ -1,0 +1,251 @@
+"""The check of a complete data set, its output, its exit codes and its options."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prepare_dataset
+from tests.check.helpers import (
+    MOTION_FILE,
+    RGB_FILE,
+    corrupt_bytes,
+    edit_attributes,
+    edit_manifest,
+    edit_text,
+    problem_names,
+    remove_items,
+    run_check,
+    run_check_command,
+)
+from tests.conftest import moving_frames, write_video
+from vimoclip.check import problems, worker_pool
+from vimoclip.errors import UserError
+
+
+def test_complete_dataset_has_no_problem(complete_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_check(complete_dataset)
+    assert report["problems"] == report["notes"] == []
+    counts = {area: (c["entries"], c["fine"], c["skipped"], c["there"]) for area, c in report["areas"].items()}
+    assert counts == {
+        "annotations": (7, 7, 0, True),
+        "videos": (7, 7, 0, True),
+        "RGB train": (5, 5, 0, True),
+        "RGB val": (2, 2, 0, True),
+        "flows": (7, 6, 1, True),
+        "motion": (7, 6, 1, True),
+    }
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["entries", "fine", "missing", "stale", "broken", "misfit", "failed", "skipped"]
+    assert table[5].split() == ["flows", "7", "6", *"-----", "1"]
+    assert table[-1] == f"{complete_dataset}: nothing is wrong"
+
+
+def test_complete_dataset_with_decode_and_several_processes(complete_dataset: Path) -> None:
+    assert run_check(complete_dataset, "--decode", "--num-workers", "2") == run_check(complete_dataset)
+
+
+def test_check_changes_nothing(dataset: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in dataset.rglob("*")}
+    run_check(dataset)
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in dataset.rglob("*")} == before
+
+
+@pytest.mark.parametrize("parts", [(), (RGB_FILE,), ("flows",), (RGB_FILE, "flows")])
+def test_files_not_created_yet_are_no_problem(
+    parts: tuple[str, ...], complete_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tmp_path / "dataset"
+    for part in ("videos", "annotations"):
+        shutil.copytree(complete_dataset / part, dataset / part)
+    for part in parts:
+        for name in (part, f"{part}.manifest.jsonl"):
+            (dataset / name).parent.mkdir(exist_ok=True)
+            (shutil.copytree if (complete_dataset / name).is_dir() else shutil.copy2)(
+                complete_dataset / name, dataset / name
+            )
+    (dataset / "flows").mkdir(exist_ok=True)  # an empty folder counts as none
+    report = run_check(dataset)
+    assert report["problems"] == []
+    existing = {
+        "annotations",
+        "videos",
+        *(["RGB train"] if RGB_FILE in parts else []),
+        *(["flows"] if "flows" in parts else []),
+    }
+    assert {area for area, counts in report["areas"].items() if counts["there"]} == existing
+    lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.endswith("not there yet")]
+    assert len(lines) == 6 - len(existing)
+
+
+def test_files_of_another_encoder_do_not_fit(dataset: Path) -> None:
+    """Each part of the encoder, in the training file, against validation and against the motions' teacher."""
+    others = {"clip_model": "ViT-L/14", "weights_sha256": "ab", "quick_gelu": True, "resize": "pad"}
+    for key, value in others.items():
+        copy = Path(shutil.copytree(dataset, dataset.parent / key))
+        edit_attributes(copy / RGB_FILE, **{key: value})
+        report = run_check(copy)
+        expected = ["RGB val, ak_val_clip_embeddings.h5, misfit", "motion, flow_embeddings.h5, misfit"]
+        assert problem_names(report) == expected
+        assert all(problem["reason"].startswith(f"{key} is {value}") for problem in report["problems"])
+        assert (report["areas"]["RGB val"]["fine"], report["areas"]["motion"]["fine"]) == (0, 0)
+
+
+def test_files_of_another_sampling_do_not_fit(dataset: Path) -> None:
+    edit_attributes(dataset / RGB_FILE, sampling={"stride": 2})
+    expected = [
+        "RGB val, ak_val_clip_embeddings.h5, misfit",
+        "flows, flows, misfit",
+        "motion, flow_embeddings.h5, misfit",
+    ]
+    assert problem_names(run_check(dataset)) == expected
+
+
+def test_video_that_was_extracted_is_opened_only_if_it_changed(dataset: Path) -> None:
+    """Corruption that keeps size and time is found with --decode only."""
+    corrupt_bytes(dataset / "videos/t1.mp4", 0)
+    assert run_check(dataset)["problems"] == []
+    assert problem_names(run_check(dataset, "--decode")) == ["videos, t1.mp4, broken"]
+    (dataset / f"{RGB_FILE}.manifest.jsonl").unlink()
+    assert problem_names(run_check(dataset)) == ["videos, t1.mp4, broken"]
+
+
+def test_before_the_first_run_each_video_is_opened(complete_dataset: Path, tmp_path: Path) -> None:
+    for part in ("videos", "annotations"):
+        shutil.copytree(complete_dataset / part, tmp_path / "dataset" / part)
+    corrupt_bytes(tmp_path / "dataset/videos/t1.mp4", 0)
+    assert problem_names(run_check(tmp_path / "dataset")) == ["videos, t1.mp4, broken"]
+
+
+def test_links_to_videos_are_videos(dataset: Path) -> None:
+    (dataset / "videos").rename(dataset / "elsewhere")
+    (dataset / "videos").mkdir()
+    for path in (dataset / "elsewhere").iterdir():
+        (dataset / "videos" / path.name).symlink_to(path)
+    assert run_check(dataset, "--decode")["problems"] == []
+
+
+def test_partially_decoded_video_is_a_note(dataset: Path) -> None:
+    edit_manifest(
+        dataset / f"{RGB_FILE}.manifest.jsonl", "t1.mp4", status="partial", reason="2 of 12 frames can't be decoded"
+    )
+    report = run_check(dataset)
+    assert report["problems"] == []
+    note = {"area": "RGB train", "id": "t1.mp4", "reason": "partial: 2 of 12 frames can't be decoded"}
+    assert report["notes"] == [note]
+
+
+def test_videos_that_are_not_annotated_may_have_flow_and_motion(dataset: Path) -> None:
+    edit_text(dataset / "annotations/train_multi.txt", "t1.mp4 1\n", "")
+    remove_items(dataset / RGB_FILE, "t1.mp4")
+    write_video(dataset / "videos" / "new.mp4", moving_frames(5, (1, 1)), lossless=False)
+    report = run_check(dataset)
+    assert report["problems"] == []
+    assert report["notes"] == [{"area": "videos", "id": "", "reason": f"2 in {dataset}/videos are not annotated"}]
+    assert [report["areas"][area]["entries"] for area in ("annotations", "videos", "flows", "motion")] == [6, 8, 7, 7]
+
+
+def test_failed_flow_of_a_video_that_is_not_annotated_counts(dataset: Path) -> None:
+    write_video(dataset / "videos" / "new.mp4", moving_frames(5, (1, 1)), lossless=False)
+    path = dataset / "flows.manifest.jsonl"
+    path.write_text(path.read_text() + '{"id": "new.mp4", "status": "failed", "reason": "no room"}\n')
+    report = run_check(dataset)
+    assert problem_names(report) == ["flows, new.mp4, failed"]
+    counts = report["areas"]["flows"]
+    assert (counts["entries"], counts["fine"], counts["failed"], counts["skipped"]) == (8, 6, 1, 1)
+
+
+def test_control_characters_are_escaped(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy2(dataset / "videos/t1.mp4", dataset / "videos" / "red\x1b[31m\n.mp4")
+    (dataset / "videos" / os.fsdecode(b"halved\xff.mp4")).write_bytes(b"")
+    remove_items(dataset / RGB_FILE, "t1.mp4")
+    edit_manifest(dataset / f"{RGB_FILE}.manifest.jsonl", "t1.mp4", status="failed", reason="\x1b]0;owned\x07\nfine")
+    report = run_check(dataset)
+    assert {*problem_names(report)} >= {"RGB train, t1.mp4, failed", r"videos, red\x1b[31m\n.mp4, misfit"}
+    texts = [text for problem in report["problems"] for text in problem.values()] + capsys.readouterr().out.splitlines()
+    assert len(texts) > 20
+    assert not [text for text in texts if re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)]
+
+
+def test_terminal_output_is_limited_and_json_is_complete(
+    dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems, "MAX_LINES", 2)
+    shutil.rmtree(dataset / "videos")
+    (dataset / "videos").mkdir()
+    for name in ("t0", "t1"):
+        (dataset / "flows" / f"{name}.mp4").unlink()
+    report = run_check(dataset)
+    assert len(report["problems"]) == 9
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" isn't")[0] for line in lines[7:12]] == [
+        "videos: t0.mp4: missing:",
+        "videos: t1.mp4: missing:",
+        "videos: missing: and 5 more, all of them with --json FILE",
+        "flows: t0.mp4: missing:",
+        "flows: t1.mp4: missing:",
+    ]
+    assert lines[10].endswith("; put its video there, then run extract_flows.py")
+
+
+def test_exit_codes_and_json_on_stdout(dataset: Path) -> None:
+    fine = run_check_command(dataset, "--json", "-")
+    assert (fine.returncode, json.loads(fine.stdout)["fine"]) == (0, True)
+    assert fine.stderr.splitlines()[-1] == f"{dataset}: nothing is wrong"
+    (dataset / "flows/t1.mp4").unlink()
+    wrong = run_check_command(dataset, "--json", "-")
+    assert (wrong.returncode, problem_names(json.loads(wrong.stdout))) == (1, ["flows, t1.mp4, missing"])
+    assert wrong.stderr.splitlines()[-1] == f"error: {dataset}: 1 problem, in flows; see above what to do"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--dataset-dir", "nowhere"),
+        ("--dataset-name", "other"),
+        ("--videos-dir", "nowhere"),
+        ("--flow-videos-dir", "nowhere"),
+        ("--embeddings-dir", "nowhere"),
+        ("--motion-h5-path", "nowhere.h5"),
+        ("--json", "."),
+    ],
+)
+def test_usage_errors_have_exit_code_2(flags: tuple[str, str], complete_dataset: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare_dataset.main(["check", "--dataset-dir", str(complete_dataset), "--num-workers", "0", *flags])
+    assert caught.value.exit_code == 2
+    assert caught.value.hint.startswith("name ")
+
+
+def test_paths_can_be_given(dataset: Path) -> None:
+    flags = []
+    for flag, part in (("--videos-dir", "videos"), ("--flow-videos-dir", "flows"), ("--motion-h5-path", MOTION_FILE)):
+        (dataset.parent / "other").mkdir(exist_ok=True)
+        target = dataset.parent / "other" / Path(part).name
+        for name, place in ((part, target), (f"{part}.manifest.jsonl", Path(f"{target}.manifest.jsonl"))):
+            if (dataset / name).exists():
+                (dataset / name).rename(place)
+        flags += [flag, str(target)]
+    (dataset / "embeddings").rename(dataset.parent / "other" / "rgb")
+    flags += ["--embeddings-dir", str(dataset.parent / "other" / "rgb")]
+    report = run_check(dataset, *flags)
+    assert report["problems"] == []
+    assert all(counts["there"] for counts in report["areas"].values())
+
+
+class ExitingRunner:
+    """Replaces TaskRunner and ends its process, as the kernel does if memory is short."""
+
+    def __call__(self, task: Any) -> Any:
+        os._exit(9)
+
+
+def test_killed_worker_is_an_error() -> None:
+    with pytest.raises(worker_pool.WorkerKilledError) as caught:
+        list(worker_pool.map_in_processes(ExitingRunner(), [["a"], ["b"]], 2))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 1
+    assert "--num-workers 1" in caught.value.hint

@@ -1,0 +1,198 @@
+"""Backends and precisions of the image encoder against the tower's own forward."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+import extract_embeddings
+from tests.conftest import moving_frames, write_annotations, write_video
+from vimoclip import clip
+from vimoclip.clip import fast_vit
+from vimoclip.clip.encoder import check_backend
+from vimoclip.errors import UserError
+from vimoclip.runtime.device import autocast, select_precision
+
+CPU = torch.device("cpu")
+TINY = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
+TOWERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "class token, GELU": (TINY, False),
+    "class token, QuickGELU": (TINY, True),
+    "layer scale": (TINY | {"ls_init_value": 0.3}, False),
+    "mean of tokens": (TINY | {"pool_type": "avg", "final_ln_after_pool": True}, False),
+    "no norm before, norm after the pool": (TINY | {"no_ln_pre": True, "final_ln_after_pool": True}, False),
+    "CoCa's pooler": (TINY | {"attentional_pool": True, "output_tokens": True}, True),
+    "attention of its own": (TINY | {"block_type": "custom", "qk_norm": True}, False),
+    "ResNet": ({"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}, False),
+    "timm": ({"image_size": 32, "timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear"}, False),
+}
+BuildEncoder = Callable[[str], clip.ImageEncoder]
+
+
+def build_encoder(kind: str) -> clip.ImageEncoder:
+    vision_cfg, quick_gelu = TOWERS[kind]
+    config = {
+        "architecture": {"embed_dim": 24, "vision_cfg": vision_cfg, "quick_gelu": quick_gelu},
+        "image_size": [32, 32],
+        "resize": "model",
+        "resize_mode": "shortest",
+        "interpolation": "bicubic",
+        "fill_color": 0,
+        "mean": list(open_clip.OPENAI_DATASET_MEAN),
+        "std": list(open_clip.OPENAI_DATASET_STD),
+    }
+    torch.manual_seed(0)
+    encoder = clip.build_encoder(config)
+    for parameter in encoder.visual.parameters():  # zeros would hide a lost bias
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    encoder.visual.eval()
+    return encoder
+
+
+def frames(count: int = 4) -> torch.Tensor:
+    shape = (count, 3, 32, 32)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def encode_with_tower(encoder: clip.ImageEncoder, prepared: torch.Tensor) -> torch.Tensor:
+    return clip.encode_images(encoder.visual, encoder.preprocess.normalize(prepared))
+
+
+def cosines(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.cosine_similarity(first.double(), second.double())
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_encoder_gives_the_towers_own_embeddings(kind: str) -> None:
+    encoder = build_encoder(kind)
+    expected = encode_with_tower(encoder, frames())
+    assert torch.allclose(encoder.encode(frames()), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert cosines(encoder.encode(frames()), expected).min() > 0.99999
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_int8_is_close_and_rows_are_independent(kind: str) -> None:
+    encoder = build_encoder(kind)
+    expected = encode_with_tower(encoder, frames(8))
+    encoder.set_backend("torch", "int8")
+    ours = encoder.encode(frames(8))
+    assert cosines(ours, expected).mean() > 0.9985  # these towers are narrow; ViT-B/32: 0.9998
+    among_others = torch.cat([frames(8)[:1], torch.zeros(3, 3, 32, 32, dtype=torch.uint8), frames(8)[4:]])
+    assert torch.equal(encoder.encode(among_others)[[0, 4, 5, 6, 7]], ours[[0, 4, 5, 6, 7]])
+    encoder.set_backend("torch", "fp32")
+    assert cosines(encoder.encode(frames(8)), expected).min() > 0.99999
+
+
+@pytest.mark.parametrize("kind", ["class token, QuickGELU", "ResNet"])
+def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
+    encoder = build_encoder(kind)
+    expected = encode_with_tower(encoder, frames())
+    encoder.set_backend("torch", "bf16")
+    with autocast(CPU, "bf16"):
+        ours = encoder.encode(frames())
+    assert ours.dtype == torch.float32
+    assert not torch.equal(ours, encoder.encode(frames()))
+    assert (ours - expected).abs().max() < 1e-2 * expected.abs().max()
+    assert cosines(ours, expected).min() > 0.999
+
+
+@pytest.mark.parametrize("kind", ["class token, QuickGELU", "ResNet"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_other_backends_give_the_towers_own_embeddings(backend: str, kind: str) -> None:
+    pytest.importorskip(backend)
+    pytest.importorskip("onnx")
+    encoder = build_encoder(kind)
+    encoder.set_backend(backend)
+    assert cosines(encoder.encode(frames()), encode_with_tower(encoder, frames())).min() > 0.99999
+    assert len(encoder.encode(frames(2))) == 2  # another shape of batch
+
+
+def test_new_weights_take_effect() -> None:
+    encoder, other = build_encoder("class token, GELU"), build_encoder("class token, GELU")
+    with torch.no_grad():
+        for parameter in other.visual.parameters():
+            parameter.mul_(1.1)
+    before = encoder.encode(frames())
+    encoder.visual.load_state_dict(other.visual.state_dict())
+    after = encoder.encode(frames())
+    assert not torch.allclose(after, before)
+    assert torch.equal(after, other.encode(frames()))
+
+
+def test_encoding_leaves_the_tower_unchanged() -> None:
+    for kind in ("class token, QuickGELU", "ResNet"):
+        encoder = build_encoder(kind)
+        before = clip.weights_sha256(encoder.visual), encode_with_tower(encoder, frames())
+        for precision in ("fp32", "int8"):
+            encoder.set_backend("torch", precision)
+            encoder.encode(frames())
+        assert clip.weights_sha256(encoder.visual) == before[0]
+        assert torch.equal(encode_with_tower(encoder, frames()), before[1])
+
+
+def test_folded_vit_is_used_only_for_supported_towers() -> None:
+    supported = {kind for kind in TOWERS if fast_vit.is_supported(build_encoder(kind).visual)}
+    assert supported == {
+        "class token, GELU",
+        "class token, QuickGELU",
+        "layer scale",
+        "no norm before, norm after the pool",
+    }
+    assert not fast_vit.is_supported(nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "device", "message"),
+    [
+        ("onnxruntime", "bf16", "cpu", r"computes in fp32 only"),
+        ("onnxruntime", "int8", "cpu", r"computes in fp32 only"),
+        ("openvino", "fp32", "meta", r"is for the CPU"),
+        ("torch", "int8", "meta", r"is for the CPU"),
+    ],
+)
+def test_unsupported_combinations_are_refused(backend: str, precision: str, device: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        check_backend(backend, precision, torch.device(device))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_missing_package_is_reported_with_the_install_command(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, backend, None)  # makes its import fail
+    with pytest.raises(UserError) as raised:
+        check_backend(backend, "fp32", CPU)
+    assert backend in raised.value.problem and f"pip install '.[{backend}]'" in raised.value.hint
+
+
+def test_auto_precision_is_fp32_on_a_cpu() -> None:
+    assert select_precision("auto", CPU) == "fp32"
+    assert select_precision("int8", CPU) == "int8"
+
+
+def test_file_records_its_precision_and_is_not_resumed_with_another(
+    tiny_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        write_video(tmp_path / f"dataset/videos/v{number}.mp4", moving_frames(5, (1, 1), 32, 32), lossless=False)
+    write_annotations(tmp_path / "dataset" / "annotations", {"train": {f"v{number}.mp4": (0,) for number in range(2)}})
+    monkeypatch.chdir(tmp_path)
+    command = ["--clip-model-name", tiny_clip, "--num-workers", "0"]
+    output = tmp_path / "dataset" / "embeddings" / "ak_train_clip_embeddings.h5"
+    rows = {}
+    for precision in ("fp32", "int8", "bf16"):
+        extract_embeddings.main([*command, "--precision", precision, "--overwrite"])
+        with h5py.File(output) as file:
+            assert (file.attrs["precision"], file.attrs["backend"]) == (precision, "torch")
+            rows[precision] = torch.from_numpy(file["v0.mp4/embeddings"][:])
+    for precision in ("int8", "bf16"):
+        assert not torch.equal(rows[precision], rows["fp32"])
+        assert cosines(rows[precision], rows["fp32"]).mean() > 0.998
+    with pytest.raises(UserError, match="precision"):
+        extract_embeddings.main([*command, "--precision", "fp32"])

@@ -1,0 +1,162 @@
+"""Loading image encoders: model names, weights from every source, refused files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY, indexed_frames
+from vimoclip import clip
+from vimoclip.clip import pretrained
+from vimoclip.clip.pretrained import _file_sha256
+from vimoclip.errors import UserError
+
+
+def random_weights(path: Path, name: str = "ViT-B-32") -> Path:
+    torch.manual_seed(1)
+    torch.save(open_clip.create_model(name).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def b32_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "b32.pt")
+
+
+def test_openai_spelling_implies_quick_gelu_and_rebuilding_keeps_it(b32_weights: Path) -> None:
+    openai, plain = clip.load_encoder("ViT-B/32", str(b32_weights)), clip.load_encoder("ViT-B-32", str(b32_weights))
+    assert openai.config["quick_gelu"]
+    assert not plain.config["quick_gelu"]
+    assert openai.config["clip_model"] == plain.config["clip_model"] == "ViT-B/32"
+    assert openai.config["weights_sha256"] == plain.config["weights_sha256"]
+    assert openai.config["clip_pretrained"] == "b32.pt"  # the config holds no path
+    prepared = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    assert not torch.allclose(openai.encode(prepared), plain.encode(prepared), atol=1e-3)
+    for encoder in (openai, plain):
+        rebuilt = clip.build_encoder(encoder.config)
+        rebuilt.visual.load_state_dict(encoder.visual.state_dict())
+        rebuilt.visual.eval()
+        assert torch.equal(rebuilt.encode(prepared), encoder.encode(prepared))
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP"])
+def test_other_towers_load_and_can_be_rebuilt(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(name, pretrained_text=False).state_dict(), path)
+    encoder = clip.load_encoder(name, str(path))
+    frames = indexed_frames(1, 60, 80)
+    embedded = encoder.encode(encoder.preprocess(frames))
+    assert embedded.shape == (1, encoder.config["embed_dim"])
+    rebuilt = clip.build_encoder(encoder.config)
+    rebuilt.visual.load_state_dict(encoder.visual.state_dict())
+    rebuilt.visual.eval()
+    assert torch.equal(rebuilt.encode(rebuilt.preprocess(frames)), embedded)
+    if "SigLIP" in name:  # the model's own preprocessing, also for weights from a file
+        assert encoder.config["mean"] == [0.5, 0.5, 0.5]
+        assert encoder.config["resize_mode"] == "squash"
+
+
+def fill_hub_cache(home: Path, state: dict[str, torch.Tensor]) -> Path:
+    """Create the hub's cache with OpenAI's ViT-B/32, in the layout of huggingface_hub."""
+    from safetensors.torch import save_file
+
+    repository = home / "hub" / "models--timm--vit_base_patch32_clip_224.openai"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    save_file({k: v.contiguous() for k, v in state.items()}, snapshot / "open_clip_model.safetensors")
+    return home
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new Python process, as huggingface_hub reads the cache folder when it is imported."""
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_openai_weights_are_loaded_from_the_hub_cache_offline(b32_weights: Path, tmp_path: Path) -> None:
+    state = torch.load(b32_weights, weights_only=True)
+    home = fill_hub_cache(tmp_path, state)
+    code = """
+from vimoclip import clip
+assert clip.missing_download("ViT-B/32", "openai") is None
+encoder = clip.load_encoder("ViT-B/32", "openai")
+print(encoder.config["weights_sha256"], encoder.config["quick_gelu"], encoder.config["clip_pretrained"])
+"""
+    completed = run_python(code, HF_HOME=str(home))
+    assert completed.returncode == 0, completed.stderr
+    expected = clip.load_encoder("ViT-B/32", str(b32_weights)).config["weights_sha256"]
+    assert completed.stdout.split() == [expected, "True", "openai"]
+
+
+def test_unknown_torchscript_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    with pytest.raises(UserError) as raised:
+        clip.load_encoder("ViT-B/32", str(path))
+    assert raised.value.path == str(path) and "TorchScript" in raised.value.problem
+
+
+def test_torchscript_file_with_a_published_hash_loads(
+    b32_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OpenAIArchive(torch.nn.Module):  # weights in half precision, and three numbers
+        def __init__(self, model: torch.nn.Module):
+            super().__init__()
+            self.register_buffer("input_resolution", torch.tensor(224))
+            for name, tensor in model.state_dict().items():
+                parent, _, last = name.rpartition(".")
+                module: torch.nn.Module = self
+                for part in filter(None, parent.split(".")):
+                    if not hasattr(module, part):
+                        module.add_module(part, torch.nn.Module())
+                    module = getattr(module, part)
+                module.register_buffer(last, tensor.half() if tensor.dtype == torch.float32 else tensor)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = open_clip.create_model("ViT-B-32")
+    model.load_state_dict(torch.load(b32_weights, weights_only=True))
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.trace(OpenAIArchive(model), torch.zeros(1)).save(str(path))
+    monkeypatch.setattr(pretrained, "_openai_sha256", lambda: {_file_sha256(path)})
+    encoder = clip.load_encoder("ViT-B/32", str(path))
+    half = model.visual.state_dict()["conv1.weight"].half().float()
+    assert torch.equal(encoder.visual.state_dict()["conv1.weight"], half)
+
+
+def test_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    class RunsCode:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": RunsCode()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="can't be loaded"):
+        clip.load_encoder("ViT-B/32", str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B/33", "openai", "has no such model"),
+        ("ViT-B/32", "nonsense", "neither a file nor a tag"),
+        ("local-dir:/nowhere", None, "there is no such file"),
+    ],
+)
+def test_unknown_names_are_reported(name: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        clip.missing_download(name, pretrained)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_beside_a_model_folder_are_refused(tiny_clip: str) -> None:
+    with pytest.raises(UserError, match="holds its own weights"):
+        clip.load_encoder(tiny_clip, "another.safetensors")

@@ -1,0 +1,239 @@
+"""Extraction that is killed or interrupted at any moment: the same command resumes it, and the files are the same bytes.
+
+The many kills: pytest -m long -s tests/extraction/test_kills.py (-s prints which phases were hit)"""
+
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from tests import stage_driver
+from tests.conftest import REPOSITORY, write_annotations
+from tests.stage_driver import (
+    H5_OUTPUTS,
+    STAGES,
+    UninterruptedRun,
+    driver,
+    finished_videos,
+    folder_content,
+    kill_when,
+    moment_in_phase,
+    random_moment,
+    stage_command,
+    uninterrupted_run,
+)
+from vimoclip import store
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stage_driver.make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def start_process(command: list[str], folder: Path) -> "subprocess.Popen[str]":
+    """Start a script as from a shell; Ctrl-C ends it even where the tests ignore SIGINT."""
+    script = [sys.executable, str(REPOSITORY / command[0]), *command[1:]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    reset_sigint = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(script, cwd=folder, env=environment, preexec_fn=reset_sigint, **pipes)
+
+
+# --- SIGKILL
+
+
+@pytest.mark.parametrize(
+    "stage", ["extract_flows", *(pytest.param(name, marks=pytest.mark.long) for name in H5_OUTPUTS)]
+)
+def test_a_new_process_writes_the_same_bytes_as_a_forked_one(stage: str, small_inputs: Path, tmp_path: Path) -> None:
+    process = start_process(stage_command(small_inputs, stage), tmp_path)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
+
+
+KINDS = ("any time", "any time", "while writing", "in the last step")
+
+
+def kill_moment(kind: str, run: UninterruptedRun, rng: random.Random, left: float) -> Callable[[str, float], bool]:
+    """A random moment of a run; `left`: fraction of the videos that are pending."""
+    if kind == "any time":
+        return random_moment(rng, run.seconds * (0.3 + 0.65 * left))  # loading the model takes time, too
+    if kind == "while writing":
+        return moment_in_phase("writing", rng, visits=max(1, round(20 * left)), length=0.002)
+    return moment_in_phase("last step", rng, visits=1, length=0.8 * run.last_steps[0])
+
+
+def finish_and_compare(stage: str, inputs: Path, place: Path) -> None:
+    """The same command resumes after the last finished video, and ends like an uninterrupted run."""
+    done = finished_videos(place)
+    ended = driver().run(stage_command(inputs, stage), place)
+    assert (ended.code, ended.err) == (0, "")
+    assert sum(map(int, re.findall(r", (\d+) done or given up before$", ended.out, re.MULTILINE))) == len(done)
+    stage_driver.assert_same_files(folder_content(place), uninterrupted_run(inputs, stage).content)
+    shutil.rmtree(place)
+
+
+def kill_at_random(stage: str, inputs: Path, folder: Path, kills: int) -> Counter[str]:
+    """Kill runs, each of which resumes the one before; returns the number of kills per phase."""
+    rng, hit, missed, place = random.Random(0), Counter[str](), 0, folder / "run"
+    while hit.total() < kills:
+        place.mkdir(exist_ok=True)
+        before = finished_videos(place)
+        when = kill_moment(
+            KINDS[(hit.total() + missed) % len(KINDS)], uninterrupted_run(inputs, stage), rng, 1 - len(before) / 12
+        )
+        killed, ended = kill_when(stage_command(inputs, stage), place, when)
+        assert before <= finished_videos(place)
+        hit[killed.phase] += killed.hit
+        missed += not killed.hit
+        assert killed.hit or ended.code == 0, ended.err
+        if len(before) == 12 or not killed.hit:  # start from scratch, else most kills hit the start of a run
+            finish_and_compare(stage, inputs, place)
+    if place.exists():
+        finish_and_compare(stage, inputs, place)
+    assert missed <= kills
+    print(f"\n{stage}: {hit.total()} kills hit {dict(+hit)}, {missed} came after the end", flush=True)
+    return hit
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_runs_killed_at_random_moments_end_like_uninterrupted_ones(
+    stage: str, kills: int, inputs: Path, tmp_path: Path
+) -> None:
+    hit = kill_at_random(stage, inputs, tmp_path, kills)
+    if kills >= 200:
+        assert set(hit) == set(stage_driver.PHASES)
+
+
+@pytest.mark.parametrize("every", [1 / 5, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_runs_killed_at_each_file_change_end_like_uninterrupted_ones(
+    stage: str, every: float, small_inputs: Path, tmp_path: Path
+) -> None:
+    """Each file that is opened, renamed or removed, and the middle of each write except FFmpeg's."""
+    (tmp_path / "counted").mkdir()
+    stdout = driver().run(stage_command(small_inputs, stage), tmp_path / "counted", kill_at_change=0).out
+    changes = int(re.findall(r"^(\d+) changes$", stdout, re.MULTILINE)[-1])
+    assert changes > 40
+    step = max(1, int(changes * every))
+    for last in range(step // 2 + 1, changes + 1, step):
+        (tmp_path / "run").mkdir()
+        ended = driver().run(stage_command(small_inputs, stage), tmp_path / "run", kill_at_change=last)
+        assert ended.code == -signal.SIGKILL, ended
+        finish_and_compare(stage, small_inputs, tmp_path / "run")
+    print(
+        f"\n{stage}: died at {len(range(step // 2 + 1, changes + 1, step))} of {changes} changes to files", flush=True
+    )
+
+
+# --- SIGINT and SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "code"),
+    [("extract_embeddings", signal.SIGTERM, 143), ("inference", signal.SIGINT, 130)],
+)
+def test_a_signal_ends_a_run_and_prints_the_command_that_resumes(
+    stage: str, number: signal.Signals, code: int, inputs: Path, tmp_path: Path
+) -> None:
+    process = start_process(stage_command(inputs, stage, "--overwrite"), tmp_path)
+    while process.poll() is None and not finished_videos(tmp_path):
+        time.sleep(0.001)
+    process.send_signal(number)
+    start = time.monotonic()
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - start < 20
+    assert process.returncode == code, stderr
+    last = stderr.splitlines()[-1]
+    assert last.startswith("stopped; finished output is whole; resume with: python ")
+    _, script, *arguments = shlex.split(last.partition("resume with: ")[2])
+    assert [Path(script).name, *arguments] == stage_command(inputs, stage)
+    assert 0 < len(finished_videos(tmp_path)) < 12
+    assert not [name for name in folder_content(tmp_path) if name.endswith(".lock")]
+    finish_and_compare(stage, inputs, tmp_path)
+
+
+C_CODE_SCRIPT = """
+import hashlib, signal
+from vimoclip import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+def main():
+    print("in C", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+cli.run(main)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("timeout"), reason="needs the timeout of GNU's coreutils")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_that_runs_c_code(number: signal.Signals) -> None:
+    command = ["timeout", "--preserve-status", f"--signal={number.name}", "5", sys.executable, "-c", C_CODE_SCRIPT]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (128 + number, "in C\n"), done.stderr
+    assert "resume with: python" in done.stderr.splitlines()[-1]
+
+
+# --- what a frame's embedding depends on
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags"),
+    [
+        ("extract_embeddings", ["--num-workers", "0"]),
+        ("extract_embeddings", ["--num-workers", "1"]),
+        ("extract_flows", ["--num-workers", "0", "--pair-batch-size", "3"]),
+        ("extract_flows", ["--num-workers", "1", "--pair-batch-size", "64"]),
+        ("inference", ["--num-workers", "0"]),
+        ("inference", ["--num-workers", "1", "--batch-size", "7"]),
+    ],
+)
+def test_prefetching_changes_no_byte(stage: str, flags: list[str], small_inputs: Path, tmp_path: Path) -> None:
+    assert driver().run(stage_command(small_inputs, stage, *flags), tmp_path).code == 0
+    stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
+
+
+def read_arrays(folder: Path) -> dict[str, tuple[bytes, ...]]:
+    """The bytes of each video's arrays, from every embeddings file in a folder."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    for path in (folder / "out").glob("*.h5"):
+        with h5py.File(path) as file:
+            found |= {key: tuple(video[name][:].tobytes() for name in sorted(video)) for key, video in file.items()}
+    return found
+
+
+def test_embeddings_do_not_depend_on_the_other_videos(inputs: Path, tmp_path: Path) -> None:
+    """With another order of the annotations, fewer videos, one file or two, other frames share a batch."""
+    expected = (
+        read_arrays(inputs / "whole-extract_embeddings") if uninterrupted_run(inputs, "extract_embeddings") else {}
+    )
+    assert len(expected) == 12
+    labels = {f"clip{i:02}.mp4": (i % 3,) for i in range(12)}
+    names = list(labels)
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "videos").symlink_to(inputs / "dataset" / "videos")
+    for number, chosen in enumerate((names[::-1], names[4:] + names[:4], names[1::2], names[7:8])):
+        place = tmp_path / str(number)
+        place.mkdir()
+        write_annotations(tmp_path / "dataset" / "annotations", {"train": {name: labels[name] for name in chosen}})
+        flags = ["--dataset-dir", str(tmp_path / "dataset"), *(["--limit", "5"] if number == 1 else [])]
+        assert driver().run(stage_command(inputs, "extract_embeddings", *flags), place).code == 0
+        found = read_arrays(place)
+        assert sorted(found) == sorted(chosen[:5] if number == 1 else chosen)
+        assert all(found[name] == expected[name] for name in found)
+    # the file has the order of the annotations
+    assert list(store.EmbeddingReader(tmp_path / "0" / "out" / "ak_train_clip_embeddings.h5").keys) == names

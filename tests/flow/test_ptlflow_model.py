@@ -1,0 +1,176 @@
+"""Other backbones and flow models through the same flags, from the frames to the fusion."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY, moving_frames
+from tests.flow.test_opencv import CPU, load_renderer
+from vimoclip import flow
+from vimoclip.errors import UserError
+from vimoclip.flow import ptlflow_model
+
+
+@pytest.mark.parametrize("name", ["sea_raft_s", "neuflow2"])
+def test_other_flow_models_load_checkpoint_files(name: str, tmp_path: Path) -> None:
+    """In the format that real checkpoints have, with random weights; the same ones give the same flow."""
+    torch.manual_seed(0)
+    model = ptlflow_model._import_ptlflow().get_model(name)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.ckpt")
+    frames = moving_frames(2, (1, 0), 51, 67)
+    found = [flow.PTLFlowModel(name, str(tmp_path / "weights.ckpt"), None, torch.device("cpu"))(frames) for _ in "ab"]
+    assert found[0].shape == (1, 51, 67, 2)
+    assert np.isfinite(found[0]).all()
+    assert (found[0] == found[1]).all()
+    colors = flow.load_renderer(name, str(tmp_path / "weights.ckpt"), None, "log", 0.05, torch.device("cpu"))(frames)
+    assert colors.shape == (1, 51, 67, 3)
+
+
+# --- learned models
+
+
+@pytest.fixture(scope="module")
+def raft() -> flow.PTLFlowModel:
+    """RAFT with random weights and two iterations."""
+    torch.manual_seed(0)
+    return flow.PTLFlowModel("raft", None, 2, CPU)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (40, 60), (130, 141)])
+def test_raft_gives_finite_flow_at_any_size(raft: flow.PTLFlowModel, size: tuple[int, int]) -> None:
+    vectors = raft(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
+    assert (vectors.shape, vectors.dtype) == ((2, *size, 2), np.float32)
+    assert np.isfinite(vectors).all()
+
+
+def test_batch_equals_single_pairs(raft: flow.PTLFlowModel) -> None:
+    frames = moving_frames(4, (2, 1), 40, 60)
+    together = raft(frames)
+    for t in range(3):
+        assert np.abs(raft(frames[t : t + 2])[0] - together[t]).max() < 1e-3
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+def test_raft_gets_bgr_as_ptlflows_adapter_gives_it(raft: flow.PTLFlowModel) -> None:
+    """ptlflow takes BGR: what its own adapter makes of the same pictures is the reference."""
+    from ptlflow.utils.io_adapter import IOAdapter
+
+    frames = moving_frames(2, (2, 1), 128, 128)
+    adapter = IOAdapter(output_stride=raft.model.output_stride, input_size=(128, 128))
+    inputs = adapter.prepare_inputs([frame[..., ::-1] for frame in frames])  # as cv2.imread would read them
+    with torch.inference_mode():
+        expected = raft.model(inputs)["flows"][0, 0].permute(1, 2, 0).numpy()
+    assert np.abs(raft(frames)[0] - expected).max() < 1e-3
+
+
+def test_colours_are_computed_on_the_models_device(raft: flow.PTLFlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving_frames(4, (2, 1), 40, 60)
+
+    def colors(device: str) -> np.ndarray:
+        monkeypatch.setattr("vimoclip.flow.ptlflow_model.PTLFlowModel", lambda *_: raft)
+        monkeypatch.setattr(raft, "device", torch.device(device))
+        monkeypatch.setattr(raft, "_upload", torch.from_numpy)
+        return flow.load_renderer("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)
+
+    difference = np.abs(colors("cpu") - colors("cuda"))  # of which only the name is used
+    assert difference.max() <= 6
+    assert (difference > 0).mean() < 0.01
+
+
+def test_upsampling_only_the_last_iteration_changes_no_flow(
+    raft: flow.PTLFlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vimoclip.flow.ptlflow_model._upsample_last_only", lambda model: None)
+    torch.manual_seed(0)
+    plain = flow.PTLFlowModel("raft", None, 2, CPU)
+    frames = moving_frames(4, (2, 1), 40, 60)
+    assert np.array_equal(plain(frames), raft(frames))
+
+
+def test_iterations_reach_the_model(raft: flow.PTLFlowModel) -> None:
+    frames = moving_frames(2, (2, 1), 40, 60)
+    torch.manual_seed(0)
+    other = flow.PTLFlowModel("raft", None, 1, CPU)
+    assert np.abs(other(frames) - raft(frames)).max() > 1e-3
+
+
+def test_raft_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import numpy as np, torch; from vimoclip import flow\n"
+        "render = flow.load('raft', None, 1, 'frame', 0.05, torch.device('cpu'))\n"
+        "render(np.zeros((2, 16, 16, 3), np.uint8))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unknown_model_is_refused_with_the_list_of_models() -> None:
+    for call in (lambda: load_renderer("rafft"), lambda: flow.missing_download("rafft", "things")):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert "rafft" in str(caught.value)
+        assert all(f" {name}" in str(caught.value) for name in ("dis", "farneback", "frame_diff", "raft", "sea_raft"))
+        assert "\n" not in str(caught.value)
+
+
+def test_unknown_checkpoint_is_refused_with_the_list_of_checkpoints() -> None:
+    for call in (
+        lambda: flow.missing_download("raft", "thngs"),
+        lambda: flow.load_renderer("raft", "thngs", None, "frame", 1, CPU),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert all(name in str(caught.value) for name in ("thngs", "raft", "chairs", "things", "sintel", "kitti"))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "raft.ckpt"
+    path.write_bytes(content)
+    assert flow.missing_download("raft", str(path)) is None
+    with pytest.raises(UserError) as caught:
+        flow.load_renderer("raft", str(path), None, "frame", 0.05, CPU)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_loaded_from_a_checkpoint_file(tmp_path: Path, raft: flow.PTLFlowModel) -> None:
+    path = tmp_path / "raft.ckpt"
+    torch.save({"state_dict": raft.model.state_dict(), "hyper_parameters": {}}, path)
+    torch.manual_seed(1)
+    loaded = flow.PTLFlowModel("raft", str(path), 2, CPU)
+    frames = moving_frames(2, (2, 1), 40, 60)
+    assert np.abs(loaded(frames) - raft(frames)).max() < 1e-4
+
+
+def test_missing_download_gives_url_and_target_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    missing = flow.missing_download("raft", "things")
+    assert missing is not None
+    assert missing["url"].startswith("https://")
+    assert missing["url"].endswith(".ckpt")
+    assert "things" in missing["what"]
+    target = Path(missing["hint"].split()[3].rstrip(","))
+    assert target.is_relative_to(tmp_path)
+    target.parent.mkdir(parents=True)
+    target.touch()
+    assert flow.missing_download("raft", "things") is None
+    assert flow.missing_download("raft", None) is None
+    assert flow.missing_download("dis", "things") is None
+
+
+def test_ptlflow_is_imported_only_by_methods_that_need_it() -> None:
+    code = (
+        "import sys, numpy as np, torch; from vimoclip import flow\n"
+        "assert 'ptlflow' not in sys.modules\n"
+        "for method in flow.WITHOUT_WEIGHTS:\n"
+        "    flow.load(method, None, None, 'frame', 0.05, torch.device('cpu'))(np.zeros((2, 48, 64, 3), np.uint8))\n"
+        "    flow.missing_download(method, None)\n"
+        "assert 'ptlflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

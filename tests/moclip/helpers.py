@@ -1,0 +1,57 @@
+"""Students, flow videos and embedding files for the tests of MoCLIP."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vimoclip import clip, moclip, store, video
+
+TRAIN_FLAGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
+FLOW_SETTINGS = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
+
+
+def write_flow(path: Path, frames: np.ndarray, kept: int, **settings: object) -> Path:
+    indices = {"kept_frames": kept, "frame_indices": {"start": 0, "step": 1}}
+    with video.VideoWriter(path, 25, FLOW_SETTINGS | indices | settings, lossless=True) as writer:
+        writer.write(frames)
+    return path
+
+
+def write_embeddings(path: Path, lengths: dict[str, int], dim: int = 4, **attributes: object) -> store.EmbeddingReader:
+    """Write embeddings in which row t of a video has the value t in every column."""
+    root = {"kind": "rgb", "num_classes": 3, "sampling": {"stride": 1}} | attributes
+    writer = store.EmbeddingWriter(path, root)
+    for key, frames in lengths.items():
+        part = writer.open_part(key)
+        part.append(np.repeat(np.arange(frames, dtype=np.float32)[:, None], dim, 1))
+        part.finalize_and_publish(np.arange(frames), np.arange(frames) / 25, frames, 25, np.array([1, 0, 0]))
+    writer.merge(lengths)
+    return store.EmbeddingReader(path, "rgb")
+
+
+def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[moclip.MoCLIP, dict]:
+    dim = encoder.config["embed_dim"]
+    config = {"clip": encoder.config, "alpha": 0.1, "num_classes": num_classes, "teacher": {}, "flow": {}}
+    return moclip.MoCLIP(encoder.visual, dim, num_classes, 0.1), config
+
+
+class MeanColorEncoder(torch.nn.Module):
+    """Image encoder with batch normalisation, whose embedding is a linear function of the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.linear = torch.nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.norm(images).mean((2, 3)))
+
+
+def break_flow(name: str) -> None:
+    """Overwrite the frames of dataset/flows/<name> with zeros; its header stays readable."""
+    path = Path("dataset/flows", name)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"mdat") + 4
+    content[begin:] = bytes(len(content) - begin)
+    path.write_bytes(content)

@@ -1,0 +1,72 @@
+"""Micro-batches, and the batches of several processes."""
+
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.moclip.helpers import MeanColorEncoder, make_student
+from vimoclip import clip, moclip
+from vimoclip.moclip import data_parallel, dataset, loops
+from vimoclip.runtime import distributed
+
+
+def compute_gradients(
+    name: str, batch: dataset.SegmentBatch, micro_batch_size: int | None
+) -> tuple[dict[str, torch.Tensor], Any]:
+    encoder = clip.load_encoder(name, None)
+    torch.manual_seed(3)
+    model = make_student(encoder)[0].train()
+    torch.nn.init.normal_(model.residual_mlp.fc2.weight)
+    scaler, compute = torch.amp.GradScaler("cpu", enabled=False), loops.make_loss_function("cosine", 9)
+    student = data_parallel.DistributedStudent(model)
+    loss_sums = loops.accumulate_gradients(
+        student, batch, len(batch.keys), micro_batch_size, scaler, compute, encoder.preprocess, nullcontext
+    )
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, loss_sums
+
+
+def make_uneven_batch(lengths: list[int]) -> dataset.SegmentBatch:
+    generator = torch.Generator().manual_seed(1)
+    shape = len(lengths), max(lengths)
+    flow = torch.randint(0, 256, (*shape, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    mask = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
+    labels = torch.eye(3)[torch.arange(len(lengths)) % 3]
+    return dataset.SegmentBatch(
+        flow, torch.randn(*shape, 32, generator=generator), mask, labels, [*map(str, lengths)], []
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_add_up_to_the_gradient_and_loss_of_the_batch(tiny_clip: str, size: int) -> None:
+    batch = make_uneven_batch([7, 2, 5, 1, 6])
+    expected_gradients, expected_losses = compute_gradients(tiny_clip, batch, None)
+    gradients, loss_sums = compute_gradients(tiny_clip, batch, size)
+    assert gradients.keys() == expected_gradients.keys()
+    assert loss_sums == pytest.approx(expected_losses, rel=1e-6)
+    for name, gradient in expected_gradients.items():
+        assert torch.allclose(gradient, gradients[name], rtol=1e-4, atol=1e-6 * float(gradient.abs().max())), name
+
+
+def test_a_batch_is_not_split_where_the_encoder_normalises_over_it() -> None:
+    model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1).train()
+    assert data_parallel.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
+    model.visual_encoder.eval()  # as a frozen encoder
+    assert data_parallel.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
+    assert (
+        data_parallel.resolve_micro_batch_size(None, model, 99, segment_length=5)
+        == data_parallel.CPU_MICRO_BATCH_FRAMES // 5
+    )
+
+
+@given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
+def test_the_shares_of_all_processes_make_up_the_batches_of_one(length: int, batch_size: int, num_ranks: int) -> None:
+    order = list(range(length))
+    by_rank = [distributed.rank_batches(order, batch_size, rank, num_ranks) for rank in range(num_ranks)]
+    combined = [list(chain(*batches)) for batches in zip(*by_rank, strict=True)]
+    assert combined == distributed.rank_batches(order, batch_size * num_ranks, 0, 1)
+    assert list(chain(*combined)) == order

@@ -1,0 +1,41 @@
+"""Segments and their dataset."""
+
+from pathlib import Path
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import indexed_frames, read_index
+from tests.moclip.helpers import write_embeddings, write_flow
+from vimoclip.flow import flow_lookup
+from vimoclip.moclip import flow_pairing
+from vimoclip.moclip.dataset import SegmentDataset, collate, split_into_segments
+
+
+@settings(max_examples=200)
+@given(frames=st.lists(st.integers(2, 200), min_size=1, max_size=5), sequence_length=st.integers(2, 40))
+def test_each_flow_frame_is_in_exactly_one_segment(frames: list[int], sequence_length: int) -> None:
+    videos = [flow_pairing.TrainingVideo(f"{i}.mp4", Path(f"{i}.mp4"), n) for i, n in enumerate(frames)]
+    segments = split_into_segments(videos, sequence_length)
+    flow_frames = [
+        (segment.video.key, t) for segment in segments for t in range(segment.start, segment.start + segment.length)
+    ]
+    assert sorted(flow_frames) == sorted((v.key, t) for v in videos for t in range(v.num_frames - 1))
+    assert all(1 <= segment.length <= sequence_length - 1 for segment in segments)
+
+
+def test_flow_frames_and_embeddings_share_indices_and_padding_is_masked(tmp_path: Path) -> None:
+    (tmp_path / "flows").mkdir()
+    write_flow(tmp_path / "flows" / "a.mp4", indexed_frames(24), kept=25)
+    reader = write_embeddings(tmp_path / "rgb.h5", {"a.mp4": 25})
+    paired = flow_pairing.pair_with_flow(reader, flow_lookup.FlowFolder(tmp_path / "flows"))
+    dataset = SegmentDataset(reader, paired.videos, 11, lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2))
+    batch = collate([dataset[i] for i in range(len(dataset))])
+    assert batch.flow.shape == (3, 10, 3, 48, 64)
+    assert batch.mask.sum(1).tolist() == [10, 10, 4]
+    for i, start in enumerate((0, 10, 20)):
+        for t in range(int(batch.mask[i].sum())):
+            frame_index = read_index(batch.flow[i, t].permute(1, 2, 0).numpy())
+            assert frame_index == start + t == int(batch.z_image[i, t, 0])
+    assert not batch.flow[2, 4:].any()

@@ -1,0 +1,40 @@
+"""train.py --dry-run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.conftest import modification_times
+from tests.moclip.helpers import TRAIN_FLAGS
+from vimoclip import clip
+from vimoclip.runtime import cost_estimate
+
+
+def test_dry_run_reports_remaining_work_and_writes_nothing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
+    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--run-name", "run"]
+    train.main([*settings, "--dry-run", "--cache-frames", "prepared"])
+    output = capsys.readouterr().out
+    assert "a new run of 10 epochs; an epoch has 19 segments to train on and 12 to validate" in output
+    assert re.search(r"about .* for 230 segments at .* segments/s; [\d.]+ MB of disk, [\d.]+ [MG]B of memory", output)
+    assert not Path("checkpoints").exists() and not Path("prepared").exists() and not Path("logs").exists()
+    train.main([*settings, "--epochs", "1"])
+    capsys.readouterr()
+    before = modification_times(workspace)
+    train.main([*settings, "--epochs", "3", "--dry-run"])
+    output = capsys.readouterr().out
+    assert "1 of 3 epochs are done" in output
+    assert "for 46 segments at" in output
+    assert modification_times(workspace) == before
+
+
+def test_dry_run_downloads_nothing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clip, "missing_download", lambda *names: {"url": "", "what": "the file", "hint": ""})
+    train.main([*TRAIN_FLAGS, "--dry-run"])
+    assert "can be estimated once the file is here: it would be downloaded" in capsys.readouterr().out

@@ -1,0 +1,114 @@
+"""Cache of preprocessed flow frames."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from tests.conftest import indexed_frames, modification_times
+from tests.moclip.helpers import write_embeddings, write_flow
+from vimoclip import clip
+from vimoclip.errors import UserError
+from vimoclip.flow import flow_lookup
+from vimoclip.moclip import dataset, flow_pairing, frame_cache
+from vimoclip.moclip.dataset import cached_span_reader
+
+
+class CachedVideos(NamedTuple):
+    """Flow videos, their datasets without and with a cache, and the cache."""
+
+    videos: list[flow_pairing.TrainingVideo]
+    plain: dataset.SegmentDataset
+    cached: dataset.SegmentDataset
+    cache: frame_cache.FrameCache
+
+    def fill(self) -> None:
+        self.cache.fill(self.cache.missing(self.videos), self.cached.preprocess, workers=0)
+
+    def count_decoded(self) -> int:
+        """Read all segments, check that they are the same as without the cache, and count opened videos."""
+        expected = [self.plain[number] for number in range(len(self.plain))]
+        cached_span_reader.cache_clear()
+        found = [self.cached[number] for number in range(len(self.cached))]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert isinstance(ours, dataset.SegmentBatch) and isinstance(theirs, dataset.SegmentBatch)
+            assert all(torch.equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
+        return cached_span_reader.cache_info().misses
+
+
+@pytest.fixture
+def cached_videos(tmp_path: Path, tiny_clip: str) -> CachedVideos:
+    (tmp_path / "flows").mkdir()
+    for name, frames in (("a", 40), ("b", 9)):
+        write_flow(tmp_path / "flows" / f"{name}.mp4", indexed_frames(frames, 48, 80), kept=frames + 1)
+    reader = write_embeddings(tmp_path / "rgb.h5", {"a.mp4": 41, "b.mp4": 10})
+    videos = flow_pairing.pair_with_flow(reader, flow_lookup.FlowFolder(tmp_path / "flows")).videos
+    encoder = clip.load_encoder(tiny_clip, None)
+    cache = frame_cache.FrameCache(tmp_path / "prepared", encoder.config)
+    plain, cached = (dataset.SegmentDataset(reader, videos, 11, encoder.preprocess, c) for c in (None, cache))
+    return CachedVideos(videos, plain, cached, cache)
+
+
+def test_cached_frames_replace_decoding_and_are_identical(cached_videos: CachedVideos) -> None:
+    assert cached_videos.count_decoded() == 2
+    cached_videos.fill()
+    assert cached_videos.count_decoded() == 0
+    assert sum(
+        path.stat().st_size for path in cached_videos.cache.folder.iterdir()
+    ) <= cached_videos.cache.required_bytes(cached_videos.videos)
+    before = modification_times(cached_videos.cache.folder)
+    cached_videos.fill()
+    assert modification_times(cached_videos.cache.folder) == before
+
+
+def test_entries_of_another_flow_video_or_preprocessing_are_replaced(cached_videos: CachedVideos) -> None:
+    cached_videos.fill()
+    write_flow(cached_videos.videos[0].flow_path, indexed_frames(40, 48, 80, seed=7), kept=41)
+    assert cached_videos.count_decoded() == 1
+    cached_videos.fill()
+    assert cached_videos.count_decoded() == 0
+    other = frame_cache.FrameCache(cached_videos.cache.folder.parent, dict(clip_config(cached_videos), resize="squash"))
+    assert len(other.missing(cached_videos.videos)) == 2
+
+
+def clip_config(cached_videos: CachedVideos) -> dict[str, Any]:
+    size = list(cached_videos.cache.frame_shape[1:])
+    return {
+        "image_size": size,
+        "resize": "model",
+        "resize_mode": "shortest",
+        "interpolation": "bicubic",
+        "fill_color": 0,
+    }
+
+
+@pytest.mark.parametrize("offset", [0, 200, 5000, -1])
+def test_damaged_entries_are_replaced(cached_videos: CachedVideos, offset: int) -> None:
+    cached_videos.fill()
+    entry = cached_videos.cache.entry_path(cached_videos.videos[0].flow_path)
+    content = bytearray(entry.read_bytes())
+    content[offset] ^= 255
+    entry.write_bytes(content)
+    assert cached_videos.count_decoded() == 1
+    assert cached_videos.cache.missing(cached_videos.videos) == cached_videos.videos[:1]
+    cached_videos.fill()
+    assert cached_videos.count_decoded() == 0
+    entry.write_bytes(content[: len(content) // 2])
+    assert cached_videos.cache.missing(cached_videos.videos) == cached_videos.videos[:1]
+
+
+def test_an_unreadable_flow_video_gets_no_entry(cached_videos: CachedVideos) -> None:
+    longer = cached_videos.videos[0]._replace(num_frames=60)
+    assert not cached_videos.cache.write_entry(longer, cached_videos.plain.preprocess)
+    assert not any(cached_videos.cache.folder.iterdir())
+
+
+def test_a_full_disk_is_refused_with_the_bytes_needed(
+    cached_videos: CachedVideos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_cache, "free_bytes", lambda folder: 1000)
+    with pytest.raises(UserError, match=r"1\.0 KB") as error:
+        cached_videos.cache.check_disk_space(cached_videos.videos)
+    assert error.value.path == str(cached_videos.cache.folder)
+    assert "--cache-frames" in error.value.hint

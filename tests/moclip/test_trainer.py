@@ -1,0 +1,105 @@
+"""Training runs in one process and in two."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from tests.conftest import REPOSITORY
+from tests.moclip.helpers import TRAIN_FLAGS, break_flow
+from vimoclip.training import checkpoint
+
+
+def start_two_processes(*more: str) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [sys.executable, *torchrun, str(REPOSITORY / "train.py"), *TRAIN_FLAGS, *more]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def read_metrics(name: str) -> list[dict[str, float]]:
+    with open(f"checkpoints/{name}/metrics.csv", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def first_gradients(name: str) -> list[torch.Tensor]:
+    """Adam's first moment after one step is a tenth of the gradient."""
+    moments = checkpoint.load_checkpoint(Path("checkpoints", name, "last.pth"))["optimizer"]["state"]
+    return [state["exp_avg"] for state in moments.values()]
+
+
+def test_two_processes_equal_one_with_twice_the_batch(workspace: Path) -> None:
+    """In the one step, rank 0 has 12 segments and rank 1 the rest, one of which can't be read."""
+    break_flow("train1.mp4")
+    break_flow("val2.mp4")
+    two = start_two_processes("--batch-size", "12", "--epochs", "1", "--run-name", "two", "--cache-frames", "prepared")
+    output, error = two.communicate(timeout=120)
+    assert two.returncode == 0, error
+    train.main([*TRAIN_FLAGS, "--batch-size", "24", "--epochs", "1", "--run-name", "one"])
+    assert output.count("finished after epoch 1") == 1  # only rank 0 prints
+    for row, expected_row in zip(read_metrics("two"), read_metrics("one"), strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-5)
+    for a, b in zip(first_gradients("two"), first_gradients("one"), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+    left_out, expected_left_out = (
+        set(Path("checkpoints", n, "left_out.csv").read_text().splitlines()) for n in ("two", "one")
+    )
+    assert left_out == expected_left_out
+    assert len(left_out) == 3
+    assert len(list(Path("prepared").rglob("*.frames"))) == 8
+    assert not list(Path("checkpoints").glob("*.lock"))
+
+
+def test_a_killed_process_ends_both_and_one_process_resumes(workspace: Path) -> None:
+    """Rank 1 has no segment of the first step. It is killed after that step's checkpoint."""
+    two = start_two_processes("--batch-size", "40", "--epochs", "500", "--run-name", "two", "--freeze-encoder")
+    last = Path("checkpoints/two/last.pth")
+    while not last.exists():
+        assert two.poll() is None, two.communicate()[1]
+        time.sleep(0.02)
+    child_pids = Path(f"/proc/{two.pid}/task/{two.pid}/children").read_text().split()
+    rank1_pid = next(c for c in child_pids if b"\0RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes())
+    os.kill(int(rank1_pid), signal.SIGKILL)
+    _, error = two.communicate(timeout=60)
+    assert two.returncode != 0
+    assert re.search(r"rank\s*: 1 .*\n.*-9", error), error
+    completed_epochs = checkpoint.load_checkpoint(last)["progress"]["epoch"]
+    train.main(["--resume", "checkpoints/two", "--epochs", str(completed_epochs + 1)])
+    assert [row["epoch"] for row in read_metrics("two")] == list(range(1, completed_epochs + 2))
+    train.main([*TRAIN_FLAGS, "--batch-size", "40", "--epochs", "1", "--run-name", "one", "--freeze-encoder"])
+    assert read_metrics("two")[0] == pytest.approx(read_metrics("one")[0], rel=1e-5)
+
+
+def test_a_checkpoint_that_counted_steps_resumes_at_its_segment(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--epochs", "1"]
+    train.main([*settings, "--run-name", "whole"])
+    save_checkpoint, saved = checkpoint.save_checkpoint, []
+
+    def stop_at_second_checkpoint(path: Path, content: dict[str, Any]) -> Path:
+        saved.append(save_checkpoint(path, content))
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_checkpoint", stop_at_second_checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            train.main([*settings, "--run-name", "old", "--save-every-minutes", "0"])
+    last = Path("checkpoints/old/last.pth")
+    content = checkpoint.load_checkpoint(last)
+    assert content["progress"].pop("seen") == 8
+    checkpoint.save_checkpoint(last, content)
+    train.main(["--resume", "checkpoints/old"])
+    assert read_metrics("old") == read_metrics("whole")

@@ -1,0 +1,153 @@
+"""BORIS: its projects and aggregated events in, bouts out, checked against the program's own code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prepare_dataset
+from tests.boris import boris_program
+from tests.boris.test_reader import BEHAVIORS
+from tests.conftest import indexed_frames, read_index, write_video
+from vimoclip import annotations, boris, video
+from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
+from vimoclip.prepare.boris import WindowLabeler
+
+
+def test_recording_coded_by_two_observers_has_the_labels_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "f0.mp4", indexed_frames(50))
+    write_video(tmp_path / "f1.mp4", indexed_frames(50, seed=1))
+    project: dict[str, Any] = {}
+    for name, code, media in (("ann", "walk", "C:/ann/f0.mp4"), ("bob", "rest", "/home/bob/f0.mp4"),
+                              ("cy", "walk", "f1.mp4")):  # fmt: skip
+        rows = [[0.0, "", code, "", "", 0], [2.0, "", code, "", "", 0]]
+        one = boris_program.project(BEHAVIORS, {name: rows}, {media: 2.0})
+        project = project or one
+        project["observations"] |= one["observations"]
+    boris_program.write(tmp_path / "p.boris", project)
+    found = label_names(run_prepare(tmp_path, "--window", "2"))
+    assert found["f0_0-2000ms.mp4"] == {"walk", "rest"}
+    assert "are both taken for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("events", "overlap", "margin", "expected"),
+    [
+        ([("walk", 0.0, 3.0)], 0.5, 1.0, {"walk"}),  # 3 of 6 s
+        ([("walk", 0.0, 2.9)], 0.5, 1.0, {"walk"}),  # all of a short bout
+        ([("walk", -3.0, 2.9)], 0.5, 1.0, set()),  # 2.9 of 5.9
+        ([("walk", -0.5, 0.5)], 0.5, 1.0, {"walk"}),
+        ([("walk", -0.6, 0.4)], 0.5, 1.0, set()),
+        ([("walk", 0.0, 1.5), ("walk", 1.5, 3.0)], 0.5, 1.0, {"walk"}),  # one after the other are one
+        ([("walk", 5.0, 20.0)], 0.1, 1.0, {"walk"}),
+        ([("bite", 0.0, 0.0)], 0.5, 1.0, {"bite"}),  # half of its stretch
+        ([("bite", -0.1, -0.1)], 0.5, 1.0, set()),
+        ([("bite", -0.1, -0.1)], 0.4, 1.0, {"bite"}),
+        ([("bite", 5.9, 5.9)], 0.5, 0.0, {"bite"}),
+        ([("bite", 6.0, 6.0)], 0.5, 0.0, set()),
+        ([("bite", 3.0, 3.0), ("rest", 1.0, 5.0)], 0.5, 1.0, {"bite", "rest"}),
+    ],
+)
+def test_window_labels_depend_on_the_overlap(
+    events: list[tuple[str, float, float]], overlap: float, margin: float, expected: set[str]
+) -> None:
+    seen = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
+    windows = WindowLabeler(6.0, 3.0, overlap, margin)
+    assert windows.labels((0.0, 6.0), windows.event_intervals(seen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(4.0, [(0, 4)]), (6.0, [(0, 6)]), (9.0, [(0, 6), (3, 9)]), (10.0, [(0, 6), (3, 9), (4, 10)])],
+)
+def test_windows_end_with_the_recording(seconds: float, expected: list[tuple[float, float]]) -> None:
+    assert WindowLabeler(6.0, 3.0).spans(seconds) == expected
+
+
+def run_prepare(root: Path, *flags: str) -> Annotations:
+    command = ["boris", str(root / "p.boris"), "--dataset-dir", str(root / "dataset"), *flags]
+    return annotations.load(prepare_dataset.main(command), "ak")
+
+
+def label_names(data: Annotations) -> dict[str, set[str]]:
+    of = {name: own for videos in data.splits.values() for name, own in videos.items()}
+    return {name: {data.classes[label] for label in own} for name, own in of.items()}
+
+
+def test_windows_become_clips_and_recordings_stay_in_one_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four films of 40 frames at 25 a second, which another computer had elsewhere."""
+    project: dict[str, Any] = {}
+    for i in range(4):
+        write_video(tmp_path / "films" / f"f{i}.mp4", indexed_frames(40, seed=i))
+        rows = [[0.0, "", "walk", "", "", 0], [0.8, "", "walk", "", "", 0], [1.2, "", "bite", "", "", 0]]
+        one = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"/home/ann/f{i}.mp4": 1.6})
+        project = project or one
+        project["observations"] |= one["observations"]
+    project["observations"]["gone"] = json.loads(
+        json.dumps(project["observations"]["o0"]).replace("/home/ann/f0.mp4", "/home/ann/gone.mp4")
+    )
+    boris_program.write(tmp_path / "p.boris", project)
+    flags = ["--videos-dir", str(tmp_path / "films"), "--window", "0.8", "--stride-seconds", "0.4"]
+    data = run_prepare(tmp_path, *flags, "--point-margin", "0.1")
+    assert data.classes == ("walk", "bite")  # nobody rests
+    found = label_names(data)
+    assert len(found) == 12
+    assert found["f0_0-800ms.mp4"] == {"walk"}
+    assert found["f0_400-1200ms.mp4"] == {"walk", "bite"}  # half of the bite's stretch
+    assert found["f0_800-1600ms.mp4"] == {"bite"}
+    sides = [{name[:2] for name in of} for of in data.splits.values()]
+    assert all(sides) and not sides[0] & sides[1]
+    clip = next(iter(video.read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
+    assert not isinstance(clip, video.ReadSummary)
+    assert [read_index(frame) for frame in clip] == list(range(10, 30))
+    said = capsys.readouterr().out
+    assert "left out: /home/ann/gone.mp4" in said
+    assert "warning" not in said
+
+
+def test_single_recording_is_split_by_time_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(200, height=32, width=32))
+    rows = [[t, "", "walk", "", "", 0] for t in (0.0, 1.0, 3.0, 4.0, 6.0, 7.0)]
+    boris_program.write(tmp_path / "p.boris", boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 8.0}))
+    data = run_prepare(tmp_path, "--window", "0.4", "--stride-seconds", "0.2", "--drop-unlabelled")
+    assert "warning: there is one recording only" in capsys.readouterr().out
+    spans = {
+        split: [tuple(int(part) for part in name[2:-6].split("-")) for name in videos]
+        for split, videos in data.splits.items()
+    }
+    assert all(spans.values())
+    for start, stop in spans["train"]:
+        assert all(stop <= other[0] or start >= other[1] for other in spans["val"])
+    assert all(seen == {"walk"} for seen in label_names(data).values())
+
+
+def test_subjects_and_behaviors_can_be_filtered(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(50))
+    rows = [[0.0, "Ann", "walk", "", "", 0], [0.0, "Bob", "rest", "", "", 0], [0.5, "Ann", "bite", "", "", 0],
+            [2.0, "Ann", "walk", "", "", 0], [2.0, "Bob", "rest", "", "", 0]]  # fmt: skip
+    boris_program.write(tmp_path / "p.boris", boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 2.0}))
+    data = run_prepare(tmp_path, "--window", "0.5", "--subjects", "Ann", "--exclude", "bite", "--stride-seconds", "0.5")
+    assert data.classes == ("walk",)
+    with pytest.raises(UserError, match=r"no subject Cy.*Ann, Bob"):
+        run_prepare(tmp_path, "--subjects", "Cy")
+
+
+def test_no_clips_outside_the_coded_interval(tmp_path: Path) -> None:
+    project: dict[str, Any] = {}
+    for i in range(2):
+        write_video(tmp_path / f"f{i}.mp4", indexed_frames(100, height=32, width=32, seed=i))
+        rows = [[1.0, "", "walk", "", "", 0], [2.0, "", "walk", "", "", 0]]
+        one = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"f{i}.mp4": 4.0})
+        one["observations"][f"o{i}"]["observation time interval"] = [1, 3] if i else [0, 0]
+        project = project or one
+        project["observations"] |= one["observations"]
+    boris_program.write(tmp_path / "p.boris", project)
+    found = label_names(run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1"))
+    assert {name for name in found if name[:2] == "f1"} == {"f1_1000-2000ms.mp4", "f1_2000-3000ms.mp4"}
+    assert len(found) == 6

@@ -1,0 +1,174 @@
+"""Conflicts between the sheets of Animal Kingdom, and how the clips' descriptions resolve them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.prepare.workbooks import (
+    CLASS_NAMES,
+    Workbooks,
+    animal_actions_cell,
+    error_text,
+    make_workbooks,
+    prepare,
+    swap_ids,
+)
+
+
+def test_missing_label_and_swapped_names_are_resolved_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workbooks = make_workbooks()
+    workbooks.counted[2][2], workbooks.counted[3][2] = "middle", "head"  # of the ears, of the tail
+    swap_ids(workbooks, 2, 3)
+    workbooks.listed[5][0] = "#N/A"
+    data = prepare(workbooks, tmp_path)
+    assert data.classes == tuple(CLASS_NAMES)
+    assert data.partitions["segment"][2:4] == ("middle", "head")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  id ")]
+    assert len(lines) == 3
+    assert "id 2 is Flapping its ears (in the sheet Action at 2, in AR_count at 3): 4 of the 4" in lines[0]
+    assert "id 3 is Flapping tail (in the sheet Action at 3, in AR_count at 2): 4 of the 4" in lines[1]
+    assert "id 5 is Yawning (in the sheet Action without an id, in AR_count at 5): 4 of the 4" in lines[2]
+
+
+def test_clips_overrule_both_sheets(tmp_path: Path) -> None:
+    workbooks = make_workbooks()
+    swap_ids(workbooks, 2, 3)
+    workbooks.listed[2][0], workbooks.listed[3][0] = 3, 2
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+
+
+def test_case_and_spaces_are_no_conflict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workbooks = make_workbooks()
+    workbooks.counted[1][0] = "Being  Eaten "
+    for row in workbooks.clips:
+        row[3] = row[3].replace("Being eaten", "Being Eaten")
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+    assert "sheets and clips agree on the ids of all 6 classes" in capsys.readouterr().out
+
+
+def test_descriptions_may_lack_some_labels(tmp_path: Path) -> None:
+    """As they do in a tenth of the real clips: only the actions that a description names count."""
+    workbooks = make_workbooks()
+    for row in workbooks.clips[2:20:3]:
+        row[2], row[3] = f"{row[2]},4", row[3]
+    swap_ids(workbooks, 2, 3)
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+
+
+def test_class_that_always_comes_with_another_is_resolved(tmp_path: Path) -> None:
+    workbooks = make_workbooks()
+    for row in workbooks.clips:
+        if row[2] == "2":
+            row[2], row[3] = "4,2", animal_actions_cell("Sensing", "Flapping its ears")
+    swap_ids(workbooks, 2, 4)
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(6)), st.permutations(range(6)), st.sets(st.integers(0, 5), max_size=6), st.randoms())
+def test_any_permutation_of_names_is_resolved(
+    tmp_path_factory: pytest.TempPathFactory,
+    by_counts: list[int],
+    by_list: list[int],
+    without_id: set[int],
+    random: Any,
+) -> None:
+    workbooks = make_workbooks()
+    segments = [row[2] for row in workbooks.counted]
+    for row, class_id in zip(workbooks.counted, by_counts, strict=True):
+        row[1] = class_id
+    for row, class_id in zip(workbooks.listed, by_list, strict=True):
+        row[0] = None if class_id in without_id else class_id
+    for rows in (workbooks.counted, workbooks.listed, workbooks.clips):
+        random.shuffle(rows)
+    data = prepare(workbooks, tmp_path_factory.mktemp("workbooks"))
+    assert data.classes == tuple(CLASS_NAMES)
+    assert list(data.partitions["segment"]) == segments
+
+
+def remove_descriptions(workbooks: Workbooks, *names: str) -> None:
+    """Nothing is lines of these actions any more."""
+    for row in workbooks.clips:
+        if any(f"'{name}'" in row[3] for name in names):
+            row[3] = "[]"
+
+
+def test_class_without_description_has_the_id_of_both_sheets(tmp_path: Path) -> None:
+    workbooks = make_workbooks()
+    remove_descriptions(workbooks, "Yawning")
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+
+
+def test_two_classes_that_always_come_together_have_the_ids_of_both_sheets(tmp_path: Path) -> None:
+    workbooks = make_workbooks()
+    for row in workbooks.clips:
+        if row[2] in ("2", "3"):
+            row[2], row[3] = "2,3", animal_actions_cell("Flapping its ears", "Flapping tail")
+    assert prepare(workbooks, tmp_path).classes == tuple(CLASS_NAMES)
+
+
+def no_description_and_no_id(workbooks: Workbooks) -> None:
+    remove_descriptions(workbooks, "Yawning")
+    workbooks.listed[5][0] = None
+
+
+def two_classes_that_always_come_together(workbooks: Workbooks) -> None:
+    swap_ids(workbooks, 2, 3)
+    for row in workbooks.clips:
+        if row[2] in ("2", "3"):
+            row[2], row[3] = "2,3", animal_actions_cell("Flapping its ears", "Flapping tail")
+
+
+def half_of_the_clips_contradict(workbooks: Workbooks) -> None:
+    """Half of the clips described with it have another id."""
+    swap_ids(workbooks, 2, 3)
+    for i, row in enumerate(workbooks.clips):
+        if row[2] in ("2", "3"):
+            row[3] = animal_actions_cell(CLASS_NAMES[2 + i % 2])
+
+
+def described_in_other_classes_too(workbooks: Workbooks) -> None:
+    """Three in seven of the clips described with it have another id."""
+    swap_ids(workbooks, 2, 3)
+    for row in workbooks.clips[16:19]:
+        assert row[2] == "4"
+        row[3] = animal_actions_cell("Sensing", "Flapping tail")
+
+
+def described_in_another_class_only(workbooks: Workbooks) -> None:
+    """Both sheets agree on a class that describes one clip only, of another class."""
+    remove_descriptions(workbooks, "Yawning")
+    workbooks.clips[0][3] = animal_actions_cell("Attacking", "Yawning")
+
+
+def two_names_for_one_id(workbooks: Workbooks) -> None:
+    """All clips described with one class have the id of another, whose own name describes none."""
+    remove_descriptions(workbooks, "Flapping its ears")
+    for row in workbooks.clips:
+        if row[2] == "3":
+            row[3] = animal_actions_cell("Flapping its ears")
+    remove_descriptions(workbooks, "Flapping tail")
+    workbooks.listed[3][0], workbooks.counted[2][1], workbooks.counted[3][1] = 3, 2, 3
+
+
+@pytest.mark.parametrize(
+    ("modify", "words"),
+    [
+        (no_description_and_no_id, ["'yawning'", "no id", "id 5", "none is said to show it"]),
+        (two_classes_that_always_come_together, ["'flapping its ears'", "id 2", "id 3", "8 of the 8"]),
+        (half_of_the_clips_contradict, ["'flapping", "id 2", "id 3", "2 of the 4"]),
+        (described_in_other_classes_too, ["'flapping tail'", "id 3: 4 of the 7"]),
+        (described_in_another_class_only, ["'yawning'", "id 5 in one sheet and at id 5", "id 0: 1 of the 1"]),
+        (two_names_for_one_id, ["'flapping its ears'", "'flapping tail'", "id 3"]),
+    ],
+)
+def test_ambiguous_class_id_is_an_error(modify: Any, words: list[str], tmp_path: Path) -> None:
+    workbooks = make_workbooks()
+    modify(workbooks)
+    text = error_text(workbooks, tmp_path)
+    assert not [word for word in words if word not in text], text

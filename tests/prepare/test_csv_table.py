@@ -1,0 +1,215 @@
+"""Import of a table of videos and labels, and clips trimmed exactly to the frame."""
+
+from pathlib import Path
+
+import pytest
+
+import prepare_dataset
+from tests.conftest import indexed_frames, read_index, write_video
+from vimoclip import annotations, video
+from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of 12 frames that carry their index, at 25 and (the last two) 30000/1001 frames/s."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(8):
+        write_video(folder / f"v{i}.mp4", indexed_frames(12, seed=i), fps=25 if i < 6 else 30000 / 1001)
+    return folder
+
+
+def prepare(videos: Path, root: Path, text: str, *flags: str) -> Annotations:
+    table = root / "table.csv"
+    table.write_bytes(text.encode() if isinstance(text, str) else text)
+    command = ["csv", str(table), "--videos-dir", str(videos), "--dataset-dir", str(root / "dataset"), *flags]
+    return annotations.load(prepare_dataset.main(command), "ak")
+
+
+def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
+    of = {name: own for videos in data.splits.values() for name, own in videos.items()}
+    return {name: tuple(data.classes[label] for label in own) for name, own in of.items()}
+
+
+def frame_numbers(path: Path) -> list[int]:
+    items = list(video.read_batches(path, 100))
+    return [read_index(frame) for item in items if not isinstance(item, video.ReadSummary) for frame in item]
+
+
+def test_label_names_and_splits_of_the_table(videos: Path, tmp_path: Path) -> None:
+    data = prepare(
+        videos,
+        tmp_path,
+        "video,labels,split\nv0.mp4,walking; eating,train\nv1.mp4,,train\n"
+        "v2.mp4,Eating,Validation\nv3.mp4,walking,test\n",
+    )
+    assert data.classes == ("eating", "walking")
+    assert data.splits["train"] == {"v0.mp4": (0, 1), "v1.mp4": ()}
+    assert data.splits["val"] == {"v2.mp4": (0,)}  # case does not matter
+    assert data.splits["test"] == {"v3.mp4": (1,)}
+    assert (tmp_path / "dataset" / "videos" / "v0.mp4").read_bytes() == (videos / "v0.mp4").read_bytes()
+    assert "walking" in (tmp_path / "dataset" / "annotations" / "class_counts.html").read_text()
+
+
+def test_one_hot_columns_as_saved_by_a_spreadsheet(videos: Path, tmp_path: Path) -> None:
+    rows = [f"v{i}.mp4;{i % 2};{int(i > 2)};" for i in range(6)]
+    text = "\ufeff" + "\r\n".join(["Video;grooming;lying, or so;", *rows, ";;;"]) + "\r\n"
+    found = label_names(prepare(videos, tmp_path, text))
+    assert found["v0.mp4"] == ()
+    assert found["v1.mp4"] == ("grooming",)
+    assert found["v5.mp4"] == ("grooming", "lying, or so")
+    assert len(found) == 6
+
+
+def test_ids_refer_to_the_given_classes(videos: Path, tmp_path: Path) -> None:
+    data = prepare(
+        videos, tmp_path, "video,labels\nv0.mp4,0;2\nv1.mp4,resting\n", "--classes", "zoom", "eat", "resting"
+    )
+    assert data.classes == ("zoom", "eat", "resting")
+    assert label_names(data) == {"v0.mp4": ("zoom", "resting"), "v1.mp4": ("resting",)}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "first", "last"),
+    [("0.08", "0.2", 2, 4), ("0.081", "0.201", 3, 5), ("0", "0:00:00.04", 0, 0), ("0,36", "9", 9, 11)],
+)
+def test_clips_contain_the_frames_that_start_in_their_span(
+    start: str, end: str, first: int, last: int, videos: Path, tmp_path: Path
+) -> None:
+    """Frame t of 25 frames/s begins at 0.04 t."""
+    text = f'video,labels,start,end\nv0.mp4,a,"{start}","{end}"\nv1.mp4,b,,\n'
+    data = prepare(videos, tmp_path, text)
+    (clip,) = [name for name in label_names(data) if "ms" in name]
+    assert frame_numbers(tmp_path / "dataset" / "videos" / clip) == list(range(first, last + 1))
+
+
+def test_many_clips_of_one_video_with_a_fractional_frame_rate(videos: Path, tmp_path: Path) -> None:
+    spans = [(0.0, 0.1), (0.05, 0.2), (0.3, 0.4), (0.033367, 0.25), (5.0, 6.0)]  # the time of frame 1, rounded up
+    text = "video,labels,start,end\n" + "".join(f"v6.mp4,a,{a},{b}\n" for a, b in spans) + "v7.mp4,b,0,0.2\n"
+    found = label_names(prepare(videos, tmp_path, text))
+    for start, stop in spans[:4]:
+        inside = [t for t in range(12) if start - 1e-6 <= t * 1001 / 30000 < stop - 1e-6]
+        name = f"v6_{round(1000 * start)}-{round(1000 * stop)}ms.mp4"
+        assert frame_numbers(tmp_path / "dataset" / "videos" / name) == inside
+    assert "v6_5000-6000ms.mp4" not in found  # starts after the end of the video
+    assert len(found) == 5
+
+
+def test_clips_of_one_video_are_in_one_split(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"v{i}.mp4,{'ab'[k % 2]},{k / 25},{(k + 2) / 25}" for i in range(6) for k in range(4)]
+    data = prepare(videos, tmp_path, "video,labels,start,end\n" + "\n".join(lines))
+    files_by_split = [{name.partition("_")[0] for name in of} for of in data.splits.values()]
+    assert [len(files) for files in files_by_split] == [4, 2]
+    assert not files_by_split[0] & files_by_split[1]
+    chosen = {name.partition("_")[0] for name in data.selection}
+    assert len(data.selection) == 4 and len(chosen) == 1  # all clips of one video, none of which is in train
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_group_by_column_and_warning_for_a_source_in_two_splits(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"v{i}.mp4,{'ab'[i % 2]},cow{i // 2}" for i in range(8)]
+    data = prepare(videos, tmp_path, "\n".join(["video,labels,animal", *rows]), "--group-by", "animal")
+    for of in data.splits.values():
+        cows = [int(name[1]) // 2 for name in of]
+        assert all(cows.count(cow) == 2 for cow in cows)
+    assert "warning" not in capsys.readouterr().out
+    rows = [f"{row},{'val' if i == 1 else 'train'}" for i, row in enumerate(rows)]
+    conflict = tmp_path / "conflict"
+    conflict.mkdir()
+    prepare(videos, conflict, "\n".join(["video,labels,animal,split", *rows]), "--group-by", "animal")
+    output = capsys.readouterr().out
+    assert "warning: 1 sources are in train and in val, with 1 clips of val (cow0)" in output
+
+
+def test_summary_counts(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (videos / "broken.mp4").write_bytes(b"no video")
+    text = "video,labels\nv0.mp4,a\nv1.mp4,a;b\nv2.mp4,\nv3.mp4,b\nnowhere.mp4,b\nnowhere.mp4,a\nbroken.mp4,a\n"
+    data = prepare(videos, tmp_path, text)
+    (videos / "broken.mp4").unlink()
+    output = capsys.readouterr().out
+    train, val = (len(data.splits[name]) for name in ("train", "val"))
+    assert f"4 clips: {train} to train on, {val} to validate with; 2 actions" in output
+    assert "labels a clip: 0 in 1 clips, 1 in 2 clips, 2 in 1 clips" in output
+    assert "durations: 0.5 to 0.5 s, median 0.5 s" in output
+    assert "left out: nowhere.mp4:" in output and "there is no such file, in 2 lines" in output
+    assert "left out: broken.mp4:" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("video,labels\nv0.mp4,a,b\n", ":2: has 3 cells"),
+        ("file,labels\nv0.mp4,a\n", "no column video"),
+        ("video,labels,start\nv0.mp4,a,1\n", "needs? both|need both"),
+        ("video,labels,start,end\nv0.mp4,a,2,1\n", ":2: ends at 1 s, but begins at 2 s"),
+        ("video,labels,start,end\nv0.mp4,a,soon,1\n", ":2: 'soon' is no time"),
+        ("video,a,b\nv0.mp4,1,0\nv1.mp4,7,0\n", ":3: a is '7', where 0 or 1 is meant"),
+        ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,dev\n", ":3: the split 'dev'"),
+        ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,\n", ":3: has no split"),
+        ("video,labels,split\nv0.mp4,a,val\nv1.mp4,a,val\n", "only the split val"),
+        ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,test\n", "only the split test, train"),
+        ("video,labels,split\nv0.mp4,a,train\nv0.mp4,b,val\n", ":3: v0.mp4 is in val, but in line 2 in train"),
+        ("video,labels\n,a\n", ":2: names no video"),
+        ("video,labels\n", "holds no video"),
+        ("video,labels\nv0.mp4,\n", "holds no label"),
+        ("video,labels\nv0.mp4,a\nnowhere.mp4,a\n", None),
+    ],
+)
+def test_error_in_the_table_is_reported_with_its_line(
+    text: str, words: str | None, videos: Path, tmp_path: Path
+) -> None:
+    if words is None:
+        assert len(label_names(prepare(videos, tmp_path, text))) == 1
+        return
+    with pytest.raises(UserError, match=words) as caught:
+        prepare(videos, tmp_path, text)
+    assert str(tmp_path / "table.csv") in str(caught.value)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_same_table_changes_nothing_and_another_is_an_error(videos: Path, tmp_path: Path) -> None:
+    text = "video,labels,start,end\nv0.mp4,a,0,0.2\nv1.mp4,b,0,0.2\n"
+    first = prepare(videos, tmp_path, text)
+    clip = tmp_path / "dataset" / "videos" / "v0_0-200ms.mp4"
+    before = clip.stat().st_mtime_ns
+    assert prepare(videos, tmp_path, text) == first
+    assert clip.stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other classes, clips or labels"):
+        prepare(videos, tmp_path, text.replace(",b,", ",c,"))
+
+
+def test_clips_of_one_file_are_in_one_split_for_any_groups(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each video a part by one observer, a part without observer, and the whole: they overlap."""
+    lines = []
+    for i in range(6):
+        lines += (
+            [f"v{i}.mp4,a,0,0.2,ann", f"v{i}.mp4,b,0.1,0.3,", f"v{i}.mp4,a,,,"]
+            if i % 2
+            else [
+                f"v{i}.mp4,a,0,0.2,bob{i}",
+                f"v{i}.mp4,b,0.1,0.3,cy{i}",
+            ]
+        )
+    data = prepare(videos, tmp_path, "\n".join(["video,labels,start,end,who", *lines]), "--group-by", "who")
+    files_by_split = [{name[:2] for name in of} for of in data.splits.values()]
+    assert all(files_by_split) and not files_by_split[0] & files_by_split[1]
+    assert any({"v1", "v3", "v5"} <= files for files in files_by_split)  # with clips of ann
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_clip_of_a_replaced_file_is_trimmed_again(videos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_video(own / "f.mp4", indexed_frames(12))
+    write_video(own / "g.mp4", indexed_frames(12, seed=1))
+    text = "video,labels,start,end\nf.mp4,a,0,0.2\ng.mp4,b,0,0.2\n"
+    prepare(own, tmp_path, text)
+    clip = tmp_path / "dataset" / "videos" / "f_0-200ms.mp4"
+    (own / "f.mp4").unlink()
+    write_video(own / "f.mp4", indexed_frames(20)[5:])
+    prepare(own, tmp_path, text)
+    assert frame_numbers(clip) == [5, 6, 7, 8, 9]

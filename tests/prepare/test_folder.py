@@ -1,0 +1,297 @@
+"""Import of a folder with a folder of videos per action."""
+
+from pathlib import Path
+
+import pytest
+
+import prepare_dataset
+from vimoclip import annotations
+from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError
+
+
+def create_files(root: Path, actions: dict[str, list[str]]) -> Path:
+    """Create files whose content is their path; the importer reads no video."""
+    for action, names in actions.items():
+        (root / action).mkdir(parents=True)
+        for name in names:
+            (root / action / name).write_text(f"{action}/{name}")
+    return root
+
+
+def prepare(root: Path, dataset: Path, *flags: str) -> Annotations:
+    annotations_dir = prepare_dataset.main(["folder", str(root), "--dataset-dir", str(dataset), *flags])
+    return annotations.load(annotations_dir, "ak", ["train", "val"])
+
+
+def file_states(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return (content, modification time) by path of every file."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def numbered_names(count: int, suffix: str = ".mp4") -> list[str]:
+    return [f"c{i:02d}{suffix}" for i in range(count)]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    return create_files(
+        tmp_path / "pets",
+        {"eating": numbered_names(6), "lying down": numbered_names(9, ".MOV"), "running": numbered_names(2)},
+    )
+
+
+def test_videos_are_named_after_their_action_with_the_same_bytes(pets: Path, tmp_path: Path) -> None:
+    data = prepare(pets, tmp_path / "dataset")
+    assert data.classes == ("eating", "lying down", "running")
+    videos = {path.name: path for path in (tmp_path / "dataset" / "videos").iterdir()}
+    expected = {f"{path.parent.name}__{path.name}": path for path in pets.rglob("*") if path.is_file()}
+    assert videos.keys() == expected.keys()
+    assert all(videos[name].read_bytes() == path.read_bytes() for name, path in expected.items())
+    split = {video: labels for videos in data.splits.values() for video, labels in videos.items()}
+    assert split == {name: (data.classes.index(name.split("__")[0]),) for name in expected}
+
+
+def test_a_third_of_each_action_is_in_val(pets: Path, tmp_path: Path) -> None:
+    data = prepare(pets, tmp_path / "dataset")
+    counts = {split: [0, 0, 0] for split in data.splits}
+    for split, videos in data.splits.items():
+        for (label,) in videos.values():
+            counts[split][label] += 1
+        assert list(videos) == sorted(videos)
+    assert counts == {"train": [4, 6, 1], "val": [2, 3, 1]}
+    assert not data.splits["train"].keys() & data.splits["val"].keys()
+
+
+def test_val_share_is_of_each_action_and_no_split_is_empty(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {"a": numbered_names(2), "b": numbered_names(10)})
+    for share, num_val in (("0.01", [1, 1]), ("0.5", [1, 5]), ("0.7", [1, 7])):
+        data = prepare(root, tmp_path / share, "--val-share", share)
+        found = [sum(labels == (i,) for labels in data.splits["val"].values()) for i in range(2)]
+        assert min(sum(labels == (i,) for labels in data.splits["train"].values()) for i in range(2)) >= 1, share
+        assert found == num_val, share
+
+
+@pytest.mark.parametrize("share", ["0.8", "0.99"])
+def test_two_clips_are_in_both_splits_for_any_share(share: str, tmp_path: Path) -> None:
+    data = prepare(
+        create_files(tmp_path / "pets", {"a": numbered_names(2)}), tmp_path / "dataset", "--val-share", share
+    )
+    assert [len(videos) for videos in data.splits.values()] == [1, 1]
+
+
+def test_split_depends_on_the_seed_only(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {"a": numbered_names(20), "b": numbered_names(20)})
+    first, same, other = (prepare(root, tmp_path / f"d{i}", "--seed", seed) for i, seed in enumerate("778"))
+    assert first == same
+    assert first.splits["val"].keys() != other.splits["val"].keys()
+    assert len(first.splits["val"]) == len(other.splits["val"])
+
+
+def test_single_clip_is_in_train_with_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = create_files(tmp_path / "pets", {"eating": ["one.mp4"], "running": numbered_names(2)})
+    data = prepare(root, tmp_path / "dataset")
+    assert data.splits["train"]["eating__one.mp4"] == (0,)
+    assert list(data.splits["val"].values()) == [(1,)]
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "eating:" in line]
+    assert "1 to train on, 0 to validate with" in line
+    assert "too few clips to be in both" in line
+    assert not [line for line in lines if "running:" in line and "too few" in line]
+
+
+def test_invalid_characters_are_replaced_in_video_ids(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {"=sitting": ["v1.2.mp4"], "a.b": ["x.y.z.avi"]})
+    data = prepare(root, tmp_path / "dataset")
+    assert data.classes == ("=sitting", "a.b")
+    assert {*data.splits["train"]} == {"-sitting__v1-2.mp4", "a-b__x-y-z.avi"}
+    assert (tmp_path / "dataset" / "videos" / "-sitting__v1-2.mp4").read_text() == "=sitting/v1.2.mp4"
+
+
+def test_files_that_are_no_videos_are_named_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = create_files(
+        tmp_path / "pets", {"eating": ["a.mp4", "notes.txt", ".hidden.mp4"], ".cache": ["b.mp4"], "empty": []}
+    )
+    (root / "on top.mp4").write_text("not in a folder")
+    assert prepare(root, tmp_path / "dataset").classes == ("eating",)
+    assert [path.name for path in (tmp_path / "dataset" / "videos").iterdir()] == ["eating__a.mp4"]
+    left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(left_out) == 1
+    assert str(root / "eating" / "notes.txt") in left_out[0]
+
+
+def test_second_call_changes_nothing(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = tmp_path / "dataset"
+    first = prepare(pets, dataset)
+    before = file_states(dataset)
+    assert "is there already" not in capsys.readouterr().out
+    assert prepare(pets, dataset) == first
+    assert f"{dataset / 'annotations'}: is there already" in capsys.readouterr().out
+    after = file_states(dataset)
+    assert {name: content for name, (content, _) in after.items()} == {n: content for n, (content, _) in before.items()}
+    videos = [name for name in before if name.startswith("videos/")]
+    assert len(videos) == 17
+    assert all(before[name] == after[name] for name in videos)
+
+
+def test_second_call_restores_a_missing_video(pets: Path, tmp_path: Path) -> None:
+    prepare(pets, tmp_path / "dataset")
+    missing = tmp_path / "dataset" / "videos" / "eating__c03.mp4"
+    missing.unlink()
+    prepare(pets, tmp_path / "dataset")
+    assert missing.read_text() == "eating/c03.mp4"
+
+
+@pytest.mark.parametrize("change", ["another clip", "another action"])
+def test_other_content_is_an_error_before_anything_is_written(change: str, pets: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    prepare(pets, dataset)
+    before = file_states(dataset)
+    if change == "another clip":
+        (pets / "eating" / "new.mp4").write_text("new")
+    else:
+        create_files(pets, {"zooming": ["new.mp4"]})
+    with pytest.raises(UserError, match=r"new\.mp4") as caught:
+        prepare(pets, dataset)
+    assert caught.value.path == str(dataset / "annotations")
+    assert file_states(dataset) == before
+
+
+def test_selection_is_drawn_once_and_kept(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = tmp_path / "dataset"
+    data = prepare(pets, dataset)
+    assert len(data.selection) == 1
+    assert "selection.txt: 1 of 11 training clips are kept out of training" in capsys.readouterr().out
+    path = dataset / "annotations" / "selection.txt"
+    other = next(video for video in data.splits["train"] if video not in data.selection)
+    path.write_text(f"{other}\n")
+    assert prepare(pets, dataset, "--seed", "7").selection == (other,)
+    path.unlink()  # a data set without selection clips
+    assert prepare(pets, dataset).selection == ()
+    assert not path.exists()
+
+
+def test_edited_split_is_kept(pets: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    prepare(pets, dataset)
+    train, val = (dataset / "annotations" / f"{split}_multi.txt" for split in ("train", "val"))
+    chosen = (dataset / "annotations" / "selection.txt").read_text().split("\n")
+    first, *others = sorted(train.read_text().splitlines(), key=lambda line: line.rsplit(" ", 1)[0] in chosen)
+    train.write_text("\n".join(others) + "\n")
+    val.write_text(val.read_text() + f"{first} 1\n")  # to the other split_sources, with a second label
+    before = file_states(dataset)
+    data = prepare(pets, dataset, "--seed", "7")
+    counts = "annotations/class_counts.html"  # shows the current splits
+    assert before.pop(counts)[0] != (now := file_states(dataset)).pop(counts)[0]
+    assert now == before
+    assert len(data.splits["val"][first.split()[0]]) == 2
+
+
+def test_one_video_in_two_actions_gives_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = create_files(tmp_path / "pets", {"a": numbered_names(3), "b": numbered_names(3)})
+    (root / "b" / "c00.mp4").write_bytes((root / "a" / "c00.mp4").read_bytes())
+    prepare(root, tmp_path / "dataset")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert lines == [
+        f"warning: {root}/b/c00.mp4 and {root}/a/c00.mp4 are the same video; keep one, and give its line both labels"
+    ]
+
+
+def test_another_video_under_the_same_name_is_an_error(pets: Path, tmp_path: Path) -> None:
+    prepare(pets, tmp_path / "dataset")
+    (pets / "eating" / "c01.mp4").unlink()  # a hard link: writing to it would change the data set
+    (pets / "eating" / "c01.mp4").write_text("quite another video")
+    with pytest.raises(UserError) as caught:
+        prepare(pets, tmp_path / "dataset")
+    assert caught.value.path == str(tmp_path / "dataset" / "videos" / "eating__c01.mp4")
+    assert (tmp_path / "dataset" / "videos" / "eating__c01.mp4").read_text() == "eating/c01.mp4"
+
+
+@pytest.mark.parametrize("files", [[], ["a.mp4"], ["notes.txt"]])
+def test_folder_without_folders_of_videos_is_an_error(files: list[str], tmp_path: Path) -> None:
+    root = create_files(tmp_path, {"pets": files})
+    with pytest.raises(UserError, match=r"<action>/<name>\.mp4") as caught:
+        prepare(root / "pets", tmp_path / "dataset")
+    assert caught.value.path == str(root / "pets")
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(tmp_path / "nowhere", tmp_path / "dataset")
+    assert caught.value.path == str(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        {"eating": ["a.mp4", "a.avi"]},
+        {"eating": ["a.b.mp4", "a-b.mp4"]},
+        {"a": ["b__c.mp4"], "a__b": ["c.mp4"]},
+    ],
+)
+def test_two_files_with_one_name_are_an_error_that_names_both(actions: dict[str, list[str]], tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", actions)
+    with pytest.raises(UserError, match="share the name") as caught:
+        prepare(root, tmp_path / "dataset")
+    assert all(str(path) in str(caught.value) for path in root.rglob("*") if path.is_file())
+    assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.2", "1.5", "nan", "half"])
+def test_invalid_share_is_a_usage_error(
+    share: str, pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        prepare(pets, tmp_path / "dataset", f"--val-share={share}")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "--val-share" in error[0]
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_folder_name_that_starts_with_a_space_can_be_imported_twice(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {" eating": numbered_names(3), "running": numbered_names(3)})
+    assert prepare(root, tmp_path / "dataset") == prepare(root, tmp_path / "dataset")
+
+
+def test_another_data_set_in_the_same_folder_is_an_error(pets: Path, tmp_path: Path) -> None:
+    prepare(pets, tmp_path / "dataset")
+    before = file_states(tmp_path / "dataset")
+    others = create_files(tmp_path / "others", {"sleeping": numbered_names(3)})
+    with pytest.raises(UserError):
+        prepare_dataset.main(
+            ["folder", str(others), "--dataset-dir", str(tmp_path / "dataset"), "--dataset-name", "others"]
+        )
+    assert file_states(tmp_path / "dataset") == before
+
+
+def test_name_of_another_video_is_an_error_before_any_is_linked(pets: Path, tmp_path: Path) -> None:
+    existing = tmp_path / "dataset" / "videos" / "running__c00.mp4"
+    existing.parent.mkdir(parents=True)
+    existing.write_text("quite another video")
+    with pytest.raises(UserError) as caught:
+        prepare(pets, tmp_path / "dataset")
+    assert caught.value.path == str(existing)
+    assert [path.name for path in existing.parent.iterdir()] == [existing.name]
+
+
+def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "pets"
+    for action in ("eating", "running"):
+        (root / action).mkdir(parents=True)
+        for i in range(8):
+            (root / action / f"cow{i // 2}_{i}.mp4").write_text(f"{action} {i}")
+    dataset = tmp_path / "dataset"
+    command = ["folder", str(root), "--dataset-dir", str(dataset), "--group-by", "/([^_]+)_", "--test-share", "0.25"]
+    data = annotations.load(prepare_dataset.main([*command, "--val-share", "0.25"]), "ak")
+    sources_by_split = [{name.partition("__")[2].partition("_")[0] for name in of} for of in data.splits.values()]
+    assert list(data.splits) == ["train", "val", "test"]
+    assert [len(split_sources) for split_sources in sources_by_split] == [2, 1, 1]
+    assert len(set.union(*sources_by_split)) == 4
+    assert "4 sources of 16 clips" in capsys.readouterr().out

@@ -1,0 +1,159 @@
+"""The HTML of report.html: plots, tables, filmstrips and texts."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from tests.conftest import indexed_frames, read_index, write_video
+from tests.report.helpers import large_evaluation, read_filmstrips, render_plots, small_evaluation
+from vimoclip import report
+from vimoclip.evaluation import Evaluation
+from vimoclip.report import examples, figures, page, tables
+from vimoclip.video import filmstrip
+
+
+@pytest.mark.parametrize("evaluation", [large_evaluation(), small_evaluation()], ids=["140 classes", "5 classes"])
+def test_figures_are_valid_plotly_figures(evaluation: Evaluation) -> None:
+    for figure in render_plots(evaluation).values():
+        go.Figure(figure["data"], figure["layout"])  # raises ValueError for an unknown property
+
+
+def test_bars_are_sorted_and_labelled_with_counts_and_segments() -> None:
+    evaluation = large_evaluation()
+    found = render_plots(evaluation)
+    drawn = [figure for name, figure in found.items() if name.startswith("bars-")]
+    order = [tick for figure in drawn for tick in figure["layout"]["yaxis"]["categoryarray"]]
+    heights = {
+        y: x
+        for figure in drawn
+        for trace in figure["data"]
+        for y, x in zip(trace["y"], trace["x"], strict=True)
+        if trace["type"] == "bar"
+    }
+    assert len(order) == len(heights) == 127
+    assert [heights[tick] for tick in order] == sorted(heights.values(), reverse=True)
+    assert all(len(figure["layout"]["yaxis"]["categoryarray"]) <= figures.BARS_PER_PLOT for figure in drawn)
+    colors = {trace["name"]: trace["marker"]["color"] for trace in drawn[-1]["data"] if trace["type"] == "bar"}
+    assert len(set(colors.values())) == len(colors) and set(colors) <= {"head", "middle", "tail"}
+    assert any(tick.startswith("class 1 ·") and tick.endswith(f" {evaluation.targets[:, 1].sum()}") for tick in order)
+
+
+def test_class_rows_parse_text_numbers() -> None:
+    rows = [{"class": "a", "positives": "0", "ap": "", "ap_low": "nan"}, {"class": "b", "positives": "3", "ap": "0.5"}]
+    first, second = tables.class_rows(rows)
+    assert (first["name"], first["ap"], first["ap_low"], first["positives"]) == ("b", 0.5, None, 3)
+    assert (second["name"], second["ap"]) == ("a", None)
+
+
+def test_axis_labels_of_long_names_with_a_common_prefix_differ() -> None:
+    names = ["a" * 40, "a" * 50, "b"]
+    found = figures.axis_labels(names)
+    assert len(set(found.values())) == 3 and found["b"] == "b"
+    assert all(len(label) < 35 for label in found.values())
+
+
+def test_filmstrips_show_frames_and_flow(tmp_path: Path) -> None:
+    evaluation = small_evaluation()
+    for number in range(40):
+        write_video(tmp_path / "videos" / f"v{number}.mp4", indexed_frames(16, seed=number))
+        write_video(tmp_path / "flows" / f"v{number}.mp4", indexed_frames(15, seed=number))
+    written = report.write_report(tmp_path / "report.html", evaluation, tmp_path / "videos", tmp_path / "flows")
+    found = read_filmstrips(written.read_text(encoding="utf-8"))
+    assert len(found) == 2 * 2 * examples.CLIPS_PER_LIST  # frames and flow, of the best and the worst
+    for text, strip in found:
+        each = np.array_split(np.asarray(strip), examples.STRIP_FRAMES, axis=1)
+        last = 14 if "flow" in text else 15
+        assert [read_index(frame) for frame in each] == np.linspace(0, last, 6).astype(int).tolist(), text
+
+
+def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
+    evaluation = small_evaluation()
+    (tmp_path / "videos").mkdir()
+    for name in evaluation.videos:
+        (tmp_path / "videos" / name).write_bytes(b"no video")
+        for checkpoint in ("things", "sintel"):
+            write_video(tmp_path / "flows" / f"{name[:-4]}_raft_{checkpoint}.mp4", indexed_frames(2))
+    best, worst = examples.choose_examples(evaluation)
+    assert examples.add_filmstrips(best + worst, tmp_path / "videos", tmp_path / "flows") == []
+    assert all("can't be read" in clip.missing[0] for clip in best)
+    assert {clip.missing[1] for clip in worst} == {"several files may be its flow"}
+
+    evaluation = replace(evaluation, videos=[f"../{name}" for name in evaluation.videos])
+    found, _ = examples.choose_examples(evaluation)
+    examples.add_filmstrips(found, tmp_path / "videos", tmp_path / "flows")
+    assert {tuple(clip.missing) for clip in found} == {("its video is missing", "its flow is missing")}
+    html = page.render_report(evaluation, None, tmp_path / "nowhere")
+    assert "No frames: no folder of videos was given." in html and "No flow: there is no such folder." in html
+    assert not read_filmstrips(html)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("held_out", "the epoch was chosen by selection clips of the training split"),
+        (
+            "published",
+            '<p class="warning" role="note"><strong>Not held out.</strong> The epoch was chosen on the clips',
+        ),
+        (None, "these predictions don&#39;t say on which clips their epoch was chosen"),
+    ],
+)
+def test_the_header_states_the_protocol(protocol: str | None, said: str) -> None:
+    html = page.render_report(small_evaluation(protocol=protocol), None, None)
+    assert said in html
+    assert ("Not held out" in html) == (protocol == "published")
+
+
+def test_metrics_are_listed_with_intervals_and_baselines() -> None:
+    html = page.render_report(small_evaluation(notes=["Two classes have one clip."]), None, None)
+    text = " ".join(re.sub("<[^>]+>", " ", html[: html.index('<script type="application/json"')]).split())
+    assert "127" not in text and "Two classes have one clip." in text
+    assert "classes that have a positive 0.1235 0.1000 to 0.9000 0.2500 –" in text
+    assert "Footnote: 0.4000 is what counts absent classes as 0." in text
+    assert "tail micro over its 5 classes 0.6250" in text
+    assert "Mammal macro over the 3 classes with a positive, in 7 clips 0.5000" in text
+    assert "Top-1" not in text and "F1, macro, fitted" not in text  # these are null
+    assert "1,000 bootstrap resamples of the clips" in text
+
+
+def test_optional_parts_are_omitted() -> None:
+    evaluation = small_evaluation()
+    required = ("predictions", "split", "num_videos", "num_classes", "classes_with_a_positive")
+    evaluation = replace(evaluation, metrics={key: evaluation.metrics[key] for key in required}, partitions={})
+    html = page.render_report(evaluation, None, None)
+    assert "<h1>Evaluation of a run</h1>" in html and "walking" in html
+    assert not any(text in html for text in ("Footnote", "bootstrap", "Calibration</h2>", "Common and rare", "None."))
+
+
+def test_render_filmstrip_limits_the_frame_width(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "wide.mp4", indexed_frames(9, 16, 256))
+    sheet = np.asarray(filmstrip.render_filmstrip(path, 3, 16, 2, gap_color="red"))
+    assert sheet.shape == (16, 3 * 256 + 2 * 2, 3)
+    assert [read_index(sheet[:, x : x + 256]) for x in (0, 258, 516)] == [0, 4, 8]
+    assert (sheet[:, 256:258] == (255, 0, 0)).all()
+    assert filmstrip.render_filmstrip(path, 3, 16, 2, max_width=48).size == (3 * 48 + 2 * 2, 16)
+
+
+def test_a_comparison_lists_gains_and_losses() -> None:
+    changed = {"class": "eating", "positives": 7, "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
+    lost = changed | {"class": "running", "difference": -0.125, "ci95": [None, None]}
+    total = {"difference": 0.0126, "ci95": [-0.001, 0.02]}
+    comparison: dict[str, Any] = {"other": "rgb.csv", "map_macro": total, "map_micro": total}
+    comparison |= {"num_videos": 1234, "classes": 17}
+    comparison |= {"gained": [changed], "lost": [lost]}
+    html = page.render_report(small_evaluation(comparison=comparison), None, None)
+    text = " ".join(re.sub("<[^>]+>", " ", html).split())
+    assert "on the same 1,234 clips" in text and "the extremes of 17." in text
+    assert "Compared with rgb.csv" in text and "+0.0126 -0.0010 to +0.0200" in text
+    assert "eating 7 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 7 0.500 0.250 -0.125 –" in text
+    assert "Compared with" not in page.render_report(small_evaluation(), None, None)
+
+
+def test_the_page_is_deterministic(tmp_path: Path) -> None:
+    first, second = (report.write_report(tmp_path / f"{i}.html", small_evaluation()).read_bytes() for i in range(2))
+    assert first == second

@@ -1,0 +1,407 @@
+"""The three extraction stages, in processes forked from one that has imported torch, so that hundreds start quickly.
+
+`python -m tests.stage_driver` is the parent: for each job on a line of stdin it prints the process id of the job, then
+how the job ended."""
+
+import ctypes
+import functools
+import importlib
+import json
+import mmap
+import os
+import random
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+
+from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_annotations, write_video
+
+# of a stage's main thread; other threads prefetch
+PHASES = ("starting", "reading", "computing", "writing", "last step")
+TIMEOUT_SECONDS = 300  # s
+
+
+class ProcessResult(NamedTuple):
+    """Exit code of a process, or minus the signal that ended it, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+class StageDriver:
+    """Runs one job at a time; the tests' end of the pipe."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.stage_driver"]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+
+    def start(self, command: list[str], folder: Path, **options: Any) -> int:
+        """Start a stage's command in a folder and return its process id; `options`: see `_run_stage`."""
+        job = {"command": command, "folder": str(folder), **options}
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job).encode() + b"\n")
+        return int(self.process.stdout.readline())
+
+    def has_ended(self) -> bool:
+        assert self.process.stdout
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
+
+    def wait(self) -> ProcessResult:
+        assert self.process.stdout
+        return ProcessResult(*json.loads(self.process.stdout.readline()))
+
+    def run(self, command: list[str], folder: Path, **options: Any) -> ProcessResult:
+        self.start(command, folder, **options)
+        return self.wait()
+
+
+@cache
+def driver() -> StageDriver:
+    """One per test run; it ends when its stdin is closed."""
+    return StageDriver()
+
+
+# --- the process that forks
+
+
+def serve() -> None:
+    """Fork a process for each job on stdin; print its id and its result."""
+    import torch
+
+    for module in ("cv2", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.io.lock", "vimoclip.moclip"):
+        importlib.import_module(module)
+    torch.set_num_threads(1)  # OpenMP's threads would not survive a fork
+    previous = 0
+    for line in sys.stdin:
+        if previous:
+            os.waitpid(previous, 0)
+        out, err = os.pipe(), os.pipe()
+        previous = os.fork()
+        if not previous:
+            os.dup2(out[1], 1)
+            os.dup2(err[1], 2)
+            _run_stage(**json.loads(line))
+        os.close(out[1])
+        os.close(err[1])
+        print(previous, flush=True)
+        output = [os.fdopen(end, errors="replace").read() for end in (out[0], err[0])]
+        status = os.waitid(os.P_PID, previous, os.WEXITED | os.WNOWAIT)
+        assert status
+        code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+        print(json.dumps([code, *output]), flush=True)
+
+
+def _run_stage(
+    command: list[str],
+    folder: str,
+    size_limit: int | None = None,
+    phase_file: str | None = None,
+    without_capabilities: bool = False,
+    kill_at_change: int | None = None,
+) -> NoReturn:
+    """Run a stage like its script. `size_limit`: bytes per file; `phase_file`: receives the phase;
+    `without_capabilities`: permissions hold for root too; `kill_at_change`: the number of the file change to die at."""
+    code, changes = 1, [0]
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(folder)
+        signal.alarm(TIMEOUT_SECONDS)
+        sys.argv = command
+        if size_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size_limit, size_limit))
+        if without_capabilities:
+            drop_capabilities()
+        if phase_file:
+            _record_phases(Path(phase_file))
+        if kill_at_change is not None:
+            changes = _kill_at_change(kill_at_change)
+        from vimoclip import cli
+
+        cli.run(importlib.import_module(Path(command[0]).stem).main)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    print(f"{changes[0]} changes")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def drop_capabilities() -> None:
+    """Drop all Linux capabilities, so that file permissions hold for root too."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _kill_at_change(number: int) -> list[int]:
+    """Kill this process at the n-th file change: before a file is opened for writing, renamed or removed, or after half
+    of a write. Returns the counter of changes."""
+    from vimoclip.io import atomic
+
+    count, events = [0], {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+
+    def is_last() -> bool:
+        count[0] += 1
+        return count[0] == number
+
+    def audit(event: str, details: tuple[Any, ...]) -> None:
+        opened = event == "open" and str(details[0]).startswith("out") and details[2] & (os.O_WRONLY | os.O_RDWR)
+        if (opened or event in events) and is_last():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(file: atomic.AtomicFile, data: Any, real: Callable[..., int] = atomic.AtomicFile.write) -> int:
+        if not is_last():
+            return real(file, data)
+        real(file, bytes(data)[: memoryview(data).nbytes // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    def append(descriptor: int, data: bytes, real: Callable[..., int] = os.write) -> int:
+        if not is_last():
+            return real(descriptor, data)
+        real(descriptor, data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    setattr(atomic.AtomicFile, "write", write)  # noqa: B010 - mypy lets nobody assign to a function
+    setattr(os, "write", append)  # noqa: B010
+    sys.addaudithook(audit)
+    return count
+
+
+def _record_phases(path: Path) -> None:
+    """Keep the number of the phase in the first byte of a file, where it survives a kill."""
+    from vimoclip import clip, flow, store, video
+    from vimoclip.extraction import manifest
+
+    with path.open("r+b") as file:
+        phase_byte = mmap.mmap(file.fileno(), 1)
+
+    def mark(owner: Any, name: str, phase: str) -> None:
+        setattr(owner, name, within(phase, getattr(owner, name)))
+
+    def within(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            before = phase_byte[0]
+            phase_byte[0] = before and PHASES.index(phase)  # a manifest is compacted at the start too
+            try:
+                return function(*args, **kwargs)
+            finally:
+                phase_byte[0] = before
+
+        return marked
+
+    def read_ahead(*args: Any, real: Any = video.prefetch_videos, **kwargs: Any) -> Any:
+        phase_byte[0] = PHASES.index("reading")
+        return real(*args, **kwargs)
+
+    def load(*args: Any, real: Any = flow.load_renderer, **kwargs: Any) -> Any:
+        return within("computing", real(*args, **kwargs))
+
+    setattr(video, "prefetch_videos", read_ahead)  # noqa: B010
+    setattr(flow, "load_renderer", load)  # noqa: B010
+    mark(clip.ImageEncoder, "encode", "computing")
+    for name in ("append", "finalize", "publish"):
+        mark(store.PartWriter, name, "writing")
+    for name in ("write", "finalize", "__exit__"):
+        mark(video.VideoWriter, name, "writing")
+    mark(manifest.Manifest, "add", "writing")
+    mark(store.EmbeddingWriter, "merge", "last step")
+    mark(manifest.Manifest, "compact", "last step")
+
+
+# --- inputs and outputs of the stages
+
+
+class UninterruptedRun(NamedTuple):
+    """The files of a run without interruption, its duration and those of its last steps (s)."""
+
+    content: dict[str, Any]
+    seconds: float
+    last_steps: list[float]
+
+
+@cache
+def uninterrupted_run(folder: Path, stage: str) -> UninterruptedRun:
+    """Run a stage once on the inputs in `folder`."""
+    place, phases = folder / f"whole-{stage}", [("starting", 0.0)]
+    place.mkdir()
+
+    def record(phase: str, seconds: float) -> bool:
+        if phase != phases[-1][0]:
+            phases.append((phase, seconds))
+        return False
+
+    _, ended = kill_when(stage_command(folder, stage), place, record)
+    assert ended.code == 0, ended
+    last = [after - start for (phase, start), (_, after) in pairwise(phases) if phase == "last step"]
+    return UninterruptedRun(folder_content(place), phases[-1][1], last)
+
+
+def stage_command(folder: Path, stage: str, *more: str) -> list[str]:
+    """The command line of a stage, from the inputs in `folder` to `out` in the working directory."""
+    data = ["--dataset-dir", str(folder / "dataset"), "--device", "cpu"]
+    if stage == "extract_embeddings":
+        data += ["--clip-model-name", f"local-dir:{folder / 'tinyclip'}", "--output-dir", "out"]
+    elif stage == "extract_flows":
+        data += ["--model", "dis", "--output-dir", "out"]
+    else:
+        data += ["--checkpoint-dir", str(folder / "student.pth"), "--output-h5-path", "out/flow.h5"]
+    return [f"{stage}.py", *data, *more]
+
+
+STAGES = ("extract_embeddings", "extract_flows", "inference")
+H5_OUTPUTS = {
+    "extract_embeddings": "out/ak_train_clip_embeddings.h5",
+    "inference": "out/flow.h5",
+}  # relative to the working directory
+
+
+def make_small_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs for runs of a quarter of a second, written once for all modules."""
+    folder = tmp_path_factory.getbasetemp() / "make_small_inputs"
+    return folder if folder.exists() else make_inputs(folder, videos=4, shortest=8)
+
+
+def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:
+    """12 clips of 60 to 148 frames of 96x64, their flow, a tiny CLIP and an untrained student."""
+    splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
+    for i in range(videos):
+        name, split = f"clip{i:02}.mp4", "val" if i % 3 == 2 else "train"
+        frames = moving_frames(shortest + 8 * (i * 5 % videos), (i % 3, i % 2), 64, 96, seed=i)
+        write_video(folder / "dataset" / "videos" / name, frames, lossless=False)
+        splits[split][name] = (i % 3,)
+    write_annotations(folder / "dataset" / "annotations", splits)
+    make_tiny_clip(folder / "tinyclip")
+    ended = driver().run(stage_command(folder, "extract_flows", "--output-dir", str(folder / "dataset/flows")), folder)
+    assert ended.code == 0, ended
+    make_student(folder, "student.pth")
+    return folder
+
+
+def make_student(folder: Path, name: str, seed: int = 1) -> Path:
+    import torch
+
+    from vimoclip import clip, moclip, video
+    from vimoclip.flow import flow_lookup
+    from vimoclip.runtime import versions
+    from vimoclip.training import checkpoint
+
+    encoder = clip.load_encoder(f"local-dir:{folder / 'tinyclip'}", None)
+    torch.manual_seed(seed)
+    model = moclip.MoCLIP(encoder.visual, 32, 3, 0.1)
+    for parameter in model.parameters():  # else it would equal its teacher
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    flow_settings = flow_lookup.settings_from_comment(video.probe(folder / "dataset" / "flows" / "clip00.mp4").comment)
+    config = {
+        "clip": encoder.config,
+        "alpha": 0.1,
+        "num_classes": 3,
+        "sequence_length": 4,
+        "teacher": {},
+        "flow": flow_settings,
+    }
+    metadata = {"class_names": ["a", "b", "c"], "epoch": 1, "metrics": {}, "versions": versions.package_versions()}
+    return checkpoint.save_checkpoint(folder / name, {"state_dict": model.state_dict(), "config": config, **metadata})
+
+
+def folder_content(folder: Path) -> dict[str, Any]:
+    """Path -> content of every file below a folder: bytes, or the lines of a manifest without durations."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        name = str(path.relative_to(folder))
+        found[name] = path.read_bytes()
+        if name.endswith(".manifest.jsonl"):
+            lines = [json.loads(line) for line in found[name].splitlines()]
+            found[name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return found
+
+
+def assert_same_files(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same names and the same bytes."""
+    assert sorted(found) == sorted(expected)
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
+def finished_videos(folder: Path) -> set[str]:
+    """The videos that are finished in `out`: as flow videos, parts, or in an HDF5 file."""
+    from vimoclip import store
+
+    out = folder / "out"
+    done = {path.name for path in out.glob("[!.]*.mp4")} | {path.stem for path in out.glob("*.parts/[!.]*.part")}
+    for path in out.glob("*.h5"):
+        done |= set(store.EmbeddingReader(path).keys)
+    return done
+
+
+# --- killing
+
+
+class KillResult(NamedTuple):
+    """Whether a process was killed before it ended, and in which phase."""
+
+    hit: bool
+    phase: str
+
+
+def kill_when(command: list[str], folder: Path, when: Callable[[str, float], bool]) -> tuple[KillResult, ProcessResult]:
+    """Start a command and kill it once `when(phase, seconds since the start)` is true."""
+    phase_file = folder.with_name(folder.name + ".phase")
+    phase_file.write_bytes(b"\0")
+    pid, began = driver().start(command, folder, phase_file=str(phase_file)), time.monotonic()
+    while not driver().has_ended() and not when(_read_phase(phase_file), time.monotonic() - began):
+        time.sleep(0.0005)
+    os.kill(pid, signal.SIGKILL)
+    ended = driver().wait()
+    return KillResult(ended.code == -signal.SIGKILL, _read_phase(phase_file)), ended
+
+
+def _read_phase(phase_file: Path) -> str:
+    return PHASES[phase_file.read_bytes()[0]]
+
+
+def random_moment(rng: random.Random, length: float) -> Callable[[str, float], bool]:
+    """A random moment within `length` seconds."""
+    moment = rng.uniform(0, length)
+    return lambda phase, seconds: seconds > moment
+
+
+def moment_in_phase(wanted: str, rng: random.Random, visits: int, length: float) -> Callable[[str, float], bool]:
+    """A random moment within `length` s after the n-th start of a phase, with a random n up to `visits`.
+
+    If the phase starts less often, the run ends by itself."""
+    left, inside, until = rng.randint(1, visits), False, float("inf")
+    later = rng.uniform(0, length)
+
+    def when(phase: str, seconds: float) -> bool:
+        nonlocal left, inside, until
+        left -= phase == wanted and not inside
+        inside = phase == wanted
+        if left <= 0 and until == float("inf"):
+            until = seconds + later
+        return seconds >= until
+
+    return when
+
+
+if __name__ == "__main__":
+    serve()

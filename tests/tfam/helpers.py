@@ -1,0 +1,157 @@
+"""Helpers of TFAM's tests: tiny models, embedding files and runs."""
+
+import csv
+import json
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.conftest import REPOSITORY
+from TFAM.data import ClipFeatures, PairedEmbeddings, open_splits
+from TFAM.model import FusionTransformer
+from vimoclip import annotations
+from vimoclip.runtime.distributed import ProcessGroup
+from vimoclip.store import EmbeddingReader, EmbeddingWriter
+
+CONFIGS = sorted(p for p in (REPOSITORY / "TFAM" / "configs").glob("*.yaml") if p.stem != "default")
+CPU = torch.device("cpu")
+SMALL_MODEL = {"d_model": 8, "num_heads": 2, "num_layers": 2, "dim_feedforward": 16, "num_classes": 3}
+NO_DROPOUT = {"dropout": 0.0, "classifier_dropout": 0.0}
+TINY_RUN = ["model.num_heads=2", "model.num_layers=1", "model.dim_feedforward=16"]
+TINY_RUN += ["training.epochs=3", "training.lr=1e-2"]
+KEEP_LAST_EPOCH = "training.checkpoint=last"
+CLASSES = ["eating", "running", "resting"]
+SAMPLING = {"stride": 1, "fps": None, "max_frames": None}
+TEACHER = {"clip_model": "ViT-B/32", "weights_sha256": "aa"}
+ANNOTATIONS_DIR = Path("dataset/annotations")
+SELECTION_NUMBERS = [1, 4, 8]
+
+
+class MirrorGroup(ProcessGroup):
+    """Two processes, the second of which does what this one does; `sent`: bytes of each gather."""
+
+    sent: list[int] = []  # noqa: RUF012 - a frozen dataclass takes no attribute of its own
+
+    def gather(self, value: Any) -> list[Any]:
+        self.sent.append(len(pickle.dumps(value)))
+        return [value, value]
+
+
+# --- models and batches
+
+
+def build_model(fusion: str, positions: bool = False, pooling: str = "masked", **changes: Any) -> FusionTransformer:
+    torch.manual_seed(0)
+    arguments = {"fusion": fusion, "positions": positions, "pooling": pooling, **SMALL_MODEL, **NO_DROPOUT, **changes}
+    return FusionTransformer(**arguments)
+
+
+def random_clips(lengths: Sequence[int], seed: int = 0) -> list[ClipFeatures]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randn(2, length, 8, generator=generator) for length in lengths]
+    return [ClipFeatures(f"v{i}.mp4", r[0], r[1, :-1], torch.eye(3)[i % 3]) for i, r in enumerate(rows)]
+
+
+# --- embedding files
+
+
+def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | None = None, **attributes: Any) -> Path:
+    """`videos`: key -> (T, D) embeddings; `labels`: (videos, C)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = EmbeddingWriter(path, attributes)
+    for number, (key, rows) in enumerate(videos.items()):
+        part = writer.open_part(key)
+        part.append(rows)
+        indices = np.arange(len(rows))
+        part.finalize_and_publish(indices, indices / 25, len(rows), 25.0, None if labels is None else labels[number])
+    return writer.merge(videos)
+
+
+def class_embeddings(number: int, length: int, informative: bool = True, width: int = 8) -> np.ndarray:
+    """(length, width) noise; if informative, the column of the class `number % 3` is larger."""
+    rng = np.random.default_rng(number + (0 if informative else 1000))
+    rows = rng.normal(size=(length, width)).astype(np.float32)
+    rows[:, number % 3] += 2 if informative else 0
+    return rows
+
+
+def write_rgb(
+    path: Path, numbers: Iterable[int], informative: bool = True, label_shift: int = 0, width: int = 8, **changes: Any
+) -> Path:
+    """`label_shift` labels each video with another class than its embeddings show."""
+    numbers = list(numbers)
+    videos = {f"V{n:02}.mp4": class_embeddings(n, 4 + n % 5, informative, width) for n in numbers}
+    labels = np.eye(3, dtype=np.float32)[[(n + label_shift) % 3 for n in numbers]]
+    attributes = {"kind": "rgb", "class_names": CLASSES, "num_classes": 3, "embed_dim": width, "sampling": SAMPLING}
+    return write_h5(path, videos, labels, **attributes | TEACHER | changes)
+
+
+def write_motion(
+    path: Path, numbers: Iterable[int], lengths: Mapping[int, int] | None = None, width: int = 8, **changes: Any
+) -> Path:
+    """`lengths`: of videos whose motion does not fit their frames."""
+    num_motions = {n: 3 + n % 5 for n in numbers} | dict(lengths or {})
+    videos = {f"V{n:02}": class_embeddings(n, num_motions[n], width=width) for n in numbers}
+    attributes = {"kind": "motion", "embed_dim": width, "sampling": SAMPLING, "student": {"teacher": TEACHER}}
+    return write_h5(path, videos, **attributes | {"clip_model": "ViT-B/32", "weights_sha256": "student"} | changes)
+
+
+def replace_rgb(path: Path, numbers: Iterable[int], **changes: Any) -> None:
+    path.unlink()
+    write_rgb(path, numbers, **changes)
+
+
+def write_selection(numbers: Sequence[int]) -> None:
+    ANNOTATIONS_DIR.mkdir(parents=True, exist_ok=True)
+    (ANNOTATIONS_DIR / annotations.SELECTION_FILE).write_text("".join(f"V{n:02}.mp4\n" for n in numbers))
+
+
+def open_train_val(
+    folder: Path, fusion: str = "cross_attention", limit: int | None = None
+) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
+    paths = {split: folder / f"ak_{split}_clip_embeddings.h5" for split in ("train", "val")}
+    return open_splits(paths, folder / "flow_embeddings.h5", fusion, limit)
+
+
+# --- runs
+
+
+def config_path(config: str) -> Path:
+    return REPOSITORY / "TFAM" / "configs" / f"{config}.yaml"
+
+
+def train_command(config: str = "cross_attention", *more: str) -> list[str]:
+    """Arguments of TFAM.train_and_eval; settings can be appended."""
+    return ["--config", str(config_path(config)), "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY_RUN]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def have_same_weights(one: Path, other: Path) -> bool:
+    ours, theirs = load_weights(one), load_weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Compare all that must not depend on interruptions."""
+    for name in ("metrics.csv", "predictions.csv"):
+        assert (one / name).read_text() == (other / name).read_text(), name
+    metrics, other_metrics = (read_json(folder / "metrics.json") | {"seconds": None} for folder in (one, other))
+    assert metrics == other_metrics
+    assert have_same_weights(one / "best_model.pth", other / "best_model.pth")
+    assert have_same_weights(one / "last.pth", other / "last.pth")

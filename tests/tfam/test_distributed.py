@@ -1,0 +1,127 @@
+"""Training in two processes, and --dry-run."""
+
+import contextlib
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, modification_times
+from tests.tfam.helpers import MirrorGroup, train_command, write_motion, write_rgb
+from TFAM import train_and_eval
+from vimoclip.runtime import cost_estimate, distributed
+from vimoclip.training import checkpoint
+
+DETERMINISTIC = ["model.dropout=0", "model.classifier_dropout=0", "training.checkpoint=last"]
+FAILING_SCRIPT = f"""
+import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
+from TFAM import train_and_eval, trainer
+from vimoclip import cli
+from vimoclip.errors import TrainingError
+real = trainer.train_one_epoch
+def train_one_epoch(*args, **kwargs):
+    if os.environ["RANK"] == "1" and kwargs["seed"] == 49 + 2:
+        raise TrainingError("fails in the second epoch")
+    return real(*args, **kwargs)
+trainer.train_one_epoch = train_one_epoch
+cli.run(train_and_eval.main)
+"""
+
+
+def run_two_processes(target: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [*torchrun, *target, *arguments], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def read_rows(path: Path) -> list[list[float]]:
+    with open(path, newline="") as file:
+        return [[float(cell) for cell in line if cell[:1] not in "Vv"] for line in [*csv.reader(file)][1:]]
+
+
+@pytest.mark.parametrize("protocol", ["published", "held_out"])
+def test_two_processes_train_like_one_with_twice_the_batch(
+    dataset: Path,
+    protocol: str,
+) -> None:
+    """Nine videos in steps of four: in the last step the second process has no video."""
+    prediction_files = ["predictions.csv"]
+    if protocol == "held_out":
+        write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
+        write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
+        Path("dataset/annotations").mkdir()
+        Path("dataset/annotations/selection.txt").write_text("V15.mp4\nV16.mp4\nV17.mp4\n")
+        prediction_files.append("selection_predictions.csv")
+    result = run_two_processes(
+        ["-m", "TFAM.train_and_eval"],
+        [*train_command(), *DETERMINISTIC, "training.batch_size=2", "--checkpoints-dir", "two"],
+    )
+    assert result.returncode == 0, result.stderr
+    train_and_eval.main([*train_command(), *DETERMINISTIC, "training.batch_size=4", "--checkpoints-dir", "one"])
+    one, two = (Path(name, "TFAM/cross_attention/seed49") for name in ("one", "two"))
+    for name in ("metrics.csv", *prediction_files):
+        for mine, theirs in zip(read_rows(one / name), read_rows(two / name), strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
+    for name in prediction_files:
+        ids = [[line.split(",")[0] for line in (f / name).read_text().splitlines()] for f in (one, two)]
+        assert ids[0] == ids[1]  # each video once, in file order
+    assert result.stdout.count("epoch 3/3") == 1
+    assert (two / "metrics.json").exists()
+
+
+def test_failed_process_ends_the_job_and_one_process_resumes(dataset: Path) -> None:
+    Path("failing.py").write_text(FAILING_SCRIPT)
+    result = run_two_processes(["failing.py"], [*train_command(), "training.batch_size=2"])
+    assert result.returncode == 1
+    assert "process 1 of 2: error: fails in the second epoch" in result.stderr
+    folder = Path("checkpoints/TFAM/cross_attention/seed49")
+    before = checkpoint.load_checkpoint(folder / "last.pth")["history"]
+    assert [row["epoch"] for row in before] == [1]
+    train_and_eval.main([*train_command(), "training.batch_size=2"])
+    after = checkpoint.load_checkpoint(folder / "last.pth")["history"]
+    assert [row["epoch"] for row in after] == [1, 2, 3]
+    assert after[0] == before[0]
+
+
+def test_dry_run_estimates_the_remaining_cost(
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
+    costs = r"at [\d.e+]+ videos/s; [\d.]+ \w+ of disk, [\d.]+ \w+ of memory"
+    small = [*train_command(), "training.batch_size=2"]
+    train_and_eval.main([*small, "--dry-run"])
+    out = capsys.readouterr().out
+    assert "0 of 3 epochs are done, 9 videos to train on and 6 to validate" in out
+    assert re.search(r"for 35 videos " + costs, out)  # 3 x (9 + 6 / 3), and the final evaluation
+    assert not Path("checkpoints").exists()
+    folder = train_and_eval.main(small)
+    before = modification_times(folder)
+    (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
+    train_and_eval.main([*small, "--dry-run"])
+    assert "3 of 3 epochs are done" in capsys.readouterr().out
+    best = str(folder / "best_model.pth")
+    train_and_eval.main(["--evaluate", best, "--dry-run", "--num-workers", "0", "--set", "training.batch_size=2"])
+    assert re.search(r"6 videos on cpu in fp32.*\n.*for 6 videos " + costs, capsys.readouterr().out)
+    assert {name: time for name, time in before.items() if name != "metrics.json"} == modification_times(folder)
+    assert not Path("TFAM").exists()
+
+
+def test_dry_run_adds_the_rates_of_all_processes(
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = train_and_eval.main([*train_command(), "training.epochs=1"])
+    monkeypatch.setattr(cost_estimate, "measure_rate", lambda work: 10.0)
+    monkeypatch.setattr(distributed, "init_process_group", lambda: contextlib.nullcontext(MirrorGroup(0, 2)))
+    train_and_eval.main([*train_command(), "training.epochs=2", "--dry-run", "--checkpoints-dir", "another"])
+    train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--dry-run", "--num-workers", "0"])
+    assert capsys.readouterr().out.count("at 20 videos/s") == 2

@@ -1,0 +1,30 @@
+"""Reads TensorBoard's event files."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Events = dict[str, list[tuple[int, Any]]]  # tag -> (step, value)
+
+
+def read_raw_events(logs: Path) -> Iterator[tuple[str, int, Any]]:
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for path in sorted(logs.glob("*tfevents*")):
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                yield value.tag, event.step, value.image.encoded_image_string or value.simple_value
+
+
+def read_shown_events(logs: Path) -> Events:
+    """The events that TensorBoard shows; each step must be in the files once."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    duplicates = {key: n for key, n in Counter((tag, step) for tag, step, _ in read_raw_events(logs)).items() if n > 1}
+    assert not duplicates
+    found = EventAccumulator(str(logs), {"images": 0, "scalars": 0}).Reload()
+    events: Events = {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return events | {
+        tag: [(e.step, e.encoded_image_string) for e in found.Images(tag)] for tag in found.Tags()["images"]
+    }

@@ -1,0 +1,107 @@
+"""Makes videos in any codec and container, and damages them."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+# name: codec, pixel format, options; a keyframe every ten frames
+X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=none:frame-threads=1"
+SVT = {"g": "10", "preset": "12", "svtav1-params": "lp=1"}
+CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "lossless": ("libx264rgb", "rgb24", {"crf": "0", "g": "10", "bf": "0", "sc_threshold": "0"}),
+    "h264": ("libx264", "yuv420p", {"bf": "3", "g": "10", "sc_threshold": "0"}),
+    "h264_10bit": ("libx264", "yuv420p10le", {"crf": "1"}),
+    "h264_444": ("libx264", "yuv444p", {"crf": "1"}),
+    "h264_gray": ("libx264", "gray", {"crf": "1", "color_range": "pc"}),
+    "hevc": ("libx265", "yuv420p", {"x265-params": X265}),
+    "hevc_10bit": ("libx265", "yuv420p10le", {"x265-params": X265, "crf": "1"}),
+    "vp9": ("libvpx-vp9", "yuv420p", {"g": "10", "deadline": "realtime", "cpu-used": "8"}),
+    "av1": ("libsvtav1", "yuv420p", SVT),
+    "mpeg4": ("mpeg4", "yuv420p", {"g": "10", "qscale": "3"}),
+    "mjpeg": ("mjpeg", "yuvj420p", {"qscale": "3"}),
+    "gif": ("gif", "rgb8", {}),
+    "ffv1": ("ffv1", "bgr0", {"g": "10"}),
+    "raw": ("rawvideo", "bgr24", {}),
+    "png": ("png", "rgba", {}),
+    "png_gray": ("png", "gray", {}),
+}
+
+
+def encode(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    codec: str = "lossless",
+    times: Sequence[int] | None = None,
+    ticks: int = 1000,
+    metadata: dict[str, str] | None = None,
+    **mux: str,
+) -> Path:
+    """Frames of RGB or RGBA, 25 a second or at `times`, of which a second has `ticks`. `mux`: for the container."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name, pix_fmt, options = CODECS[codec]
+    tick = Fraction(1, 25 if times is None else ticks)
+    kind = mux.pop("format", None)
+    with av.open(str(path), "w", format=kind, options=mux) as container:
+        container.metadata.update(metadata or {})
+        stream: Any = None
+        for number, image in enumerate(frames):
+            if stream is None:
+                stream = container.add_stream(name, rate=25)
+                stream.height, stream.width = image.shape[:2]
+                stream.pix_fmt, stream.options = pix_fmt, dict(options)
+                stream.codec_context.thread_count = 1
+                stream.codec_context.time_base = tick
+            shown = np.ascontiguousarray(image)
+            frame = av.VideoFrame.from_ndarray(shown, format="rgba" if image.shape[2] == 4 else "rgb24")
+            frame.pts, frame.time_base = number if times is None else times[number], tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def packet_positions(path: Path) -> list[tuple[int, int]]:
+    """(place in the file, size) of the data of each video packet, in decoding order."""
+    data, found = path.read_bytes(), list[tuple[int, int]]()
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.size:
+                found.append((data.index(bytes(packet), packet.pos), packet.size))
+    return found
+
+
+def overwrite_bytes(path: Path, at: int, new: bytes) -> Path:
+    """Put bytes in the place of others."""
+    data = bytearray(path.read_bytes())
+    data[at : at + len(new)] = new
+    path.write_bytes(data)
+    return path
+
+
+def corrupt_packet(path: Path, packet: int, byte: int = 0xFF) -> Path:
+    """Overwrite the data of one packet."""
+    at, size = packet_positions(path)[packet]
+    return overwrite_bytes(path, at, bytes([byte]) * size)
+
+
+def overwrite_after(path: Path, mark: bytes, new: bytes, after: int = 0) -> Path:
+    """Put bytes so far behind the first place where a mark stands."""
+    return overwrite_bytes(path, path.read_bytes().index(mark) + after, new)
+
+
+def write_rotation(path: Path, degrees: int) -> Path:
+    """Write a rotation, clockwise, into the header of an MP4."""
+    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    one = 1 << 16
+    numbers = [a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30]
+    return overwrite_after(path, b"tkhd", b"".join(n.to_bytes(4, "big", signed=True) for n in numbers), after=44)
+
+
+def truncate_at_packet(path: Path, packet: int) -> Path:
+    """Keep what stands before the middle of a packet."""
+    at, size = packet_positions(path)[packet]
+    path.write_bytes(path.read_bytes()[: at + size // 2])
+    return path
