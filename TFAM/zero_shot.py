@@ -65,11 +65,11 @@ def load_classifier(args: argparse.Namespace, reader: Any) -> Any:
     from vimoclip.prediction.load_pipeline import check_teacher, load_zero_shot_classifier, resolve_teacher
 
     attributes = reader.attributes
-    name, pretrained = resolve_teacher(attributes, str(reader.path), args.clip_model_name, args.clip_pretrained)
+    name, pretrained = resolve_teacher(attributes, reader.path, args.clip_model_name, args.clip_pretrained)
     encoder, classifier = load_zero_shot_classifier(
         name, pretrained, class_names(reader), args.template, attributes.get("resize", "model")
     )
-    check_teacher(attributes, str(reader.path), encoder)
+    check_teacher(attributes, reader.path, encoder)
     return classifier
 
 

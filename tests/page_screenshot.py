@@ -1,4 +1,4 @@
-"""A picture of a page, for the docs: `python -m tests.page_screenshot predictions/clip0001.html docs/timeline.png --at 0.4`.
+"""Screenshot of a page for the docs: `python -m tests.page_screenshot page.html docs/timeline.png --at 0.4`.
 
 Needs what tests of pages need: selenium, Chromium and its driver."""
 

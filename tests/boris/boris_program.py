@@ -1,4 +1,4 @@
-"""BORIS' own code on projects: `python -m tests.boris.boris_program` reads a job from stdin and writes what BORIS gives.
+"""BORIS' own code on projects: `python -m tests.boris.boris_program` reads a job from stdin, prints the result.
 
 Runs in a process of its own, as it has a Qt without a screen. The video player (libmpv), which no file goes through, is
 not loaded."""

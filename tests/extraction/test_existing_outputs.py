@@ -256,7 +256,8 @@ def test_a_video_without_read_permission_is_recorded_as_failed(tmp_path: Path) -
     for name in ("a.mp4", "b.mp4"):
         write_video(folder / name, moving_frames(4, (1, 0)))
     (folder / "a.mp4").chmod(0)
-    code = "from tests import stage_driver; import extract_flows; from vimoclip import cli; stage_driver.drop_capabilities();"
+    code = "from tests import stage_driver; import extract_flows; from vimoclip import cli;"
+    code += "stage_driver.drop_capabilities();"
     code += f"cli.run(lambda: extract_flows.main(['--model', 'dis', '--videos-dir', {str(folder)!r},"
     code += f" '--output-dir', {str(tmp_path / 'flows')!r}]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)

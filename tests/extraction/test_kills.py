@@ -1,4 +1,4 @@
-"""Extraction that is killed or interrupted at any moment: the same command resumes it, and the files are the same bytes.
+"""An extraction that is killed or interrupted at any moment is resumed by the same command, with the same bytes.
 
 The many kills: pytest -m long -s tests/extraction/test_kills.py (-s prints which phases were hit)"""
 

@@ -1,4 +1,4 @@
-"""predict.py: the same numbers as the chain by its files, windows, what it writes, and what it refuses."""
+"""Sliding windows over embeddings, and their scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from vimoclip.prediction import (
 
 
 def indexed_embeddings(times: np.ndarray, first: int) -> FrameEmbeddings:
-    """Frames that hold their own index, and motions that hold that of the frame where they start."""
+    """Embeddings whose value is the index of the frame, or of the first frame of a motion."""
     rgb = torch.arange(first, first + len(times)).float()[:, None]
     start = max(0, first - 1)
     return FrameEmbeddings(times, rgb, torch.arange(start, first + len(times) - 1).float()[:, None])
@@ -42,63 +42,62 @@ def test_windows_hold_the_frames_of_their_interval_and_reach_the_end(
     count: int, fps: float, length: float, stride: float, batch: int, origin: float
 ) -> None:
     times = origin + np.arange(count) / fps
-    windows, parts, kept = SlidingWindows(length, stride), [], 0
+    sliding, windows, buffered = SlidingWindows(length, stride), [], 0
     for first in range(0, count, batch):
-        parts += list(windows.add(indexed_embeddings(times[first : first + batch], first)))
-        kept = max(kept, len(windows._kept.times))
+        windows += list(sliding.add(indexed_embeddings(times[first : first + batch], first)))
+        buffered = max(buffered, len(sliding._buffer.times))
     seconds = count / fps
-    parts += list(windows.finish(seconds, 1 / fps))
-    for part in parts:
-        inside = [i for i in range(count) if part.start - 1e-6 <= i / fps < part.stop - 1e-6]
-        assert part.frames == len(inside)
-        assert part.rgb is not None and part.motion is not None
-        assert part.rgb.flatten().tolist() == inside
-        assert part.motion.flatten().tolist() == inside[:-1]
-        assert part.stop <= seconds + 1e-6
-    starts = [part.start for part in parts]
+    windows += list(sliding.flush(seconds, 1 / fps))
+    for window in windows:
+        inside = [i for i in range(count) if window.start - 1e-6 <= i / fps < window.stop - 1e-6]
+        assert window.frames == len(inside)
+        assert window.rgb is not None and window.motion is not None
+        assert window.rgb.flatten().tolist() == inside
+        assert window.motion.flatten().tolist() == inside[:-1]
+        assert window.stop <= seconds + 1e-6
+    starts = [window.start for window in windows]
     assert starts[0] == 0 and sorted(set(starts)) == starts
-    assert parts[-1].stop == pytest.approx(seconds, abs=0.5 / fps + 1e-6)
+    assert windows[-1].stop == pytest.approx(seconds, abs=0.5 / fps + 1e-6)
     if seconds >= length:
-        assert all(part.stop - part.start == pytest.approx(length, abs=1e-5) for part in parts)
+        assert all(window.stop - window.start == pytest.approx(length, abs=1e-5) for window in windows)
         assert starts[:-1] == pytest.approx([i * stride for i in range(len(starts) - 1)])
-    assert kept <= (length + stride) * fps + batch + 2
+    assert buffered <= (length + stride) * fps + batch + 2
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process has now (Linux)."""
+    """Return the bytes of resident memory of this process (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 1,500 frames with embeddings of 64 KB, 98 MB would be kept, were more than a window kept."""
+    """The embeddings of all 1,500 frames would take 98 MB, at 64 KB each."""
     monkeypatch.setattr(sliding_window, "MAX_WHOLE_VIDEO_FRAMES", 100)
     monkeypatch.setattr(sliding_window, "WINDOWS_PER_BATCH", 2)
     path = write_video(tmp_path / "long.mp4", np.zeros((1500, 16, 16, 3), np.uint8), fps=50)
-    eye = FrameEncoder(torch.from_numpy, lambda frames: torch.ones(len(frames), 16_384))
-    held: list[int] = []
+    encoder = FrameEncoder(torch.from_numpy, lambda frames: torch.ones(len(frames), 16_384))
+    used: list[int] = []
     before = resident_bytes()
 
-    def score(parts: Sequence[WindowFeatures]) -> np.ndarray:
-        assert {part.frames for part in parts} == {50}
-        held.append(resident_bytes() - before)
-        return np.zeros((len(parts), 2))
+    def score(windows: Sequence[WindowFeatures]) -> np.ndarray:
+        assert {window.frames for window in windows} == {50}
+        used.append(resident_bytes() - before)
+        return np.zeros((len(windows), 2))
 
-    seen = score_windows(path, TwoStreamEncoder(video.EVERY_FRAME, eye), score, 1.0, 1.0)
-    assert len(seen.scores) == 30
-    assert "30 windows" in seen.whole_by
-    assert max(held) < 60 * 1e6
+    result = score_windows(path, TwoStreamEncoder(video.EVERY_FRAME, encoder), score, 1.0, 1.0)
+    assert len(result.scores) == 30
+    assert "30 windows" in result.whole_by
+    assert max(used) < 60 * 1e6
 
 
 def test_pauses_of_the_recording_have_no_scores() -> None:
-    """Frames in the first and the last two of ten seconds, as a camera with a motion trigger leaves them."""
+    """A camera with a motion trigger: frames only in the first two and the last two of ten seconds."""
     times = np.concatenate([np.arange(0, 2, 0.1), np.arange(8, 10, 0.1)])
-    windows, scored = SlidingWindows(1.0, 1.0), sliding_window.WindowScorer(lambda parts: np.ones((len(parts), 1)), 2)
-    for part in windows.add(indexed_embeddings(times, 0)):
-        scored.add(part)
-    for part in windows.finish(10.0, 0.1):
-        scored.add(part)
-    scored.flush()
-    starts, stops = np.array(scored.spans).T
-    assert scored.unscored == 6
-    bouts = timeline.find_bouts(starts, stops, scored.all(), np.array([0.5]), ("a",), 10.0)
+    sliding = SlidingWindows(1.0, 1.0)
+    scorer = sliding_window.WindowScorer(lambda windows: np.ones((len(windows), 1)), 2)
+    for window in [*sliding.add(indexed_embeddings(times, 0)), *sliding.flush(10.0, 0.1)]:
+        scorer.add(window)
+    scorer.flush()
+    starts, stops = np.array(scorer.spans).T
+    assert scorer.unscored == 6
+    bouts = timeline.find_bouts(starts, stops, scorer.scores(), np.array([0.5]), ("a",), 10.0)
     assert [(bout.start, bout.stop, bout.score) for bout in bouts] == [(0.0, 2.0, 1.0), (8.0, 10.0, 1.0)]

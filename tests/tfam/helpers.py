@@ -68,7 +68,8 @@ def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | 
         part.append(rows)
         indices = np.arange(len(rows))
         part.finalize_and_publish(indices, indices / 25, len(rows), 25.0, None if labels is None else labels[number])
-    return writer.merge(videos)
+    writer.merge(videos)
+    return path
 
 
 def class_embeddings(number: int, length: int, informative: bool = True, width: int = 8) -> np.ndarray:
@@ -96,7 +97,12 @@ def write_motion(
     """`lengths`: of videos whose motion does not fit their frames."""
     num_motions = {n: 3 + n % 5 for n in numbers} | dict(lengths or {})
     videos = {f"V{n:02}": class_embeddings(n, num_motions[n], width=width) for n in numbers}
-    attributes = {"kind": "motion", "embed_dim": width, "sampling": SAMPLING, "student": {"teacher": TEACHER}}
+    attributes: dict[str, Any] = {
+        "kind": "motion",
+        "embed_dim": width,
+        "sampling": SAMPLING,
+        "student": {"teacher": TEACHER},
+    }
     return write_h5(path, videos, **attributes | {"clip_model": "ViT-B/32", "weights_sha256": "student"} | changes)
 
 

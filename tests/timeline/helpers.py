@@ -1,4 +1,4 @@
-"""Bouts against a fine grid of time, and the files of a timeline: read back, and the page as a browser shows it."""
+"""A small timeline for the tests."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,11 @@ import numpy as np
 
 from vimoclip.timeline import Timeline, find_bouts
 
-# ---- files
-
 
 def make_timeline(
     video: Path, seconds: float = 4.0, classes: tuple[str, ...] = ("resting", "drinking"), **changed: Any
 ) -> Timeline:
-    """Windows of a second every half; all but the first class are seen for its third quarter, somewhat late."""
+    """Windows of 1 s every 0.5 s; all classes but the first occur in the third quarter of the video."""
     starts = np.arange(0, seconds - 0.75, 0.5)
     scores = np.full((len(starts), len(classes)), 0.125)
     scores[:, 1:] = np.where((starts + 0.5 > seconds / 2) & (starts + 0.5 <= seconds * 0.75), 0.75, 0.25)[:, None]
@@ -25,7 +23,7 @@ def make_timeline(
         "bouts": find_bouts(starts, starts + 1, scores, thresholds, classes, seconds),
         "whole": scores.mean(axis=0),
         "whole_by": f"mean over {len(starts)} windows",
-        "made_with": {"tfam": "seed49", "none": None, "sizes": [1, 2.5]},
+        "provenance": {"tfam": "seed49", "none": None, "sizes": [1, 2.5]},
         **changed,
     }
     return Timeline(video, seconds, 25.0, classes=classes, starts=starts, stops=starts + 1, **given)

@@ -43,7 +43,7 @@ def test_json_holds_everything_and_no_folder(tmp_path: Path) -> None:
     assert found["bouts"] == [bout._asdict() for bout in made.bouts] and found["whole_by"] == made.whole_by
     assert (found["starts"], found["stops"]) == (made.starts.tolist(), made.stops.tolist())
     assert found["scores"] == [[None if row == 1 and c == 0 else 0.333333 for c in range(2)] for row in range(7)]
-    assert timeline.read_provenance(tmp_path / "a.json") == made.made_with
+    assert timeline.read_provenance(tmp_path / "a.json") == made.provenance
     for name in ("a.json", "a.html", "a.csv"):
         assert str(tmp_path) not in (tmp_path / name).read_text(encoding="utf-8")
 

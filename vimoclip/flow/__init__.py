@@ -16,18 +16,18 @@ from vimoclip.flow.visualization import (
 )
 
 __all__ = [
-    "DEFAULT_DIS_PRESET",
-    "LOG_KNEE",
-    "NORMALIZATIONS",
-    "DIS_PRESETS",
     "COLOR_TABLE_SIDE",
+    "DEFAULT_DIS_PRESET",
+    "DIS_PRESETS",
+    "LOG_KNEE",
     "METHODS_WITHOUT_WEIGHTS",
+    "NORMALIZATIONS",
     "PTLFlowModel",
     "color_table",
+    "flow_to_color",
     "flow_to_color_torch",
     "frame_difference",
     "load_renderer",
     "missing_download",
     "opencv_flow",
-    "flow_to_color",
 ]

@@ -1,4 +1,4 @@
-"""From frames to colour frames, by as many threads as torch is given."""
+"""Build the function that renders consecutive frames as images of their optical flow."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -35,34 +35,34 @@ def load_renderer(
     autocast: Callable[[], Any] = contextlib.nullcontext,
     preset: str | None = None,
 ) -> FlowRenderer:
-    """A function from (n + 1, H, W, 3) uint8 frames to (n, H, W, 3) colour frames; `preset`: of dis. Raises UserError.
+    """Return a function from (n + 1, H, W, 3) uint8 frames to (n, H, W, 3) uint8 flow images. Raises UserError.
 
-    Its results are the same for any number of threads (torch's: OMP_NUM_THREADS)."""
+    `preset`: of OpenCV's DIS. Uses torch's number of threads (OMP_NUM_THREADS), which does not change the result."""
     if iters is not None and method in METHODS_WITHOUT_WEIGHTS:
         raise UserError(f"--iters {iters}: {method} has no iterations", "leave it out")
     if preset is not None and method != "dis":
         raise UserError(f"--dis-preset {preset}: {method} has no presets", "leave it out, or give --model dis")
     if preset is not None and preset not in DIS_PRESETS:
         raise UserError(f"--dis-preset {preset}: there is no such preset", f"there are {', '.join(DIS_PRESETS)}")
-    scale = normalization, flow_max
     if method == "frame_diff":
         return frame_difference
     if method in METHODS_WITHOUT_WEIGHTS:
-        return _with_video_error(method, _opencv_renderer(method, preset or DEFAULT_DIS_PRESET, *scale))
-    return _with_video_error(
-        method, _ptlflow_renderer(PTLFlowModel(method, checkpoint, iters, device, autocast), *scale)
-    )
+        render = _opencv_renderer(method, preset or DEFAULT_DIS_PRESET, normalization, flow_max)
+    else:
+        model = PTLFlowModel(method, checkpoint, iters, device, autocast)
+        render = _ptlflow_renderer(model, normalization, flow_max)
+    return _with_video_error(method, render)
 
 
 def _opencv_renderer(method: str, preset: str, normalization: str, flow_max: float) -> FlowRenderer:
-    between, pool = make_pair_flow(method, preset), ThreadPoolExecutor(torch.get_num_threads(), "flow")
+    pair_flow, pool = make_pair_flow(method, preset), ThreadPoolExecutor(torch.get_num_threads(), "flow")
 
     def render(frames: np.ndarray) -> np.ndarray:
         count, height, width = len(frames) - 1, *frames.shape[1:3]
         colors = np.empty((count, height, width, 3), np.uint8)
 
         def work(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
-            flow_to_color_into(between(first, second)[:height, :width], out, normalization, flow_max)
+            flow_to_color_into(pair_flow(first, second)[:height, :width], out, normalization, flow_max)
 
         _wait_for_all(
             pool.submit(work, a, b, out)
@@ -91,16 +91,16 @@ def _ptlflow_renderer(model: PTLFlowModel, normalization: str, flow_max: float) 
 
 
 def _wait_for_all(futures: Iterable[Any]) -> None:
-    """Wait for all; raises the first one's error, if any."""
-    for future in list(futures):
+    """Wait for all futures; raise the error of the first one that has one."""
+    for future in list(futures):  # list: all are submitted before the first is waited for
         future.result()
 
 
 def _with_video_error(method: str, render: FlowRenderer) -> FlowRenderer:
-    def told(frames: np.ndarray) -> np.ndarray:
+    def checked_render(frames: np.ndarray) -> np.ndarray:
         try:
             return render(frames)
         except FloatingPointError:
             raise VideoError(f"{method} gives flow that is not finite at size {frames.shape[1:3]}") from None
 
-    return told
+    return checked_render

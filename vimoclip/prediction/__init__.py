@@ -1,7 +1,7 @@
-"""One pass over a video, from decoded frames to the scores of windows, without files in between.
+"""Predict in one pass over a video, from decoded frames to the scores of sliding windows, without files in between.
 
-`see` gives what extract_embeddings.py, extract_flows.py and inference.py would have put into their files, `slide` lays
-windows over it, `watch` scores them, and the video as a whole."""
+`encode_video` yields the embeddings that extract_embeddings.py, extract_flows.py and inference.py would write,
+`SlidingWindows` groups them, `score_windows` scores each window and the whole video."""
 
 from vimoclip.prediction.frame_encoder import FrameEmbeddings, FrameEncoder, TwoStreamEncoder, encode_video
 from vimoclip.prediction.sliding_window import (
@@ -14,14 +14,14 @@ from vimoclip.prediction.sliding_window import (
 )
 
 __all__ = [
-    "FrameEncoder",
-    "TwoStreamEncoder",
-    "WindowFeatures",
-    "ScoreWindows",
-    "VideoScores",
     "FrameEmbeddings",
+    "FrameEncoder",
+    "ScoreWindows",
     "SlidingWindows",
-    "estimate_kept_frames",
+    "TwoStreamEncoder",
+    "VideoScores",
+    "WindowFeatures",
     "encode_video",
+    "estimate_kept_frames",
     "score_windows",
 ]

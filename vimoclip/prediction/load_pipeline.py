@@ -1,4 +1,4 @@
-"""Encoders and flow as a trained TFAM's embeddings were made with, by what its checkpoint says."""
+"""Load the encoders and the flow method that a TFAM checkpoint records for its inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How it is computed; `batch_size`: frames at a time."""
+    """Where and how to compute; `batch_size`: frames per encoder batch."""
 
     device: torch.device
     precision: str
@@ -27,41 +27,41 @@ class ComputeOptions:
 
 def load_two_stream_encoder(
     inputs: Mapping[str, dict[str, Any] | None],
-    learnt: Path,
+    tfam: Path,
     student: Path | None,
     weights: Mapping[str, str | None],
-    machine: ComputeOptions,
+    compute: ComputeOptions,
 ) -> TwoStreamEncoder:
-    """What looks at frames for the checkpoint `learnt`, whose `inputs` say what made its `rgb` and its `motion`.
+    """Return the encoders of the checkpoint `tfam`; its `inputs` are the attributes of its RGB and motion embeddings.
 
-    `weights`: `clip_model_name`, `clip_pretrained`, `ckpt_path` where the files are that those can't name; else None.
-    Raises UserError where something isn't there, or is another than it learnt from."""
+    `weights`: values of `clip_model_name`, `clip_pretrained` and `ckpt_path`; None to use those that `inputs` name.
+    Raises UserError if a file is missing, or is not the one that the checkpoint was trained with."""
     rgb, motion = inputs["rgb"], inputs["motion"]
     if motion and student is None:
-        raise UserError(f"{learnt}: looks at motion", "give the student that it learnt from with --student")
+        raise UserError("uses motion", "give the student that it was trained with: --student", path=tfam)
     sampling = video.Sampling(**(rgb or motion or {})["sampling"])
-    embed_motion, settings = _load_student(motion, learnt, student, machine) if motion and student else (None, {})
-    # the student first: it needs no download, and what doesn't fit is said at once
-    render = _load_flow_renderer(settings, weights["ckpt_path"], machine) if embed_motion else None
-    embed_rgb = _load_teacher(rgb, learnt, weights, machine) if rgb else None
-    return TwoStreamEncoder(sampling, embed_rgb, embed_motion, render, settings.get("size"))
+    # the student first: it needs no download, so a mismatch is reported early
+    motion_encoder, flow_settings = _load_student(motion, tfam, student, compute) if motion and student else (None, {})
+    render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute) if motion_encoder else None
+    rgb_encoder = _load_teacher(rgb, tfam, weights, compute) if rgb else None
+    return TwoStreamEncoder(sampling, rgb_encoder, motion_encoder, render, flow_settings.get("size"))
 
 
-def make_frame_encoder(encoder: clip.ImageEncoder, machine: ComputeOptions) -> FrameEncoder:
-    """An encoder, ready to encode."""
-    encoder.visual.to(machine.device)
-    encoder.set_backend("torch", machine.precision)
+def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> FrameEncoder:
+    """Return the encoder with its preprocessing, on the device and in the precision of `compute`."""
+    encoder.visual.to(compute.device)
+    encoder.set_backend("torch", compute.precision)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
-        # the last batch isn't filled up, as the stages do for the same bytes: of a clip of seconds that would be half
-        with autocast(machine.device, machine.precision):
-            return torch.cat([encoder.encode(part) for part in prepared.split(machine.batch_size)])
+        # The extraction scripts pad the last batch for reproducible bytes; here that would double the work of a clip.
+        with autocast(compute.device, compute.precision):
+            return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
 
     return FrameEncoder(encoder.preprocess, encode)
 
 
 def load_image_encoder(name: str, pretrained: str | None, resize: str) -> clip.ImageEncoder:
-    """An image tower whose download, if it needs one, is possible. Raises UserError."""
+    """Load an image encoder; refuse a download that can't work here. Raises UserError."""
     if download := clip.missing_download(name, pretrained):
         cli.check_downloadable(download)
     return clip.load_encoder(name, pretrained, resize)
@@ -70,70 +70,74 @@ def load_image_encoder(name: str, pretrained: str | None, resize: str) -> clip.I
 def load_zero_shot_classifier(
     name: str, pretrained: str | None, labels: Sequence[str], templates: Sequence[str] | None, resize: str = "model"
 ) -> tuple[clip.ImageEncoder, clip.ZeroShotClassifier]:
-    """An image tower, and labels by its CLIP's text tower. Raises UserError."""
+    """Load an image encoder, and a classifier of `labels` by the text encoder of the same CLIP. Raises UserError."""
     if download := clip.missing_download(name, pretrained):
         cli.check_downloadable(download)
     return clip.load_zero_shot(name, pretrained, labels, templates, resize)
 
 
 def resolve_teacher(
-    made: Mapping[str, Any], where: str, name: str | None, pretrained: str | None
+    attributes: Mapping[str, Any], path: Path, name: str | None, pretrained: str | None
 ) -> tuple[str, str | None]:
-    """Name and weights of the CLIP that made the embeddings `where`, of which `made` are the attributes.
+    """Return name and weights of the CLIP behind RGB embeddings with these `attributes`, recorded in the file `path`.
 
-    `name`, `pretrained`: where these are given. Raises UserError where a folder is meant, but not which."""
-    folder = made["clip_model"].removeprefix("local-dir:")
-    if not name and made["clip_model"] != folder and not Path(folder).is_dir():
+    `name`, `pretrained`: override the recorded ones. Raises UserError if the recorded one is a folder that is not
+    here."""
+    folder = attributes["clip_model"].removeprefix("local-dir:")
+    if not name and attributes["clip_model"] != folder and not Path(folder).is_dir():
         raise UserError(
-            f"{where}: its RGB embeddings were made by the CLIP in a folder called {folder}, which isn't here",
+            f"its RGB embeddings come from the CLIP in a folder called {folder}, which isn't here",
             f"say where it is: --clip-model-name local-dir:PATH/{folder}",
+            path=path,
         )
-    name = name or made["clip_model"]
-    return name, pretrained or (None if ":" in name else made.get("clip_pretrained") or None)
+    name = name or attributes["clip_model"]
+    return name, pretrained or (None if ":" in name else attributes.get("clip_pretrained") or None)
 
 
-def check_teacher(made: Mapping[str, Any], where: str, encoder: clip.ImageEncoder) -> None:
-    """Raise UserError where an encoder isn't the one that made the embeddings `where`."""
-    cure = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
-    said = {key: made[key] for key in TEACHER_ATTRIBUTES if key in made}
-    given = {key: encoder.config[key] for key in said}
-    cli.check_settings_match(said, given, where, "the encoder that is given", cure)
+def check_teacher(attributes: Mapping[str, Any], path: Path, encoder: clip.ImageEncoder) -> None:
+    """Raise UserError if `encoder` is not the one behind RGB embeddings with these `attributes`."""
+    hint = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
+    expected = {key: attributes[key] for key in TEACHER_ATTRIBUTES if key in attributes}
+    actual = {key: encoder.config[key] for key in expected}
+    cli.check_settings_match(expected, actual, str(path), "the encoder that is given", hint)
 
 
 def _load_teacher(
-    made: dict[str, Any], learnt: Path, weights: Mapping[str, str | None], machine: ComputeOptions
+    attributes: dict[str, Any], tfam: Path, weights: Mapping[str, str | None], compute: ComputeOptions
 ) -> FrameEncoder:
-    name, pretrained = resolve_teacher(made, str(learnt), weights["clip_model_name"], weights["clip_pretrained"])
-    encoder = load_image_encoder(name, pretrained, made.get("resize", "model"))
-    check_teacher(made, str(learnt), encoder)
-    return make_frame_encoder(encoder, machine)
+    name, pretrained = resolve_teacher(attributes, tfam, weights["clip_model_name"], weights["clip_pretrained"])
+    encoder = load_image_encoder(name, pretrained, attributes.get("resize", "model"))
+    check_teacher(attributes, tfam, encoder)
+    return make_frame_encoder(encoder, compute)
 
 
 def _load_student(
-    made: dict[str, Any], learnt: Path, place: Path, machine: ComputeOptions
+    attributes: dict[str, Any], tfam: Path, student: Path, compute: ComputeOptions
 ) -> tuple[FrameEncoder, dict[str, Any]]:
-    """The student, and how the flow is made that it looks at."""
-    path = moclip.find_checkpoint(place)
+    """Return the student and the settings of the flow that it was trained on."""
+    path = moclip.find_checkpoint(student)
     model, config = moclip.load(path)
-    cure = "give the --checkpoint-dir that inference.py had, with --student"
-    said = {"weights_sha256": made["weights_sha256"]} if "weights_sha256" in made else {}
-    given = {"weights_sha256": clip.weights_sha256(model.visual_encoder)}
-    cli.check_settings_match(said, given, f"the student of {learnt}", str(path), cure)
-    settings = config["flow"]
-    if "method" not in settings:
+    hint = "give the --checkpoint-dir that inference.py had, with --student"
+    expected = {"weights_sha256": attributes["weights_sha256"]} if "weights_sha256" in attributes else {}
+    actual = {"weights_sha256": clip.weights_sha256(model.visual_encoder)}
+    cli.check_settings_match(expected, actual, f"the student of {tfam}", str(path), hint)
+    flow_settings = config["flow"]
+    if "method" not in flow_settings:
         raise UserError(
-            "doesn't say which flow it learnt from, as published students don't", "train one anew", path=path
+            "doesn't say which flow it was trained on, as published students don't",
+            "train one with train.py",
+            path=path,
         )
-    return make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), machine), settings
+    return make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), compute), flow_settings
 
 
-def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, machine: ComputeOptions) -> Any:
-    """What draws flow as `settings` say; `ckpt_path`: the file of a checkpoint that is none of ptlflow's."""
+def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, compute: ComputeOptions) -> Any:
+    """Return the renderer of flow with these `settings`; `ckpt_path`: file of a checkpoint that isn't ptlflow's."""
     checkpoint = settings["checkpoint"]
     if ckpt_path and not checkpoint:
         raise UserError(f"--ckpt-path {ckpt_path}: {settings['method']} has no weights", "leave it out")
     if ckpt_path and Path(ckpt_path).name != checkpoint:
-        raise UserError(f"--ckpt-path {ckpt_path}: the student learnt from flow by {checkpoint}", "give that file")
+        raise UserError(f"--ckpt-path {ckpt_path}: the student was trained on flow by {checkpoint}", "give that file")
     checkpoint = ckpt_path or checkpoint
     if download := flow.missing_download(settings["method"], checkpoint):
         cli.check_downloadable(download)
@@ -142,8 +146,8 @@ def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, mach
         checkpoint,
         settings["iters"],
         settings["normalization"] or "frame",
-        settings["flow_max"] or 1.0,  # unused where it isn't said
-        machine.device,
-        partial(autocast, machine.device, machine.precision),
+        settings["flow_max"] or 1.0,  # None only with a normalization that ignores it
+        compute.device,
+        partial(autocast, compute.device, compute.precision),
         settings.get("preset"),
     )

@@ -1,4 +1,4 @@
-"""Many videos, each to its timeline: what is done already, what fails, how long it takes."""
+"""Predict many videos: skip those that are done, record failures, show progress."""
 
 import json
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from vimoclip.runtime import versions
 from vimoclip.timeline import Timeline
 
 WHOLE_VIDEOS_FILE = "whole_videos.csv"
-PRINTED_ACTIONS = 5  # actions that are told of a video
+PRINTED_ACTIONS = 5  # highest-scoring actions in the line of a video
 
 
 @dataclass(frozen=True)
 class TimelineOptions:
-    """All in seconds: windows, from one to the next, the shortest bout, the longest gap within one."""
+    """Window length, stride, shortest bout, longest gap within a bout; all in seconds."""
 
     window: float
     stride_seconds: float
@@ -32,42 +32,44 @@ class TimelineOptions:
 
 @dataclass(frozen=True)
 class PredictionModel:
-    """What scores windows, what it looks with, and what `described` says of both, as plain Python."""
+    """Encoders and classifier of one command; `metadata` describes both, as plain Python."""
 
-    eyes: TwoStreamEncoder
+    encoder: TwoStreamEncoder
     score: ScoreWindows
     classes: tuple[str, ...]
     thresholds: np.ndarray
-    timing: TimelineOptions
-    described: dict[str, Any]
+    options: TimelineOptions
+    metadata: dict[str, Any]
 
-    def made_with(self) -> dict[str, Any]:
-        """All that a result depends on but the video, as a JSON file has it."""
-        of_classes = {"classes": list(self.classes), "thresholds": self.thresholds.round(6).tolist()}
-        return json.loads(json.dumps(of_classes | asdict(self.timing) | self.described))
+    def provenance(self) -> dict[str, Any]:
+        """Return all that a result depends on, except the video, in the types that JSON has."""
+        classes = {"classes": list(self.classes), "thresholds": self.thresholds.round(6).tolist()}
+        return json.loads(json.dumps(classes | asdict(self.options) | self.metadata))
 
 
 def select_pending(
     videos: Mapping[str, Path], folder: Path, model: PredictionModel, report: cli.RunReport
 ) -> dict[str, Path]:
-    """Those without a result, or with one of another file. Raises UserError where there is one of other settings."""
-    todo = {}
+    """Return the videos without a result, or whose file has changed; count the others in `report`.
+
+    Raises UserError if a result has other settings."""
+    pending = {}
     for stem, path in videos.items():
-        place = folder / f"{stem}.json"
-        there = timeline.read_provenance(place)
-        if there is None:
+        json_path = folder / f"{stem}.json"
+        existing = timeline.read_provenance(json_path)
+        if existing is None:
             timeline.check_output_name(folder, stem)
         else:
-            cure = "give --overwrite, or another folder with -o"
-            cli.check_settings_match(model.made_with(), there, "this command", str(place), cure)
-            if there.get("video_bytes") != _file_size(path):
-                print(f"{path.name}: is another file than the one that {place} is of, and is done again", flush=True)
-                there = None
-        if there is None:
-            todo[stem] = path
+            hint = "give --overwrite, or another folder with -o"
+            cli.check_settings_match(model.provenance(), existing, "this command", str(json_path), hint)
+            if existing.get("video_bytes") != _file_size(path):
+                print(f"{path.name}: differs from the file that {json_path} describes; predicted again", flush=True)
+                existing = None
+        if existing is None:
+            pending[stem] = path
         else:
             report.already_done += 1
-    return todo
+    return pending
 
 
 def predict_videos(
@@ -78,23 +80,25 @@ def predict_videos(
     batch_size: int,
     workers: int,
 ) -> None:
-    """Predict each video; what fails is in the report."""
+    """Predict each video and write its files; failures go into `report`."""
     meter = cli.ProgressMeter(_estimate_frames(videos, model) or None, "frame", "predicting")
     for path in videos.values():
         try:
-            found = predict_video(path, model, meter, batch_size, workers)
+            predicted = predict_video(path, model, meter, batch_size, workers)
         except VideoError as error:
             report.failed[path.name] = str(error)
-            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # what was there is of another file, or not wanted
+            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # an earlier result, of another file or overwritten
             continue
-        timeline.write_timeline(folder, found)
-        if found.made_with["problem"]:
-            report.partial[path.name] = found.made_with["problem"]
+        timeline.write_timeline(folder, predicted)
+        if predicted.provenance["problem"]:
+            report.partial[path.name] = predicted.provenance["problem"]
         else:
             report.done += 1
-        best = sorted(zip(found.whole.tolist(), found.classes, strict=True), reverse=True)[:PRINTED_ACTIONS]
-        likely = ", ".join(f"{name} {score:.2f}" for score, name in best)
-        print(f"{path.name}: {found.seconds:.1f} s, {len(found.bouts)} bouts; as a whole: {likely}", flush=True)
+        best = sorted(zip(predicted.whole.tolist(), predicted.classes, strict=True), reverse=True)[:PRINTED_ACTIONS]
+        actions = ", ".join(f"{name} {score:.2f}" for score, name in best)
+        print(
+            f"{path.name}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
+        )
     meter.close()
 
 
@@ -109,49 +113,69 @@ def _estimate_frames(videos: Mapping[str, Path], model: PredictionModel) -> int:
     total = 0
     for path in videos.values():
         try:
-            total += estimate_kept_frames(path, model.eyes)
+            total += estimate_kept_frames(path, model.encoder)
         except VideoError:
-            continue  # said when its turn comes
+            continue  # predict_video reports it
     return total
 
 
 def predict_video(
     path: Path, model: PredictionModel, meter: cli.ProgressMeter, batch_size: int, workers: int
 ) -> Timeline:
-    """One video's timeline. Raises VideoError."""
-    timing, size = model.timing, _file_size(path)
+    """Return one video's timeline. Raises VideoError."""
+    options, size = model.options, _file_size(path)
     if size is None:
         raise VideoError("there is no such file" + (", the link points nowhere" if path.is_symlink() else ""))
-    how = timing.window, timing.stride_seconds, batch_size, workers
-    seen = score_windows(path, model.eyes, model.score, *how, on_frames=lambda count: meter.add(items=count))
-    if seen.end.note:
-        print(f"{path.name}: {seen.end.note}", flush=True)
-    if seen.unscored:
-        print(f"{path.name}: {seen.unscored} windows hold too few frames to be scored", flush=True)
-    spans = seen.starts, seen.stops, seen.scores
-    lengths = timing.min_length, timing.max_gap
-    of_video = {"video_bytes": size, "problem": seen.end.problem, "note": seen.end.note}
-    return Timeline(
+    result = score_windows(
         path,
-        seen.seconds,
-        seen.end.fps,
-        len(seen.end.timestamps),
-        model.classes,
-        *spans,
-        seen.whole,
-        seen.whole_by,
+        model.encoder,
+        model.score,
+        length=options.window,
+        stride=options.stride_seconds,
+        batch_size=batch_size,
+        workers=workers,
+        on_frames=lambda count: meter.add(items=count),
+    )
+    summary = result.summary
+    if summary.note:
+        print(f"{path.name}: {summary.note}", flush=True)
+    if result.unscored:
+        print(f"{path.name}: {result.unscored} windows hold too few frames to be scored", flush=True)
+    bouts = timeline.find_bouts(
+        result.starts,
+        result.stops,
+        result.scores,
         model.thresholds,
-        timeline.find_bouts(*spans, model.thresholds, model.classes, seen.seconds, *lengths),
-        model.made_with() | of_video | {"windows_unscored": seen.unscored, "versions": versions.package_versions()},
+        model.classes,
+        result.seconds,
+        min_length=options.min_length,
+        max_gap=options.max_gap,
+    )
+    return Timeline(
+        video=path,
+        seconds=result.seconds,
+        fps=summary.fps,
+        frames=len(summary.timestamps),
+        classes=model.classes,
+        starts=result.starts,
+        stops=result.stops,
+        scores=result.scores,
+        whole=result.whole,
+        whole_by=result.whole_by,
+        thresholds=model.thresholds,
+        bouts=bouts,
+        provenance=model.provenance()
+        | {"video_bytes": size, "problem": summary.problem, "note": summary.note}
+        | {"windows_unscored": result.unscored, "versions": versions.package_versions()},
     )
 
 
 def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> None:
-    """A table of all videos that are done, a row each, which evaluate.py reads."""
+    """Write the whole-video scores of all videos with a result as predictions for evaluate.py."""
     rows = {}
     for stem, path in videos.items():
-        if (place := folder / f"{stem}.json").is_file():
-            whole = json.loads(place.read_text(encoding="utf-8"))["whole"]
+        if (json_path := folder / f"{stem}.json").is_file():
+            whole = json.loads(json_path.read_text(encoding="utf-8"))["whole"]
             rows[path.name] = [whole[name] for name in model.classes]
     if rows:
         predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)

@@ -1,4 +1,4 @@
-"""Windows that slide over a video's embeddings while these come in."""
+"""Group a video's embeddings into sliding windows while they are computed, and score the windows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +11,14 @@ from vimoclip import video
 from vimoclip.errors import VideoError
 from vimoclip.prediction.frame_encoder import FrameEmbeddings, TwoStreamEncoder, encode_video
 
-TIME_TOLERANCE = 1e-6  # s: by so much may a time be late that is summed up in floats
+# Longest video that is scored at once. Memory grows with its length, and models are trained on clips of seconds.
+MAX_WHOLE_VIDEO_FRAMES = 4096
+WINDOWS_PER_BATCH = 16
+TIME_TOLERANCE = 1e-6  # seconds; covers the rounding errors of summed floats
 
 
 class WindowFeatures(NamedTuple):
-    """A stretch of a video, in seconds since its first frame, and its T frames: rgb (T, D), motion (T-1, D)."""
+    """The T frames in [start, stop) seconds since the video's first frame: rgb (T, D), motion (T-1, D)."""
 
     start: float
     stop: float
@@ -25,26 +28,26 @@ class WindowFeatures(NamedTuple):
 
 
 class EmbeddingBuffer:
-    """Frames in a row, with the motion between them; grows behind, shrinks in front. `times` (n,): in seconds."""
+    """Queue of consecutive frames: `times` (n,) in seconds, `rgb` (n, D), `motion` (n-1, D) between them."""
 
     def __init__(self) -> None:
         self.times = np.empty(0)
         self.rgb: torch.Tensor | None = None
         self.motion: torch.Tensor | None = None
 
-    def append(self, seen: FrameEmbeddings, times: np.ndarray) -> None:
+    def append(self, batch: FrameEmbeddings, times: np.ndarray) -> None:
         self.times = np.concatenate([self.times, times])
-        self.rgb, self.motion = _concatenate(self.rgb, seen.rgb), _concatenate(self.motion, seen.motion)
+        self.rgb, self.motion = _concatenate(self.rgb, batch.rgb), _concatenate(self.motion, batch.motion)
 
-    def forget(self, before: float) -> None:
-        """Those that begin before."""
-        count = int(np.searchsorted(self.times, before))
+    def drop_before(self, time: float) -> None:
+        """Remove the frames with an earlier time."""
+        count = int(np.searchsorted(self.times, time))
         self.times = self.times[count:]
-        # copies: a view would keep all that was
+        # clone, because a view would keep the memory of the removed rows
         self.rgb, self.motion = (None if x is None else x[count:].clone() for x in (self.rgb, self.motion))
 
-    def part(self, start: float, stop: float) -> WindowFeatures:
-        """The frames that begin in [start, stop), and the motion from each of them to the next one of them."""
+    def window(self, start: float, stop: float) -> WindowFeatures:
+        """Return the frames with a time in [start, stop), and the motion between them."""
         first, end = np.searchsorted(self.times, [start - TIME_TOLERANCE, stop - TIME_TOLERANCE]).tolist()
         rgb = None if self.rgb is None else self.rgb[first:end]
         motion = None if self.motion is None else self.motion[first : max(first, end - 1)]
@@ -52,58 +55,58 @@ class EmbeddingBuffer:
 
 
 class SlidingWindows:
-    """Lays windows of `length` seconds every `stride` seconds; keeps the frames of about one of them.
+    """Windows of `length` seconds every `stride` seconds; buffers the frames of about one window.
 
-    Windows lie whole within the video, and the last one ends with it; a shorter video is one window."""
+    Windows lie within the video, and the last one ends at the video's end. A video shorter than `length` is one
+    window."""
 
     def __init__(self, length: float, stride: float):
         self.length, self.stride = length, stride
-        self._kept, self._given = EmbeddingBuffer(), 0
-        self._origin: float | None = None
+        self._buffer, self._num_windows = EmbeddingBuffer(), 0
+        self._first_time: float | None = None
 
-    def add(self, seen: FrameEmbeddings) -> Iterator[WindowFeatures]:
-        """The windows that are whole with these frames."""
-        self._origin = float(seen.times[0]) if self._origin is None else self._origin
-        self._kept.append(seen, seen.times - self._origin)
-        last = float(self._kept.times[-1])
-        yield from self._whole_until(last)
-        self._kept.forget(min(self._next(), last - self.length) - TIME_TOLERANCE)
+    def add(self, batch: FrameEmbeddings) -> Iterator[WindowFeatures]:
+        """Append frames; yield the windows that they complete."""
+        self._first_time = float(batch.times[0]) if self._first_time is None else self._first_time
+        self._buffer.append(batch, batch.times - self._first_time)
+        last = float(self._buffer.times[-1])
+        yield from self._complete_windows(last)
+        self._buffer.drop_before(min(self._next_start(), last - self.length) - TIME_TOLERANCE)
 
-    def finish(self, seconds: float, gap: float) -> Iterator[WindowFeatures]:
-        """The windows up to the video's end, and one more at its end where these leave more than half a `gap` over."""
-        yield from self._whole_until(seconds)
-        if not self._given:
-            yield self._kept.part(0.0, seconds)
-        elif seconds - (self._next() - self.stride + self.length) > gap / 2:
-            yield self._kept.part(round(seconds - self.length, 6), seconds)
+    def flush(self, seconds: float, frame_interval: float) -> Iterator[WindowFeatures]:
+        """Yield the windows up to the video's end at `seconds`.
 
-    def _next(self) -> float:
-        return round(self._given * self.stride, 6)
+        One more window ends there if the others leave more than half a `frame_interval` uncovered."""
+        yield from self._complete_windows(seconds)
+        if not self._num_windows:
+            yield self._buffer.window(0.0, seconds)
+        elif seconds - (self._next_start() - self.stride + self.length) > frame_interval / 2:
+            yield self._buffer.window(round(seconds - self.length, 6), seconds)
 
-    def _whole_until(self, seconds: float) -> Iterator[WindowFeatures]:
-        while self._next() + self.length <= seconds + TIME_TOLERANCE:
-            start = self._next()
-            self._given += 1
-            yield self._kept.part(start, round(start + self.length, 6))
+    def _next_start(self) -> float:
+        return round(self._num_windows * self.stride, 6)
 
-
-def _concatenate(before: torch.Tensor | None, new: torch.Tensor | None) -> torch.Tensor | None:
-    if before is None or new is None:
-        return new if before is None else before
-    return torch.cat([before, new])
+    def _complete_windows(self, seconds: float) -> Iterator[WindowFeatures]:
+        while self._next_start() + self.length <= seconds + TIME_TOLERANCE:
+            start = self._next_start()
+            self._num_windows += 1
+            yield self._buffer.window(start, round(start + self.length, 6))
 
 
-# Frames of a video that is scored as a whole. Longer ones are not: memory would grow with them, and a model that
-# learnt from clips of seconds has never seen such.
-MAX_WHOLE_VIDEO_FRAMES = 4096
-WINDOWS_PER_BATCH = 16  # windows
+def _concatenate(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return torch.cat([first, second])
+
 
 ScoreWindows = Callable[[Sequence[WindowFeatures]], np.ndarray]  # n windows -> (n, C) in 0..1
 
 
 class VideoScores(NamedTuple):
-    """What was seen of a video. `starts`, `stops` (W,): of the windows, in seconds since its first frame; `scores`
-    (W, C), NaN for the `unscored` windows, with too few frames; `whole` (C,): of the video, as `whole_by` says."""
+    """Scores of a video's windows, and of the whole video.
+
+    `starts`, `stops` (W,): seconds since the first frame. `scores` (W, C): NaN for the `unscored` windows, which hold
+    too few frames. `whole` (C,): of the whole video, computed as `whole_by` describes."""
 
     starts: np.ndarray
     stops: np.ndarray
@@ -112,44 +115,45 @@ class VideoScores(NamedTuple):
     whole_by: str
     unscored: int
     seconds: float
-    end: video.ReadSummary
+    summary: video.ReadSummary
 
 
 class WindowScorer:
-    """Windows as they come in, scored some at a time."""
+    """Scores windows in batches. Windows with fewer than `min_frames` frames get no score."""
 
-    def __init__(self, score: ScoreWindows, fewest: int):
-        self.score, self.fewest = score, fewest
-        self.waiting: list[WindowFeatures] = []
+    def __init__(self, score: ScoreWindows, min_frames: int):
+        self.score, self.min_frames = score, min_frames
         self.spans: list[tuple[float, float]] = []
-        self.rows: list[np.ndarray | None] = []  # None: of a window that can't be scored
         self.unscored = 0
+        self._queue: list[WindowFeatures] = []
+        self._rows: list[np.ndarray | None] = []  # None: a window without a score
 
-    def add(self, part: WindowFeatures) -> None:
-        self.spans.append((part.start, part.stop))
-        if part.frames < self.fewest:
+    def add(self, window: WindowFeatures) -> None:
+        self.spans.append((window.start, window.stop))
+        if window.frames < self.min_frames:
             self.flush()
             self.unscored += 1
-            self.rows.append(None)
+            self._rows.append(None)
             return
-        self.waiting.append(part)
-        if len(self.waiting) == WINDOWS_PER_BATCH:
+        self._queue.append(window)
+        if len(self._queue) == WINDOWS_PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        if self.waiting:
-            self.rows += list(self.score(self.waiting))
-            self.waiting.clear()
+        """Score the windows that wait for a full batch."""
+        if self._queue:
+            self._rows += list(self.score(self._queue))
+            self._queue.clear()
 
-    def all(self) -> np.ndarray:
-        """(W, C); NaN where there is nothing to see, as in a pause of the recording."""
-        width = next(len(row) for row in self.rows if row is not None)
-        return np.stack([np.full(width, np.nan) if row is None else row for row in self.rows])
+    def scores(self) -> np.ndarray:
+        """Return (W, C) scores; NaN for windows without one, as in a pause of the recording."""
+        num_classes = next(len(row) for row in self._rows if row is not None)
+        return np.stack([np.full(num_classes, np.nan) if row is None else row for row in self._rows])
 
 
 def score_windows(
     path: Path,
-    eyes: TwoStreamEncoder,
+    encoder: TwoStreamEncoder,
     score: ScoreWindows,
     length: float,
     stride: float,
@@ -157,78 +161,80 @@ def score_windows(
     workers: int = 1,
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> VideoScores:
-    """Score windows of `length` seconds every `stride` seconds, and the video as a whole. Raises VideoError.
+    """Score windows of `length` seconds every `stride` seconds, and the whole video. Raises VideoError.
 
-    Each frame is embedded once, whatever the number of windows it is in. Memory: that of one window, of WHOLE_FRAMES
-    frames, and the scores. `on_frames` hears how many more are done."""
-    fewest = 2 if eyes.motion else 1
-    windows, scored, whole = SlidingWindows(length, stride), WindowScorer(score, fewest), _WholeVideoScorer(eyes)
-    for item in encode_video(path, eyes, batch_size, workers):
+    Each frame is encoded once, however many windows it is in. Memory holds the embeddings of one window and of
+    MAX_WHOLE_VIDEO_FRAMES frames, and all scores. `on_frames`: progress callback, called with the number of new
+    frames."""
+    min_frames = 2 if encoder.motion else 1
+    windows, scorer = SlidingWindows(length, stride), WindowScorer(score, min_frames)
+    whole_video = _WholeVideoScorer(encoder.sampling.max_frames)
+    for item in encode_video(path, encoder, batch_size, workers):
         if isinstance(item, video.ReadSummary):
-            end = item
+            summary = item
             break
-        whole.add(item)
-        for part in windows.add(item):
-            scored.add(part)
+        whole_video.add(item)
+        for window in windows.add(item):
+            scorer.add(window)
         on_frames(len(item.times))
-    if len(end.timestamps) < fewest:
-        raise VideoError("has one kept frame, so no motion can be seen")
-    gap = _frame_interval(end)
-    seconds = float(end.timestamps[-1] - end.timestamps[0]) + gap
-    for part in windows.finish(seconds, gap):
-        scored.add(part)
-    scored.flush()
-    if scored.unscored == len(scored.spans):
-        raise VideoError(f"no window of {length:g} s holds {fewest} kept frames", "give a longer --window")
-    starts, stops = np.array(scored.spans).T
-    scores = scored.all()
-    row, by = whole.score(score, scores)
-    return VideoScores(starts, stops, scores, row, by, scored.unscored, seconds, end)
+    if len(summary.timestamps) < min_frames:
+        raise VideoError("has one kept frame, so there is no motion")
+    frame_interval = _frame_interval(summary)
+    seconds = float(summary.timestamps[-1] - summary.timestamps[0]) + frame_interval
+    for window in windows.flush(seconds, frame_interval):
+        scorer.add(window)
+    scorer.flush()
+    if scorer.unscored == len(scorer.spans):
+        raise VideoError(f"no window of {length:g} s holds {min_frames} kept frames", "give a longer --window")
+    starts, stops = np.array(scorer.spans).T
+    scores = scorer.scores()
+    whole, whole_by = whole_video.score(score, scores)
+    return VideoScores(starts, stops, scores, whole, whole_by, scorer.unscored, seconds, summary)
 
 
 class _WholeVideoScorer:
-    """A video's first frames, while they may still be all of it."""
+    """Scores the whole video at once, from its first frames; keeps them while there are few enough.
 
-    def __init__(self, eyes: TwoStreamEncoder):
-        self.limit = eyes.sampling.max_frames
-        self.frames: EmbeddingBuffer | None = EmbeddingBuffer()
-        self.seen = 0
+    `max_frames`: the limit of the sampling, if it has one: then the first `max_frames` frames are scored."""
 
-    def add(self, seen: FrameEmbeddings) -> None:
-        self.seen += len(seen.times)
-        most = self.limit or MAX_WHOLE_VIDEO_FRAMES
-        if self.frames is None or len(self.frames.times) >= most:
-            if not self.limit:
-                self.frames = None
+    def __init__(self, max_frames: int | None):
+        self.is_limited = max_frames is not None
+        self.max_frames = max_frames or MAX_WHOLE_VIDEO_FRAMES
+        self.buffer: EmbeddingBuffer | None = EmbeddingBuffer()
+        self.num_frames = 0
+
+    def add(self, batch: FrameEmbeddings) -> None:
+        self.num_frames += len(batch.times)
+        if self.buffer is None or len(self.buffer.times) >= self.max_frames:
+            if not self.is_limited:
+                self.buffer = None
             return
-        self.frames.append(seen, seen.times)
+        self.buffer.append(batch, batch.times)
 
-    def score(self, score: ScoreWindows, of_windows: np.ndarray) -> tuple[np.ndarray, str]:
-        """(C,) scores, and by what."""
-        most = self.limit or MAX_WHOLE_VIDEO_FRAMES
-        if self.frames is None or (self.seen > most and not self.limit):
-            return np.nanmean(
-                of_windows, 0
-            ), f"the mean over {len(of_windows)} windows, as it is longer than {most} frames"
-        count = min(self.seen, most)
-        rgb = None if self.frames.rgb is None else self.frames.rgb[:count]
-        motion = None if self.frames.motion is None else self.frames.motion[: count - 1]
-        first = "the first " if count < self.seen else "all "
-        return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{first}{count} frames at once"
+    def score(self, score: ScoreWindows, window_scores: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return (C,) scores and a description of how they are computed."""
+        if self.buffer is None or (self.num_frames > self.max_frames and not self.is_limited):
+            described = f"the mean over {len(window_scores)} windows, as it is longer than {self.max_frames} frames"
+            return np.nanmean(window_scores, 0), described
+        count = min(self.num_frames, self.max_frames)
+        rgb = None if self.buffer.rgb is None else self.buffer.rgb[:count]
+        motion = None if self.buffer.motion is None else self.buffer.motion[: count - 1]
+        which = "the first " if count < self.num_frames else "all "
+        return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{which}{count} frames at once"
 
 
-def _frame_interval(end: video.ReadSummary) -> float:
-    """Seconds for which a kept frame stands."""
-    if len(end.timestamps) > 1:
-        return float(np.median(np.diff(end.timestamps)))
-    return 1 / end.fps
+def _frame_interval(summary: video.ReadSummary) -> float:
+    """Median seconds between kept frames; those of the video's frame rate if only one frame is kept."""
+    if len(summary.timestamps) > 1:
+        return float(np.median(np.diff(summary.timestamps)))
+    return 1 / summary.fps
 
 
-def estimate_kept_frames(path: Path, eyes: TwoStreamEncoder) -> int:
-    """About how many frames of a video will be kept; 0 where its header doesn't say."""
+def estimate_kept_frames(path: Path, encoder: TwoStreamEncoder) -> int:
+    """Estimate from the header how many frames of a video are kept; 0 if the header does not tell."""
     info = video.probe(path)
     total = info.frames or round(info.seconds * float(info.fps))
-    kept = -(-total // eyes.sampling.stride)
-    if eyes.sampling.fps:
-        kept = min(kept, round(total / float(info.fps) * eyes.sampling.fps))
+    kept = -(-total // encoder.sampling.stride)
+    if encoder.sampling.fps:
+        kept = min(kept, round(total / float(info.fps) * encoder.sampling.fps))
     return kept

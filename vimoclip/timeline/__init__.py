@@ -3,4 +3,4 @@
 from vimoclip.timeline.bouts import Bout, Timeline, find_bouts, window_edges
 from vimoclip.timeline.files import check_output_name, read_provenance, write_timeline
 
-__all__ = ["Bout", "Timeline", "check_output_name", "window_edges", "find_bouts", "read_provenance", "write_timeline"]
+__all__ = ["Bout", "Timeline", "check_output_name", "find_bouts", "read_provenance", "window_edges", "write_timeline"]

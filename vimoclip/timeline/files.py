@@ -1,4 +1,4 @@
-"""The files of a timeline: JSON, two CSVs, the page, and what BORIS imports. The only reader of the JSON."""
+"""Write the files of a timeline: JSON, two CSV tables, an HTML page and a table for BORIS; read the JSON again."""
 
 import csv
 import io
@@ -19,48 +19,46 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 CSV_COLUMNS = ("video", "action", "start", "stop", "score")
-ROWS_PER_WRITE = 4096  # windows of a long video are millions of rows
+ROWS_PER_WRITE = 4096  # bounds memory: the windows of a long video are millions of rows
 
 
-def write_timeline(folder: Path, made: "Timeline") -> list[Path]:
-    """All files of a video, `<stem>.json` last: where that is, the others are. Raises OSError."""
-    place = folder / made.video.stem
-    last = place.with_name(f"{place.name}.json")
-    last.unlink(missing_ok=True)  # of what is replaced now
+def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
+    """Write all files of a video, `<stem>.json` last: if it exists, so do the others. Raises OSError."""
+    stem, video = timeline.video.stem, timeline.video
+    json_path = folder / f"{stem}.json"
+    json_path.unlink(missing_ok=True)  # the other files of an earlier result are replaced first
     written = [
-        _write_csv(place.with_name(f"{place.name}.csv"), _bout_rows(made)),
-        _write_csv(place.with_name(f"{place.name}_windows.csv"), _window_rows(made)),
-        atomic.write_text(place.with_name(f"{place.name}.html"), page.render_timeline(made, folder)),
-        boris.export_bouts(place.with_name(f"{place.name}.boris.tsv"), made.video, made.fps, made.seconds, made.bouts),
+        _write_csv(folder / f"{stem}.csv", _bout_rows(timeline)),
+        _write_csv(folder / f"{stem}_windows.csv", _window_rows(timeline)),
+        atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
+        boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
     ]
-    return [*written, atomic.write_text(last, _format_json(made))]
+    return [*written, atomic.write_text(json_path, _format_json(timeline))]
 
 
 def check_output_name(folder: Path, stem: str) -> None:
-    """Raise UserError where a table of somebody else's has the name that the bouts would get."""
+    """Raise UserError if a file that is no table of bouts has the name that the table would get."""
     path = folder / f"{stem}.csv"
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            own = file.readline().strip() in (",".join(CSV_COLUMNS), "")
+            is_own = file.readline().strip() in (",".join(CSV_COLUMNS), "")
     except OSError:
         return
-    if not own:
-        raise UserError(
-            "is there already, and no table of bouts", "name another folder with -o, or rename it", path=path
-        )
+    if not is_own:
+        raise UserError("exists and is no table of bouts", "name another folder with -o, or rename it", path=path)
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """What a `<stem>.json` says that it was made with; None where there is no such file. Raises UserError."""
+    """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["schema"] == SCHEMA:
-            return dict(found["made_with"])
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] == SCHEMA:
+            return dict(document["made_with"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError("is no timeline that this version has written", "remove it, or give another folder", path=path)
+    raise UserError("is no timeline of this version", "remove it, or name another folder with -o", path=path)
 
 
 def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
@@ -70,13 +68,13 @@ def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
 
 def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
     for start, stop, row in zip(timeline.starts, timeline.stops, timeline.scores.tolist(), strict=True):
-        when = _format_number(start), _format_number(stop)
+        span = _format_number(start), _format_number(stop)
         for action, score in zip(timeline.classes, row, strict=True):
-            yield timeline.video.name, action, *when, _format_number(score)
+            yield timeline.video.name, action, *span, _format_number(score)
 
 
 def _format_number(number: float) -> str:
-    """Seconds or a score; empty where it is none."""
+    """Format seconds or a score; NaN is an empty field."""
     return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
 
 
@@ -96,14 +94,14 @@ def _write_csv(path: Path, rows: Iterable[tuple[str, ...]]) -> Path:
 
 
 def _format_json(timeline: "Timeline") -> str:
-    """A line a member, and a line a window."""
+    """Format with one line for each member and one for the scores of each window."""
     members = {
         "schema": SCHEMA,
         "video": timeline.video.name,
         "seconds": timeline.seconds,
         "fps": timeline.fps,
         "frames": timeline.frames,
-        "made_with": timeline.made_with,
+        "made_with": timeline.provenance,
         "classes": timeline.classes,
         "whole": dict(zip(timeline.classes, timeline.whole.tolist(), strict=True)),
         "whole_by": timeline.whole_by,
@@ -122,7 +120,7 @@ def _to_json(value: Any) -> str:
 
 
 def _non_finite_to_none(value: Any) -> Any:
-    """The same, with None for numbers that JSON has not."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The page of a timeline: the video, over what is seen in it when. One file, but for the video."""
+"""Render a timeline as one HTML file: the video above the bouts and scores of each class."""
 
 import base64
 import os
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 PACKAGE = "vimoclip.timeline"
 SCRIPTS = ("lanes.js", "timeline.js")
-MIN_LANES = 12  # that are shown at once, where fewer classes have a bout
-TOP_CLASSES = 8  # classes whose scores for the whole video are shown
-SCORE_ONE, NO_SCORE = 65534, 65535  # a score of 1, and none, in 16 bits
+MIN_LANES = 12  # rows visible at first, if fewer classes have a bout
+TOP_CLASSES = 8  # classes in the table of scores for the whole video
+SCORE_ONE, NO_SCORE = 65534, 65535  # 16-bit codes of the score 1 and of NaN
 
 
 def render_timeline(timeline: "Timeline", folder: Path) -> str:
-    """The page, for a file in `folder`: from there it looks for the video."""
+    """Return the HTML for a file in `folder`; its link to the video is relative to that folder."""
     order = _class_order(timeline)
-    seen = {bout.action for bout in timeline.bouts}
-    shown = [c for c in order if timeline.classes[c] in seen]
-    shown += [c for c in order if timeline.classes[c] not in seen][: max(0, MIN_LANES - len(shown))]
+    with_bouts = {bout.action for bout in timeline.bouts}
+    visible = [c for c in order if timeline.classes[c] in with_bouts]
+    visible += [c for c in order if timeline.classes[c] not in with_bouts][: max(0, MIN_LANES - len(visible))]
     data = {
         "seconds": round(timeline.seconds, DECIMALS),
         "fps": timeline.fps,
         "classes": timeline.classes,
-        "order": shown + [c for c in order if c not in set(shown)],
-        "shown": len(shown),
+        "order": visible + [c for c in order if c not in set(visible)],
+        "shown": len(visible),
         "edges": window_edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
         "scores": _pack_scores(timeline.scores),
         "thresholds": [_finite_or_none(threshold) for threshold in timeline.thresholds.tolist()],
@@ -52,22 +52,22 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
-    """Where a page in `folder` finds the video: from there, by the way that both were named, else with links followed.
+    """Return URLs of the video relative to `folder`: by the paths as given, then with symbolic links resolved.
 
-    On another drive there is only the whole address."""
-    found = []
+    A video on another drive gets its absolute file URL."""
+    urls = []
     for target, start in ((video.absolute(), folder.absolute()), (video.resolve(), folder.resolve())):
         try:
-            way = quote(Path(os.path.relpath(target, start)).as_posix())
-            # a step to here: a name with a colon would be taken for the scheme of an address
-            found.append(way if way.startswith("../") else f"./{way}")
+            relative = quote(Path(os.path.relpath(target, start)).as_posix())
+            # "./" keeps a browser from reading the part before a colon in a file name as a URL scheme
+            urls.append(relative if relative.startswith("../") else f"./{relative}")
         except ValueError:
-            found.append(target.as_uri())
-    return list(dict.fromkeys(found))
+            urls.append(target.as_uri())
+    return list(dict.fromkeys(urls))
 
 
 def _format_clock(seconds: float) -> str:
-    """h:mm:ss.s"""
+    """Format seconds as h:mm:ss.s."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
 
@@ -79,7 +79,7 @@ def _format_counts(timeline: "Timeline") -> list[str]:
 
 
 def _class_order(timeline: "Timeline") -> list[int]:
-    """Classes, those first that have the longest bouts in sum, then those with the highest scores."""
+    """Return class indices sorted by total length of bouts, then by highest score."""
     lengths = dict.fromkeys(timeline.classes, 0.0)
     for bout in timeline.bouts:
         lengths[bout.action] += bout.stop - bout.start
@@ -98,9 +98,8 @@ def _bout_tuples(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
 
 
 def _pack_scores(scores: np.ndarray) -> str:
-    """(W, C) in 0..1 -> base64 of 16 bits each, little-endian, class by class."""
-    known = np.isfinite(scores)
-    packed = np.where(known, np.nan_to_num(scores).clip(0, 1) * SCORE_ONE, NO_SCORE).round().astype("<u2")
+    """Encode (W, C) scores in 0..1 as base64 of little-endian 16-bit integers, class by class."""
+    packed = np.where(np.isfinite(scores), np.nan_to_num(scores).clip(0, 1) * SCORE_ONE, NO_SCORE).round().astype("<u2")
     return base64.b64encode(np.ascontiguousarray(packed.T).tobytes()).decode()
 
 
