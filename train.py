@@ -20,7 +20,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    from vimoclip.moclip.splits import TrainingSplits
+    from vimoclip.moclip.dataset import TrainingSplits
     from vimoclip.runtime.distributed import ProcessGroup
     from vimoclip.store import EmbeddingReader
 
@@ -130,7 +130,7 @@ def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSpl
     """Open the embedding files and pair their videos with flow. All ranks get the same. Raises UserError."""
     from vimoclip.annotations import split_protocol
     from vimoclip.flow import flow_lookup
-    from vimoclip.moclip.splits import TrainingSplits, check_embedding_files, check_paired_videos, pair_splits
+    from vimoclip.moclip.dataset import TrainingSplits, check_embedding_files, check_paired_videos, pair_splits
 
     file_splits = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
     readers = {split: open_embeddings(args, split) for split in file_splits}

@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import itertools
 import re
 import shlex
 import shutil
+from collections import defaultdict
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -29,31 +32,60 @@ def commands(page: str) -> list[str]:
 
 
 def messages() -> list[str]:
-    """What troubleshooting.md quotes."""
+    """The messages that troubleshooting.md quotes."""
     text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     return re.findall(r"^> (.+)$", text, flags=re.MULTILINE)
 
 
-def said_by_the_code() -> set[str]:
-    """Every text in the code, with … for what is filled in; spaces as in a line."""
+def text_of(node: ast.AST | None) -> str | None:
+    """A string literal, with … for each filled-in value and single spaces."""
+    if isinstance(node, ast.JoinedStr):
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value
+    else:
+        return None
+    return re.sub("…+", "…", " ".join(text.split()))
+
+
+def texts_of_call(call: ast.Call, assigned: dict[str, list[str]]) -> Iterator[str]:
+    """The line `path: problem; hint` of a call such as UserError(problem, hint, path=path)."""
+    named = {keyword.arg: keyword.value for keyword in call.keywords}
+
+    def values(node: ast.AST | None) -> list[str]:
+        text = text_of(node)
+        return [*assigned.get(node.id, []), "…"] if isinstance(node, ast.Name) else [text] if text else ["…"]
+
+    problem = call.args[0] if call.args else named.get("problem")
+    hint = call.args[1] if len(call.args) > 1 else named.get("hint")
+    for pair in itertools.product(values(problem), values(hint) if hint else [""]):
+        yield ("…: " if "path" in named else "") + "; ".join(filter(None, pair))
+
+
+def texts_in_code() -> set[str]:
+    """Every string literal in the code, and the messages that errors compose of several."""
     found = set()
     code = [path for folder in ("vimoclip", "TFAM") for path in (REPOSITORY / folder).rglob("*.py")]
     for path in [*code, *REPOSITORY.glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-                found.add("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)
-    return {re.sub("…+", "…", " ".join(text.split())) for text in found}
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        assigned = defaultdict[str, list[str]](list)
+        for node in nodes:
+            if text := text_of(node):
+                found.add(text)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (text := text_of(node.value)):
+                assigned[node.targets[0].id].append(text)
+        for node in nodes:
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+                found |= set(texts_of_call(node, assigned))
+    return found
 
 
-SAID = said_by_the_code()
+TEXTS = texts_in_code()
 
 
 @pytest.mark.parametrize("message", messages())
 def test_a_message_in_troubleshooting_is_one_that_the_code_prints(message: str) -> None:
-    assert any(message in text for text in SAID), message
+    assert any(message in text for text in TEXTS), message
 
 
 def test_there_are_messages_of_every_stage() -> None:
@@ -86,7 +118,7 @@ def headings(path: Path) -> set[str]:
 
 
 def run(command: str) -> None:
-    """A command of a page, in this process: twelve that import torch anew would take a minute."""
+    """A command of a page, in this process: importing torch in twelve processes would take a minute."""
     words = shlex.split(command)
     module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
     done = importlib.import_module(module).main(arguments)

@@ -200,7 +200,7 @@ def test_help_is_the_usage(clone: Path) -> None:
 
 
 def test_the_students_settings_are_those_of_the_published_command() -> None:
-    from tests.chain.test_training import PUBLISHED_TRAIN
+    from tests.chain.test_commands import PUBLISHED_TRAIN
     from tests.conftest import REPOSITORY
 
     script = (REPOSITORY / "reproduce_animal_kingdom.sh").read_text()

@@ -23,7 +23,7 @@ from tests.check.helpers import (
     run_check_command,
 )
 from tests.conftest import moving_frames, write_video
-from vimoclip.check import problems, worker_pool
+from vimoclip.check import checker, problems
 from vimoclip.errors import UserError
 
 
@@ -245,7 +245,7 @@ class ExitingRunner:
 
 
 def test_killed_worker_is_an_error() -> None:
-    with pytest.raises(worker_pool.WorkerKilledError) as caught:
-        list(worker_pool.map_in_processes(ExitingRunner(), [["a"], ["b"]], 2))  # type: ignore[arg-type]
+    with pytest.raises(checker.WorkerKilledError) as caught:
+        list(checker.map_in_processes(ExitingRunner(), [["a"], ["b"]], 2))  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     assert "--num-workers 1" in caught.value.hint

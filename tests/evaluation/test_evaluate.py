@@ -331,9 +331,9 @@ def test_a_run_folder_says_its_protocol_and_its_annotations(tmp_path: Path, monk
         evaluate.main([str(run), "--output-dir", str(run)])
     published = make_run(tmp_path / "rgb" / "seed50", notes, protocol="published")
     assert any("too high" in note for note in evaluate.main([str(published), *FAST]).metrics["notes"])
-    for other, told in ((published, True), (run, False)):
+    for other, is_noted in ((published, True), (run, False)):
         said = evaluate.main([str(run), "--compare", str(other), *FAST]).metrics["notes"]
-        assert any("here held_out, there published" in note for note in said) == told
+        assert any("here held_out, there published" in note for note in said) == is_noted
     with pytest.raises(UserError, match="holds probabilities; leave --logits out"):
         evaluate.main([str(run), "--logits", *FAST])
     # a run's scores are probabilities, whatever those of a CSV beside it are

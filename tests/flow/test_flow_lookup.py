@@ -79,7 +79,7 @@ def test_a_flow_folder_probes_each_video_once(tmp_path: Path, monkeypatch: pytes
         opened.append(path)
         return real(path)
 
-    monkeypatch.setattr(video, "probe", probe)
+    monkeypatch.setattr(probe, "probe", probe)
     flows = flow_lookup.FlowFolder(tmp_path, ["a.mp4", "a_b.mp4", "c_d.mp4", "plain.mp4"])
     for _ in range(3):
         found = [flows.find(f"{stem}.mp4") for stem in ("a", "a_b", "c_d", "plain", "nothing")]

@@ -76,7 +76,7 @@ def test_colours_are_computed_on_the_models_device(raft: flow.PTLFlowModel, monk
         monkeypatch.setattr(raft, "_upload", torch.from_numpy)
         return flow.load_renderer("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)
 
-    difference = np.abs(colors("cpu") - colors("cuda"))  # of which only the name is used
+    difference = np.abs(colors("cpu") - colors("cuda"))  # only the name of the device is used
     assert difference.max() <= 6
     assert (difference > 0).mean() < 0.01
 
@@ -101,7 +101,7 @@ def test_iterations_reach_the_model(raft: flow.PTLFlowModel) -> None:
 def test_raft_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     code = (
         "import numpy as np, torch; from vimoclip import flow\n"
-        "render = flow.load('raft', None, 1, 'frame', 0.05, torch.device('cpu'))\n"
+        "render = flow.load_renderer('raft', None, 1, 'frame', 0.05, torch.device('cpu'))\n"
         "render(np.zeros((2, 16, 16, 3), np.uint8))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
@@ -168,8 +168,9 @@ def test_ptlflow_is_imported_only_by_methods_that_need_it() -> None:
     code = (
         "import sys, numpy as np, torch; from vimoclip import flow\n"
         "assert 'ptlflow' not in sys.modules\n"
-        "for method in flow.WITHOUT_WEIGHTS:\n"
-        "    flow.load(method, None, None, 'frame', 0.05, torch.device('cpu'))(np.zeros((2, 48, 64, 3), np.uint8))\n"
+        "for method in flow.METHODS_WITHOUT_WEIGHTS:\n"
+        "    render = flow.load_renderer(method, None, None, 'frame', 0.05, torch.device('cpu'))\n"
+        "    render(np.zeros((2, 48, 64, 3), np.uint8))\n"
         "    flow.missing_download(method, None)\n"
         "assert 'ptlflow' not in sys.modules"
     )

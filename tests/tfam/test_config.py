@@ -7,12 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tests.tfam.helpers import (
-    CONFIGS,
-    CPU,
-    SMALL_MODEL,
-    config_path,
-)
+from tests.tfam.helpers import CONFIGS, CPU, SMALL_MODEL, config_path
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
 from TFAM.model import Fusion

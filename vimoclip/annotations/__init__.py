@@ -1,6 +1,5 @@
 """Classes, labels and splits of a data set. No other package reads or writes `dataset/annotations/`."""
 
-from vimoclip.annotations.animals import ANIMALS_FILE, VideoAnimals, format_animals, read_animals
 from vimoclip.annotations.annotation_files import (
     PARTITIONS,
     SEGMENTS,
@@ -17,7 +16,15 @@ from vimoclip.annotations.annotation_files import (
     read_split,
     write,
 )
-from vimoclip.annotations.sources import SOURCES_FILE, format_sources, read_sources
+from vimoclip.annotations.clip_metadata import (
+    ANIMALS_FILE,
+    SOURCES_FILE,
+    VideoAnimals,
+    format_animals,
+    format_sources,
+    read_animals,
+    read_sources,
+)
 from vimoclip.annotations.text import check_video_id, stem
 
 __all__ = [

@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vimoclip.annotations.text import check_video_id, quote, read_rows, read_text, stem
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import has_control_characters
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
@@ -37,8 +39,10 @@ class Annotations:
     partitions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
 
-    def multi_hot(self, split: str, video: str) -> np.ndarray:
+    def multi_hot(self, split: str, video: str) -> "np.ndarray":
         """Return the labels of a video as (C,) float32 of zeros and ones."""
+        import numpy as np  # not at the top: --help answers without numpy
+
         labels = np.zeros(len(self.classes), np.float32)
         labels[list(self.splits[split][video])] = 1
         return labels

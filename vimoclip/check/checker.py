@@ -1,14 +1,19 @@
 """Checks whether a data set and everything created from it is complete, undamaged, up to date and consistent."""
 
 import contextlib
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from vimoclip import annotations, cli
 from vimoclip.check import cross_file
 from vimoclip.check.dataset import DatasetContents, DatasetPaths, rgb_area, scan_dataset
 from vimoclip.check.problems import CheckReport
 from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
-from vimoclip.check.worker_pool import map_in_processes
 from vimoclip.errors import UserError
 
 VIDEOS_PER_TASK = 100
@@ -87,3 +92,46 @@ def _count_entries(
         exists = content is not None or area in report.unusable_areas
         counts[area] = num_annotated + results.num_unannotated[area] + num_stale[area] if exists else None
     return counts
+
+
+_runner: list[TaskRunner] = []  # of this worker process
+
+
+class WorkerKilledError(UserError):
+    """A worker process was killed."""
+
+    exit_code = 1
+
+
+def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
+    """Yield the results of the tasks in order. One worker or none runs in this process. Raises WorkerKilledError."""
+    if num_workers < 2:
+        yield from map(runner, tasks)
+        return
+    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(runner,))
+    try:
+        yield from executor.map(_run_task, tasks)
+    except BrokenProcessPool:
+        problem = "a process that looked at videos was killed, which is what happens where memory is short"
+        raise WorkerKilledError(problem, "try --num-workers 1") from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker(runner: TaskRunner) -> None:
+    """Leave Ctrl-C to the main process, and exit when it exits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _runner[:] = [runner]
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _run_task(task: CheckTask) -> CheckResults:
+    return _runner[0](task)

@@ -61,7 +61,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
 
 
 def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
-    """Return open_clip's name and whether to use QuickGELU, which depends on the weights: DESIGN decision 7.
+    """Return open_clip's name and whether to use QuickGELU, which depends on the weights.
 
     Raises UserError."""
     if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default

@@ -1,10 +1,10 @@
-"""The only user of ptlflow and of OpenCV's flow: pairs of frames -> flow -> colour frames.
+"""Optical flow by ptlflow or OpenCV, rendered as colour images.
 
-`load` gives a function from n + 1 neighbouring frames to n colour frames: frame t shows the motion from t to t + 1."""
+`load_renderer` returns a function from n + 1 consecutive frames to n images; image t shows the motion from frame t to
+frame t + 1."""
 
 from vimoclip.flow.factory import load_renderer
-from vimoclip.flow.opencv import DEFAULT_DIS_PRESET, DIS_PRESETS, frame_difference, opencv_flow
-from vimoclip.flow.padding import METHODS_WITHOUT_WEIGHTS
+from vimoclip.flow.opencv import DEFAULT_DIS_PRESET, DIS_PRESETS, METHODS_WITHOUT_WEIGHTS, frame_difference, opencv_flow
 from vimoclip.flow.ptlflow_model import PTLFlowModel, missing_download
 from vimoclip.flow.visualization import (
     COLOR_TABLE_SIDE,

@@ -13,12 +13,13 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.opencv import (
     DEFAULT_DIS_PRESET,
     DIS_PRESETS,
+    METHODS_WITHOUT_WEIGHTS,
     MIN_SIDE,
     frame_difference,
     make_pair_flow,
     to_grayscale,
 )
-from vimoclip.flow.padding import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
+from vimoclip.flow.padding import pad_to_min_side
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vimoclip.flow.padding import pad_to_min_side
 
+METHODS_WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 MIN_SIDE = 32  # DIS refuses pictures smaller than its patches
 # DIS (Kroeger et al., 2016) by OpenCV's own names. Mean end-point error against medium at 640x360, in its pixels, and
 # time a pair of one core, both at a shorter side of 224: medium 0.08, 7 ms; fast 0.17, 2.1 ms; ultrafast 0.19, 0.9 ms.

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from vimoclip.errors import UserError
-from vimoclip.flow.padding import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
+from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS
+from vimoclip.flow.padding import pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 
 MIN_SIDE = 128  # RAFT halves 1/8 of the size three times, and gives NaN where less than two pixels are left
@@ -95,7 +96,7 @@ def _upsample_last_only(model: Any) -> None:
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
-    """`url`, `what` and `cure` of a checkpoint that ptlflow would have to download, or None."""
+    """`url`, `what` and `hint` of a checkpoint that ptlflow would have to download, or None."""
     if method in METHODS_WITHOUT_WEIGHTS or checkpoint is None or Path(checkpoint).exists():
         return None
     ptlflow = _import_ptlflow()
@@ -108,8 +109,8 @@ def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | No
     target = _download_path(urls[checkpoint])
     if target.exists():
         return None
-    cure = f"put it at {target}, or name a file with --ckpt-path"
-    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "hint": cure}
+    hint = f"put it at {target}, or name a file with --ckpt-path"
+    return {"url": urls[checkpoint], "what": f"the checkpoint {checkpoint} of {method}", "hint": hint}
 
 
 def _download_path(url: str) -> Path:

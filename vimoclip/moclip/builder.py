@@ -1,11 +1,17 @@
-"""Builds the student as a copy of the teacher's image encoder, checked against the embedding file's attributes."""
+"""Build the student as a copy of the teacher's image encoder, checked against the embedding file's attributes."""
 
 import argparse
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import nn
+
 from vimoclip import cli, clip, store
 from vimoclip.moclip import MoCLIP
 from vimoclip.runtime import seeding
+
+QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
 
 
 def resolve_clip_model(args: argparse.Namespace, reader: store.EmbeddingReader) -> tuple[str, str | None]:
@@ -51,3 +57,18 @@ def build_student(
 def class_names_or_numbers(reader: store.EmbeddingReader) -> list[str]:
     """Class names of an RGB file; numbers if it has none."""
     return list(reader.attributes.get("class_names") or map(str, range(len(reader.labels(reader.keys[0])))))
+
+
+class FusedQuickGELU(nn.Module):
+    """x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. Saves one tensor for the backward pass instead of two."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(x * QUICK_GELU_SLOPE) / QUICK_GELU_SLOPE
+
+
+def fuse_quick_gelu(model: nn.Module) -> None:
+    """Replace open_clip's QuickGELU modules, which have no parameters, in place."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if type(module).__name__ == "QuickGELU":
+                setattr(parent, name, FusedQuickGELU())

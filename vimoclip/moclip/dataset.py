@@ -1,18 +1,22 @@
 """Dataset of video segments: preprocessed flow frames with the teacher's embeddings of the same frames."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vimoclip import store
-from vimoclip.errors import VideoError
-from vimoclip.moclip.flow_pairing import TrainingVideo
+from vimoclip import cli, store
+from vimoclip.annotations import split_protocol
+from vimoclip.errors import UserError, VideoError
+from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.moclip.flow_pairing import PairedVideos, TrainingVideo, pair_with_flow
 from vimoclip.moclip.frame_cache import FrameCache
+from vimoclip.training import run_folder
 from vimoclip.video import RandomAccessReader
 
 
@@ -126,3 +130,94 @@ def collate(items: list[SegmentBatch | UnreadableVideo]) -> SegmentBatch:
         unreadable,
         [index for batch in batches for index in batch.indices],
     )
+
+
+@dataclass
+class TrainingSplits:
+    """`readers` and `paired` of "train" and of the monitored split, "selection" or "val".
+
+    `metadata`: the protocol, a hash of the selection clips, and a hash of each file's content."""
+
+    readers: dict[str, store.EmbeddingReader]
+    paired: dict[str, PairedVideos]
+    metadata: dict[str, Any]
+
+    def datasets(
+        self, sequence_length: int, preprocess: Callable[[np.ndarray], torch.Tensor], cache: FrameCache | None = None
+    ) -> dict[str, SegmentDataset]:
+        return {
+            split: SegmentDataset(self.readers[split], paired.videos, sequence_length, preprocess, cache)
+            for split, paired in self.paired.items()
+        }
+
+    def videos(self) -> list[TrainingVideo]:
+        """Videos of both splits."""
+        return [video for paired in self.paired.values() for video in paired.videos]
+
+    def excluded(self) -> list[tuple[str, str, str]]:
+        """(split, video, reason) of the videos that can't be used."""
+        return [(split, *item) for split, paired in self.paired.items() for item in paired.excluded.items()]
+
+
+def pair_splits(
+    readers: dict[str, store.EmbeddingReader],
+    flows: FlowFolder,
+    annotations_dir: Path,
+    limit: int | None,
+    protocol: str,
+) -> tuple[dict[str, PairedVideos], dict[str, Any]]:
+    """Return `paired` and `metadata` of TrainingSplits, with at most `limit` videos a split.
+
+    Without a "val" file, the selection clips of the annotations are taken out of "train". Raises UserError."""
+    train, keys = readers["train"], dict[str, Sequence[str]]()
+    metadata: dict[str, Any] = {"protocol": protocol}
+    if "val" in readers:
+        keys.update({split: reader.keys for split, reader in readers.items()})
+    else:
+        split_protocol.check_selection_keys(train.keys, annotations_dir, train.path)
+        keys["train"], keys["selection"] = split_protocol.split_train_selection(train.keys, annotations_dir, train.path)
+        metadata["selection"] = run_folder.digest(keys["selection"])
+    metadata["embeddings"] = {split: reader.attributes.get("content_sha256") for split, reader in readers.items()}
+    paired = {
+        split: pair_with_flow(readers.get(split, train), flows, split_keys[:limit])
+        for split, split_keys in keys.items()
+    }
+    return paired, metadata
+
+
+def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes: int | None) -> None:
+    """Raise UserError if a file is empty, or if the files and the requested number of classes do not agree."""
+    train = readers["train"]
+    for reader in readers.values():
+        if not reader.keys:
+            raise UserError("holds no video", "run extract_embeddings.py again", path=reader.path)
+        if not reader.has_schema:
+            print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
+    train_classes = len(train.labels(train.keys[0]))
+    if num_classes not in (None, train_classes):
+        raise UserError(f"--num-classes {num_classes}: {train.path} has {train_classes}", "leave the flag out")
+    if "val" not in readers:
+        return
+    val, hint = readers["val"], "make both with one set of flags"
+    val_classes = len(val.labels(val.keys[0]))
+    names = str(train.path), str(val.path)
+    cli.check_settings_match({"classes": train_classes}, {"classes": val_classes}, *names, hint)
+    if train.has_schema and val.has_schema:
+        keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
+        train_settings, val_settings = ({key: r.attributes.get(key) for key in keys} for r in (train, val))
+        cli.check_settings_match(train_settings, val_settings, *names, hint)
+
+
+def check_paired_videos(paired_splits: dict[str, PairedVideos], readers: dict[str, store.EmbeddingReader]) -> None:
+    """Print the excluded videos. Raises UserError if a split has no video, or if the splits' flow settings differ."""
+    for split, paired in paired_splits.items():
+        print(f"{split}: {len(paired.videos)} videos, {len(paired.excluded)} left out")
+        for key, reason in paired.excluded.items():
+            print(f"  left out: {key}: {reason}")
+        if not paired.videos:
+            path = readers.get(split, readers["train"]).path
+            owner = "it" if split in readers else f"its {split} clips"
+            raise UserError(f"no video of {owner} has flow", "run extract_flows.py, see --flow-videos-dir", path=path)
+    train_settings, monitor_settings = (paired.flow_settings for paired in paired_splits.values())
+    names = "the training videos' flow", "the validation videos' flow"
+    cli.check_settings_match(train_settings, monitor_settings, *names, "extract all flow again with the same flags")

@@ -16,10 +16,10 @@ from vimoclip.clip import Preprocess
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
+from vimoclip.moclip.builder import fuse_quick_gelu
 from vimoclip.moclip.data_parallel import DistributedStudent, resolve_micro_batch_size
 from vimoclip.moclip.dataset import SegmentDataset, UnreadableVideo, collate
 from vimoclip.moclip.epoch_log import StudentEpochLogger, format_epoch
-from vimoclip.moclip.quick_gelu import fuse_quick_gelu
 from vimoclip.moclip.train_state import LossMeter, StudentTrainerState, initial_progress
 from vimoclip.runtime import device, seeding, versions
 from vimoclip.runtime.distributed import ProcessGroup, rank_batches

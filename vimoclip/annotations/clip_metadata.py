@@ -1,4 +1,6 @@
-"""Animals in each video and their classes: reading and formatting `animals.csv`."""
+"""Metadata of each video: its animals (`animals.csv`) and its source (`sources.csv`).
+
+A source is a recording, an animal or a site. All videos of one source belong in one split."""
 
 import csv
 import io
@@ -11,7 +13,9 @@ from vimoclip.errors import UserError
 from vimoclip.io.names import has_control_characters
 
 ANIMALS_FILE = "animals.csv"
-_HEADER = ("video_id", "animals", "animal_classes")
+SOURCES_FILE = "sources.csv"
+_ANIMALS_HEADER = ("video_id", "animals", "animal_classes")
+_SOURCES_HEADER = ("video_id", "source")
 
 
 class VideoAnimals(NamedTuple):
@@ -28,9 +32,11 @@ def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
         return {}
     animals_by_video: dict[str, VideoAnimals] = {}
     for line, row in enumerate(read_rows(path), start=2):
-        video, *cells = (row.get(column) for column in _HEADER)
+        video, *cells = (row.get(column) for column in _ANIMALS_HEADER)
         if video is None or None in cells or None in row:
-            raise UserError(f"needs the header {','.join(_HEADER)} and as many values a line", path=f"{path}:{line}")
+            raise UserError(
+                f"needs the header {','.join(_ANIMALS_HEADER)} and as many values a line", path=f"{path}:{line}"
+            )
         if video in animals_by_video:
             raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
         animals, classes = (tuple(word for word in (cell or "").split(";") if word) for cell in cells)
@@ -42,10 +48,33 @@ def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
     """Return the content of `animals.csv`. Raises ValueError for a name that is empty or contains the separator."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(_HEADER)
+    writer.writerow(_ANIMALS_HEADER)
     for video, (animals, classes) in animals_by_video.items():
         for word in (*animals, *classes):
             if not word or ";" in word or has_control_characters(word):
                 raise ValueError(f"{quote(word)} can't be the name of an animal or of a class of animals")
         writer.writerow([video, ";".join(animals), ";".join(classes)])
+    return table.getvalue()
+
+
+def read_sources(annotations_dir: Path) -> dict[str, str]:
+    """Return the source by video id; {} if the folder has no `sources.csv`. Raises UserError."""
+    path = annotations_dir / SOURCES_FILE
+    if not path.exists():
+        return {}
+    sources: dict[str, str] = {}
+    for line, row in enumerate(read_rows(path), start=2):
+        video, source = (row.get(column) for column in _SOURCES_HEADER)
+        if not video or not source:
+            raise UserError(f"needs the header {','.join(_SOURCES_HEADER)} and both values", path=f"{path}:{line}")
+        if video in sources:
+            raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
+        sources[video] = source
+    return sources
+
+
+def format_sources(sources: Mapping[str, str]) -> str:
+    """Return the content of `sources.csv`."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([_SOURCES_HEADER, *sources.items()])
     return table.getvalue()

@@ -1,0 +1,200 @@
+"""The whole chain, from videos to a table: through the scripts' main, on real clips, and from the shell."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.chain.test_training import CONTROLS, FUSIONS, read_csv
+from tests.conftest import (
+    REPOSITORY,
+    indexed_frames,
+    moving_frames,
+    write_annotations,
+    write_video,
+)
+from vimoclip import store
+
+
+def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `python` is the one that runs the tests
+    env = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment
+    return subprocess.run(command, shell=True, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """What a user has after `git clone`, with a data set of 140 classes and both caches filled; removed at the end."""
+    import open_clip
+
+    from tests.clip.test_pretrained import fill_hub_cache
+    from vimoclip.flow import ptlflow_model
+
+    root = tmp_path / "ViMoCLIP"
+    root.mkdir()
+    for name in ("vimoclip", "TFAM"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "evaluate"))
+    for script in REPOSITORY.glob("*.py"):
+        shutil.copy(script, root)
+    torch.manual_seed(0)
+    fill_hub_cache(tmp_path / "hf", open_clip.create_model("ViT-B-32", force_quick_gelu=True).state_dict())
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(
+        {"state_dict": ptlflow_model._import_ptlflow().get_model("raft").state_dict()},
+        checkpoints / "raft-things-802bbcfd.ckpt",
+    )
+    dataset = root / "dataset"
+    for i, split in enumerate(("train", "val")):
+        write_video(dataset / "videos" / f"{split}0.mp4", moving_frames(4, (1, i), seed=i), lossless=False)
+    write_annotations(dataset / "annotations", {"train": {"train0.mp4": (0, 139)}, "val": {"val0.mp4": (5,)}})
+    names = "".join(f"{i},action {i}\n" for i in range(140))
+    (dataset / "annotations" / "ak_action.csv").write_text("id,name\n" + names)
+    yield root
+    shutil.rmtree(tmp_path, ignore_errors=True)  # gigabytes of checkpoints
+
+
+PUBLISHED_TRAIN = (
+    "python train.py --train-hdf5-path dataset/embeddings/ak_train_clip_embeddings.h5 --val-hdf5-path "
+    "dataset/embeddings/ak_val_clip_embeddings.h5 --flow-videos-dir dataset/flows --epochs 10 --batch-size 32 "
+    "--num-workers 4 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine --num-classes 140 "
+    "--sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9"
+)
+PUBLISHED_INFERENCE = (
+    "python inference.py --flow_videos_dir dataset/flows --checkpoint_dir checkpoints/20250328-003544 --output-h5-path "
+    "dataset/embeddings/flow_embeddings.h5 --clip-model-name ViT-B/32 --batch-size 1 --num-workers 20 "
+    "--num-classes 140"
+)
+
+
+def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) -> None:
+    caches = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
+    caches["OMP_NUM_THREADS"] = str(os.cpu_count())  # models of real size, also where tests run beside each other
+
+    def works(command: str, cwd: Path = clone) -> str:
+        done = shell(command, cwd, **caches)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    works("python extract_embeddings.py")
+    said = works("python extract_flows.py")
+    assert not [line for line in said.splitlines() if "Warn" in line or "xFormers" in line or "alt_cuda" in line]
+    works(PUBLISHED_TRAIN)
+    (run,) = [path for path in (clone / "checkpoints").iterdir() if path.is_dir()]
+    run.rename(clone / "checkpoints" / "20250328-003544")
+    works(PUBLISHED_INFERENCE)
+    experiments = clone / "TFAM" / "run_experiments.sh"
+    edited = experiments.read_text()
+    for lists, few in ((FUSIONS + CONTROLS, "rgb cross_attention"), ("49 50 51", "49")):
+        assert edited.count(lists) == 1
+        edited = edited.replace(lists, few)
+    experiments.write_text(edited)  # as its readers do
+    for config in ("rgb", "cross_attention"):  # two of 30 epochs, to be quick
+        path = clone / "TFAM" / "configs" / f"{config}.yaml"
+        path.write_text(f"{{training: {{epochs: 2}}, model: {{fusion: {config}}}}}\n")
+    said = works("cd TFAM\nbash run_experiments.sh")
+    assert "map_micro" in said
+    table_rows = read_csv(clone / "TFAM" / "results" / "table.csv")
+    assert [row["config"] for row in table_rows] == ["rgb", "cross_attention"]
+
+
+@pytest.mark.parametrize(
+    ("command", "names", "hint"),
+    [
+        ("extract_embeddings.py --dataset-dir nowhere", "nowhere/annotations", "--dataset-dir"),
+        ("extract_embeddings.py --videos-dir nowhere", "nowhere", "--videos-dir"),
+        ("extract_embeddings.py --split test", "test_multi.txt", "--dataset-name"),
+        ("extract_embeddings.py --clip-pretrained openai", "open_clip_model.safetensors", "--clip-pretrained"),
+        ("extract_embeddings.py --device cuda:9 --clip-model-name {clip}", "cuda:9", "auto or cpu"),
+        ("extract_flows.py --videos-dir nowhere", "nowhere", "--videos-dir"),
+        ("extract_flows.py --videos-dir empty", "empty", "--videos-dir"),
+        ("extract_flows.py", "raft-things-802bbcfd.ckpt", "--ckpt-path"),
+        ("extract_flows.py --size big", "--size", "--help"),
+        ("train.py", "ak_train_clip_embeddings.h5", "run extract_embeddings.py"),
+        ("train.py --train-hdf5-path text.h5 --val-hdf5-path text.h5", "text.h5", "create it again"),
+        ("train.py --seed 99999999999999999999", "--seed", "from 0 to 2^32 - 1"),
+        ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
+        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
+        ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
+        ("train.py --resume nowhere", "nowhere/args.yaml", "train.py"),
+        ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),
+        ("inference.py --checkpoint-dir nowhere", "flows", "extract_flows.py"),
+        ("-m TFAM.train_and_eval --config nowhere.yaml", "nowhere.yaml", ""),
+        ("-m TFAM.train_and_eval --evaluate nowhere.pth", "nowhere.pth", "train"),
+    ],
+)
+def test_a_wrong_call_prints_one_line_with_path_and_hint(
+    command: str, names: str, hint: str, in_dataset: Path, tiny_clip: str
+) -> None:
+    Path("empty").mkdir()
+    Path("text.h5").write_text("no embeddings")
+    script, _, rest = command.partition(" ")
+    target = f"-m {rest}" if script == "-m" else f"{REPOSITORY / script} {rest}"
+    caches = {name: str(in_dataset.parent / "caches") for name in ("HF_HOME", "TORCH_HOME", "HOME")}
+    environment = {"PYTHONPATH": str(REPOSITORY), "https_proxy": "http://127.0.0.1:9"} | caches  # no network anywhere
+    done = shell(f"python {target.format(clip=tiny_clip)}", in_dataset.parent, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    error = done.stderr.strip().splitlines()
+    assert len(error) == 1, done.stderr
+    assert "error: " in error[0]
+    assert names in error[0]
+    assert hint in error[0]
+
+
+def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_resumes_it(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, moving_frames(200, (0, 0), 240, 320), lossless=False)
+    command = [sys.executable, str(REPOSITORY / "extract_flows.py"), "--model", "farneback"]
+    command += ["--videos-dir", "videos", "--output-dir", "flows"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    # where the tests run in the background, SIGINT is ignored, which a child would inherit
+    wake = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    popen = partial(subprocess.Popen, command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with popen(preexec_fn=wake) as process:
+        for _ in range(600):
+            if (tmp_path / "flows" / ".a.mp4.encoding").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "resume with: python" in said
+    assert not list((tmp_path / "flows").iterdir())
+    done = subprocess.run([*command, "--size", "32"], cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0
+    assert {path.name for path in (tmp_path / "flows").iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
+    from vimoclip import cli
+    from vimoclip.extraction.embeddings import VideoInput, embed_videos
+    from vimoclip.extraction.video_status import VideoTracker
+
+    for name in "abcd":
+        write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
+    writer = store.EmbeddingWriter(tmp_path / "out.h5", {"kind": "motion"})
+    jobs = [VideoInput(name, tmp_path / f"{name}.mp4") for name in "abcd"]
+
+    def interrupted(batch: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
+        outcomes = VideoTracker(
+            tmp_path / "out.h5", {job.key: job.path for job in jobs}, writer.is_done, cli.RunReport()
+        )
+        embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
+    assert threading.active_count() == before
