@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class SplitTask:
-    """The output file and the videos of one split."""
+    """Output file and videos of one split."""
 
     split: str
     output: Path
@@ -93,7 +93,8 @@ def print_dry_run(args: argparse.Namespace, task: SplitTask, has_weights: bool) 
     assigned = WorkerContext(shard=args.shard).assigned_videos(task.sources)
     pending = list(assigned)
     if not args.overwrite:
-        pending = video_status.pending_videos(task.output, assigned, store.stored_check(task.output), args.retry_failed)
+        is_done = store.is_done_predicate(task.output)
+        pending = video_status.pending_videos(task.output, assigned, is_done, args.retry_failed)
     print(f"{task.split}: {len(pending)} videos to do, {len(assigned) - len(pending)} done or given up before")
     if not has_weights:
         print("the time it takes can be estimated once the weights are here")
@@ -112,7 +113,7 @@ def print_dry_run(args: argparse.Namespace, task: SplitTask, has_weights: bool) 
 
 
 def plan_tasks(args: argparse.Namespace) -> tuple["Annotations", list[SplitTask]]:
-    """The annotations, and a task per split. Raises UserError."""
+    """Return the annotations and a task per split. Raises UserError."""
     from vimoclip import annotations, store
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
@@ -120,11 +121,15 @@ def plan_tasks(args: argparse.Namespace) -> tuple["Annotations", list[SplitTask]
     output_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
     for split in (split for split in data.splits if not data.splits[split]):
         if args.split and split in args.split:
-            raise UserError(f"{args.dataset_dir}/annotations/{split}_multi.txt: names no video", "add a line a video")
+            path = args.dataset_dir / "annotations" / f"{split}_multi.txt"
+            raise UserError("names no video", "add a line a video", path=path)
         print(f"{split}: {split}_multi.txt names no video")
     splits = args.split or [split for split in data.splits if data.splits[split]]
-    sources = {split: {key: videos_dir / key for key in list(data.splits[split])[: args.limit]} for split in splits}
-    return data, [SplitTask(s, store.rgb_embeddings_path(output_dir, args.dataset_name, s), sources[s]) for s in splits]
+    tasks = []
+    for split in splits:
+        sources = {key: videos_dir / key for key in list(data.splits[split])[: args.limit]}
+        tasks.append(SplitTask(split, store.rgb_embeddings_path(output_dir, args.dataset_name, split), sources))
+    return data, tasks
 
 
 def run_extraction(
@@ -149,12 +154,12 @@ def run_extraction(
         encoder.visual.to(device)
         encoder.set_backend(args.backend, precision)
         print(f"encoder {encoder.config['clip_model']} on {device} in {precision} by {args.backend}", flush=True)
-        # Open all outputs before the first video, so that a mismatch is found at once.
+        # Open all outputs before the first video to report a mismatch at once.
         config = encoder.config | {"precision": precision, "backend": args.backend}
-        opened = [open_split(args, data, task, config, worker, report) for task in tasks]
+        outputs = [open_split(args, data, task, config, worker, report) for task in tasks]
         if args.overwrite:
             cli.mark_overwritten()
-        for task, (writer, tracker), task_lock in zip(tasks, opened, locks, strict=True):
+        for task, (writer, tracker), task_lock in zip(tasks, outputs, locks, strict=True):
             with autocast(device, precision):
                 embed_split(args, data, task, writer, tracker, encoder)
             tracker.gather_reports()
@@ -174,7 +179,7 @@ def open_split(
     worker: "WorkerContext",
     report: cli.RunReport,
 ) -> tuple["EmbeddingWriter", "VideoTracker"]:
-    """A split's output and its pending videos. Raises UserError where existing output has other settings."""
+    """Open a split's writer and tracker. Raises UserError if existing output has other settings."""
     from vimoclip import store
     from vimoclip.extraction.video_status import VideoTracker
     from vimoclip.runtime import versions
@@ -212,6 +217,7 @@ def open_split(
 
 
 def sampling_from(args: argparse.Namespace) -> "Sampling":
+    """Return the sampling that the arguments select."""
     from vimoclip import video
 
     return video.Sampling(args.stride, args.fps, args.max_frames)
@@ -243,13 +249,13 @@ def embed_split(
 def finalize_split(data: "Annotations", task: SplitTask, writer: "EmbeddingWriter", tracker: "VideoTracker") -> None:
     """Write a split's file and compact its manifest."""
     labels = {key: data.multi_hot(task.split, key) for key in data.splits[task.split]}
-    if written := writer.merge(task.sources, labels):
-        tracker.report.outputs.append(written)
+    if output := writer.merge(task.sources, labels):
+        tracker.report.outputs.append(output)
     tracker.manifest.compact()
 
 
 def merge_shards(strict: bool, data: "Annotations", task: SplitTask) -> cli.RunReport:
-    """Merge the shards of a split. Raises UserError where videos are pending."""
+    """Merge the shards of a split. Raises UserError if videos are pending."""
     from vimoclip import store
     from vimoclip.extraction.sharding import SINGLE_PROCESS
     from vimoclip.extraction.video_status import VideoTracker

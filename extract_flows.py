@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 
 
 def flow_video_config(args: argparse.Namespace, videos_dir: Path) -> "FlowVideoConfig":
-    """The output folder and settings of the flow videos. Raises UserError."""
+    """Return the output folder and settings of the flow videos. Raises UserError."""
     from vimoclip import video
     from vimoclip.extraction.flow_videos import FlowVideoConfig
 
@@ -126,7 +126,7 @@ def print_dry_run(
     if flow.missing_download(args.model, args.ckpt_path if config.settings["checkpoint"] else None):
         print("the time it takes can be estimated once the checkpoint is here")
     elif pending:
-        render = load_model(args, config, ProcessGroup())
+        render = load_renderer(args, config, ProcessGroup())
         paths, sampling = [sources[name] for name in pending], config.sampling
         print(dry_run.estimate_flow(paths, render, sampling, args.size, args.pair_batch_size, args.lossless))
 
@@ -148,7 +148,7 @@ def run_extraction(
     with worker.lock(config.output_dir):
         worker.check_shard_inputs(config.output_dir, sources)
         existing = config.find_existing(assigned, report) if group.is_main and not args.overwrite else set[str]()
-        render = load_model(args, config, group) if args.overwrite else None  # before old flow is deleted
+        render = load_renderer(args, config, group) if args.overwrite else None  # before old flow is deleted
         if args.overwrite and group.is_main:
             for path in assigned.values():
                 config.output_path(path).unlink(missing_ok=True)
@@ -167,18 +167,19 @@ def run_extraction(
             cli.mark_overwritten()
         print(tracker.format_plan(), flush=True)
         if tracker.pending:
-            render = render or load_model(args, config, group)
+            render = render or load_renderer(args, config, group)
             write_flow_videos(config, tracker, render, cli.limit_workers(args.num_workers))
         tracker.gather_reports()
         if group.is_main:
             tracker.manifest.compact()
-    done = [name for name, path in sources.items() if config.output_path(path).exists()] if worker.shard else []
-    if worker.shard and group.is_main and tracker.all_shards_done(sources, set(done).__contains__):
+    if not worker.shard or not group.is_main:
+        return
+    if tracker.all_shards_done(sources, lambda name: config.output_path(sources[name]).exists()):
         report.merge(worker.merge_if_last(partial(merge_shards, args.strict, config, sources)))
 
 
 def merge_shards(strict: bool, config: "FlowVideoConfig", sources: dict[str, Path]) -> cli.RunReport:
-    """Merge the shards' manifests. Raises UserError where videos are pending."""
+    """Merge the shards' manifests. Raises UserError if videos are pending."""
     from vimoclip.extraction.sharding import SINGLE_PROCESS
     from vimoclip.extraction.video_status import VideoTracker
     from vimoclip.io import lock
@@ -193,8 +194,8 @@ def merge_shards(strict: bool, config: "FlowVideoConfig", sources: dict[str, Pat
     return report
 
 
-def load_model(args: argparse.Namespace, config: "FlowVideoConfig", group: "ProcessGroup") -> Callable[[Any], Any]:
-    """A function from n + 1 frames to n flow frames. Raises UserError."""
+def load_renderer(args: argparse.Namespace, config: "FlowVideoConfig", group: "ProcessGroup") -> Callable[[Any], Any]:
+    """Return a function from n + 1 frames to n colour-coded flow frames. Raises UserError."""
     from vimoclip import flow
     from vimoclip.runtime import seeding
     from vimoclip.runtime.device import autocast, select_device, select_precision
@@ -212,7 +213,7 @@ def load_model(args: argparse.Namespace, config: "FlowVideoConfig", group: "Proc
 
 
 def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a flow video's comment stores."""
+    """Return the settings that a flow video's comment stores."""
     from vimoclip import flow
 
     presets = {"preset": args.dis_preset or flow.DEFAULT_DIS_PRESET} if args.model == "dis" else {}
@@ -230,7 +231,7 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
 
 
 def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.RunReport) -> dict[str, Path]:
-    """Video id -> file. Raises UserError where there is none, or two have the same flow video."""
+    """Return the source videos by id. Raises UserError if there is none, or two have the same flow video."""
     from vimoclip import annotations, video
 
     videos, others = video.find_videos(videos_dir)

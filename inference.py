@@ -86,7 +86,7 @@ def print_dry_run(args: argparse.Namespace, paths: dict[str, Path], output: Path
     assigned = WorkerContext(shard=args.shard).assigned_videos(paths)
     pending = list(assigned)
     if not args.overwrite:
-        pending = video_status.pending_videos(output, assigned, store.stored_check(output), args.retry_failed)
+        pending = video_status.pending_videos(output, assigned, store.is_done_predicate(output), args.retry_failed)
     print(f"{len(pending)} flow videos to do, {len(assigned) - len(pending)} done or given up before, into {output}")
     if not pending:
         return
@@ -142,7 +142,7 @@ def run_extraction(
 
 
 def split_by_valid_name(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
-    """(flow videos with a valid video id, by stem; reasons for the others)."""
+    """Return (flow videos with a valid video id, by stem; the reasons why the others are invalid)."""
     from vimoclip import annotations
 
     invalid: dict[str, str] = {}
@@ -162,7 +162,7 @@ def open_output(
     worker: "WorkerContext",
     report: cli.RunReport,
 ) -> tuple["EmbeddingWriter", "VideoTracker"]:
-    """The output and its pending videos. Raises UserError where existing output has other settings."""
+    """Open the writer and tracker of the output. Raises UserError if existing output has other settings."""
     from vimoclip import store
     from vimoclip.extraction.video_status import VideoTracker
 
@@ -204,13 +204,13 @@ def embed_flows(args: argparse.Namespace, writer: "EmbeddingWriter", tracker: "V
 
 def finalize_output(writer: "EmbeddingWriter", tracker: "VideoTracker") -> None:
     """Write the file and compact its manifest."""
-    if written := writer.merge(tracker.sources):
-        tracker.report.outputs.append(written)
+    if output := writer.merge(tracker.sources):
+        tracker.report.outputs.append(output)
     tracker.manifest.compact()
 
 
 def merge_shards(strict: bool, paths: dict[str, Path], output: Path) -> cli.RunReport:
-    """Merge the shards. Raises UserError where videos are pending."""
+    """Merge the shards. Raises UserError if videos are pending."""
     from vimoclip import store
     from vimoclip.extraction.sharding import SINGLE_PROCESS
     from vimoclip.extraction.video_status import VideoTracker
@@ -227,48 +227,50 @@ def merge_shards(strict: bool, paths: dict[str, Path], output: Path) -> cli.RunR
     return tracker.report
 
 
-def check_flow_settings(paths: dict[str, Path], trained_on: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """The settings of the flow videos. Raises UserError where they differ from each other or from the training's."""
+def check_flow_settings(paths: dict[str, Path], training_settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Return the settings of the flow videos. Raises UserError if they differ from each other or from training."""
     from vimoclip import video
     from vimoclip.errors import VideoError
     from vimoclip.flow.flow_lookup import settings_from_comment
 
-    found: dict[str, Any] = {}
+    common_settings: dict[str, Any] = {}
     for path in paths.values():
         try:
             settings = settings_from_comment(video.probe(path).comment)
         except VideoError:
             continue  # is recorded as failed when its frames are read
         cli.check_settings_match(
-            trained_on, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
+            training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
         )
-        if found:
-            cli.check_settings_match(
-                found, settings, "the flow videos before it", str(path), "extract all flow with one set of flags"
-            )
-        found = found or settings
-    if not trained_on and found.get("normalization") not in (None, "frame"):
+        if common_settings:
+            hint = "extract all flow with one set of flags"
+            cli.check_settings_match(common_settings, settings, "the flow videos before it", str(path), hint)
+        common_settings = common_settings or settings
+    if not training_settings and common_settings.get("normalization") not in (None, "frame"):
         print(
             f"warning: {checkpoint} does not say which flow it was trained on, as published students don't; those were "
-            f"trained on --flow-normalization frame, and these videos are made with {found['normalization']}",
+            f"trained on --flow-normalization frame, and these videos are made with {common_settings['normalization']}",
             flush=True,
         )
-    return found
+    return common_settings
 
 
 def root_attributes(
-    args: argparse.Namespace, config: dict[str, Any], encoder: Any, flow: dict[str, Any]
+    args: argparse.Namespace, config: dict[str, Any], encoder: Any, flow_settings: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return the root attributes of the file, except precision and backend."""
     from vimoclip import clip
     from vimoclip.runtime import versions
 
     encoder_keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
+    # published flow videos do not store it
+    sampling = {"sampling": flow_settings["sampling"]} if "sampling" in flow_settings else {}
     return {
         "kind": "motion",
         "dataset_name": args.dataset_name,
         "num_classes": config["num_classes"],
         "student": config,
-        **({"sampling": flow["sampling"]} if "sampling" in flow else {}),  # unknown of published flow videos
+        **sampling,
         "weights_sha256": clip.weights_sha256(encoder.visual),
         "versions": versions.package_versions(),
         **{key: config["clip"][key] for key in encoder_keys},

@@ -20,8 +20,8 @@ class UserFacingError(Exception):
     again with the formatted traceback as its only argument, and the fields are read from the exception's note in it."""
 
     def __init__(self, problem: object = "", hint: str = "", *, path: str | PathLike[str] | None = None):
-        fields = [str(problem), hint, None if path is None else str(path)]
-        fields = _fields_from_traceback(str(problem)) or fields
+        fields = _fields_from_traceback(str(problem))
+        fields = fields or [str(problem), hint, None if path is None else str(path)]
         self.problem: str = fields[0] or ""
         self.hint: str = fields[1] or ""
         self.path: str | None = fields[2]
@@ -29,9 +29,9 @@ class UserFacingError(Exception):
         self.add_note(_NOTE_PREFIX + json.dumps(fields))
 
     def __str__(self) -> str:
-        """`path: problem; hint` on one line; control characters that files brought in are escaped."""
+        """Return `path: problem; hint` on one line, with escaped control characters."""
         line = (f"{self.path}: " if self.path else "") + self.problem + (f"; {self.hint}" if self.hint else "")
-        return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], line)
+        return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], line)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restore, (type(self), self.problem, self.hint, self.path)
@@ -42,7 +42,7 @@ def _restore(error_type: type[E], problem: str, hint: str, path: str | None) -> 
 
 
 def _fields_from_traceback(text: str) -> list[Any] | None:
-    """The fields in the text of torch's ExceptionWrapper, or None for any other text."""
+    """Return the fields in the text of torch's ExceptionWrapper, None for any other text."""
     if not text.startswith("Caught "):
         return None
     _, note, rest = text.rpartition(f"\n{_NOTE_PREFIX}")
@@ -75,5 +75,5 @@ class VideoError(UserFacingError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an exception's text, or the name of its type where the text is empty."""
+    """Return the first line of an exception's text, or the name of its type if the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -154,7 +154,7 @@ def test_missing_download_gives_url_and_target_path(tmp_path: Path, monkeypatch:
     assert missing is not None
     assert missing["url"].startswith("https://")
     assert missing["url"].endswith(".ckpt")
-    assert "things" in missing["what"]
+    assert "things" in missing["name"]
     target = Path(missing["hint"].split()[3].rstrip(","))
     assert target.is_relative_to(tmp_path)
     target.parent.mkdir(parents=True)

@@ -35,6 +35,6 @@ def test_dry_run_reports_remaining_work_and_writes_nothing(
 def test_dry_run_downloads_nothing(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(clip, "missing_download", lambda *names: {"url": "", "what": "the file", "hint": ""})
+    monkeypatch.setattr(clip, "missing_download", lambda *names: {"url": "", "name": "the file", "hint": ""})
     train.main([*TRAIN_FLAGS, "--dry-run"])
     assert "can be estimated once the file is here: it would be downloaded" in capsys.readouterr().out

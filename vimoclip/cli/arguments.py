@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, without abbreviations; accepts `--a_b` for `--a-b`."""
+    """ArgumentParser with one-line errors and without abbreviations; accepts `--a_b` for `--a-b`."""
 
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", _HelpFormatter)
@@ -40,22 +40,24 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
-def none_or(kind: Callable[[str], T]) -> Callable[[str], T | None]:
-    """An argparse type that also accepts the word `None`."""
+def none_or(convert: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Return an argparse type that also accepts the word `None`."""
 
     def parse(text: str) -> T | None:
-        return None if text.lower() == "none" else kind(text)
+        return None if text.lower() == "none" else convert(text)
 
-    parse.__name__ = getattr(kind, "__name__", "value")
+    parse.__name__ = getattr(convert, "__name__", "value")
     return parse
 
 
 def _bounded_number(
-    kind: Callable[[str], Any], low: float, description: str, exclusive: bool = False
+    convert: Callable[[str], Any], minimum: float, description: str, exclusive: bool = False
 ) -> Callable[[str], Any]:
+    """Return an argparse type for finite numbers above `minimum` (`exclusive`), or from `minimum` on."""
+
     def parse(text: str) -> Any:
-        value = kind(text)
-        if not (value > low if exclusive else value >= low) or value == float("inf"):
+        value = convert(text)
+        if not (value > minimum if exclusive else value >= minimum) or value == float("inf"):
             raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
         return value
 
@@ -64,7 +66,7 @@ def _bounded_number(
 
 
 def seed(text: str) -> int:
-    """An argparse type: a seed that torch and numpy accept."""
+    """Parse a seed that torch and numpy accept."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^32 - 1")
@@ -78,7 +80,7 @@ non_negative_float = _bounded_number(float, 0, "a number, 0 or more")
 
 
 def fraction(text: str) -> float:
-    """An argparse type: a number above 0 and below 1."""
+    """Parse a number above 0 and below 1."""
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -86,12 +88,12 @@ def fraction(text: str) -> float:
 
 
 def fraction_or_one(text: str) -> float:
-    """An argparse type: a number above 0 and at most 1."""
+    """Parse a number above 0 and at most 1."""
     return 1.0 if float(text) == 1 else fraction(text)
 
 
 def regex(text: str) -> re.Pattern[str]:
-    """An argparse type: a regular expression."""
+    """Parse a regular expression."""
     try:
         return re.compile(text)
     except re.error as error:
@@ -115,17 +117,18 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-frames", type=none_or(positive_int), default=None, help="stop after so many kept frames")
 
 
-def add_clip_arguments(parser: argparse.ArgumentParser, name: str | None = "ViT-B/32") -> None:
+def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | None = "ViT-B/32") -> None:
     group = parser.add_argument_group("CLIP image encoder")
     group.add_argument(
         "--clip-model-name",
-        default=name,
+        default=default_model,
         help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
-        "local-dir:<folder> in open_clip's format" + ("" if name else "; default: what the embeddings were made with"),
+        "local-dir:<folder> in open_clip's format"
+        + ("" if default_model else "; default: what the embeddings were made with"),
     )
     group.add_argument(
         "--clip-pretrained",
-        default="openai" if name else None,
+        default="openai" if default_model else None,
         help="one of open_clip's tags, or a file: safetensors, a plain state dict, or OpenAI's own .pt",
     )
 
@@ -148,7 +151,7 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int8: bool = False) -> None:
-    """`int8`: offer int8, which only inference supports."""
+    """`int8`: offer the precision int8, which only inference supports."""
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -175,7 +178,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the fi
 
 
 def shard(text: str) -> tuple[int, int]:
-    """An argparse type: 2/8 is the second of eight shards."""
+    """Parse i/n: 2/8 is the second of eight shards."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 100_000):
         raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, like 2/8")

@@ -1,4 +1,4 @@
-"""The end of a script: its report, exit codes, one-line errors, signals."""
+"""Exit codes, one-line errors, signal handling, and the report of a run."""
 
 import errno
 import io
@@ -36,13 +36,15 @@ class RunReport:
     def merge(self, other: "RunReport") -> None:
         """Add the results of another process or output."""
         for item in fields(self):
-            own, others = getattr(self, item.name), getattr(other, item.name)
-            setattr(self, item.name, {**own, **others} if isinstance(own, dict) else own + others)
+            value, added = getattr(self, item.name), getattr(other, item.name)
+            setattr(self, item.name, {**value, **added} if isinstance(value, dict) else value + added)
 
     def clear(self) -> None:
+        """Reset all fields."""
         self.__dict__.update(vars(RunReport()))
 
     def print(self) -> None:
+        """Print the counts, a line per video with a problem, and the outputs."""
         statuses = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
         counts = [f"{len(reasons)} {status}" for status, reasons in statuses.items()]
         print(f"{self.done} done, {self.already_done} done already, {', '.join(counts)}", flush=True)
@@ -62,7 +64,7 @@ class Terminated(KeyboardInterrupt):
 
 
 _GRACE_SECONDS = 5.0  # after a signal, before a thread ends the process
-_resume_command: list[Callable[[], str]] = []  # set where the same command would not resume the run
+_resume_command: list[Callable[[], str]] = []  # set if the same command would not resume the run
 _overwritten: list[bool] = []  # not empty once all old output is deleted
 _SAME_COMMAND = "the same command resumes the run"
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, and {_SAME_COMMAND}")
@@ -70,7 +72,7 @@ _HINTS |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a folder
 
 
 def set_resume_command(command: Callable[[], str]) -> None:
-    """Set the command that is printed for a stopped run, where it is not `rerun_command`."""
+    """Replace `rerun_command` as the command that is printed for a stopped run."""
     _resume_command[:] = [command]
 
 
@@ -80,7 +82,7 @@ def mark_overwritten() -> None:
 
 
 def rerun_command() -> str:
-    """The command line of this process, without --overwrite after `mark_overwritten`."""
+    """Return the command line of this process, without --overwrite after `mark_overwritten`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     script = ["-m", spec.name] if spec and spec.name != "__main__" else [sys.argv[0]]
     torchrun = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
@@ -89,7 +91,7 @@ def rerun_command() -> str:
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Call a script's main function and exit: code 0, 1 where some videos failed, 2 for a wrong call.
+    """Call a script's main function and exit: 0, 1 if some videos failed, 2 for a wrong call.
 
     Ctrl-C and SIGTERM exit with 130 and 143 within seconds, also while C code runs."""
     _install_signal_handlers()
@@ -132,7 +134,7 @@ def _format_resume_command() -> str:
 
 
 def _install_signal_handlers() -> None:
-    """Raise Terminated on SIGTERM. Where C code delays Python's handlers, a thread ends the process.
+    """Raise Terminated on SIGTERM. If C code delays Python's handlers, a thread ends the process.
 
     That loses nothing: finished output is already on disk under its name."""
 

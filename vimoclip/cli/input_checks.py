@@ -1,4 +1,4 @@
-"""Checks before a script starts its work; each raises UserError."""
+"""Checks of a script's arguments and files, which raise UserError."""
 
 import argparse
 import os
@@ -11,19 +11,21 @@ from vimoclip.errors import UserError
 
 
 def require_folder(path: Path, hint: str) -> Path:
+    """Return `path`. Raises UserError if it is not a folder."""
     if not path.is_dir():
         raise UserError("there is no such folder", hint, path=path)
     return path
 
 
 def require_file(path: Path, hint: str) -> Path:
+    """Return `path`. Raises UserError if it is not a file."""
     if not path.is_file():
         raise UserError("there is no such file", hint, path=path)
     return path
 
 
 def require_creatable_folder(path: Path, flag: str) -> Path:
-    """Raise UserError where `path` or one of its parents is a file."""
+    """Return `path`. Raises UserError if it or one of its parents is a file; `flag` names the folder."""
     for ancestor in (path, *path.parents):
         if ancestor.is_dir():
             break
@@ -42,12 +44,12 @@ def check_sharding_arguments(args: argparse.Namespace) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process is rank 0 of torchrun, or the only one."""
+    """Return whether this process is rank 0 of torchrun, or the only one."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def limit_workers(requested: int) -> int:
-    """The requested number of workers, at most the number of processors that this process may use."""
+    """Return the requested number of workers, at most the number of processors that this process may use."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if requested > processors:
         print(f"--num-workers {requested}: this machine has {processors} processors, so {processors} are used")
@@ -55,18 +57,18 @@ def limit_workers(requested: int) -> int:
 
 
 def check_settings_match(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], our_name: str, their_name: str, hint: str
+    first: Mapping[str, Any], second: Mapping[str, Any], first_name: str, second_name: str, hint: str
 ) -> None:
-    """Raise UserError for the first setting of `ours` with another value in `theirs`."""
-    for key in (key for key in ours if key in theirs):
-        if ours[key] != theirs[key]:
-            raise UserError(f"{key} is {ours[key]} in {our_name} but {theirs[key]} in {their_name}", hint)
+    """Raise UserError if a setting in both has different values; the names say whose settings they are."""
+    for key in (key for key in first if key in second):
+        if first[key] != second[key]:
+            raise UserError(f"{key} is {first[key]} in {first_name} but {second[key]} in {second_name}", hint)
 
 
 def check_downloadable(download: Mapping[str, str], timeout: float = 5.0) -> None:
-    """Raise UserError where a file (`url`, `what`, `hint`) is not reachable, instead of after a minute of retries."""
+    """Raise UserError if a download (`url`, `name`, `hint`) is not reachable, without a minute of retries."""
     url = download["url"]
-    problem: list[str] = ["no answer"]
+    problems: list[str] = ["no answer"]
 
     def request() -> None:
         import urllib.error
@@ -74,18 +76,18 @@ def check_downloadable(download: Mapping[str, str], timeout: float = 5.0) -> Non
 
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
-            problem.clear()
+            problems.clear()
         except urllib.error.HTTPError as error:
             if error.code in (403, 405):  # the file exists, but the server refuses HEAD
-                problem.clear()
+                problems.clear()
             else:
-                problem[:] = [str(error)]
+                problems[:] = [str(error)]
         except (OSError, ValueError) as error:
-            problem[:] = [str(getattr(error, "reason", error))]
+            problems[:] = [str(getattr(error, "reason", error))]
 
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(timeout)
-    if problem:
+    if problems:
         hint = f"get {url} on a machine with a network, {download['hint']}"
-        raise UserError(f"{download['what']} can't be downloaded ({problem[0]})", hint)
+        raise UserError(f"{download['name']} can't be downloaded ({problems[0]})", hint)

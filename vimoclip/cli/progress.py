@@ -22,7 +22,7 @@ def progress(items: Iterable[T], total: int | None, unit: str, desc: str = "") -
 
 
 class ProgressMeter:
-    """Counts finished items and frames; shows frames/s and the remaining time, with tqdm or a log line per minute."""
+    """Counter of items and frames that shows frames/s and the remaining time, with tqdm or a log line per minute."""
 
     def __init__(self, total: int | None, unit: str = "video", desc: str = "", log_interval: float = 60.0):
         self.total, self.unit, self.desc, self.log_interval = total, unit, desc, log_interval
@@ -35,6 +35,7 @@ class ProgressMeter:
             self.bar = tqdm(total=total, unit=unit, desc=desc, smoothing=0.05)
 
     def add(self, items: int = 0, frames: int = 0) -> None:
+        """Count finished items and frames, and update the display."""
         self.items += items
         self.frames += frames
         now = time.monotonic()
@@ -47,6 +48,7 @@ class ProgressMeter:
             print(self.format_line(now), file=sys.stderr, flush=True)
 
     def format_line(self, now: float) -> str:
+        """Return the log line at the time `now` (of time.monotonic)."""
         seconds = max(now - self.started, 1e-9)
         text = f"{self.desc} {self.items}/{self.total if self.total is not None else '?'} {self.unit}s"
         if self.frames:

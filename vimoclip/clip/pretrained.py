@@ -42,7 +42,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
         repository = source.removeprefix("hf-hub:")
         url = hf_hub_url(repository, HF_SAFE_WEIGHTS_NAME)
         hint = "and open_clip_config.json beside it, put both into a folder and give --clip-model-name local-dir:FOLDER"
-        return {"url": url, "what": name, "hint": hint}
+        return {"url": url, "name": name, "hint": hint}
     if source.startswith("local-dir:") or find_weights_file(source, pretrained):
         return None
     cfg = _tag_config(source, pretrained)
@@ -57,7 +57,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
     else:
         url, target = cfg["url"], str(_download_dir() / cfg["url"].rpartition("/")[2])
     hint = f"put it at {target}, or name a file with --clip-pretrained"
-    return {"url": url, "what": f"the weights {pretrained} of {name}", "hint": hint}
+    return {"url": url, "name": f"the weights {pretrained} of {name}", "hint": hint}
 
 
 def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""Estimates for --dry-run: runs a few seconds of an extraction on the pending videos, without any output."""
+"""Cost estimates for --dry-run, from a few seconds of extraction on the pending videos, without any output."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
 
 
 def count_kept_frames(paths: Sequence[Path], sampling: video.Sampling) -> float:
-    """Number of kept frames in all videos, extrapolated from the headers of evenly spaced ones."""
+    """Return the number of kept frames in all videos, extrapolated from the headers of evenly spaced ones."""
     sample = paths[:: max(1, len(paths) // SAMPLED_VIDEOS)]
     counts = [count for path in sample if (count := _kept_frames(path, sampling))]
     return sum(counts) / len(counts) * len(paths) if counts else 0.0
@@ -44,7 +44,7 @@ def estimate_embedding(
     workers: int,
     bytes_per_frame: int,
 ) -> str:
-    """A line with time, disk space and memory. `bytes_per_frame`: of an embedded frame in the file."""
+    """Return a line with time, disk space and memory. `bytes_per_frame`: of an embedded frame in the file."""
     rate = cost_estimate.measure_rate(_embed_frames(paths, encoder, sampling, frame_batch_size, workers))
     frames = count_kept_frames(paths, sampling)
     # twice, as part files and output exist together during the merge
@@ -75,7 +75,7 @@ def estimate_flow(
     pair_batch_size: int,
     lossless: bool,
 ) -> str:
-    """A line with time, disk space and memory of writing flow videos."""
+    """Return a line with time, disk space and memory for flow videos. `render`: see `flow_videos.RenderFlow`."""
     written: list[tuple[int, int]] = []  # (frames, bytes) of the probed flow videos
     max_frames = min(PROBED_FLOW_FRAMES, sampling.max_frames or PROBED_FLOW_FRAMES)
     probe_sampling = video.Sampling(sampling.stride, sampling.fps, max_frames)

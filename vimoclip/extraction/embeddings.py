@@ -1,4 +1,4 @@
-"""The loop of extract_embeddings.py and inference.py: embeds the frames of many videos into one HDF5 file."""
+"""Main loop of extract_embeddings.py and inference.py: embed the frames of many videos into one HDF5 file."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
 
 @dataclass(frozen=True)
 class VideoInput:
-    """One video to embed, under its key in the file."""
+    """Video to embed, with its key in the file."""
 
     key: str
     path: Path
@@ -46,7 +46,7 @@ def embed_videos(
 
     Threads decode and preprocess while the encoder runs. Memory use depends neither on the length of a video nor on
     the number of videos."""
-    torch.get_num_threads()  # fixes this thread's count before prefetch threads call set_num_threads(1)
+    torch.get_num_threads()  # fixes the count of this thread before prefetch threads call set_num_threads(1)
     started: list[VideoInput] = []
 
     def sources() -> Iterator[Callable[[], Iterator[torch.Tensor | video.ReadSummary]]]:
@@ -55,8 +55,9 @@ def embed_videos(
             yield partial(_preprocessed_chunks, source, preprocess, sampling, tracker)
 
     meter, part = ProgressMeter(tracker.expected_count(), desc="embedding"), None
+    threads, videos_ahead = tracker.prefetch_limits(workers, videos_ahead)
     try:
-        with closing(video.prefetch_videos(sources(), *tracker.prefetch_limits(workers, videos_ahead))) as prefetched:
+        with closing(video.prefetch_videos(sources(), threads, videos_ahead)) as prefetched:
             items = ((started[i], item) for i, item in prefetched)
             for source, item in clip.encode_stream(items, encode, frame_batch_size):
                 if isinstance(item, torch.Tensor):
@@ -82,15 +83,15 @@ def embed_videos(
 def _complete_part(
     part: store.PartWriter, source: VideoInput, summary: video.ReadSummary, flow_frames: bool, tracker: VideoTracker
 ) -> bool:
-    """Complete the part and record the video's status; returns whether the part may be published."""
+    """Complete the part and record the video's status; return whether the part may be published."""
     try:
-        frames = (
-            _flow_source_frames(source.path, summary) if flow_frames else (summary.frame_indices, summary.timestamps)
-        )
+        frame_indices, timestamps = summary.frame_indices, summary.timestamps
+        if flow_frames:
+            frame_indices, timestamps = _flow_source_frames(source.path, summary)
     except VideoError as error:  # the file was deleted after its last frame was read
         tracker.record_failed(source.key, str(error), summary)
         return False
-    part.finalize(*frames, summary.original_frames, summary.fps, source.labels)
+    part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, source.labels)
     return tracker.record_success(source.key, summary)
 
 
@@ -107,7 +108,7 @@ def _preprocessed_chunks(
 
 
 def _flow_source_frames(path: Path, summary: video.ReadSummary) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and timestamps (s) of the frames of the source video at which the flow frames start."""
+    """Return indices and timestamps (s) of the source frames at which the flow frames start."""
     comment = video.probe(path).comment
     indices, timestamps = video.frame_indices_from_comment(comment), video.timestamps_from_comment(comment, summary.fps)
     if indices is None or timestamps is None or len(indices) != len(summary.frame_indices) + 1:

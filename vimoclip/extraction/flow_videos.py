@@ -1,4 +1,4 @@
-"""The loop of extract_flows.py: writes one video of colour-coded optical flow per source video."""
+"""Main loop of extract_flows.py: write one video of colour-coded optical flow per source video."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,12 +29,13 @@ class FlowVideoConfig:
     pair_batch_size: int
 
     def output_path(self, source: Path) -> Path:
+        """Return the path of a source video's flow video."""
         return self.output_dir / f"{source.stem}.mp4"
 
     def find_existing(self, sources: dict[str, Path], report: cli.RunReport) -> set[str]:
-        """The videos whose flow video exists. Another file under its name fails the video, which leaves `sources`.
+        """Return the videos that have a flow video. Raises UserError for a flow video with other settings.
 
-        Raises UserError for a flow video with other settings."""
+        A video whose flow video is another or a damaged file is recorded as failed and removed from `sources`."""
         existing, digest = set[str](), settings_digest(self.settings)
         entries = manifest.read_with_worker_manifests(self.output_dir)
         for name, path in dict(sources).items():
@@ -52,7 +53,7 @@ class FlowVideoConfig:
         return existing
 
     def _check_existing(self, output: Path) -> str | None:
-        """Why a file is no complete flow video of this project, or None. Raises UserError for other settings."""
+        """Return why a file is no complete flow video of this project, or None. Raises UserError for other settings."""
         try:
             comment = video.probe(output, check_complete=True).comment
         except VideoError as error:
@@ -66,7 +67,7 @@ class FlowVideoConfig:
 
 
 def write_flow_videos(config: FlowVideoConfig, tracker: VideoTracker, render: RenderFlow, workers: int) -> None:
-    """Write the flow videos of this process and record their status in `tracker`. Threads prefetch frames."""
+    """Write the flow videos of this process and record their status in `tracker`. `workers` threads prefetch frames."""
     config.output_dir.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
 
@@ -80,11 +81,12 @@ def write_flow_videos(config: FlowVideoConfig, tracker: VideoTracker, render: Re
             yield partial(read, paths[-1])
 
     meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
-    with closing(video.prefetch_videos(sources(), *tracker.prefetch_limits(workers))) as prefetched:
-        for index, items in groupby(prefetched, key=lambda pair: pair[0]):
+    threads, videos_ahead = tracker.prefetch_limits(workers)
+    with closing(video.prefetch_videos(sources(), threads, videos_ahead)) as prefetched:
+        for index, pairs in groupby(prefetched, key=lambda pair: pair[0]):
             path, frames = paths[index], 0
             try:
-                frames = write_flow_video(config, path, (item for _, item in items), render, tracker)
+                frames = write_flow_video(config, path, (item for _, item in pairs), render, tracker)
             except VideoError as error:
                 tracker.record_failed(path.name, str(error))
             meter.add(items=1, frames=frames)
@@ -98,7 +100,7 @@ def write_flow_video(
     render: RenderFlow,
     tracker: VideoTracker,
 ) -> int:
-    """Write one flow video from batches of frames; returns the number of flow frames. Raises VideoError."""
+    """Write one flow video from batches of frames; return the number of flow frames. Raises VideoError."""
     comment = dict(config.settings)
     fps, lossless = video.probe(path).fps, config.settings["lossless"]
     with video.VideoWriter(config.output_path(path), fps, comment, lossless) as writer:

@@ -1,4 +1,4 @@
-"""The manifest beside each output: one line of JSON per video with its status, kept over restarts."""
+"""Manifest beside each output: one JSON line per video with its status, read again by later runs."""
 
 import errno
 import json
@@ -20,10 +20,10 @@ _LINE_START = b'{"id": "'  # every line starts with this
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """The status of one video.
+    """Status of one video.
 
-    `reason`: why the status isn't ok, or what is unusual about the video.
-    `size` (bytes) and `mtime` (s since 1970): of the source; None where there was none.
+    `reason`: why the status is not ok, or what is unusual about the video.
+    `size` (bytes) and `mtime` (s since 1970): of the source; None if it did not exist.
     `seconds`: processing time.
     `settings`: hash of the settings that the video was processed with.
     `output_size`: bytes of the video's own output file, if it has one."""
@@ -41,7 +41,7 @@ class ManifestEntry:
 
 
 def stat_source(path: Path) -> dict[str, int | float | None]:
-    """`size` and `mtime` of a source file, both None where stat fails."""
+    """Return `size` and `mtime` of a source file, both None if stat fails."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -50,12 +50,12 @@ def stat_source(path: Path) -> dict[str, int | float | None]:
 
 
 def manifest_path(output: Path, worker: str = "") -> Path:
-    """`<output>.manifest.jsonl`; with a worker's name, `<output>.manifest.2-of-8.jsonl`."""
+    """Return `<output>.manifest.jsonl`; with a worker's name, `<output>.manifest.2-of-8.jsonl`."""
     return atomic.sidecar_path(output, f".manifest.{worker}.jsonl" if worker else ".manifest.jsonl")
 
 
 class Manifest:
-    """The entries of one output. `add` appends a line; `compact` rewrites the file with one line per video.
+    """Entries of one output. `add` appends a line; `compact` rewrites the file with one line per video.
 
     With several processes on one output, each `worker` writes a manifest of its own; the process without a worker's
     name merges them. Raises UserError for a file under such a name that is not a manifest."""
@@ -65,9 +65,9 @@ class Manifest:
         self.entries = {} if overwrite else read_with_worker_manifests(output)
         if self._merges:
             self._own_entries = self.entries
-        else:  # without those that another worker's manifest has replaced since
-            own = read_manifest(self.path)
-            self._own_entries = {video: entry for video, entry in own.items() if self.entries.get(video) == entry}
+        else:  # without entries that another worker's manifest has replaced since
+            entries = read_manifest(self.path)
+            self._own_entries = {video: entry for video, entry in entries.items() if self.entries.get(video) == entry}
         self.compact()
 
     def add(self, entry: ManifestEntry) -> None:
@@ -92,7 +92,7 @@ class Manifest:
             self._own_entries.pop(video, None)
 
     def source_unchanged(self, video: str, source: Path) -> bool:
-        """Whether the source has the size and modification time of the video's entry."""
+        """Return whether the source has the size and modification time of the video's entry."""
         entry = self.entries.get(video)
         return entry is not None and stat_source(source) == {"size": entry.size, "mtime": entry.mtime}
 
@@ -106,12 +106,12 @@ class Manifest:
 
 
 def read_with_worker_manifests(output: Path) -> dict[str, ManifestEntry]:
-    """Each video's last entry, from the output's manifest and those of its workers. Raises UserError."""
-    of_workers: dict[str, ManifestEntry] = {}
+    """Return each video's last entry, from the output's manifest and those of its workers. Raises UserError."""
+    worker_entries: dict[str, ManifestEntry] = {}
     for path in sorted(_worker_manifests(output), key=_modification_time):
-        of_workers |= read_manifest(path)
+        worker_entries |= read_manifest(path)
     # The main manifest is read last: a merge writes it before it deletes those of the workers.
-    return read_manifest(manifest_path(output)) | of_workers
+    return read_manifest(manifest_path(output)) | worker_entries
 
 
 def _worker_manifests(output: Path) -> list[Path]:
@@ -125,7 +125,7 @@ def _modification_time(path: Path) -> float:
 
 
 def read_manifest(path: Path) -> dict[str, ManifestEntry]:
-    """Each video's last entry; empty where there is no file. A truncated last line is dropped.
+    """Return each video's last entry, {} if there is no file. A truncated last line is dropped.
 
     Raises UserError for a file that is not a manifest."""
     try:

@@ -1,7 +1,7 @@
-"""How the videos of one output are divided: one process, the ranks that torchrun starts, or shards of a job array.
+"""Distribution of the videos of one output: one process, the ranks of torchrun, or the shards of a job array.
 
-Ranks communicate, and each claims the next video when it is free. Shards share nothing but the file system, so the
-assignment of videos to shards follows from the videos' sizes."""
+Ranks communicate, and each claims the next video when it is free. Shards share only the file system, so videos are
+assigned to shards by file size."""
 
 import hashlib
 import heapq
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class IncompleteOutputError(UserError):
-    """Some videos of the output are still pending."""
+    """Raised if videos of the output are pending."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """This process among those that write one output. `shard`: (i, n) for the i-th of n, counted from 1."""
+    """Rank and shard of this process among those that write one output. `shard`: (i, n), i from 1 to n."""
 
     group: ProcessGroup = field(default_factory=ProcessGroup)
     shard: tuple[int, int] | None = None
@@ -45,21 +45,21 @@ class WorkerContext:
         return "" if self.merges_output else f"{number}-of-{count * self.group.size}"
 
     def lock(self, output: Path) -> AbstractContextManager[None]:
-        """Lock the output, or this shard of it. Raises UserError where another process holds the lock."""
+        """Lock the output, or this shard of it. Raises UserError if another process holds the lock."""
         if not self.group.is_main:
             return nullcontext()  # rank 0 holds the lock for all ranks
         return lock.shard_lock(output, *self.shard) if self.shard else lock.exclusive_lock(output)
 
     def run_rank0_first(self, function: Callable[[], T]) -> T:
-        """Call a function that may write on rank 0, and then on the other ranks."""
+        """Call a function that may write files on rank 0, then on the other ranks; return its result."""
         results = [function()] if self.group.is_main else []
         self.group.barrier()
         return results[0] if results else function()
 
     def assigned_videos(self, sources: Mapping[str, Path]) -> dict[str, Path]:
-        """The videos of this shard: each video, largest first, goes to the shard with the fewest bytes so far.
+        """Return the videos of this shard: each video, largest first, goes to the shard with the fewest bytes so far.
 
-        All shards compute the same assignment as long as the files don't change."""
+        All shards compute the same assignment if the files do not change."""
         if self.shard is None:
             return dict(sources)
         index, count = self.shard
@@ -73,7 +73,7 @@ class WorkerContext:
         return {video: path for video, path in sources.items() if video in assigned}
 
     def check_shard_inputs(self, output: Path, sources: Mapping[str, Path]) -> None:
-        """Raise UserError where the videos differ from those of the first shard: assignments would overlap.
+        """Raise UserError if the videos differ from those of the first shard: assignments would overlap.
 
         The process that merges the output deletes the record of the inputs."""
         record = atomic.sidecar_path(output, ".shards")
@@ -91,9 +91,7 @@ class WorkerContext:
             record.unlink(missing_ok=True)
 
     def merge_if_last(self, merge: Callable[[], RunReport]) -> RunReport:
-        """Merge all shards; returns the other shards' results, without what this shard has reported itself.
-
-        Leaves the merge to another shard that still runs, or merges already, and prints so."""
+        """Merge all shards and return the results of the others; print a line instead if another shard still runs."""
         try:
             report = merge()
         except (lock.LockHeldError, IncompleteOutputError) as error:

@@ -1,4 +1,4 @@
-"""The status of each video of one output: read from the manifest, recorded there and in the run's report."""
+"""Status of each video of one output, read from the manifest and recorded there and in the run's report."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class VideoTracker:
-    """`pending` are the videos to process. `start_on_read` or `record_start` starts a video; `record_success`,
-    `record_skipped` or `record_failed` ends it.
+    """Status of the videos of one output. `pending`: the videos to process.
 
-    Not pending is a video for which `is_done`, and one that failed or was skipped before with the same `settings` and
-    an unchanged source (with `retry_failed`, failed ones are pending). With `strict`, a video with undecodable frames
-    fails. Raises UserError for a file that is not a manifest, OSError where it can't be written."""
+    `start_on_read` or `record_start` starts a video; `record_success`, `record_skipped` or `record_failed` ends it.
+    Pending are all videos except those for which `is_done` is true, and those that failed or were skipped before with
+    the same `settings` and an unchanged source; with `retry_failed`, failed ones are pending. With `strict`, a video
+    with undecodable frames fails. Raises UserError for a file that is no manifest, OSError if it is not writable."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class VideoTracker:
             self.pending = [video for video in sources if not self._is_finished(video, is_done(video), retry_failed)]
             self.manifest.remove(self.pending)
         self.pending = worker.group.broadcast(self.pending)
-        if not worker.group.is_main:  # after rank 0 has merged the manifests of an earlier run's workers
+        if not worker.group.is_main:  # after rank 0 has merged the worker manifests of an earlier run
             self.manifest = Manifest(output, worker=worker.worker_name)
 
     def _is_finished(self, video: str, is_done: bool, retry_failed: bool) -> bool:
-        """Whether the video needs no processing in this run; adds it to the report if so."""
+        """Return whether the video needs no processing in this run; if so, add it to the report."""
         entry = self.manifest.entries.get(video)
         unchanged = self.manifest.source_unchanged(video, self.sources[video])
         if is_done:
@@ -88,8 +88,7 @@ class VideoTracker:
             getattr(self.report, entry.status)[entry.id] = entry.reason
 
     def claim_videos(self) -> Iterator[str]:
-        """The videos that this process works on: all of `pending`, or, with several ranks, one after another,
-        the largest first."""
+        """Yield the videos of this process: all pending ones; with several ranks, the next unclaimed, largest first."""
         group, videos = self._worker.group, self.pending
         if group.size > 1:
             sizes = group.broadcast({video: stat_source(self.sources[video])["size"] or 0 for video in videos})
@@ -97,15 +96,15 @@ class VideoTracker:
         return group.claim(videos, str(self._output))
 
     def all_shards_done(self, videos: Collection[str], is_done: Callable[[str], bool]) -> bool:
-        """Whether no shard has a pending video, so that this process can merge; prints how many are pending if not."""
+        """Return whether no shard has a pending video; else print how many are pending."""
         entries = read_with_worker_manifests(self._output)
-        given_up = {video for video, entry in entries.items() if entry.status in ("skipped", "failed")}
-        if pending := [video for video in videos if video not in given_up and not is_done(video)]:
+        skipped_or_failed = {video for video, entry in entries.items() if entry.status in ("skipped", "failed")}
+        if pending := [video for video in videos if video not in skipped_or_failed and not is_done(video)]:
             print(f"{self._output}: {len(pending)} of {len(videos)} videos are left to other shards", flush=True)
         return not pending
 
     def check_complete(self) -> None:
-        """Raise IncompleteOutputError where videos are pending."""
+        """Raise IncompleteOutputError if videos are pending."""
         if self.pending:
             raise IncompleteOutputError(
                 f"{len(self.pending)} of {len(self.sources)} videos are not done, like {self.pending[0]}",
@@ -114,34 +113,34 @@ class VideoTracker:
             )
 
     def prefetch_limits(self, threads: int, videos_ahead: int = 2) -> tuple[int, int]:
-        """(threads, videos ahead) for prefetching: little where several ranks share few videos, so that none idles."""
+        """Return (threads, videos ahead) for prefetching; low if ranks share few videos, so that no rank is idle."""
         size = self._worker.group.size
-        few = size > 1 and len(self.pending) <= 4 * size * (1 + max(videos_ahead, threads))
-        return (min(threads, 1), 0) if few else (threads, videos_ahead)
+        few_videos = size > 1 and len(self.pending) <= 4 * size * (1 + max(videos_ahead, threads))
+        return (min(threads, 1), 0) if few_videos else (threads, videos_ahead)
 
     def expected_count(self) -> int:
-        """About how many videos this process will work on."""
+        """Return the approximate number of videos for this process."""
         return -(-len(self.pending) // self._worker.group.size)
 
     def format_plan(self) -> str:
-        """One line with the numbers of pending and other videos."""
+        """Return one line with the numbers of pending and other videos."""
         pending = len(self.pending)
         return f"{pending} videos to do, {len(self.sources) - pending} done or given up before"
 
     def record_start(self, video: str) -> None:
-        """Start the video's clock and record the state of its source."""
+        """Record the time and the state of the video's source."""
         self._started[video] = time.monotonic(), stat_source(self.sources[video])
 
     def start_on_read(self, video: str, chunks: Iterator[T]) -> Iterator[T]:
-        """Yield the chunks; the video starts when the prefetching thread asks for the first."""
+        """Yield the chunks, and call `record_start` when the prefetch thread requests the first."""
         self.record_start(video)
         yield from chunks
 
     def record_success(self, video: str, summary: ReadSummary, output_size: int | None = None) -> bool:
         """Record success in the manifest, then return whether the output may be published.
 
-        `output_size`: bytes of the video's own file. With `strict`, a video with undecodable frames is recorded as
-        failed, and the result is False."""
+        `output_size`: bytes of the video's own file. With `strict`, record a video with undecodable frames as failed
+        and return False."""
         if summary.problem and self.strict:
             self.record_failed(video, f"{summary.problem} (--strict)", summary)
             return False
@@ -154,7 +153,7 @@ class VideoTracker:
         return True
 
     def record_skipped(self, video: str, reason: str, summary: ReadSummary | None = None) -> None:
-        """Record a valid video from which no output results."""
+        """Record a valid video that gives no output."""
         self.report.skipped[video] = reason
         self._add(video, "skipped", reason, summary)
 
@@ -181,7 +180,7 @@ class VideoTracker:
         expected, decoded = (summary.expected_frames, summary.original_frames) if summary else (None, None)
         started, state = self._started.pop(video, None) or (self._last_end, stat_source(self.sources[video]))
         now = time.monotonic()
-        seconds = round(now - max(started, self._last_end), 3)  # less the time in which other videos were processed
+        seconds = round(now - max(started, self._last_end), 3)  # excludes the time of the videos before it
         self._last_end = now
         entry = ManifestEntry(
             video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings
@@ -192,17 +191,18 @@ class VideoTracker:
 def pending_videos(
     output: Path, sources: Mapping[str, Path], is_done: Callable[[str], bool], retry_failed: bool
 ) -> list[str]:
-    """The videos that a run would process, as far as is known without a model; writes nothing."""
+    """Return the videos that a run would process, whatever its settings; writes nothing."""
     entries = read_with_worker_manifests(output)
 
-    def is_given_up(video: str) -> bool:
+    def is_skipped_or_failed(video: str) -> bool:
         entry = entries.get(video)
         if entry is None or entry.status not in ("skipped", "failed") or (entry.status == "failed" and retry_failed):
             return False
         return stat_source(sources[video]) == {"size": entry.size, "mtime": entry.mtime}
 
-    return [video for video in sources if not is_done(video) and not is_given_up(video)]
+    return [video for video in sources if not is_done(video) and not is_skipped_or_failed(video)]
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return a short hash that identifies equal settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Atomic files: complete or absent, also where the disk is full, and never written through a symbolic link."""
+"""Atomic files: complete or absent even if the disk is full, and never written through a symbolic link."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ MAX_NAME_BYTES = 255  # the limit of common file systems
 
 
 def temporary_path(path: Path, suffix: str = "partial") -> Path:
-    """The hidden file beside `path` that is written before it gets the final name; the name is hashed if too long."""
+    """Return a hidden path beside `path`, to write to before renaming; the name is hashed if it is too long."""
     name = f".{path.name}.{suffix}"
     if len(name.encode()) > MAX_NAME_BYTES:
         name = f".{hashlib.sha256(path.name.encode()).hexdigest()}.{suffix}"
@@ -23,7 +23,7 @@ def temporary_path(path: Path, suffix: str = "partial") -> Path:
 
 
 def sidecar_path(output: Path, suffix: str) -> Path:
-    """`<output><suffix>`, the same for every path that leads to one folder: by a link, or by `.` and `..`."""
+    """Return `<output><suffix>`, the same for all paths to one folder: by a link, or by `.` and `..`."""
     is_alias = output.is_dir() and (output.is_symlink() or output.name in ("", ".."))
     target = output.resolve() if is_alias else output
     return target.with_name(target.name + suffix)
@@ -42,7 +42,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 class AtomicFile:
-    """A writable file object under a temporary name: `publish` renames it, `discard` deletes it.
+    """Writable file object under a temporary name: `publish` renames it, `discard` deletes it.
 
     Some libraries crash when a write fails (HDF5, when it closes its file), others hide the reason (torch). So no write
     raises; the first error is kept, and `check` and `publish` raise it as OSError with the file's final name."""
@@ -55,7 +55,7 @@ class AtomicFile:
         self._file = open(self.temporary, "x+b")  # noqa: SIM115 - closed by publish or discard
 
     def write(self, data: Any) -> int:
-        """Returns the full length, even if the write failed."""
+        """Write, and return the full length even if the write failed."""
         size = memoryview(data).nbytes
         if self._error is None:
             with self._deferred_errors():
@@ -87,12 +87,12 @@ class AtomicFile:
         return size or 0
 
     def check(self) -> None:
-        """Raise OSError where a write failed."""
+        """Raise OSError if a write failed."""
         if self._error is not None:
             raise OSError(self._error.errno, self._error.strerror, str(self.path)) from None
 
     def publish(self) -> Path:
-        """Give the file its final name. Raises OSError and deletes the file where a write failed."""
+        """Give the file its final name. Raises OSError and deletes the file if a write failed."""
         self.flush()
         try:
             self.check()
@@ -120,7 +120,7 @@ class AtomicFile:
 
 @contextlib.contextmanager
 def open_atomic(path: Path) -> Iterator[AtomicFile]:
-    """An AtomicFile that is published at the end of the block, or discarded after an exception. Raises OSError."""
+    """Yield an AtomicFile; publish it at the end of the block, discard it after an exception. Raises OSError."""
     file = AtomicFile(path)
     try:
         yield file
@@ -139,7 +139,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_text_exclusive(path: Path, text: str) -> bool:
-    """Create a text file atomically unless it exists; returns whether it was created.
+    """Create a text file atomically unless it exists; return whether it was created.
 
     Of several processes that try at once, one succeeds. Raises OSError."""
     temporary = temporary_path(path, f"{socket.gethostname()}-{os.getpid()}")

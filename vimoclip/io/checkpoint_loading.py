@@ -16,24 +16,24 @@ from vimoclip.errors import UserError
 
 
 def read_zip_names(path: Path) -> list[str]:
-    """The names in a zip file, [] for another file. Raises UserError for a damaged file or a zip bomb."""
+    """Return the names in a zip file, [] for another file. Raises UserError for a damaged file or a zip bomb."""
     try:
         if not zipfile.is_zipfile(path):
             return []
         with zipfile.ZipFile(path) as archive:
-            names, unpacked = archive.namelist(), sum(info.file_size for info in archive.infolist())
+            names, unpacked_size = archive.namelist(), sum(info.file_size for info in archive.infolist())
     except Exception as error:  # zipfile raises nearly any type
         raise UserError(f"is a damaged zip file ({error})", "download it again", path=path) from None
     size = path.stat().st_size
-    if unpacked > 2 * size + 2**20:  # torch compresses only the code of TorchScript, and no tensor
-        problem = f"has {size} bytes and would unpack to {unpacked}"
+    if unpacked_size > 2 * size + 2**20:  # torch compresses only the code of TorchScript, and no tensor
+        problem = f"has {size} bytes and would unpack to {unpacked_size}"
         raise UserError(problem, "save it again with torch.save", path=path)
     return names
 
 
 @contextlib.contextmanager
 def force_weights_only() -> Iterator[None]:
-    """torch.load uses weights_only=True, whatever a library passes (ptlflow 0.4.0 passes False)."""
+    """Force torch.load to use weights_only=True, whatever a library passes (ptlflow 0.4.0 passes False)."""
     variables = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
     previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -47,7 +47,7 @@ def force_weights_only() -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> Any:
-    """torch.load on the CPU with weights_only=True. Raises UserError for a file that it refuses."""
+    """Call torch.load on the CPU with weights_only=True. Raises UserError for a file that it refuses."""
     read_zip_names(path)
     if tarfile.is_tarfile(path):  # torch's oldest format, through which code ran in torch before 2.6 (CVE-2025-32434)
         raise UserError("is a tar file", "save it again with torch.save", path=path)
@@ -62,9 +62,9 @@ def load_tensors(path: Path) -> Any:
 
 
 def _load_error_reason(message: str) -> tuple[str, str]:
-    """(reason, hint) from the message of torch.load."""
+    """Return (reason, hint) for a message of torch.load."""
     if "weights_only" not in message and "Weights only" not in message:
         return (message.strip().splitlines() or ["it is damaged"])[0][:120], ""
-    found = re.search(r"GLOBAL\s+([\w.]+)", message)
-    reason = f"{found[1]} in it could run code" if found else "other things in it could run code, or it is damaged"
+    match = re.search(r"GLOBAL\s+([\w.]+)", message)
+    reason = f"{match[1]} in it could run code" if match else "other things in it could run code, or it is damaged"
     return reason, "have it saved again by torch.save with its state dict alone"

@@ -8,29 +8,29 @@ from typing import Any
 
 
 def render_page(
-    package: str, template_name: str, style: str, scripts: Mapping[str, str], context: Mapping[str, Any]
+    package: str, template_name: str, style_name: str, scripts: Mapping[str, str], context: Mapping[str, Any]
 ) -> str:
-    """Render `<package>/templates/<template_name>` with `context`, `scripts` (name -> source), `style` (the text of
-    that template file) and `hashes`, for a content security policy under which no other script runs.
+    """Render the file `template_name` of a package's templates folder, with HTML-escaped values of `context`.
 
-    jinja2 escapes all values of `context`."""
+    The template gets `scripts` (name -> source) and the file `style_name` as `style`, both unescaped, and `hashes`, the
+    scripts' hashes for a content security policy under which no other script runs."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     loader = FunctionLoader(lambda name: read_template(package, name))
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    sources = {"style": read_template(package, style), **scripts}
+    sources = {"style": read_template(package, style_name), **scripts}
     hashes = " ".join(f"'sha256-{_sha256_base64(source)}'" for source in scripts.values())
     inline = {key: _mark_safe(source) for key, source in sources.items()}
     return environment.get_template(template_name).render(**inline, hashes=hashes, **context)
 
 
 def read_template(package: str, name: str) -> str:
-    """The text of a file in a package's templates folder."""
+    """Return the text of a file in a package's templates folder."""
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
 def _mark_safe(source: str) -> Any:
-    """A script or style of this project or plotly, which jinja2 inserts without escaping."""
+    """Mark a script or style of this project or plotly, so that jinja2 does not escape it."""
     from markupsafe import Markup
 
     return Markup(source)

@@ -26,7 +26,7 @@ class LockHeldError(UserError):
 
 
 def lock_path(output: Path) -> Path:
-    """`<output>.lock`, beside the output."""
+    """Return `<output>.lock`, beside the output."""
     return sidecar_path(output, ".lock")
 
 
@@ -35,7 +35,7 @@ def exclusive_lock(output: Path, timeout: float = 0) -> Iterator[None]:
     """Hold `<output>.lock` within the block. Raises LockHeldError, which names the holder, after `timeout` seconds.
 
     A POSIX record lock: it ends with its process, workers don't inherit it, and it works over NFS and SMB. Prints a
-    warning where the file system has no locks."""
+    warning if the file system has no locks."""
     yield from _hold_lock(output, _lock_bytes, time.monotonic() + timeout)
 
 
@@ -43,7 +43,7 @@ def exclusive_lock(output: Path, timeout: float = 0) -> Iterator[None]:
 def shard_lock(output: Path, index: int, count: int) -> Iterator[None]:
     """Hold one shard's byte of `<output>.lock`, beside other shards of the same count.
 
-    Raises LockHeldError where this shard is locked, or the whole output, or a shard of another count."""
+    Raises LockHeldError if this shard, the output, or a shard of another count is locked."""
 
     def lock(descriptor: int) -> None:
         _lock_bytes(descriptor, count * _BYTES_PER_COUNT + index, 1)
@@ -63,8 +63,8 @@ def _hold_lock(output: Path, lock: Callable[[int], None], deadline: float) -> It
         yield
     finally:
         with contextlib.suppress(OSError):
-            _lock_bytes(descriptor)  # the whole file, which fails while other shards hold their bytes
-            path.unlink()  # while it is locked, so that no other process opens this file any more
+            _lock_bytes(descriptor)  # fails while other shards hold their bytes
+            path.unlink()  # while locked, so that no other process can lock the deleted file
         os.close(descriptor)
 
 
@@ -86,7 +86,7 @@ def _acquire(path: Path, output: Path, lock: Callable[[int], None], deadline: fl
                 continue
             problem = f"{_describe_holder(holder)} writes it"
             raise LockHeldError(problem, "wait for that, or name another output", path=output) from None
-        if _same_file(descriptor, path):  # else the last holder has unlinked it in this moment
+        if _same_file(descriptor, path):  # else the last holder has just deleted the file
             with contextlib.suppress(OSError):  # on a full disk the lock is held without the holder's name
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
@@ -102,7 +102,7 @@ def _open_lock_file(path: Path) -> int:
 
 
 def _read_holder(descriptor: int) -> str:
-    """The holder's JSON, which is written a moment after the lock is taken."""
+    """Return the holder's JSON, which is written a moment after the lock is taken."""
     for _ in range(20):
         os.lseek(descriptor, 0, os.SEEK_SET)
         if text := os.read(descriptor, 4096).decode("utf-8", "replace"):
@@ -112,16 +112,16 @@ def _read_holder(descriptor: int) -> str:
 
 
 def _lock_bytes(descriptor: int, start: int = 0, length: int = 0, shared: bool = False) -> None:
-    """Lock bytes, to the end of the file where `length` is 0. Raises OSError where another process holds one of them.
+    """Lock bytes, to the end of the file if `length` is 0. Raises OSError if another process holds one of them.
 
     POSIX: lockf, as forked workers inherit a flock. Windows: one byte, so a shard and a process on the whole output
-    don't exclude each other there."""
+    don't exclude each other."""
     try:
         import fcntl
     except ImportError:
         import msvcrt
 
-        os.lseek(descriptor, 2**40 + start, os.SEEK_SET)  # behind the text, which others may then read
+        os.lseek(descriptor, 2**40 + start, os.SEEK_SET)  # beyond the text, which must stay readable
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         os.lseek(descriptor, 0, os.SEEK_SET)
         return

@@ -9,10 +9,10 @@ _MAX_NAME_BYTES = 255  # the limit of common file systems
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a text holds control characters, which would break a line or change a terminal's state."""
+    """Return whether a text has control characters, which break lines or change a terminal's state."""
     return CONTROL_CHARACTERS.search(text) is not None
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name is a valid file name inside its folder: no separator, no control character, at most 255 bytes."""
+    """Return whether a name is a file name of one folder: no separator, no control character, at most 255 bytes."""
     return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES

@@ -20,7 +20,7 @@ MAX_LISTED = 5  # names in an error message; the count is of all
 
 @dataclass(frozen=True)
 class PredictionsTable:
-    """`classes`: column headers; `videos`: in the file's order; `scores` (N, C) float64, all finite."""
+    """File contents. `classes`: column headers; `videos`: in the file's order; `scores`: (N, C) float64, finite."""
 
     classes: list[str]
     videos: list[str]
@@ -38,7 +38,7 @@ def write(path: Path, videos: Sequence[str], probabilities: Any, class_names: Se
 
 
 def read(path: Path) -> PredictionsTable:
-    """Raises UserError for another kind of file, duplicate columns or videos, and cells that are no finite number."""
+    """Read a file. Raises UserError for another type of file, duplicate columns or videos, and scores not finite."""
     header, lines = _read_rows(path)
     if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
@@ -71,7 +71,7 @@ def read(path: Path) -> PredictionsTable:
 
 
 def list_some(names: Iterable[str]) -> str:
-    """The first names, and the number of the others."""
+    """Return the first names, separated by commas, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more
@@ -94,7 +94,7 @@ def _parse_score(cell: str) -> float:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the other lines that aren't blank with their line numbers. Raises UserError."""
+    """Return the header, and (line number, cells) of the other lines that are not blank. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

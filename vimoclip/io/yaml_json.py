@@ -14,11 +14,12 @@ MAX_YAML_CHARACTERS, MAX_YAML_VALUES, MAX_YAML_LEVELS = 100_000, 100_000, 50  # 
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a YAML file atomically and return its path. Raises OSError."""
     return atomic.write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; {} for an empty file. Raises UserError."""
+    """Return the mapping in a YAML file, {} for an empty file. Raises UserError."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_YAML_CHARACTERS + 1)
@@ -38,7 +39,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, by the safe loader. Raises ValueError, also where aliases expand without bound."""
+    """Parse YAML with the safe loader. Raises ValueError, also for aliases that expand without bound."""
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_YAML_CHARACTERS} characters")
     try:
@@ -57,7 +58,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """(values, levels) of a node after expansion of its aliases; `sizes` caches results by node id."""
+    """Return (values, levels) of a node after expansion of its aliases; `sizes` caches results by node id."""
     if id(node) not in sizes:
         if node.tag.endswith(":int") and len(node.value) > 100:
             raise ValueError("a number in it is too long")  # for conversion to float, and for messages
@@ -71,4 +72,5 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, tuple[int, int]]) -> tuple[
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a JSON file with sorted keys atomically and return its path. Raises OSError."""
     return atomic.write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=True) + "\n")

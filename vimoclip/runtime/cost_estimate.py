@@ -16,13 +16,13 @@ _TIME_PATTERN = r"about ([\d a-z]+) for \d+ [a-z ]+ at \S+ [a-z ]+/s|\d+ [a-z ]+
 _ESTIMATE_PATTERN = re.compile(rf"(?:{_TIME_PATTERN}); ([\d.]+ \w+) of disk")
 
 
-def measure_rate(work: Iterator[float], seconds: float | None = None) -> float | None:
-    """Units/s of a generator that yields the number of units after each step; None where it ends too early.
+def measure_rate(steps: Iterator[float], seconds: float | None = None) -> float | None:
+    """Return units/s of a generator that yields the number of units of each step, None if it ends too early.
 
     The first step includes one-time setup and isn't counted. The generator is closed after `seconds` (default 3)."""
     units, start = 0.0, 0.0
     try:
-        for step, count in enumerate(work):
+        for step, count in enumerate(steps):
             if not step:
                 start = time.monotonic()
                 continue
@@ -30,13 +30,13 @@ def measure_rate(work: Iterator[float], seconds: float | None = None) -> float |
             if time.monotonic() - start >= (PROBE_SECONDS if seconds is None else seconds):
                 break
     finally:
-        if hasattr(work, "close"):
-            work.close()
+        if hasattr(steps, "close"):
+            steps.close()
     return units / (time.monotonic() - start) if units else None
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process in bytes; 0 on systems without that number."""
+    """Return the peak resident memory of this process in bytes, 0 if the system does not report it."""
     with contextlib.suppress(OSError):  # not getrusage on Linux, where a child starts with its parent's value
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -49,7 +49,7 @@ def peak_memory() -> int:
 
 
 def format_estimate(units: float, unit: str, rate: float | None, disk: float, memory: float) -> str:
-    """One line: the time for so many units at `rate` (units/s), and the disk space and memory (bytes) they need."""
+    """Return one line: the time for `units` at `rate` (units/s), and the disk space and memory (bytes)."""
     if rate is None:
         duration = f"{units:.0f} {unit}s, too few to tell how long they take"
     else:
@@ -58,7 +58,7 @@ def format_estimate(units: float, unit: str, rate: float | None, disk: float, me
 
 
 def format_duration(seconds: float) -> str:
-    """40 s, 12 min, 3 h 20 min, 2 days 4 h."""
+    """Format a duration like 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -71,7 +71,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """850 KB, 3.2 MB, 1.5 GB."""
+    """Format a size like 850 KB, 3.2 MB, 1.5 GB."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
@@ -80,7 +80,7 @@ def format_bytes(count: float) -> str:
 
 
 def sum_estimates(lines: Iterable[str]) -> str:
-    """One line with the sum of the `format_estimate` lines among these."""
+    """Return one line with the sum of the `format_estimate` lines among these."""
     seconds = disk = 0.0
     estimates = without_time = 0
     for match in filter(None, map(_ESTIMATE_PATTERN.search, lines)):
@@ -93,7 +93,7 @@ def sum_estimates(lines: Iterable[str]) -> str:
 
 
 def _parse_quantity(text: str) -> float:
-    """Seconds or bytes from the text of `format_duration` or `format_bytes`."""
+    """Return the seconds or bytes in a text of `format_duration` or `format_bytes`."""
     numbers, units = text.split()[::2], text.split()[1::2]
     return sum(float(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
 

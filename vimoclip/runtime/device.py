@@ -9,15 +9,15 @@ from vimoclip.errors import UserError
 
 
 def select_device(name: str, local_rank: int = 0) -> torch.device:
-    """auto, cpu, cuda, cuda:1 or mps -> an available device. Raises UserError.
+    """Return the device for auto, cpu, cuda, cuda:1 or mps. Raises UserError if it is not available.
 
-    Each process on a machine gets its own GPU, as long as there are enough."""
-    own_gpu = f"cuda:{local_rank % max(1, torch.cuda.device_count())}"
+    Processes on one machine use different GPUs if there are enough."""
+    local_gpu = f"cuda:{local_rank % max(1, torch.cuda.device_count())}"
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device(own_gpu)
+            return torch.device(local_gpu)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    name = own_gpu if name == "cuda" and local_rank else name
+    name = local_gpu if name == "cuda" and local_rank else name
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -29,7 +29,7 @@ def select_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def select_precision(name: str, device: torch.device) -> str:
-    """auto -> bf16 on a GPU with hardware support, else fp32.
+    """Resolve auto to bf16 on a GPU with hardware support, else to fp32.
 
     On a CPU, bf16 and int8 must be requested: without AMX bf16 may be several times slower, and the results of a
     default run would depend on the processor."""
@@ -39,7 +39,7 @@ def select_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The autocast context for fp32, bf16, fp16 or int8 (the encoder quantizes itself, so there is none for int8)."""
+    """Return the autocast context of a precision; for int8 the encoder quantizes itself, without autocast."""
     if precision in ("fp32", "int8"):
         return nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])

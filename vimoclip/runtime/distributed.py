@@ -21,7 +21,7 @@ TIMEOUT = timedelta(days=2)
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Process `rank` of `size`, number `local_rank` on its machine. All ranks call each method, in the same order."""
+    """Process `rank` of `size`, `local_rank` on its machine. All ranks must call its methods in the same order."""
 
     rank: int = 0
     size: int = 1
@@ -43,7 +43,7 @@ class ProcessGroup:
         self.gather(None)  # over gloo on the CPU; dist.barrier needs a GPU
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value on every rank."""
         if self.size == 1:
             return value
         values = [value]
@@ -51,7 +51,7 @@ class ProcessGroup:
         return values[0]
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, ordered by rank, on every rank."""
+        """Return the values of all ranks, ordered by rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -59,7 +59,7 @@ class ProcessGroup:
         return values
 
     def claim(self, items: Sequence[T], name: str) -> Iterator[T]:
-        """A shared work queue: each rank takes the next item when it is free, so that all end at about the same time.
+        """Yield items from a shared work queue: each rank takes the next item when it is free.
 
         `items` and `name` must be the same on all ranks."""
         if self.size == 1:
@@ -70,7 +70,7 @@ class ProcessGroup:
 
 
 def rank_batches(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
-    """One rank's batches: its `batch_size` of each `size * batch_size` items in this order.
+    """Return one rank's batches: its `batch_size` of each `size * batch_size` items in this order.
 
     Every rank has the same number of batches; the last may be short or empty."""
     step = batch_size * size

@@ -1,4 +1,4 @@
-"""Routes float32 matmuls on the CPU through oneDNN: `linear`, and `use_onednn` for other modules.
+"""Route float32 matmuls on the CPU through oneDNN: `linear`, and `use_onednn` for other modules.
 
 PyTorch uses MKL, which on AMD processors reaches less than half of oneDNN's throughput: 210 against 470 GFLOP/s for
 1,200 rows of 512 by 2,048, forward and backward (2 cores, AVX-512). Values differ only by rounding."""
@@ -15,14 +15,14 @@ _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """torch.nn.functional.linear: (n, in), (out, in), (out,) -> (n, out)."""
+    """Compute torch.nn.functional.linear: (n, in), (out, in), (out,) -> (n, out)."""
     if not _is_supported(x, weight) or torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
     return _LinearFunction.apply(x, weight, bias)
 
 
 def use_onednn(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which oneDNN computes all float32 matmuls on the CPU, including those of the backward pass."""
+    """Return a context in which oneDNN computes all float32 matmuls on the CPU, also of the backward pass."""
     return _OneDNNMode() if device.type == "cpu" and _AVAILABLE else nullcontext()
 
 
@@ -31,7 +31,7 @@ def _is_supported(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _matmul(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x @ weight.T + bias."""
+    """Compute x @ weight.T + bias."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

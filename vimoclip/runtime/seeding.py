@@ -9,18 +9,20 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
+    """Seed random, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def epoch_permutation(length: int, seed: int, epoch: int) -> list[int]:
-    """The order of one epoch, which depends on seed and epoch alone, so that a resumed run continues in it."""
+    """Return the order of one epoch, a function of seed and epoch, so that a resumed run can continue in it."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(length, generator=generator).tolist()
 
 
 def get_rng_state() -> dict[str, Any]:
+    """Return the state of torch's generators on the CPU and all GPUs."""
     state: dict[str, Any] = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -28,6 +30,7 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore a state of `get_rng_state`."""
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])

@@ -6,11 +6,11 @@ from vimoclip import __version__
 
 
 def package_versions() -> dict[str, str]:
-    """The version of vimoclip and of the installed packages that influence results."""
-    found = {"vimoclip": __version__}
+    """Return the versions of vimoclip and of the installed packages that influence results."""
+    versions = {"vimoclip": __version__}
     for package in ("torch", "torchvision", "open_clip_torch", "av", "opencv-python", "ptlflow", "numpy"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

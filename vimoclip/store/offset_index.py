@@ -106,7 +106,7 @@ class RawSource(Protocol):
 
 
 class OffsetIndexBuilder:
-    """Builds an index video by video; videos that it cannot describe are left out."""
+    """Builder of an index, video by video; it leaves out videos that an index cannot describe."""
 
     def __init__(self) -> None:
         self._layout = EmbeddingLayout(0, "", 0)
@@ -115,7 +115,7 @@ class OffsetIndexBuilder:
         self._labels: list[np.ndarray] = []
 
     def add_group(self, group: h5g.GroupID, name: str, labels_required: bool, source: RawSource) -> None:
-        """Add a video of an HDF5 file if it has the structure that this project writes."""
+        """Add a video of an HDF5 file if it is stored as this project does."""
         links: dict[bytes, int] = {}
         group.links.iterate(lambda link, info: links.__setitem__(link, info.type), info=True)
         has_labels = b"labels" in links
@@ -123,13 +123,15 @@ class OffsetIndexBuilder:
         if labels_required > has_labels or any(links.get(array.encode()) != h5l.TYPE_HARD for array in names):
             return
         attributes = _read_video_attributes(group)
-        found = {array: _dataset_extent(h5d.open(group, array.encode()), array) for array in names}
-        if attributes is None or not all(extent and extent.fits_in(source.state[0]) for extent in found.values()):
+        extents = _all_extents({array: h5d.open(group, array.encode()) for array in names})
+        if attributes is None or not extents or not all(e.fits_in(source.state[0]) for e in extents.values()):
             return
-        extents = {array: extent for array, extent in found.items() if extent}
-        small = {array: extent for array, extent in extents.items() if array in ("frame_indices", "labels")}
-        arrays = {array: source.read(at.offset, np.dtype(at.dtype), at.shape) for array, at in small.items()}
-        self._add(name, extents, arrays, *attributes)
+        arrays = {
+            array: source.read(extent.offset, np.dtype(extent.dtype), extent.shape)
+            for array, extent in extents.items()
+            if array in ("frame_indices", "labels")
+        }
+        self._add(name, extents, arrays, attributes)
 
     def add_written(
         self,
@@ -139,33 +141,29 @@ class OffsetIndexBuilder:
         attributes: Mapping[str, Any],
     ) -> None:
         """Add a video that has just been written. `arrays`: its `frame_indices` and `labels`."""
-        found = {array: _dataset_extent(values.id, array) for array, values in datasets.items()}
-        extents = {array: extent for array, extent in found.items() if extent}
-        if len(extents) == len(found):
-            rows = extents["embeddings"].shape[0]
-            self._add(name, extents, arrays, rows, int(attributes["original_frames"]), float(attributes["fps"]))
+        if extents := _all_extents({array: dataset.id for array, dataset in datasets.items()}):
+            self._add(name, extents, arrays, {"total_frames": extents["embeddings"].shape[0], **attributes})
 
     def _add(
         self,
         name: str,
         extents: Mapping[str, "DatasetExtent"],
         arrays: Mapping[str, np.ndarray],
-        total_frames: int,
-        original_frames: int,
-        fps: float,
+        attributes: Mapping[str, Any],
     ) -> None:
         embeddings = extents["embeddings"]
         labels = arrays.get("labels", np.zeros(0, np.float32))
         layout = EmbeddingLayout(embeddings.shape[1], embeddings.dtype, len(labels))
         self._layout = self._layout if self._names else layout
         lengths = {extents[array].shape[0] for array in ARRAY_RANKS if array != "labels"}
-        if layout != self._layout or lengths != {total_frames}:
+        if layout != self._layout or lengths != {attributes["total_frames"]}:
             return
         offsets = [extents[array].offset if array in extents else -1 for array in ARRAY_RANKS]
         first, step = _first_and_step(arrays["frame_indices"])
         self._names.append(name)
         self._labels.append(labels)
-        self._records.append((total_frames, *offsets, first, step, original_frames, fps))
+        original_frames, fps = int(attributes["original_frames"]), float(attributes["fps"])
+        self._records.append((attributes["total_frames"], *offsets, first, step, original_frames, fps))
 
     def build(self, state: list[int]) -> OffsetIndex:
         """Return the index for a file with this `file_state`."""
@@ -186,7 +184,7 @@ class DatasetExtent:
     stored: int
 
     def fits_in(self, file_size: int) -> bool:
-        """Whether the dataset is complete and within a file of this size."""
+        """Return whether the dataset is complete and within a file of this size."""
         declared = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         return 0 < declared == self.stored and self.offset + declared <= file_size
 
@@ -202,27 +200,38 @@ _HDF5_TYPES = {
 }
 
 
+def _all_extents(datasets: Mapping[str, h5d.DatasetID]) -> dict[str, DatasetExtent] | None:
+    """Return the extents of a video's datasets, None if the index cannot describe one of them."""
+    extents = {}
+    for array, dataset in datasets.items():
+        extent = _dataset_extent(dataset, array)
+        if extent is None:
+            return None
+        extents[array] = extent
+    return extents
+
+
 def _dataset_extent(dataset: h5d.DatasetID, array: str) -> DatasetExtent | None:
     offset, hdf5_type = dataset.get_offset(), dataset.get_type()  # no offset: chunked, external or not allocated
-    dtype = next((name for name, own_type in _HDF5_TYPES[array].items() if hdf5_type == own_type), None)
+    dtype = next((name for name, known_type in _HDF5_TYPES[array].items() if hdf5_type == known_type), None)
     if offset is None or dtype is None or dataset.rank != ARRAY_RANKS[array]:
         return None
     return DatasetExtent(offset, dataset.shape, dtype, dataset.get_storage_size())
 
 
-def _read_video_attributes(group: h5g.GroupID) -> list[Any] | None:
-    """Return the values of VIDEO_ATTRIBUTES, None if there are other attributes or types."""
+def _read_video_attributes(group: h5g.GroupID) -> dict[str, Any] | None:
+    """Return VIDEO_ATTRIBUTES, None if there are other attributes or types."""
     names = VIDEO_ATTRIBUTES
     if h5a.get_num_attrs(group) != len(names) or not all(h5a.exists(group, name.encode()) for name in names):
         return None
-    values = []
+    values = {}
     for name in names:
         attribute = h5a.open(group, name.encode())
         if attribute.shape != () or attribute.dtype != ("f8" if name == "fps" else "i8"):
             return None
         value = np.empty((), attribute.dtype)
         attribute.read(value)
-        values.append(value.item())
+        values[name] = value.item()
     return values
 
 
@@ -236,7 +245,7 @@ def _first_and_step(indices: np.ndarray) -> tuple[int, int]:
 
 
 def build_index(file: h5py.File, keys: Iterable[str], labels_required: bool, source: RawSource) -> OffsetIndex:
-    """Index the videos of a file that have the structure this project writes. Takes 0.7 s for 1,000 videos."""
+    """Index the videos of a file that are stored as this project does. Takes 0.7 s for 1,000 videos."""
     builder = OffsetIndexBuilder()
     for key in keys:
         with contextlib.suppress(Exception):  # damage is reported when the video is read
@@ -302,7 +311,7 @@ def _parse_index(header: Mapping[str, Any], body: bytes, state: list[int]) -> Of
 
 
 def _fits_in_file(index: OffsetIndex, size: int) -> bool:
-    """Whether all arrays of the index are within a file of this size."""
+    """Return whether all arrays of the index are within a file of this size."""
     records, layout = index.records, index.layout
     if layout.dtype not in ("float32", "float16") or not (0 < layout.dim <= size and 0 <= layout.classes <= size):
         return False

@@ -19,7 +19,7 @@ _ATTRIBUTES = ("original_frames", "fps")
 
 
 class PartWriter:
-    """Writes a part: `append` rows, then `finalize` and `publish`, or `discard`. Raises OSError if a write fails."""
+    """Writer of a part: `append` rows, then `finalize` and `publish`, or `discard`. Raises OSError if a write fails."""
 
     def __init__(self, path: Path, key: str, dtype: str, on_publish: Callable[[str], None] = lambda name: None):
         """`on_publish` is called with the file name after publication."""
@@ -76,7 +76,7 @@ class PartWriter:
 
 
 class PartReader:
-    """Reads a file of `PartWriter`; `name in part` tests for an array, `attributes` holds original_frames and fps.
+    """Reader of a file of `PartWriter`; `name in part` tests for an array, `attributes` holds original_frames and fps.
 
     Raises UserError for a damaged part, FileNotFoundError for a missing one."""
 
@@ -85,9 +85,9 @@ class PartReader:
         try:
             with open(path, "rb") as file:
                 size = file.seek(-8, 2) + 8
-                length = int.from_bytes(file.read(8), "little")
-                file.seek(size - 8 - length)
-                header = json.loads(file.read(length))
+                header_size = int.from_bytes(file.read(8), "little")
+                file.seek(size - 8 - header_size)
+                header = json.loads(file.read(header_size))
             self.attributes = {name: header[name] for name in _ATTRIBUTES}
             self._arrays: dict[str, tuple[int, Any, list[int]]] = {}
             offset = 0
@@ -98,7 +98,7 @@ class PartReader:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError("is damaged", "delete it, and its video is done again", path=path) from None
-        if offset != size - 8 - length:
+        if offset != size - 8 - header_size:
             raise UserError("is damaged", "delete it, and its video is done again", path=path)
 
     def __contains__(self, name: str) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def open_read_only(path: Path) -> int:
-    """Return a file descriptor. Raises OSError."""
+    """Open a file and return its descriptor. Raises OSError."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 

@@ -17,7 +17,7 @@ _JSON_ATTRIBUTES = ("sampling", "versions", "student", "flow")  # root attribute
 
 
 class EmbeddingReader:
-    """Reads a file of embeddings; opens it lazily in each process, and can be pickled.
+    """Reader of a file of embeddings, which it opens lazily in each process; can be pickled.
 
     `kind`: "rgb" or "motion", the required kind. Attributes: `keys`, the videos; `dim` and `dtype` of the embeddings;
     `attributes`, those of the root; `has_schema`, False for a published file, which cannot be checked. Raises UserError
@@ -104,8 +104,8 @@ class EmbeddingReader:
         if key in self.index:
             return self.index.attributes(key)
         with _as_user_error(self.path):
-            found = validation.read_attributes(self._open_hdf5()[key].attrs)
-            return {name: value.item() for name, value in found.items() if hasattr(value, "item")}
+            attributes = validation.read_attributes(self._open_hdf5()[key].attrs)
+            return {name: value.item() for name, value in attributes.items() if hasattr(value, "item")}
 
     def build_index(self) -> None:
         """Build the index now, so that worker processes inherit it."""
@@ -132,10 +132,10 @@ class EmbeddingReader:
 
     def _read_indexed_rows(self, key: str, start: int, stop: int | None) -> np.ndarray:
         record, layout = self.index[key], self.index.layout
-        first, end, _ = slice(start, stop).indices(int(record["length"]))
+        start, stop, _ = slice(start, stop).indices(int(record["length"]))
         dtype = np.dtype(layout.dtype)
-        offset = int(record["embeddings"]) + first * layout.dim * dtype.itemsize
-        return self._open_raw_file().read(offset, dtype, (max(0, end - first), layout.dim))
+        offset = int(record["embeddings"]) + start * layout.dim * dtype.itemsize
+        return self._open_raw_file().read(offset, dtype, (max(0, stop - start), layout.dim))
 
     def _read_indexed_array(self, key: str, name: str) -> np.ndarray | None:
         """Return an array other than the embeddings, from the index or from its offset in the file."""
@@ -161,11 +161,11 @@ class EmbeddingReader:
         return len(self._open_array(key, "labels")) if "labels" in self._open_hdf5()[key] else 0
 
     def _read_per_frame(self, key: str, name: str) -> np.ndarray | None:
-        found, frames = self._read_small_array(key, name), self.length(key)
-        if (found is None and self.has_schema) or (found is not None and len(found) != frames):
-            there = "none" if found is None else len(found)
-            raise UserError(f"{key} has {frames} embeddings but {there} of {name}", "create it again", path=self.path)
-        return found
+        values, frames = self._read_small_array(key, name), self.length(key)
+        if (values is None and self.has_schema) or (values is not None and len(values) != frames):
+            count = "none" if values is None else len(values)
+            raise UserError(f"{key} has {frames} embeddings but {count} of {name}", "create it again", path=self.path)
+        return values
 
     def _read_small_array(self, key: str, name: str) -> np.ndarray | None:
         if key in self.index:
@@ -178,6 +178,7 @@ class EmbeddingReader:
             return data[:]
 
     def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
         if self._file is not None:
             self._file.close()
         self._file = self._raw_file = None
@@ -193,10 +194,10 @@ class EmbeddingReader:
         if self._raw_file is None:
             self._check_exists()
             self._raw_file = _RawFile(self.path)
-            indexed = self._index.state if self._index else self._raw_file.state
-            if self._raw_file.state[:2] != indexed[:2]:  # ctime is ignored: it also changes with the permissions
-                what = "is another file than when this run began"
-                raise GoneError(what, "start again, or restore the old one and continue", path=self.path)
+            indexed_state = self._index.state if self._index else self._raw_file.state
+            if self._raw_file.state[:2] != indexed_state[:2]:  # ctime is ignored: it also changes with the permissions
+                problem = "is another file than when this run began"
+                raise GoneError(problem, "start again, or restore the old one and continue", path=self.path)
         return self._raw_file
 
     def _open_hdf5(self) -> Any:
@@ -214,25 +215,25 @@ class EmbeddingReader:
 
 
 class _RawFile(offset_index.RawSource):
-    """Reads arrays at byte offsets, with pread: a memory map would count as memory of the process."""
+    """Reader of arrays at byte offsets, with pread: a memory map would count as memory of the process."""
 
     def __init__(self, path: Path):
         self._descriptor = positional_io.open_read_only(path)
         self.state = offset_index.file_state(os.fstat(self._descriptor))
 
     def is_unchanged(self, path: Path) -> bool:
-        """Whether `path` still is this version of the file."""
+        """Return whether `path` still is this version of the file."""
         return offset_index.file_state(os.stat(path)) == self.state
 
     def read(self, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         """Return the array at a byte offset. Raises EOFError if the file has become shorter."""
         values = np.empty(shape, dtype)
-        rest = memoryview(values.reshape(-1).view(np.uint8).data)
-        while len(rest):
-            count = positional_io.read_into(self._descriptor, rest, offset)
+        buffer = memoryview(values.reshape(-1).view(np.uint8).data)
+        while len(buffer):
+            count = positional_io.read_into(self._descriptor, buffer, offset)
             if not count:
                 raise EOFError(f"it ends before byte {offset}")
-            rest, offset = rest[count:], offset + count
+            buffer, offset = buffer[count:], offset + count
         return values
 
     def __del__(self) -> None:
@@ -304,18 +305,18 @@ def _read_root_attributes(path: Path) -> dict[str, Any]:
     with validation.HeapCheckedFile(path) as checked, h5py.File(checked, "r") as file:
         if file.id.get_create_plist().get_sizes() != (8, 8):
             raise ValueError("its addresses are not 64 bits wide")
-        found = {
+        attributes = {
             name: _decode_attribute(name, value)
             for name, value in validation.read_attributes(file.attrs, strings=True).items()
         }
-    if "schema" not in found:
-        return found
+    if "schema" not in attributes:
+        return attributes
     for name in _JSON_ATTRIBUTES:
-        if not isinstance(found.get(name, {}), dict):
+        if not isinstance(attributes.get(name, {}), dict):
             raise ValueError(f"{name} is no dictionary")
-    if not isinstance(found.get("class_names", []), list):
+    if not isinstance(attributes.get("class_names", []), list):
         raise ValueError("class_names is no list")
-    return found
+    return attributes
 
 
 def _decode_attribute(name: str, value: Any) -> Any:

@@ -26,30 +26,30 @@ OWN_DTYPES = {"embeddings": ("float32", "float16"), "frame_indices": ("int64",),
 
 
 class HeapCheckedFile(io.FileIO):
-    """A file object for h5py that checks each global heap before libhdf5 parses it.
+    """File object for h5py that checks each global heap before libhdf5 parses it.
 
     libhdf5 2.0 loops forever, ignoring Ctrl-C, over a heap whose free space object has size 0."""
 
     def readinto(self, buffer: Any) -> int:
-        start = self.tell()
-        begin = max(0, start - HEAP_HEADER)  # libhdf5 may have read the beginning of a heap before
-        data = read_at(self.fileno(), start - begin + len(buffer) + HEAP_HEADER, begin)
-        at = data.find(b"GCOL")
-        while at >= 0:
-            self._check_heap(begin + at)
-            at = data.find(b"GCOL", at + 1)
+        position = self.tell()
+        start = max(0, position - HEAP_HEADER)  # libhdf5 may have read the beginning of a heap before
+        data = read_at(self.fileno(), position - start + len(buffer) + HEAP_HEADER, start)
+        heap_offset = data.find(b"GCOL")
+        while heap_offset >= 0:
+            self._check_heap(start + heap_offset)
+            heap_offset = data.find(b"GCOL", heap_offset + 1)
         return super().readinto(buffer)
 
     def _check_heap(self, start: int) -> None:
-        at, size = HEAP_HEADER, int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
+        size = int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
         if size > MAX_HEAP_SIZE:  # a list that references one string 10,000 times would take gigabytes
             raise OSError(f"a heap of texts in it has {size} bytes")
-        heap = read_at(self.fileno(), size, start)
-        while at + HEAP_HEADER <= len(heap):
-            index, length = struct.unpack_from("<H6xQ", heap, at)
+        heap, offset = read_at(self.fileno(), size, start), HEAP_HEADER
+        while offset + HEAP_HEADER <= len(heap):
+            index, length = struct.unpack_from("<H6xQ", heap, offset)
             if not index and length < HEAP_HEADER:
                 raise OSError("a heap of texts in it has no end")
-            at += HEAP_HEADER + -(-length // 8) * 8 if index else length
+            offset += HEAP_HEADER + -(-length // 8) * 8 if index else length
 
 
 def video_keys(file: Any, path: Path, strict: bool) -> list[str]:
@@ -60,12 +60,12 @@ def video_keys(file: Any, path: Path, strict: bool) -> list[str]:
     links: list[tuple[bytes, int]] = []
     file.id.links.iterate(lambda name, info: links.append((name, info.type)), info=True)
     keys = []
-    for raw, kind in links:
-        name = raw.decode("utf-8", "surrogateescape")
-        _check_hard_link(path, name, kind)
+    for encoded_name, link_type in links:
+        name = encoded_name.decode("utf-8", "surrogateescape")
+        _check_hard_link(path, name, link_type)
         if not is_safe_name(name) or (strict and name[0] in "=+@"):
             raise UserError(f"{name!r} can't be a video's name", "create the file again with other names", path=path)
-        if h5g.get_objinfo(file.id, raw).type == h5g.GROUP:
+        if h5g.get_objinfo(file.id, encoded_name).type == h5g.GROUP:
             keys.append(name)
         elif strict:
             raise UserError(f"{name!r} is no group of a video", "create it again", path=path)
@@ -97,12 +97,12 @@ def check_chunk_sizes(data: Any, path: Path) -> None:
     if h5z.FILTER_DEFLATE not in filters:
         return
     size = math.prod(data.chunks) * data.dtype.itemsize
-    skipped = 1 << filters.index(h5z.FILTER_DEFLATE)
+    gzip_skipped = 1 << filters.index(h5z.FILTER_DEFLATE)  # bit in the filter mask of a chunk
     chunks: list[Any] = []
     data.id.chunk_iter(chunks.append)
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
-        if not mask & skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
+        if not mask & gzip_skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
             raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "create it again", path=path)
 
 
@@ -110,14 +110,14 @@ def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:
     """Return the attributes of an h5py object that are numbers or short lists of numbers; others are not read.
 
     `strings`: read strings as well, only for a `HeapCheckedFile`."""
-    found = {}
+    values = {}
     for name in attributes:
         attribute = attributes.get_id(name)
         is_string = h5py.check_string_dtype(attribute.dtype) is not None
         readable = attribute.dtype.kind in "iufb" or (strings and is_string)
         if readable and attribute.shape is not None and math.prod(attribute.shape) <= MAX_ATTRIBUTE_ENTRIES:
-            found[name] = attributes[name]
-    return found
+            values[name] = attributes[name]
+    return values
 
 
 def check_json_depth(value: Any, levels: int = MAX_JSON_DEPTH) -> None:
@@ -129,12 +129,10 @@ def check_json_depth(value: Any, levels: int = MAX_JSON_DEPTH) -> None:
             check_json_depth(child, levels - 1)
 
 
-def _check_hard_link(path: Path, name: str, kind: int) -> None:
-    if kind != h5l.TYPE_HARD:
-        what = LINK_NAMES.get(kind, "a link of an unknown kind")
-        raise UserError(
-            f"{name!r} is {what}, which is not followed", "create the file again, with everything in it", path=path
-        )
+def _check_hard_link(path: Path, name: str, link_type: int) -> None:
+    if link_type != h5l.TYPE_HARD:
+        problem = f"{name!r} is {LINK_NAMES.get(link_type, 'a link of an unknown kind')}, which is not followed"
+        raise UserError(problem, "create the file again, with everything in it", path=path)
 
 
 def _storage_problem(data: Any) -> str | None:

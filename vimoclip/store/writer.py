@@ -25,7 +25,7 @@ _CONTENT_ATTRIBUTES = ("schema", "content_sha256")  # describe the content, not 
 
 
 class EmbeddingWriter:
-    """Collects videos for one HDF5 file; videos in the file or in parts of earlier runs are kept.
+    """Writer of one HDF5 file, which keeps the videos in the file and in parts of earlier runs.
 
     `attributes`: root attributes, also the settings that all runs must share; `overwrite`: delete the existing
     file and parts. Raises UserError if the output is another kind of file or was begun with other settings."""
@@ -66,16 +66,16 @@ class EmbeddingWriter:
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
     def refresh(self) -> None:
-        """Look for parts that other processes have written."""
+        """Update the set of parts with those that other processes have written."""
         with contextlib.suppress(FileNotFoundError):  # another process has just merged the parts
             self._part_names |= {entry.name for entry in os.scandir(self.parts_dir) if entry.name.endswith(PART_SUFFIX)}
 
     def is_done(self, key: str) -> bool:
-        """Whether a video is in the output or in a part."""
+        """Return whether a video is in the output or in a part."""
         return key in self._merged_keys or _part_name(key) in self._part_names
 
     def open_part(self, key: str) -> PartWriter:
-        """Start the part of a video. Raises OSError if the folder of parts, and with it the settings, was deleted."""
+        """Return a writer for the part of a video. Raises OSError if the folder of parts was deleted."""
         os.stat(self._settings_path)
         return PartWriter(self.parts_dir / _part_name(key), key, self.dtype, self._part_names.add)
 
@@ -123,7 +123,8 @@ class EmbeddingWriter:
                 part = self.parts_dir / names[key] if key in names else None
                 source = PartReader(part) if part else _GroupReader(old[key] if old else None)
                 digest.update(key.encode())
-                index_builder.add_written(key, *_copy_video(source, target.create_group(key), labels.get(key), digest))
+                datasets, arrays, attributes = _copy_video(source, target.create_group(key), labels.get(key), digest)
+                index_builder.add_written(key, datasets, arrays, attributes)
                 file.check()
         return digest.hexdigest()
 
@@ -184,16 +185,16 @@ class EmbeddingWriter:
                 )
 
 
-def stored_check(path: Path) -> Callable[[str], bool]:
-    """Return a predicate for the videos in a file or its parts; writes nothing. Raises UserError for another file."""
+def is_done_predicate(path: Path) -> Callable[[str], bool]:
+    """Return a predicate like `EmbeddingWriter.is_done`; writes nothing. Raises UserError for another file."""
     parts_dir = path.with_name(path.name + ".parts")
-    names = set(os.listdir(parts_dir)) if parts_dir.is_dir() else set()
-    merged = frozenset(EmbeddingReader(path).keys) if path.exists() else frozenset[str]()
-    return lambda key: key in merged or _part_name(key) in names
+    part_names = set(os.listdir(parts_dir)) if parts_dir.is_dir() else set()
+    merged_keys = frozenset(EmbeddingReader(path).keys) if path.exists() else frozenset[str]()
+    return lambda key: key in merged_keys or _part_name(key) in part_names
 
 
 class _GroupReader:
-    """A video of an HDF5 file, with the interface of PartReader."""
+    """Reader of a video of an HDF5 file, with the interface of PartReader."""
 
     def __init__(self, group: Any):
         self._group = group
@@ -219,16 +220,16 @@ def _copy_video(
         values = source.read("embeddings", start, start + COPY_ROWS)
         copy[start : start + COPY_ROWS] = values
         digest.update(values)
-    datasets, small = {"embeddings": copy}, dict[str, np.ndarray]()
+    datasets, arrays = {"embeddings": copy}, dict[str, np.ndarray]()
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
             values = labels if name == "labels" and labels is not None else source.read(name)
-            datasets[name], small[name] = target.create_dataset(name, data=values), values
+            datasets[name], arrays[name] = target.create_dataset(name, data=values), values
             digest.update(np.ascontiguousarray(values))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
-    return datasets, small, source.attributes
+    return datasets, arrays, source.attributes
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

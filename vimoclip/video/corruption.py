@@ -21,7 +21,7 @@ MAX_REORDERED = 16  # frames that may be decoded before a frame displayed earlie
 
 
 class CorruptStreamError(Exception):
-    """The first sign of damage in a stream; the text is the reason."""
+    """Raised at the first sign of damage in a stream; the text is the reason."""
 
 
 def demux_packets(container: Any, stream: Any, ignore_errors: bool = False) -> Iterator[Any]:
@@ -57,7 +57,7 @@ def decode_packet(packet: Any) -> Iterator[Any]:
 
 
 class DecodeMonitor:
-    """Compares the packets sent to a decoder with the frames it returns.
+    """Comparison of the packets sent to a decoder with the frames it returns.
 
     `frame_count`: frames returned; `skipped`: packets at the beginning without a frame; `first_position`: byte
     position of the first packet."""
@@ -67,7 +67,7 @@ class DecodeMonitor:
         self.frame_count = self.skipped = self.first_position = 0
         self._avi_ranks, self._rank = avi_packet_ranks(container, stream), -1
         self._pending: list[tuple[int, bool]] = []  # a heap: (pts, is keyframe) of packets whose frames are not out yet
-        self._hidden = stream.codec_context.name in HIDDEN_FRAME_CODECS
+        self._has_hidden_frames = stream.codec_context.name in HIDDEN_FRAME_CODECS
         can_lose_packets = self.container in RESYNCING_CONTAINERS
         self._max_gap = 1.5 / float(frame_rate(stream) * stream.time_base) if can_lose_packets else None
         self._first_pts = self._last_pts = self._end_pts = None
@@ -89,7 +89,7 @@ class DecodeMonitor:
         """Record a decoded frame and return its index. Raises CorruptStreamError if frames before it are missing."""
         pts = frame.pts
         missing = self._pop_pending_before(pts) if pts is not None else []
-        if self._hidden or frame.interlaced_frame:
+        if self._has_hidden_frames or frame.interlaced_frame:
             missing = []
         if missing and self.frame_count:
             raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
@@ -107,8 +107,8 @@ class DecodeMonitor:
     def check_end(self) -> None:
         """Raise CorruptStreamError if frames are missing after the last packet."""
         # interlaced video may have one packet per field
-        fields_left = len(self._pending) >= self.frame_count
-        if self._pending and self.frame_count and not self._hidden and not fields_left:
+        is_interlaced = len(self._pending) >= self.frame_count
+        if self._pending and self.frame_count and not self._has_hidden_frames and not is_interlaced:
             raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
 
     def time_range(self) -> tuple[float, float]:
@@ -164,11 +164,12 @@ def find_intact_frames(path: Path) -> tuple[int, dict[int, int]]:
     decoded, keyframes, broken = list[int](), set[int](), set[int]()
     with open_container(path) as container:
         stream = video_stream(container)
-        is_avi, hidden = container.format.name == "avi", stream.codec_context.name in HIDDEN_FRAME_CODECS
+        is_avi = container.format.name == "avi"
+        has_hidden_frames = stream.codec_context.name in HIDDEN_FRAME_CODECS
         for rank, packet, frames in decode_single_threaded(container, stream):
             if frames is None or packet.is_corrupt:
                 broken.add(max(0, rank))
-            elif hidden and not frames:
+            elif has_hidden_frames and not frames:
                 continue
             if packet.size and not packet.is_discard:
                 times[rank] = rank if is_avi else packet.pts if packet.pts is not None else packet.dts

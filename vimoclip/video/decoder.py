@@ -32,7 +32,7 @@ MAX_UPSCALED_PIXELS = 2**23  # of an upscaled frame: as many as 4K video has
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A frame before color conversion.
+    """Decoded frame before color conversion.
 
     `index`: position in the file, counting dropped frames; `timestamp`: in seconds; `converters`: one function per
     requested size, which returns the frame as (H, W, 3) uint8 RGB."""
@@ -121,9 +121,9 @@ class VideoDecoder:
         """Detect a truncated file by its duration, for headers without a number of frames."""
         duration = float((stream.duration or 0) * stream.time_base) or _matroska_duration(stream)
         duration = duration or (container.duration or 0) / 1e6 * (len(container.streams) == 1)
-        begin, end = monitor.time_range()
-        decoded = end - begin
-        if monitor.first_position * duration < 0.5 * container.size * begin:  # a late start, nothing lost before it
+        start, end = monitor.time_range()
+        decoded = end - start
+        if monitor.first_position * duration < 0.5 * container.size * start:  # a late start, nothing lost before it
             decoded = max(end, decoded)
         precise = container.format.name == "matroska,webm"
         if monitor.frame_count and duration - decoded > (1.5 / self.fps if precise else max(0.5, 2.5 / self.fps)):
@@ -143,8 +143,8 @@ class VideoDecoder:
             self._first_size = frame.width, frame.height
             self._sizes = [_scaled_size(frame.width, frame.height, side) for side in self.shorter_sides]
         elif (frame.width, frame.height) != self._first_size and not self.note:
-            size, first = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
-            self.note = f"frames change from {first} to {size} at frame {index}; all are scaled to the first"
+            size, first_size = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
+            self.note = f"frames change from {first_size} to {size} at frame {index}; all are scaled to the first"
         return DecodedFrame(index, self._timestamp(index, frame), [rgb_converter(frame, size) for size in self._sizes])
 
     def _timestamp(self, index: int, frame: Any) -> float:

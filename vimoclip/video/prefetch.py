@@ -26,30 +26,30 @@ def prefetch_videos(
         for index, source in enumerate(sources):
             yield from ((index, item) for item in _with_error_item(source))
         return
-    stopped, end_of_source = threading.Event(), object()
+    stop, end_of_source = threading.Event(), object()
 
-    def put(target: "queue.Queue[Any]", item: Any) -> None:
-        while not stopped.is_set():
+    def put(items: "queue.Queue[Any]", item: Any) -> None:
+        while not stop.is_set():
             with contextlib.suppress(queue.Full):
-                target.put(item, timeout=0.1)
+                items.put(item, timeout=0.1)
                 return
 
-    def work(source: Callable[[], Iterator[T]], target: "queue.Queue[Any]") -> None:
+    def read_source(source: Callable[[], Iterator[T]], items: "queue.Queue[Any]") -> None:
         try:
             for item in _with_error_item(source):
-                put(target, item)
-                if stopped.is_set():
+                put(items, item)
+                if stop.is_set():
                     return
-            put(target, end_of_source)
+            put(items, end_of_source)
         except BaseException as error:  # a bug in a source: raised in the consumer
-            put(target, error)
+            put(items, error)
 
     with ThreadPoolExecutor(workers) as pool:
 
         def start(source: Callable[[], Iterator[T]]) -> "queue.Queue[Any]":
-            target: queue.Queue[Any] = queue.Queue(depth)
-            pool.submit(work, source, target)
-            return target
+            items: queue.Queue[Any] = queue.Queue(depth)
+            pool.submit(read_source, source, items)
+            return items
 
         try:
             not_started = map(start, sources)
@@ -64,7 +64,7 @@ def prefetch_videos(
                 queues.popleft()
                 queues.extend(islice(not_started, 1))
         finally:
-            stopped.set()
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)  # the context manager waits for running threads
 
 

@@ -14,7 +14,7 @@ from vimoclip.video.probe import HEADER_OPTIONS
 
 
 class RandomAccessReader:
-    """Reads frames [start, stop) of a video by index, frame-exact, from the nearest keyframe before them."""
+    """Frame-exact reader of frames [start, stop) of a video, which decodes from the nearest keyframe before them."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -33,17 +33,17 @@ def read_batches_multiscale(
     sampling: Sampling = EVERY_FRAME,
     overlap: int = 0,
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]] | ReadSummary]:
-    """`read_batches` at several sizes with one decoder: yields (timestamps (n,) in seconds, frames at each size)."""
-    keep, indices = sampling.frame_filter(), list[int]()
+    """Like `read_batches` at several sizes with one decoder; yield (timestamps (n,) in s, frames at each size)."""
+    is_kept, indices = sampling.frame_filter(), list[int]()
     timestamps: list[float] = []
     pending: list[list[np.ndarray]] = []
     new_frames, decoder = 0, VideoDecoder(path, *shorter_sides)
 
     def batch() -> tuple[np.ndarray, list[np.ndarray]]:
-        return np.array(timestamps[-len(pending) :]), [np.stack(of_size) for of_size in zip(*pending, strict=True)]
+        return np.array(timestamps[-len(pending) :]), [np.stack(images) for images in zip(*pending, strict=True)]
 
     for frame in decoder:
-        if not keep(frame.index, frame.timestamp):
+        if not is_kept(frame.index, frame.timestamp):
             continue
         indices.append(frame.index)
         timestamps.append(frame.timestamp)
@@ -83,10 +83,10 @@ def _convert_sizes(frame: DecodedFrame, shorter_sides: Sequence[int | None]) -> 
 def read_evenly_spaced(path: Path, count: int) -> np.ndarray:
     """Return (count, H, W, 3) uint8: frames evenly spaced from the first to the last. Raises VideoError."""
     total = probe(path).frames or sum(1 for _ in VideoDecoder(path))
-    wanted = np.linspace(0, max(total - 1, 0), count).astype(int).tolist()
+    positions = np.linspace(0, max(total - 1, 0), count).astype(int).tolist()
     frames: list[np.ndarray] = []
-    for number, frame in enumerate(VideoDecoder(path)):
-        frames += [frame.to_rgb()] * wanted.count(number)
+    for position, frame in enumerate(VideoDecoder(path)):
+        frames += [frame.to_rgb()] * positions.count(position)
         if len(frames) == count:
             break
     if not frames:

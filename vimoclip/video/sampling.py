@@ -25,7 +25,7 @@ class Sampling:
         """Return a stateful predicate of (index, timestamp in seconds), to be called once per frame in order."""
         state: dict[str, Any] = {"kept": 0, "start": None, "next": 0}
 
-        def keep(index: int, timestamp: float) -> bool:
+        def is_kept(index: int, timestamp: float) -> bool:
             if state["start"] is None:
                 state["start"] = timestamp
             if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
@@ -39,7 +39,7 @@ class Sampling:
             state["kept"] += 1
             return True
 
-        return keep
+        return is_kept
 
 
 EVERY_FRAME = Sampling()
@@ -47,7 +47,7 @@ EVERY_FRAME = Sampling()
 
 @dataclass(frozen=True)
 class ReadSummary:
-    """Yielded after the last batch of a video.
+    """Summary of a video, yielded after its last batch.
 
     `frame_indices` (T,) and `timestamps` (T,) in seconds: of the sampled frames; `original_frames`: number of decoded
     frames; `expected_frames`: number according to the file; `problem`: why the two differ; `note`: an irregularity that

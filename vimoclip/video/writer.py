@@ -41,7 +41,7 @@ def pad_to_even(frames: np.ndarray) -> np.ndarray:
 
 
 class VideoWriter:
-    """Context manager that writes an H.264 .mp4 atomically; equal input gives equal bytes.
+    """Atomic, reproducible writer of an H.264 .mp4, as a context manager; equal input gives equal bytes.
 
     `comment`: JSON object for the container, read when the file is finalized. Odd sizes are padded (4:2:0 requires even
     ones). `lossless` keeps every RGB value; the default quality is LOSSY_OPTIONS. Encoding runs in a background thread:
@@ -57,14 +57,14 @@ class VideoWriter:
         self._container: Any = None
         self._stream: Any = None
         self._thread = ThreadPoolExecutor(1, "encoding")
-        self._encoding: Future[None] | None = None
+        self._batch_future: Future[None] | None = None
 
     def __enter__(self) -> "VideoWriter":
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, error_type: Any, error: Any, traceback: Any) -> None:
         try:
-            if kind is None:
+            if error_type is None:
                 self.finalize()
                 if self._finalized:
                     publish(self._temporary, self.path)
@@ -84,13 +84,13 @@ class VideoWriter:
     def write(self, frames: np.ndarray) -> None:
         """Append (n, H, W, 3) uint8. Raises VideoError for a size that H.264 cannot encode, OSError for a full disk."""
         self._wait_for_batch()
-        self._encoding = self._thread.submit(self._encode, frames)
+        self._batch_future = self._thread.submit(self._encode, frames)
 
     def _wait_for_batch(self) -> None:
-        """Wait for the current batch; raises its error."""
-        encoding, self._encoding = self._encoding, None
-        if encoding is not None:
-            encoding.result()
+        """Wait for the current batch and raise its error."""
+        future, self._batch_future = self._batch_future, None
+        if future is not None:
+            future.result()
 
     def _encode(self, frames: np.ndarray) -> None:
         frames = pad_to_even(frames)
