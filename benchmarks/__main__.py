@@ -1,8 +1,8 @@
-"""Measure each stage, a plain implementation of it, and the limit of this machine.
+"""Measure each stage, a plain implementation of it, and the limit of the hardware.
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
-    python -m benchmarks start embedding    some
-Prints a table and writes it as JSON; docs/performance.md explains it. Inputs are created once and kept."""
+    python -m benchmarks start embedding    only these stages
+Prints a table and writes it as JSON; docs/performance.md explains it. Inputs are created once and reused."""
 
 import argparse
 import importlib
@@ -38,16 +38,16 @@ def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
     inputs, rows = BenchmarkInputs(args.inputs_dir), list["BenchmarkRow"]()
     for stage in args.stages or STAGES:
         print(f"== {stage}", flush=True)
-        measured = importlib.import_module(f"benchmarks.{stage}").run(inputs, args.rounds)
-        print("\n".join(format_row(row) for row in measured), flush=True)
-        rows += measured
+        stage_rows = importlib.import_module(f"benchmarks.{stage}").run(inputs, args.rounds)
+        print("\n".join(format_row(row) for row in stage_rows), flush=True)
+        rows += stage_rows
     print("\n" + "\n".join(format_markdown(rows)))
     write_results(args.json, rows)
     return rows
 
 
 def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
-    """Write the results; those of other stages that the file holds are kept."""
+    """Write the rows as JSON; keep the rows of other stages that the file already holds."""
     import json
 
     from vimoclip.io import yaml_json
@@ -59,7 +59,7 @@ def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
         "versions": versions.package_versions(),
     }
     previous: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
-    new = [asdict(row) | {"share": row.share} for row in rows]
+    new = [asdict(row) | {"share": row.bound_fraction} for row in rows]
     stages = {row["stage"] for row in new}
     yaml_json.write_json(
         path, {"machine": machine, "rows": [row for row in previous if row["stage"] not in stages] + new}
@@ -68,7 +68,7 @@ def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
 
 
 def processor_name() -> str:
-    """`<processors that this process may use> x <name>`."""
+    """Return `<number of CPUs that this process may use> x <CPU model>`."""
     import os
 
     model_lines = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")]
@@ -77,7 +77,7 @@ def processor_name() -> str:
 
 
 def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     header = [
         "stage",
         "what",
@@ -100,7 +100,7 @@ def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:
                 format_rate(row.ours, row.unit),
                 format_ratio(row),
                 f"{format_rate(row.bound, row.unit)} ({row.bound_name})" if row.bound else "",
-                f"{row.share:.0%}" if row.share else "",
+                f"{row.bound_fraction:.0%}" if row.bound_fraction else "",
                 ", ".join(memory),
                 row.goal,
             ]
@@ -109,13 +109,13 @@ def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:
 
 
 def format_row(row: "BenchmarkRow") -> str:
-    """A row as one line of text."""
+    """Return a row as one line of text."""
     rate = format_rate(row.ours, row.unit)
     return f"{row.what}: {rate}, {format_ratio(row) or '-'} (goal: {row.goal or '-'}) {row.note}"
 
 
 def format_ratio(row: "BenchmarkRow") -> str:
-    """Our rate divided by the plain one, with its spread."""
+    """Return our rate divided by the plain one, with its spread."""
     if not row.ratio or not row.spread:
         return ""
     return f"{row.ratio:.2f} ({row.spread[0]:.2f} to {row.spread[1]:.2f})"

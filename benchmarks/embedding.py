@@ -1,4 +1,4 @@
-"""Embedding: from video to embeddings, against PIL frame by frame and open_clip's forward."""
+"""Embedding of videos, against PIL preprocessing of single frames and open_clip's forward."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
 from benchmarks.inputs import BenchmarkInputs
 
-TIMED_CLIPS = 6  # the loss by int8 is measured on all clips
+TIMED_CLIPS = 6  # the accuracy of int8 is measured on all clips
 BATCH_SIZE, WORKERS = 16, 2  # defaults of the scripts
-LONG_VIDEO_REPEATS = 200  # times a clip: 20 minutes
+LONG_VIDEO_REPEATS = 200  # repetitions of a clip: 20 minutes
 ENCODER_BATCHES = 3
 
 
@@ -32,15 +32,15 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
 
 
 def data_path_row(model: str, clips: Sequence[Path], rounds: int) -> BenchmarkRow:
-    """Decode, resize, crop and batch, without an encoder."""
+    """Measure decoding, resizing, cropping and batching, without an encoder."""
     import torch
 
     from vimoclip import clip
 
-    transform, prepare = plain_transform(model), clip.load_encoder(model, None).preprocess
+    transform, preprocess = plain_transform(model), clip.load_encoder(model, None).preprocess
     work: dict[str, Callable[[], float]] = {
         "plain": lambda: sum(len(batch) for path in clips[:2] for batch in plain_batches(path, transform)),
-        "ours": lambda: embed_frames(clips, prepare, lambda batch: torch.zeros(len(batch), 1)),
+        "ours": lambda: embed_frames(clips, preprocess, lambda batch: torch.zeros(len(batch), 1)),
         "decoder": lambda: decode_frames(clips),
     }
     rates = measure_rates(work, rounds)
@@ -56,14 +56,14 @@ def data_path_row(model: str, clips: Sequence[Path], rounds: int) -> BenchmarkRo
 
 
 def plain_transform(model: str) -> Callable[[Any], Any]:
-    """open_clip's transform of PIL images."""
+    """Return open_clip's transform of PIL images."""
     import open_clip
 
     return open_clip.create_model_and_transforms(model)[2]
 
 
 def plain_batches(path: Path, transform: Callable[[Any], Any]) -> Iterator[Any]:
-    """Decode the whole video to PIL images, transform each, then yield batches."""
+    """Decode the whole video to PIL images, transform each, and yield batches."""
     import av
     import torch
 
@@ -75,7 +75,7 @@ def plain_batches(path: Path, transform: Callable[[Any], Any]) -> Iterator[Any]:
 
 
 def decode_frames(clips: Sequence[Path]) -> float:
-    """Decode to RGB with as many threads as the script; returns the number of frames."""
+    """Decode to RGB with as many threads as the script uses; return the number of frames."""
     import av
 
     def decode(path: Path) -> int:
@@ -91,14 +91,14 @@ def decode_frames(clips: Sequence[Path]) -> float:
         return sum(pool.map(decode, clips))
 
 
-def embed_frames(clips: Sequence[Path], prepare: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
-    """Run the scripts' pipeline without writing files; returns the number of frames."""
+def embed_frames(clips: Sequence[Path], preprocess: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
+    """Run the pipeline of the scripts without writing files; return the number of frames."""
     from vimoclip import clip
     from vimoclip.extraction.embeddings import CHUNK_FRAMES
     from vimoclip.video import ReadSummary, prefetch_videos, read_batches
 
     def preprocessed(path: Path) -> Iterator[Any]:
-        return (prepare(item) for item in read_batches(path, CHUNK_FRAMES) if not isinstance(item, ReadSummary))
+        return (preprocess(item) for item in read_batches(path, CHUNK_FRAMES) if not isinstance(item, ReadSummary))
 
     with closing(prefetch_videos((partial(preprocessed, path) for path in clips), WORKERS)) as prefetched:
         items: Any = clip.encode_stream(prefetched, encode, BATCH_SIZE)
@@ -109,7 +109,7 @@ def embed_frames(clips: Sequence[Path], prepare: Callable[[Any], Any], encode: C
 
 
 def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int) -> list[BenchmarkRow]:
-    """End to end in fp32 and int8, and the encoder alone with every installed backend."""
+    """Measure fp32 and int8 end to end, and the encoder alone with each installed backend."""
     import torch
 
     from vimoclip import clip
@@ -134,17 +134,17 @@ def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int)
 
     work: dict[str, Callable[[], float]] = {
         "plain": plain_end_to_end,
-        "tower": lambda: encode_alone(open_clip_forward),
-        "products": matmul_work(),
+        "open_clip alone": lambda: encode_alone(open_clip_forward),
+        "matmul": matmul_work(),
     }
     for name, encoder in encoders.items():
         work[f"{name} alone"] = partial(encode_alone, encoder.encode)
     for name in ("torch", "int8"):
         work[name] = partial(embed_frames, clips[:3], encoders[name].preprocess, encoders[name].encode)
     rates = measure_rates(work, rounds)
-    bound = median(rates["products"]) / flops_per_frame(plain.visual)
+    bound = median(rates["matmul"]) / flops_per_frame(plain.visual)
     end_to_end = median(rates["torch"]) / median(rates["torch alone"])
-    cosine, least = cosine_agreement(plain, encoders["int8"], inputs.clips())
+    mean_cosine, min_cosine = cosine_agreement(plain, encoders["int8"], inputs.clips())
     rows = [
         embedding_row(
             "extract_embeddings.py, ViT-B/32, fp32",
@@ -155,14 +155,21 @@ def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int)
             note=f"{end_to_end:.0%} of the encoder alone",
         ),
         embedding_row(
-            "the same with --precision int8", rates, "plain", "int8", goal="2.5x", note=format_agreement(cosine, least)
+            "the same with --precision int8",
+            rates,
+            "plain",
+            "int8",
+            goal="2.5x",
+            note=format_agreement(mean_cosine, min_cosine),
         ),
     ]
     for name in encoders:
         goal = "85 % of the bound" if name == "torch" else ""
         what = f"encoder alone, {'--precision int8' if name == 'int8' else f'--backend {name}'}"
         rows.append(
-            embedding_row(what, rates, "tower", f"{name} alone", bound=bound if name != "int8" else None, goal=goal)
+            embedding_row(
+                what, rates, "open_clip alone", f"{name} alone", bound=bound if name != "int8" else None, goal=goal
+            )
         )
     return rows
 
@@ -170,30 +177,31 @@ def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int)
 def embedding_row(
     what: str, rates: dict[str, list[float]], plain: str, ours: str, **row_arguments: Any
 ) -> BenchmarkRow:
-    name = "matrix product of float32" if row_arguments.get("bound") else ""
-    chosen = {"plain": rates[plain], "ours": rates[ours]}
-    return make_row("embedding", what, "frame", chosen, bound_name=name, **row_arguments)
+    """Return a row that compares the rates named `plain` and `ours`."""
+    bound_name = "matrix product of float32" if row_arguments.get("bound") else ""
+    row_rates = {"plain": rates[plain], "ours": rates[ours]}
+    return make_row("embedding", what, "frame", row_rates, bound_name=bound_name, **row_arguments)
 
 
 def installed_backends() -> list[str]:
-    """Installed backends other than torch."""
+    """Return the names of the installed backends other than torch."""
     return [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
 
 
 def flops_per_frame(visual: Any) -> float:
-    """FLOP of a ViT's matrix products for one frame, with only the class token in the last block."""
+    """Return the FLOP of a ViT's matrix products for one frame, with only the class token in the last block."""
     width, layers = visual.conv1.out_channels, len(visual.transformer.resblocks)
     patches = visual.grid_size[0] * visual.grid_size[1]
     tokens, inner = patches + 1, visual.transformer.resblocks[0].mlp.c_fc.out_features
     block_weights = 4 * width**2 + 2 * width * inner
     block = tokens * block_weights + 2 * tokens**2 * width
-    last = tokens * 2 * width**2 + (block_weights - 2 * width**2) + 2 * tokens * width
-    ends = patches * visual.conv1.weight[0].numel() * width + visual.proj.numel()
-    return 2.0 * ((layers - 1) * block + last + ends)
+    last_block = tokens * 2 * width**2 + (block_weights - 2 * width**2) + 2 * tokens * width
+    patch_and_output = patches * visual.conv1.weight[0].numel() * width + visual.proj.numel()
+    return 2.0 * ((layers - 1) * block + last_block + patch_and_output)
 
 
 def cosine_agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[float, float]:
-    """(mean, minimum) cosine of two encoders' embeddings, on one batch of each clip."""
+    """Return the (mean, minimum) cosine of two encoders' embeddings, on one batch of each clip."""
     import torch
 
     from vimoclip import video
@@ -206,15 +214,15 @@ def cosine_agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[fl
     return float(torch.cat(cosines).mean()), float(torch.cat(cosines).min())
 
 
-def format_agreement(cosine: float, least: float) -> str:
-    return f"cosine to fp32 {cosine:.5f} in the mean, at least {least:.5f}"
+def format_agreement(mean_cosine: float, min_cosine: float) -> str:
+    return f"cosine to fp32 {mean_cosine:.5f} in the mean, at least {min_cosine:.5f}"
 
 
 # --- inference.py
 
 
 def export_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
-    """z_motion of flow videos, by a student with the weights of its teacher."""
+    """Measure z_motion of flow videos, by a student with the weights of its teacher."""
     import torch
 
     from vimoclip import clip, moclip
@@ -238,13 +246,13 @@ def export_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
 
 
 def memory_row(inputs: BenchmarkInputs) -> BenchmarkRow:
-    """Peak memory of a 20-minute video, against a 6-second one."""
+    """Measure the peak memory of a 20-minute video, against a 6-second one."""
     clip_path = inputs.clips()[0]
-    long = inputs.folder / "long.mp4"
-    if not long.is_file():
-        repeat_video(clip_path, long, LONG_VIDEO_REPEATS)
+    long_path = inputs.folder / "long.mp4"
+    if not long_path.is_file():
+        repeat_video(clip_path, long_path, LONG_VIDEO_REPEATS)
     short_peak, long_peak = (
-        measure_peak_memory(embed_one_video, path, inputs.clip_model()) for path in (clip_path, long)
+        measure_peak_memory(embed_one_video, path, inputs.clip_model()) for path in (clip_path, long_path)
     )
     return BenchmarkRow(
         "embedding",
@@ -258,38 +266,40 @@ def memory_row(inputs: BenchmarkInputs) -> BenchmarkRow:
 
 
 def embed_one_video(path: Path, model: str) -> float:
-    """The script's work for one video, with only the first batches encoded."""
+    """Do the script's work for one video, but encode only the first batches."""
     import torch
 
     from vimoclip import clip
 
-    encoder, batches = clip.load_encoder(model, None), [0]
+    encoder, num_batches = clip.load_encoder(model, None), 0
 
     def encode_first(batch: Any) -> Any:
-        batches[0] += 1
-        return encoder.encode(batch) if batches[0] < 12 else torch.zeros(len(batch), 512)
+        nonlocal num_batches
+        num_batches += 1
+        return encoder.encode(batch) if num_batches < 12 else torch.zeros(len(batch), 512)
 
     return embed_frames([path], encoder.preprocess, encode_first)
 
 
 def repeat_video(source: Path, target: Path, times: int) -> None:
-    """Write a video `times` as long from the same packets."""
+    """Write a video that repeats the packets of the source `times` times."""
     import av
 
     partial_path = target.with_suffix(".partial")
     with av.open(str(partial_path), "w", format="mp4") as output:
-        copy: Any = None
-        shift = 0
+        output_stream: Any = None
+        offset = 0
         for _ in range(times):
             with av.open(str(source)) as container:
                 stream = container.streams.video[0]
-                copy = copy or output.add_stream_from_template(stream)
+                output_stream = output_stream or output.add_stream_from_template(stream)
                 end = 0
                 for packet in container.demux(stream):
                     if packet.dts is None or packet.pts is None:
                         continue
                     end = max(end, packet.pts + (packet.duration or 0))
-                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copy
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                    packet.stream = output_stream
                     output.mux(packet)
-                shift += end
+                offset += end
     partial_path.rename(target)

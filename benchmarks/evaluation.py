@@ -1,6 +1,6 @@
 """Bootstrap of average precision at the size of Animal Kingdom's val split, against scikit-learn in a loop.
 
-The plain implementation is timed on few resamples, since it is slow; both rates are in resamples a second."""
+The plain implementation is slow and therefore timed on few resamples; both rates are in resamples/s."""
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -9,7 +9,7 @@ from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, meas
 from benchmarks.inputs import BenchmarkInputs
 from vimoclip import metrics
 
-VIDEOS, CLASSES, LABELS_PER_VIDEO, EMPTY_CLASSES = 6096, 140, 2.3, 13  # labels a video; classes without a positive
+VIDEOS, CLASSES, LABELS_PER_VIDEO, EMPTY_CLASSES = 6096, 140, 2.3, 13  # the last: classes without a positive
 RESAMPLES, PLAIN_RESAMPLES = 1000, 2
 TOLERANCE = 1e-9
 
@@ -31,7 +31,7 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
 
 
 def make_predictions() -> tuple[np.ndarray, np.ndarray]:
-    """Scores and targets of long-tailed classes, the last of which have no positive."""
+    """Return scores and targets of long-tailed classes; the last classes have no positive."""
     rng = np.random.default_rng(0)
     prevalence = 1 / np.arange(1, CLASSES + 1)
     prevalence[-EMPTY_CLASSES:] = 0
@@ -40,13 +40,13 @@ def make_predictions() -> tuple[np.ndarray, np.ndarray]:
 
 
 def sklearn_bootstrap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(macro, micro) of each resample, by scikit-learn, one class and one resample at a time."""
+    """Return (macro, micro) of each resample by scikit-learn, one class and one resample at a time."""
     macro, micro = [], []
-    for drawn in weights:
-        classes = [c for c in range(targets.shape[1]) if drawn[targets[:, c]].any()]
-        per_class = [average_precision_score(targets[:, c], scores[:, c], sample_weight=drawn) for c in classes]
+    for resample in weights:
+        classes = [c for c in range(targets.shape[1]) if resample[targets[:, c]].any()]
+        per_class = [average_precision_score(targets[:, c], scores[:, c], sample_weight=resample) for c in classes]
         macro.append(np.mean(per_class))
-        pooled = drawn.repeat(targets.shape[1])
+        pooled = resample.repeat(targets.shape[1])
         micro.append(average_precision_score(targets.ravel(), scores.ravel(), sample_weight=pooled))
     return np.array(macro), np.array(micro)
 
@@ -55,13 +55,13 @@ def check_same_values(scores: np.ndarray, targets: np.ndarray) -> None:
     """Assert that both implementations return the same values."""
     weights = metrics.bootstrap_weights(VIDEOS, 1, seed=1)
     macro, micro = sklearn_bootstrap(scores, targets, weights)
-    found = metrics.bootstrap_ap(scores, targets, weights)
-    assert abs(metrics.macro_average(found.per_class) - macro).max() < TOLERANCE
-    assert abs(found.micro - micro).max() < TOLERANCE
+    ours = metrics.bootstrap_ap(scores, targets, weights)
+    assert abs(metrics.macro_average(ours.per_class) - macro).max() < TOLERANCE
+    assert abs(ours.micro - micro).max() < TOLERANCE
 
 
 def run_bootstrap(resamples: int) -> None:
-    """Run one bootstrap, to measure its memory; 0 resamples: the plain implementation with two."""
+    """Run one bootstrap, to measure its memory; with 0 resamples, the plain implementation with two."""
     scores, targets = make_predictions()
     if resamples:
         metrics.bootstrap_ap(scores, targets, metrics.bootstrap_weights(VIDEOS, resamples))

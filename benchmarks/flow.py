@@ -1,4 +1,4 @@
-"""Flow: `extract_flows.py` from H.264 to H.264, against Farneback or RAFT at full size, one pair at a time."""
+"""Optical flow: `extract_flows.py` from H.264 to H.264, against Farneback or RAFT on single pairs at full size."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def dis_rows(clips: Sequence[Path], folder: Path, rounds: int) -> list[Benchmark
     rates = measure_rates(work, rounds)
     memory = (
         measure_peak_memory(plain_farneback, clips[0], folder / "plain.mp4"),
-        measure_peak_memory(run_extract_flows, videos, folder / "m"),
+        measure_peak_memory(run_extract_flows, videos, folder / "memory"),
     )
     return [
         make_row(
@@ -67,7 +67,7 @@ def dis_rows(clips: Sequence[Path], folder: Path, rounds: int) -> list[Benchmark
 
 
 def plain_farneback(clip: Path, output: Path) -> float:
-    """Hold the whole video in memory; compute, colour and encode frame by frame. Returns the number of pairs."""
+    """Read the whole video; compute, colour and encode frame by frame. Return the number of pairs."""
     cv2.setNumThreads(torch.get_num_threads())
 
     def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -75,12 +75,12 @@ def plain_farneback(clip: Path, output: Path) -> float:
         return cv2.calcOpticalFlowFarneback(*grey, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
 
     try:
-        return write_plain_flow_video(whole_video(clip), compute, output)
+        return write_plain_flow_video(read_whole_video(clip), compute, output)
     finally:
-        cv2.setNumThreads(1)  # what flow.load asks for
+        cv2.setNumThreads(1)  # as set by vimoclip.flow.opencv
 
 
-def whole_video(clip: Path) -> list[np.ndarray]:
+def read_whole_video(clip: Path) -> list[np.ndarray]:
     with av.open(str(clip)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
@@ -98,7 +98,7 @@ def write_plain_flow_video(frames: Sequence[np.ndarray] | np.ndarray, compute: P
 
 
 def run_extract_flows(videos: Path, output: Path, preset: str = "medium") -> float:
-    """Run the script; returns the number of pairs."""
+    """Run the script; return the number of pairs."""
     command = ["--model", "dis", "--size", str(SIZE), "--dis-preset", preset, "--overwrite"]
     with redirect_stdout(StringIO()):
         extract_flows.main([*command, "--videos-dir", str(videos), "--output-dir", str(output)])
@@ -106,20 +106,20 @@ def run_extract_flows(videos: Path, output: Path, preset: str = "medium") -> flo
 
 
 def decode_frames(clip: Path) -> float:
-    """Decode with one thread; returns the number of frames."""
+    """Decode with one thread; return the number of frames."""
     with av.open(str(clip)) as container:
         container.streams.video[0].thread_count = 1
         return sum(1 for _ in container.decode(video=0))
 
 
 def compute_dis(frames: np.ndarray, preset: str) -> float:
-    """Compute DIS with one thread; returns the number of pairs."""
+    """Compute DIS with one thread; return the number of pairs."""
     return len(flow.opencv_flow("dis", preset)(frames))
 
 
-def pair_rate_bound(decoder: Sequence[float], alone: Sequence[float]) -> float:
-    """Pairs/s of all cores if only decoding and DIS took time; both rates are of one core."""
-    return torch.get_num_threads() / (1 / median(decoder) + 1 / median(alone))
+def pair_rate_bound(decoder_rates: Sequence[float], dis_rates: Sequence[float]) -> float:
+    """Return the pairs/s of all cores if only decoding and DIS took time; both rates are of one core."""
+    return torch.get_num_threads() / (1 / median(decoder_rates) + 1 / median(dis_rates))
 
 
 def read_frames(clip: Path, size: int | None, count: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def read_frames(clip: Path, size: int | None, count: int) -> np.ndarray:
 
 
 def end_point_error(clips: Sequence[Path], preset: str) -> float:
-    """Mean end-point error of upscaled flow at SIZE against DIS medium at full size, in full-size pixels."""
+    """Return the mean end-point error of upscaled flow at SIZE against DIS medium at full size, in full-size pixels."""
     errors = []
     for clip in clips:
         full = flow.opencv_flow("dis")(read_frames(clip, None, 17))
@@ -149,8 +149,8 @@ def color_row(clip: Path, rounds: int) -> BenchmarkRow:
     vectors = flow.opencv_flow("dis")(read_frames(clip, SIZE, 65))
 
     def plain() -> float:
-        for one in vectors:
-            flow_to_image(torch.from_numpy(one).permute(2, 0, 1))
+        for pair_vectors in vectors:
+            flow_to_image(torch.from_numpy(pair_vectors).permute(2, 0, 1))
         return len(vectors)
 
     rates = measure_rates({"plain": plain, "ours": lambda: len(flow.flow_to_color(vectors, "log"))}, rounds)
@@ -167,10 +167,10 @@ def raft_rows(clip: Path, rounds: int) -> list[BenchmarkRow]:
     render = flow.load_renderer("raft", None, 12, "log", 0.05, cpu)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.mp4"
-        published, equal = plain_raft(32), plain_raft(12)
+        raft_32, raft_12 = plain_raft(32), plain_raft(12)
         work: dict[str, Callable[[], float]] = {
-            "plain": lambda: write_plain_flow_video(full, published, output),
-            "equal": lambda: write_plain_flow_video(small, equal, output),
+            "plain": lambda: write_plain_flow_video(full, raft_32, output),
+            "plain, same size": lambda: write_plain_flow_video(small, raft_12, output),
             "ours": lambda: write_flow_video(render(small), Path(folder) / "ours.mp4"),
         }
         rates = measure_rates(work, rounds)
@@ -181,14 +181,14 @@ def raft_rows(clip: Path, rounds: int) -> list[BenchmarkRow]:
             "flow",
             f"{what}, {against} at the same size and iterations",
             "pair",
-            {"plain": rates["equal"], "ours": rates["ours"]},
+            {"plain": rates["plain, same size"], "ours": rates["ours"]},
             goal="1x",
         ),
     ]
 
 
 def plain_raft(iters: int) -> PairFlow:
-    """ptlflow's RAFT on one pair, as in its examples."""
+    """Return a function that computes ptlflow's RAFT on one pair, as in its examples."""
     import ptlflow
     from ptlflow.utils.io_adapter import IOAdapter
 

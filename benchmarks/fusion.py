@@ -1,4 +1,4 @@
-"""TFAM: training steps and evaluation, against padded batches through torch's modules."""
+"""TFAM: training steps and evaluation, against padded batches and torch's modules."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from torch import nn
 from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
 from benchmarks.inputs import BenchmarkInputs
 
-BATCH_SIZE, NUM_BATCHES = 8, 6  # videos a step, steps a round
-TOLERANCE = 1e-5  # difference of logits
-MODEL: dict[str, Any] = {
+BATCH_SIZE, NUM_BATCHES = 8, 6  # videos per step, steps per round
+TOLERANCE = 1e-5  # maximum difference of logits
+MODEL_CONFIG: dict[str, Any] = {
     "fusion": "cross_attention",
     "positions": False,
     "pooling": "masked",
@@ -34,11 +34,11 @@ MODEL: dict[str, Any] = {
 
 @dataclass
 class FusionSetup:
-    """A model, its optimizer, and a function that loads videos: keys -> (the model's arguments, labels)."""
+    """A model, its optimizer, and a function that loads a batch: keys -> (arguments of the model, labels)."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor]]
+    load_batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor]]
 
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
@@ -49,37 +49,47 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     work: dict[str, Callable[[], float]] = {
         "plain": partial(train_steps, plain, keys),
         "ours": partial(train_steps, ours, keys),
-        "without": partial(train_steps, tfam_setup(paths, 0.0), keys),
+        "no attention dropout": partial(train_steps, tfam_setup(paths, 0.0), keys),
         "plain evaluation": partial(evaluate_batches, plain, keys),
         "evaluation": partial(evaluate_batches, ours, keys),
-        "products": matmul_work(),
+        "matmul": matmul_work(),
     }
     rates = measure_rates(work, rounds)
     flop = flops_per_token(paths, keys)
-    peaks = {name: measure_peak_memory(train_in_subprocess, name, paths) for name in ("plain", "ours", "without")}
+    peaks = {
+        name: measure_peak_memory(train_in_subprocess, name, paths)
+        for name in ("plain", "ours", "no attention dropout")
+    }
 
     def tfam_row(
-        what: str, name: str, against: str, goal: str, passes: int, memory: Any = (None, None)
+        what: str, name: str, plain_name: str, goal: str, passes: int, memory: Any = (None, None)
     ) -> BenchmarkRow:
-        chosen = {"plain": rates[against], "ours": rates[name]}
+        row_rates = {"plain": rates[plain_name], "ours": rates[name]}
         row_arguments: dict[str, Any] = {"bound_name": "products of matrices", "memory": memory, "goal": goal}
-        bound = median(rates["products"]) / (passes * flop)
-        return make_row("fusion", what, "token", chosen, bound=bound, **row_arguments)
+        bound = median(rates["matmul"]) / (passes * flop)
+        return make_row("fusion", what, "token", row_rates, bound=bound, **row_arguments)
 
     return [
         tfam_row("TFAM training, dropout 0.1", "ours", "plain", "4x; 0.33x", 3, (peaks["plain"], peaks["ours"])),
-        tfam_row("the same, none on attention", "without", "plain", "5x", 3, (peaks["plain"], peaks["without"])),
+        tfam_row(
+            "the same, none on attention",
+            "no attention dropout",
+            "plain",
+            "5x",
+            3,
+            (peaks["plain"], peaks["no attention dropout"]),
+        ),
         tfam_row("TFAM evaluation", "evaluation", "plain evaluation", "4.8x", 1),
     ]
 
 
-# --- plain: padded batches, torch's modules, the file is opened for each item
+# --- plain: padded batches, torch's modules, files opened for each item
 
 
 class PlainLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        width, heads, inner, dropout = (MODEL[k] for k in ("d_model", "num_heads", "dim_feedforward", "dropout"))
+        width, heads, inner, dropout = (MODEL_CONFIG[k] for k in ("d_model", "num_heads", "dim_feedforward", "dropout"))
         self.self_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.cross_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         layers = nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width), nn.Dropout(dropout)
@@ -100,11 +110,11 @@ class PlainFusion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        width = MODEL["d_model"]
+        width = MODEL_CONFIG["d_model"]
         self.projection_layer = nn.Linear(2 * width, width)
-        self.layers = nn.ModuleList(PlainLayer() for _ in range(MODEL["num_layers"]))
+        self.layers = nn.ModuleList(PlainLayer() for _ in range(MODEL_CONFIG["num_layers"]))
         head = nn.LayerNorm(width), nn.Linear(width, width // 2), nn.GELU(), nn.Dropout(0.1)
-        self.classifier = nn.Sequential(*head, nn.Linear(width // 2, MODEL["num_classes"]))
+        self.classifier = nn.Sequential(*head, nn.Linear(width // 2, MODEL_CONFIG["num_classes"]))
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, y_lengths: torch.Tensor) -> torch.Tensor:
         padding, y_padding = (torch.arange(t.shape[1])[None] >= n[:, None] for t, n in ((x, lengths), (y, y_lengths)))
@@ -127,8 +137,8 @@ def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch
             arrays = (rgb[key]["embeddings"], motion[key[:-4]]["embeddings"], rgb[key]["labels"])
             items.append([torch.from_numpy(np.array(array)) for array in arrays])
     x, y, labels = zip(*items, strict=True)
-    lengths = [torch.tensor([len(rows) for rows in rows_of]) for rows_of in (x, y)]
-    padded = [nn.utils.rnn.pad_sequence(list(rows_of), batch_first=True) for rows_of in (x, y)]
+    lengths = [torch.tensor([len(rows) for rows in videos]) for videos in (x, y)]
+    padded = [nn.utils.rnn.pad_sequence(list(videos), batch_first=True) for videos in (x, y)]
     return [padded[0], lengths[0], padded[1], lengths[1]], torch.stack(labels)
 
 
@@ -141,22 +151,22 @@ def tfam_setup(paths: dict[str, Path], attention_dropout: float | None = None) -
     from vimoclip.store import EmbeddingReader
 
     torch.manual_seed(0)
-    model = FusionTransformer(**MODEL, attention_dropout=attention_dropout)
+    model = FusionTransformer(**MODEL_CONFIG, attention_dropout=attention_dropout)
     rgb, motion = EmbeddingReader(paths["rgb_train"], "rgb"), EmbeddingReader(paths["motion"], "motion")
 
-    def batch(keys: Sequence[str]) -> tuple[list[Any], torch.Tensor]:
+    def load_batch(keys: Sequence[str]) -> tuple[list[Any], torch.Tensor]:
         pairs = PairedEmbeddings(rgb, motion, [(key, key[:-4]) for key in keys], {})
         collated = collate([pairs[i] for i in range(len(keys))])
         return collated.model_inputs(torch.device("cpu")), collated.labels
 
-    return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), batch)
+    return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), load_batch)
 
 
-# --- measuring
+# --- the measured operations
 
 
 def sample_keys(paths: dict[str, Path]) -> list[str]:
-    """A random sample of the training videos, with their distribution of lengths."""
+    """Return keys of a random sample of the training videos, which keeps their distribution of lengths."""
     from vimoclip.store import EmbeddingReader
 
     keys = EmbeddingReader(paths["rgb_train"], "rgb").keys
@@ -165,11 +175,11 @@ def sample_keys(paths: dict[str, Path]) -> list[str]:
 
 
 def train_steps(setup: FusionSetup, keys: Sequence[str]) -> float:
-    """Train on the videos once; returns the number of RGB frames."""
+    """Train on the videos once; return the number of RGB frames."""
     setup.model.train()
     tokens = 0
     for start in range(0, len(keys), BATCH_SIZE):
-        inputs, labels = setup.batch(keys[start : start + BATCH_SIZE])
+        inputs, labels = setup.load_batch(keys[start : start + BATCH_SIZE])
         setup.optimizer.zero_grad(set_to_none=True)
         F.binary_cross_entropy_with_logits(setup.model(*inputs), labels).backward()
         setup.optimizer.step()
@@ -179,30 +189,32 @@ def train_steps(setup: FusionSetup, keys: Sequence[str]) -> float:
 
 @torch.no_grad()
 def evaluate_batches(setup: FusionSetup, keys: Sequence[str]) -> float:
-    """Forward passes only; returns the number of RGB frames."""
+    """Run forward passes only; return the number of RGB frames."""
     setup.model.eval()
     tokens = 0
     for start in range(0, len(keys), BATCH_SIZE):
-        inputs, _ = setup.batch(keys[start : start + BATCH_SIZE])
+        inputs, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
         setup.model(*inputs)
         tokens += int(inputs[1].sum())
     return tokens
 
 
 def train_in_subprocess(name: str, paths: dict[str, Path]) -> float:
-    """Train once, to measure memory."""
-    setup = plain_setup(paths) if name == "plain" else tfam_setup(paths, 0.0 if name == "without" else None)
+    """Train once, to measure the memory."""
+    setup = (
+        plain_setup(paths) if name == "plain" else tfam_setup(paths, 0.0 if name == "no attention dropout" else None)
+    )
     return train_steps(setup, sample_keys(paths))
 
 
 def check_same_logits(paths: dict[str, Path]) -> None:
-    """Raise ValueError where the logits of both models differ by more than 1e-5."""
+    """Raise ValueError if the logits of both models differ by more than 1e-5."""
     setups, keys = (plain_setup(paths), tfam_setup(paths)), sample_keys(paths)
     setups[1].model.load_state_dict(setups[0].model.state_dict())
     for start in range(0, len(keys), BATCH_SIZE):
         logits = []
         for setup in setups:
-            inputs, _ = setup.batch(keys[start : start + BATCH_SIZE])
+            inputs, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
             with torch.no_grad():
                 logits.append(setup.model.eval()(*inputs))
         if (worst := float((logits[0] - logits[1]).abs().max())) > TOLERANCE:
@@ -210,12 +222,12 @@ def check_same_logits(paths: dict[str, Path]) -> None:
 
 
 def flops_per_token(paths: dict[str, Path], keys: Sequence[str]) -> float:
-    """FLOP of a forward pass's matrix products for each RGB frame; motion has as many rows."""
+    """Return the FLOP of a forward pass's matrix products per RGB frame; motion has as many rows."""
     from vimoclip.store import EmbeddingReader
 
     reader = EmbeddingReader(paths["rgb_train"], "rgb")
     lengths = np.array([reader.length(key) for key in keys], float)
-    width, inner = MODEL["d_model"], MODEL["dim_feedforward"]
+    width, inner = MODEL_CONFIG["d_model"], MODEL_CONFIG["dim_feedforward"]
     weights = 8 * width**2 + 2 * width * inner  # two attentions of four products each, and the feed-forward
     attention = 4 * width * (lengths**2).sum() / lengths.sum()  # two attentions of two products each
-    return MODEL["num_layers"] * 2 * (weights + attention)
+    return MODEL_CONFIG["num_layers"] * 2 * (weights + attention)

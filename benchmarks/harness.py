@@ -1,4 +1,4 @@
-"""Measure two implementations in one process, on the same inputs, alternately, several times."""
+"""Measure implementations alternately, in one process and on the same inputs, in several rounds."""
 
 import multiprocessing
 import os
@@ -13,9 +13,10 @@ from vimoclip.runtime import cost_estimate
 
 @dataclass
 class BenchmarkRow:
-    """A row of the results. `plain`, `ours`, `bound`: medians in `unit`/s; `spread`: min and max ratio of the rounds.
+    """A row of the results. `what`: the measured operation; `plain`, `ours`, `bound`: medians in `unit`/s.
 
-    `memory_plain`, `memory_ours`: peak bytes above those before the call. `goal`: the target, as text."""
+    `spread`: minimum and maximum ratio of the rounds; `memory_plain`, `memory_ours`: peak bytes above those before the
+    call; `goal`: the target, as text. The fields are keys of the JSON file."""
 
     stage: str
     what: str
@@ -32,15 +33,15 @@ class BenchmarkRow:
     note: str = ""
 
     @property
-    def share(self) -> float | None:
-        """`ours` as a share of the bound."""
+    def bound_fraction(self) -> float | None:
+        """Return `ours / bound`; None without a bound."""
         return self.ours / self.bound if self.ours and self.bound else None
 
 
 def measure_rates(work: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Name -> units/s of each round. A callable does its work once and returns the number of units.
+    """Return name -> units/s of each round. A callable does its work once and returns the number of units.
 
-    A round calls each once, every other round in reverse order. One warm-up round is not counted."""
+    Each round calls every callable once, every other round in reverse order. One warm-up round is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in work}
     for number in range(-1, rounds):
         for name in list(work)[:: 1 if number % 2 else -1]:
@@ -63,7 +64,7 @@ def make_row(
     goal: str = "",
     note: str = "",
 ) -> BenchmarkRow:
-    """A row from the rates of `ours` and, if there are any, of `plain`."""
+    """Return a row from the rates of `ours` and, if present, of `plain`."""
     plain, ours = rates.get("plain"), rates["ours"]
     result = BenchmarkRow(stage, what, unit, None, median(ours), None, None, bound, bound_name, *memory, goal, note)
     if plain:
@@ -77,7 +78,7 @@ def make_row(
 
 
 def measure_peak_memory(function: Callable[..., Any], *args: Any) -> int:
-    """Peak bytes of a call in a process of its own, above those before the call."""
+    """Return the peak bytes of a call in a separate process, above those before the call."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_peak_memory, args=(sender, function, args))
@@ -99,13 +100,13 @@ def _send_peak_memory(sender: Any, function: Callable[..., Any], args: tuple[Any
 
 
 def _resident_bytes() -> int:
-    """Resident bytes of this process."""
+    """Return the resident bytes of this process."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def matmul_work(rows: int = 2048, inner: int = 1024, columns: int = 2048, times: int = 8) -> Callable[[], float]:
-    """Work for `measure_rates`: float32 matrix products by oneDNN, counted in FLOP; the machine's limit."""
+    """Return a callable for `measure_rates`: float32 matrix products by oneDNN, in FLOP; the limit of the machine."""
     import torch
 
     a, b = torch.randn(rows, inner), torch.randn(columns, inner)
@@ -119,17 +120,17 @@ def matmul_work(rows: int = 2048, inner: int = 1024, columns: int = 2048, times:
 
 
 def matmul_rate(seconds: float = 1.0) -> float:
-    """FLOP/s of `matmul_work`: the best of several repetitions."""
-    work, best, until = matmul_work(), 0.0, time.perf_counter() + seconds
+    """Return the FLOP/s of `matmul_work`: the best of several repetitions."""
+    work, best, deadline = matmul_work(), 0.0, time.perf_counter() + seconds
     work()
-    while time.perf_counter() < until:
+    while time.perf_counter() < deadline:
         started = time.perf_counter()
         best = max(best, work() / (time.perf_counter() - started))
     return best
 
 
 def memory_copy_rate(megabytes: int = 256) -> float:
-    """Bytes/s of copying memory with one thread: the best of five."""
+    """Return the bytes/s of copying memory with one thread: the best of five repetitions."""
     import numpy as np
 
     source = np.ones(megabytes * 2**20, np.uint8)

@@ -1,4 +1,4 @@
-"""Inputs of the benchmarks: generated clips, flow videos, an encoder and embeddings, deterministic."""
+"""Deterministic inputs of the benchmarks: generated clips, flow videos, an encoder and embeddings."""
 
 import json
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-CLIPS, FRAMES, HEIGHT, WIDTH, FPS = 24, (125, 175), 360, 640, 25
+CLIPS, CLIP_FRAMES, HEIGHT, WIDTH, FPS = 24, (125, 175), 360, 640, 25
 VIDEOS, CLASSES, DIM = 400, 140, 512
-MEAN_LENGTH, MOST_FRAMES = 150, 1500
+MEAN_LENGTH, MAX_FRAMES = 150, 1500  # frames per video of the embeddings
 
 
 class BenchmarkInputs:
-    """Each kind is created at first use and kept in the folder."""
+    """Inputs that are created at first use and kept in the folder."""
 
-    def __init__(self, folder: Path, clips: int = CLIPS, videos: int = VIDEOS):
-        self.folder, self._clips, self._videos = folder, clips, videos
+    def __init__(self, folder: Path, num_clips: int = CLIPS, num_videos: int = VIDEOS):
+        self.folder, self._num_clips, self._num_videos = folder, num_clips, num_videos
 
     def clips(self) -> list[Path]:
-        """H.264, 640x360, 25 frames/s, about 6 s: moving textured ground and a disc that moves over it."""
-        paths = [self.folder / "videos" / f"clip{number:02}.mp4" for number in range(self._clips)]
+        """Return paths of H.264 clips, 640x360, 25 frames/s, about 6 s: a disc moves over a moving textured ground."""
+        paths = [self.folder / "videos" / f"clip{number:02}.mp4" for number in range(self._num_clips)]
         for number, path in enumerate(paths):
             if not path.is_file():
                 write_clip(path, number)
@@ -28,12 +28,12 @@ class BenchmarkInputs:
 
     def frames(self) -> int:
         """Total number of frames of the clips."""
-        return sum(clip_length(number) for number in range(self._clips))
+        return sum(clip_length(number) for number in range(self._num_clips))
 
     def flows(self, size: int | None) -> Path:
-        """A folder with one flow video a clip, from `extract_flows.py --model dis --size ...`."""
+        """Return a folder with one flow video per clip, from `extract_flows.py --model dis --size ...`."""
         folder = self.folder / f"flows-{size}"
-        if not (folder.is_dir() and len(list(folder.glob("*.mp4"))) >= self._clips):
+        if not (folder.is_dir() and len(list(folder.glob("*.mp4"))) >= self._num_clips):
             import extract_flows
 
             self.clips()
@@ -43,7 +43,7 @@ class BenchmarkInputs:
         return folder
 
     def clip_model(self) -> str:
-        """`local-dir:<folder>` of a ViT-B/32 with random weights, QuickGELU as OpenAI's, in open_clip's own format."""
+        """Return `local-dir:<folder>` of a ViT-B/32 with random weights and QuickGELU, in open_clip's format."""
         folder = self.folder / "ViT-B-32"
         if not (folder / "open_clip_model.safetensors").is_file():
             import open_clip
@@ -62,40 +62,41 @@ class BenchmarkInputs:
         return f"local-dir:{folder}"
 
     def embeddings(self) -> dict[str, Path]:
-        """Paths of `rgb_train`, `rgb_val` (a fifth of the videos) and `motion`: 512-d float32, long-tailed lengths."""
+        """Return files of `rgb_train`, `rgb_val` (a fifth of the videos), `motion`: 512-d float32, long-tailed."""
         folder = self.folder / "embeddings"
-        names = {"rgb_train": "ak_train_clip_embeddings", "rgb_val": "ak_val_clip_embeddings"}
-        paths = {kind: folder / f"{name}.h5" for kind, name in (names | {"motion": "flow_embeddings"}).items()}
+        file_names = {"rgb_train": "ak_train_clip_embeddings", "rgb_val": "ak_val_clip_embeddings"}
+        file_names["motion"] = "flow_embeddings"
+        paths = {role: folder / f"{file_name}.h5" for role, file_name in file_names.items()}
         if not all(path.is_file() for path in paths.values()):
-            write_embeddings(paths, video_lengths(self._videos), self._videos // 5)
+            write_embeddings(paths, video_lengths(self._num_videos), self._num_videos // 5)
         return paths
 
 
 def clip_length(number: int) -> int:
-    """Number of frames of a clip: about 6 s."""
-    return int(np.random.default_rng(number).integers(*FRAMES))
+    """Return the number of frames of a clip: about 6 s."""
+    return int(np.random.default_rng(number).integers(*CLIP_FRAMES))
 
 
 def clip_frames(number: int) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8: a sliding texture, another one in a moving disc, and slight noise."""
+    """Yield (H, W, 3) uint8 frames: a sliding texture, another one in a moving disc, and slight noise."""
     import cv2
 
     rng = np.random.default_rng(number)
     count = clip_length(number)
-    ground, animal = (_texture(rng, count) for _ in range(2))
+    ground, disc_texture = (_random_texture(rng, count) for _ in range(2))
     (dx, dy), (ax, ay) = rng.uniform(-2, 2, 2), rng.uniform(-3, 3, 2)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     margin = 3 * count + 2
     noise = rng.integers(0, 4, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     for t in range(count):
-        image = _shifted_window(ground, margin + t * dx, margin + t * dy)
+        image = _crop_texture(ground, margin + t * dx, margin + t * dy)
         x, y = WIDTH / 2 + 120 * np.sin(t / 20 + number), HEIGHT / 2 + 60 * np.cos(t / 15)
         disc = (columns - x) ** 2 + (rows - y) ** 2 < (60 + number) ** 2
-        image[disc] = _shifted_window(animal, margin + t * ax, margin + t * ay)[disc]
+        image[disc] = _crop_texture(disc_texture, margin + t * ax, margin + t * ay)[disc]
         yield cv2.add(image, np.roll(noise, 7 * t, axis=1))
 
 
-def _texture(rng: np.random.Generator, count: int) -> np.ndarray:
+def _random_texture(rng: np.random.Generator, count: int) -> np.ndarray:
     import cv2
 
     margin = 3 * count + 2
@@ -105,8 +106,8 @@ def _texture(rng: np.random.Generator, count: int) -> np.ndarray:
     return cv2.add(cv2.resize(coarse, (width, height)) // 4 * 3, cv2.resize(fine, (width, height)))
 
 
-def _shifted_window(texture: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The part of the texture at a subpixel offset."""
+def _crop_texture(texture: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Return the (H, W, 3) crop of the texture at a subpixel offset."""
     import cv2
 
     return cv2.getRectSubPix(texture, (WIDTH, HEIGHT), (x + WIDTH / 2, y + HEIGHT / 2)).copy()
@@ -120,14 +121,16 @@ def write_clip(path: Path, number: int) -> None:
             writer.write(image[None])
 
 
-def video_lengths(videos: int) -> list[int]:
-    """Frames of each video: log-normal like real clips, mean 150, at most 1,500."""
-    drawn = np.random.default_rng(0).lognormal(0, 1, videos)
-    return np.clip(np.rint(drawn / drawn.mean() * MEAN_LENGTH), 12, MOST_FRAMES).astype(int).tolist()
+def video_lengths(num_videos: int) -> list[int]:
+    """Return the frames of each video: log-normal like real clips, mean 150, at most 1,500."""
+    lengths = np.random.default_rng(0).lognormal(0, 1, num_videos)
+    return np.clip(np.rint(lengths / lengths.mean() * MEAN_LENGTH), 12, MAX_FRAMES).astype(int).tolist()
 
 
-def write_embeddings(paths: dict[str, Path], lengths: list[int], validation: int) -> None:
-    """RGB embeddings of two splits and motion embeddings of both: random values that depend slightly on the labels."""
+def write_embeddings(paths: dict[str, Path], lengths: list[int], num_val: int) -> None:
+    """Write RGB embeddings of two splits and motion embeddings of both: random, but correlated with the labels.
+
+    `paths`: role (`rgb_train`, `rgb_val`, `motion`) -> file; `num_val`: the first videos are those of `rgb_val`."""
     from vimoclip import store
 
     rng = np.random.default_rng(1)
@@ -139,17 +142,17 @@ def write_embeddings(paths: dict[str, Path], lengths: list[int], validation: int
         "rgb_val": common | {"kind": "rgb", "type": "val", "class_names": names},
         "motion": common | {"kind": "motion", "student": {}},
     }
-    writers = {kind: store.EmbeddingWriter(path, attributes[kind], overwrite=True) for kind, path in paths.items()}
+    writers = {role: store.EmbeddingWriter(path, attributes[role], overwrite=True) for role, path in paths.items()}
     for number, length in enumerate(lengths):
         labels = (rng.random(CLASSES) < 0.02).astype(np.float32)
         times = np.arange(length) / FPS
         signal = labels @ directions
-        for kind in ("rgb_val" if number < validation else "rgb_train", "motion"):
-            rows = length - (kind == "motion")
-            key, marks = (f"v{number:05}", None) if kind == "motion" else (f"v{number:05}.mp4", labels)
-            part = writers[kind].open_part(key)
+        for role in ("rgb_val" if number < num_val else "rgb_train", "motion"):
+            rows = length - (role == "motion")
+            key, video_labels = (f"v{number:05}", None) if role == "motion" else (f"v{number:05}.mp4", labels)
+            part = writers[role].open_part(key)
             part.append(rng.standard_normal((rows, DIM)).astype(np.float32) + signal)
-            part.finalize_and_publish(np.arange(rows), times[:rows], length, FPS, marks)
-    for kind, writer in writers.items():
-        keys = [f"v{n:05}" + (".mp4" if kind != "motion" else "") for n in range(len(lengths))]
+            part.finalize_and_publish(np.arange(rows), times[:rows], length, FPS, video_labels)
+    for role, writer in writers.items():
+        keys = [f"v{n:05}" + (".mp4" if role != "motion" else "") for n in range(len(lengths))]
         writer.merge(keys)

@@ -15,7 +15,7 @@ METRICS = ("map_macro", "map_micro")
 
 
 def run(inputs: BenchmarkInputs, rounds: int, name: str = "demo") -> list[BenchmarkRow]:
-    """Evaluate models that were trained on fp32 with both precisions. Without the demo: a message and no row."""
+    """Evaluate models trained on fp32 with both precisions. Without the demo, print a message and return []."""
     try:
         results = {precision: evaluate_precision(name, precision) for precision in ("fp32", "int8")}
     except (UserError, OSError) as error:
@@ -26,16 +26,16 @@ def run(inputs: BenchmarkInputs, rounds: int, name: str = "demo") -> list[Benchm
     ]
 
 
-def comparison_row(fusion: str, full: dict[str, Any], small: dict[str, Any]) -> BenchmarkRow:
+def comparison_row(fusion: str, fp32: dict[str, Any], int8: dict[str, Any]) -> BenchmarkRow:
     notes = [
-        f"{metric} {full[metric]:.4f} fp32, {small[metric]:.4f} int8, {small[metric] - full[metric]:+.4f}"
+        f"{metric} {fp32[metric]:.4f} fp32, {int8[metric]:.4f} int8, {int8[metric] - fp32[metric]:+.4f}"
         for metric in METRICS
     ]
     return BenchmarkRow("int8_demo", f"TFAM {fusion}, seed 49, both inputs in int8", "video", note="; ".join(notes))
 
 
 def evaluate_precision(name: str, precision: str) -> dict[str, dict[str, Any]]:
-    """Fusion -> metrics of its checkpoint on the validation clips, embedded with this precision."""
+    """Return fusion -> metrics of its checkpoint on the validation clips, embedded with this precision."""
     import extract_embeddings
     import inference
     from TFAM import train_and_eval

@@ -2,10 +2,10 @@
 
     python -m benchmarks.models backbones ViT-B-32 ViT-L-14 ViT-B-16-SigLIP2
     python -m benchmarks.models flows dis raft_small sea_raft_s
-Prints one Markdown row a model. For a backbone: weights are loaded in the usual format, the fast path is compared with
+Prints one Markdown row per model. For a backbone, weights are loaded from a file, the fast path is compared with
 open_clip's forward, preprocessing with open_clip's transform, and a student is saved and loaded; GFLOP is PyTorch's
-count for one frame. For a flow model: pairs of frames with two odd sizes, and the time of a pair relative to that of
-the first model of the same run."""
+count for one frame. For a flow model, pairs of frames with two odd sizes are computed; the time of a pair is relative
+to that of the first model of the same run."""
 
 import argparse
 import tempfile
@@ -37,25 +37,25 @@ SIZES = ((225, 397), (67, 51))
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("what", choices=list(COLUMNS))
+    parser.add_argument("table", choices=list(COLUMNS))
     parser.add_argument("names", nargs="+", help="of open_clip's models, or of extract_flows.py --model")
     return parser
 
 
 def main(argv: list[str] | None = None) -> list[list[str]]:
-    """Return the rows."""
+    """Print the table and return its rows."""
     args = build_parser().parse_args(argv)
     import torch
 
     torch.manual_seed(0)
-    check = {"backbones": check_backbone, "flows": check_flow}[args.what]
-    print("| " + " | ".join(COLUMNS[args.what]) + " |\n" + "|---" * len(COLUMNS[args.what]) + "|")
-    rows, first = [], 0.0
+    check = {"backbones": check_backbone, "flows": check_flow}[args.table]
+    print("| " + " | ".join(COLUMNS[args.table]) + " |\n" + "|---" * len(COLUMNS[args.table]) + "|")
+    rows, first_seconds = [], 0.0
     for name in args.names:
         try:
             row, seconds = check(name)
-            first = first or seconds
-            row = [cell if cell != "TIME" else f"{seconds / first:.0f}" for cell in row]
+            first_seconds = first_seconds or seconds
+            row = [cell if cell != "TIME" else f"{seconds / first_seconds:.0f}" for cell in row]
         except Exception as error:  # third-party models raise anything; the row reports it
             row = [name, f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"]
         rows.append(row)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> list[list[str]]:
 
 
 def check_backbone(name: str) -> tuple[list[str], float]:
-    """(cells, 0.0)."""
+    """Return (cells, 0.0); the time of a backbone is not measured."""
     import open_clip
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -117,7 +117,7 @@ def check_backbone(name: str) -> tuple[list[str], float]:
 
 
 def check_flow(name: str) -> tuple[list[str], float]:
-    """(cells, seconds for a pair of 397x225)."""
+    """Return (cells, seconds for a pair of 397x225); the cell TIME is filled in by `main`."""
     import torch
 
     from vimoclip import flow
@@ -128,23 +128,23 @@ def check_flow(name: str) -> tuple[list[str], float]:
     else:
         model = flow.PTLFlowModel(name, None, None, torch.device("cpu"))
         compute, parameters = model, f"{sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M"
-    rng, valid = np.random.default_rng(0), []
+    rng, is_valid = np.random.default_rng(0), []
     for height, width in SIZES:
         texture = rng.integers(0, 256, (height + 4, width + 4, 3), dtype=np.uint8)
         vectors = compute(np.stack([texture[t : t + height, t : t + width] for t in range(3)]))
-        valid.append(vectors.shape == (2, height, width, 2) and bool(np.isfinite(vectors).all()))
+        is_valid.append(vectors.shape == (2, height, width, 2) and bool(np.isfinite(vectors).all()))
     large = rng.integers(0, 256, (2, *SIZES[0], 3), dtype=np.uint8)
-    return [name, parameters, "TIME", "yes" if all(valid) else "no"], _best_time(lambda: compute(large))
+    return [name, parameters, "TIME", "yes" if all(is_valid) else "no"], _best_time(lambda: compute(large))
 
 
-def _min_cosine(one: Any, other: Any) -> float:
+def _min_cosine(first: Any, second: Any) -> float:
     import torch
 
-    return torch.nn.functional.cosine_similarity(one, other).min().item()
+    return torch.nn.functional.cosine_similarity(first, second).min().item()
 
 
 def _best_time(work: Callable[[], Any]) -> float:
-    """The best of three calls, after one warm-up call."""
+    """Return the seconds of the fastest of three calls, after one warm-up call."""
     work()
     times = []
     for _ in range(3):

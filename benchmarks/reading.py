@@ -1,4 +1,4 @@
-"""Reading the embeddings of all videos of a file, against the published format (gzip, chunks of one frame)."""
+"""Reading of all embeddings of a file, against the published format (gzip, chunks of one frame)."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     work = {
         "plain": lambda: read_plain(published, ours.keys),
         "ours": lambda: read_embeddings(path),
-        "again": lambda: sum(len(ours.embeddings(key)) for key in ours.keys),
-        "unpacked": lambda: read_plain(path, ours.keys),
+        "opened": lambda: sum(len(ours.embeddings(key)) for key in ours.keys),
+        "uncompressed": lambda: read_plain(path, ours.keys),
     }
     rates = measure_rates(work, rounds)
     bound = memory_copy_rate() / (4 * ours.dim)
@@ -35,23 +35,23 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
             memory=memory, goal=GOAL, **common,
         ),
         make_row(
-            "reading", "all videos, file open", "frame", {"plain": plain, "ours": rates["again"]}, goal=GOAL, **common
+            "reading", "all videos, file open", "frame", {"plain": plain, "ours": rates["opened"]}, goal=GOAL, **common
         ),
         make_row(
             "reading", "all videos, one open() a video, not compressed", "frame",
-            {"plain": plain, "ours": rates["unpacked"]}, note="cost of the compression alone", **common,
+            {"plain": plain, "ours": rates["uncompressed"]}, note="cost of the compression alone", **common,
         ),
     ]  # fmt: skip
 
 
-def open_reader(path: Path):  # type: ignore[no-untyped-def]  # imports h5py, so only when run is called
+def open_reader(path: Path):  # type: ignore[no-untyped-def]  # imports h5py, so only at a call
     from vimoclip.store import EmbeddingReader
 
     return EmbeddingReader(path, "rgb")
 
 
 def read_plain(path: Path, keys: list[str]) -> int:
-    """Open the file for each item, as the published data set does; returns the number of frames."""
+    """Open the file for each item, as the published data set does; return the number of frames."""
     frames = 0
     for key in keys:
         with h5py.File(path, "r") as file:
@@ -67,7 +67,7 @@ def read_embeddings(path: Path) -> int:
 
 
 def write_published(path: Path, published: Path) -> None:
-    """The same values, compressed as by the published extractor."""
+    """Write the same values, compressed as by the published extractor."""
     ours = open_reader(path)
     with h5py.File(published, "w") as file:
         for key in ours.keys:
@@ -77,7 +77,7 @@ def write_published(path: Path, published: Path) -> None:
 
 
 def check_same_rows(path: Path, published: Path) -> None:
-    """Raise ValueError where the two files differ."""
+    """Raise ValueError if the two files differ."""
     ours = open_reader(path)
     with h5py.File(published, "r") as file:
         for key in ours.keys:

@@ -1,8 +1,8 @@
-"""Scaling to Animal Kingdom's size: start-up, the data of an epoch, and resuming an extraction, by number of videos.
+"""Scaling with the number of videos, up to Animal Kingdom's: start-up, the data of an epoch, resumed extraction.
 
     SCALE_VIDEOS=300,3000,30100 python -m benchmarks scale
 30,100 videos need 10 GB in the folder of inputs, removed at the end, and 5 minutes; they are not in the default. Each
-measurement runs in a process of its own; its memory excludes that of the imports."""
+measurement runs in a separate process; its memory excludes that of the imports."""
 
 import json
 import os
@@ -21,8 +21,8 @@ from benchmarks import inputs as input_sizes
 from benchmarks.harness import BenchmarkRow, measure_peak_memory
 from benchmarks.inputs import BenchmarkInputs
 
-DEFAULT = "300,3000"
-FRAMES = 166  # mean of a video: 5 million frames of 30,100 videos
+DEFAULT_VIDEOS = "300,3000"
+MEAN_FRAMES = 166  # per video: 5 million frames in 30,100 videos
 BATCH_SIZE, NUM_WORKERS = 8, 0
 FILE_NAMES = ("ak_train_clip_embeddings.h5", "ak_val_clip_embeddings.h5", "flow_embeddings.h5")
 
@@ -30,10 +30,10 @@ FILE_NAMES = ("ak_train_clip_embeddings.h5", "ak_val_clip_embeddings.h5", "flow_
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     rows: list[BenchmarkRow] = []
     inputs.folder.mkdir(parents=True, exist_ok=True)
-    for videos in map(int, os.environ.get("SCALE_VIDEOS", DEFAULT).split(",")):
+    for num_videos in map(int, os.environ.get("SCALE_VIDEOS", DEFAULT_VIDEOS).split(",")):
         with tempfile.TemporaryDirectory(dir=inputs.folder) as folder:
-            rows += data_rows(Path(folder), videos, rounds)
-            rows += bookkeeping_rows(Path(folder), videos)
+            rows += data_rows(Path(folder), num_videos, rounds)
+            rows += bookkeeping_rows(Path(folder), num_videos)
     return rows
 
 
@@ -55,21 +55,21 @@ def cost_row(what: str, unit: str, units: float, costs: Sequence[Cost], goal: st
 # --- the data side of TFAM
 
 
-def data_rows(folder: Path, videos: int, rounds: int) -> list[BenchmarkRow]:
-    frames = write_files(folder, scaled_lengths(videos))
-    first = measure_in_subprocess(read_all_metadata, folder)
-    later = [measure_in_subprocess(read_all_metadata, folder) for _ in range(rounds)]
-    epoch_cost, prefix = measure_in_subprocess(train_epoch, folder), f"{videos:,} videos: "
+def data_rows(folder: Path, num_videos: int, rounds: int) -> list[BenchmarkRow]:
+    num_frames = write_embedding_files(folder, scaled_lengths(num_videos))
+    first_cost = measure_in_subprocess(read_all_metadata, folder)
+    repeated_costs = [measure_in_subprocess(read_all_metadata, folder) for _ in range(rounds)]
+    epoch_cost, prefix = measure_in_subprocess(train_epoch, folder), f"{num_videos:,} videos: "
     goal = "under 5 minutes, 6 GiB"
     return [
-        cost_row(f"{prefix}start-up, first time", "video", videos, [first], ""),
-        cost_row(f"{prefix}start-up, later", "video", videos, later, "under 5 s"),
-        cost_row(f"{prefix}an epoch's data ({frames:,} frames)", "frame", frames, [epoch_cost], goal),
+        cost_row(f"{prefix}start-up, first time", "video", num_videos, [first_cost], ""),
+        cost_row(f"{prefix}start-up, later", "video", num_videos, repeated_costs, "under 5 s"),
+        cost_row(f"{prefix}an epoch's data ({num_frames:,} frames)", "frame", num_frames, [epoch_cost], goal),
     ]
 
 
 def measure_in_subprocess(work: Callable[[Path], None], folder: Path) -> Cost:
-    """Cost in a process of its own, without the imports."""
+    """Return the cost in a separate process, without the imports."""
     result_path = folder / "cost.json"
     measure_peak_memory(measure_to_file, work, folder, result_path)
     return Cost(*json.loads(result_path.read_text()))
@@ -85,33 +85,33 @@ def measure_to_file(work: Callable[[Path], None], folder: Path, result_path: Pat
 
 
 def time_call(work: Callable[[], object]) -> Cost:
-    started, used = time.perf_counter(), time.process_time()
+    started, cpu_started = time.perf_counter(), time.process_time()
     work()
-    return Cost(time.perf_counter() - started, time.process_time() - used)
+    return Cost(time.perf_counter() - started, time.process_time() - cpu_started)
 
 
-def scaled_lengths(videos: int) -> list[int]:
-    """Long-tailed lengths with a mean of 166."""
-    drawn = np.array(input_sizes.video_lengths(videos))
-    return np.clip(np.rint(drawn * FRAMES / drawn.mean()), 12, input_sizes.MOST_FRAMES).astype(int).tolist()
+def scaled_lengths(num_videos: int) -> list[int]:
+    """Return long-tailed lengths with a mean of 166."""
+    lengths = np.array(input_sizes.video_lengths(num_videos))
+    return np.clip(np.rint(lengths * MEAN_FRAMES / lengths.mean()), 12, input_sizes.MAX_FRAMES).astype(int).tolist()
 
 
-def write_files(folder: Path, video_lengths: list[int]) -> int:
-    """Two splits and the motion of both, float16, laid out as by `EmbeddingWriter`; returns the number of RGB frames.
+def write_embedding_files(folder: Path, video_lengths: list[int]) -> int:
+    """Write two RGB splits and the motion of both, float16, in the layout of `EmbeddingWriter`; return the RGB frames.
 
-    Uses h5py directly, since a synced part file for each video would take most of the time."""
+    Uses h5py directly, since syncing a part file per video would take most of the time."""
     import h5py
 
     from vimoclip.store import SCHEMA
 
     rng = np.random.default_rng(0)
-    pool = rng.standard_normal((2 * input_sizes.MOST_FRAMES, input_sizes.DIM)).astype(np.float16)
+    pool = rng.standard_normal((2 * input_sizes.MAX_FRAMES, input_sizes.DIM)).astype(np.float16)
     train, val, motion = (h5py.File(folder / name, "w") for name in FILE_NAMES)
     for file, kind in ((train, "rgb"), (val, "rgb"), (motion, "motion")):
         file.attrs.update(schema=SCHEMA, kind=kind, sampling='{"stride": 1}', content_sha256=kind)
     for number, length in enumerate(video_lengths):
         labels = (rng.random(input_sizes.CLASSES) < 0.02).astype(np.float32)
-        rows = pool[number % input_sizes.MOST_FRAMES :][:length]
+        rows = pool[number % input_sizes.MAX_FRAMES :][:length]
         write_video((val if number % 5 == 0 else train).create_group(f"v{number:05}.mp4"), rows, labels)
         write_video(motion.create_group(f"v{number:05}"), rows[1:], None)
     for file in (train, val, motion):
@@ -129,7 +129,7 @@ def write_video(group: Any, rows: np.ndarray, labels: np.ndarray | None) -> None
 
 
 def open_pairs(folder: Path) -> dict[str, Any]:
-    """PairedEmbeddings of both splits."""
+    """Return PairedEmbeddings of both splits."""
     from TFAM.data import open_splits
 
     rgb = {"train": folder / FILE_NAMES[0], "val": folder / FILE_NAMES[1]}
@@ -155,9 +155,8 @@ def train_epoch(folder: Path) -> None:
     for pairs in splits.values():
         for batch in make_loader(pairs, EpochBatchSampler(len(pairs), 0, BATCH_SIZE), NUM_WORKERS):
             loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
-            weights = list(
-                model.parameters()
-            )  # SGD by hand, since torch.optim imports more of torch than all else here
+            # SGD by hand, since torch.optim imports more of torch than all else here
+            weights = list(model.parameters())
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 weight.data -= 1e-3 * gradient
 
@@ -165,13 +164,13 @@ def train_epoch(folder: Path) -> None:
 # --- resuming an extraction
 
 
-def bookkeeping_rows(folder: Path, videos: int) -> list[BenchmarkRow]:
-    """The work of a resumed run before its first video, and of a finished one."""
+def bookkeeping_rows(folder: Path, num_videos: int) -> list[BenchmarkRow]:
+    """Measure the work of a resumed run before its first video, and that of a finished run."""
     from vimoclip import cli, store
     from vimoclip.extraction import manifest, video_status
 
     output, finished = folder / "flow_embeddings.h5.begun", folder / FILE_NAMES[0]
-    sources = write_partial_extraction(folder, output, videos)
+    sources = write_partial_extraction(folder, output, num_videos)
     attributes, keys = output_attributes(), list(sources)
     store.EmbeddingWriter(output, attributes)
     steps: dict[str, Any] = {
@@ -187,7 +186,7 @@ def bookkeeping_rows(folder: Path, videos: int) -> list[BenchmarkRow]:
     for name, step in steps.items():
         with suppress_stdout():
             costs = [time_call(step) for _ in range(3)]
-        rows.append(cost_row(f"{videos:,} videos: {name}", "video", videos, costs, "under 5 s"))
+        rows.append(cost_row(f"{num_videos:,} videos: {name}", "video", num_videos, costs, "under 5 s"))
     return rows
 
 
@@ -195,12 +194,12 @@ def output_attributes() -> dict[str, Any]:
     return {"kind": "motion", "sampling": {"stride": 1}}
 
 
-def write_partial_extraction(folder: Path, output: Path, videos: int) -> dict[str, Path]:
-    """Write sources, manifest and part files of an interrupted run; returns key -> source."""
+def write_partial_extraction(folder: Path, output: Path, num_videos: int) -> dict[str, Path]:
+    """Write sources, manifest and part files of an interrupted run; return key -> source."""
     from vimoclip.extraction import manifest
     from vimoclip.store import EmbeddingWriter
 
-    sources = {f"v{number:05}": folder / "flows" / f"v{number:05}.mp4" for number in range(videos)}
+    sources = {f"v{number:05}": folder / "flows" / f"v{number:05}.mp4" for number in range(num_videos)}
     (folder / "flows").mkdir()
     parts = EmbeddingWriter(output, output_attributes()).parts_dir
     for key, path in sources.items():

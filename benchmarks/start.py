@@ -13,9 +13,9 @@ COMMANDS = {name: [name] for name in SCRIPTS} | {f"-m {name}": ["-m", name] for 
 
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
-    """Must be called in the repository's root, as the scripts."""
+    """Measure every command. The working directory must be the root of the repository."""
     work = {"python": start_work(["-c", "pass"])} | {
-        name: start_work([*call, "--help"]) for name, call in COMMANDS.items()
+        name: start_work([*command, "--help"]) for name, command in COMMANDS.items()
     }
     rates = measure_rates(work, rounds)
     return [
@@ -29,6 +29,8 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
 
 
 def start_work(arguments: list[str]) -> Callable[[], float]:
+    """Return a callable for `measure_rates` that runs Python once with the arguments."""
+
     def start() -> float:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
         return 1

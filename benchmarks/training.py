@@ -1,7 +1,7 @@
-"""Training MoCLIP: the data loader, a training step, and the time that steps wait for data.
+"""MoCLIP training: the data loader, a training step, and the time that steps wait for data.
 
-The plain implementation is the published one: it decodes the whole flow video for each segment, prepares frames one by
-one with PIL, and takes a step on the whole padded batch with Adam's loop over tensors."""
+The plain implementation is the published one: it decodes the whole flow video for each segment, preprocesses single
+frames with PIL, and takes a step on the whole padded batch with Adam's loop over tensors."""
 
 import argparse
 import random
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from benchmarks.inputs import BenchmarkInputs
 from vimoclip import clip, video
 from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, trainer
 from vimoclip.moclip.data_parallel import DistributedStudent
-from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_span_reader, collate
+from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_video_reader, collate
 from vimoclip.moclip.train_state import LossMeter
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import losses
 
-SEQUENCE_LENGTH, BATCH_SIZE, CLASSES = 30, 4, 140  # frames a segment, segments a batch
+SEQUENCE_LENGTH, BATCH_SIZE, CLASSES = 30, 4, 140  # frames per segment, segments per batch
 FLOP_PER_FRAME = 3 * 2 * 4.37e9  # ViT-B/32, forward and backward; 4.37 billion multiply-adds a forward pass
 
 
@@ -34,8 +34,8 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     return [*loader_rows(inputs, rounds), step_row(inputs, rounds), data_wait_row(inputs)]
 
 
-class RandomTeacher:
-    """Replaces the RGB embeddings; benchmarks.reading measures reading them."""
+class RandomEmbeddingReader:
+    """Stand-in for the reader of the RGB embeddings; benchmarks.reading measures reading them."""
 
     def embeddings(self, key: str, start: int, stop: int) -> np.ndarray:
         return np.random.default_rng(len(key) + start).standard_normal((stop - start, 512)).astype(np.float32)
@@ -55,7 +55,7 @@ def list_training_videos(folder: Path) -> list[flow_pairing.TrainingVideo]:
 
 
 def decode_plain_segment(path: Path, start: int, transform: Any) -> torch.Tensor:
-    """(29, 3, 224, 224) float32, normalised."""
+    """Return (29, 3, 224, 224) float32, normalised."""
     import av
     from PIL import Image
 
@@ -65,68 +65,68 @@ def decode_plain_segment(path: Path, start: int, transform: Any) -> torch.Tensor
 
 
 def sample_full_segments(dataset: SegmentDataset) -> list[int]:
-    """Indices of one full segment of each clip, so that no read profits from an earlier one."""
-    rng, of_clip = random.Random(0), dict[str, list[int]]()
-    for number, segment in enumerate(dataset.segments):
+    """Return indices of one full segment of each clip, so that no read profits from an earlier one."""
+    rng, indices_by_clip = random.Random(0), dict[str, list[int]]()
+    for index, segment in enumerate(dataset.segments):
         if segment.length == SEQUENCE_LENGTH - 1:
-            of_clip.setdefault(segment.video.key, []).append(number)
-    return [rng.choice(numbers) for numbers in of_clip.values()]
+            indices_by_clip.setdefault(segment.video.key, []).append(index)
+    return [rng.choice(indices) for indices in indices_by_clip.values()]
 
 
 def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
-    """Segments/s of one process with one thread, as in a worker of the loader."""
+    """Measure segments/s of one process with one thread, as in a worker of the loader."""
     import open_clip
 
     config = clip.load_encoder(inputs.clip_model(), None).config
     preprocess, transform = clip.Preprocess(config), open_clip.image_transform(224, is_train=False)
     large, small = list_training_videos(inputs.flows(None)), list_training_videos(inputs.flows(224))
     cache = frame_cache.FrameCache(inputs.folder / "prepared", config)
-    cache.fill(cache.missing(large), preprocess, workers=2)
-    reader: Any = RandomTeacher()
-    sets = {
+    cache.fill(cache.uncached_videos(large), preprocess, workers=2)
+    reader: Any = RandomEmbeddingReader()
+    datasets = {
         "640x360": SegmentDataset(reader, large, SEQUENCE_LENGTH, preprocess),
         "--size 224": SegmentDataset(reader, small, SEQUENCE_LENGTH, preprocess),
         "--cache-frames": SegmentDataset(reader, large, SEQUENCE_LENGTH, preprocess, cache),
     }
-    chosen = sample_full_segments(sets["640x360"])
+    indices = sample_full_segments(datasets["640x360"])
 
     def plain() -> float:
-        for number in chosen[::3]:
-            segment = sets["640x360"].segments[number]
+        for index in indices[::3]:
+            segment = datasets["640x360"].segments[index]
             decode_plain_segment(segment.video.flow_path, segment.start, transform)
-        return len(chosen[::3])
+        return len(indices[::3])
 
     def ours(name: str) -> float:
-        cached_span_reader.cache_clear()
-        for start in range(0, len(chosen), BATCH_SIZE):
-            collate([sets[name][number] for number in chosen[start : start + BATCH_SIZE]])
-        return len(chosen)
+        cached_video_reader.cache_clear()
+        for start in range(0, len(indices), BATCH_SIZE):
+            collate([datasets[name][index] for index in indices[start : start + BATCH_SIZE]])
+        return len(indices)
 
     def decoder(name: str) -> float:
-        cached_span_reader.cache_clear()
-        for number in chosen:
-            segment = sets[name].segments[number]
-            cached_span_reader(segment.video.flow_path).read(segment.start, segment.start + SEQUENCE_LENGTH - 1)
-        return len(chosen)
+        cached_video_reader.cache_clear()
+        for index in indices:
+            segment = datasets[name].segments[index]
+            cached_video_reader(segment.video.flow_path).read(segment.start, segment.start + SEQUENCE_LENGTH - 1)
+        return len(indices)
 
-    work: dict[str, Any] = {"plain": plain} | {name: partial(ours, name) for name in sets}
+    work: dict[str, Any] = {"plain": plain} | {name: partial(ours, name) for name in datasets}
     work |= {f"decoder {name}": partial(decoder, name) for name in ("640x360", "--size 224")}
     with torch_threads(1):
         rates = measure_rates(work, rounds)
     goals = {"640x360": "3x", "--size 224": "8x", "--cache-frames": "25x"}
     rows = []
     for name, goal in goals.items():
-        decoded = rates.get(f"decoder {name}")
+        decoder_rates = rates.get(f"decoder {name}")
         bound = (
-            sorted(decoded)[len(decoded) // 2]
-            if decoded
+            sorted(decoder_rates)[len(decoder_rates) // 2]
+            if decoder_rates
             else memory_copy_rate() / ((SEQUENCE_LENGTH - 1) * cache.frame_bytes)
         )
-        note = "plain: 640x360" + ("" if decoded else "; files in memory")
-        pair, what = {"plain": rates["plain"], "ours": rates[name]}, f"loader of train.py, {name}"
-        bound_name = "decoder alone" if decoded else "copy of memory"
+        note = "plain: 640x360" + ("" if decoder_rates else "; files in memory")
+        row_rates, what = {"plain": rates["plain"], "ours": rates[name]}, f"loader of train.py, {name}"
+        bound_name = "decoder alone" if decoder_rates else "copy of memory"
         rows.append(
-            make_row("training", what, "segment", pair, bound=bound, bound_name=bound_name, goal=goal, note=note)
+            make_row("training", what, "segment", row_rates, bound=bound, bound_name=bound_name, goal=goal, note=note)
         )
     return rows
 
@@ -160,7 +160,7 @@ def make_student(name: str) -> tuple[MoCLIP, clip.Preprocess]:
 
 
 class PlainStep:
-    """A step on the whole batch, with Adam's default loop."""
+    """A training step on the whole batch, with Adam's default loop over tensors."""
 
     def __init__(self, name: str):
         self.model, self.preprocess = make_student(name)
@@ -183,7 +183,7 @@ class PlainStep:
 
 
 class TrainPyStep:
-    """A step as in train.py."""
+    """A training step as in train.py."""
 
     def __init__(self, name: str):
         self.model, preprocess = make_student(name)
@@ -204,7 +204,7 @@ class TrainPyStep:
 
 
 def step_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
-    """Steps/s and memory of one batch; asserts that both implementations agree."""
+    """Measure steps/s and memory of one batch; assert that both implementations agree."""
     name, batch = inputs.clip_model(), make_batch()
     plain, ours = PlainStep(name), TrainPyStep(name)
     deviation = max(abs(plain(batch) - ours(batch)), max_gradient_difference(plain.model, ours.model))
@@ -222,7 +222,7 @@ def step_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
 
 
 def max_gradient_difference(a: nn.Module, b: nn.Module) -> float:
-    """The largest difference of two models' gradients, relative to the maximum of each tensor."""
+    """Return the largest difference of two models' gradients, relative to the maximum of each tensor."""
     pairs = [(p.grad, q.grad) for p, q in zip(a.parameters(), b.parameters(), strict=True)]
     return max(float((p - q).abs().max() / p.abs().max().clamp_min(1e-3)) for p, q in pairs if p is not None)  # type: ignore
 
@@ -240,22 +240,23 @@ def _run_train_py_steps(name: str) -> None:
 
 
 def data_wait_row(inputs: BenchmarkInputs, steps: int = 6) -> BenchmarkRow:
-    """The share of time that steps wait for the loader, with flow videos of 640x360."""
-    ours, reader = TrainPyStep(inputs.clip_model()), RandomTeacher()
-    chosen: Any = reader
-    dataset = SegmentDataset(chosen, list_training_videos(inputs.flows(None)), SEQUENCE_LENGTH, ours.setup.preprocess)
-    order = random.Random(0).sample(
-        sample_full_segments(dataset), BATCH_SIZE * min(steps + 1, len(sample_full_segments(dataset)) // BATCH_SIZE)
-    )
-    waited, worked, batches = 0.0, 0.0, iter(ours.setup.make_rank_loader(dataset, order))
+    """Measure the fraction of time that steps wait for the loader, with flow videos of 640x360."""
+    ours, reader = TrainPyStep(inputs.clip_model()), cast(Any, RandomEmbeddingReader())
+    dataset = SegmentDataset(reader, list_training_videos(inputs.flows(None)), SEQUENCE_LENGTH, ours.setup.preprocess)
+    indices = sample_full_segments(dataset)
+    order = random.Random(0).sample(indices, BATCH_SIZE * min(steps + 1, len(indices) // BATCH_SIZE))
+    wait_seconds, step_seconds, batches = 0.0, 0.0, iter(ours.setup.make_rank_loader(dataset, order))
     ours(next(batches))
     for _ in range(len(order) // BATCH_SIZE - 1):
         started = time.perf_counter()
         batch = next(batches)
         loaded = time.perf_counter()
         ours(batch)
-        waited, worked = waited + loaded - started, worked + time.perf_counter() - loaded
-    share, count = waited / (waited + worked), len(order) // BATCH_SIZE - 1
-    rates, bound = {"ours": [count / (waited + worked)]}, count / worked
-    what, note = "steps of train.py with its loader, 640x360", f"{share:.2%} of the time waits for data"
+        wait_seconds, step_seconds = wait_seconds + loaded - started, step_seconds + time.perf_counter() - loaded
+    total_seconds, count = wait_seconds + step_seconds, len(order) // BATCH_SIZE - 1
+    rates, bound = {"ours": [count / total_seconds]}, count / step_seconds
+    what, note = (
+        "steps of train.py with its loader, 640x360",
+        f"{wait_seconds / total_seconds:.2%} of the time waits for data",
+    )
     return make_row("training", what, "step", rates, bound=bound, bound_name="step alone", goal="98 % of it", note=note)

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: rates, ratios, memory, and write them down."""
+"""The benchmarks: rates, ratios, peak memory, inputs, and the written results."""
 
 import json
 import time
@@ -11,17 +11,17 @@ import pytest
 import benchmarks.__main__ as benchmarks
 from benchmarks import harness, scale
 from benchmarks import reading as benchmark_reading
-from benchmarks.inputs import MEAN_LENGTH, MOST_FRAMES, BenchmarkInputs, clip_frames, clip_length, video_lengths
+from benchmarks.inputs import MAX_FRAMES, MEAN_LENGTH, BenchmarkInputs, clip_frames, clip_length, video_lengths
 from vimoclip import store
 from vimoclip.errors import UserError
 from vimoclip.store.reader import verify
 
 
-def test_what_is_twice_as_fast_has_the_ratio_two() -> None:
-    taken: list[str] = []
+def test_an_implementation_twice_as_fast_has_the_ratio_two() -> None:
+    calls: list[str] = []
 
     def work(name: str, seconds: float) -> float:
-        taken.append(name)
+        calls.append(name)
         time.sleep(seconds)
         return 10.0
 
@@ -30,33 +30,33 @@ def test_what_is_twice_as_fast_has_the_ratio_two() -> None:
     assert row.ratio == pytest.approx(2, rel=0.3)
     assert row.spread and row.ratio and row.spread[0] <= row.ratio <= row.spread[1]
     assert row.ours == pytest.approx(500, rel=0.3)
-    assert row.share == pytest.approx(0.5, rel=0.3)
-    assert len(taken) == 2 * (3 + 1)  # one round to warm up
-    assert taken[:4] in (["plain", "ours", "ours", "plain"], ["ours", "plain", "plain", "ours"])  # who is first changes
+    assert row.bound_fraction == pytest.approx(0.5, rel=0.3)
+    assert len(calls) == 2 * (3 + 1)  # one warm-up round
+    assert calls[:4] in (["plain", "ours", "ours", "plain"], ["ours", "plain", "plain", "ours"])  # the order alternates
 
 
-def test_memory_is_what_a_call_takes_beside_what_was_there() -> None:
-    ballast = np.ones(2**25)  # 256 MiB of the parent, which the call doesn't have
-    taken = harness.measure_peak_memory(np.ones, 2**23)  # 64 MiB
-    assert 0.9 * 2**26 < taken < 2 * 2**26
+def test_peak_memory_excludes_the_memory_of_the_parent_process() -> None:
+    ballast = np.ones(2**25)  # 256 MiB of the parent process
+    peak = harness.measure_peak_memory(np.ones, 2**23)  # 64 MiB
+    assert 0.9 * 2**26 < peak < 2 * 2**26
     assert len(ballast)
 
 
-def test_lengths_have_a_long_tail_and_the_mean_that_they_are_said_to_have() -> None:
+def test_lengths_have_a_long_tail_and_the_documented_mean() -> None:
     lengths = video_lengths(400)
     assert np.mean(lengths) == pytest.approx(MEAN_LENGTH, rel=0.05)
-    assert max(lengths) == MOST_FRAMES
+    assert max(lengths) == MAX_FRAMES
     assert np.median(lengths) < 0.75 * MEAN_LENGTH
     assert 120 <= clip_length(3) <= 180
 
 
-def test_inputs_are_the_same_each_time_and_are_read_by_the_project(tmp_path: Path) -> None:
-    one, two = (next(clip_frames(5)) for _ in range(2))
-    assert np.array_equal(one, two)
-    assert one.shape == (360, 640, 3)
-    assert one.std() > 20
-    paths = BenchmarkInputs(tmp_path, videos=10).embeddings()
-    readers = {kind: store.EmbeddingReader(path) for kind, path in paths.items()}
+def test_inputs_are_deterministic_and_readable(tmp_path: Path) -> None:
+    first, second = (next(clip_frames(5)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.shape == (360, 640, 3)
+    assert first.std() > 20
+    paths = BenchmarkInputs(tmp_path, num_videos=10).embeddings()
+    readers = {role: store.EmbeddingReader(path) for role, path in paths.items()}
     assert len(readers["rgb_train"].keys) + len(readers["rgb_val"].keys) == len(readers["motion"].keys) == 10
     key = readers["rgb_val"].keys[0]
     assert readers["motion"].length(key.removesuffix(".mp4")) == readers["rgb_val"].length(key) - 1
@@ -69,26 +69,23 @@ def test_a_stage_prints_a_table_and_writes_json(
         @staticmethod
         def run(inputs: BenchmarkInputs, rounds: int) -> list[harness.BenchmarkRow]:
             rates = {"plain": [10.0] * rounds, "ours": [40.0] * rounds}
-            return [harness.make_row("start", "a thing", "frames", rates, memory=(3_000_000, 1_000_000), goal="3x")]
+            return [harness.make_row("start", "a stage", "frames", rates, memory=(3_000_000, 1_000_000), goal="3x")]
 
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)
-    command = ["--json", str(tmp_path / "figures.json"), "--inputs-dir", str(tmp_path), "--rounds", "2"]
+    command = ["--json", str(tmp_path / "results.json"), "--inputs-dir", str(tmp_path), "--rounds", "2"]
     benchmarks.main(["start", *command])
-    said = capsys.readouterr().out
-    assert "| start | a thing | 10 frames/s | 40 frames/s | 4.00 (4.00 to 4.00) |  |  | 3 MB, 1 MB | 3x |" in said
-    benchmarks.main(["start", *command])  # takes the place of what was measured before
-    written = json.loads((tmp_path / "figures.json").read_text())
+    output = capsys.readouterr().out
+    assert "| start | a stage | 10 frames/s | 40 frames/s | 4.00 (4.00 to 4.00) |  |  | 3 MB, 1 MB | 3x |" in output
+    benchmarks.main(["start", *command])  # replaces the previous rows of the stage
+    written = json.loads((tmp_path / "results.json").read_text())
     assert [row["ratio"] for row in written["rows"]] == [4.0]
     assert "torch" in written["machine"]["versions"]
     with pytest.raises(UserError, match="there is no such stage; there are start, reading"):
         benchmarks.main(["nonsense"])
 
 
-# --- what is measured
-
-
 def test_the_scale_benchmark_reads_and_trains(tmp_path: Path) -> None:
-    inputs = BenchmarkInputs(tmp_path, videos=5)
+    inputs = BenchmarkInputs(tmp_path, num_videos=5)
     path = inputs.embeddings()["rgb_train"]
     benchmark_reading.write_published(path, tmp_path / "published.h5")
     benchmark_reading.check_same_rows(path, tmp_path / "published.h5")
@@ -96,7 +93,7 @@ def test_the_scale_benchmark_reads_and_trains(tmp_path: Path) -> None:
         file["v00001.mp4/embeddings"][0, 0] += 1
     with pytest.raises(ValueError, match=r"v00001\.mp4 is read differently"):
         benchmark_reading.check_same_rows(path, tmp_path / "published.h5")
-    frames = scale.write_files(tmp_path, [12, 13, 14, 20, 30, 40])
+    frames = scale.write_embedding_files(tmp_path, [12, 13, 14, 20, 30, 40])
     assert frames == 129
     scale.read_all_metadata(tmp_path)
     scale.train_epoch(tmp_path)
