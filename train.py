@@ -37,18 +37,22 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data").add_argument
     add("--train-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_train_... in the data set")
     add("--val-hdf5-path", type=Path, default=None, help="of --protocol published; default: <name>_val_... likewise")
-    choose = "held_out: epochs are chosen on the clips of annotations/selection.txt, which aren't trained on, and the "
-    choose += (
+    protocol_help = (
+        "held_out: epochs are chosen on the clips of annotations/selection.txt, which aren't trained on, and the "
+    )
+    protocol_help += (
         "reported ones aren't read; published: on the reported clips, as the paper's code does; default: held_out "
     )
-    choose += "where there is a selection.txt, published where there is none or --val-hdf5-path is given"
-    add("--protocol", choices=["held_out", "published"], default=None, help=choose)
+    protocol_help += "where there is a selection.txt, published where there is none or --val-hdf5-path is given"
+    add("--protocol", choices=["held_out", "published"], default=None, help=protocol_help)
     add("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
     add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
     add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help="must be what the embeddings have")
-    add("--sequence-length", type=_at_least_two, default=30, help="frames a segment; it has one flow less")
-    keep = "keep flow frames here as the student sees them, and read them instead of decoding: 150 KB a frame at 224"
-    add("--cache-frames", type=cli.none_or(Path), default=None, metavar="FOLDER", help=keep)
+    add("--sequence-length", type=_sequence_length, default=30, help="frames a segment; it has one flow less")
+    cache_help = (
+        "keep flow frames here as the student sees them, and read them instead of decoding: 150 KB a frame at 224"
+    )
+    add("--cache-frames", type=cli.none_or(Path), default=None, metavar="FOLDER", help=cache_help)
     add = parser.add_argument_group("method").add_argument
     add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help="1 - cos, or squared error")
     add("--distillation-weight", type=cli.non_negative_float, default=1.0, help="of that loss; 0: classification alone")
@@ -58,8 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("optimisation").add_argument
     add("--epochs", type=cli.positive_int, default=10, help="how many times each segment is seen")
     add("--batch-size", type=cli.positive_int, default=32, help="in segments, of each process")
-    few = "segments at a time of a batch, which give its gradient in less memory; default: all on a GPU, few on a CPU"
-    add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=few)
+    micro_batch_help = (
+        "segments at a time of a batch, which give its gradient in less memory; default: all on a GPU, few on a CPU"
+    )
+    add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=micro_batch_help)
     add("--compile", action="store_true", help="the encoder by torch.compile, on a GPU")
     add("--learning-rate", type=cli.positive_float, default=1e-3, help="of Adam")
     add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help="None: as the rest")
@@ -73,14 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--run-name", default=None, help="default: the time, like 20250328-003544")
     add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="resume this run")
     cli.add_checkpoint_arguments(parser)
-    cli.add_clip_arguments(parser, name=None)
+    cli.add_clip_arguments(parser, default_model=None)
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser, workers=4)
     cli.add_run_arguments(parser, "only the first N videos of each split")
     return parser
 
 
-def _at_least_two(text: str) -> int:
+def _sequence_length(text: str) -> int:
     if (value := int(text)) < 2:
         raise argparse.ArgumentTypeError(f"{text} frames have no flow between them; give 2 or more")
     return value
@@ -110,7 +116,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def resolve_protocol(args: argparse.Namespace) -> str:
-    """Raises UserError if the flags contradict each other, or if the protocol's clips do not exist."""
+    """Return the run's protocol. Raises UserError if flags contradict each other, or if its clips do not exist."""
     from vimoclip.annotations import split_protocol
 
     if args.val_hdf5_path and args.protocol is None:
@@ -141,11 +147,12 @@ def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSpl
     flows_dir = cli.require_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     flows = flow_lookup.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     annotations_dir = args.dataset_dir / "annotations"
-    paired, metadata = group.broadcast(
+    paired_videos, metadata = group.broadcast(
         pair_splits(readers, flows, annotations_dir, args.limit, args.protocol) if group.is_main else ({}, {})
     )
-    check_paired_videos(paired, readers)
-    return TrainingSplits({split: readers.get(split, readers["train"]) for split in paired}, paired, metadata)
+    check_paired_videos(paired_videos, readers)
+    split_readers = {split: readers.get(split, readers["train"]) for split in paired_videos}
+    return TrainingSplits(split_readers, paired_videos, metadata)
 
 
 def open_embeddings(args: argparse.Namespace, split: str) -> "EmbeddingReader":
@@ -202,8 +209,10 @@ def print_dry_run(
     from vimoclip.moclip.frame_cache import FrameCache
 
     progress = dry_run.read_progress(folder)
-    num_segments = [len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired.values()]
-    print(dry_run.format_progress(folder, progress, args.epochs, *num_segments), flush=True)
+    num_train, num_monitor = (
+        len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired_videos.values()
+    )
+    print(dry_run.format_progress(folder, progress, args.epochs, num_train, num_monitor), flush=True)
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
         print(f"the time it takes can be estimated once {download['what']} is here: it would be downloaded")
         return
@@ -211,9 +220,9 @@ def print_dry_run(
     cache_bytes = 0
     if args.cache_frames:
         cache = FrameCache(args.cache_frames, config["clip"])
-        missing = cache.missing(splits.videos())
-        cache.check_disk_space(missing)
-        cache_bytes = cache.required_bytes(missing)
+        uncached = cache.uncached_videos(splits.videos())
+        cache.check_disk_space(uncached)
+        cache_bytes = cache.required_bytes(uncached)
     setup = trainer.TrainingSetup(args, model.to(device), preprocess, group)
     datasets = splits.datasets(args.sequence_length, preprocess)
     print(dry_run.format_cost(setup, datasets, progress, cache_bytes), flush=True)
@@ -223,19 +232,19 @@ def build_student(args: argparse.Namespace, splits: "TrainingSplits") -> Any:
     """Return (config, model, preprocessing). Raises UserError."""
     from vimoclip.moclip import builder
 
-    flow_settings = splits.paired["train"].flow_settings
+    flow_settings = splits.paired_videos["train"].flow_settings
     config, model, preprocess = builder.build_student(args, splits.readers["train"], flow_settings)
     return config | splits.metadata, model, preprocess
 
 
 def launch_command(group: "ProcessGroup") -> str:
-    """The command that started this process: python or torchrun."""
+    """Return the command that started this process: python or torchrun."""
     local_size = os.environ.get("LOCAL_WORLD_SIZE", group.size)
     return f"torchrun --nproc-per-node {local_size}" if group.size > 1 else "python"
 
 
 def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
-    """Return the arguments and the folder of the run to resume, if any, with whose settings they are completed.
+    """Return the arguments, and the folder of the run to resume or None. Its settings are the arguments' defaults.
 
     Raises UserError if the arguments contradict these settings."""
     parser = build_parser()
@@ -257,9 +266,11 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     saved = {"protocol": "published"} | yaml_json.read_yaml(settings_path)  # old files have no protocol
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in NOT_RESTORED})
     args = parser.parse_args(argv)
-    fixed = {k: v for k, v in vars(args).items() if k not in MAY_CHANGE_ON_RESUME and not k.endswith(("_dir", "_path"))}
+    fixed_settings = {
+        k: v for k, v in vars(args).items() if k not in MAY_CHANGE_ON_RESUME and not k.endswith(("_dir", "_path"))
+    }
     hint = "resume with the same settings, or start a new run"
-    cli.check_settings_match(fixed, saved, "this command", str(settings_path), hint)
+    cli.check_settings_match(fixed_settings, saved, "this command", str(settings_path), hint)
     return args, folder
 
 

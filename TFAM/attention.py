@@ -22,7 +22,7 @@ class PackedAttention(nn.MultiheadAttention):
     def forward(  # type: ignore[override]
         self, x: torch.Tensor, lengths: Sequence[int], context: torch.Tensor, context_lengths: Sequence[int]
     ) -> torch.Tensor:
-        """x (N, D): queries; context (M, D): keys and values of the same videos; lengths: per video -> (N, D)."""
+        """Return (N, D). x (N, D): queries; context (M, D): keys and values of the same videos; lengths: per video."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         if context is x:
             queries, keys, values = linear(x, weight, bias).split(width, -1)
@@ -45,7 +45,7 @@ def _attend_per_video(
     context_lengths: Sequence[int],
     dropout: float,
 ) -> torch.Tensor:
-    """One video at a time: on a CPU, batching saves nothing."""
+    """Compute the attention of one video at a time: on a CPU, batching saves nothing."""
     videos = zip(
         queries.split(list(lengths)),
         keys.split(list(context_lengths)),
@@ -72,7 +72,7 @@ def _attend_padded(
     context_lengths: Sequence[int],
     dropout: float,
 ) -> torch.Tensor:
-    """All videos at once, padded: on a GPU the number of kernel launches dominates."""
+    """Compute the attention of all videos at once, padded: on a GPU the number of kernel launches dominates."""
     q = pad_sequence(queries.split(list(lengths)), batch_first=True).transpose(1, 2)  # (B, H, T, D/H)
     k, v = (
         pad_sequence(tokens.split(list(context_lengths)), batch_first=True).transpose(1, 2) for tokens in (keys, values)
@@ -120,7 +120,7 @@ class _AttentionWithDropout(torch.autograd.Function):
 
 
 def _head_chunks(q: torch.Tensor, k: torch.Tensor) -> list[slice]:
-    """Slices of heads, with at most WEIGHTS_PER_CHUNK attention weights each (at least one head)."""
+    """Return slices of heads, with at most WEIGHTS_PER_CHUNK attention weights each (at least one head)."""
     step = max(1, WEIGHTS_PER_CHUNK // (q.shape[1] * k.shape[1]))
     return [slice(start, start + step) for start in range(0, q.shape[0], step)]
 

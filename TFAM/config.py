@@ -74,17 +74,19 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
     return config
 
 
-def resolve_inputs(config: Config, dataset_dir: Path, name: str) -> None:
+def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None:
     """Fill in the paths of embeddings and annotations that are null with those of the data set, in place."""
     folder = dataset_dir / "embeddings"
-    defaults = {f"rgb_{split}_h5": rgb_embeddings_path(folder, name, split) for split in ("train", "val", "test")}
+    defaults = {
+        f"rgb_{split}_h5": rgb_embeddings_path(folder, dataset_name, split) for split in ("train", "val", "test")
+    }
     for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> {"training.lr": 1e-4, ...}."""
+    """Flatten nested mappings into {"training.lr": 1e-4, ...}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -95,7 +97,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, 
     """Raise UserError with the first key in which a run's settings differ from those that it started with.
 
     A key that is missing in one of the two has its default value: the behaviour before the key existed.
-    data.annotations_dir is not compared: selection clips are, by their hash."""
+    data.annotations_dir is not compared, since the hash of the selection clips is."""
     defaults = flatten(read_yaml(DEFAULT_CONFIG)) | {"data.protocol": PUBLISHED}
     old_flat, new_flat = flatten(old), flatten(new)
     for key in sorted(old_flat.keys() | new_flat.keys()):
@@ -127,7 +129,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 
 def _merge(config: Config, changes: Mapping[str, Any], source: str) -> None:
-    """Apply changes in place. `source`: file or flag, named in errors. Raises UserError."""
+    """Apply changes in place. `source`: file or flag, for error messages. Raises UserError."""
     defaults = flatten(config)
     for section, content in changes.items():
         if section not in config:
@@ -147,17 +149,17 @@ def _validate(name: str, value: Any, default: Any, source: str) -> Any:
     """Return the value in its key's type; raise UserError for another type or range. PyYAML reads `1e-4` as text."""
     if name in NULLABLE and (value is None or value in ("None", "none")):
         return None
-    kind = NULLABLE.get(name, type(default))
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+    value_type = NULLABLE.get(name, type(default))
+    if value_type is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             value = float(value)
-    has_type = type(value) is kind  # a variable: mypy would narrow `value` to object
+    has_type = type(value) is value_type  # a variable: mypy would narrow `value` to object
     if not has_type:
-        expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
+        expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[value_type]
         raise UserError(f"{name} is {repr(value)[:60]}, but must be {expected}", path=source)
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}", path=source)
-    if kind in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
+    if value_type in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
         limits = {"from 0 to below 1": FRACTIONS, "0 or more": NON_NEGATIVE, "from 0 to 2^32 - 1": SEED_KEYS}
         expected = next((text for text, names in limits.items() if name in names), "above 0")
         raise UserError(f"{name} is {value}, but must be {expected}", path=source)

@@ -21,7 +21,7 @@ from vimoclip.runtime import seeding
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import run_folder
 
-MAX_NAMED = 10  # unused videos that are printed per file; metrics.json names all of them
+MAX_PRINTED = 10  # excluded videos that are printed per file; metrics.json has all of them
 
 
 class ClipFeatures(NamedTuple):
@@ -57,18 +57,18 @@ class PairedEmbeddings(Dataset):
         rgb: EmbeddingReader,
         motion: EmbeddingReader | None,
         keys: Sequence[tuple[str, str]],
-        left_out: dict[str, str],
+        excluded: dict[str, str],
     ):
         self.rgb, self.motion = rgb, motion
         self.keys = list(keys)  # (video, motion key)
-        self.left_out = left_out  # video -> reason
+        self.excluded = excluded  # video -> reason
         self.motion_mode = "real"  # data.motion of the config: real, none or shuffled
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def shuffle_motion(self, seed: int, all_motion_keys: Sequence[str] = ()) -> None:
-        """Give each video the motion of another one, always the same one for a seed.
+        """Assign the motion of another video to each video; the seed determines the assignment.
 
         `all_motion_keys`: of all splits; the only video of a split takes the motion of another split. Raises UserError
         if there is no other motion."""
@@ -101,7 +101,7 @@ class PairedEmbeddings(Dataset):
 
 
 def collate(clips: Sequence[ClipFeatures]) -> FusionBatch:
-    """Pad and stack clips. No clips give an empty batch, as a process may have in the last step of several."""
+    """Pad and stack clips. No clips give an empty batch, which a process of several may have in the last step."""
     if not clips:
         return FusionBatch([], torch.empty(0, 0, 0), torch.empty(0), None, None, torch.empty(0, 0))
     motions = [clip.motion for clip in clips if clip.motion is not None]
@@ -122,7 +122,7 @@ def open_splits(
     limit: int | None,
     annotations_dir: Path | None = None,
 ) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
-    """Open and check the files, pair the videos of each split with their motion, and print which are left out.
+    """Open and check the files, pair the videos of each split with their motion, and print the excluded ones.
 
     `rgb_paths`: by split. With `annotations_dir`, its selection clips move from `train` to the split `selection`.
     Returns (data sets by split, reader of the motion file or None if the variant has no motion). Raises UserError."""
@@ -143,11 +143,11 @@ def open_splits(
         for split, (reader, videos) in split_videos.items()
     }
     for split, dataset in datasets.items():
-        print_left_out(f"{dataset.rgb.path}: {len(dataset)} {split} videos", dataset.left_out)
+        print_excluded(f"{dataset.rgb.path}: {len(dataset)} {split} videos", dataset.excluded)
     if motion and len(readers) == 2:  # with one RGB file, unused motions may belong to the other
         motion_key = motion_key_function(motion)
         used = {motion_key(video) for reader in readers.values() for video in reader.keys}
-        print_left_out(
+        print_excluded(
             f"{motion.path}: {len(motion.keys)} videos",
             dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
         )
@@ -213,7 +213,7 @@ def selection_digest(train: EmbeddingReader, data: Mapping[str, Any]) -> str:
 
 
 def apply_motion_control(splits: Mapping[str, PairedEmbeddings], config: Mapping[str, Any]) -> None:
-    """Zero or shuffle the motion of all splits if data.motion says so. Raises UserError."""
+    """Zero or shuffle the motion of all splits according to data.motion. Raises UserError."""
     motion_keys = [key for dataset in splits.values() for _, key in dataset.keys]
     for dataset in splits.values():
         if config["data"]["motion"] == "none":
@@ -237,37 +237,37 @@ def pair_embeddings(
     if motion is None:
         return PairedEmbeddings(rgb, None, [(video, "") for video in videos[:limit]], {})
     motion_key, motion_keys = motion_key_function(motion), set(motion.keys)
-    video_of_key: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    video_by_key: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     for video in videos:
-        if len(video_of_key) == limit:
+        if len(video_by_key) == limit:
             break
         key, num_frames = motion_key(video), rgb.length(video)
-        if key in video_of_key:
+        if key in video_by_key:
             raise UserError(
-                f"{video_of_key[key]} and {video} would share the motions {key}", "rename one of them", path=rgb.path
+                f"{video_by_key[key]} and {video} would share the motions {key}", "rename one of them", path=rgb.path
             )
         if key not in motion_keys:
-            left_out[video] = "has one frame, so no motion" if num_frames == 1 else f"isn't in {motion.path}"
+            excluded[video] = "has one frame, so no motion" if num_frames == 1 else f"isn't in {motion.path}"
             continue
         rgb_indices, motion_indices = rgb.frame_indices(video), motion.frame_indices(key)
         if problem := motion_mismatch(num_frames, rgb_indices, motion.length(key), motion_indices, motion.path):
-            left_out[video] = problem
+            excluded[video] = problem
         else:
-            video_of_key[key] = video
-    if not video_of_key:
-        video, reason = next(iter(left_out.items()))
+            video_by_key[key] = video
+    if not video_by_key:
+        video, reason = next(iter(excluded.items()))
         raise UserError(
             f"no video has fitting motions in {motion.path} ({video}: {reason})", "create it again", path=rgb.path
         )
-    keys = [(video, key) for key, video in video_of_key.items()]
-    return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, left_out)
+    keys = [(video, key) for key, video in video_by_key.items()]
+    return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, excluded)
 
 
-def print_left_out(summary: str, left_out: Mapping[str, str]) -> None:
-    """Print a summary line and the first MAX_NAMED videos that are left out, with reasons."""
-    print(summary + (f", {len(left_out)} left out" if left_out else ""), flush=True)
-    for video, reason in list(left_out.items())[:MAX_NAMED]:
+def print_excluded(summary: str, excluded: Mapping[str, str]) -> None:
+    """Print a summary line and the first MAX_PRINTED excluded videos, with reasons."""
+    print(summary + (f", {len(excluded)} left out" if excluded else ""), flush=True)
+    for video, reason in list(excluded.items())[:MAX_PRINTED]:
         print(f"  left out: {video}: {reason}")
-    if len(left_out) > MAX_NAMED:
-        print(f"  and {len(left_out) - MAX_NAMED} more")
+    if len(excluded) > MAX_PRINTED:
+        print(f"  and {len(excluded) - MAX_PRINTED} more")

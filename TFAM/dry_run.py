@@ -28,7 +28,7 @@ def print_training_estimate(
     overwrite: bool,
     group: ProcessGroup,
 ) -> None:
-    """Print how many epochs remain and what they cost. The probe trains a model that is discarded."""
+    """Print the completed epochs and the cost of the remaining ones. Trains a model for a few steps; writes nothing."""
     training = metadata["config"]["training"]
     num_epochs, num_seen = (0, 0) if overwrite else completed_epochs(folder / "last.pth")
     num_train = len(splits["train"])
@@ -47,11 +47,11 @@ def print_training_estimate(
         print(cost_estimate.format_estimate(remaining, "video", rate, disk, cost_estimate.peak_memory()))
 
 
-def completed_epochs(last: Path) -> tuple[int, int]:
+def completed_epochs(last_path: Path) -> tuple[int, int]:
     """Return (finished epochs, videos seen in the next) of last.pth. Raises UserError if it is no checkpoint."""
-    if not last.is_file():
+    if not last_path.is_file():
         return 0, 0
-    state = checkpoint.load_checkpoint(last)
+    state = checkpoint.load_checkpoint(last_path)
     return len(state.get("history", [])), state.get("progress", {}).get("videos", 0)
 
 
@@ -61,7 +61,7 @@ def output_bytes(model: torch.nn.Module, num_videos: int) -> int:
     return 4 * weights + num_videos * _num_classes(model) * BYTES_PER_PREDICTION
 
 
-def evaluation_estimate(
+def format_evaluation_cost(
     model: torch.nn.Module,
     dataset: PairedEmbeddings,
     batches: Sequence[list[int]],
@@ -69,7 +69,7 @@ def evaluation_estimate(
     precision: str,
     group: ProcessGroup,
 ) -> str:
-    """Return the text that says how long evaluating takes and what it needs."""
+    """Return time, disk and memory of an evaluation as text."""
 
     @torch.no_grad()
     def probe() -> Iterator[float]:
@@ -84,7 +84,7 @@ def evaluation_estimate(
 
 
 def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:
-    """Return the units/s of all processes together, each of which measures its own work at the same time."""
+    """Return the units/s of all processes together; all measure their own work at the same time."""
     return sum(rate or 0.0 for rate in group.gather(cost_estimate.measure_rate(work))) or None
 
 

@@ -12,9 +12,9 @@ CONFIG_SECTIONS = ("training", "data", "model")
 
 
 class FusionEpochLogger:
-    """Writes what TensorBoard shows of each epoch.
+    """Writer of epochs to TensorBoard, and of the config on creation.
 
-    `dataset`: of the monitor split, whose first clips are shown if their videos can be read."""
+    `dataset`: of the monitor split; some of its clips are shown if their videos can be read."""
 
     def __init__(self, writer: Any, metadata: Mapping[str, Any], monitor_split: str, dataset: PairedEmbeddings):
         self.writer, self.monitor_split, self.class_names = writer, monitor_split, metadata["class_names"]
@@ -31,7 +31,7 @@ class FusionEpochLogger:
         log_config(writer, config)
 
     def log_epoch(self, row: Mapping[str, float], result: Mapping[str, Any]) -> None:
-        """`row`: of metrics.csv; `result`: of `loops.evaluate` on the monitor split."""
+        """Log a row of metrics.csv and the `result` of `loops.evaluate` on the monitor split."""
         epoch = int(row["epoch"])
         for name, value in row.items():
             if name != "epoch":
@@ -50,14 +50,14 @@ def log_config(writer: Any, config: Mapping[str, Any]) -> None:
     tensorboard.add_settings(writer, {section: config[section] for section in CONFIG_SECTIONS})
 
 
-def log_final_results(logs: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+def log_final_results(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     """Add the run's row to HParams; `metrics`: content of metrics.json."""
     flat = flatten({section: config[section] for section in CONFIG_SECTIONS})
     settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
     results = {f"final/reported_{name}": metrics[name] for name in ("map_macro", "map_micro")}
     if "selection" in metrics:
         results |= {f"final/selection_{name}": metrics["selection"][name] for name in ("map_macro", "map_micro")}
-    writer = tensorboard.open_writer(logs, config["training"]["epochs"], 2**62)
+    writer = tensorboard.open_writer(logs_dir, config["training"]["epochs"], 2**62)
     log_config(writer, config)
     tensorboard.add_hparams(writer, settings, results, metrics["epoch"])
     writer.close()

@@ -28,7 +28,7 @@ EMBEDDING_KEYS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # o
 
 
 def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
-    """Return what each checkpoint of a run stores: enough to rebuild the model and to identify its inputs.
+    """Return the metadata in each checkpoint of a run, which rebuild the model and identify its inputs.
 
     Raises UserError if the config describes no valid model."""
     names = class_names(rgb)
@@ -52,8 +52,8 @@ def metrics_summary(metrics: Mapping[str, Any], dataset: PairedEmbeddings, model
     """Return the part of metrics.json that training and --evaluate have in common. Metrics are fractions of 1."""
     return {
         **metrics,
-        "left_out": len(dataset.left_out),
-        "left_out_videos": dataset.left_out,
+        "left_out": len(dataset.excluded),
+        "left_out_videos": dataset.excluded,
         "fusion": model["fusion"],
         "parameters": count_parameters(model),
     }
@@ -83,7 +83,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     checkpoint.load_state(model, state["state_dict"], path)
     batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
     if args.dry_run:
-        estimate = dry_run.evaluation_estimate(model.to(device), dataset, batches, device, precision, group)
+        estimate = dry_run.format_evaluation_cost(model.to(device), dataset, batches, device, precision, group)
         print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
         return {}
     loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers))
@@ -106,7 +106,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
 def evaluation_config(
     args: argparse.Namespace, state: Mapping[str, Any], saved_config: Mapping[str, Any] | None
 ) -> Config:
-    """Return the checkpoint's own config, if it has one, with the changes of the command line.
+    """Return the config saved in the checkpoint, if it has one, with the changes of the command line.
 
     Raises UserError if it is no checkpoint of TFAM or the command line describes another model."""
     path: Path = args.evaluate
@@ -133,7 +133,7 @@ def check_checkpoint(
     path: Path,
     rgb_path: Path,
 ) -> None:
-    """Raise UserError if a checkpoint has another shape, or was trained on other inputs, than `metadata` says."""
+    """Raise UserError if shape or training inputs of a checkpoint differ from `metadata`, see `run_metadata`."""
     shape = shape_from_state_dict(state["state_dict"])
     expected = {key: metadata["config"]["model"][key] for key in shape}
     cli.check_settings_match(
@@ -163,7 +163,7 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if not all(isinstance(section, dict) for section in sections):
         return None
     assert isinstance(inputs, dict)
-    if not all(isinstance(inputs.get(kind), dict | None) for kind in ("rgb", "motion")):
+    if not all(isinstance(inputs.get(stream), dict | None) for stream in ("rgb", "motion")):
         return None
     return {"data": {}, **config}
 
@@ -171,7 +171,7 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
 def _check_inputs(state: Mapping[str, Any], metadata: Mapping[str, Any], path: Path, rgb_path: Path) -> None:
     """Raise UserError if a checkpoint was trained with other classes, encoders or frame sampling."""
     check_classes(state["class_names"], metadata["class_names"], str(path), str(rgb_path))
-    trained_on, current = state["config"]["inputs"], metadata["config"]["inputs"]
-    for kind in ("rgb", "motion"):
-        if trained_on.get(kind) and current[kind]:
-            check_encoder(trained_on[kind], current[kind], str(path), f"the {kind} embeddings given")
+    saved_inputs, current_inputs = state["config"]["inputs"], metadata["config"]["inputs"]
+    for stream in ("rgb", "motion"):
+        if saved_inputs.get(stream) and current_inputs[stream]:
+            check_encoder(saved_inputs[stream], current_inputs[stream], str(path), f"the {stream} embeddings given")

@@ -24,7 +24,7 @@ from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
 PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
-# clips on which the epoch is chosen, as metrics.json has them
+# clips on which the epoch is chosen, as in metrics.json
 CRITERION_CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
 RERUN_HINT = "all epochs are done: once this is fixed the same command continues with the evaluation alone"
 
@@ -39,13 +39,13 @@ def evaluate_best_checkpoint(
     num_workers: int,
     group: ProcessGroup,
     seconds: float,
-    logs: Path,
+    logs_dir: Path,
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
 
     selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
-    held_out and three_splits the evaluation file is opened here. `seconds`: training time. `logs`: TensorBoard folder,
-    to which the HParams row is added. Raises UserError, TrainingError."""
+    held_out and three_splits the evaluation file is opened here. `seconds`: training time. `logs_dir`: TensorBoard
+    folder, to which the HParams row is added. Raises UserError, TrainingError."""
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
     if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
         splits = {"train": splits["train"], SELECTION_SPLIT: splits["val"]}
@@ -78,7 +78,7 @@ def evaluate_best_checkpoint(
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
     epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
     print(f"{folder}: {scores} on the reported clips, at {epoch}")
-    epoch_log.log_final_results(logs, best["config"], metrics)
+    epoch_log.log_final_results(logs_dir, best["config"], metrics)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 
@@ -109,10 +109,10 @@ def run_summary(
 
     `best`: content of best_model.pth; `metrics`: by split. The metrics at the top level are those of "val", the
     evaluation split."""
-    protocol, selection = config["data"]["protocol"], splits.get(SELECTION_SPLIT)
+    protocol, selection_set = config["data"]["protocol"], splits.get(SELECTION_SPLIT)
     input_readers = {
         "rgb_train_h5": splits["train"].rgb,
-        "rgb_val_h5": selection.rgb if selection and protocol == THREE_SPLITS else splits["val"].rgb,
+        "rgb_val_h5": selection_set.rgb if selection_set and protocol == THREE_SPLITS else splits["val"].rgb,
         "motion_h5": motion,
     }
     inputs_sha256 = {
@@ -120,7 +120,7 @@ def run_summary(
     }
     if protocol == THREE_SPLITS:
         inputs_sha256["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
-    elif selection:
+    elif selection_set:
         inputs_sha256[SELECTION_SPLIT] = selection_digest(splits["train"].rgb, config["data"])
     summary = {
         **metrics_summary(metrics["val"], splits["val"], best["config"]["model"]),
@@ -137,16 +137,16 @@ def run_summary(
     }
     for split in ("train", SELECTION_SPLIT):
         if split in splits:
-            left_out = splits[split].left_out
+            excluded = splits[split].excluded
             summary[f"{split}_num_videos"] = len(splits[split])
-            summary |= {f"{split}_left_out": len(left_out), f"{split}_left_out_videos": left_out}
+            summary |= {f"{split}_left_out": len(excluded), f"{split}_left_out_videos": excluded}
     if SELECTION_SPLIT in metrics:
         summary[SELECTION_SPLIT] = metrics[SELECTION_SPLIT]
     return summary
 
 
 def epoch_criterion(config: Config) -> str:
-    """Return the text that says how the epoch of best_model.pth is chosen."""
+    """Return how the epoch of best_model.pth is chosen, as in metrics.json."""
     if config["training"]["checkpoint"] == "last":
         return "being the last"
     return f"map_micro on {CRITERION_CLIPS[config['data']['protocol']]}"

@@ -1,4 +1,4 @@
-"""Training and evaluation loops of the fusion Transformer: one epoch, one pass."""
+"""Training and evaluation loops of the fusion Transformer."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ SINGLE_PROCESS = ProcessGroup()
 class EpochBatchSampler(Sampler[list[int]]):
     """Batches of this process in a random order that depends on the seed and `epoch` only.
 
-    The first `skip` videos of the order are left out: a resumed epoch has trained on them already."""
+    The first `skip` videos of the order are omitted: a resumed epoch has trained on them already."""
 
     def __init__(self, length: int, seed: int, batch_size: int, group: ProcessGroup = SINGLE_PROCESS):
         self.length, self.seed, self.batch_size, self.group = length, seed, batch_size, group
@@ -39,14 +39,14 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 def sequential_batches(length: int, batch_size: int, group: ProcessGroup = SINGLE_PROCESS) -> list[list[int]]:
-    """Batches of this process in file order: batch i goes to rank i % size. Empty batches are dropped."""
+    """Return the batches of this process in file order: batch i goes to rank i % size. Empty batches are dropped."""
     return [batch for batch in rank_batches(range(length), batch_size, group.rank, group.size) if batch]
 
 
 def make_loader(
     dataset: PairedEmbeddings, batches: EpochBatchSampler | list[list[int]], num_workers: int
 ) -> DataLoader[Any]:
-    """DataLoader over `batches`. Its own generator keeps it from drawing from the global random state."""
+    """Return a DataLoader over `batches`. Its own generator leaves the global random state unchanged."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -116,7 +116,7 @@ def train_one_epoch(
 
 
 def dummy_batch(model: torch.nn.Module) -> FusionBatch:
-    """One video of two zero frames: a process without videos in a step must still take part in DDP's collectives."""
+    """Return one video of two zero frames: a process without videos must still take part in DDP's collectives."""
     unwrapped: Any = getattr(model, "module", model)  # of DistributedDataParallel
     width = unwrapped.projection_layer.out_features
     rgb, rgb_lengths, motion_lengths = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
@@ -138,14 +138,14 @@ def evaluate(
     logits are not finite."""
     model.eval()
     # per batch: (video, logits, labels); in NumPy, as a pickled row of a tensor carries the tensor's whole storage
-    own_batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
+    local_batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
     for batch in loader:
         with autocast(device, precision):
             logits = model(*batch.model_inputs(device)).float().cpu()
         if not logits.isfinite().all():
             raise _non_finite_error("a logit", batch.videos)
-        own_batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
-    batches_of_ranks = group.gather(own_batches)
+        local_batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
+    batches_of_ranks = group.gather(local_batches)
     # batch i of a rank is batch rank + i * size of all
     rows = [row for batches in zip_longest(*batches_of_ranks, fillvalue=[]) for batch in batches for row in batch]
     videos = [video for video, _, _ in rows]

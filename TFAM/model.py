@@ -43,7 +43,7 @@ class PackedTokens(NamedTuple):
     key_lengths: list[int]  # such tokens per video
 
     def keys(self) -> torch.Tensor:
-        """Tokens that may be attended to."""
+        """Return the tokens that may be attended to."""
         return self.x if self.key_mask is None else self.x[self.key_mask]
 
 
@@ -129,7 +129,7 @@ class FusionTransformer(nn.Module):
         motion: torch.Tensor | None = None,
         motion_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """rgb (B, T, D), motion (B, T-1, D), zero beyond each video's length (B,) -> logits (B, C).
+        """Return logits (B, C). rgb (B, T, D), motion (B, T-1, D): zero beyond each video's length (B,).
 
         The concatenations need at least two frames a video. Raises ValueError if the variant needs motion and it is
         None."""
@@ -182,12 +182,12 @@ class FusionTransformer(nn.Module):
 
 
 def padding_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
-    """(B,) lengths -> (B, max_length) bool, true beyond each length."""
+    """Return (B, max_length) bool from (B,) lengths, true beyond each length."""
     return torch.arange(max_length, device=lengths.device)[None] >= lengths[:, None]
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """(length, width) sinusoidal positions from 0: sine in even columns, cosine in odd ones (Vaswani et al. 2017)."""
+    """Return (length, width) sinusoidal positions: sine in even columns, cosine in odd ones (Vaswani et al. 2017)."""
     rates = torch.exp(torch.arange(0, width, 2, device=device).float() * (-math.log(10000.0) / width))
     angles = torch.arange(length, device=device).float()[:, None] * rates
     table = torch.zeros(length, width, device=device)

@@ -1,4 +1,4 @@
-"""A trained TFAM as the classifier of `predict.py`: scores windows of a video."""
+"""Trained TFAM as the classifier of windows in `predict.py`."""
 
 import contextlib
 import json
@@ -22,10 +22,10 @@ DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
 
 
 class FusionPredictor:
-    """A checkpoint of TFAM that scores windows. `path`: the checkpoint, or a run folder with a best_model.pth.
+    """Checkpoint of TFAM that scores windows. `path`: the checkpoint, or a run folder with a best_model.pth.
 
-    `inputs`: root attributes of the embedding files that it was trained on, by kind (rgb, motion); None if it does not
-    use the kind. Raises UserError if the checkpoint does not record them, or was trained on shuffled motion."""
+    `inputs`: root attributes of the embedding files that it was trained on, by stream (rgb, motion); None for a stream
+    that it does not use. Raises UserError if the checkpoint does not record them, or was trained on shuffled motion."""
 
     def __init__(self, path: Path, device: torch.device, precision: str):
         self.path = path / "best_model.pth" if path.is_dir() else path
@@ -50,9 +50,9 @@ class FusionPredictor:
             "rgb": config["inputs"].get("rgb") if uses_rgb else None,
             "motion": config["inputs"].get("motion") if uses_motion else None,
         }
-        for kind, is_used in (("rgb", uses_rgb), ("motion", uses_motion)):
-            if is_used and "sampling" not in (self.inputs[kind] or {}):
-                problem = f"its {kind} embeddings don't say what made them"
+        for stream, is_used in (("rgb", uses_rgb), ("motion", uses_motion)):
+            if is_used and "sampling" not in (self.inputs[stream] or {}):
+                problem = f"its {stream} embeddings don't say what made them"
                 raise UserError(problem, "create them again", path=self.path)
         self.classes: tuple[str, ...] = tuple(state["class_names"])
         self.device, self.precision = device, precision
@@ -76,7 +76,7 @@ class FusionPredictor:
         return logits.sigmoid().double().numpy()
 
     def _features(self, window: WindowFeatures) -> ClipFeatures:
-        """Embeddings of a window, with zeros in place of those that were not computed."""
+        """Return the embeddings of a window, with zeros for a stream that was not computed."""
         width = self.model_config["d_model"]
         rgb = torch.zeros(window.frames, width) if window.rgb is None else window.rgb
         motion = None
@@ -96,7 +96,7 @@ class FusionPredictor:
         return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
 
     def metadata(self) -> dict[str, Any]:
-        """Return what a result records of the model, without paths: run, weights, encoders and sampling."""
+        """Return the model's metadata for results, without paths: run, weights, encoders and sampling."""
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
         return {
             "zero_shot": False,

@@ -44,7 +44,7 @@ MetricDifferences = dict[str, MetricDifference]  # by metric
 def compare_to_rgb(
     groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: int, seed: int
 ) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
-    """Return (differences by group, messages that say why a group has no difference or no interval)."""
+    """Return (differences by group, reasons why groups have no difference or no interval)."""
     bootstrap = RunBootstrap(resamples, seed)
     differences: dict[RunGroup, MetricDifferences] = {}
     messages: list[str] = []
@@ -56,8 +56,8 @@ def compare_to_rgb(
         except UserError as error:
             messages.append(f"{group.config}, {group.protocol}: no difference to rgb: {error}")
         else:
-            reasons = bootstrap.take_reasons()
-            messages += [f"{group.config}, {group.protocol}: no interval: {reason}" for reason in reasons]
+            failures = bootstrap.pop_failures()
+            messages += [f"{group.config}, {group.protocol}: no interval: {reason}" for reason in failures]
     return differences, list(dict.fromkeys(messages))
 
 
@@ -81,7 +81,7 @@ def _find_baseline(group: RunGroup, groups: Mapping[RunGroup, Sequence[RunMetric
 
 
 def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:
-    """Return whether two runs trained on, chose on and evaluated the same clips, where both record them."""
+    """Return whether two runs trained on, chose on and evaluated the same clips, if both record them."""
     first_hashes, second_hashes = (run.get("inputs_sha256", {}) for run in (first, second))
     pairs = [(first_hashes.get(key), second_hashes.get(key)) for key in COMPARED_INPUTS]
     return all(None in pair or pair[0] == pair[1] for pair in pairs)
@@ -94,7 +94,7 @@ def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
 def _paired_difference(
     runs: Sequence[RunMetrics], baseline: Sequence[RunMetrics], bootstrap: "RunBootstrap"
 ) -> MetricDifferences:
-    """Raises UserError if runs and baseline have no common seed, or other clips."""
+    """Return the differences over common seeds. Raises UserError if there is no such seed, or if clips differ."""
     baseline_by_seed = {run["seed"]: run for run in baseline}
     pairs = [(run, baseline_by_seed[run["seed"]]) for run in runs if run["seed"] in baseline_by_seed]
     if not pairs:
@@ -112,27 +112,31 @@ def _paired_difference(
 class RunBootstrap:
     """Average precision of runs on bootstrap resamples of their clips, the same resamples for all runs.
 
-    A run whose predictions or labels can't be read has no values; `take_reasons` says why."""
+    A run whose predictions or labels can't be read has no values; `pop_failures` returns the reasons."""
 
     def __init__(self, resamples: int, seed: int):
         self.resamples, self.seed = resamples, seed
         self._tables: dict[Path, PredictionsTable] = {}
         self._values: dict[Path, dict[str, np.ndarray] | UserError] = {}  # by run folder
-        self._reasons: list[str] = []
+        self._failures: list[str] = []
 
-    def take_reasons(self) -> list[str]:
-        """Return and clear the distinct reasons since the last call."""
-        reasons, self._reasons = self._reasons, []
-        return list(dict.fromkeys(reasons))
+    def pop_failures(self) -> list[str]:
+        """Return the distinct reasons of failures since the last call."""
+        failures, self._failures = self._failures, []
+        return list(dict.fromkeys(failures))
 
     def check_same_clips(self, runs: Iterable[RunMetrics]) -> None:
         """Raise UserError if the runs' predictions are of different clips, or of different numbers of clips."""
         runs = list(runs)
-        clips = {frozenset(self._read(run).videos) for run in runs if (run["folder"] / "predictions.csv").is_file()}
+        clips = {
+            frozenset(self._read_predictions(run).videos)
+            for run in runs
+            if (run["folder"] / "predictions.csv").is_file()
+        }
         if len({run["num_videos"] for run in runs}) > 1 or len(clips) > 1:
             raise UserError("they are of other clips")
 
-    def _read(self, run: RunMetrics) -> "PredictionsTable":
+    def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
         """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
         from vimoclip.io import predictions_csv
 
@@ -151,38 +155,38 @@ class RunBootstrap:
 
         if not self.resamples:
             return None, None
-        values = [(self._resampled(run), self._resampled(rgb)) for run, rgb in pairs]
+        values = [(self._resampled_values(run), self._resampled_values(rgb)) for run, rgb in pairs]
         differences = [run[metric] - rgb[metric] for run, rgb in values if run and rgb]
         if len(differences) < len(pairs):
             return None, None
-        # a seed of its own: independent of the draws of clips
+        # another seed, so that the draws are independent of those of clips
         drawn_pairs = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
         resampled = np.stack(differences)[drawn_pairs.T, np.arange(self.resamples)].mean(0)
         low, high = metrics.confidence_interval(resampled, value=value)
         return float(low), float(high)
 
-    def _resampled(self, run: RunMetrics) -> "dict[str, np.ndarray] | None":
-        """Return (resamples,) values by metric, or None, with the reason noted."""
+    def _resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray] | None":
+        """Return (resamples,) values by metric, or record the failure and return None."""
         folder = run["folder"]
         if folder not in self._values:
             print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
             try:
-                self._values[folder] = self._compute(run)
+                self._values[folder] = self._resample(run)
             except UserError as error:
                 self._values[folder] = error
         values = self._values[folder]
         if isinstance(values, UserError):
-            self._reasons.append(str(values))
+            self._failures.append(str(values))
             return None
         return values
 
-    def _compute(self, run: RunMetrics) -> "dict[str, np.ndarray]":
+    def _resample(self, run: RunMetrics) -> "dict[str, np.ndarray]":
         import numpy as np
 
         from vimoclip import metrics
 
-        table = self._read(run)
-        order = np.argsort(np.array(table.videos))  # one order for all runs, so that weights belong to the same clips
+        table = self._read_predictions(run)
+        order = np.argsort(np.array(table.videos))  # same order for all runs, so that weights belong to the same clips
         targets = read_labels(run, table.videos)[order]
         weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
         resampled = metrics.bootstrap_ap(table.scores[order], targets, weights)

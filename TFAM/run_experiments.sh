@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs every config below with every seed, one after the other, then writes the table of all finished runs.
-# Safe to stop and start again: finished runs are skipped, a stopped one resumes from its last checkpoint.
+# Trains every config below with every seed, one run at a time, then writes the table of all finished runs.
+# It can be stopped and started again: finished runs are skipped, a stopped run resumes from its last checkpoint.
 # Arguments are passed to every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
 # Edit the lists here, or set them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
 
-# names in TFAM/configs: the paper's five fusions, then two controls: cross-attention with zeros for motion, and with the
-# motion of another video. If a control scores as well as cross_attention, motion is not what helps.
+# names of files in TFAM/configs: the paper's five fusions, and two controls: cross-attention with zeros for motion, and
+# with the motion of another video. If a control scores as well as cross_attention, motion does not contribute.
 CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
-# Also possible: zero_shot, CLIP with the action names, without training, one run; ZERO_SHOT holds its flags.
+# Another name is zero_shot: CLIP with the action names, without training, one run; ZERO_SHOT holds its flags.
 SEEDS="${SEEDS:-49 50 51}" # one seed gives no estimate of the variance between seeds
 CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/
 RESULTS="${RESULTS:-TFAM/results}"        # gets table.md and table.csv

@@ -129,9 +129,9 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
 
 
 def protocol_label(run: RunMetrics) -> str:
-    """Return the run's protocol, and for a held_out run whose motion is of a student that was not held out, that.
+    """Return the run's protocol. For a held_out run, add a student of its motion that was not held out likewise.
 
-    A run without a recorded protocol is a published one."""
+    A run without a recorded protocol is published."""
     protocol = run.get("protocol") or PUBLISHED
     uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
     if protocol != HELD_OUT or not uses_motion or "student_protocol" not in run:
@@ -149,8 +149,8 @@ def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[Run
     for group, runs in groups.items():
         inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
-            mark = f" inputs={hashlib.sha256(run_inputs.encode()).hexdigest()[:8]}" if len(set(inputs)) > 1 else ""
-            result[group._replace(settings=(group.settings + mark).strip())].append(run)
+            suffix = f" inputs={hashlib.sha256(run_inputs.encode()).hexdigest()[:8]}" if len(set(inputs)) > 1 else ""
+            result[group._replace(settings=(group.settings + suffix).strip())].append(run)
     return result
 
 
@@ -165,8 +165,8 @@ def make_row(group: RunGroup, runs: Sequence[RunMetrics], differences: MetricDif
         for suffix, number in zip(("", "_low", "_high"), difference, strict=True):
             row[f"{metric}_minus_rgb{suffix}"] = "" if number is None else f"{number:+.4f}"
     first = runs[0]
-    is_of_paper = first["fusion"] == group.config and not first["settings"].keys() & KEYS_UNLIKE_PAPER
-    paper = PAPER_MAP_MICRO.get(group.config) if is_of_paper else None
+    is_in_paper = first["fusion"] == group.config and not first["settings"].keys() & KEYS_UNLIKE_PAPER
+    paper = PAPER_MAP_MICRO.get(group.config) if is_in_paper else None
     times = [run["seconds"] for run in runs if run.get("seconds") is not None]
     return row | {
         "paper_map_micro": "" if paper is None else f"{paper:.4f}",
@@ -182,8 +182,8 @@ def _distinct_values(runs: Sequence[RunMetrics], key: str) -> str:
 
 
 def format_markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the table in Markdown; a column of it combines several of table.csv."""
-    # config names are the users' own: escape markup and column separators
+    """Return the table in Markdown. A column combines several columns of table.csv."""
+    # users choose config names: escape markup and column separators
     cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in _markdown_cells(row)] for row in rows]
     lines = [" | ".join(row) for row in [MARKDOWN_COLUMNS, ["---"] * len(MARKDOWN_COLUMNS), *cells]]
     return "".join(f"| {line} |\n" for line in lines)

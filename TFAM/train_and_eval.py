@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> Path:
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
     seed = f"seed{config['training']['seed']}"
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
-    logs = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
+    logs_dir = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
@@ -100,7 +100,7 @@ def train(args: argparse.Namespace) -> Path:
     with distributed.init_process_group() as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
-        _train_in_group(args, config, folder, logs, group)
+        _train_in_group(args, config, folder, logs_dir, group)
     return folder
 
 
@@ -129,8 +129,9 @@ def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _train_in_group(
-    args: argparse.Namespace, config: dict[str, Any], folder: Path, logs: Path, group: "ProcessGroup"
+    args: argparse.Namespace, config: dict[str, Any], folder: Path, logs_dir: Path, group: "ProcessGroup"
 ) -> None:
+    """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits
     from TFAM.dry_run import print_training_estimate
     from TFAM.evaluation import run_metadata
@@ -155,16 +156,18 @@ def _train_in_group(
     with lock.exclusive_lock(folder) if group.is_main else nullcontext():
         if group.is_main:
             if args.overwrite:
-                run_folder.remove_run(folder, logs)
+                run_folder.remove_run(folder, logs_dir)
                 cli.mark_overwritten()
             folder.mkdir(parents=True, exist_ok=True)
             yaml_json.write_yaml(folder / "config.yaml", config)
         group.barrier()  # all ranks see the folder as rank 0 prepared it
         should_save = checkpoint.IntervalTimer(60 * args.save_every_minutes)
         num_workers = cli.limit_workers(args.num_workers)
-        seconds = fit(metadata, splits, folder, logs, device, precision, num_workers, should_save, group)
+        seconds = fit(metadata, splits, folder, logs_dir, device, precision, num_workers, should_save, group)
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(config, splits, motion, folder, device, precision, num_workers, group, seconds, logs)
+        evaluate_best_checkpoint(
+            config, splits, motion, folder, device, precision, num_workers, group, seconds, logs_dir
+        )
 
 
 if __name__ == "__main__":

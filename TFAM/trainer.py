@@ -35,7 +35,7 @@ MetricsRow = dict[str, float]  # of metrics.csv
 
 
 class TrainerState:
-    """The model, optimizer, learning-rate schedule and gradient scaler of a run."""
+    """Model, optimizer, learning-rate scheduler and gradient scaler of a run."""
 
     def __init__(self, config: Mapping[str, Any], device: torch.device, precision: str):
         training = config["training"]
@@ -53,8 +53,8 @@ class TrainerState:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def state(self) -> dict[str, Any]:
-        """Content of last.pth, with the random state."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the random state, under the keys of last.pth."""
         return {
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -66,8 +66,11 @@ class TrainerState:
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
         """Load the content of last.pth; `path` is for error messages. Raises UserError."""
         checkpoint.load_state(self.model, state["state_dict"], path)
-        for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            saved.update(fused=own["fused"], foreach=own["foreach"])  # these depend on the device, not on the run
+        for saved_group, param_group in zip(
+            state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
+        ):
+            # these depend on the device
+            saved_group.update(fused=param_group["fused"], foreach=param_group["foreach"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
@@ -83,7 +86,7 @@ def fit(
     metadata: Mapping[str, Any],
     splits: Mapping[str, PairedEmbeddings],
     folder: Path,
-    logs: Path,
+    logs_dir: Path,
     device: torch.device,
     precision: str,
     num_workers: int,
@@ -93,8 +96,8 @@ def fit(
     """Train, resuming from `folder/last.pth` if it exists; write best_model.pth, metrics.csv and last.pth.
 
     `metadata`: `config`, `class_names` and `versions`, stored in each checkpoint. `splits`: `train` and the monitor
-    split. `should_save`: asked after each step whether to write last.pth, which is also written after each epoch. Rank
-    0 writes. Returns the training time in seconds over all sessions, without steps that were repeated after a stop.
+    split. `should_save`: called after each step; if it returns True, last.pth is written, as after each epoch. Rank 0
+    writes. Returns the training time in seconds over all sessions, without steps that were repeated after a stop.
     Raises TrainingError."""
     seeding.seed_everything(metadata["config"]["training"]["seed"])
     state = TrainerState(metadata["config"], device, precision)
@@ -108,7 +111,7 @@ def fit(
         metadata,
         splits,
         folder,
-        logs,
+        logs_dir,
         state,
         fingerprints=fingerprints,
         history=history,
@@ -138,7 +141,7 @@ class FusionTrainer:
         metadata: Mapping[str, Any],
         splits: Mapping[str, PairedEmbeddings],
         folder: Path,
-        logs: Path,
+        logs_dir: Path,
         state: TrainerState,
         *,
         fingerprints: Mapping[str, str],
@@ -156,12 +159,12 @@ class FusionTrainer:
         self.seconds, self.start_time = seconds, time.monotonic() - seconds
         # in batches of one process, so that TensorBoard's axis does not depend on the number of processes
         self.steps_per_epoch = -(-len(splits["train"]) // self.training["batch_size"])
-        self.writer: Any = tensorboard.open_writer(logs, len(history), self.last_step()) if group.is_main else None
+        self.writer: Any = tensorboard.open_writer(logs_dir, len(history), self.last_step()) if group.is_main else None
         if self.writer and len(history) < self.training["epochs"]:
             self.epoch_logger = FusionEpochLogger(self.writer, metadata, self.monitor_split, splits[self.monitor_split])
 
     def last_step(self) -> int:
-        """Number of the last finished step, from 0 at the start of the run."""
+        """Return the number of the last finished step; the first step of the run is 0."""
         steps_of_epoch = -(-self.epoch_progress.videos // self.training["batch_size"])
         return len(self.history) * self.steps_per_epoch + steps_of_epoch - 1
 
@@ -222,19 +225,19 @@ class FusionTrainer:
         )
 
     def after_step(self, loss: float) -> None:
-        """On rank 0, log the loss, and save if it is time to."""
+        """On rank 0, log the loss, and save if `should_save` returns True."""
         if self.writer:
             self.writer.add_scalar("train/loss_by_step", loss, self.last_step())
             if self.should_save():
                 self.save()
 
     def save(self) -> None:
-        """Write last.pth: all that resuming needs."""
+        """Write last.pth."""
         self.writer.flush()  # before the checkpoint: events up to its step must be on disk
         self.seconds = time.monotonic() - self.start_time
         content = {
             **self.metadata,
-            **self.state.state(),
+            **self.state.state_dict(),
             "precision": self.state.precision,
             "history": self.history,
             **self.fingerprints,
@@ -254,7 +257,7 @@ class FusionTrainer:
             }
             checkpoint.save_checkpoint(self.folder / "best_model.pth", {**self.metadata, **best})
         csv.write_csv(self.folder / "metrics.csv", list(row), [list(r.values()) for r in self.history])
-        self.save()  # last: after a stop before this line the epoch is repeated, with the same result
+        self.save()  # last: a run that stops before repeats the epoch, with the same result
 
 
 def wrap_data_parallel(model: torch.nn.Module, group: ProcessGroup) -> torch.nn.Module:
@@ -299,8 +302,8 @@ def resume(
             path=path,
         )
     state.restore(saved, path)
-    finished = f"epoch {len(saved['history'])}, step {epoch_progress.steps} of the next"
-    print(f"{path.parent}: resumes after {finished}", flush=True)
+    position = f"epoch {len(saved['history'])}, step {epoch_progress.steps} of the next"
+    print(f"{path.parent}: resumes after {position}", flush=True)
     return saved["history"], epoch_progress, float(saved.get("seconds", 0.0))
 
 

@@ -12,6 +12,7 @@ FLOW_SETTINGS = {"method": "dis", "checkpoint": None, "size": None, "normalizati
 
 
 def write_flow(path: Path, frames: np.ndarray, kept: int, **settings: object) -> Path:
+    """Write a flow video whose comment says that it is of `kept` RGB frames; `settings` overwrite the comment's."""
     indices = {"kept_frames": kept, "frame_indices": {"start": 0, "step": 1}}
     with video.VideoWriter(path, 25, FLOW_SETTINGS | indices | settings, lossless=True) as writer:
         writer.write(frames)
@@ -19,7 +20,7 @@ def write_flow(path: Path, frames: np.ndarray, kept: int, **settings: object) ->
 
 
 def write_embeddings(path: Path, lengths: dict[str, int], dim: int = 4, **attributes: object) -> store.EmbeddingReader:
-    """Write embeddings in which row t of a video has the value t in every column."""
+    """Write embeddings by video -> number of frames; row t has the value t in every column."""
     root = {"kind": "rgb", "num_classes": 3, "sampling": {"stride": 1}} | attributes
     writer = store.EmbeddingWriter(path, root)
     for key, frames in lengths.items():
@@ -31,6 +32,7 @@ def write_embeddings(path: Path, lengths: dict[str, int], dim: int = 4, **attrib
 
 
 def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[moclip.MoCLIP, dict]:
+    """Return a student of the encoder and its config."""
     dim = encoder.config["embed_dim"]
     config = {"clip": encoder.config, "alpha": 0.1, "num_classes": num_classes, "teacher": {}, "flow": {}}
     return moclip.MoCLIP(encoder.visual, dim, num_classes, 0.1), config
@@ -52,6 +54,6 @@ def break_flow(name: str) -> None:
     """Overwrite the frames of dataset/flows/<name> with zeros; its header stays readable."""
     path = Path("dataset/flows", name)
     content = bytearray(path.read_bytes())
-    begin = content.index(b"mdat") + 4
-    content[begin:] = bytes(len(content) - begin)
+    start = content.index(b"mdat") + 4
+    content[start:] = bytes(len(content) - start)
     path.write_bytes(content)

@@ -18,6 +18,7 @@ from vimoclip.runtime import distributed
 def compute_gradients(
     name: str, batch: dataset.SegmentBatch, micro_batch_size: int | None
 ) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return (gradients by parameter, summed losses) of a new student of the CLIP `name`."""
     encoder = clip.load_encoder(name, None)
     torch.manual_seed(3)
     model = make_student(encoder)[0].train()
@@ -31,6 +32,7 @@ def compute_gradients(
 
 
 def make_uneven_batch(lengths: list[int]) -> dataset.SegmentBatch:
+    """Return random segments of these numbers of frames."""
     generator = torch.Generator().manual_seed(1)
     shape = len(lengths), max(lengths)
     flow = torch.randint(0, 256, (*shape, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -52,7 +54,7 @@ def test_micro_batches_add_up_to_the_gradient_and_loss_of_the_batch(tiny_clip: s
         assert torch.allclose(gradient, gradients[name], rtol=1e-4, atol=1e-6 * float(gradient.abs().max())), name
 
 
-def test_a_batch_is_not_split_where_the_encoder_normalises_over_it() -> None:
+def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1).train()
     assert data_parallel.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
     model.visual_encoder.eval()  # as a frozen encoder
@@ -64,7 +66,7 @@ def test_a_batch_is_not_split_where_the_encoder_normalises_over_it() -> None:
 
 
 @given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
-def test_the_shares_of_all_processes_make_up_the_batches_of_one(length: int, batch_size: int, num_ranks: int) -> None:
+def test_batches_of_all_processes_combine_to_those_of_one(length: int, batch_size: int, num_ranks: int) -> None:
     order = list(range(length))
     by_rank = [distributed.rank_batches(order, batch_size, rank, num_ranks) for rank in range(num_ranks)]
     combined = [list(chain(*batches)) for batches in zip(*by_rank, strict=True)]

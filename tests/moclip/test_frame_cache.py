@@ -12,7 +12,7 @@ from vimoclip import clip
 from vimoclip.errors import UserError
 from vimoclip.flow import flow_lookup
 from vimoclip.moclip import dataset, flow_pairing, frame_cache
-from vimoclip.moclip.dataset import cached_span_reader
+from vimoclip.moclip.dataset import cached_video_reader
 
 
 class CachedVideos(NamedTuple):
@@ -24,17 +24,17 @@ class CachedVideos(NamedTuple):
     cache: frame_cache.FrameCache
 
     def fill(self) -> None:
-        self.cache.fill(self.cache.missing(self.videos), self.cached.preprocess, workers=0)
+        self.cache.fill(self.cache.uncached_videos(self.videos), self.cached.preprocess, workers=0)
 
     def count_decoded(self) -> int:
         """Read all segments, check that they are the same as without the cache, and count opened videos."""
-        expected = [self.plain[number] for number in range(len(self.plain))]
-        cached_span_reader.cache_clear()
-        found = [self.cached[number] for number in range(len(self.cached))]
-        for ours, theirs in zip(found, expected, strict=True):
-            assert isinstance(ours, dataset.SegmentBatch) and isinstance(theirs, dataset.SegmentBatch)
-            assert all(torch.equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
-        return cached_span_reader.cache_info().misses
+        plain_segments = [self.plain[index] for index in range(len(self.plain))]
+        cached_video_reader.cache_clear()
+        cached_segments = [self.cached[index] for index in range(len(self.cached))]
+        for plain, cached in zip(plain_segments, cached_segments, strict=True):
+            assert isinstance(plain, dataset.SegmentBatch) and isinstance(cached, dataset.SegmentBatch)
+            assert all(torch.equal(a, b) for a, b in zip(plain[:4], cached[:4], strict=True))
+        return cached_video_reader.cache_info().misses
 
 
 @pytest.fixture
@@ -69,10 +69,11 @@ def test_entries_of_another_flow_video_or_preprocessing_are_replaced(cached_vide
     cached_videos.fill()
     assert cached_videos.count_decoded() == 0
     other = frame_cache.FrameCache(cached_videos.cache.folder.parent, dict(clip_config(cached_videos), resize="squash"))
-    assert len(other.missing(cached_videos.videos)) == 2
+    assert len(other.uncached_videos(cached_videos.videos)) == 2
 
 
 def clip_config(cached_videos: CachedVideos) -> dict[str, Any]:
+    """Return the part of the encoder's config that determines the preprocessing."""
     size = list(cached_videos.cache.frame_shape[1:])
     return {
         "image_size": size,
@@ -91,11 +92,11 @@ def test_damaged_entries_are_replaced(cached_videos: CachedVideos, offset: int) 
     content[offset] ^= 255
     entry.write_bytes(content)
     assert cached_videos.count_decoded() == 1
-    assert cached_videos.cache.missing(cached_videos.videos) == cached_videos.videos[:1]
+    assert cached_videos.cache.uncached_videos(cached_videos.videos) == cached_videos.videos[:1]
     cached_videos.fill()
     assert cached_videos.count_decoded() == 0
     entry.write_bytes(content[: len(content) // 2])
-    assert cached_videos.cache.missing(cached_videos.videos) == cached_videos.videos[:1]
+    assert cached_videos.cache.uncached_videos(cached_videos.videos) == cached_videos.videos[:1]
 
 
 def test_an_unreadable_flow_video_gets_no_entry(cached_videos: CachedVideos) -> None:

@@ -33,6 +33,7 @@ IDENTITY_PREPROCESSING: dict = {
 def train_one_epoch(
     model: moclip.MoCLIP, batches: list[SegmentBatch], compute_losses: loops.StudentLossFunction
 ) -> None:
+    """Train with the loops' function and a new optimizer."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)

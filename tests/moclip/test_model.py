@@ -22,9 +22,9 @@ def test_state_dict_keys_are_published_and_the_student_starts_as_the_teacher(tin
     encoder = clip.load_encoder(tiny_clip, None)
     model, _ = make_student(encoder)
     keys = set(model.state_dict())
-    own = {f"visual_encoder.{name}" for name in encoder.visual.state_dict()}
-    rest = {"residual_mlp.fc1", "residual_mlp.fc2", "classification_head.0", "classification_head.2"}
-    assert keys == own | {f"{name}.{kind}" for name in rest for kind in ("weight", "bias")}
+    encoder_keys = {f"visual_encoder.{name}" for name in encoder.visual.state_dict()}
+    other_layers = {"residual_mlp.fc1", "residual_mlp.fc2", "classification_head.0", "classification_head.2"}
+    assert keys == encoder_keys | {f"{layer}.{name}" for layer in other_layers for name in ("weight", "bias")}
     prepared = encoder.preprocess(indexed_frames(4))
     output = model.eval()(encoder.preprocess.normalize(prepared)[None], torch.ones(1, 4, dtype=torch.bool))
     assert torch.allclose(output.z_motion[0], encoder.encode(prepared), atol=1e-6)

@@ -84,7 +84,7 @@ def test_a_checkpoint_that_counted_steps_resumes_at_its_segment(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*TRAIN_FLAGS, "--batch-size", "4", "--epochs", "1"]
-    train.main([*settings, "--run-name", "whole"])
+    train.main([*settings, "--run-name", "uninterrupted"])
     save_checkpoint, saved = checkpoint.save_checkpoint, []
 
     def stop_at_second_checkpoint(path: Path, content: dict[str, Any]) -> Path:
@@ -102,4 +102,4 @@ def test_a_checkpoint_that_counted_steps_resumes_at_its_segment(
     assert content["progress"].pop("seen") == 8
     checkpoint.save_checkpoint(last, content)
     train.main(["--resume", "checkpoints/old"])
-    assert read_metrics("old") == read_metrics("whole")
+    assert read_metrics("old") == read_metrics("uninterrupted")

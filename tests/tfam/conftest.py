@@ -1,4 +1,4 @@
-"""Data sets that the tests of TFAM share; each changes to a temporary folder that holds the files."""
+"""Data sets of TFAM's tests. Each fixture writes its files into a temporary folder and changes to it."""
 
 from pathlib import Path
 

@@ -32,9 +32,9 @@ SELECTION_NUMBERS = [1, 4, 8]
 
 
 class MirrorGroup(ProcessGroup):
-    """Two processes, the second of which does what this one does; `sent`: bytes of each gather."""
+    """Two processes, of which the second has the same values as this one; `sent`: bytes of each gather."""
 
-    sent: list[int] = []  # noqa: RUF012 - a frozen dataclass takes no attribute of its own
+    sent: list[int] = []  # noqa: RUF012 - a frozen dataclass takes no instance attribute
 
     def gather(self, value: Any) -> list[Any]:
         self.sent.append(len(pickle.dumps(value)))
@@ -45,12 +45,14 @@ class MirrorGroup(ProcessGroup):
 
 
 def build_model(fusion: str, positions: bool = False, pooling: str = "masked", **changes: Any) -> FusionTransformer:
+    """Return a small model without dropout; its weights are always the same. `changes`: other arguments."""
     torch.manual_seed(0)
     arguments = {"fusion": fusion, "positions": positions, "pooling": pooling, **SMALL_MODEL, **NO_DROPOUT, **changes}
     return FusionTransformer(**arguments)
 
 
 def random_clips(lengths: Sequence[int], seed: int = 0) -> list[ClipFeatures]:
+    """Return clips of these numbers of frames with random embeddings of width 8; clip i has the class i % 3."""
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randn(2, length, 8, generator=generator) for length in lengths]
     return [ClipFeatures(f"v{i}.mp4", r[0], r[1, :-1], torch.eye(3)[i % 3]) for i, r in enumerate(rows)]
@@ -60,7 +62,7 @@ def random_clips(lengths: Sequence[int], seed: int = 0) -> list[ClipFeatures]:
 
 
 def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | None = None, **attributes: Any) -> Path:
-    """`videos`: key -> (T, D) embeddings; `labels`: (videos, C)."""
+    """Write an embedding file. `videos`: key -> (T, D) embeddings; `labels`: (videos, C); `attributes`: of the root."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = EmbeddingWriter(path, attributes)
     for number, (key, rows) in enumerate(videos.items()):
@@ -73,7 +75,7 @@ def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | 
 
 
 def class_embeddings(number: int, length: int, informative: bool = True, width: int = 8) -> np.ndarray:
-    """(length, width) noise; if informative, the column of the class `number % 3` is larger."""
+    """Return (length, width) noise; if informative, the column of the class `number % 3` is larger."""
     rng = np.random.default_rng(number + (0 if informative else 1000))
     rows = rng.normal(size=(length, width)).astype(np.float32)
     rows[:, number % 3] += 2 if informative else 0
@@ -83,7 +85,9 @@ def class_embeddings(number: int, length: int, informative: bool = True, width: 
 def write_rgb(
     path: Path, numbers: Iterable[int], informative: bool = True, label_shift: int = 0, width: int = 8, **changes: Any
 ) -> Path:
-    """`label_shift` labels each video with another class than its embeddings show."""
+    """Write videos V00.mp4, ... of these numbers: video n has 4 + n % 5 frames and the class (n + label_shift) % 3.
+
+    With label_shift 0, informative embeddings agree with the labels. `changes`: of the root attributes."""
     numbers = list(numbers)
     videos = {f"V{n:02}.mp4": class_embeddings(n, 4 + n % 5, informative, width) for n in numbers}
     labels = np.eye(3, dtype=np.float32)[[(n + label_shift) % 3 for n in numbers]]
@@ -94,7 +98,7 @@ def write_rgb(
 def write_motion(
     path: Path, numbers: Iterable[int], lengths: Mapping[int, int] | None = None, width: int = 8, **changes: Any
 ) -> Path:
-    """`lengths`: of videos whose motion does not fit their frames."""
+    """Write the motion of the videos of `write_rgb`. `lengths`: numbers of motions that do not fit the frames."""
     num_motions = {n: 3 + n % 5 for n in numbers} | dict(lengths or {})
     videos = {f"V{n:02}": class_embeddings(n, num_motions[n], width=width) for n in numbers}
     attributes: dict[str, Any] = {
@@ -107,11 +111,13 @@ def write_motion(
 
 
 def replace_rgb(path: Path, numbers: Iterable[int], **changes: Any) -> None:
+    """Call `write_rgb` after the deletion of the existing file."""
     path.unlink()
     write_rgb(path, numbers, **changes)
 
 
 def write_selection(numbers: Sequence[int]) -> None:
+    """Write a selection.txt with the videos of these numbers."""
     ANNOTATIONS_DIR.mkdir(parents=True, exist_ok=True)
     (ANNOTATIONS_DIR / annotations.SELECTION_FILE).write_text("".join(f"V{n:02}.mp4\n" for n in numbers))
 
@@ -119,6 +125,7 @@ def write_selection(numbers: Sequence[int]) -> None:
 def open_train_val(
     folder: Path, fusion: str = "cross_attention", limit: int | None = None
 ) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
+    """Open the files of the fixture `dataset` like `open_splits`."""
     paths = {split: folder / f"ak_{split}_clip_embeddings.h5" for split in ("train", "val")}
     return open_splits(paths, folder / "flow_embeddings.h5", fusion, limit)
 
@@ -131,7 +138,7 @@ def config_path(config: str) -> Path:
 
 
 def train_command(config: str = "cross_attention", *more: str) -> list[str]:
-    """Arguments of TFAM.train_and_eval; settings can be appended."""
+    """Return arguments of TFAM.train_and_eval for a tiny run; KEY=VALUE settings can be appended."""
     return ["--config", str(config_path(config)), "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY_RUN]
 
 
@@ -149,12 +156,13 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def have_same_weights(one: Path, other: Path) -> bool:
-    ours, theirs = load_weights(one), load_weights(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    """Return whether two checkpoints have bit-identical weights."""
+    first, second = load_weights(one), load_weights(other)
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Compare all that must not depend on interruptions."""
+    """Assert that two run folders are the same, except for what an interruption may change."""
     for name in ("metrics.csv", "predictions.csv"):
         assert (one / name).read_text() == (other / name).read_text(), name
     metrics, other_metrics = (read_json(folder / "metrics.json") | {"seconds": None} for folder in (one, other))

@@ -32,9 +32,9 @@ def test_ranks_share_each_video_once(length: int, batch_size: int, size: int, sk
     assert joined == batches(0, 1, batch_size * size)
     assert sorted(chain(*joined)) == sorted(seeding.epoch_permutation(length, 3, 2)[skip:])
     by_rank = [sequential_batches(length, batch_size, ProcessGroup(rank, size)) for rank in range(size)]
-    in_turn = [batch for step in zip_longest(*by_rank, fillvalue=[]) for batch in step if batch]
-    assert in_turn == sequential_batches(length, batch_size)
-    assert list(chain(*in_turn)) == list(range(length))
+    interleaved = [batch for step in zip_longest(*by_rank, fillvalue=[]) for batch in step if batch]
+    assert interleaved == sequential_batches(length, batch_size)
+    assert list(chain(*interleaved)) == list(range(length))
 
 
 def test_evaluation_sends_each_video_once() -> None:
@@ -59,6 +59,7 @@ def test_seed_step_differs_between_ranks_and_steps(seed: int) -> None:
 
 
 def training_arguments(model, lr=0.01, weight_decay=0.0):
+    """Return the positional arguments of `train_one_epoch` after the loader."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     return optimizer, torch.amp.GradScaler("cpu", enabled=False), F.binary_cross_entropy_with_logits, CPU, "fp32"
 
@@ -75,7 +76,7 @@ def test_one_batch_can_be_overfitted(fusion):
 
 
 class SingleWeightModel(torch.nn.Module):
-    """Its only weight is the logit, so that a training step can be computed by hand."""
+    """Model whose only weight is the logit, so that a training step can be computed by hand."""
 
     def __init__(self):
         super().__init__()

@@ -22,7 +22,7 @@ FUSIONS_WITH_MOTION = [fusion for fusion in Fusion if fusion != Fusion.RGB]
 
 @pytest.fixture(scope="module")
 def numbered_readers(tmp_path_factory):
-    """RGB and motion readers of 50 videos of 2 to 8 frames; motion t of video n is (n, t, 0, 0)."""
+    """Readers of RGB and motion of 50 videos of 2 to 8 frames; motion t of video n is (n, t, 0, 0)."""
     folder = tmp_path_factory.mktemp("numbered")
     lengths = {n: 2 + n * 5 % 7 for n in range(50)}
     motions = {
@@ -40,12 +40,13 @@ def numbered_readers(tmp_path_factory):
 
 
 def motion_source(clip):
-    """The number of the video that a clip's motion belongs to."""
+    """Return the number of the video that a clip's motion belongs to."""
     assert clip.motion is not None
     return int(clip.motion[0, 0])
 
 
 def shuffled_clips(readers, size, seed):
+    """Return the first `size` clips, with data.motion shuffled."""
     rgb, motion = readers
     dataset = pair_embeddings(rgb, motion, "cross_attention", size)
     apply_motion_control({"val": dataset}, tfam_config.load([], ["data.motion=shuffled", f"training.seed={seed}"]))

@@ -73,10 +73,10 @@ def test_selection_clips_are_kept_out_of_training(selection_dataset: Path) -> No
     assert have_same_weights(held_out / "last.pth", without / "last.pth")
     losses = [[row["train_loss"] for row in read_csv(run / "metrics.csv")] for run in (held_out, without)]
     assert losses[0] == losses[1]
-    whole = main(
-        [*train_command("cross_attention", "--checkpoints-dir", "whole"), KEEP_LAST_EPOCH, "data.protocol=published"]
+    again = main(
+        [*train_command("cross_attention", "--checkpoints-dir", "again"), KEEP_LAST_EPOCH, "data.protocol=published"]
     )
-    assert have_same_weights(whole / "last.pth", without / "last.pth")
+    assert have_same_weights(again / "last.pth", without / "last.pth")
 
 
 def test_val_labels_do_not_influence_a_held_out_run(selection_dataset: Path) -> None:
@@ -117,7 +117,7 @@ def test_epoch_is_the_best_on_the_monitor_split(selection_dataset: Path) -> None
 def test_val_file_is_not_opened_before_the_last_epoch(
     selection_dataset: Path, broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = main(train_command("cross_attention", "--checkpoints-dir", "whole"))
+    uninterrupted = main(train_command("cross_attention", "--checkpoints-dir", "uninterrupted"))
     val = selection_dataset / "ak_val_clip_embeddings.h5"
     val.rename("kept.h5")
     if broken == "malformed":
@@ -135,8 +135,8 @@ def test_val_file_is_not_opened_before_the_last_epoch(
     assert "train_loss" not in capsys.readouterr().out
     assert all((folder / name).read_bytes() == content for name, content in before.items())
     for name in ("metrics.csv", "predictions.csv", "selection_predictions.csv"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    one, other = (read_json(run / "metrics.json") | {"seconds": None} for run in (folder, whole))
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
+    one, other = (read_json(run / "metrics.json") | {"seconds": None} for run in (folder, uninterrupted))
     assert one == other
 
 
@@ -250,7 +250,7 @@ def test_student_that_was_not_held_out_gives_a_warning(
 def test_interrupted_held_out_run_ends_like_an_uninterrupted_one(
     selection_dataset: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = main(train_command("cross_attention", "--checkpoints-dir", "whole"))
+    uninterrupted = main(train_command("cross_attention", "--checkpoints-dir", "uninterrupted"))
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -266,10 +266,10 @@ def test_interrupted_held_out_run_ends_like_an_uninterrupted_one(
     last = Path("checkpoints/TFAM/cross_attention/seed49/last.pth")
     torch.save(torch.load(last, weights_only=True) | {"seconds": 1000.0}, last)
     folder = main(train_command())
-    assert_same_run(whole, folder)
+    assert_same_run(uninterrupted, folder)
     assert read_json(folder / "metrics.json")["seconds"] >= 1000
     name = "selection_predictions.csv"
-    assert (whole / name).read_bytes() == (folder / name).read_bytes()
+    assert (uninterrupted / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_student_of_other_selection_clips_gives_a_warning(

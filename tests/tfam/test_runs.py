@@ -128,7 +128,7 @@ def test_second_process_on_a_run_is_refused(dataset):
 
 
 class InterruptingDataset(PairedEmbeddings):
-    """Raises KeyboardInterrupt after `stop_after` items."""
+    """Data set that raises KeyboardInterrupt after `stop_after` items."""
 
     loaded: list[int]
     stop_after = 0
@@ -145,14 +145,16 @@ class InterruptingDataset(PairedEmbeddings):
 )
 def test_interrupted_run_ends_like_an_uninterrupted_one(dataset, command, checkpoint):
     setting = f"training.checkpoint={checkpoint}"
-    whole = main([*train_command("concat_time_positions_dropout", "--checkpoints-dir", "whole"), setting])
+    uninterrupted = main(
+        [*train_command("concat_time_positions_dropout", "--checkpoints-dir", "uninterrupted"), setting]
+    )
     folder = Path("checkpoints/TFAM/concat_time_positions_dropout/seed49")
     folder.mkdir(parents=True)
-    shutil.copy(whole / "config.yaml", folder)
+    shutil.copy(uninterrupted / "config.yaml", folder)
     config = tfam_config.load([folder / "config.yaml"])
     splits, motion = open_train_val(dataset, "concat_time")
     train = splits["train"]
-    interrupting = InterruptingDataset(train.rgb, train.motion, train.keys, train.left_out)
+    interrupting = InterruptingDataset(train.rgb, train.motion, train.keys, train.excluded)
     interrupting.loaded, interrupting.stop_after = [], 2 * len(train) + 5  # in the second batch of the third epoch
     metadata = run_metadata(config, train.rgb, motion)
     with pytest.raises(KeyboardInterrupt):
@@ -168,7 +170,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(dataset, command, checkp
         if command == "--resume"
         else [*train_command(folder.parent.name), setting]
     )
-    assert_same_run(whole, folder)
+    assert_same_run(uninterrupted, folder)
 
 
 def test_checkpoint_last_keeps_the_last_epoch(dataset):

@@ -23,7 +23,7 @@ def write_events(folder: Path, steps: range, epochs: range, value: float = 0.0) 
 
 
 def resume_writer(folder: Path, epoch: int, step: int) -> dict[str, list[int]]:
-    """Tag -> steps that stay for a checkpoint of this epoch and step; TensorBoard must show the same."""
+    """Open and close a writer; return the remaining steps by tag, and assert that TensorBoard shows the same."""
     tensorboard.open_writer(folder, epoch, step).close()
     steps = {tag: [step for step, _ in values] for tag, values in read_shown_events(folder).items()}
     raw: dict[str, list[int]] = {}
@@ -95,17 +95,17 @@ def test_a_kill_during_rewriting_loses_and_duplicates_nothing(tmp_path: Path, mo
         patch.setattr("vimoclip.io.atomic.publish", kill)  # before the new file is renamed
         tensorboard.open_writer(tmp_path, 2, 7)
     assert sorted(read_raw_events(tmp_path), key=repr) == before
-    for deleted in (0, 1):  # after the rename and the removal of so many old files
-        left = [deleted]
+    for num_deleted in (0, 1):  # after the rename and the removal of this number of old files
+        remaining = [num_deleted]
 
-        def unlink_some(path: Path, left: list[int] = left) -> None:
-            if not left[0]:
+        def unlink_or_interrupt(path: Path, remaining: list[int] = remaining) -> None:
+            if not remaining[0]:
                 raise KeyboardInterrupt
-            left[0] -= 1
+            remaining[0] -= 1
             unlink(path)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Path, "unlink", unlink_some)
+            patch.setattr(Path, "unlink", unlink_or_interrupt)
             tensorboard.open_writer(tmp_path, 2, 7)
         assert {(tag, step) for tag in expected for step in expected[tag]} <= {
             event[:2] for event in read_raw_events(tmp_path)

@@ -16,6 +16,7 @@ TARGET = torch.tensor([[[2.0, 0.0], [0.0, 3.0]], [[0.0, -1.0], [0.0, 0.0]]])
 
 
 def with_garbage(values: torch.Tensor, garbage: float) -> torch.Tensor:
+    """Return a copy with another value at padding."""
     values = values.clone()
     values[~MASK] = garbage
     return values
@@ -78,17 +79,19 @@ def test_norms_are_clamped_at_1e_5() -> None:
 def test_the_loss_is_classification_plus_weighted_distillation(weight: float) -> None:
     labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, labels, ["a", "b"], [])
-    found = make_loss_function("mse", 1.0, weight)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    loss_values = make_loss_function("mse", 1.0, weight)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
     classification = (2 + 1 + 1 + 1) / 4 * math.log(2)  # the one positive has weight 2
-    assert found["distillation_loss"].item() == pytest.approx(3)
-    assert found["classification_loss"].item() == pytest.approx(classification)
-    assert found["loss"].item() == pytest.approx(weight * 3 + classification)
+    assert loss_values["distillation_loss"].item() == pytest.approx(3)
+    assert loss_values["classification_loss"].item() == pytest.approx(classification)
+    assert loss_values["loss"].item() == pytest.approx(weight * 3 + classification)
 
 
 def test_the_default_distillation_weight_is_1() -> None:
     batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, torch.eye(2), ["a", "b"], [])
-    found = make_loss_function("cosine", 9)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
-    assert found["loss"].item() == pytest.approx((found["distillation_loss"] + found["classification_loss"]).item())
+    loss_values = make_loss_function("cosine", 9)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    assert loss_values["loss"].item() == pytest.approx(
+        (loss_values["distillation_loss"] + loss_values["classification_loss"]).item()
+    )
 
 
 def test_unknown_mode_raises() -> None:
@@ -184,9 +187,9 @@ def test_large_logits_give_finite_losses_and_gradients(name: str, label: float, 
 def test_losses_are_float32_under_autocast(name: str) -> None:
     loss = losses.MULTI_LABEL_LOSSES[name]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = loss(LOGITS.bfloat16(), LABELS)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(loss(LOGITS.bfloat16().float(), LABELS).item(), rel=1e-5)
+        loss_value = loss(LOGITS.bfloat16(), LABELS)
+    assert loss_value.dtype == torch.float32
+    assert loss_value.item() == pytest.approx(loss(LOGITS.bfloat16().float(), LABELS).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", losses.MULTI_LABEL_LOSSES)

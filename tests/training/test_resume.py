@@ -30,7 +30,7 @@ from vimoclip.errors import UserError
 from vimoclip.moclip import MoCLIP, train_state
 from vimoclip.training import checkpoint
 
-WITHOUT_DURATION = {"seconds": None}  # differs between equal runs
+WITHOUT_DURATION = {"seconds": None}  # the only value that differs between equal runs
 
 STUDENT = ["--epochs", "3", "--batch-size", "4", "--sequence-length", "4", "--warmup-steps", "20", "--device", "cpu"]
 STUDENT += ["--learning-rate", "0.01", "--weight-decay", "0.1", "--grad-clip-norm", "1", "--num-workers", "0"]
@@ -41,7 +41,7 @@ SMALL += ["model.num_heads=2", "model.num_layers=1", "model.dim_feedforward=16"]
 
 
 class ResumableRun(NamedTuple):
-    """The commands that start and resume a run, its folders, and the number of steps per epoch."""
+    """Commands that start and resume a run, its folders, and the number of steps per epoch."""
 
     command: list[str]
     resume: list[str]
@@ -88,11 +88,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work_dir(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with the inputs of the training named by `kind`."""
+    """The working directory, with the inputs of the stage, see RUNS."""
     monkeypatch.chdir(tmp_path)
-    if request.getfixturevalue("kind") == "TFAM":
+    if request.getfixturevalue("stage") == "TFAM":
         write_rgb(Path("dataset/embeddings/ak_train_clip_embeddings.h5"), range(9))
-        write_rgb(Path("dataset/embeddings/ak_val_clip_embeddings.h5"), range(9, 15), turned=1)
+        write_rgb(Path("dataset/embeddings/ak_val_clip_embeddings.h5"), range(9, 15), label_shift=1)
         write_motion(Path("dataset/embeddings/flow_embeddings.h5"), range(15))
     else:
         for path in request.getfixturevalue("inputs").iterdir():
@@ -100,11 +100,11 @@ def work_dir(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return tmp_path
 
 
-both_trainings = pytest.mark.parametrize("kind", RUNS)
+both_stages = pytest.mark.parametrize("stage", RUNS)
 
 
 def run_in_process(run: ResumableRun) -> Any:
-    """The run's command in this process."""
+    """Call the run's command in this process."""
     is_student = run.command[0] == "train.py"
     return train.main(run.command[1:]) if is_student else train_and_eval.main(run.command[2:])
 
@@ -123,7 +123,7 @@ def run_to_end(command: list[str]) -> None:
 
 
 def kill_process_when(command: list[str], ready: Callable[[int], bool]) -> bool:
-    """Kill the command once `ready(process id)` is true; returns False where it ended before."""
+    """Kill the command once `ready(process id)` is true; return False if it ended before."""
     process = start_process(command)
     while process.poll() is None and not ready(process.pid):
         time.sleep(0.001)
@@ -136,25 +136,25 @@ def kill_process_when(command: list[str], ready: Callable[[int], bool]) -> bool:
 
 
 def saved_position(run: ResumableRun) -> tuple[int, int]:
-    """Finished epochs and finished steps of the next one in last.pth."""
+    """Return finished epochs and finished steps of the next one, according to last.pth."""
     state = torch.load(run.folder / "last.pth", weights_only=True)
     progress = state["progress"]
     return (progress["epoch"], progress["step"]) if "epoch" in progress else (len(state["history"]), progress["steps"])
 
 
 def in_third_epoch(run: ResumableRun) -> Callable[[int], bool]:
-    """True once last.pth is within the third epoch; the process is stopped while the file is read."""
-    seen = [0]
+    """Return a function that is true once last.pth is within the third epoch. Reading it suspends the process."""
+    last_modified = [0]
 
-    def ready(process: int) -> bool:
-        changed = modification_time(run.folder / "last.pth")
-        if changed == seen[0]:
+    def ready(pid: int) -> bool:
+        modified = modification_time(run.folder / "last.pth")
+        if modified == last_modified[0]:
             return False
-        seen[0] = changed
-        os.kill(process, signal.SIGSTOP)
+        last_modified[0] = modified
+        os.kill(pid, signal.SIGSTOP)
         if saved_position(run)[0] == 2 and 2 <= saved_position(run)[1] < run.steps:
             return True
-        os.kill(process, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
         return False
 
     return ready
@@ -167,25 +167,25 @@ def modification_time(path: Path) -> int:
         return 0
 
 
-def assert_same(one: Any, other: Any, where: str) -> None:
-    """Equal to the bit, all the way down."""
-    assert type(one) is type(other), where
+def assert_same(one: Any, other: Any, location: str) -> None:
+    """Assert that nested values are bit-identical; `location` is the assertions' message."""
+    assert type(one) is type(other), location
     if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
+        assert torch.equal(one, other), location
     elif isinstance(one, dict):
-        assert list(one) == list(other), where
+        assert list(one) == list(other), location
         for key in one:
-            assert_same(one[key], other[key], f"{where} {key}")
+            assert_same(one[key], other[key], f"{location} {key}")
     elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
+        assert len(one) == len(other), location
         for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where} {i}")
+            assert_same(a, b, f"{location} {i}")
     else:
-        assert one == other, where
+        assert one == other, location
 
 
 def assert_same_run(one: ResumableRun, other: ResumableRun) -> None:
-    """Every file of the run except its arguments."""
+    """Assert that all files of two runs, except args.yaml, and their events are the same."""
     names = sorted(path.name for path in one.folder.iterdir() if path.name != "args.yaml")
     assert names == sorted(path.name for path in other.folder.iterdir() if path.name != "args.yaml")
     for name in names:
@@ -194,85 +194,94 @@ def assert_same_run(one: ResumableRun, other: ResumableRun) -> None:
             first, second = (torch.load(file, weights_only=True) | WITHOUT_DURATION for file in files)
             assert_same(first, second, name)
         elif name == "metrics.json":
-            one_text, other_text = (json.loads(file.read_text()) | WITHOUT_DURATION for file in files)
-            assert_same(one_text, other_text, name)
+            first, second = (json.loads(file.read_text()) | WITHOUT_DURATION for file in files)
+            assert_same(first, second, name)
         else:
             assert files[0].read_text() == files[1].read_text(), name
     assert_same(read_shown_events(one.logs), read_shown_events(other.logs), "TensorBoard")
 
 
-@both_trainings
-def test_a_killed_run_ends_like_an_uninterrupted_one(kind: str, work_dir: Path) -> None:
-    whole, run = RUNS[kind]("whole"), RUNS[kind]("killed", "--save-every-minutes", "0")
-    run_to_end(whole.command)
+@both_stages
+def test_a_killed_run_ends_like_an_uninterrupted_one(stage: str, work_dir: Path) -> None:
+    uninterrupted, run = RUNS[stage]("uninterrupted"), RUNS[stage]("killed", "--save-every-minutes", "0")
+    run_to_end(uninterrupted.command)
     # before the first checkpoint: the settings are saved, so --resume starts from scratch
-    rarely_saved = RUNS[kind]("killed", "--save-every-minutes", "60")
+    rarely_saved = RUNS[stage]("killed", "--save-every-minutes", "60")
     assert kill_process_when(rarely_saved.command, lambda _: any(read_raw_events(run.logs)))
     assert not (run.folder / "last.pth").exists()
     assert kill_process_when(run.resume, in_third_epoch(run))
     run_to_end(run.command)
-    assert_same_run(whole, run)
-    if kind == "train.py":  # so the test covers the best epoch, too
+    assert_same_run(uninterrupted, run)
+    if stage == "train.py":  # the best epoch precedes the kill
         assert torch.load(run.folder / "student_best.pth", weights_only=True)["epoch"] == 1
 
 
 @pytest.mark.long
-@both_trainings
-def test_a_run_killed_twenty_times_ends_like_an_uninterrupted_one(kind: str, work_dir: Path) -> None:
-    epochs = ["--epochs", "14"] if kind == "train.py" else ["--set", "training.epochs=30"]
-    whole, run = (RUNS[kind](name, *more) for name, more in (("whole", []), ("killed", ["--save-every-minutes", "0"])))
-    run_to_end([*whole.command, *epochs])
+@both_stages
+def test_a_run_killed_twenty_times_ends_like_an_uninterrupted_one(stage: str, work_dir: Path) -> None:
+    epochs = ["--epochs", "14"] if stage == "train.py" else ["--set", "training.epochs=30"]
+    uninterrupted, run = (
+        RUNS[stage](name, *more) for name, more in (("uninterrupted", []), ("killed", ["--save-every-minutes", "0"]))
+    )
+    run_to_end([*uninterrupted.command, *epochs])
     rng = random.Random(0)
 
     def at_random() -> Callable[[int], bool]:
-        """A random moment after the resumed run opened its event file and wrote last.pth several times."""
-        saves, moment, seen = rng.randint(0, 4), rng.uniform(0, 0.04), {modification_time(run.folder / "last.pth")}
-        files, since = set(run.logs.glob("*")), [0.0]
+        """Return a function that is true a random time after the run opened its event file and wrote last.pth."""
+        num_saves, delay, save_times = (
+            rng.randint(0, 4),
+            rng.uniform(0, 0.04),
+            {modification_time(run.folder / "last.pth")},
+        )
+        files, start_time = set(run.logs.glob("*")), [0.0]
 
         def ready(_: int) -> bool:
-            seen.add(modification_time(run.folder / "last.pth"))
-            if not since[0] and len(seen) > saves and set(run.logs.glob("*")) != files:
-                since[0] = time.monotonic()
-            return bool(since[0]) and time.monotonic() - since[0] > moment
+            save_times.add(modification_time(run.folder / "last.pth"))
+            if not start_time[0] and len(save_times) > num_saves and set(run.logs.glob("*")) != files:
+                start_time[0] = time.monotonic()
+            return bool(start_time[0]) and time.monotonic() - start_time[0] > delay
 
         return ready
 
     kills = sum(kill_process_when([*run.command, *epochs], at_random()) for _ in range(20))
     assert kills == 20
     run_to_end([*run.command, *epochs])
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
-# --- what a checkpoint holds
+# --- content of checkpoints
 
 
-@both_trainings
-def test_events_are_on_disk_before_their_checkpoint(kind: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_stages
+def test_events_are_on_disk_before_their_checkpoint(
+    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    run, saves, write = RUNS[kind]("slow", "--save-every-minutes", "0"), list[tuple[int, int]](), RecordWriter.write
+    run, saves, write = RUNS[stage]("slow", "--save-every-minutes", "0"), list[tuple[int, int]](), RecordWriter.write
 
     def write_slowly(self: Any, data: bytes) -> None:
         time.sleep(0.01)
         write(self, data)
 
     def check(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
-        found = {(tag, number) for tag, number, _ in read_raw_events(run.logs)}
+        events = {(tag, number) for tag, number, _ in read_raw_events(run.logs)}
         save(path, content)
         if path.name == "last.pth":
             epoch, step = saved_position(run)
             saves.append((epoch, step))
-            by_step, from_1 = ("step/loss", 1) if kind == "train.py" else ("train/loss_by_step", 0)
-            done = epoch * run.steps + step
-            assert {number for tag, number in found if tag == by_step} == set(range(from_1, done + from_1))
-            assert {number for tag, number in found if tag == "val/loss"} == set(range(1, epoch + 1))
+            step_tag, first_step = ("step/loss", 1) if stage == "train.py" else ("train/loss_by_step", 0)
+            num_steps = epoch * run.steps + step
+            logged_steps = {number for tag, number in events if tag == step_tag}
+            assert logged_steps == set(range(first_step, num_steps + first_step))
+            assert {number for tag, number in events if tag == "val/loss"} == set(range(1, epoch + 1))
         return path
 
     monkeypatch.setattr(RecordWriter, "write", write_slowly)
     monkeypatch.setattr(checkpoint, "save_checkpoint", check)
     run_in_process(run)
-    ends = [(epoch, 0) for epoch in (1, 2, 3)]
-    assert saves == sorted([(e, s) for e in (0, 1, 2) for s in range(1, run.steps + 1)] + ends)
+    epoch_ends = [(epoch, 0) for epoch in (1, 2, 3)]
+    assert saves == sorted([(e, s) for e in (0, 1, 2) for s in range(1, run.steps + 1)] + epoch_ends)
 
 
 def test_the_checkpoint_of_the_student_holds_the_scaler(tmp_path: Path) -> None:
@@ -291,14 +300,14 @@ def test_the_checkpoint_of_the_student_holds_the_scaler(tmp_path: Path) -> None:
     assert after.scaler.get_scale() == 8
 
 
-@pytest.mark.parametrize("kind", ["TFAM"])
-def test_a_checkpoint_without_progress_is_of_a_whole_epoch(
-    kind: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stage", ["TFAM"])
+def test_a_checkpoint_without_progress_is_of_a_finished_epoch(
+    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = fusion_run("whole"), fusion_run("old")
-    run_in_process(whole)
+    uninterrupted, run = fusion_run("uninterrupted"), fusion_run("old")
+    run_in_process(uninterrupted)
 
-    def save_as_before(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
+    def save_in_old_format(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
         older = {key: value for key, value in content.items() if key not in ("progress", "videos")}
         save(path, older)
         if path.name == "last.pth" and len(content["history"]) == 2:
@@ -306,15 +315,15 @@ def test_a_checkpoint_without_progress_is_of_a_whole_epoch(
         return path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save_checkpoint", save_as_before)
+        patch.setattr(checkpoint, "save_checkpoint", save_in_old_format)
         run_in_process(run)
     run_in_process(run)
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
-@pytest.mark.parametrize("kind", ["TFAM"])
+@pytest.mark.parametrize("stage", ["TFAM"])
 def test_resuming_within_an_epoch_needs_the_same_videos(
-    kind: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fusion_run("run", "--save-every-minutes", "0")
 
@@ -331,9 +340,9 @@ def test_resuming_within_an_epoch_needs_the_same_videos(
         run_in_process(run)
 
 
-@pytest.mark.parametrize("kind", ["TFAM"])
+@pytest.mark.parametrize("stage", ["TFAM"])
 def test_an_error_in_a_worker_is_one_line_for_the_user(
-    kind: str, work_dir: Path, capsys: pytest.CaptureFixture[str]
+    stage: str, work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with h5py.File("dataset/embeddings/ak_train_clip_embeddings.h5", "a") as file:
         del file["V03.mp4/labels"]

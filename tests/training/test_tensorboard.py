@@ -31,13 +31,13 @@ TRAIN = ["--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-
 
 
 class TensorBoardClient(NamedTuple):
-    """A TensorBoard server's URL, and the folder that holds the data set, the checkpoints and the logs."""
+    """URL of a TensorBoard server, and the folder that holds the data set, the checkpoints and the logs."""
 
     url: str
     root: Path
 
     def request(self, path: str, body: Any = None, **query: str) -> Any:
-        """The response as parsed JSON, or as bytes if it is not JSON."""
+        """Return the response as parsed JSON, or as bytes if it is not JSON."""
         url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         http_request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -47,7 +47,7 @@ class TensorBoardClient(NamedTuple):
 
 
 def session_groups(board: TensorBoardClient, metrics: Sequence[Any] = ()) -> list[Any]:
-    """The rows of the HParams tab, with the columns of the given metrics."""
+    """Return the rows of the HParams tab, with the columns of the given metrics."""
     statuses = [f"STATUS_{status}" for status in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
     body = {"experimentName": "", "allowedStatuses": statuses, "startIndex": 0, "sliceSize": 100}
     response = board.request("hparams/session_groups", body | {"colParams": [{"metric": name} for name in metrics]})
@@ -101,7 +101,7 @@ class TensorBoardServer:
         self.process.wait()
 
     def _has_loaded(self, url: str) -> bool:
-        """Whether all runs are read up to their last record, which marks the HParams row as successful."""
+        """Return whether all runs are read up to their last record, which marks the HParams row as successful."""
         groups = session_groups(TensorBoardClient(url, Path()))
         return len(groups) == 3 and all(g["sessions"][0]["status"] == "STATUS_SUCCESS" for g in groups)
 
@@ -202,10 +202,10 @@ def test_hparams_has_one_row_per_run_with_final_metrics(board: TensorBoardClient
     assert set(groups) == {STUDENT, FIRST, SECOND}
     for run in (FIRST, SECOND):
         values = {value["name"]["tag"]: value["value"] for value in groups[run]["metricValues"]}
-        found = json.loads((board.root / "checkpoints" / run / "metrics.json").read_text())
+        run_metrics = json.loads((board.root / "checkpoints" / run / "metrics.json").read_text())
         for name in ("map_macro", "map_micro"):
-            assert values[f"final/reported_{name}"] == pytest.approx(found[name], abs=1e-6)
-            assert values[f"final/selection_{name}"] == pytest.approx(found["selection"][name], abs=1e-6)
+            assert values[f"final/reported_{name}"] == pytest.approx(run_metrics[name], abs=1e-6)
+            assert values[f"final/selection_{name}"] == pytest.approx(run_metrics["selection"][name], abs=1e-6)
         assert groups[run]["hparams"]["training.seed"] == int(run[-2:])
         assert groups[run]["hparams"]["data.protocol"] == "held_out"
     values = {value["name"]["tag"]: value["value"] for value in groups[STUDENT]["metricValues"]}

@@ -1,4 +1,4 @@
-"""Build the student as a copy of the teacher's image encoder, checked against the embedding file's attributes."""
+"""Construction of the student from the teacher's image encoder, checked against the embedding file's attributes."""
 
 import argparse
 from typing import Any
@@ -15,7 +15,7 @@ QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
 
 
 def resolve_clip_model(args: argparse.Namespace, reader: store.EmbeddingReader) -> tuple[str, str | None]:
-    """Return (model name, pretrained weights): the flags', else the teacher's, else ViT-B/32 of OpenAI."""
+    """Return (model name, pretrained weights) of the flags, else of the teacher, else ViT-B/32 of OpenAI."""
     attributes = reader.attributes if reader.has_schema else {}
     name = args.clip_model_name or attributes.get("clip_model") or "ViT-B/32"
     return name, args.clip_pretrained or attributes.get("clip_pretrained") or (None if ":" in name else "openai")
@@ -37,8 +37,9 @@ def build_student(
     student = {key: encoder.config[key] for key in teacher}
     hint = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
     cli.check_settings_match(student, teacher, student_name, teacher_name, hint)
-    widths = {"width": encoder.config["embed_dim"]}, {"width": reader.dim}
-    cli.check_settings_match(*widths, student_name, teacher_name, hint)
+    cli.check_settings_match(
+        {"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student_name, teacher_name, hint
+    )
     num_classes = len(reader.labels(reader.keys[0]))
     model = MoCLIP(encoder.visual, reader.dim, num_classes, args.residual_alpha)
     if args.freeze_encoder:
@@ -55,12 +56,12 @@ def build_student(
 
 
 def class_names_or_numbers(reader: store.EmbeddingReader) -> list[str]:
-    """Class names of an RGB file; numbers if it has none."""
+    """Return the class names of an RGB file, or numbers if it has none."""
     return list(reader.attributes.get("class_names") or map(str, range(len(reader.labels(reader.keys[0])))))
 
 
 class FusedQuickGELU(nn.Module):
-    """x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. Saves one tensor for the backward pass instead of two."""
+    """x * sigmoid(1.702 x), computed as silu(1.702 x) / 1.702: saves one tensor for the backward pass, not two."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.silu(x * QUICK_GELU_SLOPE) / QUICK_GELU_SLOPE

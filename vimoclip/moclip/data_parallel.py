@@ -1,4 +1,4 @@
-"""Data-parallel training of the student: DistributedDataParallel that equals one process with the whole batch."""
+"""Data-parallel training of the student, with the same results as one process with the whole batch."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +18,9 @@ CPU_MICRO_BATCH_FRAMES = 32
 
 
 class DistributedStudent:
-    """One process's replica of the student. Called like the student where gradients are needed.
+    """Replica of the student in one process. Call it like the student in the forward passes that need gradients.
 
-    `input_size` is (height, width). `seed` and the step determine the random numbers of all ranks but 0, so their
+    `input_size`: (height, width). `seed` and the step determine the random numbers of all ranks but 0, so that their
     random state need not be saved."""
 
     def __init__(
@@ -45,13 +45,13 @@ class DistributedStudent:
         self.group.seed_step(self.seed, step)
 
     def gradient_sync(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Context of a micro-batch's forward and backward pass: gradients are all-reduced in a step's last one only."""
+        """Return the context of a micro-batch's two passes: only the step's last micro-batch all-reduces gradients."""
         if isinstance(self.ddp_model, DistributedDataParallel) and not is_last:
             return self.ddp_model.no_sync()
         return nullcontext()
 
     def zero_loss(self) -> torch.Tensor:
-        """Loss with zero gradients, for a process that has no segment of a step when others have."""
+        """Return a loss with zero gradients, for a process that has no segment of a step when others have."""
         return _zero_loss(self.ddp_model, self.model, self.input_size)
 
     def broadcast_running_stats(self) -> None:
@@ -72,9 +72,9 @@ def split_into_micro_batches(batch: SegmentBatch, size: int) -> Iterator[Segment
 
 
 def resolve_micro_batch_size(requested: int | None, model: nn.Module, batch_size: int, segment_length: int) -> int:
-    """Segments per micro-batch. By default the whole batch on a GPU, and CPU_MICRO_BATCH_FRAMES frames on a CPU.
+    """Return the segments per micro-batch; by default the whole batch on a GPU, CPU_MICRO_BATCH_FRAMES on a CPU.
 
-    The whole batch if the model normalises over it, since micro-batches have other statistics."""
+    Return the whole batch if the model normalises over it, since micro-batches have other statistics."""
     if any(layer.training for layer in _batch_norm_layers(model)):
         return batch_size
     if requested:
@@ -88,7 +88,7 @@ def _batch_norm_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _freeze_unused_parameters(model: MoCLIP, input_size: tuple[int, int]) -> None:
-    """Freeze parameters that no loss depends on (some towers have such): DistributedDataParallel waits for them."""
+    """Freeze parameters that no loss depends on (some encoders have them): DistributedDataParallel waits for them."""
     was_training = [module.training for module in model.modules()]
     model.eval()  # draws no random numbers and leaves running means unchanged
     _zero_loss(model, model, input_size).backward()
@@ -100,7 +100,7 @@ def _freeze_unused_parameters(model: MoCLIP, input_size: tuple[int, int]) -> Non
 
 
 def _zero_loss(forward: Any, model: MoCLIP, input_size: tuple[int, int]) -> torch.Tensor:
-    """Zero times the output for one black frame."""
+    """Return zero times the output for one black frame."""
     device = next(model.parameters()).device
     images = torch.zeros(1, 1, 3, *input_size, device=device)
     output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=device))

@@ -82,7 +82,7 @@ class SegmentDataset(Dataset):
         return len(self.segments)
 
     def __getitem__(self, index: int) -> SegmentBatch | UnreadableVideo:
-        """Return an UnreadableVideo instead of raising: one bad video does not end a run."""
+        """Read a segment. Return an UnreadableVideo instead of raising: one bad video does not end a run."""
         training_video, start, length = self.segments[index]
         key = training_video.key
         try:
@@ -96,15 +96,15 @@ class SegmentDataset(Dataset):
         return SegmentBatch(flow[None], z_image[None], mask[None], labels[None], [key], [], [index])
 
     def _read_flow(self, path: Path, start: int, stop: int) -> torch.Tensor:
-        """Flow frames start..stop as (n, 3, S, S) uint8. Raises VideoError."""
+        """Read flow frames start..stop as (n, 3, S, S) uint8. Raises VideoError."""
         if self.cache is not None and (frames := self.cache.read(path, start, stop)) is not None:
             return frames
-        return self.preprocess(cached_span_reader(path).read(start, stop))
+        return self.preprocess(cached_video_reader(path).read(start, stop))
 
 
 @lru_cache(maxsize=512)
-def cached_span_reader(path: Path) -> RandomAccessReader:
-    """Reader of a flow video, kept because a process reads several segments of it."""
+def cached_video_reader(path: Path) -> RandomAccessReader:
+    """Open a flow video, or return its open reader: a process reads several segments of a video."""
     return RandomAccessReader(path)
 
 
@@ -134,12 +134,12 @@ def collate(items: list[SegmentBatch | UnreadableVideo]) -> SegmentBatch:
 
 @dataclass
 class TrainingSplits:
-    """`readers` and `paired` of "train" and of the monitored split, "selection" or "val".
+    """Readers and videos of "train" and of the monitor split, "selection" or "val".
 
     `metadata`: the protocol, a hash of the selection clips, and a hash of each file's content."""
 
     readers: dict[str, store.EmbeddingReader]
-    paired: dict[str, PairedVideos]
+    paired_videos: dict[str, PairedVideos]
     metadata: dict[str, Any]
 
     def datasets(
@@ -147,16 +147,16 @@ class TrainingSplits:
     ) -> dict[str, SegmentDataset]:
         return {
             split: SegmentDataset(self.readers[split], paired.videos, sequence_length, preprocess, cache)
-            for split, paired in self.paired.items()
+            for split, paired in self.paired_videos.items()
         }
 
     def videos(self) -> list[TrainingVideo]:
-        """Videos of both splits."""
-        return [video for paired in self.paired.values() for video in paired.videos]
+        """Return the videos of both splits."""
+        return [video for paired in self.paired_videos.values() for video in paired.videos]
 
     def excluded(self) -> list[tuple[str, str, str]]:
-        """(split, video, reason) of the videos that can't be used."""
-        return [(split, *item) for split, paired in self.paired.items() for item in paired.excluded.items()]
+        """Return (split, video, reason) of the videos that can't be used."""
+        return [(split, *item) for split, paired in self.paired_videos.items() for item in paired.excluded.items()]
 
 
 def pair_splits(
@@ -166,23 +166,24 @@ def pair_splits(
     limit: int | None,
     protocol: str,
 ) -> tuple[dict[str, PairedVideos], dict[str, Any]]:
-    """Return `paired` and `metadata` of TrainingSplits, with at most `limit` videos a split.
+    """Return `paired_videos` and `metadata` of TrainingSplits, with at most `limit` videos a split.
 
-    Without a "val" file, the selection clips of the annotations are taken out of "train". Raises UserError."""
-    train, keys = readers["train"], dict[str, Sequence[str]]()
+    Without a "val" file, the annotations' selection clips move from "train" to "selection". Raises UserError."""
+    train = readers["train"]
     metadata: dict[str, Any] = {"protocol": protocol}
     if "val" in readers:
-        keys.update({split: reader.keys for split, reader in readers.items()})
+        keys = {split: reader.keys for split, reader in readers.items()}
     else:
         split_protocol.check_selection_keys(train.keys, annotations_dir, train.path)
-        keys["train"], keys["selection"] = split_protocol.split_train_selection(train.keys, annotations_dir, train.path)
-        metadata["selection"] = run_folder.digest(keys["selection"])
+        train_keys, selection_keys = split_protocol.split_train_selection(train.keys, annotations_dir, train.path)
+        keys = {"train": train_keys, "selection": selection_keys}
+        metadata["selection"] = run_folder.digest(selection_keys)
     metadata["embeddings"] = {split: reader.attributes.get("content_sha256") for split, reader in readers.items()}
-    paired = {
+    paired_videos = {
         split: pair_with_flow(readers.get(split, train), flows, split_keys[:limit])
         for split, split_keys in keys.items()
     }
-    return paired, metadata
+    return paired_videos, metadata
 
 
 def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes: int | None) -> None:
@@ -200,24 +201,25 @@ def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes
         return
     val, hint = readers["val"], "make both with one set of flags"
     val_classes = len(val.labels(val.keys[0]))
-    names = str(train.path), str(val.path)
-    cli.check_settings_match({"classes": train_classes}, {"classes": val_classes}, *names, hint)
+    train_path, val_path = str(train.path), str(val.path)
+    cli.check_settings_match({"classes": train_classes}, {"classes": val_classes}, train_path, val_path, hint)
     if train.has_schema and val.has_schema:
         keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
         train_settings, val_settings = ({key: r.attributes.get(key) for key in keys} for r in (train, val))
-        cli.check_settings_match(train_settings, val_settings, *names, hint)
+        cli.check_settings_match(train_settings, val_settings, train_path, val_path, hint)
 
 
-def check_paired_videos(paired_splits: dict[str, PairedVideos], readers: dict[str, store.EmbeddingReader]) -> None:
+def check_paired_videos(paired_videos: dict[str, PairedVideos], readers: dict[str, store.EmbeddingReader]) -> None:
     """Print the excluded videos. Raises UserError if a split has no video, or if the splits' flow settings differ."""
-    for split, paired in paired_splits.items():
+    for split, paired in paired_videos.items():
         print(f"{split}: {len(paired.videos)} videos, {len(paired.excluded)} left out")
         for key, reason in paired.excluded.items():
             print(f"  left out: {key}: {reason}")
         if not paired.videos:
             path = readers.get(split, readers["train"]).path
-            owner = "it" if split in readers else f"its {split} clips"
-            raise UserError(f"no video of {owner} has flow", "run extract_flows.py, see --flow-videos-dir", path=path)
-    train_settings, monitor_settings = (paired.flow_settings for paired in paired_splits.values())
-    names = "the training videos' flow", "the validation videos' flow"
-    cli.check_settings_match(train_settings, monitor_settings, *names, "extract all flow again with the same flags")
+            source = "it" if split in readers else f"its {split} clips"
+            raise UserError(f"no video of {source} has flow", "run extract_flows.py, see --flow-videos-dir", path=path)
+    train_settings, monitor_settings = (paired.flow_settings for paired in paired_videos.values())
+    train_name, monitor_name = "the training videos' flow", "the validation videos' flow"
+    hint = "extract all flow again with the same flags"
+    cli.check_settings_match(train_settings, monitor_settings, train_name, monitor_name, hint)

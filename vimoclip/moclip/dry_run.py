@@ -1,4 +1,4 @@
-"""Report of --dry-run: how far a run is, and its time, disk and memory, estimated from some real steps."""
+"""Report of --dry-run: progress of a run, and its remaining time, disk and memory, estimated from a few real steps."""
 
 import random
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ VALIDATION_COST = 1 / 3  # of a training segment's cost: no backward pass
 
 
 def read_progress(folder: Path | None) -> dict[str, Any]:
-    """Progress of the run in a folder; that of a new run if there is none."""
+    """Return the progress of the run in a folder; that of a new run if there is none."""
     last_path = folder / "last.pth" if folder else None
     if last_path is None or not last_path.exists():
         return initial_progress()
@@ -27,7 +27,7 @@ def read_progress(folder: Path | None) -> dict[str, Any]:
 def format_progress(
     folder: Path | None, progress: dict[str, Any], epochs: int, num_train: int, num_monitor: int
 ) -> str:
-    """Completed and remaining work, in segments."""
+    """Return the completed and remaining work, in segments, as text."""
     done = f"{folder}: {progress['epoch']} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
     seen = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
     return f"{done}{seen}; an epoch has {num_train} segments to train on and {num_monitor} to validate"
@@ -36,8 +36,8 @@ def format_progress(
 def format_cost(
     setup: TrainingSetup, datasets: dict[str, SegmentDataset], progress: dict[str, Any], cache_bytes: int
 ) -> str:
-    """Time, disk and memory of the remaining work. Trains the model for some steps and writes nothing."""
-    # measured on all processes at the same time
+    """Return time, disk and memory of the remaining work as text. Trains the model for a few steps; writes nothing."""
+    # each process measures at the same time as the others
     rates = setup.group.gather(cost_estimate.measure_rate(_probe_steps(setup, datasets["train"])))
     rate = sum(rate or 0.0 for rate in rates) or None
     epochs = max(0, setup.args.epochs - progress["epoch"])
@@ -49,7 +49,7 @@ def format_cost(
 
 
 def checkpoint_bytes(setup: TrainingSetup, epochs: int) -> int:
-    """Size of the checkpoints of `epochs` epochs, of the best one, and of last.pth with Adam's two moments."""
+    """Return the size of the checkpoints of `epochs` epochs, of the best one, and of last.pth with Adam's moments."""
     sizes = {p: p.numel() * p.element_size() for p in setup.model.parameters()}
     moments = 2 * sum(size for parameter, size in sizes.items() if parameter.requires_grad)
     return sum(sizes.values()) * (epochs + 2) + moments

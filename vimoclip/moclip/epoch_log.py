@@ -11,8 +11,8 @@ from vimoclip.moclip.dataset import SegmentDataset
 from vimoclip.training import tensorboard
 
 METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")
-# ends of the names of settings that say where files are; HParams leaves them out
-LOCATION_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames")
+# suffixes of settings that do not change the result; HParams omits them
+OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames")
 
 
 def format_epoch(row: dict[str, float], epochs: int, monitor_split: str, is_best: bool) -> str:
@@ -25,7 +25,7 @@ def format_epoch(row: dict[str, float], epochs: int, monitor_split: str, is_best
 
 
 class StudentEpochLogger:
-    """Writes epochs to TensorBoard; the settings once, on creation. `dataset` is that of `monitor_split`."""
+    """Writer of epochs to TensorBoard, and of the settings on creation. `dataset`: of the monitor split."""
 
     def __init__(
         self, writer: Any, args: argparse.Namespace, monitor_split: str, dataset: SegmentDataset, class_names: list[str]
@@ -33,8 +33,8 @@ class StudentEpochLogger:
         self.writer, self.monitor_split, self.dataset, self.class_names = writer, monitor_split, dataset, class_names
         flow_paths = {segment.video.key: segment.video.flow_path for segment in dataset.segments}
         videos_dir = args.videos_dir or args.dataset_dir / "videos"
-        labels_of = dataset.reader.labels
-        self.panel_clips = tensorboard.load_panel_clips(list(flow_paths), labels_of, videos_dir, flow_paths)
+        get_labels = dataset.reader.labels
+        self.panel_clips = tensorboard.load_panel_clips(list(flow_paths), get_labels, videos_dir, flow_paths)
         self.class_groups = tensorboard.class_groups(args.dataset_dir / "annotations", class_names)
         self.settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         tensorboard.add_settings(writer, self.settings)
@@ -59,6 +59,6 @@ class StudentEpochLogger:
             return
         best = min(rows, key=lambda row: row[f"{self.monitor_split}_loss"])  # the first of equals
         results = {f"final/{self.monitor_split}_{name}": best[f"{self.monitor_split}_{name}"] for name in METRICS}
-        settings = {k: v for k, v in self.settings.items() if not k.endswith(LOCATION_SUFFIXES)}
+        settings = {k: v for k, v in self.settings.items() if not k.endswith(OMITTED_SUFFIXES)}
         settings = {"stage": "student", **settings, "protocol": protocol}
         tensorboard.add_hparams(self.writer, settings, results, int(best["epoch"]))

@@ -1,4 +1,4 @@
-"""Pairs videos that have RGB embeddings with the flow videos of the same frames."""
+"""Pairing of videos that have RGB embeddings with the flow videos of the same frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 One file per flow video, `<folder>/<hash of the preprocessing>/<name of the flow video>.frames`: a line of JSON that
 identifies the flow video, the Adler-32 checksum of each frame (uint32), then the frames, 3 x S x S bytes each. Files
-are written atomically. An entry that is damaged, or that belongs to another version of the flow video, is ignored; the
-next run writes it again."""
+are written atomically. An entry that is damaged, or that belongs to another version of the flow video, is ignored, and
+the next run writes it again."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ class _CacheEntry(NamedTuple):
 class FrameCache:
     """Preprocessed frames of flow videos in a folder. Can be pickled.
 
-    `config` is an encoder's; it determines the preprocessing."""
+    `config`: of an encoder; it determines the preprocessing."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
         self.folder = folder / run_folder.digest([(key, config[key]) for key in PREPROCESSING_KEYS])[:16]
@@ -56,7 +56,7 @@ class FrameCache:
         return self.folder / f"{flow_path.name}.frames"
 
     def read(self, flow_path: Path, start: int, stop: int) -> torch.Tensor | None:
-        """Frames start..stop as (n, 3, S, S) uint8, or None if there is no intact entry of this flow video.
+        """Read frames start..stop as (n, 3, S, S) uint8; return None if there is no intact entry of this flow video.
 
         Deletes a damaged entry, so that the next run writes it again."""
         path = self.entry_path(flow_path)
@@ -79,16 +79,16 @@ class FrameCache:
         return torch.from_numpy(frames.reshape(-1, *self.frame_shape))
 
     def has_entry(self, flow_path: Path) -> bool:
-        """Whether there is a complete entry of the flow video in its present version; checksums are not compared."""
+        """Return whether the flow video's current version has a complete entry; checksums are not compared."""
         return _read_entry(self.entry_path(flow_path), _file_signature(flow_path), self.frame_bytes) is not None
 
-    def missing(self, videos: Sequence[TrainingVideo]) -> list[TrainingVideo]:
-        """Videos without an entry, each flow video once."""
+    def uncached_videos(self, videos: Sequence[TrainingVideo]) -> list[TrainingVideo]:
+        """Return the videos without an entry, each flow video once."""
         unique = {video.flow_path: video for video in videos}.values()
         return [video for video in unique if not self.has_entry(video.flow_path)]
 
     def required_bytes(self, videos: Sequence[TrainingVideo]) -> int:
-        """Upper bound of the size of these videos' entries."""
+        """Return an upper bound of the size of these videos' entries."""
         return sum((video.num_frames - 1) * (self.frame_bytes + 4) + 512 for video in videos)
 
     def check_disk_space(self, videos: Sequence[TrainingVideo]) -> None:
@@ -131,16 +131,16 @@ class FrameCache:
         workers: int,
         group: ProcessGroup,
     ) -> None:
-        """Write the missing entries, each process its part, under a lock. Raises UserError, OSError."""
-        if not group.broadcast(bool(self.missing(videos)) if group.is_main else False):
+        """Write the missing entries under a lock, each process a subset. Raises UserError, OSError."""
+        if not group.broadcast(bool(self.uncached_videos(videos)) if group.is_main else False):
             return  # without the lock: other runs may be reading
         with lock.exclusive_lock(self.folder, timeout=FILL_TIMEOUT) if group.is_main else contextlib.nullcontext():
-            missing = self.missing(videos) if group.is_main else []
-            if missing:
-                self.check_disk_space(missing)
-            missing = group.broadcast(missing)
-            if missing:
-                self.fill(missing[group.rank :: group.size], preprocess, workers)
+            uncached = self.uncached_videos(videos) if group.is_main else []
+            if uncached:
+                self.check_disk_space(uncached)
+            uncached = group.broadcast(uncached)
+            if uncached:
+                self.fill(uncached[group.rank :: group.size], preprocess, workers)
             group.barrier()
 
     def fill(
@@ -156,7 +156,9 @@ class FrameCache:
 
 
 class _EntryWriter(Dataset):
-    """Writes entry i as item i, which is None or the arguments of an OSError, since workers do not hand on its type."""
+    """Data set that writes entry i when item i is read, so that a DataLoader's workers write the entries.
+
+    An item is None, or the arguments of an OSError: workers do not pass on an exception's type."""
 
     def __init__(
         self, cache: FrameCache, videos: Sequence[TrainingVideo], preprocess: Callable[[np.ndarray], torch.Tensor]
@@ -175,18 +177,18 @@ class _EntryWriter(Dataset):
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk of a folder that may not exist yet."""
+    """Return the free space on the disk of a folder that may not exist yet."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
 
 
 def _checksums(frames: np.ndarray) -> np.ndarray:
-    """(n,) uint32 of n frames. Adler-32 takes a third of the time of CRC-32."""
+    """Return (n,) uint32 checksums of n frames. Adler-32 takes a third of the time of CRC-32."""
     return np.array([zlib.adler32(frame.data) for frame in frames], np.uint32)
 
 
 def _file_signature(path: Path) -> tuple[int, int] | None:
-    """Size and modification time of a file; None if it does not exist."""
+    """Return size and modification time (ns) of a file; None if it does not exist."""
     try:
         state = os.stat(path)
     except OSError:
@@ -195,20 +197,20 @@ def _file_signature(path: Path) -> tuple[int, int] | None:
 
 
 def _header(signature: tuple[int, int] | None, num_frames: int) -> bytes:
-    size, modified = signature or (0, 0)
-    return json.dumps({"flow_bytes": size, "flow_changed_ns": modified, "frames": num_frames}).encode() + b"\n"
+    size, modified_ns = signature or (0, 0)
+    return json.dumps({"flow_bytes": size, "flow_changed_ns": modified_ns, "frames": num_frames}).encode() + b"\n"
 
 
 @lru_cache(maxsize=4096)
 def _cached_entry(path: Path, signature: tuple[int, int] | None, frame_bytes: int) -> _CacheEntry:
-    """`_read_entry`, cached. Raises LookupError if there is no entry, since exceptions are not cached."""
+    """Return the cached result of `_read_entry`. Raises LookupError if there is no entry: exceptions are not cached."""
     if (entry := _read_entry(path, signature, frame_bytes)) is None:
         raise LookupError(path)
     return entry
 
 
 def _read_entry(path: Path, signature: tuple[int, int] | None, frame_bytes: int) -> _CacheEntry | None:
-    """Header and checksums of an entry; None if the signature or the file's length does not match."""
+    """Read header and checksums of an entry; return None if the signature or the file's length does not match."""
     try:
         with open(path, "rb") as file:
             header = file.readline(512)

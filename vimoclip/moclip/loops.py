@@ -1,4 +1,4 @@
-"""Training and evaluation loops of the student as plain functions."""
+"""Training and evaluation loops of the student."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -26,7 +26,7 @@ UnreadableCallback = Callable[[UnreadableVideo], None]
 def make_loss_function(
     mode: str, class_positive_weight: float, distillation_weight: float = 1.0
 ) -> StudentLossFunction:
-    """loss = L_cls + L_distill (paper, eq. 6, where the distillation weight is 1), with both terms."""
+    """Return a function that computes L_cls + weight * L_distill (paper, eq. 6, with weight 1) and both terms."""
 
     def compute_losses(output: StudentOutput, batch: SegmentBatch) -> dict[str, torch.Tensor]:
         distillation = losses.distillation_loss(output.predicted.float(), batch.z_image, batch.mask, mode)
@@ -46,12 +46,12 @@ def to_device(batch: SegmentBatch, device: torch.device) -> SegmentBatch:
 
 
 def check_finite(loss_values: dict[str, torch.Tensor], batch: SegmentBatch, phase: str) -> None:
-    """Raise TrainingError, which names the batch's videos, if the loss is not finite."""
+    """Raise TrainingError with the names of the batch's videos if the loss is not finite."""
     if not torch.isfinite(loss_values["loss"]):
         videos = ", ".join(dict.fromkeys(batch.keys))
         raise TrainingError(
             f"the {phase} loss is {loss_values['loss'].item()} at videos {videos}",
-            "look at these, or lower --learning-rate; what was saved before is whole",
+            "check these videos, or lower --learning-rate; earlier checkpoints are intact",
         )
 
 
@@ -160,15 +160,14 @@ def optimizer_step(state: StudentTrainerState, grad_clip_norm: float | None) -> 
 
 
 class SegmentScores(NamedTuple):
-    """Results for some segments: position of the first one in the dataset, losses summed over them, and for each
-    segment its video, number of flow frames, class scores and labels."""
+    """Results of one micro-batch of B segments."""
 
-    first_index: int
+    first_index: int  # of the first segment in the dataset
     loss_sums: dict[str, float]
-    keys: list[str]
-    lengths: list[int]
-    scores: torch.Tensor
-    labels: torch.Tensor
+    keys: list[str]  # videos of the segments
+    lengths: list[int]  # numbers of flow frames
+    scores: torch.Tensor  # (B, C) probabilities
+    labels: torch.Tensor  # (B, C)
 
 
 def evaluate(
@@ -211,7 +210,7 @@ def score_segments(
     preprocess: Preprocess,
     autocast: Callable[[], Any],
 ) -> SegmentScores:
-    """Raises TrainingError if the loss is not finite."""
+    """Evaluate one micro-batch. Raises TrainingError if the loss is not finite."""
     on_device = to_device(batch, next(model.parameters()).device)
     with autocast(), use_onednn(on_device.flow.device):
         output = model(preprocess.normalize(on_device.flow), on_device.mask)
@@ -219,7 +218,7 @@ def score_segments(
     check_finite(loss_values, batch, "validation")
     loss_sums = {name: float(value) * len(batch.keys) for name, value in loss_values.items()}
     scores = output.logits.float().sigmoid().cpu()
-    # a copy of the labels, since a tensor of a loader's worker keeps a file open
+    # copy the labels: a tensor from a loader's worker keeps a file open
     return SegmentScores(first_index, loss_sums, batch.keys, batch.mask.sum(1).tolist(), scores, batch.labels.clone())
 
 
@@ -229,9 +228,9 @@ def aggregate_scores(
     """Compute the results of `evaluate` from all segments, in order. Raises TrainingError if there is none."""
     meter, weights = LossMeter(), dict[str, float]()
     weighted_sums, labels = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-    for group_scores in segment_scores:
-        meter.add(group_scores.loss_sums, len(group_scores.keys))
-        _, _, keys, lengths, scores, segment_labels = group_scores
+    for batch_scores in segment_scores:
+        _, loss_sums, keys, lengths, scores, segment_labels = batch_scores
+        meter.add(loss_sums, len(keys))
         for key, length, segment_score, label in zip(keys, lengths, scores, segment_labels, strict=True):
             weighted_sums[key] = weighted_sums.get(key, torch.zeros(())) + segment_score * length
             weights[key] = weights.get(key, 0.0) + length
@@ -242,7 +241,7 @@ def aggregate_scores(
         )
     means = meter.means()
     probabilities = {key: total / weights[key] for key, total in weighted_sums.items()}
-    table, targets = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
-    means["head_map_macro"] = metrics.map_macro(table, targets)
-    means["head_map_micro"] = metrics.map_micro(table, targets)
+    all_scores, targets = torch.stack(list(probabilities.values())), torch.stack([labels[key] for key in probabilities])
+    means["head_map_macro"] = metrics.map_macro(all_scores, targets)
+    means["head_map_micro"] = metrics.map_micro(all_scores, targets)
     return means, probabilities

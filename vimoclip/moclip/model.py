@@ -12,7 +12,7 @@ from vimoclip.training import checkpoint, losses
 
 
 class StudentOutput(NamedTuple):
-    """z_motion and predicted (zhat in the paper): (B, L, D), zeros where padded; logits: (B, C)."""
+    """z_motion and predicted (zhat in the paper): (B, L, D), zero at padding; logits: (B, C)."""
 
     z_motion: torch.Tensor
     predicted: torch.Tensor
@@ -43,8 +43,8 @@ class MoCLIP(nn.Module):
         self.classification_head = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, num_classes))
 
     def forward(self, images: torch.Tensor, mask: torch.Tensor) -> StudentOutput:
-        """images: (B, L, 3, S, S), normalised; mask: (B, L), true for real frames, the only ones that are encoded."""
-        z = clip.encode_images(self.visual_encoder, images[mask])  # [frames, D]
+        """Encode images (B, L, 3, S, S), normalised. mask (B, L): true for real frames; padding is not encoded."""
+        z = clip.encode_images(self.visual_encoder, images[mask])  # (frames, D)
         predicted = z + self.alpha * self.residual_mlp(z)
         z_motion = z.new_zeros((*mask.shape, z.shape[-1])).masked_scatter(mask[..., None], z)
         padded = predicted.new_zeros(z_motion.shape).masked_scatter(mask[..., None], predicted)

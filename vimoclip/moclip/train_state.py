@@ -16,7 +16,7 @@ from vimoclip.training import checkpoint
 
 @dataclass
 class StudentTrainerState:
-    """Everything a run needs to resume. `progress` is plain Python, see `initial_progress`."""
+    """Everything that a run needs to resume. For `progress` see `initial_progress`."""
 
     model: MoCLIP
     config: dict[str, Any]
@@ -38,15 +38,17 @@ class StudentTrainerState:
         checkpoint.save_checkpoint(path, content)
 
     def load(self, path: Path) -> None:
-        """Raises UserError if the run began with another encoder, flow, teacher, protocol or selection."""
+        """Restore last.pth. Raises UserError if the run has another encoder, flow, teacher, protocol or selection."""
         saved = checkpoint.load_checkpoint(path)
         saved_config = {"protocol": split_protocol.PUBLISHED} | saved["config"]  # old files have no protocol
         hint = "resume with the same data, or start a new run"
         check_settings_match(self.config, saved_config, "this command", str(path), hint)
         checkpoint.load_state(self.model, saved["state_dict"], path)
-        for saved_group, group in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+        for saved_group, param_group in zip(
+            saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
+        ):
             # these depend on the device
-            saved_group.update(fused=group["fused"], foreach=group["foreach"])
+            saved_group.update(fused=param_group["fused"], foreach=param_group["foreach"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         if saved["scaler"]:  # empty if the scaler was disabled
@@ -56,7 +58,7 @@ class StudentTrainerState:
 
 
 def initial_progress() -> dict[str, Any]:
-    """Progress of a new run.
+    """Return the progress of a new run, as plain Python values.
 
     | key                        | meaning                                                                |
     |----------------------------|------------------------------------------------------------------------|

@@ -55,12 +55,12 @@ class TrainingSetup:
         return StudentTrainerState(self.model, config, self.optimizer, self.scheduler, self.scaler, initial_progress())
 
     def make_rank_loader(self, dataset: SegmentDataset, order: Sequence[int]) -> DataLoader:
-        """Loader of this process's batches of the segments in the given order."""
+        """Return a loader of this process's batches of the segments in the given order."""
         return self.make_loader(dataset, rank_batches(order, self.args.batch_size, self.group.rank, self.group.size))
 
     def make_loader(self, dataset: SegmentDataset, batches: list[list[int]]) -> DataLoader:
-        """Loader of the given batches. It has a generator of its own, so it draws no random number that the model
-        uses: a run that resumes within an epoch creates one loader more than a run that was not stopped."""
+        """Return a loader of the given batches. Its own generator leaves the global random state unchanged: a run that
+        resumes within an epoch creates one loader more than an uninterrupted run."""
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -101,7 +101,7 @@ class TrainingSetup:
 
 
 class StudentTrainer:
-    """A run in its folder, new or resumed from last.pth. Rank 0 writes; all ranks have the same progress.
+    """Training of a run in its folder, new or resumed from last.pth. Rank 0 writes; all ranks have the same progress.
 
     `excluded`: (split, video, reason) of unusable videos; videos that can't be decoded are added during training.
     Raises UserError if last.pth belongs to other settings or data."""
@@ -134,11 +134,11 @@ class StudentTrainer:
 
     def train(self) -> None:
         """Train up to the last epoch. Raises TrainingError."""
-        resumed_at = self.progress["epoch"], self.progress["global_step"]
         self.writer = None
         if self.group.is_main:
             csv.write_csv(self.folder / "left_out.csv", LEFT_OUT_COLUMNS, self.excluded)
-            self.writer = tensorboard.open_writer(self.args.logs_dir / self.folder.absolute().name, *resumed_at)
+            logs_dir = self.args.logs_dir / self.folder.absolute().name
+            self.writer = tensorboard.open_writer(logs_dir, self.progress["epoch"], self.progress["global_step"])
             dataset = self.datasets[self.monitor_split]
             self.logger = StudentEpochLogger(self.writer, self.args, self.monitor_split, dataset, self.class_names)
         while self.progress["epoch"] < self.args.epochs and not should_stop_early(self.args, self.progress):
@@ -171,7 +171,7 @@ class StudentTrainer:
             return
         save_epoch(self.state, self.folder, row, self.class_names)
         self.logger.log_epoch(row, probabilities)
-        # last.pth last: if the run is killed before, it repeats the epoch and overwrites these files with the same
+        # last.pth last: a run that is killed before repeats the epoch and writes the same files again
         self.state.save(self.last_path)
         print(format_epoch(row, self.args.epochs, self.monitor_split, is_best=self.progress["stale"] == 0), flush=True)
 
@@ -203,7 +203,7 @@ class StudentTrainer:
 
 
 def check_same_segments(progress: dict[str, Any], dataset: SegmentDataset, last_path: Path) -> None:
-    """Raise UserError if an epoch was stopped with other segments, since the epoch's order depends on them."""
+    """Raise UserError if an epoch was stopped with other segments, which determine the order within the epoch."""
     digest = run_folder.digest([(segment.video.key, segment.start, segment.length) for segment in dataset.segments])
     if progress["seen"] and progress["segments"] != digest:
         raise UserError(
@@ -243,12 +243,12 @@ def save_epoch(state: StudentTrainerState, folder: Path, row: dict[str, Any], cl
 
 
 def build_optimizer(args: argparse.Namespace, model: MoCLIP) -> tuple[Any, Any]:
-    """Return (AdamW, which is Adam with weight decay 0; linear warmup), with a learning rate for the encoder."""
-    encoder = {id(p) for p in model.visual_encoder.parameters()}
+    """Return (AdamW, linear warmup). The encoder has its own learning rate; with weight decay 0, AdamW is Adam."""
+    encoder_ids = {id(p) for p in model.visual_encoder.parameters()}
     encoder_rate = args.encoder_learning_rate or args.learning_rate
     groups = [
-        {"params": [p for p in model.parameters() if id(p) in encoder and p.requires_grad], "lr": encoder_rate},
-        {"params": [p for p in model.parameters() if id(p) not in encoder], "lr": args.learning_rate},
+        {"params": [p for p in model.parameters() if id(p) in encoder_ids and p.requires_grad], "lr": encoder_rate},
+        {"params": [p for p in model.parameters() if id(p) not in encoder_ids], "lr": args.learning_rate},
     ]
     # fused: 0.08 s instead of 0.37 s for 86 million parameters on a CPU
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=True)

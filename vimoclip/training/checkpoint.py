@@ -26,15 +26,16 @@ class IntervalTimer:
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:
-    """torch.save, atomically."""
+    """Write a file with torch.save, atomically, and return its path."""
     with atomic.open_atomic(path) as file:
         torch.save(dict(content), cast(IO[bytes], file))
     return path
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """torch.load with weights_only=True. A file that is a plain state dict becomes {"state_dict": ...}; the prefix
-    `module.` of its keys is removed.
+    """Read a file with torch.load and weights_only=True, and remove the prefix `module.` of the state dict's keys.
+
+    A file that is a plain state dict becomes {"state_dict": ...}.
 
     Raises UserError if the file holds no state dict, or anything but tensors and plain values."""
     if not path.is_file():
@@ -49,11 +50,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict strictly. Raises UserError, which names the first tensor that is missing or has another shape;
-    `path` is the file it names."""
-    own = model.state_dict()
-    mismatched = [key for key in own if key not in state or own[key].shape != state[key].shape]
-    mismatched += [key for key in state if key not in own]
+    """Load a state dict strictly. `path`: file for the error message.
+
+    Raises UserError with the name of the first tensor that is missing, unknown or of another shape."""
+    expected = model.state_dict()
+    mismatched = [key for key in expected if key not in state or expected[key].shape != state[key].shape]
+    mismatched += [key for key in state if key not in expected]
     if mismatched:
         raise UserError(
             f"{len(mismatched)} tensors don't fit the model, the first is {mismatched[0]}",

@@ -1,4 +1,4 @@
-"""Losses of MoCLIP and TFAM as functions of tensors."""
+"""Loss functions of MoCLIP and TFAM."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,16 @@ MIN_NORM = 1e-5
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over time of (B, L, ...) where mask (B, L) is true: (B, ...). Zero where the mask is false throughout."""
+    """Return the mean over time of (B, L, ...) where mask (B, L) is true, as (B, ...); zero if no element is true."""
     mask = mask.reshape(mask.shape + (1,) * (values.dim() - 2))
     return values.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def distillation_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """Mean over segments of the mean over their frames of 1 - cos, or of the squared error (paper, eq. 4).
+    """Return the mean over segments of the mean over their frames of 1 - cos, or of the squared error (paper, eq. 4).
 
-    predicted, target: (B, L, D); mask: (B, L), true for real frames; mode: cosine or mse, else ValueError."""
+    predicted, target: (B, L, D); mask: (B, L), true for real frames; mode: cosine or mse. Raises
+    ValueError for another mode."""
     if mode == "cosine":
         norms = predicted.norm(dim=-1).clamp_min(MIN_NORM) * target.norm(dim=-1).clamp_min(MIN_NORM)
         error = 1 - (predicted * target).sum(-1) / norms
@@ -29,13 +30,13 @@ def distillation_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, class_positive_weight: float) -> torch.Tensor:
-    """Binary cross-entropy of (B, C) with positive weight `class_positive_weight` + 1 (paper, eq. 5)."""
+    """Return the binary cross-entropy of (B, C) with positive weight `class_positive_weight` + 1 (paper, eq. 5)."""
     weight = torch.full_like(logits, class_positive_weight + 1)
     return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over all elements of -(1 - p_t)^2 log p_t, where p_t is the probability of the true label. In float32.
+    """Return the mean of -(1 - p_t)^2 log p_t, with p_t the probability of the true label, in float32.
 
     Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, without alpha: its 0.25 was tuned for boxes, and gives
     positives a third of the weight of negatives."""
@@ -45,9 +46,9 @@ def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def asymmetric_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over all elements of -(1 - p) log p of positives, -q^4 log(1 - q) of negatives, q = max(p - 0.05, 0).
+    """Return the mean of -(1 - p) log p for positives, -q^4 log(1 - q) for negatives, q = max(p - 0.05, 0), in float32.
 
-    In float32. Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021, with the defaults of the
+    Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021, with the defaults of the
     authors' code (gamma_pos 1, gamma_neg 4, clip 0.05). Unlike that code, it is a mean and not a sum, and the gradient
     includes the two factors before the logarithms."""
     logits, targets = logits.float(), targets.float()

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of the repr of plain values."""
+    """Return the SHA-256 of the repr of plain values."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
@@ -22,5 +22,5 @@ def remove_run(folder: Path, logs_dir: Path) -> None:
 
 
 def timestamp_name() -> str:
-    """Default name of a run, like 20250328-003544."""
+    """Return the default name of a run, like 20250328-003544."""
     return datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -16,7 +16,7 @@ from vimoclip.flow.flow_lookup import FlowFolder
 from vimoclip.io import atomic
 from vimoclip.video.filmstrip import render_filmstrip
 
-# tags that each opening of a run writes
+# prefixes of tags that are written whenever a run is opened
 REWRITTEN_TAGS = ("settings/", "_hparams_/")
 PANEL_CLIPS, STRIP_FRAMES, TOP_CLASSES = 4, 5, 5  # clips per panel, frames per strip, predicted classes per clip
 STRIP_HEIGHT, GAP, FONT_SIZE, MIN_TEXT_WIDTH = 90, 6, 14, 300  # in pixels
@@ -51,10 +51,10 @@ def purge_events(folder: Path, epoch: int, step: int) -> None:
         writer = RecordWriter(file)
         for event in events:
             writer.write(event.SerializeToString())
-    kept = folder / "events.out.tfevents.0000000000.kept"  # sorts, and is read, before the files of SummaryWriter
-    atomic.publish(temporary, kept)
+    purged_path = folder / "events.out.tfevents.0000000000.kept"  # sorts, and is read, before SummaryWriter's files
+    atomic.publish(temporary, purged_path)
     for path in paths:
-        if path != kept:
+        if path != purged_path:
             path.unlink()
 
 
@@ -81,8 +81,7 @@ def read_events(paths: Iterable[Path], epoch: int, step: int) -> list[Any]:
 
 
 def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str, list[int]]:
-    """Return the classes of `all` and, if the annotations name these classes and their segments, of head, middle and
-    tail."""
+    """Return class ids by group: `all`, and head, middle and tail if the annotations have segments of these classes."""
     groups = {"all": list(range(len(class_names)))}
     try:
         path = annotations_dir / f"{annotations.find_dataset_name(annotations_dir)}_action.csv"
@@ -113,7 +112,7 @@ def add_pr_curves(
 
 
 def add_settings(writer: Any, settings: Mapping[str, Any]) -> None:
-    """Write the resolved settings as YAML. To be called on each opening of a run, see REWRITTEN_TAGS."""
+    """Write the resolved settings as YAML. Call it whenever a run is opened, see REWRITTEN_TAGS."""
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     writer.add_text("settings", "".join(f"    {line}\n" for line in text.splitlines()), 0)
 
@@ -134,7 +133,7 @@ def add_hparams(writer: Any, settings: Mapping[str, Any], results: Mapping[str, 
 
 
 class PanelClip(NamedTuple):
-    """A clip of a panel: its id, its label set, and an image of its RGB and flow strips."""
+    """Clip of a panel: its name, its labels, and an image of its RGB and flow strips."""
 
     video: str
     labels: frozenset[int]
@@ -143,34 +142,34 @@ class PanelClip(NamedTuple):
 
 def load_panel_clips(
     videos: Sequence[str],
-    labels_of: Callable[[str], np.ndarray],
+    get_labels: Callable[[str], np.ndarray],
     videos_dir: Path,
     flow_source: Mapping[str, Path] | Path,
 ) -> list[PanelClip]:
     """Load PANEL_CLIPS of the videos, evenly spaced; unreadable ones are skipped.
 
-    `labels_of` returns (C,) multi-hot labels; `flow_source` is a folder of flow videos, or the paths by video."""
+    `get_labels` returns (C,) multi-hot labels; `flow_source` is a folder of flow videos, or the paths by video."""
     panel_clips: list[PanelClip] = []
     flows = FlowFolder(flow_source) if isinstance(flow_source, Path) and flow_source.is_dir() else None
-    for name in videos[:: max(1, len(videos) // PANEL_CLIPS)]:
+    for video in videos[:: max(1, len(videos) // PANEL_CLIPS)]:
         if len(panel_clips) == PANEL_CLIPS:
             break
-        flow_path = flow_source.get(name) if isinstance(flow_source, Mapping) else _find_flow(flows, name)
-        strips = [strip for path in (videos_dir / name, flow_path) if path and (strip := read_strip(path))]
+        flow_path = flow_source.get(video) if isinstance(flow_source, Mapping) else _find_flow(flows, video)
+        strips = [strip for path in (videos_dir / video, flow_path) if path and (strip := read_strip(path))]
         if strips:
-            panel_clips.append(PanelClip(name, frozenset(labels_of(name).nonzero()[0].tolist()), _stack(strips)))
+            panel_clips.append(PanelClip(video, frozenset(get_labels(video).nonzero()[0].tolist()), _stack(strips)))
     return panel_clips
 
 
-def _find_flow(flows: FlowFolder | None, name: str) -> Path | None:
+def _find_flow(flows: FlowFolder | None, video: str) -> Path | None:
     try:
-        return flows.find(name) if flows else None
+        return flows.find(video) if flows else None
     except UserError:  # ambiguous
         return None
 
 
 def read_strip(path: Path) -> Image.Image | None:
-    """Frames of a video side by side; None if it can't be decoded."""
+    """Return frames of a video side by side; None if it can't be decoded."""
     try:
         return render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, GAP, GAP_COLOR)
     except (VideoError, OSError):
@@ -188,9 +187,9 @@ def _stack(strips: Sequence[Image.Image]) -> Image.Image:
 def draw_panel(
     panel_clips: Sequence[PanelClip], probabilities: Mapping[str, torch.Tensor], class_names: Sequence[str]
 ) -> np.ndarray | None:
-    """Draw the panel as (H, W, 3) uint8: the strips of each clip, beside them its labels and its top classes.
+    """Draw the panel as (H, W, 3) uint8: a row per clip with its strips, its labels and its top classes.
 
-    Correct classes are marked by `+` and a colour. Returns None if no clip has probabilities."""
+    Correct classes are marked by `+` and a colour. Return None if no clip has probabilities."""
     rows = [
         _draw_row(clip, probabilities[clip.video], class_names) for clip in panel_clips if clip.video in probabilities
     ]
