@@ -582,4 +582,4 @@ def test_tfam_names_the_video_whose_flow_is_damaged(
     for name in ("hevc.mkv", "vp9.webm"):
         length = motion.length(Path(name).stem)
         assert 0 < length < 39
-        assert pairs.left_out[name] == f"40 RGB frames need 39 motions, but there are {length}"
+        assert pairs.excluded[name] == f"40 RGB frames need 39 motions, but there are {length}"
