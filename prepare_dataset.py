@@ -72,7 +72,7 @@ HELP = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
     for name, add, run in (
         ("folder", add_folder, prepare_folder),
         ("csv", add_csv, prepare_csv),
@@ -242,9 +242,9 @@ def prepare_csv(args: argparse.Namespace) -> Path:
     from vimoclip.prepare import csv_table, label_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
-    parsed = label_table.read_label_table(path, args.classes, args.group_by)
+    table = label_table.read_label_table(path, args.classes, args.group_by)
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
-    return csv_table.prepare(parsed, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
+    return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
 
 def prepare_boris(args: argparse.Namespace) -> Path:
@@ -269,9 +269,9 @@ def prepare_boris(args: argparse.Namespace) -> Path:
         labeler,
         split_fractions(args),
         args.seed,
-        args.subjects,
-        args.exclude,
-        args.group_by,
+        subjects=args.subjects,
+        exclude=args.exclude,
+        group_by=args.group_by,
     )
 
 

@@ -167,18 +167,18 @@ def test_missing_folder_and_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_load_reads_the_existing_splits(tmp_path: Path) -> None:
     write_annotations(tmp_path, {"train": {"b.mp4": (2, 0), "a.mp4": ()}, "test": {"c.mp4": (1,)}})
-    read = annotations.load(tmp_path, "ak", ["train"])
-    assert read.classes == CLASSES
-    assert read.splits == {"train": {"b.mp4": (2, 0), "a.mp4": ()}, "test": {"c.mp4": (1,)}}
-    assert list(read.splits["train"]) == ["b.mp4", "a.mp4"]
+    data = annotations.load(tmp_path, "ak", ["train"])
+    assert data.classes == CLASSES
+    assert data.splits == {"train": {"b.mp4": (2, 0), "a.mp4": ()}, "test": {"c.mp4": (1,)}}
+    assert list(data.splits["train"]) == ["b.mp4", "a.mp4"]
 
 
 def test_multi_hot_marks_the_labels_only(tmp_path: Path) -> None:
     write_annotations(tmp_path, {"train": {"b.mp4": (2, 0), "a.mp4": ()}})
-    read = annotations.load(tmp_path, "ak")
-    assert read.multi_hot("train", "b.mp4").tolist() == [1, 0, 1]
-    assert read.multi_hot("train", "a.mp4").tolist() == [0, 0, 0]
-    assert read.multi_hot("train", "a.mp4").dtype == np.float32
+    data = annotations.load(tmp_path, "ak")
+    assert data.multi_hot("train", "b.mp4").tolist() == [1, 0, 1]
+    assert data.multi_hot("train", "a.mp4").tolist() == [0, 0, 0]
+    assert data.multi_hot("train", "a.mp4").dtype == np.float32
 
 
 SEGMENTS = ("head", "middle", "tail")
@@ -301,19 +301,19 @@ def data_sets(draw: st.DrawFn) -> tuple[list[str], dict[str, dict[str, tuple[int
 @given(data_sets(), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\ufeff"]))
 def test_files_with_any_newlines_are_read_as_written(
     tmp_path_factory: pytest.TempPathFactory,
-    data: tuple[list[str], dict[str, dict[str, tuple[int, ...]]]],
+    classes_and_splits: tuple[list[str], dict[str, dict[str, tuple[int, ...]]]],
     newline: str,
-    mark: str,
+    byte_order_mark: str,
 ) -> None:
-    names, splits = data
+    names, splits = classes_and_splits
     folder = tmp_path_factory.mktemp("annotations")
     rows = io.StringIO()
     csv.writer(rows, lineterminator=newline).writerows([("id", "name"), *enumerate(names)])
-    (folder / "ak_action.csv").write_bytes((mark + rows.getvalue()).encode())
+    (folder / "ak_action.csv").write_bytes((byte_order_mark + rows.getvalue()).encode())
     for split, videos in splits.items():
         text = newline.join(" ".join([video, *map(str, ids)]) for video, ids in videos.items())
-        (folder / f"{split}_multi.txt").write_bytes((mark + text).encode())
-    read = annotations.load(folder, "ak")
-    assert read.classes == tuple(names)
-    assert read.splits == splits
-    assert [list(v) for v in read.splits.values()] == [list(splits[s]) for s in read.splits]
+        (folder / f"{split}_multi.txt").write_bytes((byte_order_mark + text).encode())
+    data = annotations.load(folder, "ak")
+    assert data.classes == tuple(names)
+    assert data.splits == splits
+    assert [list(v) for v in data.splits.values()] == [list(splits[s]) for s in data.splits]

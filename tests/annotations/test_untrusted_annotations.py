@@ -66,9 +66,9 @@ def test_very_long_numbers_and_lines(tmp_path: Path) -> None:
     path.write_text(f"a.mp4 {'9' * 5000}\n")
     assert len(refusal_message(lambda: annotations.read_split(path, 3), path)) < 1000
     path.write_text("a.mp4" + " 1" * 1_000_000)
-    started = time.monotonic()
+    start = time.monotonic()
     assert annotations.read_split(path, 3) == {"a.mp4": (1,)}
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - start < 20
     path.write_text(f"id,name\n{'9' * 5000},x\n")
     assert len(refusal_message(lambda: annotations.read_classes(path), path)) < 1000
 
@@ -82,13 +82,13 @@ def test_arbitrary_annotations_are_refused_in_one_line_or_round_trip(
     (folder / "ak_action.csv").write_bytes(b"id,name\n0,a\n" + classes if header else classes)
     (folder / "train_multi.txt").write_bytes(split)
     try:
-        read = annotations.load(folder, "ak")
+        data = annotations.load(folder, "ak")
     except UserError as error:
         assert str(folder) in str(error)
         assert is_one_line(str(error))
         return
-    for video_id in read.splits["train"]:
+    for video_id in data.splits["train"]:
         assert (folder / video_id).resolve().parent == folder.resolve()
         assert video_id.encode().strip() in split
-    annotations.write(folder / "again", "ak", read)
-    assert annotations.load(folder / "again", "ak") == read
+    annotations.write(folder / "copy", "ak", data)
+    assert annotations.load(folder / "copy", "ak") == data

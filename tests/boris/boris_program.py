@@ -1,7 +1,6 @@
-"""BORIS' own code on projects: `python -m tests.boris.boris_program` reads a job from stdin, prints the result.
+"""Runs BORIS' own code on projects: `python -m tests.boris.boris_program` reads a job from stdin, prints the result.
 
-Runs in a process of its own, as it has a Qt without a screen. The video player (libmpv), which no file goes through, is
-not loaded."""
+Runs in a separate process with an offscreen Qt. The video player (libmpv) is not loaded."""
 
 import importlib
 import importlib.util
@@ -18,32 +17,34 @@ from tests.conftest import REPOSITORY
 
 
 def run(job: str, **content: Any) -> Any:
-    """What a job of JOBS gives, done by BORIS."""
+    """Run a job of JOBS in BORIS and return its result."""
     text = json.dumps({"job": job, **content})
     environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
     command = [sys.executable, "-m", "tests.boris.boris_program"]
-    done = subprocess.run(command, input=text, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, input=text, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def project(
     behaviors: dict[str, str], observations: dict[str, list[list[Any]]], media: dict[str, float], offset: float = 0.0
 ) -> dict[str, Any]:
-    """A project as BORIS 8 saves it. `behaviors`: code -> State event or Point event; `observations`: id -> events;
-    `media`: file -> seconds, one after the other, the same of all observations."""
+    """Return a project as BORIS 8 saves it.
+
+    `behaviors`: code -> State event or Point event. `observations`: id -> events. `media`: file -> seconds; all
+    observations have these media files, which follow each other."""
     config = _modules("config")[0]
     ethogram = {
-        str(number): {"type": kind, "key": "", "code": code, "description": "", "color": "", "category": "",
+        str(number): {"type": event_type, "key": "", "code": code, "description": "", "color": "", "category": "",
                       "modifiers": "", "excluded": "", "coding map": ""}
-        for number, (code, kind) in enumerate(behaviors.items())
+        for number, (code, event_type) in enumerate(behaviors.items())
     }  # fmt: skip
     subjects = sorted({row[1] for events in observations.values() for row in events} - {""})
-    whole = json.loads(json.dumps(config.EMPTY_PROJECT))
-    whole["behaviors_conf"] = ethogram
-    whole["subjects_conf"] = {str(i): {"key": "", "name": name, "description": ""} for i, name in enumerate(subjects)}
+    content = json.loads(json.dumps(config.EMPTY_PROJECT))
+    content["behaviors_conf"] = ethogram
+    content["subjects_conf"] = {str(i): {"key": "", "name": name, "description": ""} for i, name in enumerate(subjects)}
     for name, events in observations.items():
-        whole["observations"][name] = {
+        content["observations"][name] = {
             "file": {str(player): list(media) if player == 1 else [] for player in range(1, 9)},
             "type": "MEDIA",
             "date": "2026-01-01T10:00:00",
@@ -60,11 +61,11 @@ def project(
                 "offset": {"1": 0.0},
             },
         }
-    return whole
+    return content
 
 
 def _modules(*names: str) -> list[Any]:
-    """BORIS' modules by name, without the program's window, which its package would open with."""
+    """Import modules of BORIS without running its package, which opens the program's window."""
     if "boris" not in sys.modules:
         spec = importlib.util.find_spec("boris")
         assert spec and spec.submodule_search_locations
@@ -77,13 +78,13 @@ def _modules(*names: str) -> list[Any]:
 
 
 def paste(content: dict[str, Any]) -> Any:
-    """The events of an empty observation after a text was pasted into it."""
+    """Paste a text into an empty observation; return its events and the warnings."""
     from PyQt5.QtWidgets import QApplication, QMessageBox
 
     (operations,) = _modules("event_operations")
     application = QApplication([])
-    said: list[str] = []
-    setattr(QMessageBox, "warning", lambda *words: said.append(str(words[2])))  # noqa: B010 - nobody would close it
+    warnings: list[str] = []
+    setattr(QMessageBox, "warning", lambda *args: warnings.append(str(args[2])))  # noqa: B010 - it would block
     clipboard: Any = application.clipboard()
     clipboard.setText(content["text"])
     events: list[Any] = []
@@ -92,22 +93,22 @@ def paste(content: dict[str, Any]) -> Any:
     for name in ("project_changed", "load_tw_events", "update_realtime_plot"):
         setattr(window, name, lambda *_, **__: None)
     operations.paste_clipboard_to_events(window)
-    return {"events": window.pj["observations"]["one"]["events"], "said": said}
+    return {"events": window.pj["observations"]["one"]["events"], "warnings": warnings}
 
 
 def aggregate(content: dict[str, Any]) -> Any:
-    """Aggregated events of all observations, as text: tsv or csv. Also what is wrong with state events."""
+    """Return the aggregated events of all observations as tsv or csv. Asserts that state events are valid."""
     export, config, functions, utilities = _modules("export_observation", "config", "project_functions", "utilities")
     pj = utilities.convert_time_to_decimal(content["project"])
     behaviors = [row["code"] for row in pj["behaviors_conf"].values()]
     subjects = [config.NO_FOCAL_SUBJECT, *(row["name"] for row in pj["subjects_conf"].values())]
-    # BORIS cuts the full observation at the media's length even where times have an offset
-    chosen = {"time": config.TIME_EVENTS, config.SELECTED_SUBJECTS: subjects, config.SELECTED_BEHAVIORS: behaviors}
+    # TIME_EVENTS: for the full observation, BORIS cuts at the media's duration, also if times have an offset
+    parameters = {"time": config.TIME_EVENTS, config.SELECTED_SUBJECTS: subjects, config.SELECTED_BEHAVIORS: behaviors}
     rows: list[list[Any]] = []
     for name, observation in pj["observations"].items():
-        fine, why = functions.check_state_events_obs(name, pj["behaviors_conf"], observation)
-        assert fine, why
-        data, _ = export.export_aggregated_events(pj, chosen, name)
+        is_valid, message = functions.check_state_events_obs(name, pj["behaviors_conf"], observation)
+        assert is_valid, message
+        data, _ = export.export_aggregated_events(pj, parameters, name)
         rows += [list(row) for row in data]
     tablib = importlib.import_module("tablib")
     return {"text": tablib.Dataset(*rows, headers=HEADER).export(content["format"])}
@@ -133,6 +134,6 @@ if __name__ == "__main__":
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
-    """A project as its file."""
+    """Write a project and return its path."""
     path.write_text(json.dumps(content), encoding="utf-8")
     return path

@@ -88,7 +88,7 @@ def corrupt_bytes(path: Path, start: int = 200, count: int = 2**20) -> None:
 
 
 def rewrite_flow(path: Path, frames: int | None = None, **comment: Any) -> None:
-    """Write a flow video again with another comment or length, after which its motions are stale."""
+    """Write a flow video again with another comment or length, which makes its motions stale."""
     info, images = probe(path), next(iter(read_batches(path, 100)))
     assert isinstance(images, np.ndarray)
     with VideoWriter(path, info.fps, {**(info.comment or {}), **comment}, False) as writer:
@@ -96,7 +96,7 @@ def rewrite_flow(path: Path, frames: int | None = None, **comment: Any) -> None:
 
 
 def corrupt_frames(path: Path) -> None:
-    """The second half of what an MP4 holds of images."""
+    """Corrupt the second half of the frame data of an MP4 file."""
     content = path.read_bytes()
     start = content.index(b"mdat")
     end = start - 4 + int.from_bytes(content[start - 4 : start], "big")

@@ -83,9 +83,9 @@ def test_files_not_created_yet_are_no_problem(
 
 
 def test_files_of_another_encoder_do_not_fit(dataset: Path) -> None:
-    """Each part of the encoder, in the training file, against validation and against the motions' teacher."""
-    others = {"clip_model": "ViT-L/14", "weights_sha256": "ab", "quick_gelu": True, "resize": "pad"}
-    for key, value in others.items():
+    """Change one attribute of the training file; compare with the val file and with the teacher of the motions."""
+    changes = {"clip_model": "ViT-L/14", "weights_sha256": "ab", "quick_gelu": True, "resize": "pad"}
+    for key, value in changes.items():
         copy = Path(shutil.copytree(dataset, dataset.parent / key))
         edit_attributes(copy / RGB_FILE, **{key: value})
         report = run_check(copy)
@@ -226,9 +226,9 @@ def test_paths_can_be_given(dataset: Path) -> None:
     for flag, part in (("--videos-dir", "videos"), ("--flow-videos-dir", "flows"), ("--motion-h5-path", MOTION_FILE)):
         (dataset.parent / "other").mkdir(exist_ok=True)
         target = dataset.parent / "other" / Path(part).name
-        for name, place in ((part, target), (f"{part}.manifest.jsonl", Path(f"{target}.manifest.jsonl"))):
+        for name, destination in ((part, target), (f"{part}.manifest.jsonl", Path(f"{target}.manifest.jsonl"))):
             if (dataset / name).exists():
-                (dataset / name).rename(place)
+                (dataset / name).rename(destination)
         flags += [flag, str(target)]
     (dataset / "embeddings").rename(dataset.parent / "other" / "rgb")
     flags += ["--embeddings-dir", str(dataset.parent / "other" / "rgb")]
@@ -238,7 +238,7 @@ def test_paths_can_be_given(dataset: Path) -> None:
 
 
 class ExitingRunner:
-    """Replaces TaskRunner and ends its process, as the kernel does if memory is short."""
+    """Replacement of TaskRunner that ends its process, as the kernel does if memory is short."""
 
     def __call__(self, task: Any) -> Any:
         os._exit(9)

@@ -28,8 +28,11 @@ def make_large_dataset(dataset: Path, count: int, first_run: bool) -> None:
 
     Takes 1.3 GB of flow and 2 GB of embeddings, and a minute."""
     stems, frames = [f"clip{i:05d}" for i in range(count)], 30
-    names = {"train": stems[: count * 4 // 5], "val": stems[count * 4 // 5 :]}
-    splits = {split: {f"{s}.mp4": (i % 3,) for i, s in enumerate(some)} for split, some in names.items()}
+    stems_by_split = {"train": stems[: count * 4 // 5], "val": stems[count * 4 // 5 :]}
+    splits = {
+        split: {f"{s}.mp4": (i % 3,) for i, s in enumerate(split_stems)}
+        for split, split_stems in stems_by_split.items()
+    }
     write_annotations(dataset / "annotations", splits)
     video_path = write_video(dataset / "videos/clip00000.mp4", moving_frames(frames, (2, 1), 360, 640), lossless=False)
     for stem in stems[1:]:
@@ -70,13 +73,13 @@ def write_large_file(
 @pytest.mark.long
 @pytest.mark.parametrize("first_run", [True, False], ids=["before the first run", "with all outputs"])
 def test_30000_entries(first_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prints the seconds with -s: elapsed time counts on two idle cores, processor time if they are shared."""
+    """Print elapsed time and CPU time (shown with -s); the latter is comparable if the cores are shared."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # 150,000 calls would take longer than everything else
     make_large_dataset(tmp_path / "dataset", 30_000, first_run)
     monkeypatch.undo()
     before = os.times()
     process = run_check_command(tmp_path / "dataset", "--num-workers", "2")
-    seconds = os.times()
+    after = os.times()
     assert process.returncode == 0, process.stderr
-    used = seconds.children_user - before.children_user + seconds.children_system - before.children_system
-    print(f"{seconds.elapsed - before.elapsed:.0f} s, of processors {used:.0f} s")
+    cpu_seconds = after.children_user - before.children_user + after.children_system - before.children_system
+    print(f"{after.elapsed - before.elapsed:.0f} s, CPU time {cpu_seconds:.0f} s")

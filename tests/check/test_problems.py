@@ -89,7 +89,7 @@ def a_video_with_damaged_frames(dataset: Path) -> None:
     *(f"{area}, {n}, missing" for area, n in [("flows", "t1.xyz")]),
 )
 def a_video_with_an_unknown_extension(dataset: Path) -> None:
-    """Its flow has its former name."""
+    """The video is renamed everywhere, and its flow is removed."""
     for part in ("annotations/train_multi.txt", f"{RGB_FILE}.manifest.jsonl"):
         edit_text(dataset / part, "t1.mp4", "t1.xyz")
     (dataset / "videos/t1.mp4").rename(dataset / "videos/t1.xyz")
@@ -265,8 +265,7 @@ def a_flow_under_the_name_of_another(dataset: Path) -> None:
 
 @case("of no video that is annotated", "flows, gone.mp4, stale")
 def a_flow_whose_video_is_gone(dataset: Path) -> None:
-    rewrite = dataset / "flows/gone.mp4"
-    shutil.copy2(dataset / "flows/t1.mp4", rewrite)
+    shutil.copy2(dataset / "flows/t1.mp4", dataset / "flows/gone.mp4")
 
 
 @case("may all be the flow of t1.mp4", "flows, t1.mp4, misfit")
@@ -400,6 +399,6 @@ def test_published_files_are_checked_in_part(dataset: Path) -> None:
 def test_problems_do_not_depend_on_the_number_of_processes(dataset: Path) -> None:
     for break_dataset in (a_truncated_flow, changed_labels, damaged_motions, a_flow_whose_video_is_gone):
         break_dataset(dataset)
-    alone = run_check(dataset)
-    assert len(alone["problems"]) == 5
-    assert run_check(dataset, "--num-workers", "2") == alone
+    report = run_check(dataset)
+    assert len(report["problems"]) == 5
+    assert run_check(dataset, "--num-workers", "2") == report

@@ -229,9 +229,9 @@ def test_annotations_are_written_into_the_data_set_by_default(tmp_path: Path) ->
 
 def test_segments_by_count_use_training_labels(tmp_path: Path) -> None:
     workbooks = make_workbooks(each=1)
-    for number, more in ((0, 499), (1, 500), (2, 99), (3, 100)):
-        # the clip with two labels is one more of each of the first two
-        count = more - (number < 2)
+    for number, num_added in ((0, 499), (1, 500), (2, 99), (3, 100)):
+        # the clip with two labels counts for both of the first two classes
+        count = num_added - (number < 2)
         workbooks.clips += [[f"M{number}n{i}", "train", str(number), "[]"] for i in range(count)]
         workbooks.clips += [[f"X{number}n{i}", "test", str(number), "[]"] for i in range(40)]
     data = prepare(workbooks, tmp_path)

@@ -63,13 +63,13 @@ def test_conflicts(release: tuple[annotations.Annotations, Path, str]) -> None:
 
 def test_selection_is_a_tenth_of_each_class(release: tuple[annotations.Annotations, Path, str]) -> None:
     data, annotations_dir, _ = release
-    train, chosen = data.splits["train"], set(data.selection)
-    assert abs(len(chosen) / len(train) - 0.1) < 0.002
+    train, selected = data.splits["train"], set(data.selection)
+    assert abs(len(selected) / len(train) - 0.1) < 0.002
     counts = Counter(label for labels in train.values() for label in labels)
-    drawn = Counter(label for video in chosen for label in train[video])
+    drawn = Counter(label for video in selected for label in train[video])
     assert all(abs(drawn[i] / counts[i] - 0.1) < 0.01 for i in counts if counts[i] > 100)
     assert all(drawn[i] < counts[i] for i in counts)
-    assert list(data.selection) == [video for video in train if video in chosen]
+    assert list(data.selection) == [video for video in train if video in selected]
     # the same for every version of this project and its dependencies
     assert hashlib.sha256((annotations_dir / "selection.txt").read_bytes()).hexdigest()[:16] == "7a8bb4c1192af2c6"
 
@@ -79,7 +79,7 @@ def test_animals(release: tuple[annotations.Annotations, Path, str]) -> None:
     animals = annotations.read_animals(annotations_dir)
     assert list(animals.keys() - {video for videos in data.splits.values() for video in videos}) == []
     assert len(animals) == 30100
-    clips = Counter(parent for one in animals.values() for parent in one.classes)
+    clips = Counter(parent for entry in animals.values() for parent in entry.classes)
     assert set(clips) == {"Bird", "Mammal", "Reptile", "Insect", "Amphibian", "Fish", "Sea animal"}
     assert "Common Quail (in 392 clips), Cuckoo Bird (in 139 clips)" in output
-    assert [video for video, one in animals.items() if not one.animals] == ["KDIANBXG.mp4"]
+    assert [video for video, entry in animals.items() if not entry.animals] == ["KDIANBXG.mp4"]

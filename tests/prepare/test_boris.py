@@ -1,4 +1,4 @@
-"""BORIS: its projects and aggregated events in, bouts out, checked against the program's own code."""
+"""Import of BORIS projects: windows, their labels and splits."""
 
 import json
 from pathlib import Path
@@ -25,12 +25,12 @@ def test_recording_coded_by_two_observers_has_the_labels_of_both(
     for name, code, media in (("ann", "walk", "C:/ann/f0.mp4"), ("bob", "rest", "/home/bob/f0.mp4"),
                               ("cy", "walk", "f1.mp4")):  # fmt: skip
         rows = [[0.0, "", code, "", "", 0], [2.0, "", code, "", "", 0]]
-        one = boris_program.project(BEHAVIORS, {name: rows}, {media: 2.0})
-        project = project or one
-        project["observations"] |= one["observations"]
+        other = boris_program.project(BEHAVIORS, {name: rows}, {media: 2.0})
+        project = project or other
+        project["observations"] |= other["observations"]
     boris_program.write(tmp_path / "p.boris", project)
-    found = label_names(run_prepare(tmp_path, "--window", "2"))
-    assert found["f0_0-2000ms.mp4"] == {"walk", "rest"}
+    labels = label_names(run_prepare(tmp_path, "--window", "2"))
+    assert labels["f0_0-2000ms.mp4"] == {"walk", "rest"}
     assert "are both taken for" in capsys.readouterr().out
 
 
@@ -42,9 +42,9 @@ def test_recording_coded_by_two_observers_has_the_labels_of_both(
         ([("walk", -3.0, 2.9)], 0.5, 1.0, set()),  # 2.9 of 5.9
         ([("walk", -0.5, 0.5)], 0.5, 1.0, {"walk"}),
         ([("walk", -0.6, 0.4)], 0.5, 1.0, set()),
-        ([("walk", 0.0, 1.5), ("walk", 1.5, 3.0)], 0.5, 1.0, {"walk"}),  # one after the other are one
+        ([("walk", 0.0, 1.5), ("walk", 1.5, 3.0)], 0.5, 1.0, {"walk"}),  # adjacent bouts are merged
         ([("walk", 5.0, 20.0)], 0.1, 1.0, {"walk"}),
-        ([("bite", 0.0, 0.0)], 0.5, 1.0, {"bite"}),  # half of its stretch
+        ([("bite", 0.0, 0.0)], 0.5, 1.0, {"bite"}),  # half of its interval
         ([("bite", -0.1, -0.1)], 0.5, 1.0, set()),
         ([("bite", -0.1, -0.1)], 0.4, 1.0, {"bite"}),
         ([("bite", 5.9, 5.9)], 0.5, 0.0, {"bite"}),
@@ -55,9 +55,9 @@ def test_recording_coded_by_two_observers_has_the_labels_of_both(
 def test_window_labels_depend_on_the_overlap(
     events: list[tuple[str, float, float]], overlap: float, margin: float, expected: set[str]
 ) -> None:
-    seen = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
-    windows = WindowLabeler(6.0, 3.0, overlap, margin)
-    assert windows.labels((0.0, 6.0), windows.event_intervals(seen)) == expected
+    behavior_events = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
+    labeler = WindowLabeler(6.0, 3.0, overlap, margin)
+    assert labeler.labels((0.0, 6.0), labeler.event_intervals(behavior_events)) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,41 +74,45 @@ def run_prepare(root: Path, *flags: str) -> Annotations:
 
 
 def label_names(data: Annotations) -> dict[str, set[str]]:
-    of = {name: own for videos in data.splits.values() for name, own in videos.items()}
-    return {name: {data.classes[label] for label in own} for name, own in of.items()}
+    """Return the names of the labels by video."""
+    return {
+        video: {data.classes[label] for label in labels}
+        for videos in data.splits.values()
+        for video, labels in videos.items()
+    }
 
 
 def test_windows_become_clips_and_recordings_stay_in_one_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Four films of 40 frames at 25 a second, which another computer had elsewhere."""
+    """Four videos of 40 frames at 25 frames/s, whose paths are of another computer."""
     project: dict[str, Any] = {}
     for i in range(4):
         write_video(tmp_path / "films" / f"f{i}.mp4", indexed_frames(40, seed=i))
         rows = [[0.0, "", "walk", "", "", 0], [0.8, "", "walk", "", "", 0], [1.2, "", "bite", "", "", 0]]
-        one = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"/home/ann/f{i}.mp4": 1.6})
-        project = project or one
-        project["observations"] |= one["observations"]
+        other = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"/home/ann/f{i}.mp4": 1.6})
+        project = project or other
+        project["observations"] |= other["observations"]
     project["observations"]["gone"] = json.loads(
         json.dumps(project["observations"]["o0"]).replace("/home/ann/f0.mp4", "/home/ann/gone.mp4")
     )
     boris_program.write(tmp_path / "p.boris", project)
     flags = ["--videos-dir", str(tmp_path / "films"), "--window", "0.8", "--stride-seconds", "0.4"]
     data = run_prepare(tmp_path, *flags, "--point-margin", "0.1")
-    assert data.classes == ("walk", "bite")  # nobody rests
-    found = label_names(data)
-    assert len(found) == 12
-    assert found["f0_0-800ms.mp4"] == {"walk"}
-    assert found["f0_400-1200ms.mp4"] == {"walk", "bite"}  # half of the bite's stretch
-    assert found["f0_800-1600ms.mp4"] == {"bite"}
-    sides = [{name[:2] for name in of} for of in data.splits.values()]
-    assert all(sides) and not sides[0] & sides[1]
+    assert data.classes == ("walk", "bite")  # rest is never coded
+    labels = label_names(data)
+    assert len(labels) == 12
+    assert labels["f0_0-800ms.mp4"] == {"walk"}
+    assert labels["f0_400-1200ms.mp4"] == {"walk", "bite"}  # half of the bite's interval
+    assert labels["f0_800-1600ms.mp4"] == {"bite"}
+    recordings = [{name[:2] for name in videos} for videos in data.splits.values()]
+    assert all(recordings) and not recordings[0] & recordings[1]
     clip = next(iter(video.read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
     assert not isinstance(clip, video.ReadSummary)
     assert [read_index(frame) for frame in clip] == list(range(10, 30))
-    said = capsys.readouterr().out
-    assert "left out: /home/ann/gone.mp4" in said
-    assert "warning" not in said
+    output = capsys.readouterr().out
+    assert "left out: /home/ann/gone.mp4" in output
+    assert "warning" not in output
 
 
 def test_single_recording_is_split_by_time_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +128,7 @@ def test_single_recording_is_split_by_time_with_a_warning(tmp_path: Path, capsys
     assert all(spans.values())
     for start, stop in spans["train"]:
         assert all(stop <= other[0] or start >= other[1] for other in spans["val"])
-    assert all(seen == {"walk"} for seen in label_names(data).values())
+    assert all(labels == {"walk"} for labels in label_names(data).values())
 
 
 def test_subjects_and_behaviors_can_be_filtered(tmp_path: Path) -> None:
@@ -143,11 +147,11 @@ def test_no_clips_outside_the_coded_interval(tmp_path: Path) -> None:
     for i in range(2):
         write_video(tmp_path / f"f{i}.mp4", indexed_frames(100, height=32, width=32, seed=i))
         rows = [[1.0, "", "walk", "", "", 0], [2.0, "", "walk", "", "", 0]]
-        one = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"f{i}.mp4": 4.0})
-        one["observations"][f"o{i}"]["observation time interval"] = [1, 3] if i else [0, 0]
-        project = project or one
-        project["observations"] |= one["observations"]
+        other = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {f"f{i}.mp4": 4.0})
+        other["observations"][f"o{i}"]["observation time interval"] = [1, 3] if i else [0, 0]
+        project = project or other
+        project["observations"] |= other["observations"]
     boris_program.write(tmp_path / "p.boris", project)
-    found = label_names(run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1"))
-    assert {name for name in found if name[:2] == "f1"} == {"f1_1000-2000ms.mp4", "f1_2000-3000ms.mp4"}
-    assert len(found) == 6
+    labels = label_names(run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1"))
+    assert {name for name in labels if name[:2] == "f1"} == {"f1_1000-2000ms.mp4", "f1_2000-3000ms.mp4"}
+    assert len(labels) == 6

@@ -28,8 +28,12 @@ def prepare(videos: Path, root: Path, text: str, *flags: str) -> Annotations:
 
 
 def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
-    of = {name: own for videos in data.splits.values() for name, own in videos.items()}
-    return {name: tuple(data.classes[label] for label in own) for name, own in of.items()}
+    """Return the names of the labels by video."""
+    return {
+        video: tuple(data.classes[label] for label in labels)
+        for videos in data.splits.values()
+        for video, labels in videos.items()
+    }
 
 
 def frame_numbers(path: Path) -> list[int]:
@@ -55,11 +59,11 @@ def test_label_names_and_splits_of_the_table(videos: Path, tmp_path: Path) -> No
 def test_one_hot_columns_as_saved_by_a_spreadsheet(videos: Path, tmp_path: Path) -> None:
     rows = [f"v{i}.mp4;{i % 2};{int(i > 2)};" for i in range(6)]
     text = "\ufeff" + "\r\n".join(["Video;grooming;lying, or so;", *rows, ";;;"]) + "\r\n"
-    found = label_names(prepare(videos, tmp_path, text))
-    assert found["v0.mp4"] == ()
-    assert found["v1.mp4"] == ("grooming",)
-    assert found["v5.mp4"] == ("grooming", "lying, or so")
-    assert len(found) == 6
+    labels = label_names(prepare(videos, tmp_path, text))
+    assert labels["v0.mp4"] == ()
+    assert labels["v1.mp4"] == ("grooming",)
+    assert labels["v5.mp4"] == ("grooming", "lying, or so")
+    assert len(labels) == 6
 
 
 def test_ids_refer_to_the_given_classes(videos: Path, tmp_path: Path) -> None:
@@ -87,23 +91,23 @@ def test_clips_contain_the_frames_that_start_in_their_span(
 def test_many_clips_of_one_video_with_a_fractional_frame_rate(videos: Path, tmp_path: Path) -> None:
     spans = [(0.0, 0.1), (0.05, 0.2), (0.3, 0.4), (0.033367, 0.25), (5.0, 6.0)]  # the time of frame 1, rounded up
     text = "video,labels,start,end\n" + "".join(f"v6.mp4,a,{a},{b}\n" for a, b in spans) + "v7.mp4,b,0,0.2\n"
-    found = label_names(prepare(videos, tmp_path, text))
+    labels = label_names(prepare(videos, tmp_path, text))
     for start, stop in spans[:4]:
-        inside = [t for t in range(12) if start - 1e-6 <= t * 1001 / 30000 < stop - 1e-6]
+        expected = [t for t in range(12) if start - 1e-6 <= t * 1001 / 30000 < stop - 1e-6]
         name = f"v6_{round(1000 * start)}-{round(1000 * stop)}ms.mp4"
-        assert frame_numbers(tmp_path / "dataset" / "videos" / name) == inside
-    assert "v6_5000-6000ms.mp4" not in found  # starts after the end of the video
-    assert len(found) == 5
+        assert frame_numbers(tmp_path / "dataset" / "videos" / name) == expected
+    assert "v6_5000-6000ms.mp4" not in labels  # starts after the end of the video
+    assert len(labels) == 5
 
 
 def test_clips_of_one_video_are_in_one_split(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"v{i}.mp4,{'ab'[k % 2]},{k / 25},{(k + 2) / 25}" for i in range(6) for k in range(4)]
     data = prepare(videos, tmp_path, "video,labels,start,end\n" + "\n".join(lines))
-    files_by_split = [{name.partition("_")[0] for name in of} for of in data.splits.values()]
+    files_by_split = [{name.partition("_")[0] for name in videos} for videos in data.splits.values()]
     assert [len(files) for files in files_by_split] == [4, 2]
     assert not files_by_split[0] & files_by_split[1]
-    chosen = {name.partition("_")[0] for name in data.selection}
-    assert len(data.selection) == 4 and len(chosen) == 1  # all clips of one video, none of which is in train
+    selected = {name.partition("_")[0] for name in data.selection}
+    assert len(data.selection) == 4 and len(selected) == 1  # all clips of one video
     assert "warning" not in capsys.readouterr().out
 
 
@@ -112,8 +116,8 @@ def test_group_by_column_and_warning_for_a_source_in_two_splits(
 ) -> None:
     rows = [f"v{i}.mp4,{'ab'[i % 2]},cow{i // 2}" for i in range(8)]
     data = prepare(videos, tmp_path, "\n".join(["video,labels,animal", *rows]), "--group-by", "animal")
-    for of in data.splits.values():
-        cows = [int(name[1]) // 2 for name in of]
+    for split in data.splits.values():
+        cows = [int(name[1]) // 2 for name in split]
         assert all(cows.count(cow) == 2 for cow in cows)
     assert "warning" not in capsys.readouterr().out
     rows = [f"{row},{'val' if i == 1 else 'train'}" for i, row in enumerate(rows)]
@@ -184,7 +188,7 @@ def test_same_table_changes_nothing_and_another_is_an_error(videos: Path, tmp_pa
 def test_clips_of_one_file_are_in_one_split_for_any_groups(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of each video a part by one observer, a part without observer, and the whole: they overlap."""
+    """Overlapping clips of each video: one with an observer, one without observer, and one of the whole file."""
     lines = []
     for i in range(6):
         lines += (
@@ -196,20 +200,20 @@ def test_clips_of_one_file_are_in_one_split_for_any_groups(
             ]
         )
     data = prepare(videos, tmp_path, "\n".join(["video,labels,start,end,who", *lines]), "--group-by", "who")
-    files_by_split = [{name[:2] for name in of} for of in data.splits.values()]
+    files_by_split = [{name[:2] for name in videos} for videos in data.splits.values()]
     assert all(files_by_split) and not files_by_split[0] & files_by_split[1]
     assert any({"v1", "v3", "v5"} <= files for files in files_by_split)  # with clips of ann
     assert "warning" not in capsys.readouterr().out
 
 
-def test_clip_of_a_replaced_file_is_trimmed_again(videos: Path, tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    write_video(own / "f.mp4", indexed_frames(12))
-    write_video(own / "g.mp4", indexed_frames(12, seed=1))
+def test_clip_of_a_replaced_file_is_trimmed_again(tmp_path: Path) -> None:
+    videos_dir = tmp_path / "films"
+    write_video(videos_dir / "f.mp4", indexed_frames(12))
+    write_video(videos_dir / "g.mp4", indexed_frames(12, seed=1))
     text = "video,labels,start,end\nf.mp4,a,0,0.2\ng.mp4,b,0,0.2\n"
-    prepare(own, tmp_path, text)
+    prepare(videos_dir, tmp_path, text)
     clip = tmp_path / "dataset" / "videos" / "f_0-200ms.mp4"
-    (own / "f.mp4").unlink()
-    write_video(own / "f.mp4", indexed_frames(20)[5:])
-    prepare(own, tmp_path, text)
+    (videos_dir / "f.mp4").unlink()
+    write_video(videos_dir / "f.mp4", indexed_frames(20)[5:])
+    prepare(videos_dir, tmp_path, text)
     assert frame_numbers(clip) == [5, 6, 7, 8, 9]

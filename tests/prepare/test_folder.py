@@ -71,9 +71,9 @@ def test_val_share_is_of_each_action_and_no_split_is_empty(tmp_path: Path) -> No
     root = create_files(tmp_path / "pets", {"a": numbered_names(2), "b": numbered_names(10)})
     for share, num_val in (("0.01", [1, 1]), ("0.5", [1, 5]), ("0.7", [1, 7])):
         data = prepare(root, tmp_path / share, "--val-share", share)
-        found = [sum(labels == (i,) for labels in data.splits["val"].values()) for i in range(2)]
+        val_counts = [sum(labels == (i,) for labels in data.splits["val"].values()) for i in range(2)]
         assert min(sum(labels == (i,) for labels in data.splits["train"].values()) for i in range(2)) >= 1, share
-        assert found == num_val, share
+        assert val_counts == num_val, share
 
 
 @pytest.mark.parametrize("share", ["0.8", "0.99"])
@@ -179,10 +179,10 @@ def test_edited_split_is_kept(pets: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     prepare(pets, dataset)
     train, val = (dataset / "annotations" / f"{split}_multi.txt" for split in ("train", "val"))
-    chosen = (dataset / "annotations" / "selection.txt").read_text().split("\n")
-    first, *others = sorted(train.read_text().splitlines(), key=lambda line: line.rsplit(" ", 1)[0] in chosen)
+    selected = (dataset / "annotations" / "selection.txt").read_text().split("\n")
+    first, *others = sorted(train.read_text().splitlines(), key=lambda line: line.rsplit(" ", 1)[0] in selected)
     train.write_text("\n".join(others) + "\n")
-    val.write_text(val.read_text() + f"{first} 1\n")  # to the other split_sources, with a second label
+    val.write_text(val.read_text() + f"{first} 1\n")  # moved to the other split, with a second label
     before = file_states(dataset)
     data = prepare(pets, dataset, "--seed", "7")
     counts = "annotations/class_counts.html"  # shows the current splits
@@ -290,7 +290,9 @@ def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path, capsys: pyt
     dataset = tmp_path / "dataset"
     command = ["folder", str(root), "--dataset-dir", str(dataset), "--group-by", "/([^_]+)_", "--test-share", "0.25"]
     data = annotations.load(prepare_dataset.main([*command, "--val-share", "0.25"]), "ak")
-    sources_by_split = [{name.partition("__")[2].partition("_")[0] for name in of} for of in data.splits.values()]
+    sources_by_split = [
+        {name.partition("__")[2].partition("_")[0] for name in videos} for videos in data.splits.values()
+    ]
     assert list(data.splits) == ["train", "val", "test"]
     assert [len(split_sources) for split_sources in sources_by_split] == [2, 1, 1]
     assert len(set.union(*sources_by_split)) == 4

@@ -15,31 +15,31 @@ CLASSES = ("a", "b", "c", "d")
 
 @st.composite
 def labels_and_sources(draw: st.DrawFn) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Labels of up to 60 videos, and the sources of some of them."""
+    """Draw the labels of up to 60 videos, and the sources of some of them."""
     count = draw(st.integers(1, 60))
     labels = draw(st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=count, max_size=count))
     sources = draw(st.lists(st.sampled_from(["", *"uvwxyz"]), min_size=count, max_size=count))
     videos = [f"v{i}.mp4" for i in range(count)]
-    of = {video: source for video, source in zip(videos, sources, strict=True) if source}
-    return {video: tuple(sorted(own)) for video, own in zip(videos, labels, strict=True)}, of
+    source_by_video = {video: source for video, source in zip(videos, sources, strict=True) if source}
+    return {video: tuple(sorted(ids)) for video, ids in zip(videos, labels, strict=True)}, source_by_video
 
 
 @settings(max_examples=40, deadline=None)
 @given(labels_and_sources(), st.integers(0, 3), st.sampled_from([{"val": 1 / 3}, {"val": 0.2, "test": 0.2}]))
 def test_each_source_is_in_one_split(
-    given_data: tuple[dict[str, tuple[int, ...]], dict[str, str]], seed: int, fractions: dict[str, float]
+    drawn_data: tuple[dict[str, tuple[int, ...]], dict[str, str]], seed: int, fractions: dict[str, float]
 ) -> None:
-    labels, sources = given_data
+    labels, sources = drawn_data
     data = split_videos(CLASSES, labels, fractions, seed, sources)
-    assert {video: own for of_split in data.splits.values() for video, own in of_split.items()} == labels
+    assert {video: ids for videos in data.splits.values() for video, ids in videos.items()} == labels
     assert sum(map(len, data.splits.values())) == len(labels)
     groups = {sources.get(video, video) for video in labels}
     if len(groups) > 1:
         assert find_leaks(data.splits, sources) == []
         assert data.splits["train"] and data.splits["val"]
         assert find_leaks(train_and_selection(data, seed, sources), sources) == []
-    again = split_videos(CLASSES, dict(reversed(labels.items())), fractions, seed, sources)
-    assert again == data
+    reordered = dict(reversed(labels.items()))
+    assert split_videos(CLASSES, reordered, fractions, seed, sources) == data
 
 
 def train_and_selection(data: Annotations, seed: int, sources: dict[str, str]) -> dict[str, list[str]]:
@@ -47,9 +47,9 @@ def train_and_selection(data: Annotations, seed: int, sources: dict[str, str]) -
     train = data.splits["train"]
     if len({sources.get(video, video) for video in train}) < 2:
         return {}
-    chosen = set(grouped_split.draw_stratified(data, 0.2, seed, sources))
-    assert 0 < len(chosen) < len(train)
-    return {"train": [video for video in train if video not in chosen], "selection": list(chosen)}
+    selected = set(grouped_split.draw_stratified(data, 0.2, seed, sources))
+    assert 0 < len(selected) < len(train)
+    return {"train": [video for video in train if video not in selected], "selection": list(selected)}
 
 
 def test_classes_have_their_fraction_in_each_split() -> None:
@@ -73,12 +73,12 @@ def test_large_source_and_class_of_one_source_are_in_train() -> None:
     sources = {video: video[:3] if video.startswith("big") else video[:4] for video in labels}
     sources |= {f"small{i}.mp4": f"s{i % 5}" for i in range(10)}
     data = split_videos(CLASSES[:2], labels, {"val": 1 / 3}, 0, sources)
-    of = defaultdict(set)
+    splits_by_source = defaultdict(set)
     for name, videos in data.splits.items():
         for video in videos:
-            of[sources[video]].add(name)
-    assert of["big"] == {"train"}
-    assert of["rare"] == {"train"}
+            splits_by_source[sources[video]].add(name)
+    assert splits_by_source["big"] == {"train"}
+    assert splits_by_source["rare"] == {"train"}
 
 
 def test_source_in_two_splits_is_named_with_its_clips() -> None:

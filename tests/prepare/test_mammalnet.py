@@ -54,9 +54,9 @@ def test_three_splits_and_names_of_the_release(
     assert data.splits["test"]["-test_4.mp4"] == (1,)
     assert data.selection == ()  # epochs are chosen on val
     assert annotations.read_animals(tmp_path / "dataset" / "annotations")["-test_3.mp4"].animals == ("felis",)
-    metrics = capsys.readouterr().out
-    assert "left out: trimmed_videos/gone.mp4: there is no such file" in metrics
-    assert "15 clips: 6 to train on, 4 to validate with, 5 to test with; 12 actions" in metrics
+    output = capsys.readouterr().out
+    assert "left out: trimmed_videos/gone.mp4: there is no such file" in output
+    assert "15 clips: 6 to train on, 4 to validate with, 5 to test with; 12 actions" in output
 
 
 def test_lists_without_animals_and_release_without_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,9 +145,9 @@ def test_same_command_finds_the_finished_run(chain: Path, capsys: pytest.Capture
         train_and_eval.main(["--config", config, "--num-workers", "0", "--set", *SMALL_MODEL])
         assert "finished already (protocol three_splits" in capsys.readouterr().out
         folder = Path("checkpoints/TFAM/cross_attention/seed49")
-        found = train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--num-workers", "0"])
-        assert found["num_videos"] == SPLIT_SIZES["test"]
-        assert found["map_macro"] == json.loads((folder / "metrics.json").read_text())["map_macro"]
+        metrics = train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--num-workers", "0"])
+        assert metrics["num_videos"] == SPLIT_SIZES["test"]
+        assert metrics["map_macro"] == json.loads((folder / "metrics.json").read_text())["map_macro"]
 
 
 def test_evaluation_and_table_use_the_test_clips(chain: Path) -> None:
@@ -157,11 +157,13 @@ def test_evaluation_and_table_use_the_test_clips(chain: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(chain)
-        found = evaluate.main(["checkpoints/TFAM/cross_attention/seed49", "--resamples", "20"])
-        assert found.metrics["split"] == "test"
-        assert found.metrics["num_videos"] == SPLIT_SIZES["test"]
-        assert found.metrics["f1_macro_at_fitted_thresholds"] is not None
-        assert not [note for note in found.metrics["notes"] if "too high" in note or "may have been trained" in note]
+        evaluation = evaluate.main(["checkpoints/TFAM/cross_attention/seed49", "--resamples", "20"])
+        assert evaluation.metrics["split"] == "test"
+        assert evaluation.metrics["num_videos"] == SPLIT_SIZES["test"]
+        assert evaluation.metrics["f1_macro_at_fitted_thresholds"] is not None
+        assert not [
+            note for note in evaluation.metrics["notes"] if "too high" in note or "may have been trained" in note
+        ]
         zero_shot.main(["--clip-model-name", "local-dir:tinyclip"])
         with open(main(["--resamples", "20"]), newline="") as file:
             rows = {row["config"]: row for row in csv.DictReader(file)}
@@ -188,22 +190,22 @@ def test_zero_shot_scores_equal_open_clips(chain: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(chain)
-        found = evaluate.main(["checkpoints/TFAM/zero_shot/seed0", "--resamples", "20"])
-        assert "Nothing was learnt" in " ".join(found.metrics["notes"])
+        evaluation = evaluate.main(["checkpoints/TFAM/zero_shot/seed0", "--resamples", "20"])
+        assert "Nothing was learnt" in " ".join(evaluation.metrics["notes"])
         model = open_clip.create_model("local-dir:tinyclip").eval()
         tokenize = open_clip.get_tokenizer("local-dir:tinyclip")
         table = predictions_csv.read(Path("checkpoints/TFAM/zero_shot/seed0/predictions.csv"))
         reader = store.EmbeddingReader(Path("dataset/embeddings/ak_test_clip_embeddings.h5"), "rgb")
         words = [name.replace("_", " ") for name in BEHAVIOR_NAMES]
-        neither = ["a photo of an animal.", "a video of an animal.", "a picture of the animal."]
+        background = ["a photo of an animal.", "a video of an animal.", "a picture of the animal."]
         with torch.no_grad():
             rows = []
-            for prompts in [[t.replace("{}", word) for t in PROMPT_TEMPLATES] for word in words] + [neither]:
+            for prompts in [[t.replace("{}", word) for t in PROMPT_TEMPLATES] for word in words] + [background]:
                 texts = torch.nn.functional.normalize(model.encode_text(tokenize(prompts)), dim=-1)
                 rows.append(torch.nn.functional.normalize(texts.mean(0), dim=0).numpy())
         for video, row in zip(table.videos, table.scores, strict=True):
             frames = reader.embeddings(video)
             mean = (frames / np.linalg.norm(frames, axis=1, keepdims=True)).mean(0)
             cosines = np.stack(rows) @ (mean / np.linalg.norm(mean))
-            shares = np.exp(cosines * model.logit_scale.exp().item())
-            assert row == pytest.approx((shares / shares.sum())[:-1], abs=1e-5)
+            weights = np.exp(cosines * model.logit_scale.exp().item())
+            assert row == pytest.approx((weights / weights.sum())[:-1], abs=1e-5)

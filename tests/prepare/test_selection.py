@@ -19,7 +19,7 @@ Labels = list[tuple[int, ...]]
 
 
 def make_annotations(labels: Sequence[tuple[int, ...]], num_classes: int = 3) -> Annotations:
-    train = {f"t{i:04d}.mp4": of for i, of in enumerate(labels)}
+    train = {f"t{i:04d}.mp4": ids for i, ids in enumerate(labels)}
     return Annotations(tuple(f"c{i}" for i in range(num_classes)), {"train": train, "val": {"v.mp4": (0,)}})
 
 
@@ -28,7 +28,7 @@ def count_labels(data: Annotations, videos: Iterable[str]) -> Counter[int]:
 
 
 def test_each_label_has_its_fraction() -> None:
-    """Three labels: one is rare, and one comes in half of the clips with another."""
+    """Three labels: the last is rare, and the second occurs only with the first."""
     labels: Labels = [(0, 1) if i % 2 else (0,) for i in range(300)] + [(2,)] * 20 + [()] * 100
     data = make_annotations(labels)
     drawn = grouped_split.draw_stratified(data)
@@ -57,14 +57,14 @@ def test_each_class_keeps_a_training_clip_if_possible(labels: Labels, fraction: 
     if len(labels) < 2:
         assert drawn == ()
         return
-    left = [video for video in data.splits["train"] if video not in drawn]
+    remaining = [video for video in data.splits["train"] if video not in drawn]
     assert drawn
-    assert left
+    assert remaining
     assert len(set(drawn)) == len(drawn)
     all_counts = count_labels(data, data.splits["train"])
-    without_clips = all_counts.keys() - count_labels(data, left).keys()
+    without_clips = all_counts.keys() - count_labels(data, remaining).keys()
     # a clip can be drawn if each of its labels has another clip
-    if any(all(all_counts[label] > 1 for label in of) for of in labels):
+    if any(all(all_counts[label] > 1 for label in ids) for ids in labels):
         assert not without_clips
     else:
         assert len(drawn) == 1
@@ -111,8 +111,8 @@ def test_command_draws_for_existing_annotations(annotations_dir: Path, capsys: p
 
 def test_classes_without_selection_clip_are_named(annotations_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_selection(annotations_dir)
-    (chosen,) = annotations.load(annotations_dir, "ak").selection
-    lacking = [name for i, name in enumerate(CLASSES) if i != int(chosen[1:3]) % 3]
+    (selected,) = annotations.load(annotations_dir, "ak").selection
+    lacking = [name for i, name in enumerate(CLASSES) if i != int(selected[1:3]) % 3]
     assert f"  2 classes have no clip among them: {', '.join(lacking)}" in capsys.readouterr().out
 
 
@@ -157,11 +157,11 @@ def test_invalid_share_or_seed_is_a_usage_error(flags: list[str], annotations_di
 
 
 def test_flags_are_passed_on(annotations_dir: Path) -> None:
-    found = set()
+    selections = set()
     for seed in range(6):
         draw_selection(annotations_dir, "--seed", str(seed), "--overwrite")
-        found.add((annotations_dir / "selection.txt").read_text())
-    assert len(found) > 1
+        selections.add((annotations_dir / "selection.txt").read_text())
+    assert len(selections) > 1
     (annotations_dir / "ak_action.csv").rename(annotations_dir / "zoo_action.csv")
     assert draw_selection(annotations_dir, "--overwrite", "--dataset-name", "zoo")
 

@@ -23,7 +23,7 @@ SHEET_HEADERS = {
 
 @dataclass
 class Workbooks:
-    """The rows of each sheet, which a test may change before they are written."""
+    """Rows of each sheet, which a test may change before they are written."""
 
     clips: list[list[Any]] = field(default_factory=list)  # id, type, labels, description
     listed: list[list[Any]] = field(default_factory=list)  # label, name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
-PARTITIONS = ("segment", "segment_by_count")  # of the classes: the authors', and that by counts of training labels
+PARTITIONS = ("segment", "segment_by_count")  # of the classes: by the authors, and by counts of training labels
 SEGMENTS = ("head", "middle", "tail")
 _CLASSES_SUFFIX = "_action.csv"
 _LABEL = re.compile(r"[+-]?\d+")
@@ -31,8 +31,8 @@ class Annotations:
     """Annotations of a data set.
 
     `classes`: names in the order of their ids. `splits`: split -> video id -> label ids, in the files' order.
-    `partitions`: name of PARTITIONS -> head, middle or tail per class. `selection`: training videos on which epochs are
-    chosen, may be empty."""
+    `partitions`: name of PARTITIONS -> head, middle or tail per class. `selection`: the training videos on which epochs
+    are chosen, may be empty."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -41,7 +41,7 @@ class Annotations:
 
     def multi_hot(self, split: str, video: str) -> "np.ndarray":
         """Return the labels of a video as (C,) float32 of zeros and ones."""
-        import numpy as np  # not at the top: --help answers without numpy
+        import numpy as np  # not at the top, so that --help does not load numpy
 
         labels = np.zeros(len(self.classes), np.float32)
         labels[list(self.splits[split][video])] = 1
@@ -194,22 +194,24 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
 
     Raises UserError, without writing anything, if `load` would refuse the files or read other annotations from them."""
     texts = _format_files(name, data)
-    with tempfile.TemporaryDirectory() as trial:
+    with tempfile.TemporaryDirectory() as temporary_dir:
         try:
             for file, text in texts.items():
-                (Path(trial) / file).write_text(text, encoding="utf-8")
-            same = load(Path(trial), name, data.splits) == data
+                (Path(temporary_dir) / file).write_text(text, encoding="utf-8")
+            is_unchanged = load(Path(temporary_dir), name, data.splits) == data
         except UserError as error:
-            problem, path = (text.replace(trial, str(annotations_dir)) for text in (error.problem, error.path or ""))
+            problem, path = (
+                text.replace(temporary_dir, str(annotations_dir)) for text in (error.problem, error.path or "")
+            )
             raise UserError(problem, error.hint, path=path or annotations_dir) from None
         except UnicodeEncodeError as error:
-            part = error.object[max(0, error.start - 40) : error.end + 40]
-            problem = f"{part!r} can't be written as UTF-8"
+            excerpt = error.object[max(0, error.start - 40) : error.end + 40]
+            problem = f"{excerpt!r} can't be written as UTF-8"
             raise UserError(problem, "rename the video or class", path=annotations_dir) from None
-    if not same:
+    if not is_unchanged:
         raise UserError("a class or a video has a name that can't be read back", "rename it", path=annotations_dir)
     if not data.selection:
-        (annotations_dir / SELECTION_FILE).unlink(missing_ok=True)  # of former annotations
+        (annotations_dir / SELECTION_FILE).unlink(missing_ok=True)  # of earlier annotations
     for file, text in texts.items():
         atomic.write_text(annotations_dir / file, text)
 
@@ -235,17 +237,16 @@ def format_selection(selection: Iterable[str]) -> str:
 
 
 def _check_unique_stems(annotations_dir: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
-    seen: dict[str, tuple[str, str]] = {}
+    """Raise UserError if two videos share a stem, in one split or in two."""
+    video_and_split: dict[str, tuple[str, str]] = {}
     for split, videos in splits.items():
         for video in videos:
-            if (key := stem(video)) in seen:
-                other, its_split = seen[key]
-                raise UserError(
-                    f"{video} in {split}_multi.txt and {other} in {its_split}_multi.txt are one video or share a name",
-                    "each video belongs in one split, under a name of its own",
-                    path=annotations_dir,
-                )
-            seen[key] = (video, split)
+            if (key := stem(video)) in video_and_split:
+                other, other_split = video_and_split[key]
+                files = f"{video} in {split}_multi.txt and {other} in {other_split}_multi.txt"
+                hint = "each video belongs in one split, under a name of its own"
+                raise UserError(f"{files} are one video or share a name", hint, path=annotations_dir)
+            video_and_split[key] = (video, split)
 
 
 def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, object]) -> None:

@@ -39,7 +39,7 @@ def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
             )
         if video in animals_by_video:
             raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
-        animals, classes = (tuple(word for word in (cell or "").split(";") if word) for cell in cells)
+        animals, classes = (tuple(name for name in (cell or "").split(";") if name) for cell in cells)
         animals_by_video[video] = VideoAnimals(animals, classes)
     return animals_by_video
 
@@ -50,9 +50,9 @@ def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_ANIMALS_HEADER)
     for video, (animals, classes) in animals_by_video.items():
-        for word in (*animals, *classes):
-            if not word or ";" in word or has_control_characters(word):
-                raise ValueError(f"{quote(word)} can't be the name of an animal or of a class of animals")
+        for name in (*animals, *classes):
+            if not name or ";" in name or has_control_characters(name):
+                raise ValueError(f"{quote(name)} can't be the name of an animal or of a class of animals")
         writer.writerow([video, ";".join(animals), ";".join(classes)])
     return table.getvalue()
 

@@ -15,7 +15,7 @@ from vimoclip.errors import UserError
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
-# the split that monitors training, by protocol: prefix of CSV columns and of TensorBoard tags
+# prefix of the CSV columns and TensorBoard tags of the clips that the epoch is chosen on
 MONITOR_SPLIT = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
 MONITOR_DESCRIPTION = {
     HELD_OUT: "selection clips of the training split",

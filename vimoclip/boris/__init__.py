@@ -1,6 +1,6 @@
-"""BORIS, a program for behavioural observations (Friard and Gamba 2016): reads its events, exports bouts to it.
+"""Exchange with BORIS, a program for behavioural observations (Friard and Gamba 2016).
 
-The only reader of its projects (.boris) and aggregated events (CSV, TSV), and the only writer of what it imports."""
+Reads its projects (.boris) and aggregated events (CSV, TSV), and exports bouts to it. No other package does either."""
 
 from vimoclip.boris.events import BehaviorEvent, EventCollection, Recording
 from vimoclip.boris.export import export_bouts

@@ -1,4 +1,4 @@
-"""Bouts as events that BORIS takes from the clipboard."""
+"""Export of bouts as events that can be pasted into BORIS."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,11 +21,12 @@ class BoutLike(Protocol):
 
 
 def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:
-    """A line for each begin and each end of a bout, by time: time, subject, code, modifier, comment, frame.
+    """Write a line per start and per stop of a bout, sorted by time, and return the path. Raises OSError.
 
-    These are the fields of an event in an observation of a media file: open one of `video` in BORIS (whose ethogram has
-    the actions as state events), copy the file's whole text, and choose Observations, Edit events, Paste events. BORIS
-    (8.27) refuses a header, and a line's end behind the last event, so there is neither. Raises OSError."""
+    The fields are those of an event of a media file: time, subject, code, modifier, comment, frame. To import them,
+    open an observation of `video` in BORIS (the ethogram must have the actions as state events), copy the file's whole
+    text, and choose Observations, Edit events, Paste events. The file has no header and no newline at its end, as BORIS
+    (8.27) refuses both."""
     rows = []
     for bout in bouts:
         comment = f"{video.name}, score {bout.score:.3f}"

@@ -17,11 +17,11 @@ from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
 from vimoclip.errors import UserError
 
 VIDEOS_PER_TASK = 100
-VIDEOS_PER_DECODE_TASK = 4  # few, so that a check can be stopped
+VIDEOS_PER_DECODE_TASK = 4  # few, so that Ctrl-C stops a check soon
 
 
 class ProblemsFoundError(UserError):
-    """The data set has problems; the text is the last line of the output."""
+    """The data set has problems. The message is the last line of the output."""
 
     exit_code = 1
 
@@ -29,7 +29,7 @@ class ProblemsFoundError(UserError):
 def run_checks(paths: DatasetPaths, decode: bool = False, num_workers: int = 1) -> CheckReport:
     """Check everything; `decode` decodes every video and flow video. Raises UserError if a worker is killed.
 
-    Broken annotations are a problem in the report, and end the check: they define what should exist."""
+    If the annotations are broken, the report holds only this problem: they define what should exist."""
     report = CheckReport()
     try:
         loaded = annotations.load(paths.annotations, paths.dataset_name, with_selection=False)
@@ -70,7 +70,7 @@ def _check_all(data: DatasetContents, num_workers: int) -> CheckResults:
 
 
 def _make_tasks(data: DatasetContents) -> Iterator[CheckTask]:
-    """Yield the longest tasks first: a file of embeddings is verified in one piece."""
+    """Yield the tasks, the longest first: one per file of embeddings, then groups of videos."""
     areas = [area for area, reader in data.readers.items() if reader.has_schema]
     yield from sorted(areas, key=lambda area: -len(data.keys[area]))
     step = VIDEOS_PER_DECODE_TASK if data.decode else VIDEOS_PER_TASK
@@ -104,7 +104,9 @@ class WorkerKilledError(UserError):
 
 
 def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
-    """Yield the results of the tasks in order. One worker or none runs in this process. Raises WorkerKilledError."""
+    """Yield the results of the tasks in order; with fewer than two workers, in this process.
+
+    Raises WorkerKilledError."""
     if num_workers < 2:
         yield from map(runner, tasks)
         return
@@ -119,7 +121,7 @@ def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers
 
 
 def _start_worker(runner: TaskRunner) -> None:
-    """Leave Ctrl-C to the main process, and exit when it exits."""
+    """Initialize a worker, which ignores Ctrl-C and exits with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Checks of files and folders as a whole: consistent with each other and with today's annotations."""
+"""Checks that files and folders are consistent with each other and with the current annotations."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def _check_against_annotations(data: DatasetContents, split: str, reader: Embedd
 def check_flow_settings(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
     """Check that all flow has the same settings, and those of the embeddings and of the student.
 
-    The settings of most flow videos are the reference."""
+    The most frequent settings are the reference."""
     if not results.videos_by_flow_settings:
         return
     folder, videos_by_settings = data.paths.flows, results.videos_by_flow_settings

@@ -1,4 +1,4 @@
-"""The data set under check: its paths, and what exists before any video is checked."""
+"""The checked data set: its paths, and its files that can be read."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

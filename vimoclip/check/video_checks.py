@@ -1,4 +1,4 @@
-"""Checks of single videos in every area: the part of a check that runs in parallel."""
+"""Checks of single videos in every area, which run in parallel."""
 
 import json
 from collections import defaultdict
@@ -48,7 +48,7 @@ class CheckResults:
 
 
 class TaskRunner:
-    """Runs a task; can be pickled."""
+    """Picklable callable that runs a task."""
 
     def __init__(self, data: DatasetContents):
         self.data = data
@@ -66,7 +66,7 @@ class TaskRunner:
 
 
 class _VideoChecker:
-    """Checks one video in every area."""
+    """Checker of one video in every area."""
 
     def __init__(self, data: DatasetContents, name: str, motion_key: str, results: CheckResults):
         self.data, self.name, self.motion_key, self.results = data, name, motion_key, results
@@ -78,7 +78,7 @@ class _VideoChecker:
         self.flow_path: Path | None = None
 
     def check(self) -> None:
-        """Add the problems area by area, in the order in which one is created from the other."""
+        """Add the problems of each area, from the video to the motion embeddings."""
         if self.data.files is not None:
             self._check_video(self.data.files)
         if self.rgb_area in self.data.readers:
@@ -228,7 +228,7 @@ class _VideoChecker:
         self.results.report.add_problem(area, entry_id or self.name, kind, reason, hint)
 
     def _record_errors(self, area: str, entry_id: str, check: Callable[[], None]) -> None:
-        """Run a check; a damaged entry is a problem of this video, and the other checks continue."""
+        """Run a check, and turn a UserError into a problem of this video."""
         try:
             check()
         except UserError as error:
@@ -253,6 +253,6 @@ def inspect_video(path: Path, decode: bool) -> tuple[video.VideoInfo | None, str
 
 
 def _length_and_indices(reader: store.EmbeddingReader, key: str) -> tuple[int, np.ndarray | None]:
-    """Return T and the frame indices. Reading only the indices is faster; their number is compared with T anyway."""
+    """Return T and the frame indices, None if unknown. T is read from the indices: the reader compares it anyway."""
     indices = reader.frame_indices(key)
     return (reader.length(key) if indices is None else len(indices)), indices

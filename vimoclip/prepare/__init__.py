@@ -1,1 +1,1 @@
-"""Laying out a data set: importers, one a module, and what they share."""
+"""Importers of data sets, one per module, and their common steps."""

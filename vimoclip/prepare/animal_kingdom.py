@@ -27,7 +27,7 @@ from vimoclip.prepare.excel import cell_text, parse_whole_number, read_sheet
 from vimoclip.prepare.write_dataset import add_selection, plot_class_counts
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
-HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels: a class with more is in the head, or in the middle
+HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
 MAX_NAMED = 5
 
 
@@ -123,7 +123,7 @@ def read_clips(path: Path, num_classes: int) -> list[ClipRow]:
 
 
 def _parse_clip(values: Sequence[Any], num_classes: int) -> ClipRow:
-    """Raises ValueError, and UserError for an invalid video id."""
+    """Parse a row of the sheet AR. Raises ValueError, and UserError for an invalid video id."""
     name, split, labels, animal_actions = values
     video = f"{cell_text(name)}.mp4"
     annotations.check_video_id(video)
@@ -214,10 +214,11 @@ def _describe_conflicts(
     else:
         lines = [f"sheets and clips agree on the ids of all {len(claims)} classes"]
     class_names = {claim.name for claim in claims}
-    others = {name: count for name, count in evidence.names.items() if name not in class_names}
-    if others:
+    unknown_names = {name: count for name, count in evidence.names.items() if name not in class_names}
+    if unknown_names:
         lines.append(
-            f"  in words, but no class: {', '.join(list(others)[:MAX_NAMED])}, in {sum(others.values())} clips"
+            f"  in words, but no class: {', '.join(list(unknown_names)[:MAX_NAMED])}, "
+            f"in {sum(unknown_names.values())} clips"
         )
     return lines
 
@@ -254,16 +255,18 @@ def describe(data: Annotations, count_rows: Sequence[ActionCountRow]) -> list[st
 def _compare_counts(
     classes: Sequence[str], train: Counter[int], total: Counter[int], count_rows: Sequence[ActionCountRow]
 ) -> list[str]:
-    """Compare the clip counts of AR_count, which are of an earlier state of the data set, with those of AR."""
+    """Return lines that compare the clip counts of AR_count, an earlier state of the data set, with those of AR."""
     listed_by_name = {normalize_name(row.name): row.num_clips for row in count_rows}
     listed = [listed_by_name[normalize_name(name)] for name in classes]
-    as_total, as_train = (sum(count == counts[i] for i, count in enumerate(listed)) for counts in (total, train))
-    neither = [i for i, count in enumerate(listed) if count not in (total[i], train[i])]
-    all_clips = f"counts of AR_count: {as_total} of {len(classes)} are those of all clips in AR"
-    lines = [f"{all_clips}, {as_train} of its training clips"]
-    if neither:
-        examples = [f"{classes[i]} {listed[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in neither]
-        lines.append(f"  {len(neither)} are neither: {_abbreviate(examples)}")
+    num_like_total, num_like_train = (
+        sum(count == counts[i] for i, count in enumerate(listed)) for counts in (total, train)
+    )
+    different = [i for i, count in enumerate(listed) if count not in (total[i], train[i])]
+    summary = f"counts of AR_count: {num_like_total} of {len(classes)} are those of all clips in AR"
+    lines = [f"{summary}, {num_like_train} of its training clips"]
+    if different:
+        examples = [f"{classes[i]} {listed[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in different]
+        lines.append(f"  {len(different)} are neither: {_abbreviate(examples)}")
     return lines
 
 

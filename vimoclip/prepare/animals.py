@@ -9,7 +9,7 @@ from vimoclip.errors import UserError
 from vimoclip.prepare.class_ids import normalize_name
 from vimoclip.prepare.excel import cell_text, read_sheet
 
-MAX_NAMED = 10  # animals that a line names
+MAX_NAMED = 10  # animals in a line
 
 
 def read_animal_classes(path: Path) -> dict[str, tuple[str, str]]:
@@ -44,6 +44,7 @@ def classify_animals(
 
 
 def _describe(animals_by_video: Mapping[str, VideoAnimals], unknown: Counter[str], respelled: set[str]) -> list[str]:
+    """Return lines with counts by class, and with unknown and respelled names."""
     clips = Counter(parent for animals in animals_by_video.values() for parent in animals.classes)
     counts = ", ".join(f"{parent} in {n}" for parent, n in clips.most_common())
     lines = [f"animals in {len(animals_by_video)} clips: {counts}"]

@@ -1,4 +1,4 @@
-"""Importer of BORIS events: windows slide over each media file, and are labelled with the behaviours in them."""
+"""Importer of BORIS events: sliding windows over each media file, labelled with the behaviours in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ from vimoclip.prepare import grouped_split
 from vimoclip.prepare.trim_clips import SourceClip, check_video_names, trim_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
-NUM_BLOCKS = 10  # that a single recording is split into
+NUM_BLOCKS = 10  # of a single recording
 TOLERANCE = 1e-6  # s
 
 
 @dataclass(frozen=True)
 class WindowLabeler:
-    """Positions and labels of windows. `length`, `stride`, `point_margin`: seconds. `min_overlap`: a fraction.
+    """Rules for the positions and labels of windows.
 
-    `keep_unlabelled`: keep windows without a behaviour."""
+    `length`, `stride`, `point_margin`: seconds. `min_overlap`: a fraction. `keep_unlabelled`: keep windows without a
+    behaviour."""
 
     length: float = 6.0
     stride: float = 3.0
@@ -29,7 +30,7 @@ class WindowLabeler:
     keep_unlabelled: bool = True
 
     def spans(self, seconds: float) -> list[tuple[float, float]]:
-        """Return whole windows, the last one ending with the recording; a shorter recording is one window."""
+        """Return (start, stop) of each window. The last ends with the recording; a shorter recording is one window."""
         if seconds <= self.length:
             return [(0.0, seconds)]
         count = int((seconds - self.length + TOLERANCE) / self.stride) + 1
@@ -42,7 +43,7 @@ class WindowLabeler:
         """Return (behaviour, start, stop) of all events; a point event covers `point_margin` on both sides of it."""
         intervals = [(name, start, stop) for name, spans in merge_state_events(events).items() for start, stop in spans]
         margin = self.point_margin
-        points = (event for event in events if event.point)
+        points = (event for event in events if event.is_point)
         return intervals + [(event.behavior, event.start - margin, event.start + margin) for event in points]
 
     def labels(self, span: tuple[float, float], intervals: Sequence[tuple[str, float, float]]) -> set[str]:
@@ -60,7 +61,7 @@ class WindowLabeler:
 
 
 def prepare(
-    path: Path,
+    events_path: Path,
     videos_dir: Path | None,
     dataset_dir: Path,
     name: str,
@@ -73,14 +74,14 @@ def prepare(
 ) -> Path:
     """Write the data set and return the folder of annotations. Raises UserError.
 
-    `path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
-    events = boris.read_events(path)
-    skipped = dict(events.left_out)
-    filter_events(path, events, subjects, exclude)
+    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
+    events = boris.read_events(events_path)
+    skipped = dict(events.skipped)
+    filter_events(events_path, events, subjects, exclude)
     clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
     sources: dict[str, str] = {}
-    for file, (recording, seconds) in _recordings_by_file(path, videos_dir, events, skipped).items():
+    for file, (recording, seconds) in _recordings_by_file(events_path, videos_dir, events, skipped).items():
         intervals = labeler.event_intervals(recording.events)
         for span in labeler.spans(seconds):
             if not _is_fully_coded(span, recording):
@@ -90,17 +91,21 @@ def prepare(
                 continue
             clip = SourceClip(file, *span)
             if clips.setdefault(clip.name, clip) != clip:
-                raise UserError(f"{file} and {clips[clip.name].source} share a name", "rename one of them", path=path)
+                raise UserError(
+                    f"{file} and {clips[clip.name].source} share a name", "rename one of them", path=events_path
+                )
             labels[clip.name] = behaviors
             sources[clip.name] = recording.observations[0] if group_by == "observation" else file.name
     if not any(labels.values()):
         entry, reason = next(iter(skipped.items()), ("it", "holds no event"))
-        raise UserError(f"labels no window ({entry}: {reason})", "see --videos-dir, --subjects, --exclude", path=path)
+        raise UserError(
+            f"labels no window ({entry}: {reason})", "see --videos-dir, --subjects, --exclude", path=events_path
+        )
     if len(set(sources.values())) == 1:
         sources = split_into_blocks(clips, labeler)
         for key in clips.keys() - sources.keys():
             del clips[key]
-    check_video_names(path, clips)
+    check_video_names(events_path, clips)
     seconds_of = trim_clips(clips, dataset_dir / "videos", skipped)
     labels = {key: labels[key] for key in clips if key not in skipped}
     sources = {key: sources[key] for key in labels}
@@ -111,8 +116,10 @@ def prepare(
     return write_dataset(dataset_dir / "annotations", name, PreparedDataset(data, seconds_of, skipped, sources), seed)
 
 
-def filter_events(path: Path, events: EventCollection, subjects: Sequence[str] | None, exclude: Sequence[str]) -> None:
-    """Keep only the events of these subjects, without these behaviours, and print the counts.
+def filter_events(
+    events_path: Path, events: EventCollection, subjects: Sequence[str] | None, exclude: Sequence[str]
+) -> None:
+    """Remove the events of other subjects and of excluded behaviours, and print the counts.
 
     Raises UserError for unknown names."""
     all_events = [event for recording in events.recordings.values() for event in recording.events]
@@ -120,10 +127,12 @@ def filter_events(path: Path, events: EventCollection, subjects: Sequence[str] |
     for name in subjects or ():
         if name not in all_subjects:
             names = ", ".join(sorted(filter(None, all_subjects)))
-            raise UserError(f"has no subject {name} (there are: {names})", path=path)
+            raise UserError(f"has no subject {name} (there are: {names})", path=events_path)
     for name in exclude:
         if name not in events.behaviors:
-            raise UserError(f"has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})", path=path)
+            raise UserError(
+                f"has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})", path=events_path
+            )
     for recording in events.recordings.values():
         recording.events = [
             event
@@ -131,9 +140,9 @@ def filter_events(path: Path, events: EventCollection, subjects: Sequence[str] |
             if event.behavior not in exclude and (subjects is None or event.subject in subjects)
         ]
     num_kept = sum(len(recording.events) for recording in events.recordings.values())
-    num_points = sum(event.point for recording in events.recordings.values() for event in recording.events)
+    num_points = sum(event.is_point for recording in events.recordings.values() for event in recording.events)
     print(
-        f"{path}: {num_kept} events ({num_points} of them points) in {len(events.recordings)} media files, of "
+        f"{events_path}: {num_kept} events ({num_points} of them points) in {len(events.recordings)} media files, of "
         f"{len(all_subjects)} subjects; {len(all_events) - num_kept} are not asked for",
         flush=True,
     )
@@ -141,16 +150,17 @@ def filter_events(path: Path, events: EventCollection, subjects: Sequence[str] |
 
 def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
     """Return whether an observation covers the whole window; elsewhere, the absence of events means nothing."""
-    return any(begin <= span[0] + TOLERANCE and span[1] <= end + TOLERANCE for begin, end in recording.coded)
+    intervals = recording.coded_intervals
+    return any(start <= span[0] + TOLERANCE and span[1] <= stop + TOLERANCE for start, stop in intervals)
 
 
 def _recordings_by_file(
-    path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
+    events_path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
 ) -> dict[Path, tuple[Recording, float]]:
     """Return (recording, seconds) by file. Recordings with different paths may be the same file, and are merged."""
     recordings: dict[Path, tuple[Recording, float]] = {}
     for recording in events.recordings.values():
-        file, seconds = _locate_recording(path, videos_dir, recording, skipped)
+        file, seconds = _locate_recording(events_path, videos_dir, recording, skipped)
         if file is None:
             continue
         if file not in recordings:
@@ -158,40 +168,44 @@ def _recordings_by_file(
             continue
         merged = recordings[file][0]
         print(
-            f"warning: {merged.media} and {recording.media} are both taken for {file}; are they one film?", flush=True
+            f"warning: {merged.media_path} and {recording.media_path} are both taken for {file}; are they one film?",
+            flush=True,
         )
         merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
         merged.observations += recording.observations
-        merged.coded += recording.coded
+        merged.coded_intervals += recording.coded_intervals
     return recordings
 
 
 def _locate_recording(
-    path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
+    events_path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
 ) -> tuple[Path | None, float]:
     """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable."""
-    file = find_media(path, videos_dir, recording.media)
+    file = find_media(events_path, videos_dir, recording.media_path)
     if file is None:
-        skipped[recording.media] = f"is not there, and no {media_file_name(recording.media)} beside the file of events"
+        skipped[recording.media_path] = (
+            f"is not there, and no {media_file_name(recording.media_path)} beside the file of events"
+        )
         return None, 0.0
     try:
         return file, video.probe(file).seconds or recording.seconds or 0.0
     except VideoError as error:
-        skipped[recording.media] = str(error)
+        skipped[recording.media_path] = str(error)
         return None, 0.0
 
 
-def find_media(path: Path, videos_dir: Path | None, media: str) -> Path | None:
-    """Find a media file, whose path may be of another computer: by the whole path, or by its name.
+def find_media(events_path: Path, videos_dir: Path | None, media_path: str) -> Path | None:
+    """Return a media file, or None if it is missing.
 
-    Both are looked up in `videos_dir` and beside the file of events."""
-    candidates = [] if videos_dir is None else [videos_dir / media, videos_dir / media_file_name(media)]
-    candidates += [path.parent / media, path.parent / media_file_name(media)]
+    It is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`, then
+    beside the file of events."""
+    candidates = [] if videos_dir is None else [videos_dir / media_path, videos_dir / media_file_name(media_path)]
+    candidates += [events_path.parent / media_path, events_path.parent / media_file_name(media_path)]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:
-    """Return the block of the only recording by window; windows across two blocks have none."""
+    """Return the block by window of the only recording, and print a warning. Windows across two blocks are left out."""
     recording_end = max(clip.end or 0.0 for clip in clips.values())
     length = max(recording_end / NUM_BLOCKS, 2 * labeler.length)
     blocks = {}

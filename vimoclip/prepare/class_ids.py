@@ -1,4 +1,4 @@
-"""Assigns ids to classes if the sheets disagree, from the actions that the clips' descriptions name."""
+"""Assignment of ids to classes on which the sheets disagree, from the actions in the clips' descriptions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-MIN_FRACTION = 0.9  # of the clips described with an action that must have its id
+MIN_FRACTION = 0.9  # of the clips described with an action, which must have its id
 
 
 def normalize_name(name: str) -> str:
@@ -62,8 +62,8 @@ class AmbiguousClassIdError(ValueError):
 def resolve_class_ids(claims: Sequence[ClassIdClaim], evidence: LabelEvidence) -> dict[str, int]:
     """Return the id by class name, each of 0..C-1 once. Raises AmbiguousClassIdError.
 
-    The descriptions decide if they are clear: of all ids this one has the highest Jaccard index for the name, and of
-    all names this one has the highest for the id. If they are absent or ambiguous, the sheets must agree on an id that
+    The descriptions decide if they are clear: the id has the highest Jaccard index of all ids for the name, and the
+    name has the highest of all names for the id. If they are absent or ambiguous, the sheets must agree on an id that
     the descriptions allow."""
     names = [claim.name for claim in claims]
     best_names = {

@@ -69,25 +69,25 @@ def _find_clips(
 def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[LabelRow]]) -> dict[str, str]:
     """Return the source by video id: the table's sources, joined with the file if it has several clips.
 
-    Sources are joined transitively (union-find): clips that share a source or a file are of one source."""
+    Clips that share a source or a file are of one source, transitively (union-find)."""
     clips_per_file = Counter(clip.source for clip in clips.values())
     parents: dict[str, str] = {}
 
-    def find_root(mark: str) -> str:
-        while parents.setdefault(mark, mark) != mark:
-            mark = parents[mark]
-        return mark
+    def find_root(node: str) -> str:
+        while parents.setdefault(node, node) != node:
+            node = parents[node]
+        return node
 
-    first_marks: dict[str, str] = {}
+    first_nodes: dict[str, str] = {}
     for key, clip in clips.items():
-        marks = sorted({row.source for row in rows[key] if row.source})
+        nodes = sorted({row.source for row in rows[key] if row.source})
         if clips_per_file[clip.source] > 1:
-            marks.append(f"film {clip.source.name}")
-        for mark in marks:
-            parents[find_root(mark)] = find_root(marks[0])
-        if marks:
-            first_marks[key] = marks[0]
-    return {key: find_root(mark) for key, mark in first_marks.items()}
+            nodes.append(f"film {clip.source.name}")
+        for node in nodes:
+            parents[find_root(node)] = find_root(nodes[0])
+        if nodes:
+            first_nodes[key] = nodes[0]
+    return {key: find_root(node) for key, node in first_nodes.items()}
 
 
 def _build_annotations(

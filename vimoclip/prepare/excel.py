@@ -1,4 +1,4 @@
-"""Reading sheets of Excel workbooks. No other module imports openpyxl."""
+"""Reader of sheets of Excel workbooks. No other module imports openpyxl."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ _RELEASE_HINT = "take the workbook as its authors give it out"
 
 
 class SheetRow(NamedTuple):
-    """`line`: of the sheet, from 1. `values`: of the requested columns, in their order; None for an empty cell."""
+    """A row. `line`: from 1. `values`: of the requested columns, in their order; None for an empty cell."""
 
     line: int
     values: tuple[Any, ...]
@@ -41,7 +41,7 @@ def _read_all_rows(path: Path, sheet: str) -> list[tuple[Any, ...]]:
     import openpyxl
 
     try:
-        with open(path, "rb") as file:  # openpyxl would leave the file open if it fails
+        with open(path, "rb") as file:  # if openpyxl opens the file and fails, it stays open
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             if sheet not in book.sheetnames:
                 problem = f"has no sheet {sheet}, but {', '.join(book.sheetnames)}"

@@ -25,8 +25,8 @@ def prepare(
 ) -> Path:
     """Write the data set and return the folder of annotations. Raises UserError.
 
-    Existing annotations of the same clips and actions are kept. `fractions`: of val and test. `group_by`: finds a
-    clip's source in its path below `root`."""
+    Existing annotations of the same clips and actions stay as they are. `fractions`: of val and test. `group_by`: finds
+    a clip's source in its path below `root`."""
     skipped: dict[str, str] = {}
     clips_by_action = find_clips(root, skipped)
     annotations_dir = dataset_dir / "annotations"
@@ -82,8 +82,8 @@ def match_sources(root: Path, paths: Mapping[str, Path], group_by: re.Pattern[st
     if not sources:
         example = next(iter(paths.values())).relative_to(root).as_posix()
         raise UserError(f"--group-by {group_by.pattern}: finds nothing in any path like {example}", "fix the pattern")
-    without = len(paths) - len(sources)
-    remark = f"; {without} clips have none, and are taken each for one" if without else ""
+    num_without = len(paths) - len(sources)
+    remark = f"; {num_without} clips have none, and are taken each for one" if num_without else ""
     print(f"{len(set(sources.values()))} sources of {len(sources)} clips{remark}", flush=True)
     return sources
 
@@ -94,7 +94,7 @@ def split_actions(
     seed: int,
     sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Split the clips of each action at random; whole sources, if any are known."""
+    """Split the clips of each action at random. Known sources are kept in one split."""
     if not sources and set(fractions) == {"val"}:
         return _split_per_action(clips_by_action, fractions["val"], seed)
     labels = {clip: (label,) for label, clips in enumerate(clips_by_action.values()) for clip in clips}
@@ -120,7 +120,7 @@ def _split_per_action(
 
 def check_existing_split(data: Annotations, existing: Annotations, annotations_dir: Path) -> Annotations:
     """Return the existing annotations, which may have been edited. Raises UserError for other clips or actions."""
-    new_clips, old_clips = (set().union(*one.splits.values()) for one in (data, existing))
+    new_clips, old_clips = (set().union(*version.splits.values()) for version in (data, existing))
     if new_clips != old_clips or data.classes != existing.classes:
         differences = sorted(new_clips ^ old_clips) or sorted(set(data.classes) ^ set(existing.classes))
         raise UserError(

@@ -9,8 +9,8 @@ import numpy as np
 from vimoclip.annotations import SPLITS, Annotations
 
 SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
-MAX_NAMED = 5  # sources that a warning names
-PATIENCE, PATIENCE_PER_GROUP = 200, 10  # changes tried without improvement before the search for groups ends
+MAX_NAMED = 5  # sources in a warning
+PATIENCE, PATIENCE_PER_GROUP = 200, 10  # changes without improvement after which draw_groups ends
 MISSING_LABEL_COST = 10.0  # for each label that is left without a clip to train on
 
 
@@ -114,7 +114,7 @@ def _return_last_clips(labels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 def _fill_to_size(labels: np.ndarray, drawn: np.ndarray, size: int, generator: random.Random) -> np.ndarray:
     """Return `drawn` with more clips at random, up to `size`, of classes that keep one; at least one clip is drawn.
 
-    The library draws none of a class of four for a fraction of a tenth, however many such classes there are."""
+    For a fraction of a tenth, the library draws none of a class of four, however many such classes there are."""
     drawn, total = drawn.copy(), labels.sum(axis=0)
     max_per_class = np.minimum(np.ceil(size / len(labels) * total), total - 1)
     num_drawn = labels[drawn].sum(axis=0)
@@ -144,6 +144,7 @@ def _group_indices(videos: Sequence[str], sources: Mapping[str, str]) -> list[li
 def _draw_whole_groups(
     videos: Sequence[str], labels: np.ndarray, groups: Sequence[Sequence[int]], fraction: float, seed: int
 ) -> tuple[str, ...]:
+    """Draw videos as `draw_stratified` does: either all of a group or none."""
     counts = np.stack([labels[list(indices)].sum(0) for indices in groups])
     sizes = np.array([len(indices) for indices in groups])
     drawn = draw_groups(counts, sizes, fraction, seed)
@@ -154,20 +155,20 @@ def _draw_whole_groups(
 def draw_groups(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Draw groups that have about `fraction` of all clips and of each label's clips.
 
-    counts (G, C): clips by label; sizes (G,): clips. Returns (G,) bool. At least one group is drawn of two, and at
-    least one is not.
+    counts (G, C): clips by label; sizes (G,): clips. Returns (G,) bool. Of two groups or more, at least one is drawn
+    and at least one is not.
 
-    Groups of several clips with several labels are beyond the packages that stratify (iterative-stratification and
-    scikit-multilearn: single samples; scikit-learn's StratifiedGroupKFold: one label), and iterative stratification of
-    groups, label by label, drew half of 12 films of 20 clips for a fraction of a third: each rare label wants its own.
-    This search draws groups at random up to the size, then moves and swaps groups while that lowers the cost."""
+    No package stratifies groups of several clips with several labels: iterative-stratification and scikit-multilearn
+    split single samples, scikit-learn's StratifiedGroupKFold takes one label. Iterative stratification of groups, label
+    by label, drew half of 12 films of 20 clips for a fraction of a third, a group for each rare label. This search
+    draws groups at random up to the size, then moves and swaps groups while that lowers the cost."""
     rng = np.random.default_rng(seed)
     drawn = _initial_draw(rng.permutation(len(sizes)), sizes, fraction)
     totals = np.maximum(counts.sum(0), 1)
     target_counts, target_size = fraction * counts.sum(0), fraction * sizes.sum()
 
     def cost(drawn_counts: np.ndarray, drawn_size: int) -> float:
-        """The deviation of the size, which weighs as much as all labels, and of the labels."""
+        """Return the deviation of the labels plus that of the size, which weighs as much as all labels."""
         missing_labels = ((drawn_counts == counts.sum(0)) & (drawn_counts > 0)).sum()
         deviation = (np.abs(drawn_counts - target_counts) / totals).sum()
         size_deviation = abs(drawn_size - target_size) / sizes.sum()

@@ -32,7 +32,7 @@ class LabelRow(NamedTuple):
 
 @dataclass
 class LabelTable:
-    """`classes`: in the order of their ids. `rows`: in the file's order."""
+    """A parsed table. `classes`: in the order of their ids. `rows`: in the file's order."""
 
     path: Path
     classes: tuple[str, ...]
@@ -50,7 +50,7 @@ def read_label_table(path: Path, classes: Sequence[str] | None = None, group_by:
     `group_by`: the column with the source of a video."""
     header, lines = _read_lines(path)
     _check_header(path, header, group_by)
-    # spreadsheets add columns without a name
+    # columns without a name are ignored: spreadsheets add them
     other_columns = [name for name in header if name and name not in (*COLUMNS, group_by)]
     if LABELS_COLUMN in header:
         cells = {line: _split_labels(row[LABELS_COLUMN]) for line, row in lines}
@@ -132,7 +132,7 @@ def _class_names_of_labels(path: Path, cells: Mapping[int, list[str]], classes: 
         elif classes and label.casefold() not in spellings:
             raise UserError(f"{label!r} is none of the classes", "fix it, or the classes", path=f"{path}:{line}")
         else:
-            names[label] = spellings.setdefault(label.casefold(), label)  # one spelling of each
+            names[label] = spellings.setdefault(label.casefold(), label)  # the first spelling is used
     if not classes and names and all(name.isdecimal() for name in names):
         print(f"{path}: labels are numbers, which become the classes' names; --classes gives them names", flush=True)
     return names
@@ -179,10 +179,10 @@ def _parse_seconds(location: str, cell: str) -> float | None:
 
 def _check_splits(path: Path, rows: Sequence[LabelRow]) -> None:
     """Raise UserError if only some rows have a split, a video has two, or train or val is missing."""
-    without = [row.line for row in rows if not row.split]
-    if without and len(without) < len(rows):
+    lines_without_split = [row.line for row in rows if not row.split]
+    if lines_without_split and len(lines_without_split) < len(rows):
         problem = "has no split, where other lines have one"
-        raise UserError(problem, "give each line one, or none", path=f"{path}:{without[0]}")
+        raise UserError(problem, "give each line one, or none", path=f"{path}:{lines_without_split[0]}")
     first_rows: dict[tuple[str, float | None, float | None], LabelRow] = {}
     for row in rows:
         first = first_rows.setdefault((row.video, row.start, row.end), row)

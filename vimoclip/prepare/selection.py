@@ -9,7 +9,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.prepare.grouped_split import draw_stratified
 
-MAX_NAMED = 5  # classes that a line names
+MAX_NAMED = 5  # classes in a line
 
 
 def describe_selection(data: Annotations) -> list[str]:

@@ -1,4 +1,4 @@
-"""Clips trimmed from longer videos, exact to the frame, in one pass over each video."""
+"""Trimming of clips from longer videos, exact to the frame, in one pass over each video."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,10 +80,10 @@ def trim_video(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | st
 
 
 def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
-    """As `trim_video`, for spans sorted by start whose clips do not exist."""
+    """Do the work of `trim_video` for spans that are sorted by start and whose clips do not exist."""
     results: dict[Path, float | str] = {}
     rate = video.probe(source).fps
-    waiting, writers = list(spans), dict[TrimSpan, video.VideoWriter]()
+    pending, writers = list(spans), dict[TrimSpan, video.VideoWriter]()
     first_time: float | None = None
     with ExitStack() as stack:
         stack.callback(_abandon_writers, writers)
@@ -95,23 +95,23 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
             times, (frames,) = item
             first_time = float(times[0]) if first_time is None else first_time
             seconds = times - first_time + TIME_TOLERANCE
-            while waiting and waiting[0].start <= seconds[-1]:
-                span = waiting.pop(0)
+            while pending and pending[0].start <= seconds[-1]:
+                span = pending.pop(0)
                 writers[span] = video.VideoWriter(span.target, rate, _clip_comment(source))
             for span, writer in list(writers.items()):
-                inside = (seconds >= span.start) & (seconds < span.stop)
-                if inside.any():
-                    writer.write(frames[inside])
+                in_span = (seconds >= span.start) & (seconds < span.stop)
+                if in_span.any():
+                    writer.write(frames[in_span])
                 if seconds[-1] >= span.stop:
                     results[span.target] = _publish_clip(writers.pop(span), float(rate))
         for span in list(writers):
             results[span.target] = _publish_clip(writers.pop(span), float(rate))
     reason = "it ends before" if first_time is not None else "it has no frame"
-    return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in waiting}
+    return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
 
 
 def _clip_comment(source: Path) -> dict[str, str | int]:
-    """Return the comment in a clip's container, which identifies its source."""
+    """Return the comment of a clip's container, which identifies its source."""
     return {"cut_from": source.name, "bytes": source.stat().st_size}
 
 

@@ -16,16 +16,17 @@ from vimoclip.io import atomic
 from vimoclip.prepare import grouped_split, selection
 
 CLASS_COUNTS_FILE = "class_counts.html"
-MAX_NAMED = 10  # skipped entries that the summary names; all are counted
+MAX_NAMED = 10  # skipped entries in the summary
 MAX_CLASS_LINES = 24
 SPLIT_PURPOSE = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """What an importer found. `seconds`: durations, if known. `skipped`: entry -> reason.
+    """Annotations and metadata of an imported data set.
 
-    `sources`: video -> recording, animal or site that it comes from, if known."""
+    `seconds`: video -> duration, if known. `skipped`: unusable entry -> reason. `sources`: video -> recording, animal
+    or site that it comes from, if known."""
 
     data: Annotations
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -66,7 +67,7 @@ def add_selection(
         pairs = zip(data.classes, existing.classes, strict=True)
         differences = [new_name for new_name, old_name in pairs if new_name != old_name]
     for split in {*data.splits, *existing.splits}:
-        new, old = (one.splits.get(split, {}) for one in (data, existing))
+        new, old = (version.splits.get(split, {}) for version in (data, existing))
         differences += sorted(video for video in {*new, *old} if new.get(video) != old.get(video))
     if differences:
         raise UserError(
@@ -100,8 +101,8 @@ def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
 
 def _train_and_selection(data: Annotations) -> dict[str, list[str]]:
     """Return the training videos that are trained on, and the selection clips."""
-    chosen = set(data.selection)
-    train = [video for video in data.splits.get("train", {}) if video not in chosen]
+    selected = set(data.selection)
+    train = [video for video in data.splits.get("train", {}) if video not in selected]
     return {"train": train, "selection": list(data.selection)}
 
 
@@ -150,9 +151,9 @@ def _class_lines(data: Annotations) -> list[str]:
     for label, action in enumerate(data.classes):
         counts = {split: split_counts[label] for split, split_counts in counts_by_split.items()}
         all_splits = "all" if len(counts) > 2 else "both"
-        few = "" if min(counts.values()) else f"   too few clips to be in {all_splits}"
+        warning = "" if min(counts.values()) else f"   too few clips to be in {all_splits}"
         text = ", ".join(f"{count} {SPLIT_PURPOSE[split]}" for split, count in counts.items())
-        totals_and_lines.append((sum(counts.values()), f"  {action}: {text}{few}"))
+        totals_and_lines.append((sum(counts.values()), f"  {action}: {text}{warning}"))
     if len(totals_and_lines) <= MAX_CLASS_LINES:
         return [line for _, line in totals_and_lines]
     totals_and_lines.sort(key=lambda pair: -pair[0])
@@ -178,7 +179,7 @@ def clean_name(name: str) -> str:
 
 
 def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
-    """Hard-link each video under its new name, or copy it if that fails; existing files stay.
+    """Hard-link each video under its new name, or copy it if that fails. Existing files are kept.
 
     Raises UserError, before any is linked, if an existing file has another size."""
     folder.mkdir(parents=True, exist_ok=True)
