@@ -214,7 +214,7 @@ def print_dry_run(
     )
     print(dry_run.format_progress(folder, progress, args.epochs, num_train, num_monitor), flush=True)
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
-        print(f"the time it takes can be estimated once {download['what']} is here: it would be downloaded")
+        print(f"the time it takes can be estimated once {download['name']} is here: it would be downloaded")
         return
     config, model, preprocess = build_student(args, splits)
     cache_bytes = 0

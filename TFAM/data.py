@@ -21,7 +21,7 @@ from vimoclip.runtime import seeding
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import run_folder
 
-MAX_PRINTED = 10  # excluded videos that are printed per file; metrics.json has all of them
+MAX_NAMED = 10  # excluded videos that are printed per file; metrics.json has all of them
 
 
 class ClipFeatures(NamedTuple):
@@ -265,9 +265,9 @@ def pair_embeddings(
 
 
 def print_excluded(summary: str, excluded: Mapping[str, str]) -> None:
-    """Print a summary line and the first MAX_PRINTED excluded videos, with reasons."""
+    """Print a summary line and the first MAX_NAMED excluded videos, with reasons."""
     print(summary + (f", {len(excluded)} left out" if excluded else ""), flush=True)
-    for video, reason in list(excluded.items())[:MAX_PRINTED]:
+    for video, reason in list(excluded.items())[:MAX_NAMED]:
         print(f"  left out: {video}: {reason}")
-    if len(excluded) > MAX_PRINTED:
-        print(f"  and {len(excluded) - MAX_PRINTED} more")
+    if len(excluded) > MAX_NAMED:
+        print(f"  and {len(excluded) - MAX_NAMED} more")

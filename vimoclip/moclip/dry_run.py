@@ -29,8 +29,8 @@ def format_progress(
 ) -> str:
     """Return the completed and remaining work, in segments, as text."""
     done = f"{folder}: {progress['epoch']} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
-    seen = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
-    return f"{done}{seen}; an epoch has {num_train} segments to train on and {num_monitor} to validate"
+    partial_epoch = f", and {progress['seen']} segments of the next" if progress["seen"] else ""
+    return f"{done}{partial_epoch}; an epoch has {num_train} segments to train on and {num_monitor} to validate"
 
 
 def format_cost(
