@@ -1,4 +1,4 @@
-"""What several tests make on the spot: clips that show their own answer, a tiny CLIP, a tiny data set."""
+"""Shared helpers of the tests: clips with painted frame indices, a tiny CLIP, a tiny data set."""
 
 import contextlib
 import json
@@ -15,19 +15,19 @@ import pytest
 from vimoclip import video
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code, where they are there
+SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; may be missing
 CLASSES = ("walking", "running", "eating")
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float = 25, lossless: bool = True) -> Path:
-    """(T, H, W, 3) uint8 to an .mp4; the project's own writer, so that sizes should be even."""
+    """Write (T, H, W, 3) uint8 to an .mp4 with `VideoWriter`, which pads odd sizes."""
     with video.VideoWriter(path, fps, {}, lossless) as writer:
         writer.write(frames)
     return path
 
 
 def indexed_frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """Frames on textured ground that carry their index: bit b of t is column block b, black or white."""
+    """Return textured frames with their index painted on: bit b is column block b, black or white."""
     rng = np.random.default_rng(seed)
     frames = np.repeat(rng.integers(60, 180, (1, height, width, 3), dtype=np.uint8), count, axis=0)
     for t in range(count):
@@ -37,16 +37,16 @@ def indexed_frames(count: int, height: int = 48, width: int = 64, seed: int = 0)
 
 
 def read_index(frame: np.ndarray) -> int:
-    """The index that `indexed_frames` painted into a frame of any size."""
+    """Return the index that `indexed_frames` painted into a frame, which may be scaled."""
     height, width = frame.shape[:2]
-    middles = [int((bit + 0.5) * width / 8) for bit in range(8)]
-    return sum(1 << bit for bit, x in enumerate(middles) if frame[height // 4, x].mean() > 127)
+    centers = [int((bit + 0.5) * width / 8) for bit in range(8)]
+    return sum(1 << bit for bit, x in enumerate(centers) if frame[height // 4, x].mean() > 127)
 
 
 def moving_frames(
     count: int, velocity: tuple[int, int], height: int = 48, width: int = 64, seed: int = 0
 ) -> np.ndarray:
-    """A smooth texture that moves by (dx, dy) pixels a frame."""
+    """Return frames of a smooth texture that moves by (dx, dy) pixels per frame."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def modification_times(folder: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def lock_in_subprocess(output: Path) -> Iterator[int]:
-    """Another process, of this number, has the output to itself meanwhile; in the end it is killed."""
+    """Lock the output in another process for the block; yield its process id."""
     code = "import sys, time; from pathlib import Path; from vimoclip.io import lock\n"
     code += "with lock.exclusive_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(output)]
@@ -82,7 +82,7 @@ def lock_in_subprocess(output: Path) -> Iterator[int]:
 
 
 def make_embedded_dataset(root: Path, *selection: str) -> Path:
-    """`make_dataset` in root/dataset with RGB embeddings of root/tinyclip, flow videos and selection clips."""
+    """Run `make_dataset` in root/dataset; add RGB embeddings of root/tinyclip, flow videos and `selection.txt`."""
     import extract_embeddings
     import extract_flows
 
@@ -106,9 +106,9 @@ def write_annotations(folder: Path, splits: Mapping[str, Mapping[str, tuple[int,
 
 
 def make_tiny_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **vision: float) -> str:
-    """`local-dir:<folder>` of a CLIP with random weights in open_clip's own folder format, for pictures of 32x32.
+    """Write a CLIP for 32x32 images with random weights in open_clip's folder format; return `local-dir:<folder>`.
 
-    `vocabulary`: of its text tower; CLIP's tokenizer has 49408 words, for whom it is to read any."""
+    `vocabulary`: of the text tower; reading any text requires the 49408 tokens of CLIP's tokenizer."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -138,7 +138,7 @@ def tiny_dataset(tmp_path: Path) -> Path:
 
 
 def make_dataset(dataset: Path) -> Path:
-    """6 training and 4 validation clips of moving texture, 12 to 17 frames of 48x64."""
+    """Write 6 training and 4 validation clips of moving texture, 12 to 17 frames of 48x64."""
     velocities = {0: (2, 0), 1: (0, 3), 2: (0, 0)}
     splits = {}
     for split, count in (("train", 6), ("val", 4)):
@@ -152,7 +152,7 @@ def make_dataset(dataset: Path) -> Path:
 
 @contextlib.contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may have more bytes meanwhile."""
+    """Limit the size of files that this process writes to `size` bytes for the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""The three extraction stages, in processes forked from one that has imported torch, so that hundreds start quickly.
+"""Runs of the three extraction scripts, forked from a process that has imported torch, so that they start quickly.
 
 `python -m tests.stage_driver` is the parent: for each job on a line of stdin it prints the process id of the job, then
 how the job ended."""
@@ -30,19 +30,19 @@ from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_anno
 
 # of a stage's main thread; other threads prefetch
 PHASES = ("starting", "reading", "computing", "writing", "last step")
-TIMEOUT_SECONDS = 300  # s
+TIMEOUT_SECONDS = 300
 
 
 class ProcessResult(NamedTuple):
     """Exit code of a process, or minus the signal that ended it, stdout and stderr."""
 
-    code: int
-    out: str
-    err: str
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class StageDriver:
-    """Runs one job at a time; the tests' end of the pipe."""
+    """Client of the process that forks; runs one job at a time."""
 
     def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -72,7 +72,7 @@ class StageDriver:
 
 @cache
 def driver() -> StageDriver:
-    """One per test run; it ends when its stdin is closed."""
+    """Return the driver of this test run; its process ends when its stdin is closed."""
     return StageDriver()
 
 
@@ -115,7 +115,7 @@ def _run_stage(
     kill_at_change: int | None = None,
 ) -> NoReturn:
     """Run a stage like its script. `size_limit`: bytes per file; `phase_file`: receives the phase;
-    `without_capabilities`: permissions hold for root too; `kill_at_change`: the number of the file change to die at."""
+    `without_capabilities`: permissions apply to root too; `kill_at_change`: number of the file change to die at."""
     code, changes = 1, [0]
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -133,8 +133,8 @@ def _run_stage(
         from vimoclip import cli
 
         cli.run(importlib.import_module(Path(command[0]).stem).main)
-    except SystemExit as end:
-        code = int(end.code or 0)
+    except SystemExit as error:
+        code = int(error.code or 0)
     except BaseException:
         traceback.print_exc()
     print(f"{changes[0]} changes")
@@ -144,7 +144,7 @@ def _run_stage(
 
 
 def drop_capabilities() -> None:
-    """Drop all Linux capabilities, so that file permissions hold for root too."""
+    """Drop all Linux capabilities, so that file permissions apply to root too."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)):
         raise OSError(ctypes.get_errno(), "capset")
@@ -181,14 +181,14 @@ def _kill_at_change(number: int) -> list[int]:
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    setattr(atomic.AtomicFile, "write", write)  # noqa: B010 - mypy lets nobody assign to a function
+    setattr(atomic.AtomicFile, "write", write)  # noqa: B010 - mypy rejects an assignment to a method
     setattr(os, "write", append)  # noqa: B010
     sys.addaudithook(audit)
     return count
 
 
 def _record_phases(path: Path) -> None:
-    """Keep the number of the phase in the first byte of a file, where it survives a kill."""
+    """Write the index of the current phase to the first byte of a file, which survives a kill."""
     from vimoclip import clip, flow, store, video
     from vimoclip.extraction import manifest
 
@@ -243,22 +243,22 @@ class UninterruptedRun(NamedTuple):
 @cache
 def uninterrupted_run(folder: Path, stage: str) -> UninterruptedRun:
     """Run a stage once on the inputs in `folder`."""
-    place, phases = folder / f"whole-{stage}", [("starting", 0.0)]
-    place.mkdir()
+    work_dir, phases = folder / f"uninterrupted-{stage}", [("starting", 0.0)]
+    work_dir.mkdir()
 
     def record(phase: str, seconds: float) -> bool:
         if phase != phases[-1][0]:
             phases.append((phase, seconds))
         return False
 
-    _, ended = kill_when(stage_command(folder, stage), place, record)
-    assert ended.code == 0, ended
-    last = [after - start for (phase, start), (_, after) in pairwise(phases) if phase == "last step"]
-    return UninterruptedRun(folder_content(place), phases[-1][1], last)
+    _, result = kill_when(stage_command(folder, stage), work_dir, record)
+    assert result.returncode == 0, result
+    last_steps = [end - start for (phase, start), (_, end) in pairwise(phases) if phase == "last step"]
+    return UninterruptedRun(folder_content(work_dir), phases[-1][1], last_steps)
 
 
-def stage_command(folder: Path, stage: str, *more: str) -> list[str]:
-    """The command line of a stage, from the inputs in `folder` to `out` in the working directory."""
+def stage_command(folder: Path, stage: str, *extra: str) -> list[str]:
+    """Return the command line of a stage, from the inputs in `folder` to `out` in the working directory."""
     data = ["--dataset-dir", str(folder / "dataset"), "--device", "cpu"]
     if stage == "extract_embeddings":
         data += ["--clip-model-name", f"local-dir:{folder / 'tinyclip'}", "--output-dir", "out"]
@@ -266,7 +266,7 @@ def stage_command(folder: Path, stage: str, *more: str) -> list[str]:
         data += ["--model", "dis", "--output-dir", "out"]
     else:
         data += ["--checkpoint-dir", str(folder / "student.pth"), "--output-h5-path", "out/flow.h5"]
-    return [f"{stage}.py", *data, *more]
+    return [f"{stage}.py", *data, *extra]
 
 
 STAGES = ("extract_embeddings", "extract_flows", "inference")
@@ -277,13 +277,13 @@ H5_OUTPUTS = {
 
 
 def make_small_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs for runs of a quarter of a second, written once for all modules."""
-    folder = tmp_path_factory.getbasetemp() / "make_small_inputs"
+    """Return a folder with inputs for runs of a quarter of a second, written once for all modules."""
+    folder = tmp_path_factory.getbasetemp() / "small_inputs"
     return folder if folder.exists() else make_inputs(folder, videos=4, shortest=8)
 
 
 def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:
-    """12 clips of 60 to 148 frames of 96x64, their flow, a tiny CLIP and an untrained student."""
+    """Write 12 clips of 60 to 148 frames of 96x64, their flow, a tiny CLIP and an untrained student."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
     for i in range(videos):
         name, split = f"clip{i:02}.mp4", "val" if i % 3 == 2 else "train"
@@ -292,8 +292,8 @@ def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:
         splits[split][name] = (i % 3,)
     write_annotations(folder / "dataset" / "annotations", splits)
     make_tiny_clip(folder / "tinyclip")
-    ended = driver().run(stage_command(folder, "extract_flows", "--output-dir", str(folder / "dataset/flows")), folder)
-    assert ended.code == 0, ended
+    result = driver().run(stage_command(folder, "extract_flows", "--output-dir", str(folder / "dataset/flows")), folder)
+    assert result.returncode == 0, result
     make_student(folder, "student.pth")
     return folder
 
@@ -325,25 +325,25 @@ def make_student(folder: Path, name: str, seed: int = 1) -> Path:
 
 
 def folder_content(folder: Path) -> dict[str, Any]:
-    """Path -> content of every file below a folder: bytes, or the lines of a manifest without durations."""
-    found: dict[str, Any] = {}
+    """Return the content of every file below a folder by path: bytes, or the lines of a manifest without durations."""
+    content: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         name = str(path.relative_to(folder))
-        found[name] = path.read_bytes()
+        content[name] = path.read_bytes()
         if name.endswith(".manifest.jsonl"):
-            lines = [json.loads(line) for line in found[name].splitlines()]
-            found[name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-    return found
+            lines = [json.loads(line) for line in content[name].splitlines()]
+            content[name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return content
 
 
-def assert_same_files(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The same names and the same bytes."""
-    assert sorted(found) == sorted(expected)
-    assert [name for name in found if found[name] != expected[name]] == []
+def assert_same_files(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Check that two results of `folder_content` have the same names and contents."""
+    assert sorted(actual) == sorted(expected)
+    assert [name for name in actual if actual[name] != expected[name]] == []
 
 
 def finished_videos(folder: Path) -> set[str]:
-    """The videos that are finished in `out`: as flow videos, parts, or in an HDF5 file."""
+    """Return the videos that are finished in `out`: as flow videos, parts, or in an HDF5 file."""
     from vimoclip import store
 
     out = folder / "out"
@@ -367,12 +367,12 @@ def kill_when(command: list[str], folder: Path, when: Callable[[str, float], boo
     """Start a command and kill it once `when(phase, seconds since the start)` is true."""
     phase_file = folder.with_name(folder.name + ".phase")
     phase_file.write_bytes(b"\0")
-    pid, began = driver().start(command, folder, phase_file=str(phase_file)), time.monotonic()
-    while not driver().has_ended() and not when(_read_phase(phase_file), time.monotonic() - began):
+    pid, start = driver().start(command, folder, phase_file=str(phase_file)), time.monotonic()
+    while not driver().has_ended() and not when(_read_phase(phase_file), time.monotonic() - start):
         time.sleep(0.0005)
     os.kill(pid, signal.SIGKILL)
-    ended = driver().wait()
-    return KillResult(ended.code == -signal.SIGKILL, _read_phase(phase_file)), ended
+    result = driver().wait()
+    return KillResult(result.returncode == -signal.SIGKILL, _read_phase(phase_file)), result
 
 
 def _read_phase(phase_file: Path) -> str:
@@ -380,25 +380,25 @@ def _read_phase(phase_file: Path) -> str:
 
 
 def random_moment(rng: random.Random, length: float) -> Callable[[str, float], bool]:
-    """A random moment within `length` seconds."""
+    """Return a condition for `kill_when`: a random moment within `length` seconds."""
     moment = rng.uniform(0, length)
     return lambda phase, seconds: seconds > moment
 
 
-def moment_in_phase(wanted: str, rng: random.Random, visits: int, length: float) -> Callable[[str, float], bool]:
-    """A random moment within `length` s after the n-th start of a phase, with a random n up to `visits`.
+def moment_in_phase(target_phase: str, rng: random.Random, visits: int, length: float) -> Callable[[str, float], bool]:
+    """Return a condition for `kill_when`: up to `length` s after the n-th start of a phase, n random <= `visits`.
 
-    If the phase starts less often, the run ends by itself."""
-    left, inside, until = rng.randint(1, visits), False, float("inf")
-    later = rng.uniform(0, length)
+    If the phase starts less often, the run is not killed."""
+    remaining_visits, inside, end_time = rng.randint(1, visits), False, float("inf")
+    delay = rng.uniform(0, length)
 
     def when(phase: str, seconds: float) -> bool:
-        nonlocal left, inside, until
-        left -= phase == wanted and not inside
-        inside = phase == wanted
-        if left <= 0 and until == float("inf"):
-            until = seconds + later
-        return seconds >= until
+        nonlocal remaining_visits, inside, end_time
+        remaining_visits -= phase == target_phase and not inside
+        inside = phase == target_phase
+        if remaining_visits <= 0 and end_time == float("inf"):
+            end_time = seconds + delay
+        return seconds >= end_time
 
     return when
 

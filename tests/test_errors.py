@@ -92,5 +92,5 @@ def test_a_text_that_starts_like_a_wrapped_error_is_a_problem() -> None:
 
 
 def test_control_characters_are_escaped_in_messages() -> None:
-    for kind in (UserError, VideoError):
-        assert str(kind("a\x1b[2J\r\n\x9b\u2028b")) == r"a\x1b[2J\r\n\x9b\u2028b"
+    for error_type in (UserError, VideoError):
+        assert str(error_type("a\x1b[2J\r\n\x9b\u2028b")) == r"a\x1b[2J\r\n\x9b\u2028b"

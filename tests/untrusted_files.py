@@ -1,4 +1,4 @@
-"""Shared helpers of the tests with files from untrusted sources: malicious checkpoints, bombs, arbitrary bytes."""
+"""Helpers for tests with files from untrusted sources: malicious checkpoints, zip bombs, arbitrary bytes."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def exit_code(main: Callable[[list[str]], object], *argv: object) -> int:
 
 
 class OsSystemCall:
-    """Calls os.system when it is unpickled."""
+    """Object that calls os.system when it is unpickled."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -54,11 +54,11 @@ class OsSystemCall:
         return os.system, (f"echo ran > '{self.marker}'",)
 
 
-def write_malicious_checkpoint(path: Path, kind: str, marker: Path) -> Path:
+def write_malicious_checkpoint(path: Path, file_format: str, marker: Path) -> Path:
     content = {"state_dict": {"a": torch.zeros(2), "b": OsSystemCall(marker)}}
-    if kind in ("zip", "legacy"):
-        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    elif kind == "tar":
+    if file_format in ("zip", "legacy"):
+        torch.save(content, path, _use_new_zipfile_serialization=file_format == "zip")
+    elif file_format == "tar":
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
             for name in ("sys_info", "pickle", "storages", "tensors"):
                 data = pickle.dumps(OsSystemCall(marker), 2)
@@ -66,7 +66,7 @@ def write_malicious_checkpoint(path: Path, kind: str, marker: Path) -> Path:
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
     else:
-        path.write_bytes(pickle.dumps(content, int(kind[-1])))
+        path.write_bytes(pickle.dumps(content, int(file_format[-1])))
     return path
 
 
@@ -91,6 +91,6 @@ def assert_read_or_refused(read: Callable[[Path], str], originals: list[Path], f
     """Run `read` on 2000 damaged copies in processes that may crash; it must return "read" or "refused"."""
     assert [read(path) for path in originals] == ["read"] * len(originals)
     (folder / "damaged").mkdir()
-    found = fuzzing.count_results(read, originals, folder / "damaged", 2000)
-    print(dict(found))
-    assert set(found) == {"read", "refused"}, found
+    results = fuzzing.count_results(read, originals, folder / "damaged", 2000)
+    print(dict(results))
+    assert set(results) == {"read", "refused"}, results

@@ -1,4 +1,4 @@
-"""Makes videos in any codec and container, and damages them."""
+"""Write videos in any codec and container, and damage them."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -40,12 +40,12 @@ def encode(
     metadata: dict[str, str] | None = None,
     **mux: str,
 ) -> Path:
-    """Frames of RGB or RGBA, 25 a second or at `times`, of which a second has `ticks`. `mux`: for the container."""
+    """Encode RGB or RGBA frames at 25 frames/s, or at `times` in 1 / `ticks` s. `mux`: options of the container."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name, pix_fmt, options = CODECS[codec]
     tick = Fraction(1, 25 if times is None else ticks)
-    kind = mux.pop("format", None)
-    with av.open(str(path), "w", format=kind, options=mux) as container:
+    container_format = mux.pop("format", None)
+    with av.open(str(path), "w", format=container_format, options=mux) as container:
         container.metadata.update(metadata or {})
         stream: Any = None
         for number, image in enumerate(frames):
@@ -55,8 +55,8 @@ def encode(
                 stream.pix_fmt, stream.options = pix_fmt, dict(options)
                 stream.codec_context.thread_count = 1
                 stream.codec_context.time_base = tick
-            shown = np.ascontiguousarray(image)
-            frame = av.VideoFrame.from_ndarray(shown, format="rgba" if image.shape[2] == 4 else "rgb24")
+            pixel_format = "rgba" if image.shape[2] == 4 else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=pixel_format)
             frame.pts, frame.time_base = number if times is None else times[number], tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -64,36 +64,36 @@ def encode(
 
 
 def packet_positions(path: Path) -> list[tuple[int, int]]:
-    """(place in the file, size) of the data of each video packet, in decoding order."""
-    data, found = path.read_bytes(), list[tuple[int, int]]()
+    """Return (byte offset, size) of the data of each video packet, in decoding order."""
+    data, positions = path.read_bytes(), list[tuple[int, int]]()
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
             if packet.size:
-                found.append((data.index(bytes(packet), packet.pos), packet.size))
-    return found
+                positions.append((data.index(bytes(packet), packet.pos), packet.size))
+    return positions
 
 
-def overwrite_bytes(path: Path, at: int, new: bytes) -> Path:
-    """Put bytes in the place of others."""
+def overwrite_bytes(path: Path, offset: int, new: bytes) -> Path:
+    """Overwrite the bytes at an offset."""
     data = bytearray(path.read_bytes())
-    data[at : at + len(new)] = new
+    data[offset : offset + len(new)] = new
     path.write_bytes(data)
     return path
 
 
 def corrupt_packet(path: Path, packet: int, byte: int = 0xFF) -> Path:
     """Overwrite the data of one packet."""
-    at, size = packet_positions(path)[packet]
-    return overwrite_bytes(path, at, bytes([byte]) * size)
+    offset, size = packet_positions(path)[packet]
+    return overwrite_bytes(path, offset, bytes([byte]) * size)
 
 
 def overwrite_after(path: Path, mark: bytes, new: bytes, after: int = 0) -> Path:
-    """Put bytes so far behind the first place where a mark stands."""
+    """Overwrite the bytes `after` bytes behind the first occurrence of a mark."""
     return overwrite_bytes(path, path.read_bytes().index(mark) + after, new)
 
 
 def write_rotation(path: Path, degrees: int) -> Path:
-    """Write a rotation, clockwise, into the header of an MP4."""
+    """Write a clockwise rotation into the header of an MP4."""
     a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     one = 1 << 16
     numbers = [a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30]
@@ -101,7 +101,7 @@ def write_rotation(path: Path, degrees: int) -> Path:
 
 
 def truncate_at_packet(path: Path, packet: int) -> Path:
-    """Keep what stands before the middle of a packet."""
-    at, size = packet_positions(path)[packet]
-    path.write_bytes(path.read_bytes()[: at + size // 2])
+    """Truncate the file in the middle of a packet."""
+    offset, size = packet_positions(path)[packet]
+    path.write_bytes(path.read_bytes()[: offset + size // 2])
     return path

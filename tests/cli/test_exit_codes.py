@@ -54,21 +54,21 @@ def run_script(body: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_results_and_errors_become_exit_codes_and_one_line(body: str, code: int, stderr: str, tmp_path: Path) -> None:
-    done = run_script(body, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.startswith(stderr) and done.stderr.count("\n") == bool(stderr)
+    result = run_script(body, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert result.stderr.startswith(stderr) and result.stderr.count("\n") == bool(stderr)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(("removed", "flag"), [("", " --overwrite"), ("cli.mark_overwritten()\n", "")])
+@pytest.mark.parametrize(("before_signal", "flag"), [("", " --overwrite"), ("cli.mark_overwritten()\n", "")])
 def test_a_signal_prints_the_shell_command_that_resumes(
-    removed: str, flag: str, number: signal.Signals, code: int, tmp_path: Path
+    before_signal: str, flag: str, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     """--overwrite is left out only after the old output is deleted: before, old files would be kept as new."""
     body = "import os, signal, time; signal.signal(2, signal.default_int_handler)\n"
-    done = run_script(f"{body}{removed}os.kill(os.getpid(), {int(number)})\ntime.sleep(60)", cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.splitlines()[-1].endswith(f"resume with: python stage.py --name 'a b'{flag}")
+    result = run_script(f"{body}{before_signal}os.kill(os.getpid(), {int(number)})\ntime.sleep(60)", cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert result.stderr.splitlines()[-1].endswith(f"resume with: python stage.py --name 'a b'{flag}")
 
 
 def test_a_killed_data_loader_worker_is_one_line(tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ import os
 from torch.utils.data import DataLoader
 list(DataLoader([0], num_workers=1, collate_fn=lambda items: os.kill(os.getpid(), 9)))
 """
-    done = run_script(body, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: a worker that reads data was killed")
+    result = run_script(body, cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: a worker that reads data was killed")
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    done = run_script("raise ValueError('a bug')", cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" in done.stderr
+    result = run_script("raise ValueError('a bug')", cwd=tmp_path)
+    assert result.returncode == 1 and "Traceback" in result.stderr

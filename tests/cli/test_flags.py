@@ -59,8 +59,8 @@ def chain(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder_contents(root: Path) -> dict[str, str]:
-    """Path -> content or hash of every output, without versions and TensorBoard events."""
-    found = {}
+    """Return the content or hash of every output by path, without versions and TensorBoard events."""
+    contents = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file() and "tfevents" not in p.name):
         name = path.relative_to(root).as_posix()
         if path.suffix == ".h5":
@@ -69,18 +69,18 @@ def folder_contents(root: Path) -> dict[str, str]:
                 file.visititems(
                     lambda n, o, p=parts: p.append(f"{n} {o[()].tobytes()!r}" if hasattr(o, "dtype") else n)
                 )
-            found[name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            contents[name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         elif path.suffix == ".pth":
             state = torch.load(path, weights_only=True)["state_dict"]
-            found[name] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+            contents[name] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
         elif path == root / RUN / "evaluation" / "metrics.json":  # holds every flag
-            found[name] = str({k: v for k, v in json.loads(path.read_text()).items() if k != "command"})
-        elif path.name == "report.html":  # the same
-            found[name] = re.sub("Made by <code>.*?</code>", "", path.read_text(encoding="utf-8"))
-        elif path.name != "args.yaml":  # the same
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            contents[name] = str({k: v for k, v in json.loads(path.read_text()).items() if k != "command"})
+        elif path.name == "report.html":  # holds every flag
+            contents[name] = re.sub("Made by <code>.*?</code>", "", path.read_text(encoding="utf-8"))
+        elif path.name != "args.yaml":  # holds every flag
+            contents[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     logs = [path.parent.relative_to(root).as_posix() for path in root.rglob("*tfevents*")]
-    return found | {"logs": " ".join(sorted(set(logs)))}
+    return contents | {"logs": " ".join(sorted(set(logs)))}
 
 
 def observe(
@@ -327,10 +327,10 @@ NEEDS_OUTPUT = {"--overwrite", "--resume", "--evaluate", "--results-dir"}
 CASES = [(script, flag) for script, (_, flags) in BASE.items() for flag in flags if flags[flag] is not None]
 
 
-def remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    if place.is_file():
-        place.unlink()
+def remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if path.is_file():
+        path.unlink()
 
 
 @pytest.mark.parametrize(("script", "flag"), CASES)
@@ -338,12 +338,12 @@ def test_each_flag_changes_something(
     script: str, flag: str, chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, flags = BASE[script]
-    value, *both = [flags[flag]] if isinstance(flags[flag], str) else flags[flag] or [None]
-    base = [*base, *both]
+    value, *base_flags = [flags[flag]] if isinstance(flags[flag], str) else flags[flag] or [None]
+    base = [*base, *base_flags]
     if flag == "--resume":
         base = [arg for arg in base if arg not in ("--run-name", "run")]
 
-    def result(name: str, argv: list[str]) -> dict[str, Any]:
+    def run_copy(name: str, argv: list[str]) -> dict[str, Any]:
         root = tmp_path / name
         shutil.copytree(chain, root, symlinks=True)
         shutil.copytree(root / "dataset", root / "elsewhere")
@@ -359,9 +359,9 @@ def test_each_flag_changes_something(
 
     key = (script, "with output" if flag in NEEDS_OUTPUT else "without output", *base)
     if key not in RESULTS_WITHOUT_FLAG:
-        RESULTS_WITHOUT_FLAG[key] = result("without", base)
-    assert both or "refused" not in RESULTS_WITHOUT_FLAG[key]["stdout"]
-    assert result("with", [*base, flag, *([value] if value else [])]) != RESULTS_WITHOUT_FLAG[key]
+        RESULTS_WITHOUT_FLAG[key] = run_copy("without", base)
+    assert base_flags or "refused" not in RESULTS_WITHOUT_FLAG[key]["stdout"]
+    assert run_copy("with", [*base, flag, *([value] if value else [])]) != RESULTS_WITHOUT_FLAG[key]
 
 
 @pytest.mark.parametrize("script", BASE)

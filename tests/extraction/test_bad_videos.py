@@ -1,6 +1,6 @@
-"""Damaged and unusual videos in both extraction scripts: their status, their frames, the manifests.
+"""Damaged and unusual videos in both extraction scripts: status, frames, manifests.
 
-Known limits: damaged data that still parse are not detected (inside an H.264, HEVC, VP9, AV1 or GIF picture); where the
+Known limits: damaged data that still parse are not detected (inside an H.264, HEVC, VP9, AV1 or GIF picture); if the
 beginning of a Matroska or MPEG-TS file is lost, frames are counted from the rest; a GIF ends at its first damage."""
 
 import os
@@ -39,7 +39,7 @@ from vimoclip.extraction import manifest
 
 ALL_FRAMES = range(40)
 UNEVEN_TIMES = [0, 40, 90, 300, 310, 1000, 1040, 1900, 1950, 2000]  # ms
-LONG_NAME = "ä" * 123 + "long"  # with .mp4 under 255 bytes, as every file that is made from it
+LONG_NAME = "ä" * 123 + "long"  # with .mp4 under 255 bytes, as all output files are
 
 
 def encode_indexed(
@@ -83,9 +83,9 @@ def overstate_frame_count(path: Path) -> Path:
 
 
 def overwrite_chunk_25(path: Path) -> None:
-    """Overwrite a packet with the header before it, by which an AVI's reader finds it."""
-    at, size = packet_positions(path)[25]
-    overwrite_bytes(path, at - 8, b"\xff" * (size + 8))
+    """Overwrite a packet and the AVI chunk header before it."""
+    offset, size = packet_positions(path)[25]
+    overwrite_bytes(path, offset - 8, b"\xff" * (size + 8))
 
 
 def set_huge_gif_size(path: Path) -> None:
@@ -97,10 +97,10 @@ def set_huge_avi_size(path: Path) -> None:
 
 
 def set_huge_jpeg_sizes(path: Path) -> None:
-    """The pictures speak of 30000x30000 pixels, not the file."""
-    for at, _ in packet_positions(path):
+    """Set the size in the JPEG headers, not in the AVI header, to 30000x30000 pixels."""
+    for offset, _ in packet_positions(path):
         data = path.read_bytes()
-        overwrite_bytes(path, data.index(b"\xff\xc0", at) + 5, (30000).to_bytes(2, "big") * 2)
+        overwrite_bytes(path, data.index(b"\xff\xc0", offset) + 5, (30000).to_bytes(2, "big") * 2)
 
 
 def write_invalid_utf8(path: Path) -> Path:
@@ -124,7 +124,7 @@ class VideoCase:
     reason: str = ""
     decoded: Sequence[int] = ()
     expected: int | None = None
-    flow: str = ""  # status of the flow, where it is another
+    flow: str = ""  # status of the flow, if it differs
 
     @property
     def counts(self) -> tuple[int | None, int | None]:
@@ -152,7 +152,7 @@ def partial_case(
 WITHOUT_25_TO_29 = [*range(25), *range(30, 40)]
 
 CASES: dict[str, VideoCase] = {
-    # what is no video
+    # not a video
     "missing.mp4": failing_case(None, "there is no such file"),
     "empty.mp4": failing_case(Path.touch, "is empty (0 bytes)"),
     "text.mp4": failing_case(lambda path: path.write_text("no video\n" * 900), "is not a video that can be read"),
@@ -160,7 +160,7 @@ CASES: dict[str, VideoCase] = {
     "sound.mp4": failing_case(write_audio_only, "has no video stream (sound only?)"),
     "zero_frames.mp4": failing_case(partial(write_without_frames, movflags="empty_moov"), "has no frames"),
     "header_only.mkv": failing_case(write_without_frames, "ends before its first frame"),
-    # what was cut short
+    # truncated
     "index_lost.mp4": failing_case(
         encode_indexed, "an MP4 without a readable index (moov): cut short", lambda p: truncate_at_packet(p, 30)
     ),
@@ -180,7 +180,7 @@ CASES: dict[str, VideoCase] = {
         of=90,
     ),
     "one_frame.mp4": VideoCase(partial(encode_indexed, count=1), decoded=range(1), flow="skipped"),
-    # a packet that is damaged: up to the next keyframe, frames refer to what is lost
+    # a damaged packet: the frames up to the next keyframe are lost
     "gap.mp4": partial_case(
         encode_indexed, corrupt_25, WITHOUT_25_TO_29, "5 of 40 frames can't be decoded: Invalid data found"
     ),
@@ -198,7 +198,7 @@ CASES: dict[str, VideoCase] = {
     "gap_chunk.avi": partial_case(
         partial(encode_indexed, codec="mpeg4"), overwrite_chunk_25, WITHOUT_25_TO_29, "5 of 40 frames can't be decoded"
     ),
-    # times and places
+    # timestamps and rotation
     "uneven.mkv": valid_case(partial(encode_indexed, count=10, times=UNEVEN_TIMES), range(10)),
     "uneven_mp4.mp4": valid_case(partial(encode_indexed, count=10, times=UNEVEN_TIMES), range(10)),
     "late.mkv": valid_case(partial(encode_indexed, times=[5000 + 40 * t for t in ALL_FRAMES])),
@@ -245,12 +245,12 @@ CASES: dict[str, VideoCase] = {
 }
 
 
-# --- both extractors, on all of them in one folder
+# --- both extraction scripts, on all cases in one folder
 
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """What both extractors left of the videos: their manifests and closing summaries, and where it all is."""
+    """Manifest entries, reports and folder of both extraction scripts."""
 
     folder: Path
     rgb: dict[str, manifest.ManifestEntry]
@@ -331,19 +331,15 @@ def test_rgb_and_flow_agree_on_the_frames(extraction: ExtractionResult, name: st
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.decoded])
 def test_decoded_frames_and_times_equal_those_of_the_undamaged_video(extraction: ExtractionResult, name: str) -> None:
     original, before = decode(extraction.original(name))
-    batches, end = decode(extraction.video(name), batch_size=7)
+    batches, summary = decode(extraction.video(name), batch_size=7)
     decoded = list(CASES[name].decoded)
-    assert end.frame_indices.tolist() == decoded
+    assert summary.frame_indices.tolist() == decoded
     assert np.array_equal(np.concatenate(batches), np.concatenate(original)[decoded])
-    assert end.timestamps == pytest.approx(before.timestamps[decoded])
+    assert summary.timestamps == pytest.approx(before.timestamps[decoded])
 
 
-WITHOUT_READABLE_INDEX = {
-    "one_pixel.mp4",
-    "two_pixels.mp4",
-    "turned_90.mp4",
-    "turned_180.mp4",
-}  # too small, or on their side
+# too small, or rotated
+WITHOUT_READABLE_INDEX = {"one_pixel.mp4", "two_pixels.mp4", "turned_90.mp4", "turned_180.mp4"}
 
 
 @pytest.mark.parametrize(
@@ -373,18 +369,18 @@ def test_a_failed_video_means_exit_code_1_and_is_named(tmp_path: Path) -> None:
     encode_indexed(tmp_path / "dataset/videos/good.mp4", count=4)
     (tmp_path / "dataset/videos/bad.mp4").touch()
     command = [sys.executable, str(REPOSITORY / "extract_flows.py"), "--model", "dis"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, done.stderr
-    assert "1 done, 0 done already, 0 partial, 0 skipped, 1 failed" in done.stdout
-    assert "  failed: bad.mp4: is empty (0 bytes)" in done.stdout
-    assert "Traceback" not in done.stderr
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert "1 done, 0 done already, 0 partial, 0 skipped, 1 failed" in result.stdout
+    assert "  failed: bad.mp4: is empty (0 bytes)" in result.stdout
+    assert "Traceback" not in result.stderr
 
 
-# --- times, sides, colours
+# --- timestamps, rotation, colours
 
 
 @pytest.mark.parametrize("name", ["uneven.mkv", "uneven_mp4.mp4"])
-def test_uneven_times_are_those_of_the_file(extraction: ExtractionResult, name: str) -> None:
+def test_uneven_timestamps_are_read_from_the_file(extraction: ExtractionResult, name: str) -> None:
     assert store.EmbeddingReader(extraction.embeddings).timestamps(name) == pytest.approx(
         np.array(UNEVEN_TIMES) / 1000, abs=1e-6
     )
@@ -397,19 +393,19 @@ def test_timestamps_show_a_gap(extraction: ExtractionResult) -> None:
 
 
 def test_dropped_frames_of_an_avi_are_no_damage_and_timestamps_show_them(tmp_path: Path) -> None:
-    kept = [*range(10), *range(13, 40)]  # as by a camera that was too slow
+    kept = [*range(10), *range(13, 40)]  # dropped by a slow camera
     path = encode(tmp_path / "a.avi", indexed_frames(40)[kept], "mjpeg", times=kept, ticks=25)
-    batches, end = decode(path, batch_size=50)
+    batches, summary = decode(path, batch_size=50)
     assert [read_index(frame) for frame in batches[0]] == kept
-    assert (end.frame_indices.tolist(), end.expected_frames, end.problem) == (list(range(37)), 37, "")
-    assert end.timestamps == pytest.approx(np.array(kept) / 25)
+    assert (summary.frame_indices.tolist(), summary.expected_frames, summary.problem) == (list(range(37)), 37, "")
+    assert summary.timestamps == pytest.approx(np.array(kept) / 25)
 
 
 @pytest.mark.parametrize(("name", "quarters"), [("turned_90.mp4", 1), ("turned_180.mp4", 2)])
 def test_rotation_is_applied(extraction: ExtractionResult, name: str, quarters: int) -> None:
-    turned = np.rot90(indexed_frames(40), -quarters, axes=(1, 2))  # clockwise
-    assert np.array_equal(decode_all(extraction.video(name)), turned)
-    size = turned.shape[1:3]
+    rotated = np.rot90(indexed_frames(40), -quarters, axes=(1, 2))  # clockwise
+    assert np.array_equal(decode_all(extraction.video(name)), rotated)
+    size = rotated.shape[1:3]
     assert decode_all(extraction.flow_video(name)).shape[1:3] == size
 
 
@@ -438,34 +434,35 @@ def test_alpha_is_dropped(tmp_path: Path) -> None:
 
 # --- any packet of any codec
 
-KINDS = ("h264.mp4", "h264.mkv", "hevc.mp4", "hevc.mkv", "vp9.webm", "av1.mp4", "av1.mkv", "mpeg4.avi", "mjpeg.avi")
+CODEC_FILES = ["h264.mp4", "h264.mkv", "hevc.mp4", "hevc.mkv", "vp9.webm", "av1.mp4", "av1.mkv"]
+CODEC_FILES += ["mpeg4.avi", "mjpeg.avi"]
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def codec_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kinds")
-    for name in KINDS:
+    for name in CODEC_FILES:
         encode(folder / name, indexed_frames(40, 64, 64), name.partition(".")[0])
     return folder
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CODEC_FILES)
 @settings(max_examples=10, deadline=None)
 @given(packet=st.integers(0, 39), byte=st.sampled_from([0x00, 0xFF]))
-def test_frames_around_a_damaged_packet_are_correct(kinds: Path, name: str, packet: int, byte: int) -> None:
-    original, before = decode(kinds / name)
-    path = kinds / f"damaged_{name}"
-    shutil.copy(kinds / name, path)
-    batches, end = decode(corrupt_packet(path, packet, byte))
-    indices = end.frame_indices
+def test_frames_around_a_damaged_packet_are_correct(codec_dir: Path, name: str, packet: int, byte: int) -> None:
+    original, before = decode(codec_dir / name)
+    path = codec_dir / f"damaged_{name}"
+    shutil.copy(codec_dir / name, path)
+    batches, summary = decode(corrupt_packet(path, packet, byte))
+    indices = summary.frame_indices
     lost = sorted(set(ALL_FRAMES) - set(indices.tolist()))
     assert np.array_equal(np.concatenate(batches), np.concatenate(original)[indices])
-    assert end.timestamps == pytest.approx(before.timestamps[indices])
-    assert end.problem.startswith(f"{len(lost)} of 40 frames can't be decoded: ")
+    assert summary.timestamps == pytest.approx(before.timestamps[indices])
+    assert summary.problem.startswith(f"{len(lost)} of 40 frames can't be decoded: ")
     assert 0 < len(lost) <= lost[-1] - lost[0] + 1 <= 20
 
 
-# --- what makes FFmpeg open other files
+# --- files that make FFmpeg open other files
 
 
 def test_playlists_that_reference_other_files_are_refused(tmp_path: Path) -> None:
@@ -474,7 +471,7 @@ def test_playlists_that_reference_other_files_are_refused(tmp_path: Path) -> Non
     for number, text in enumerate((FFCONCAT, HLS, SDP)):
         path = tmp_path / f"{number}.mp4"
         path.write_text(text)
-        if text != SDP:  # as FFmpeg by itself would
+        if text != SDP:  # FFmpeg itself opens the other file
             with av.open(str(path), format="concat" if text == FFCONCAT else "hls") as container:
                 assert len(list(container.decode(video=0))) == 3
         calls: tuple[Callable[[Path], object], ...] = (video.probe, decode_all, video.RandomAccessReader)
@@ -488,7 +485,7 @@ def test_playlists_that_reference_other_files_are_refused(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def huge_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos that are huge, or become so at a shorter side of 224."""
+    """Videos that are huge, or become huge at a shorter side of 224."""
     folder = tmp_path_factory.mktemp("huge")
     encode_indexed(folder / "warm" / "a.mp4", count=2)
     encode_indexed(folder / "wide" / "a.mp4", count=20, size=(2, 1500))
@@ -505,7 +502,7 @@ def huge_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_memory_limit(folder: Path) -> None:
-    """In a process of its own, as the limit stays."""
+    """Read huge videos with a memory limit, which lasts until this process ends."""
     import torch
 
     from vimoclip.clip import Preprocess
@@ -517,8 +514,8 @@ def check_memory_limit(folder: Path) -> None:
         return extract_flows.main([*target, "--model", "dis", "--size", "224", "--num-workers", "1"])
 
     flow("warm")
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**31, taken + 2**31))
+    used_memory = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used_memory + 2**31, used_memory + 2**31))
     report = flow("wide")
     assert (report.done, set(report.failed)) == (1, {"a.mp4", "b.mp4"}), report
     assert all("too large" in reason for reason in report.failed.values())
@@ -535,17 +532,17 @@ def check_memory_limit(folder: Path) -> None:
         assert frames == 16
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of a process's memory")
 def test_huge_sizes_take_less_than_two_gigabytes(huge_videos: Path) -> None:
     code = f"from tests.extraction.test_bad_videos import *; check_memory_limit(Path({str(huge_videos)!r}))"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-# --- a flow video that is damaged itself
+# --- a damaged flow video
 
 
 def test_tfam_names_the_video_whose_flow_is_damaged(

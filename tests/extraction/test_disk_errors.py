@@ -30,17 +30,17 @@ from vimoclip.training import checkpoint
 DISK_FULL_HINT = "; make room, and the same command resumes the run; finished output is whole\n"
 
 
-def assert_one_line(ended: ProcessResult, *words: str) -> None:
-    assert ended.code == 1, ended
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1
-    assert all(word in ended.err for word in words), ended.err
+def assert_one_line(result: ProcessResult, *words: str) -> None:
+    assert result.returncode == 1, result
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
 
 
 def assert_resumes(stage: str, small_inputs: Path, work_dir: Path) -> None:
-    """The same command, with enough room, ends like an uninterrupted run."""
-    ended = driver().run(stage_command(small_inputs, stage), work_dir)
-    assert (ended.code, ended.err) == (0, "")
+    """Check that the same command with enough space gives the result of an uninterrupted run."""
+    result = driver().run(stage_command(small_inputs, stage), work_dir)
+    assert (result.returncode, result.stderr) == (0, "")
     stage_driver.assert_same_files(folder_content(work_dir), uninterrupted_run(small_inputs, stage).content)
 
 
@@ -49,7 +49,7 @@ def file_names(folder: Path) -> set[str]:
 
 
 def assert_files_whole(stage: str, small_inputs: Path, work_dir: Path) -> None:
-    """Files with a final name are whole, and there are no temporary files."""
+    """Check that files with a final name are complete, and that there are no temporary files."""
     expected = uninterrupted_run(small_inputs, stage).content
     assert not [name for name in file_names(work_dir) if name.endswith((".lock", ".partial", ".encoding"))]
     for name in file_names(work_dir) & expected.keys():
@@ -57,11 +57,11 @@ def assert_files_whole(stage: str, small_inputs: Path, work_dir: Path) -> None:
             assert (work_dir / name).read_bytes() == expected[name]
 
 
-# --- full: a limit of the size of files
+# --- full disk: a limit of the file size
 
 
 def spaced_limits(count: int, largest: int) -> list[int]:
-    """`count` sizes from 0 to below the largest, denser at small sizes."""
+    """Return `count` sizes from 0 to below the largest, denser at small sizes."""
     return sorted({round((largest - 1) * (i / (count - 1)) ** 2) for i in range(count)})
 
 
@@ -70,14 +70,14 @@ def spaced_limits(count: int, largest: int) -> list[int]:
 def test_a_stage_reports_a_full_disk_and_resumes_with_room(
     stage: str, limits: int, small_inputs: Path, tmp_path: Path
 ) -> None:
-    """Each run starts from what the one before left: more and more videos, at last all but the last step."""
+    """Each run starts from the output of the one before: more and more videos, finally all but the last step."""
     largest = max(
         len(data) for data in uninterrupted_run(small_inputs, stage).content.values() if isinstance(data, bytes)
     )
     for limit in spaced_limits(limits, largest):
         before = finished_videos(tmp_path)
-        ended = driver().run(stage_command(small_inputs, stage), tmp_path, size_limit=limit)
-        assert_one_line(ended, "error: out", DISK_FULL_HINT)
+        result = driver().run(stage_command(small_inputs, stage), tmp_path, size_limit=limit)
+        assert_one_line(result, "error: out", DISK_FULL_HINT)
         assert before <= finished_videos(tmp_path)
         assert_files_whole(stage, small_inputs, tmp_path)
     assert finished_videos(tmp_path)
@@ -87,7 +87,7 @@ def test_a_stage_reports_a_full_disk_and_resumes_with_room(
 @pytest.mark.parametrize("limits", [30, pytest.param(1000, marks=pytest.mark.long)])
 def test_a_full_disk_in_the_last_step_leaves_every_part(limits: int, small_inputs: Path, tmp_path: Path) -> None:
     size = len(uninterrupted_run(small_inputs, "inference").content["out/flow.h5"])
-    left: dict[str, Any] = {}
+    remaining: dict[str, Any] = {}
     for number in range(limits):
         limit = (size - 1) * (limits - 1 - number) // (limits - 1)
         assert_one_line(
@@ -96,9 +96,9 @@ def test_a_full_disk_in_the_last_step_leaves_every_part(limits: int, small_input
             DISK_FULL_HINT,
         )
         assert len(finished_videos(tmp_path)) == 4
-        left = left or folder_content(tmp_path)
-        stage_driver.assert_same_files(folder_content(tmp_path), left)
-    assert driver().run(stage_command(small_inputs, "inference"), tmp_path, size_limit=size).code == 0
+        remaining = remaining or folder_content(tmp_path)
+        stage_driver.assert_same_files(folder_content(tmp_path), remaining)
+    assert driver().run(stage_command(small_inputs, "inference"), tmp_path, size_limit=size).returncode == 0
     stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, "inference").content)
 
 
@@ -126,18 +126,18 @@ def test_a_full_disk_leaves_the_previous_file_whole(name: str, tmp_path: Path) -
     assert path.stat().st_size == size
 
 
-# --- full: a small file system
+# --- full disk: a small file system
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
+    """Mount a file system of half a megabyte."""
     mount_point = tmp_path / "disk"
     mount_point.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount_point)]
     try:
         if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("needs to be allowed to mount a file system")
+            pytest.skip("needs the permission to mount a file system")
     except FileNotFoundError:
         pytest.skip("needs mount")
     yield mount_point
@@ -152,11 +152,11 @@ def test_a_full_file_system_is_one_line(stage: str, small_inputs: Path, disk: Pa
         state = os.statvfs(disk)
         (disk / "filler").write_bytes(bytes(max(0, state.f_bavail - free) * state.f_bsize))
         before = finished_videos(work_dir)
-        ended = driver().run(stage_command(small_inputs, stage), work_dir)
+        result = driver().run(stage_command(small_inputs, stage), work_dir)
         (disk / "filler").unlink()
-        if ended.code:
+        if result.returncode:
             full += 1
-            assert_one_line(ended, "error: out", "No space left on device", DISK_FULL_HINT)
+            assert_one_line(result, "error: out", "No space left on device", DISK_FULL_HINT)
         assert before <= finished_videos(work_dir)
         assert_files_whole(stage, small_inputs, work_dir)
     assert full >= 2
@@ -177,8 +177,8 @@ def test_a_folder_without_write_permission_is_one_line(
         (work_dir / "out").rmdir()
     (work_dir / folder).chmod(0o555)
     try:
-        ended = driver().run(stage_command(small_inputs, stage), work_dir, without_capabilities=True)
-        assert_one_line(ended, "error: out", "Permission denied; name a folder with write permission")
+        result = driver().run(stage_command(small_inputs, stage), work_dir, without_capabilities=True)
+        assert_one_line(result, "error: out", "Permission denied; name a folder with write permission")
         assert not [path for path in file_names(work_dir) if not path.endswith(".jsonl")]
     finally:
         (work_dir / folder).chmod(0o755)
@@ -191,8 +191,8 @@ def test_a_parts_folder_without_write_permission_is_one_line(small_inputs: Path,
     assert 0 < len(before) < 4
     (tmp_path / "out" / "flow.h5.parts").chmod(0o555)
     try:
-        ended = driver().run(stage_command(small_inputs, "inference"), tmp_path, without_capabilities=True)
-        assert_one_line(ended, "error: out/flow.h5.parts", "Permission denied")
+        result = driver().run(stage_command(small_inputs, "inference"), tmp_path, without_capabilities=True)
+        assert_one_line(result, "error: out/flow.h5.parts", "Permission denied")
     finally:
         (tmp_path / "out" / "flow.h5.parts").chmod(0o755)
     assert finished_videos(tmp_path) == before
@@ -204,7 +204,7 @@ def test_a_parts_folder_without_write_permission_is_one_line(small_inputs: Path,
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As in the uninterrupted runs."""
+    """Use one thread, as the uninterrupted runs do."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -219,9 +219,9 @@ def work_dir(small_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path
 
 
-def run_in_process(stage: str, small_inputs: Path, *more: str) -> cli.RunReport:
+def run_in_process(stage: str, small_inputs: Path) -> cli.RunReport:
     data = ["--dataset-dir", "dataset", "--num-workers", "0"]
-    return import_module(stage).main([*stage_command(small_inputs, stage, *data, *more)[1:]])
+    return import_module(stage).main([*stage_command(small_inputs, stage, *data)[1:]])
 
 
 def source_path(stage: str, number: int) -> Path:
@@ -239,17 +239,22 @@ def call_at_start_of(monkeypatch: pytest.MonkeyPatch, number: int, function: Cal
     monkeypatch.setattr(VideoTracker, "record_start", record_start)
 
 
-@pytest.mark.parametrize(("begun", "vanishing"), [(0, 3), (1, 1)])
+@pytest.mark.parametrize(("started_video", "deleted_video"), [(0, 3), (1, 1)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_deleted_video_fails_and_the_others_are_processed(
-    stage: str, begun: int, vanishing: int, small_inputs: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    started_video: int,
+    deleted_video: int,
+    small_inputs: Path,
+    work_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gone = source_path(stage, vanishing)
+    deleted_path = source_path(stage, deleted_video)
     with monkeypatch.context() as patch:
-        call_at_start_of(patch, begun, gone.unlink)
+        call_at_start_of(patch, started_video, deleted_path.unlink)
         report = run_in_process(stage, small_inputs)
-    name = gone.stem if stage == "inference" else gone.name
-    assert (report.done, report.failed) == (3, {name: "there is no such file"})
+    key = deleted_path.stem if stage == "inference" else deleted_path.name
+    assert (report.done, report.failed) == (3, {key: "there is no such file"})
     assert len(finished_videos(work_dir)) == 3
     shutil.copytree(small_inputs / "dataset", "dataset", dirs_exist_ok=True)
     report = run_in_process(stage, small_inputs)
@@ -262,35 +267,35 @@ def delete(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize("what", ["", "clip00.part", "settings.json"])
+@pytest.mark.parametrize("name", ["", "clip00.part", "settings.json"])
 @pytest.mark.parametrize("when", ["in the middle", "before the last step"])
 def test_deleted_parts_are_detected_and_written_again(
-    what: str, when: str, small_inputs: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, when: str, small_inputs: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = Path("out", "flow.h5.parts", what)
+    deleted_path = Path("out", "flow.h5.parts", name)
     with monkeypatch.context() as patch:
         if when == "in the middle":
-            call_at_start_of(patch, 2, lambda: delete(gone))
+            call_at_start_of(patch, 2, lambda: delete(deleted_path))
         else:
 
             def merge(
                 self: store.EmbeddingWriter, keys: Any, real: Callable[..., Any] = store.EmbeddingWriter.merge
             ) -> Any:
-                delete(gone)
+                delete(deleted_path)
                 return real(self, keys)
 
             patch.setattr(store.EmbeddingWriter, "merge", merge)
-        if (what, when) == ("settings.json", "before the last step"):
+        if (name, when) == ("settings.json", "before the last step"):
             run_in_process("inference", small_inputs)  # the merge does not need the settings
         else:
             with pytest.raises(FileNotFoundError) as caught:
                 run_in_process("inference", small_inputs)
             assert str(caught.value.filename).startswith("out/flow.h5.parts/")
             assert not Path("out", "flow.h5").exists()
-    if (what, when) == ("settings.json", "in the middle"):  # the parts' settings are unknown
-        ended = driver().run(stage_command(small_inputs, "inference"), work_dir)
-        assert ended.code == 2
-        assert ended.err.startswith("error: out/flow.h5.parts/settings.json: ")
+    if (name, when) == ("settings.json", "in the middle"):  # the parts' settings are unknown
+        result = driver().run(stage_command(small_inputs, "inference"), work_dir)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: out/flow.h5.parts/settings.json: ")
         shutil.rmtree("out/flow.h5.parts")
     shutil.rmtree("dataset")
     assert_resumes("inference", small_inputs, work_dir)

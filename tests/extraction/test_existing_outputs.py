@@ -26,15 +26,15 @@ from tests.stage_driver import (
 from vimoclip.extraction import manifest
 
 
-def assert_refused(stage: str, small_inputs: Path, place: Path, flags: list[str], *words: str) -> None:
-    """Exit code 2, one line, and no file changes."""
-    before = folder_content(place)
-    ended = driver().run(stage_command(small_inputs, stage, *flags), place)
-    assert ended.code == 2, ended
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1
-    assert all(word in ended.err for word in words), ended.err
-    stage_driver.assert_same_files(folder_content(place), before)
+def assert_refused(stage: str, small_inputs: Path, work_dir: Path, flags: list[str], *words: str) -> None:
+    """Check for exit code 2, one line of error, and no changed file."""
+    before = folder_content(work_dir)
+    result = driver().run(stage_command(small_inputs, stage, *flags), work_dir)
+    assert result.returncode == 2, result
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+    stage_driver.assert_same_files(folder_content(work_dir), before)
 
 
 # --- other settings
@@ -42,7 +42,7 @@ def assert_refused(stage: str, small_inputs: Path, place: Path, flags: list[str]
 
 @pytest.fixture(scope="module")
 def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per stage with the output of a killed run; another CLIP with the same name, and another student."""
+    """Folder with the output of a killed run of each stage, another CLIP with the same name, and another student."""
     folder = tmp_path_factory.mktemp("interrupted")
     shutil.copytree(small_inputs / "tinyclip", folder / "tinyclip")
     weights = load_file(small_inputs / "tinyclip" / "open_clip_model.safetensors")
@@ -50,16 +50,16 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
     save_file(weights, folder / "tinyclip" / "open_clip_model.safetensors")
     shutil.copy(stage_driver.make_student(small_inputs, "other.pth", seed=2), folder)
     for stage in STAGES:
-        place = folder / stage
-        place.mkdir()
-        driver().run(stage_command(small_inputs, stage), place, kill_at_change=30)
-        for path in place.rglob("*.lock"):
+        work_dir = folder / stage
+        work_dir.mkdir()
+        driver().run(stage_command(small_inputs, stage), work_dir, kill_at_change=30)
+        for path in work_dir.rglob("*.lock"):
             path.unlink()
-        assert 0 < len(finished_videos(place)) < 4
+        assert 0 < len(finished_videos(work_dir)) < 4
     return folder
 
 
-@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("stage", "flags", "words"),
     [
@@ -89,17 +89,21 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
     ],
 )
 def test_resuming_with_other_settings_is_refused_and_both_are_named(
-    stage: str, flags: list[str], words: list[str], ended: bool, small_inputs: Path, interrupted: Path, tmp_path: Path
+    stage: str,
+    flags: list[str],
+    words: list[str],
+    finished: bool,
+    small_inputs: Path,
+    interrupted: Path,
+    tmp_path: Path,
 ) -> None:
-    place = tmp_path / "place"
-    shutil.copytree(
-        small_inputs / f"whole-{stage}" if uninterrupted_run(small_inputs, stage) and ended else interrupted / stage,
-        place,
-    )
+    uninterrupted_run(small_inputs, stage)
+    work_dir = tmp_path / "work"
+    shutil.copytree(small_inputs / f"uninterrupted-{stage}" if finished else interrupted / stage, work_dir)
     assert_refused(
         stage,
         small_inputs,
-        place,
+        work_dir,
         [flag.format(interrupted=interrupted) for flag in flags],
         "out",
         "--overwrite",
@@ -118,8 +122,8 @@ def test_a_damaged_or_foreign_embeddings_file_is_kept(stage: str, small_inputs: 
     for data in (b"", b"text", good[:100], good[: len(good) // 2], good[:-1]):
         output.write_bytes(data)
         assert_refused(stage, small_inputs, tmp_path, [], f"error: {H5_OUTPUTS[stage]}: ")
-    ended = driver().run(stage_command(small_inputs, stage, "--overwrite"), tmp_path)
-    assert (ended.code, ended.err) == (0, "")
+    result = driver().run(stage_command(small_inputs, stage, "--overwrite"), tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
 
 
@@ -134,14 +138,14 @@ def test_damaged_or_foreign_flow_videos_are_kept_and_the_others_written(small_in
         (out / "clip01.mp4").write_bytes(damage(expected["out/clip01.mp4"]))
         write_video(out / "clip02.mp4", indexed_frames(3))
         before = folder_content(tmp_path)
-        ended = driver().run(stage_command(small_inputs, "extract_flows"), tmp_path)
-        assert ended.code == 1, (number, ended)
+        result = driver().run(stage_command(small_inputs, "extract_flows"), tmp_path)
+        assert result.returncode == 1, (number, result)
         for name in ("clip01.mp4", "clip02.mp4"):
-            assert f"failed: {name}: out/{name} is there already, but " in ended.out
+            assert f"failed: {name}: out/{name} is there already, but " in result.stdout
             assert (out / name).read_bytes() == before[f"out/{name}"]
-        assert ended.out.count("delete it or give --overwrite") == 2
+        assert result.stdout.count("delete it or give --overwrite") == 2
         assert all((out / f"clip{i:02}.mp4").read_bytes() == expected[f"out/clip{i:02}.mp4"] for i in (0, 3))
-    assert driver().run(stage_command(small_inputs, "extract_flows", "--overwrite"), tmp_path).code == 0
+    assert driver().run(stage_command(small_inputs, "extract_flows", "--overwrite"), tmp_path).returncode == 0
     stage_driver.assert_same_files(folder_content(tmp_path), expected)
 
 
@@ -155,23 +159,21 @@ def test_a_foreign_file_under_the_manifests_name_is_kept(
     path = manifest.manifest_path(tmp_path / H5_OUTPUTS.get(stage, "out"))
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(text)
-    ended = driver().run(stage_command(small_inputs, stage), tmp_path)
-    assert ended.code == 2, ended
-    assert str(manifest.manifest_path(Path(H5_OUTPUTS.get(stage, "out")))) in ended.err
+    result = driver().run(stage_command(small_inputs, stage), tmp_path)
+    assert result.returncode == 2, result
+    assert str(manifest.manifest_path(Path(H5_OUTPUTS.get(stage, "out")))) in result.stderr
     assert path.read_bytes() == text
 
 
 def test_parts_without_settings_are_refused(small_inputs: Path, interrupted: Path, tmp_path: Path) -> None:
     """As after a kill during the removal of the parts."""
-    shutil.copytree(interrupted / "inference", tmp_path / "place")
-    (tmp_path / "place" / "out" / "flow.h5.parts" / "settings.json").unlink()
-    assert_refused(
-        "inference", small_inputs, tmp_path / "place", [], "out/flow.h5.parts/settings.json: ", "--overwrite"
-    )
-    ended = driver().run(stage_command(small_inputs, "inference", "--overwrite"), tmp_path / "place")
-    assert ended.code == 0, ended
+    shutil.copytree(interrupted / "inference", tmp_path / "work")
+    (tmp_path / "work" / "out" / "flow.h5.parts" / "settings.json").unlink()
+    assert_refused("inference", small_inputs, tmp_path / "work", [], "out/flow.h5.parts/settings.json: ", "--overwrite")
+    result = driver().run(stage_command(small_inputs, "inference", "--overwrite"), tmp_path / "work")
+    assert result.returncode == 0, result
     stage_driver.assert_same_files(
-        folder_content(tmp_path / "place"), uninterrupted_run(small_inputs, "inference").content
+        folder_content(tmp_path / "work"), uninterrupted_run(small_inputs, "inference").content
     )
 
 
@@ -191,23 +193,23 @@ def test_parts_without_settings_are_refused(small_inputs: Path, interrupted: Pat
 def test_nothing_is_written_through_a_link(
     stage: str, links: list[str], target: str, small_inputs: Path, tmp_path: Path
 ) -> None:
-    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    work_dir, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     elsewhere.mkdir()
     if target == "a file":
         (elsewhere / "file").write_bytes(b"foreign")
     before = folder_content(elsewhere)
-    (place / "out").mkdir(parents=True)
+    (work_dir / "out").mkdir(parents=True)
     for name in links:
-        (place / name).symlink_to(elsewhere / "file")
-    for more in ([], ["--overwrite"]):
-        ended = driver().run(stage_command(small_inputs, stage, *more), place)
+        (work_dir / name).symlink_to(elsewhere / "file")
+    for flags in ([], ["--overwrite"]):
+        result = driver().run(stage_command(small_inputs, stage, *flags), work_dir)
         assert folder_content(elsewhere) == before
-        if ended.code:
-            assert links[0] in ended.err + ended.out
-            assert "Traceback" not in ended.err
+        if result.returncode:
+            assert links[0] in result.stderr + result.stdout
+            assert "Traceback" not in result.stderr
         else:
-            stage_driver.assert_same_files(folder_content(place), uninterrupted_run(small_inputs, stage).content)
-    assert (ended.code == 0) == (not links[0].endswith(".lock"))
+            stage_driver.assert_same_files(folder_content(work_dir), uninterrupted_run(small_inputs, stage).content)
+    assert (result.returncode == 0) == (not links[0].endswith(".lock"))
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
@@ -215,14 +217,14 @@ def test_nothing_is_written_through_a_link(
 def test_a_parts_folder_that_is_a_link_is_refused(
     stage: str, overwrite: list[str], small_inputs: Path, tmp_path: Path
 ) -> None:
-    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
-    (place / "out").mkdir(parents=True)
+    work_dir, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    (work_dir / "out").mkdir(parents=True)
     elsewhere.mkdir()
     (elsewhere / "clip00.mp4.part").write_bytes(b"foreign")
-    (place / f"{H5_OUTPUTS[stage]}.parts").symlink_to(elsewhere)
+    (work_dir / f"{H5_OUTPUTS[stage]}.parts").symlink_to(elsewhere)
     if overwrite:
-        (place / H5_OUTPUTS[stage]).write_bytes(b"before")
-    assert_refused(stage, small_inputs, place, overwrite, f"{H5_OUTPUTS[stage]}.parts: is a link")
+        (work_dir / H5_OUTPUTS[stage]).write_bytes(b"before")
+    assert_refused(stage, small_inputs, work_dir, overwrite, f"{H5_OUTPUTS[stage]}.parts: is a link")
     assert folder_content(elsewhere) == {"clip00.mp4.part": b"foreign"}
 
 
@@ -240,13 +242,13 @@ def test_a_second_process_is_refused_and_the_first_is_named(stage: str, small_in
     os.kill(pid, signal.SIGSTOP)
     second = [sys.executable, str(REPOSITORY / f"{stage}.py"), *stage_command(small_inputs, stage)[1:]]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(second, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(second, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     os.kill(pid, signal.SIGCONT)
-    assert driver().wait().code == 0
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert f"process {pid} on {os.uname().nodename}, since " in done.stderr
-    assert f"({stage}.py --dataset-dir " in done.stderr
+    assert driver().wait().returncode == 0
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("\n") == 1
+    assert f"process {pid} on {os.uname().nodename}, since " in result.stderr
+    assert f"({stage}.py --dataset-dir " in result.stderr
     stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
 
 
@@ -260,7 +262,7 @@ def test_a_video_without_read_permission_is_recorded_as_failed(tmp_path: Path) -
     code += "stage_driver.drop_capabilities();"
     code += f"cli.run(lambda: extract_flows.main(['--model', 'dis', '--videos-dir', {str(folder)!r},"
     code += f" '--output-dir', {str(tmp_path / 'flows')!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, done.stderr
-    assert "failed: a.mp4: is not a video that can be read: Permission denied" in done.stdout
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert "failed: a.mp4: is not a video that can be read: Permission denied" in result.stdout
     assert (tmp_path / "flows" / "b.mp4").is_file()

@@ -30,9 +30,11 @@ INVALID_COMMENTS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("shown", [["a"], {"a": 1}, 5, True, "../../x", "a/b", "a\nb", "", "..", "x" * 300])
-def test_without_a_valid_name_in_the_comment_the_file_name_counts(tmp_path: Path, shown: Any) -> None:
-    path = encode_indexed(tmp_path / "cow_raft_things.mp4", count=2, metadata={"comment": json.dumps({"video": shown})})
+@pytest.mark.parametrize("stored_name", [["a"], {"a": 1}, 5, True, "../../x", "a/b", "a\nb", "", "..", "x" * 300])
+def test_without_a_valid_name_in_the_comment_the_file_name_is_used(tmp_path: Path, stored_name: Any) -> None:
+    path = encode_indexed(
+        tmp_path / "cow_raft_things.mp4", count=2, metadata={"comment": json.dumps({"video": stored_name})}
+    )
     assert FlowFolder(tmp_path).by_stem() == {"cow": path}
     assert FlowFolder(tmp_path).find("cow.mp4") == path
 

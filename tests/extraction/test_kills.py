@@ -64,46 +64,46 @@ def test_a_new_process_writes_the_same_bytes_as_a_forked_one(stage: str, small_i
     stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
 
 
-KINDS = ("any time", "any time", "while writing", "in the last step")
+MOMENTS = ("any time", "any time", "while writing", "in the last step")
 
 
-def kill_moment(kind: str, run: UninterruptedRun, rng: random.Random, left: float) -> Callable[[str, float], bool]:
-    """A random moment of a run; `left`: fraction of the videos that are pending."""
-    if kind == "any time":
-        return random_moment(rng, run.seconds * (0.3 + 0.65 * left))  # loading the model takes time, too
-    if kind == "while writing":
-        return moment_in_phase("writing", rng, visits=max(1, round(20 * left)), length=0.002)
+def kill_moment(moment: str, run: UninterruptedRun, rng: random.Random, pending: float) -> Callable[[str, float], bool]:
+    """Return a random moment of a run; `pending`: fraction of the videos that are pending."""
+    if moment == "any time":
+        return random_moment(rng, run.seconds * (0.3 + 0.65 * pending))  # loading the model takes time too
+    if moment == "while writing":
+        return moment_in_phase("writing", rng, visits=max(1, round(20 * pending)), length=0.002)
     return moment_in_phase("last step", rng, visits=1, length=0.8 * run.last_steps[0])
 
 
-def finish_and_compare(stage: str, inputs: Path, place: Path) -> None:
-    """The same command resumes after the last finished video, and ends like an uninterrupted run."""
-    done = finished_videos(place)
-    ended = driver().run(stage_command(inputs, stage), place)
-    assert (ended.code, ended.err) == (0, "")
-    assert sum(map(int, re.findall(r", (\d+) done or given up before$", ended.out, re.MULTILINE))) == len(done)
-    stage_driver.assert_same_files(folder_content(place), uninterrupted_run(inputs, stage).content)
-    shutil.rmtree(place)
+def resume_and_compare(stage: str, inputs: Path, work_dir: Path) -> None:
+    """Check that the same command resumes after the last finished video and gives the uninterrupted run's files."""
+    finished = finished_videos(work_dir)
+    result = driver().run(stage_command(inputs, stage), work_dir)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sum(map(int, re.findall(r", (\d+) done or given up before$", result.stdout, re.MULTILINE))) == len(finished)
+    stage_driver.assert_same_files(folder_content(work_dir), uninterrupted_run(inputs, stage).content)
+    shutil.rmtree(work_dir)
 
 
 def kill_at_random(stage: str, inputs: Path, folder: Path, kills: int) -> Counter[str]:
-    """Kill runs, each of which resumes the one before; returns the number of kills per phase."""
-    rng, hit, missed, place = random.Random(0), Counter[str](), 0, folder / "run"
+    """Kill runs, each of which resumes the one before; return the number of kills per phase."""
+    rng, hit, missed, work_dir = random.Random(0), Counter[str](), 0, folder / "run"
     while hit.total() < kills:
-        place.mkdir(exist_ok=True)
-        before = finished_videos(place)
+        work_dir.mkdir(exist_ok=True)
+        before = finished_videos(work_dir)
         when = kill_moment(
-            KINDS[(hit.total() + missed) % len(KINDS)], uninterrupted_run(inputs, stage), rng, 1 - len(before) / 12
+            MOMENTS[(hit.total() + missed) % len(MOMENTS)], uninterrupted_run(inputs, stage), rng, 1 - len(before) / 12
         )
-        killed, ended = kill_when(stage_command(inputs, stage), place, when)
-        assert before <= finished_videos(place)
+        killed, result = kill_when(stage_command(inputs, stage), work_dir, when)
+        assert before <= finished_videos(work_dir)
         hit[killed.phase] += killed.hit
         missed += not killed.hit
-        assert killed.hit or ended.code == 0, ended.err
+        assert killed.hit or result.returncode == 0, result.stderr
         if len(before) == 12 or not killed.hit:  # start from scratch, else most kills hit the start of a run
-            finish_and_compare(stage, inputs, place)
-    if place.exists():
-        finish_and_compare(stage, inputs, place)
+            resume_and_compare(stage, inputs, work_dir)
+    if work_dir.exists():
+        resume_and_compare(stage, inputs, work_dir)
     assert missed <= kills
     print(f"\n{stage}: {hit.total()} kills hit {dict(+hit)}, {missed} came after the end", flush=True)
     return hit
@@ -126,15 +126,15 @@ def test_runs_killed_at_each_file_change_end_like_uninterrupted_ones(
 ) -> None:
     """Each file that is opened, renamed or removed, and the middle of each write except FFmpeg's."""
     (tmp_path / "counted").mkdir()
-    stdout = driver().run(stage_command(small_inputs, stage), tmp_path / "counted", kill_at_change=0).out
+    stdout = driver().run(stage_command(small_inputs, stage), tmp_path / "counted", kill_at_change=0).stdout
     changes = int(re.findall(r"^(\d+) changes$", stdout, re.MULTILINE)[-1])
     assert changes > 40
     step = max(1, int(changes * every))
-    for last in range(step // 2 + 1, changes + 1, step):
+    for change in range(step // 2 + 1, changes + 1, step):
         (tmp_path / "run").mkdir()
-        ended = driver().run(stage_command(small_inputs, stage), tmp_path / "run", kill_at_change=last)
-        assert ended.code == -signal.SIGKILL, ended
-        finish_and_compare(stage, small_inputs, tmp_path / "run")
+        result = driver().run(stage_command(small_inputs, stage), tmp_path / "run", kill_at_change=change)
+        assert result.returncode == -signal.SIGKILL, result
+        resume_and_compare(stage, small_inputs, tmp_path / "run")
     print(
         f"\n{stage}: died at {len(range(step // 2 + 1, changes + 1, step))} of {changes} changes to files", flush=True
     )
@@ -164,7 +164,7 @@ def test_a_signal_ends_a_run_and_prints_the_command_that_resumes(
     assert [Path(script).name, *arguments] == stage_command(inputs, stage)
     assert 0 < len(finished_videos(tmp_path)) < 12
     assert not [name for name in folder_content(tmp_path) if name.endswith(".lock")]
-    finish_and_compare(stage, inputs, tmp_path)
+    resume_and_compare(stage, inputs, tmp_path)
 
 
 C_CODE_SCRIPT = """
@@ -183,9 +183,9 @@ cli.run(main)
 def test_a_signal_ends_a_process_that_runs_c_code(number: signal.Signals) -> None:
     command = ["timeout", "--preserve-status", f"--signal={number.name}", "5", sys.executable, "-c", C_CODE_SCRIPT]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (128 + number, "in C\n"), done.stderr
-    assert "resume with: python" in done.stderr.splitlines()[-1]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (128 + number, "in C\n"), result.stderr
+    assert "resume with: python" in result.stderr.splitlines()[-1]
 
 
 # --- what a frame's embedding depends on
@@ -203,37 +203,36 @@ def test_a_signal_ends_a_process_that_runs_c_code(number: signal.Signals) -> Non
     ],
 )
 def test_prefetching_changes_no_byte(stage: str, flags: list[str], small_inputs: Path, tmp_path: Path) -> None:
-    assert driver().run(stage_command(small_inputs, stage, *flags), tmp_path).code == 0
+    assert driver().run(stage_command(small_inputs, stage, *flags), tmp_path).returncode == 0
     stage_driver.assert_same_files(folder_content(tmp_path), uninterrupted_run(small_inputs, stage).content)
 
 
 def read_arrays(folder: Path) -> dict[str, tuple[bytes, ...]]:
-    """The bytes of each video's arrays, from every embeddings file in a folder."""
-    found: dict[str, tuple[bytes, ...]] = {}
+    """Return the bytes of each video's arrays, from every embeddings file in a folder."""
+    arrays: dict[str, tuple[bytes, ...]] = {}
     for path in (folder / "out").glob("*.h5"):
         with h5py.File(path) as file:
-            found |= {key: tuple(video[name][:].tobytes() for name in sorted(video)) for key, video in file.items()}
-    return found
+            arrays |= {key: tuple(video[name][:].tobytes() for name in sorted(video)) for key, video in file.items()}
+    return arrays
 
 
 def test_embeddings_do_not_depend_on_the_other_videos(inputs: Path, tmp_path: Path) -> None:
     """With another order of the annotations, fewer videos, one file or two, other frames share a batch."""
-    expected = (
-        read_arrays(inputs / "whole-extract_embeddings") if uninterrupted_run(inputs, "extract_embeddings") else {}
-    )
+    uninterrupted_run(inputs, "extract_embeddings")
+    expected = read_arrays(inputs / "uninterrupted-extract_embeddings")
     assert len(expected) == 12
     labels = {f"clip{i:02}.mp4": (i % 3,) for i in range(12)}
     names = list(labels)
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "videos").symlink_to(inputs / "dataset" / "videos")
     for number, chosen in enumerate((names[::-1], names[4:] + names[:4], names[1::2], names[7:8])):
-        place = tmp_path / str(number)
-        place.mkdir()
+        work_dir = tmp_path / str(number)
+        work_dir.mkdir()
         write_annotations(tmp_path / "dataset" / "annotations", {"train": {name: labels[name] for name in chosen}})
         flags = ["--dataset-dir", str(tmp_path / "dataset"), *(["--limit", "5"] if number == 1 else [])]
-        assert driver().run(stage_command(inputs, "extract_embeddings", *flags), place).code == 0
-        found = read_arrays(place)
-        assert sorted(found) == sorted(chosen[:5] if number == 1 else chosen)
-        assert all(found[name] == expected[name] for name in found)
+        assert driver().run(stage_command(inputs, "extract_embeddings", *flags), work_dir).returncode == 0
+        arrays = read_arrays(work_dir)
+        assert sorted(arrays) == sorted(chosen[:5] if number == 1 else chosen)
+        assert all(arrays[name] == expected[name] for name in arrays)
     # the file has the order of the annotations
     assert list(store.EmbeddingReader(tmp_path / "0" / "out" / "ak_train_clip_embeddings.h5").keys) == names

@@ -29,7 +29,7 @@ FRAME_COUNTS = {"a": 24, "b": 3, "c": 9, "d": 14, "e": 6, "f": 1}
 
 @pytest.fixture(scope="module")
 def videos(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set of six clips of different lengths and one broken file, and a CLIP."""
+    """Folder with a tiny CLIP and a data set of six clips of different lengths and a broken file."""
     root = tmp_path_factory.mktemp("many")
     for number, (stem, count) in enumerate(FRAME_COUNTS.items()):
         write_video(root / "dataset" / "videos" / f"{stem}.mp4", indexed_frames(count, seed=number), lossless=False)
@@ -45,19 +45,19 @@ FLOWS = ["extract_flows.py", "--model", "dis", "--num-workers", "0"]
 
 
 def run_torchrun(
-    root: Path, command: Sequence[str], *more: str, processes: int = 2
+    root: Path, command: Sequence[str], *flags: str, processes: int = 2
 ) -> subprocess.CompletedProcess[str]:
     """Run a script with torchrun on this machine."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = str(REPOSITORY / command[0])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    arguments = [sys.executable, *torchrun, script, *command[1:], *more]
+    arguments = [sys.executable, *torchrun, script, *command[1:], *flags]
     return subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def run_alone(main: MainFunction, command: Sequence[str], *more: str) -> int:
-    """Run a script in this process; returns the number of failed videos."""
-    return len(main([*command[1:], *more]).failed)
+def run_alone(main: MainFunction, command: Sequence[str], *flags: str) -> int:
+    """Run a script in this process; return the number of failed videos."""
+    return len(main([*command[1:], *flags]).failed)
 
 
 def read_outputs(folder: Path) -> dict[str, bytes]:
@@ -75,20 +75,20 @@ def test_two_torchrun_processes_write_the_files_of_one_process(
     monkeypatch.chdir(videos)
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     assert run_alone(main, command, "--output-dir", one) == 1
-    ended = run_torchrun(videos, command, "--output-dir", two)
-    assert ended.returncode == 1, ended.stderr  # broken.mp4 fails
-    assert ended.stdout.count("failed: broken.mp4") == 1
+    result = run_torchrun(videos, command, "--output-dir", two)
+    assert result.returncode == 1, result.stderr  # broken.mp4 fails
+    assert result.stdout.count("failed: broken.mp4") == 1
     assert read_outputs(Path(one)) == read_outputs(Path(two))
     output = "ak_train_clip_embeddings.h5" if command is EMBEDDINGS else ""
     assert read_statuses(Path(one) / output) == read_statuses(Path(two) / output)
     done = "5 done" if command is FLOWS else "6 done"  # a clip of one frame has no flow
-    assert f"{done}, 0 done already" in ended.stdout
-    left = {path.name for path in [*tmp_path.iterdir(), *Path(two).iterdir()]}
-    assert not [name for name in left if "-of-" in name or name.endswith((".lock", ".parts"))]
+    assert f"{done}, 0 done already" in result.stdout
+    file_names = {path.name for path in [*tmp_path.iterdir(), *Path(two).iterdir()]}
+    assert not [name for name in file_names if "-of-" in name or name.endswith((".lock", ".parts"))]
 
 
 def test_a_failing_rank_ends_the_job_with_its_error_and_finished_parts_stay(videos: Path, tmp_path: Path) -> None:
-    broken = (
+    script = (
         f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r}); import extract_embeddings\n"
         "from vimoclip import cli; from vimoclip.errors import UserError\n"
         "from vimoclip.extraction import video_status\n"
@@ -99,10 +99,12 @@ def test_a_failing_rank_ends_the_job_with_its_error_and_finished_parts_stay(vide
         "video_status.VideoTracker.record_success = record_success\n"
         "cli.run(extract_embeddings.main)\n"
     )
-    (tmp_path / "dying.py").write_text(broken)
-    ended = run_torchrun(videos, [str(tmp_path / "dying.py"), *EMBEDDINGS[1:]], "--output-dir", str(tmp_path / "out"))
-    assert ended.returncode == 1
-    assert " of 2: error: the disk of b.mp4 is gone" in ended.stderr
+    (tmp_path / "failing.py").write_text(script)
+    result = run_torchrun(
+        videos, [str(tmp_path / "failing.py"), *EMBEDDINGS[1:]], "--output-dir", str(tmp_path / "out")
+    )
+    assert result.returncode == 1
+    assert " of 2: error: the disk of b.mp4 is gone" in result.stderr
     parts = {path.name for path in (tmp_path / "out").glob("*.parts/*.part")}
     assert "b.mp4.part" not in parts
     assert parts
@@ -213,8 +215,8 @@ def test_a_dry_run_counts_the_videos_of_its_shard_and_writes_nothing(
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.05)
     out = ["--output-dir", str(tmp_path / "out"), "--dry-run"]
     counts = []
-    for more in (["--shard", "1/3"], ["--shard", "2/3"], ["--shard", "3/3"], ["--merge"]):
-        extract_embeddings.main([*EMBEDDINGS[1:], *out, *more])
+    for flags in (["--shard", "1/3"], ["--shard", "2/3"], ["--shard", "3/3"], ["--merge"]):
+        extract_embeddings.main([*EMBEDDINGS[1:], *out, *flags])
         counts.append(int(capsys.readouterr().out.split()[1]))
     assert sum(counts[:3]) == counts[3] == 7
     assert not (tmp_path / "out").exists()
@@ -238,8 +240,8 @@ def test_the_slurm_script_processes_its_shard(videos: Path, tmp_path: Path) -> N
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3", "PYTHON": sys.executable}
     script, stage = REPOSITORY / "docs" / "slurm" / "shards.sh", str(REPOSITORY / "extract_flows.py")
     command = ["bash", str(script), stage, "--model", "frame_diff", "--output-dir", str(tmp_path / "out")]
-    ended = subprocess.run(command, cwd=videos, env=environment, capture_output=True, text=True, timeout=60)
-    assert "videos are left to other shards" in ended.stdout, ended.stderr
+    result = subprocess.run(command, cwd=videos, env=environment, capture_output=True, text=True, timeout=60)
+    assert "videos are left to other shards" in result.stdout, result.stderr
     assert (tmp_path / "out.manifest.2-of-3.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""The status of videos: kept over restarts, retried on request, recorded before the output is published."""
+"""The status of videos: read again after restarts, retried on request, recorded before the output is published."""
 
 import json
 import os
@@ -40,12 +40,12 @@ MANIFEST = Path("dataset/flows.manifest.jsonl")
 FLOWS = Path("dataset/flows")
 
 
-def extract(*more: str) -> cli.RunReport:
-    return extract_flows.main(["--model", "dis", *more])
+def extract(*flags: str) -> cli.RunReport:
+    return extract_flows.main(["--model", "dis", *flags])
 
 
 def read_lines(path: Path = MANIFEST) -> dict[str, dict]:
-    """The lines by video id, without the project's reader."""
+    """Return the lines by video id, without the project's reader."""
     return {line["id"]: line for line in map(json.loads, path.read_text().splitlines())}
 
 
@@ -237,7 +237,7 @@ def make_tracker(tmp_path: Path, **options: Any) -> VideoTracker:
 
 
 @pytest.mark.parametrize(
-    ("ending", "status"),
+    ("record_status", "status"),
     [
         (lambda tracker: tracker.record_success("a.mp4", SUMMARY), "ok"),
         (lambda tracker: tracker.record_success("a.mp4", DAMAGED_SUMMARY), "partial"),
@@ -246,7 +246,7 @@ def make_tracker(tmp_path: Path, **options: Any) -> VideoTracker:
     ],
 )
 def test_recording_a_status_fsyncs_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: Callable[[VideoTracker], object], status: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_status: Callable[[VideoTracker], object], status: str
 ) -> None:
     synced: list[int] = []
     fsync = os.fsync
@@ -258,7 +258,7 @@ def test_recording_a_status_fsyncs_its_line(
     tracker = make_tracker(tmp_path)
     tracker.record_start("a.mp4")
     monkeypatch.setattr(os, "fsync", record_fsync)
-    ending(tracker)
+    record_status(tracker)
     assert synced == [tracker.manifest.path.stat().st_ino]
     assert read_statuses(tracker.manifest.path) == {"a.mp4": status}
 

@@ -16,7 +16,7 @@ from vimoclip.io import atomic
 
 
 def emulate_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pread, and without fsync for read-only files."""
+    """Remove pread and sched_getaffinity, and refuse fsync for read-only files."""
     fcntl = pytest.importorskip("fcntl")
     fsync = os.fsync
 
@@ -31,9 +31,9 @@ def emulate_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embeddings_are_the_same_without_posix_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = write_file(tmp_path / "here.h5")
+    expected = write_file(tmp_path / "expected.h5")
     emulate_windows(monkeypatch)
-    emulated = write_file(tmp_path / "there.h5")
+    emulated = write_file(tmp_path / "emulated.h5")
     assert emulated.read_bytes() == expected.read_bytes()
     reader = store.EmbeddingReader(emulated)
     for video in VIDEOS:
@@ -54,5 +54,5 @@ def test_files_are_written_without_hard_links(tmp_path: Path, monkeypatch: pytes
 def test_a_name_that_stdout_cannot_encode_ends_no_run() -> None:
     code = "from vimoclip import cli; cli.run(lambda: print('獅子: 3 clips'))"
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=REPOSITORY, env=environment)
-    assert (done.returncode, done.stdout.strip()) == (0, rb"\u7345\u5b50: 3 clips")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=REPOSITORY, env=environment)
+    assert (result.returncode, result.stdout.strip()) == (0, rb"\u7345\u5b50: 3 clips")

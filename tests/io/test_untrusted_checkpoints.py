@@ -32,10 +32,10 @@ from vimoclip.io.checkpoint_loading import force_weights_only
 from vimoclip.training import checkpoint
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle2"])
-def test_the_malicious_files_run_a_command_if_unpickled(tmp_path: Path, command_marker: Path, kind: str) -> None:
-    path = write_malicious_checkpoint(tmp_path / "malicious_checkpoint.pth", kind, command_marker)
-    if kind == "pickle2":
+@pytest.mark.parametrize("file_format", ["zip", "legacy", "pickle2"])
+def test_the_malicious_files_run_a_command_if_unpickled(tmp_path: Path, command_marker: Path, file_format: str) -> None:
+    path = write_malicious_checkpoint(tmp_path / "malicious_checkpoint.pth", file_format, command_marker)
+    if file_format == "pickle2":
         pickle.loads(path.read_bytes())
     else:
         torch.load(path, weights_only=False)
@@ -61,12 +61,14 @@ def test_checkpoint_with_a_command_is_refused_by_every_reader(
     assert not command_marker.exists()
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_clip_folder_with_a_command_is_refused(tiny_clip: str, tmp_path: Path, command_marker: Path, kind: str) -> None:
+@pytest.mark.parametrize("file_format", ["zip", "legacy"])
+def test_clip_folder_with_a_command_is_refused(
+    tiny_clip: str, tmp_path: Path, command_marker: Path, file_format: str
+) -> None:
     config = Path(tiny_clip.removeprefix("local-dir:")) / "open_clip_config.json"
     (tmp_path / config.name).write_text(config.read_text())
     for name in ("open_clip_pytorch_model.bin", "other.pth"):
-        path = write_malicious_checkpoint(tmp_path / name, kind, command_marker)
+        path = write_malicious_checkpoint(tmp_path / name, file_format, command_marker)
         assert "system" in refusal_message(lambda: clip.load_encoder(f"local-dir:{tmp_path}", None), path)
         path.unlink()
     script = tmp_path / "open_clip_pytorch_model.bin"
@@ -197,13 +199,13 @@ def test_checkpoints_of_any_size_load(tmp_path: Path, values: int) -> None:
     assert checkpoint.load_checkpoint(path)["state_dict"]["a"].shape == (values,)
 
 
-@pytest.mark.parametrize("end", [b"PK\1\2", b"PK\6\7"])
-def test_damaged_zip_is_refused_by_every_reader(tmp_path: Path, end: bytes) -> None:
+@pytest.mark.parametrize("signature", [b"PK\1\2", b"PK\6\7"])
+def test_damaged_zip_is_refused_by_every_reader(tmp_path: Path, signature: bytes) -> None:
     """The central directory is overwritten, or the archive claims to continue on another disk."""
     path = checkpoint.save_checkpoint(tmp_path / "a.pth", {"state_dict": {"a": torch.zeros(3)}})
     data = bytearray(path.read_bytes())
-    at = data.rindex(end)
-    data[at : at + 20] = b"PK\6\7" + b"\1" * 16 if end == b"PK\6\7" else bytes(20)
+    offset = data.rindex(signature)
+    data[offset : offset + 20] = b"PK\6\7" + b"\1" * 16 if signature == b"PK\6\7" else bytes(20)
     path.write_bytes(data)
     refusal_message(lambda: checkpoint.load_checkpoint(path), path)
     refusal_message(lambda: clip.load_encoder("ViT-B-32", str(path)), path)

@@ -13,14 +13,14 @@ from vimoclip.runtime import cost_estimate
 def test_measure_rate_skips_the_first_step_and_closes_the_generator() -> None:
     closed = []
 
-    def work(count: int) -> Iterator[float]:
+    def steps(count: int) -> Iterator[float]:
         try:
             yield from chain([1000.0], repeat(1.0, count))
         finally:
             closed.append(count)
 
-    assert cost_estimate.measure_rate(work(0)) is None
-    assert (cost_estimate.measure_rate(work(10**9), seconds=0.05) or 0) > 100
+    assert cost_estimate.measure_rate(steps(0)) is None
+    assert (cost_estimate.measure_rate(steps(10**9), seconds=0.05) or 0) > 100
     assert closed == [0, 10**9]
 
 

@@ -12,7 +12,7 @@ from vimoclip.errors import UserError
 
 PUBLISHED_FILES = SHARED / "published_files"
 needs_published = pytest.mark.skipif(
-    not PUBLISHED_FILES.is_dir(), reason=f"{PUBLISHED_FILES} with published files is not there"
+    not PUBLISHED_FILES.is_dir(), reason=f"{PUBLISHED_FILES} with published files is missing"
 )
 
 ATTRIBUTES: dict[str, Any] = {

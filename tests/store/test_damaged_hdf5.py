@@ -24,15 +24,15 @@ def valid_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def value_ranges(valid_file: Path) -> dict[tuple[str, str], range]:
-    """The byte range of each dataset."""
+    """Byte range of each dataset."""
     with h5py.File(valid_file) as file:
-        found = [(key, name, file[key][name].id) for key in KEYS for name in video_arrays(key)]
-        return {(k, n): range(d.get_offset(), d.get_offset() + d.get_storage_size()) for k, n, d in found}
+        datasets = [(key, name, file[key][name].id) for key in KEYS for name in video_arrays(key)]
+        return {(k, n): range(d.get_offset(), d.get_offset() + d.get_storage_size()) for k, n, d in datasets}
 
 
 @pytest.fixture(scope="module")
 def structure_bytes(valid_file: Path, value_ranges: dict[tuple[str, str], range]) -> list[int]:
-    """The offsets of all bytes except values, the only copies of dataset addresses, and the names of videos."""
+    """Offsets of all bytes except values, the only copies of dataset addresses, and the names of videos."""
     data = valid_file.read_bytes()
     excluded = set().union(*value_ranges.values())
     for extent in value_ranges.values():
@@ -68,25 +68,25 @@ def test_a_flipped_bit_in_a_value_changes_only_that_value(
     value_ranges: dict[tuple[str, str], range],
     key: str,
     name: str,
-    at: int,
+    offset: int,
     bit: int,
 ) -> None:
-    data, at = bytearray(valid_file.read_bytes()), at % len(value_ranges[key, name])
-    data[value_ranges[key, name][at]] ^= 1 << bit
+    data, offset = bytearray(valid_file.read_bytes()), offset % len(value_ranges[key, name])
+    data[value_ranges[key, name][offset]] ^= 1 << bit
     read = read_damaged(tmp_path_factory.mktemp("h5") / "a.h5", bytes(data))
     expected = {video_id: video_arrays(video_id) for video_id in KEYS}
-    expected[key][name].view("u1").ravel()[at] ^= 1 << bit
+    expected[key][name].view("u1").ravel()[offset] ^= 1 << bit
     assert set(read) == set(KEYS)
     assert all(read[k][n].tobytes() == expected[k][n].tobytes() for k in KEYS for n in expected[k])
 
 
 @fixed_settings
-@given(at=st.integers(0), bit=st.integers(0, 7))
+@given(offset=st.integers(0), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_the_structure_is_refused_or_changes_nothing(
-    tmp_path_factory: pytest.TempPathFactory, valid_file: Path, structure_bytes: list[int], at: int, bit: int
+    tmp_path_factory: pytest.TempPathFactory, valid_file: Path, structure_bytes: list[int], offset: int, bit: int
 ) -> None:
     data = bytearray(valid_file.read_bytes())
-    data[structure_bytes[at % len(structure_bytes)]] ^= 1 << bit
+    data[structure_bytes[offset % len(structure_bytes)]] ^= 1 << bit
     if read := read_damaged(tmp_path_factory.mktemp("h5") / "a.h5", bytes(data)):
         assert set(read) == set(KEYS)
         assert all(np.array_equal(read[k][n], value) for k in KEYS for n, value in video_arrays(k).items())

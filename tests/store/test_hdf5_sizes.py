@@ -129,9 +129,11 @@ def test_endless_global_heap_is_refused(h5_path: Path) -> None:
         "assert store.verify(Path(sys.argv[1]))\n"
         "try: store.EmbeddingReader(Path(sys.argv[1]))\nexcept UserError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code, h5_path], capture_output=True, text=True, timeout=60, check=True)
-    assert str(h5_path) in done.stdout
-    assert "no end" in done.stdout
+    result = subprocess.run(
+        [sys.executable, "-c", code, h5_path], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert str(h5_path) in result.stdout
+    assert "no end" in result.stdout
 
 
 def test_thirty_thousand_videos_open_in_seconds(tmp_path: Path) -> None:

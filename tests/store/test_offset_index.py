@@ -18,7 +18,7 @@ from vimoclip import store
 from vimoclip.errors import GoneError, UserError
 from vimoclip.store import offset_index, validation
 
-CLOCK = 0.02  # s: a file system's times may stand still for 4 ms
+CLOCK_STEP = 0.02  # s; timestamps of a file system may have steps of 4 ms
 FIELDS = ("embeddings", "labels", "frame_indices", "timestamps")
 
 
@@ -29,10 +29,10 @@ def index_every_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_all(path: Path) -> dict[str, dict[str, Any]]:
     reader = store.EmbeddingReader(path)
-    found = {key: {name: getattr(reader, name)(key) for name in FIELDS} for key in reader.keys}
-    assert all(reader.length(key) == len(data["embeddings"]) for key, data in found.items())
+    videos = {key: {name: getattr(reader, name)(key) for name in FIELDS} for key in reader.keys}
+    assert all(reader.length(key) == len(data["embeddings"]) for key, data in videos.items())
     reader.close()
-    return found
+    return videos
 
 
 def read_with_h5py(path: Path) -> dict[str, dict[str, Any]]:
@@ -40,15 +40,15 @@ def read_with_h5py(path: Path) -> dict[str, dict[str, Any]]:
         return {key: {name: file[key][name][:] for name in FIELDS} for key in file}
 
 
-def is_equal(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> bool:
-    return list(one) == list(other) and all(
-        np.array_equal(one[key][name], other[key][name]) for key in one for name in FIELDS
+def is_equal(first: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) -> bool:
+    return list(first) == list(second) and all(
+        np.array_equal(first[key][name], second[key][name]) for key in first for name in FIELDS
     )
 
 
 @pytest.fixture
 def without_hdf5(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Reading values through HDF5 fails."""
+    """Make reading values through HDF5 fail."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("HDF5 was used")
@@ -79,13 +79,13 @@ def test_files_of_the_writer_are_read_without_hdf5(tmp_path: Path, without_hdf5:
 
 def test_the_index_is_small_hidden_and_the_same_from_writer_and_file(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5")
-    kept = tmp_path / ".a.h5.index"
+    index_file = tmp_path / ".a.h5.index"
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.h5", ".a.h5.index"}
-    by_writer = kept.read_bytes()
-    kept.unlink()
+    written_index = index_file.read_bytes()
+    index_file.unlink()
     read_all(path)
-    assert kept.read_bytes() == by_writer
-    assert len(by_writer) < path.stat().st_size
+    assert index_file.read_bytes() == written_index
+    assert len(written_index) < path.stat().st_size
 
 
 def test_small_files_have_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,25 +94,25 @@ def test_small_files_have_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 
-@pytest.mark.parametrize("odd", ["indices", "labels", "chunked", "motion"])
-def test_files_that_the_index_cannot_describe_are_read_with_hdf5(tmp_path: Path, odd: str) -> None:
-    changes: dict[str, Any] = {"kind": "motion", "student": {}} if odd == "motion" else {}
+@pytest.mark.parametrize("case", ["indices", "labels", "chunked", "motion"])
+def test_files_that_the_index_cannot_describe_are_read_with_hdf5(tmp_path: Path, case: str) -> None:
+    changes: dict[str, Any] = {"kind": "motion", "student": {}} if case == "motion" else {}
     path = write_file(tmp_path / "a.h5", **changes)
     with h5py.File(path, "r+") as file:
-        if odd == "indices":
+        if case == "indices":
             file["a.mp4/frame_indices"][:] = np.arange(len(file["a.mp4/frame_indices"])) ** 2
-        elif odd == "labels":
+        elif case == "labels":
             file["b.mp4/labels"][:] = (0.5, 0, 1)
-        elif odd == "chunked":
+        elif case == "chunked":
             rows = file["b.mp4/embeddings"][:]
             del file["b.mp4/embeddings"]
             file["b.mp4"].create_dataset("embeddings", data=rows, chunks=(1, 8), compression="gzip")
     for _ in range(2):
-        if odd == "motion":
+        if case == "motion":
             reader = store.EmbeddingReader(path, "motion")
-            shown = reader.frame_indices("a.mp4")
-            assert shown is not None
-            assert np.array_equal(shown, video_arrays("a.mp4")["frame_indices"])
+            frame_indices = reader.frame_indices("a.mp4")
+            assert frame_indices is not None
+            assert np.array_equal(frame_indices, video_arrays("a.mp4")["frame_indices"])
             with pytest.raises(UserError, match="has no labels"):
                 reader.labels("a.mp4")
         else:
@@ -120,12 +120,12 @@ def test_files_that_the_index_cannot_describe_are_read_with_hdf5(tmp_path: Path,
         assert store.verify(path) == []
 
 
-# --- what it is trusted with
+# --- indexes that are stale, damaged or malicious
 
 
 def test_a_replaced_file_is_not_read_with_the_old_index(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5")
-    time.sleep(CLOCK)
+    time.sleep(CLOCK_STEP)
     with h5py.File(path, "r+") as file:
         file["a.mp4/labels"][:] = 1
         file["a.mp4/embeddings"][:] = 7
@@ -137,7 +137,7 @@ def test_a_replaced_file_is_not_read_with_the_old_index(tmp_path: Path) -> None:
 def test_a_copied_index_is_ignored(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5")
     (tmp_path / "copy").mkdir()
-    time.sleep(CLOCK)
+    time.sleep(CLOCK_STEP)
     for name in ("a.h5", ".a.h5.index"):
         shutil.copy2(tmp_path / name, tmp_path / "copy" / name)
     assert offset_index.load_index(path, store.EmbeddingReader(path).attributes["content_sha256"])
@@ -150,16 +150,16 @@ def test_a_copied_index_is_ignored(tmp_path: Path) -> None:
 
 def test_a_damaged_index_is_written_again(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5")
-    kept, content = tmp_path / ".a.h5.index", store.EmbeddingReader(path).attributes["content_sha256"]
-    good, refused = kept.read_bytes(), 0
+    index_file, content = tmp_path / ".a.h5.index", store.EmbeddingReader(path).attributes["content_sha256"]
+    good, refused = index_file.read_bytes(), 0
     for seed in range(300):
-        kept.write_bytes(fuzzing.mutate(good, random.Random(seed)))
-        found = offset_index.load_index(path, content)
-        refused += found is None
-        assert found is None or kept.read_bytes().partition(b"\n")[2] == good.partition(b"\n")[2]
+        index_file.write_bytes(fuzzing.mutate(good, random.Random(seed)))
+        index = offset_index.load_index(path, content)
+        refused += index is None
+        assert index is None or index_file.read_bytes().partition(b"\n")[2] == good.partition(b"\n")[2]
     assert refused > 250
     assert is_equal(read_all(path), read_with_h5py(path))
-    assert kept.read_bytes() == good
+    assert index_file.read_bytes() == good
 
 
 @pytest.mark.parametrize("field", ["length", "embeddings", "frame_indices", "timestamps", "labels", "first", "step"])
@@ -167,11 +167,11 @@ def test_a_damaged_index_is_written_again(tmp_path: Path) -> None:
 def test_offsets_outside_the_file_are_refused(tmp_path: Path, field: str, value: int) -> None:
     path = write_file(tmp_path / "a.h5")
     content = store.EmbeddingReader(path).attributes["content_sha256"]
-    found = offset_index.load_index(path, content)
-    assert found
-    found.records = found.records.copy()
-    found.records[field][1] = value
-    offset_index.save_index(path, found, len(VIDEOS), content)
+    index = offset_index.load_index(path, content)
+    assert index
+    index.records = index.records.copy()
+    index.records[field][1] = value
+    offset_index.save_index(path, index, len(VIDEOS), content)
     if value or field == "length":
         assert offset_index.load_index(path, content) is None
         assert is_equal(read_all(path), read_with_h5py(path))
@@ -181,10 +181,10 @@ def test_offsets_outside_the_file_are_refused(tmp_path: Path, field: str, value:
 def test_names_in_an_index_are_validated(tmp_path: Path, name: str) -> None:
     path = write_file(tmp_path / "a.h5")
     content = store.EmbeddingReader(path).attributes["content_sha256"]
-    found = offset_index.load_index(path, content)
-    assert found
-    found.rows = dict.fromkeys([name, *list(found.rows)[1:]], 0)
-    offset_index.save_index(path, found, len(found.rows), content)
+    index = offset_index.load_index(path, content)
+    assert index
+    index.rows = dict.fromkeys([name, *list(index.rows)[1:]], 0)
+    offset_index.save_index(path, index, len(index.rows), content)
     assert offset_index.load_index(path, content) is None
 
 
@@ -211,8 +211,8 @@ def test_a_file_replaced_during_reading_is_an_error(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.h5")
     for reader in (
         store.EmbeddingReader(path),
-        pickle.loads(pickle.dumps(store.EmbeddingReader(path))),
-    ):  # as a worker gets it
+        pickle.loads(pickle.dumps(store.EmbeddingReader(path))),  # as in a worker process
+    ):
         write_file(tmp_path / "b.h5", VIDEOS[:3]).replace(path)
         with pytest.raises(GoneError) as caught:
             reader.embeddings("a.mp4")
@@ -232,7 +232,7 @@ def test_a_file_truncated_during_reading_is_an_error(tmp_path: Path) -> None:
     assert caught.value.path == str(path)
 
 
-# --- going on
+# --- resuming
 
 
 def test_resuming_a_finished_file_does_not_need_hdf5(tmp_path: Path, without_hdf5: None) -> None:

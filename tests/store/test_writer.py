@@ -34,9 +34,9 @@ def test_layout_of_the_file(tmp_path: Path) -> None:
             group, data = file[key], video_arrays(key)
             assert isinstance(group, h5py.Group)
             assert set(group.attrs) == {"total_frames", "original_frames", "fps"}
-            found = {name: (str(group[name].dtype), group[name].shape) for name in group}
+            datasets = {name: (str(group[name].dtype), group[name].shape) for name in group}
             count = len(data["embeddings"])
-            assert found == {
+            assert datasets == {
                 "embeddings": ("float32", (count, 8)),
                 "labels": ("float32", (3,)),
                 "frame_indices": ("int64", (count,)),
@@ -158,10 +158,10 @@ def test_resume_after_a_kill_between_publishing_and_removing_parts(tmp_path: Pat
     writer = store.EmbeddingWriter(path, ATTRIBUTES)
     for key in VIDEOS:
         write_part(writer, key)
-    shutil.copytree(writer.parts_dir, tmp_path / "kept")
+    shutil.copytree(writer.parts_dir, tmp_path / "copy")
     writer.merge(VIDEOS)
     before = path.read_bytes()
-    shutil.move(tmp_path / "kept", writer.parts_dir)
+    shutil.move(tmp_path / "copy", writer.parts_dir)
     again = store.EmbeddingWriter(path, ATTRIBUTES)
     assert all(again.is_done(key) for key in VIDEOS)
     again.merge(VIDEOS)
@@ -303,7 +303,7 @@ def test_labels_are_updated_and_removed_videos_become_parts(tmp_path: Path) -> N
     assert set(reader.keys) == set(changed)
     assert reader.labels("b.mp4").tolist() == [1, 1, 1]
     reader.close()
-    back = store.EmbeddingWriter(path, ATTRIBUTES)
-    assert back.is_done("a.mp4")
-    back.merge(VIDEOS, labels)
+    writer = store.EmbeddingWriter(path, ATTRIBUTES)
+    assert writer.is_done("a.mp4")
+    writer.merge(VIDEOS, labels)
     assert path.read_bytes() == first

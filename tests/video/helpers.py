@@ -11,10 +11,10 @@ from tests.conftest import SHARED, indexed_frames
 from vimoclip import video
 
 AWKWARD_CLIPS = SHARED / "clips" / "awkward"
-needs_clips = pytest.mark.skipif(not AWKWARD_CLIPS.is_dir(), reason=f"{AWKWARD_CLIPS} with real clips is not there")
+needs_clips = pytest.mark.skipif(not AWKWARD_CLIPS.is_dir(), reason=f"{AWKWARD_CLIPS} with real clips is missing")
 
-# name: frames that can be decoded, (height, width) upright
-AWKWARD_CLIP_FACTS: dict[str, tuple[int, tuple[int, int]]] = {
+# name: number of decodable frames, (height, width) after rotation
+AWKWARD_CLIP_SIZES: dict[str, tuple[int, tuple[int, int]]] = {
     "nasa_13013.mp4": (325, (180, 320)),
     "nasa_13013_rotated.mp4": (17, (480, 270)),
     "h264_10bits.mp4": (30, (200, 200)),

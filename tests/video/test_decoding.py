@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index, write_video
-from tests.video.helpers import AWKWARD_CLIP_FACTS, AWKWARD_CLIPS, decode, decode_all, needs_clips, write_two_sizes
+from tests.video.helpers import AWKWARD_CLIP_SIZES, AWKWARD_CLIPS, decode, decode_all, needs_clips, write_two_sizes
 from vimoclip import video
 from vimoclip.errors import VideoError
 
@@ -21,12 +21,12 @@ from vimoclip.errors import VideoError
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
 def test_frame_t_is_row_t_of_the_batches(tmp_path: Path, lossless: bool, batch_size: int) -> None:
     frames = indexed_frames(40)
-    batches, end = decode(write_video(tmp_path / "a.mp4", frames, fps=10, lossless=lossless), batch_size)
+    batches, summary = decode(write_video(tmp_path / "a.mp4", frames, fps=10, lossless=lossless), batch_size)
     assert [len(b) for b in batches] == [batch_size] * (40 // batch_size) + [40 % batch_size] * (40 % batch_size > 0)
     assert [read_index(frame) for frame in np.concatenate(batches)] == list(range(40))
-    assert end.frame_indices.tolist() == list(range(40))
-    assert end.timestamps == pytest.approx(np.arange(40) / 10)
-    assert (end.original_frames, end.fps) == (40, 10)
+    assert summary.frame_indices.tolist() == list(range(40))
+    assert summary.timestamps == pytest.approx(np.arange(40) / 10)
+    assert (summary.original_frames, summary.fps) == (40, 10)
 
 
 def test_b_frames_are_returned_in_display_order(b_frame_clip: Path) -> None:
@@ -67,28 +67,28 @@ def test_frames_after_a_change_of_size_have_the_first_size(tmp_path: Path) -> No
 
 
 @needs_clips
-@pytest.mark.parametrize("name", AWKWARD_CLIP_FACTS)
+@pytest.mark.parametrize("name", AWKWARD_CLIP_SIZES)
 def test_awkward_clips_return_all_frames(name: str) -> None:
-    count, size = AWKWARD_CLIP_FACTS[name]
-    batches, end = decode(AWKWARD_CLIPS / name)
-    assert sum(map(len, batches)) == count == end.original_frames == len(end.timestamps)
+    count, size = AWKWARD_CLIP_SIZES[name]
+    batches, summary = decode(AWKWARD_CLIPS / name)
+    assert sum(map(len, batches)) == count == summary.original_frames == len(summary.timestamps)
     assert {batch.shape[1:] for batch in batches} == {(*size, 3)}
-    assert (np.diff(end.timestamps) > 0).all()
+    assert (np.diff(summary.timestamps) > 0).all()
 
 
 @needs_clips
 def test_long_video_returns_all_frames() -> None:
-    batches, end = 0, None
+    batches, summary = 0, None
     for item in video.read_batches(
         AWKWARD_CLIPS / "flies_1500_frames.mp4", 64, video.Sampling(stride=50), shorter_side=32
     ):
         if isinstance(item, video.ReadSummary):
-            end = item
+            summary = item
         else:
             batches += len(item)
     assert batches == 30
-    assert end is not None
-    assert end.original_frames == 1500
+    assert summary is not None
+    assert summary.original_frames == 1500
 
 
 @needs_clips
@@ -171,10 +171,10 @@ def test_timestamps_of_avi_with_b_frames_increase(tmp_path: Path) -> None:
         for image in indexed_frames(60):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    *_, end = video.read_batches(tmp_path / "a.avi", 16, video.Sampling(fps=25))
-    assert isinstance(end, video.ReadSummary)
-    assert end.frame_indices.tolist() == list(range(60))
-    assert np.allclose(end.timestamps, np.arange(60) / 25)
+    *_, summary = video.read_batches(tmp_path / "a.avi", 16, video.Sampling(fps=25))
+    assert isinstance(summary, video.ReadSummary)
+    assert summary.frame_indices.tolist() == list(range(60))
+    assert np.allclose(summary.timestamps, np.arange(60) / 25)
 
 
 def test_a_file_name_with_a_colon_is_not_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

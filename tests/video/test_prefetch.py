@@ -45,11 +45,11 @@ def test_items_come_in_order_for_any_number_of_workers(workers: int) -> None:
 def test_a_video_error_ends_its_source_only(workers: int) -> None:
     sources = [
         number_source(1, 2),
-        number_source(3, error=VideoError("is torn")),
+        number_source(3, error=VideoError("is damaged")),
         number_source(error=VideoError("is empty")),
         number_source(4),
     ]
-    assert collect_items(sources, workers) == [(0, 1), (0, 2), (1, 3), (1, "is torn"), (2, "is empty"), (3, 4)]
+    assert collect_items(sources, workers) == [(0, 1), (0, 2), (1, 3), (1, "is damaged"), (2, "is empty"), (3, 4)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

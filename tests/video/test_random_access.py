@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, moving_frames, write_video
-from tests.video.helpers import AWKWARD_CLIP_FACTS, AWKWARD_CLIPS, decode_all, needs_clips, write_two_sizes
+from tests.video.helpers import AWKWARD_CLIP_SIZES, AWKWARD_CLIPS, decode_all, needs_clips, write_two_sizes
 from vimoclip import video
 from vimoclip.errors import VideoError
 
@@ -43,7 +43,7 @@ def test_ranges_of_a_video_with_b_frames(b_frame_clip: Path) -> None:
 
 @needs_clips
 @pytest.mark.parametrize(
-    "name", [name for name in AWKWARD_CLIP_FACTS if name not in ("testsrc2_mpeg4.avi", "av1_video.mkv")]
+    "name", [name for name in AWKWARD_CLIP_SIZES if name not in ("testsrc2_mpeg4.avi", "av1_video.mkv")]
 )
 def test_ranges_of_awkward_clips(name: str) -> None:
     check_ranges(AWKWARD_CLIPS / name, ranges=5)

@@ -36,12 +36,12 @@ def expected_indices(sampling: video.Sampling, count: int, fps: int) -> list[int
     )
 )
 def test_sampling_matches_its_definition(indexed_clip: Path, sampling: video.Sampling) -> None:
-    batches, end = decode(indexed_clip, 16, sampling)
+    batches, summary = decode(indexed_clip, 16, sampling)
     expected = expected_indices(sampling, count=77, fps=10)
     assert [read_index(frame) for frame in np.concatenate(batches)] == expected
-    assert end.frame_indices.tolist() == expected
-    assert end.timestamps == pytest.approx(np.array(expected) / 10)
-    assert end.original_frames == 77
+    assert summary.frame_indices.tolist() == expected
+    assert summary.timestamps == pytest.approx(np.array(expected) / 10)
+    assert summary.original_frames == 77
 
 
 def test_sampling_by_fps_starts_at_the_first_timestamp() -> None:
@@ -52,8 +52,8 @@ def test_sampling_by_fps_starts_at_the_first_timestamp() -> None:
 
 @pytest.mark.parametrize("indices", [[0, 1, 2, 3], [0, 5, 10], [7], [3, 5], [0, 1, 3, 4], [0, 2, 5, 6, 90]])
 def test_frame_indices_and_timestamps_survive_the_comment(tmp_path: Path, indices: list[int]) -> None:
-    end = video.ReadSummary(np.array(indices), np.array(indices) / 10 + 8.25, 100, 10.0)
-    comment = video.frames_to_comment(end)
+    summary = video.ReadSummary(np.array(indices), np.array(indices) / 10 + 8.25, 100, 10.0)
+    comment = video.frames_to_comment(summary)
     with video.VideoWriter(tmp_path / "a.mp4", 10, comment) as writer:
         writer.write(indexed_frames(2))
     read = video.probe(tmp_path / "a.mp4").comment
@@ -65,7 +65,7 @@ def test_frame_indices_and_timestamps_survive_the_comment(tmp_path: Path, indice
     assert read["kept_frames"] == len(indices)
     timestamps = video.timestamps_from_comment(read, 10.0)
     assert timestamps is not None
-    assert np.allclose(timestamps, end.timestamps, atol=1e-6)
+    assert np.allclose(timestamps, summary.timestamps, atol=1e-6)
 
 
 def test_uneven_timestamps_are_stored_in_full() -> None:
@@ -83,14 +83,14 @@ def test_sampling_at_the_source_fps_keeps_every_frame_despite_rounding(tmp_path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     for fps, expected in ((rate, range(60)), (rate / 2, range(0, 60, 2))):
-        *_, end = video.read_batches(tmp_path / "a.mkv", 16, video.Sampling(fps=fps))
-        assert isinstance(end, video.ReadSummary)
-        assert end.frame_indices.tolist() == list(expected)
+        *_, summary = video.read_batches(tmp_path / "a.mkv", 16, video.Sampling(fps=fps))
+        assert isinstance(summary, video.ReadSummary)
+        assert summary.frame_indices.tolist() == list(expected)
 
 
 def test_regular_indices_are_stored_in_a_few_bytes() -> None:
-    end = video.ReadSummary(np.arange(0, 300_000, 3), np.arange(0, 300_000, 3) / 25, 300_000, 25.0)
-    assert len(str(video.frames_to_comment(end))) < 200
+    summary = video.ReadSummary(np.arange(0, 300_000, 3), np.arange(0, 300_000, 3) / 25, 300_000, 25.0)
+    assert len(str(video.frames_to_comment(summary))) < 200
 
 
 def test_comments_without_frame_entries_return_none() -> None:

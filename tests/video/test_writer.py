@@ -55,8 +55,8 @@ def write_on_processors(processors: set[int], path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors can't be chosen on this system")
 def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None:
-    there = os.sched_getaffinity(0)
-    for name, processors in (("one", {min(there)}), ("all", there)):
+    all_processors = os.sched_getaffinity(0)
+    for name, processors in (("one", {min(all_processors)}), ("all", all_processors)):
         process = multiprocessing.get_context("spawn").Process(
             target=write_on_processors, args=(processors, tmp_path / name)
         )
@@ -66,14 +66,13 @@ def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None
 
 
 def write_macroblocks(path: Path) -> None:
-    write_in_batches(
-        path, moving_frames(20, (2, 1), 192, 176)
-    )  # 12 rows of 11: x264's AVX-512 code takes them by eight
+    # 12 rows of 11 macroblocks: x264's AVX-512 code processes eight at a time
+    write_in_batches(path, moving_frames(20, (2, 1), 192, 176))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc fills memory on demand")
 def test_bytes_do_not_depend_on_uninitialized_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("0", "1"):  # 1: fresh memory is 0xFE throughout, as motion 9 macroblocks up and to the left
+    for name in ("0", "1"):  # 1: new memory is filled with 0xFE, read as motion of 9 macroblocks up and left
         monkeypatch.setenv("MALLOC_PERTURB_", name)
         process = multiprocessing.get_context("spawn").Process(target=write_macroblocks, args=(tmp_path / name,))
         process.start()
@@ -85,16 +84,16 @@ def test_bytes_do_not_depend_on_uninitialized_memory(tmp_path: Path, monkeypatch
 def test_bytes_do_not_depend_on_the_cpu_instructions_of_x264(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lossless: bool
 ) -> None:
-    frames, start = moving_frames(20, (2, 1), 192, 176), video.VideoWriter._open_stream
+    frames, open_stream = moving_frames(20, (2, 1), 192, 176), video.VideoWriter._open_stream
 
-    def plainly(writer: video.VideoWriter, width: int, height: int) -> None:
-        start(writer, width, height)
+    def open_stream_without_simd(writer: video.VideoWriter, width: int, height: int) -> None:
+        open_stream(writer, width, height)
         options = dict(writer._stream.options)
         writer._stream.options = options | {"x264-params": f"asm=0:{options.get('x264-params', '')}".rstrip(":")}
 
-    as_it_is = write_in_batches(tmp_path / "a.mp4", frames, lossless).read_bytes()
-    monkeypatch.setattr(video.VideoWriter, "_open_stream", plainly)
-    assert write_in_batches(tmp_path / "b.mp4", frames, lossless).read_bytes() == as_it_is
+    expected = write_in_batches(tmp_path / "a.mp4", frames, lossless).read_bytes()
+    monkeypatch.setattr(video.VideoWriter, "_open_stream", open_stream_without_simd)
+    assert write_in_batches(tmp_path / "b.mp4", frames, lossless).read_bytes() == expected
 
 
 def test_lossless_keeps_every_value_and_lossy_is_close(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_comment_round_trips(tmp_path: Path) -> None:
     }
     with video.VideoWriter(tmp_path / "a.mp4", 25, comment) as writer:
         writer.write(indexed_frames(3))
-        comment["frames"] = 3  # what is known only at the end counts as well
+        comment["frames"] = 3  # entries that are known only at the end are written too
     info = video.probe(tmp_path / "a.mp4")
     assert info.comment == comment
     assert (info.width, info.height, info.frames, info.codec) == (64, 48, 3, "h264")
@@ -156,9 +155,9 @@ def test_frame_rate_is_kept(tmp_path: Path, fps: Fraction) -> None:
     for index, rate in enumerate((fps, float(fps))):
         path = write_video(tmp_path / f"{index}.mp4", indexed_frames(12), fps=rate)  # type: ignore[arg-type]
         assert video.probe(path).fps == fps
-        _, end = decode(path)
-        assert end.fps == pytest.approx(float(fps))
-        assert end.timestamps == pytest.approx(np.arange(12) / float(fps))
+        _, summary = decode(path)
+        assert summary.fps == pytest.approx(float(fps))
+        assert summary.timestamps == pytest.approx(np.arange(12) / float(fps))
 
 
 @pytest.mark.parametrize("written", [0, 1, 40])
