@@ -1,4 +1,4 @@
-"""Every number of one set of predictions, with its interval, beside what knowing nothing is worth; and a report.
+"""Evaluate predictions: all metrics with confidence intervals and chance levels, and an HTML report.
 
     python evaluate.py checkpoints/TFAM/cross_attention/seed49
     python evaluate.py predictions.csv --annotations-dir dataset/annotations
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> "Evaluation":
-    """Evaluate, print and write. Raises UserError."""
+    """Print and write the evaluation, and return it. Raises UserError."""
     args = build_parser().parse_args(argv)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
@@ -101,14 +101,14 @@ def main(argv: list[str] | None = None) -> "Evaluation":
 
 
 def find_annotations_dir(args: argparse.Namespace, source: "PredictionSource") -> Path:
-    """`--annotations-dir`, that of the run's data set, or dataset/annotations. Raises UserError if it is missing."""
+    """Return `--annotations-dir`, that of the run's data set, or dataset/annotations. Raises UserError if missing."""
     run_dir = source.dataset_dir / "annotations" if source.dataset_dir else None
     folder = args.annotations_dir or (run_dir if run_dir and run_dir.is_dir() else Path("dataset/annotations"))
     return cli.require_folder(folder, "name the folder of the annotations with --annotations-dir")
 
 
 def resolve_output_dir(args: argparse.Namespace) -> Path:
-    """The output folder. Raises UserError for a run folder, whose own metrics.json would be overwritten."""
+    """Return the output folder. Raises UserError for a run folder, whose metrics.json would be overwritten."""
     predictions: Path = args.predictions
     default_dir = (
         predictions / "evaluation" if predictions.is_dir() else predictions.with_name(f"{predictions.stem}_evaluation")

@@ -1,4 +1,4 @@
-"""The demo: clips of drawn animals, a small CLIP trained on stills of them, and the whole pipeline. Run by demo.sh."""
+"""Demo of the whole pipeline on clips of drawn animals, with a small CLIP trained on stills of them. See demo.sh."""
 
 import argparse
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +16,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def map_in_parallel(function: Callable[[Any], Any], items: Collection[Any], workers: int, unit: str) -> Iterator[Any]:
-    """Yield `function(item)` in order, with a progress bar; 0 workers: in this process."""
+    """Yield `function(item)` in order, with a progress bar; with 0 workers, compute in this process."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 

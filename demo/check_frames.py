@@ -3,7 +3,7 @@
     python -m demo.check_frames
 Trains a copy of the demo's teacher, all of it, to name a clip's actions from one frame, with frames of all clips in
 random order; a validation clip's score is the mean over its frames, which ignores their order. Prints the macro AP of
-each kind of action beside that of permuted labels, and writes TFAM/results/demo/frames.json."""
+each group of actions beside that of permuted labels, and writes TFAM/results/demo/frames.json."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="what the copy is of")
+    parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="the model to copy")
     parser.add_argument("--clip-pretrained", default=None, help="tag or file, where the model doesn't hold its own")
     parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
     parser.add_argument("--frames", type=cli.positive_int, default=4, help="of each clip, evenly spread")
@@ -33,27 +33,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Return the path of frames.json."""
+    """Write frames.json, unless it has the same settings already; return its path."""
     args = build_parser().parse_args(argv)
     from demo.report import format_single_frames
 
     output: Path = args.output_dir / "frames.json"
     settings = {key: str(value) for key, value in vars(args).items() if key != "output_dir"}
-    if output.is_file() and (found := json.loads(output.read_text(encoding="utf-8")))["settings"] == settings:
+    if output.is_file() and json.loads(output.read_text(encoding="utf-8"))["settings"] == settings:
         print(f"{output}: is there already")
     else:
         from vimoclip.io import yaml_json
         from vimoclip.runtime import versions
 
-        found = evaluate_single_frames(args) | {"settings": settings, "versions": versions.package_versions()}
+        results = evaluate_single_frames(args) | {"settings": settings, "versions": versions.package_versions()}
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        yaml_json.write_json(output, found)
+        yaml_json.write_json(output, results)
     print(format_single_frames(output), end="", flush=True)
     return output
 
 
 def evaluate_single_frames(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on frames of the training clips and evaluate those of the validation clips."""
+    """Train on frames of the training clips and evaluate on those of the validation clips."""
     from demo.report import class_groups
     from vimoclip import annotations, clip
     from vimoclip.runtime import seeding
@@ -75,7 +75,7 @@ def stack_rows(rows: list[Any]) -> "torch.Tensor":
 
 
 def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> "torch.Tensor":
-    """(clips, frames, 3, S, S) uint8, evenly spaced frames of each clip."""
+    """Return (clips, frames, 3, S, S) uint8: evenly spaced frames of each clip."""
     import torch
 
     from vimoclip.video import read_evenly_spaced
@@ -89,7 +89,7 @@ def load_frames(args: argparse.Namespace, names: list[str], preprocess: Any) -> 
 def train_and_score(
     encoder: Any, images: dict[str, Any], targets: "torch.Tensor", args: argparse.Namespace
 ) -> "torch.Tensor":
-    """(val clips, C) logits of a classifier of single frames, averaged over the frames of a clip."""
+    """Return (val clips, C) logits of a classifier of single frames, averaged over the frames of each clip."""
     import torch
     import torch.nn.functional as F
 
@@ -111,7 +111,7 @@ def train_and_score(
     visual.eval()
     if args.freeze_encoder:
         with torch.no_grad():
-            train, val = (torch.cat([features(part) for part in frames.split(64)]) for frames in (train, val))
+            train, val = (torch.cat([features(batch) for batch in frames.split(64)]) for frames in (train, val))
     labels = targets.repeat_interleave(args.frames, 0).to(device)
     visual.train(not args.freeze_encoder)
     for _ in progress(range(args.epochs), args.epochs, "epoch", "single frames"):
@@ -122,24 +122,25 @@ def train_and_score(
             optimizer.step()
     visual.eval()
     with torch.inference_mode():
-        logits = torch.cat([head(features(part)) for part in val.split(64)])
+        logits = torch.cat([head(features(batch)) for batch in val.split(64)])
     return logits.reshape(len(images["val"]), args.frames, -1).mean(1).cpu()
 
 
 def summarize(
-    scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]], args: argparse.Namespace
+    scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]], args: argparse.Namespace
 ) -> dict[str, Any]:
+    """Return the macro AP of each group of classes, its chance level and 95 % of the permutations' values."""
     import numpy as np
 
     from demo.report import group_map
     from vimoclip import metrics
 
-    maps = group_map(scores, targets, columns)
+    maps = group_map(scores, targets, groups)
     permuted_maps = [
-        group_map(scores, permuted, columns) for permuted in metrics.permute_targets(targets, args.rounds, args.seed)
+        group_map(scores, permuted, groups) for permuted in metrics.permute_targets(targets, args.rounds, args.seed)
     ]
     macro = {}
-    for name in columns:
+    for name in groups:
         values = [permuted_map[f"map_macro_{name}"] for permuted_map in permuted_maps]
         low, high = np.percentile(values, [2.5, 97.5]).tolist()
         macro[name] = {"value": maps[f"map_macro_{name}"], "chance": float(np.mean(values)), "chance_95": [low, high]}

@@ -1,4 +1,4 @@
-"""Render scenes: textured ground under a slightly shaking camera, and animals as polygons with joints."""
+"""Rendering of scenes: textured ground, a slightly shaking camera, and animals as polygons with joints."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 from demo.scenes import FRAMES, HEIGHT, SPECIES, WIDTH, Animal, Pose, Scene, pose_at
 
 MARGIN = 8  # pixels of ground around the frame, for the camera shake
-CAMERA_SHAKE = 0.35  # standard deviation, pixels a frame
+CAMERA_SHAKE = 0.35  # standard deviation, pixels per frame
 FRACTION_BITS = 4  # of OpenCV's fixed-point coordinates
 Color = tuple[int, int, int]
 GROUND_COLORS: dict[str, tuple[Color, Color]] = {
@@ -29,19 +29,19 @@ BODY_COLORS: dict[str, tuple[Color, Color]] = {  # body, markings
 
 
 def draw_clip(scene: Scene) -> np.ndarray:
-    """(FRAMES, HEIGHT, WIDTH, 3) uint8."""
+    """Return the frames of a clip, (FRAMES, HEIGHT, WIDTH, 3) uint8."""
     canvas, camera = draw_ground(scene), camera_offsets(scene.seed)
     return np.stack([draw_frame(scene, canvas, camera[t], t) for t in range(FRAMES)])
 
 
 def draw_still(scene: Scene) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8: one random frame of the clip."""
+    """Return one random frame of the clip, (HEIGHT, WIDTH, 3) uint8."""
     frame = int(np.random.default_rng([scene.seed, 1]).integers(FRAMES))
     return draw_frame(scene, draw_ground(scene), camera_offsets(scene.seed)[frame], frame)
 
 
 def camera_offsets(seed: int) -> np.ndarray:
-    """(FRAMES, 2) camera offsets in pixels: a mean-reverting random walk."""
+    """Return (FRAMES, 2) camera offsets in pixels: a mean-reverting random walk."""
     steps = np.random.default_rng([seed, 2]).normal(0, CAMERA_SHAKE, (FRAMES, 2))
     camera = np.zeros((FRAMES, 2))
     for t in range(1, FRAMES):
@@ -50,6 +50,7 @@ def camera_offsets(seed: int) -> np.ndarray:
 
 
 def draw_frame(scene: Scene, canvas: np.ndarray, camera: np.ndarray, frame: int) -> np.ndarray:
+    """Return (HEIGHT, WIDTH, 3) uint8. `canvas`: the ground; `camera` (2,): offset of the frame."""
     translation = np.array([[1, 0, camera[0] - MARGIN], [0, 1, camera[1] - MARGIN]], np.float32)
     image = cv2.warpAffine(canvas, translation, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
     for animal in scene.animals:
@@ -58,7 +59,7 @@ def draw_frame(scene: Scene, canvas: np.ndarray, camera: np.ndarray, frame: int)
 
 
 def draw_ground(scene: Scene) -> np.ndarray:
-    """(HEIGHT + 2 MARGIN, WIDTH + 2 MARGIN, 3) uint8: ground, water and objects."""
+    """Return (HEIGHT + 2 MARGIN, WIDTH + 2 MARGIN, 3) uint8: ground, water and objects."""
     rng = np.random.default_rng([scene.seed, 3])
     height, width = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN
     noise = sum(
@@ -83,16 +84,16 @@ def draw_ground(scene: Scene) -> np.ndarray:
 
 
 def draw_river(image: np.ndarray, animal: Animal, rng: np.random.Generator) -> None:
-    """A band of water across the frame, as high as the animal's body."""
+    """Draw a band of water across the frame, as high as the animal's body."""
     xs = np.linspace(-4, image.shape[1] + 4, 24)
-    middle, half = animal.base[0] + MARGIN, 0.33 * animal.length
-    top, bottom = (middle + side * half + rng.normal(0, 1.5, len(xs)) for side in (-1, 1))
+    center_y, half_height = animal.base_y + MARGIN, 0.33 * animal.length
+    top, bottom = (center_y + side * half_height + rng.normal(0, 1.5, len(xs)) for side in (-1, 1))
     band = np.concatenate([np.stack([xs, top], 1), np.stack([xs, bottom], 1)[::-1]])
     overlay = image.copy()
     fill_polygon(overlay, band, (48, 120, 196))
     image[:] = cv2.addWeighted(overlay, 0.8, image, 0.2, 0)
     for _ in range(26):
-        x, y = rng.uniform(0, image.shape[1]), middle + rng.uniform(-0.9, 0.9) * half
+        x, y = rng.uniform(0, image.shape[1]), center_y + rng.uniform(-0.9, 0.9) * half_height
         ripple = np.array([[x, y], [x + 5, y - 1.4], [x + 10, y], [x + 5, y - 0.2]])
         fill_polygon(image, ripple, (150, 200, 236))
 
@@ -105,58 +106,62 @@ def draw_nest(image: np.ndarray, x: float, y: float) -> None:
 
 
 class AnimalPainter:
-    """Draws one animal in body coordinates: unit: body length; x: forwards; y: down; origin: the body's center."""
+    """Painter of one animal in body coordinates: unit body length, x forwards, y down, origin at the body's center."""
 
     def __init__(self, image: np.ndarray, animal: Animal, pose: Pose, camera: np.ndarray):
         self.image, self.animal, self.pose = image, animal, pose
         self.body, self.marks = BODY_COLORS[animal.species]
-        self.rng = np.random.default_rng(animal.seed)  # same markings in each frame
+        self.rng = np.random.default_rng(animal.seed)  # the same markings in each frame
         self.matrix = np.diag([animal.length * pose.facing, animal.length]) @ rotation_matrix(pose.tilt)
         self.offset = np.array([pose.x, pose.y]) + camera
 
     def draw(self) -> None:
-        {"legs": self.legs, "wings": self.bird, "flippers": self.flippers}[SPECIES[self.animal.species]]()
+        {"legs": self.draw_mammal, "wings": self.draw_bird, "flippers": self.draw_swimmer}[
+            SPECIES[self.animal.species]
+        ]()
 
-    def polygon(self, points: np.ndarray, color: Color, joint: tuple[float, float] = (0, 0), angle: float = 0) -> None:
-        """A polygon, rotated about its joint."""
+    def draw_polygon(
+        self, points: np.ndarray, color: Color, joint: tuple[float, float] = (0, 0), angle: float = 0
+    ) -> None:
+        """Draw a polygon, rotated about its joint by an angle in radians."""
         rotated = (points - joint) @ rotation_matrix(angle).T + joint
         fill_polygon(self.image, rotated @ self.matrix.T + self.offset, color)
 
-    def limb(self, joint: tuple[float, float], length: float, width: float, angle: float, color: Color) -> None:
-        """A tapered limb below its joint."""
+    def draw_limb(self, joint: tuple[float, float], length: float, width: float, angle: float, color: Color) -> None:
+        """Draw a tapered limb below its joint."""
         x, y = joint
         points = np.array(
             [[x - width, y], [x + width, y], [x + 0.6 * width, y + length], [x - 0.6 * width, y + length]]
         )
-        self.polygon(points, color, joint, angle)
+        self.draw_polygon(points, color, joint, angle)
 
-    def head(
-        self, at: tuple[float, float], size: float, joint: tuple[float, float], color: Color, muzzle: Color
+    def draw_head(
+        self, center: tuple[float, float], size: float, joint: tuple[float, float], color: Color, muzzle: Color
     ) -> None:
-        """Head with muzzle or beak, eye, and food."""
+        """Draw a head with muzzle or beak, eye, and food."""
         angle = 0.5 * self.pose.head
-        self.polygon(ellipse_points(at, size, 0.85 * size), color, joint, angle)
-        mouth = (at[0] + 0.95 * size, at[1] + 0.25 * size)
-        self.polygon(
+        self.draw_polygon(ellipse_points(center, size, 0.85 * size), color, joint, angle)
+        mouth = (center[0] + 0.95 * size, center[1] + 0.25 * size)
+        self.draw_polygon(
             np.array(
                 [
-                    [at[0] + 0.6 * size, at[1] - 0.35 * size],
+                    [center[0] + 0.6 * size, center[1] - 0.35 * size],
                     [mouth[0] + 0.5 * size, mouth[1]],
-                    [at[0] + 0.5 * size, at[1] + 0.65 * size],
+                    [center[0] + 0.5 * size, center[1] + 0.65 * size],
                 ]
             ),
             muzzle,
             joint,
             angle,
         )
-        self.polygon(
-            ellipse_points((at[0] + 0.3 * size, at[1] - 0.2 * size), 0.24 * size, 0.26 * size),
+        self.draw_polygon(
+            ellipse_points((center[0] + 0.3 * size, center[1] - 0.2 * size), 0.24 * size, 0.26 * size),
             (250, 250, 240),
             joint,
             angle,
         )
-        self.polygon(
-            ellipse_points((at[0] + 0.36 * size, at[1] - 0.2 * size), 0.13 * size, 0.15 * size),
+        self.draw_polygon(
+            ellipse_points((center[0] + 0.36 * size, center[1] - 0.2 * size), 0.13 * size, 0.15 * size),
             (10, 10, 10),
             joint,
             angle,
@@ -168,93 +173,103 @@ class AnimalPainter:
                 (0.18, 0.08, (250, 60, 150)),
                 (0.03, 0.1, (206, 14, 100)),
             ):
-                self.polygon(ellipse_points((mouth[0] + dx, mouth[1] + dy), 0.085, 0.085), color, joint, angle)
+                self.draw_polygon(ellipse_points((mouth[0] + dx, mouth[1] + dy), 0.085, 0.085), color, joint, angle)
 
-    def legs(self) -> None:
-        """Zebra and leopard."""
-        zebra, swing = self.animal.species == "zebra", 0.55 * self.pose.limbs
+    def draw_mammal(self) -> None:
+        """Draw a zebra or leopard."""
+        is_zebra, swing = self.animal.species == "zebra", 0.55 * self.pose.limbs
         dark: Color = tuple(int(0.75 * c) for c in self.body)  # type: ignore[assignment]
-        long = 0.36 if zebra else 0.28
-        self.limb((-0.4, -0.08), 0.34, 0.025, 0.7 + 0.3 * self.pose.limbs, self.marks)  # tail
+        leg_length = 0.36 if is_zebra else 0.28
+        self.draw_limb((-0.4, -0.08), 0.34, 0.025, 0.7 + 0.3 * self.pose.limbs, self.marks)  # tail
         for x, phase, color in ((-0.22, -1, dark), (0.28, 1, dark), (-0.3, 1, self.body), (0.2, -1, self.body)):
-            self.limb((x, 0.08), long, 0.055, phase * swing, color)
-        self.polygon(ellipse_points((0, 0), 0.42, 0.19), self.body)
-        if zebra:
+            self.draw_limb((x, 0.08), leg_length, 0.055, phase * swing, color)
+        self.draw_polygon(ellipse_points((0, 0), 0.42, 0.19), self.body)
+        if is_zebra:
             for x in np.linspace(-0.34, 0.34, 9) + self.rng.uniform(-0.02, 0.02, 9):
-                high = 0.19 * math.sqrt(1 - (x / 0.42) ** 2)
-                self.polygon(
-                    np.array([[x - 0.018, -high], [x + 0.018, -high], [x + 0.004, high], [x - 0.012, high]]), self.marks
+                half_height = 0.19 * math.sqrt(1 - (x / 0.42) ** 2)
+                self.draw_polygon(
+                    np.array(
+                        [
+                            [x - 0.018, -half_height],
+                            [x + 0.018, -half_height],
+                            [x + 0.004, half_height],
+                            [x - 0.012, half_height],
+                        ]
+                    ),
+                    self.marks,
                 )
         else:
             for x, y in self.rng.uniform((-0.33, -0.13), (0.33, 0.1), (22, 2)):
                 if (x / 0.42) ** 2 + (y / 0.19) ** 2 < 0.75:
-                    self.polygon(ellipse_points((x, y), 0.028, 0.024), self.marks)
+                    self.draw_polygon(ellipse_points((x, y), 0.028, 0.024), self.marks)
         neck = (
             np.array([[0.2, -0.08], [0.38, 0.06], [0.56, -0.2], [0.42, -0.3]])
-            if zebra
+            if is_zebra
             else np.array([[0.22, -0.12], [0.36, 0.08], [0.5, -0.02], [0.44, -0.2]])
         )
         joint = (0.32, -0.05)
-        self.polygon(neck, self.body, joint, 0.5 * self.pose.head)
-        at = (0.5, -0.27) if zebra else (0.48, -0.13)
-        self.polygon(
-            np.array([[at[0] - 0.1, at[1] - 0.04], [at[0] - 0.04, at[1] - 0.2], [at[0] + 0.02, at[1] - 0.06]]),
+        self.draw_polygon(neck, self.body, joint, 0.5 * self.pose.head)
+        head_center = (0.5, -0.27) if is_zebra else (0.48, -0.13)
+        self.draw_polygon(
+            np.array([[-0.1, -0.04], [-0.04, -0.2], [0.02, -0.06]]) + head_center,
             self.marks,
             joint,
             0.5 * self.pose.head,
         )
-        self.head(at, 0.11, joint, self.body, self.marks if zebra else (240, 226, 200))
+        self.draw_head(head_center, 0.11, joint, self.body, self.marks if is_zebra else (240, 226, 200))
 
-    def bird(self) -> None:
-        """Parrot and owl with a beating wing."""
-        owl, beat = self.animal.species == "owl", 0.9 * self.pose.limbs
+    def draw_bird(self) -> None:
+        """Draw a parrot or owl with a beating wing."""
+        is_owl, wing_angle = self.animal.species == "owl", 0.9 * self.pose.limbs
         tail = np.array([[-0.24, -0.06], [-0.24, 0.1], [-0.58, 0.22], [-0.55, 0.04]])
-        self.polygon(tail, self.marks if not owl else (104, 74, 50))
-        self.limb((-0.02, 0.14), 0.16, 0.02, 0.3 * self.pose.limbs, (220, 170, 60))
-        self.limb((0.06, 0.14), 0.16, 0.02, -0.3 * self.pose.limbs, (200, 150, 50))
-        self.polygon(ellipse_points((0, 0), 0.34, 0.23 if owl else 0.19), self.body)
+        self.draw_polygon(tail, self.marks if not is_owl else (104, 74, 50))
+        self.draw_limb((-0.02, 0.14), 0.16, 0.02, 0.3 * self.pose.limbs, (220, 170, 60))
+        self.draw_limb((0.06, 0.14), 0.16, 0.02, -0.3 * self.pose.limbs, (200, 150, 50))
+        self.draw_polygon(ellipse_points((0, 0), 0.34, 0.23 if is_owl else 0.19), self.body)
         for x, y in self.rng.uniform((-0.2, -0.12), (0.25, 0.15), (14, 2)):
-            self.polygon(ellipse_points((x, y), 0.022, 0.03), self.marks if owl else (60, 196, 120))
+            self.draw_polygon(ellipse_points((x, y), 0.022, 0.03), self.marks if is_owl else (60, 196, 120))
         wing = np.array([[0.14, -0.06], [0.02, -0.13], [-0.3, -0.16], [-0.48, -0.02], [-0.26, 0.06], [0.02, 0.06]])
-        self.polygon(wing, (112, 80, 54) if owl else (34, 92, 196), (0.1, -0.04), beat)
+        self.draw_polygon(wing, (112, 80, 54) if is_owl else (34, 92, 196), (0.1, -0.04), wing_angle)
         for k in (0.3, 0.55, 0.8):
             feather = np.array(
                 [[0.08 - 0.5 * k, -0.08], [0.1 - 0.5 * k, 0.03], [0.06 - 0.5 * k, 0.03], [0.05 - 0.5 * k, -0.08]]
             )
-            self.polygon(feather, self.marks, (0.1, -0.04), beat)
-        self.head((0.36, -0.17), 0.15 if owl else 0.12, (0.24, -0.08), self.body if owl else self.marks, (232, 196, 70))
+            self.draw_polygon(feather, self.marks, (0.1, -0.04), wing_angle)
+        self.draw_head(
+            (0.36, -0.17), 0.15 if is_owl else 0.12, (0.24, -0.08), self.body if is_owl else self.marks, (232, 196, 70)
+        )
 
-    def flippers(self) -> None:
-        """Seal and turtle with paddling flippers."""
-        turtle, paddle = self.animal.species == "turtle", 0.7 * self.pose.limbs
+    def draw_swimmer(self) -> None:
+        """Draw a seal or turtle with paddling flippers."""
+        is_turtle, flipper_angle = self.animal.species == "turtle", 0.7 * self.pose.limbs
         dark: Color = tuple(int(0.8 * c) for c in self.body)  # type: ignore[assignment]
-        if turtle:
+        if is_turtle:
             for x, phase in ((-0.26, -1), (0.24, 1)):
-                self.limb((x, 0.06), 0.28, 0.07, phase * paddle + 0.4, (112, 150, 86))
-            self.polygon(
+                self.draw_limb((x, 0.06), 0.28, 0.07, phase * flipper_angle + 0.4, (112, 150, 86))
+            self.draw_polygon(
                 np.array([[-0.42, 0.1], [-0.3, -0.16], [0, -0.27], [0.28, -0.16], [0.4, 0.1], [0, 0.16]]), self.body
             )
             for x in (-0.22, 0, 0.2):
                 for y in (-0.12, 0.04):
-                    self.polygon(ellipse_points((x + self.rng.uniform(-0.02, 0.02), y), 0.075, 0.055), self.marks)
-            self.head((0.48, -0.02), 0.11, (0.36, 0.04), (112, 150, 86), (132, 168, 98))
+                    self.draw_polygon(ellipse_points((x + self.rng.uniform(-0.02, 0.02), y), 0.075, 0.055), self.marks)
+            self.draw_head((0.48, -0.02), 0.11, (0.36, 0.04), (112, 150, 86), (132, 168, 98))
             return
-        self.polygon(
+        self.draw_polygon(
             np.array([[-0.3, -0.04], [-0.58, -0.16], [-0.54, 0.02], [-0.6, 0.18], [-0.3, 0.08]]),
             dark,
             (-0.34, 0.02),
             0.5 * self.pose.limbs,
         )
-        self.polygon(
+        self.draw_polygon(
             np.array(
                 [[-0.38, 0.02], [-0.1, -0.16], [0.2, -0.2], [0.42, -0.16], [0.42, 0.06], [0.1, 0.18], [-0.2, 0.14]]
             ),
             self.body,
         )
         for x, y in self.rng.uniform((-0.2, -0.08), (0.3, 0.1), (16, 2)):
-            self.polygon(ellipse_points((x, y), 0.025, 0.02), self.marks)
-        self.limb((0.12, 0.08), 0.3, 0.07, paddle + 0.4, dark)
-        self.head((0.46, -0.13), 0.13, (0.34, -0.04), self.body, (60, 66, 84))
+            self.draw_polygon(ellipse_points((x, y), 0.025, 0.02), self.marks)
+        self.draw_limb((0.12, 0.08), 0.3, 0.07, flipper_angle + 0.4, dark)
+        self.draw_head((0.46, -0.13), 0.13, (0.34, -0.04), self.body, (60, 66, 84))
 
 
 def rotation_matrix(angle: float) -> np.ndarray:
@@ -266,14 +281,14 @@ UNIT_CIRCLE = np.stack(
 )
 
 
-def ellipse_points(at: tuple[float, float], half_width: float, half_height: float) -> np.ndarray:
-    return UNIT_CIRCLE * (half_width, half_height) + at
+def ellipse_points(center: tuple[float, float], half_width: float, half_height: float) -> np.ndarray:
+    return UNIT_CIRCLE * (half_width, half_height) + center
 
 
-def fill_disc(image: np.ndarray, at: tuple[float, float], radius: float, color: Color) -> None:
-    fill_polygon(image, ellipse_points(at, radius, radius), color)
+def fill_disc(image: np.ndarray, center: tuple[float, float], radius: float, color: Color) -> None:
+    fill_polygon(image, ellipse_points(center, radius, radius), color)
 
 
 def fill_polygon(image: np.ndarray, points: np.ndarray, color: Color) -> None:
-    """An anti-aliased polygon with subpixel coordinates."""
+    """Fill an anti-aliased polygon with subpixel coordinates."""
     cv2.fillPoly(image, [np.rint(points * 2**FRACTION_BITS).astype(np.int32)], color, cv2.LINE_AA, FRACTION_BITS)

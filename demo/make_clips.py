@@ -1,8 +1,8 @@
 """Draw the demo's clips and write their annotations.
 
     python -m demo.make_clips
-Writes dataset/demo/videos/clip0000.mp4 ... (H.264, 240x136, 25 frames/s, 2 s) and dataset/demo/annotations/. Clips that
-are there are not drawn again; the same seed draws the same clips. A tenth of the training clips, in selection.txt, is
+Writes dataset/demo/videos/clip0000.mp4 ... (H.264, 240x136, 25 frames/s, 2 s) and dataset/demo/annotations/. Existing
+clips are not drawn again; the same seed draws the same clips. A tenth of the training clips, in selection.txt, is
 kept out of training: on them epochs and thresholds are chosen."""
 
 import argparse
@@ -16,7 +16,7 @@ from demo import add_dataset_arguments, map_in_parallel
 from vimoclip import cli
 from vimoclip.errors import UserError
 
-SEEDS_PER_DATASET = 1_000_000  # seeds of two data sets never overlap
+SEEDS_PER_DATASET = 1_000_000  # so that the scene seeds of two data sets never overlap
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Return the folder of the videos."""
+    """Write annotations and missing clips; return the folder of the videos."""
     args = build_parser().parse_args(argv)
     from demo.scenes import ACTIONS, sample_scene
     from vimoclip import annotations
@@ -44,21 +44,23 @@ def main(argv: list[str] | None = None) -> Path:
     labels = {name: tuple(sorted(ids[action] for action in scene.actions())) for name, scene in scenes.items()}
     names = list(scenes)
     splits = {"train": names[: args.train], "val": names[args.train :]}
-    data = annotations.Annotations(tuple(ACTIONS), {s: {n: labels[n] for n in part} for s, part in splits.items()})
+    data = annotations.Annotations(
+        tuple(ACTIONS), {s: {n: labels[n] for n in split_names} for s, split_names in splits.items()}
+    )
     data = replace(data, selection=grouped_split.draw_stratified(data))
     annotations.write(args.dataset_dir / "annotations", args.dataset_name, data)
     videos.mkdir(parents=True, exist_ok=True)
     for _ in map_in_parallel(partial(write_clip, videos), missing.items(), cli.limit_workers(args.num_workers), "clip"):
         pass
     counts = Counter(action for scene in scenes.values() for action in scene.actions())
-    for name, kind in ACTIONS.items():
-        print(f"  {name:14} {counts[name]:4} clips   defined by {kind}")
+    for name, cue in ACTIONS.items():
+        print(f"  {name:14} {counts[name]:4} clips   defined by {cue}")
     print(f"{len(scenes)} clips in {videos}: {args.val} to report on, {len(data.selection)} to choose on", flush=True)
     return videos
 
 
 def is_up_to_date(path: Path, scene: Any) -> bool:
-    """Whether the file shows the scene. Raises UserError where it shows another one."""
+    """Return whether the file shows the scene. Raises UserError if it shows another one."""
     from vimoclip import video
     from vimoclip.errors import VideoError
 

@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Return the path of the table."""
+    """Write films, table and BORIS project; return the path of the table."""
     args = build_parser().parse_args(argv)
     from demo.scenes import sample_scene
     from vimoclip.io import atomic
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def format_label_table(films: dict[str, list[Any]]) -> str:
-    """CSV with one row a scene: film, actions, start and end in seconds, and the day, which two films share."""
+    """Return a CSV with one row per scene: film, actions, start and end in seconds, and day (one per two films)."""
     from demo.scenes import FPS, FRAMES
 
     text = io.StringIO()
@@ -72,7 +72,7 @@ def format_label_table(films: dict[str, list[Any]]) -> str:
 
 
 def boris_project(films: dict[str, list[Any]]) -> dict[str, Any]:
-    """A BORIS project with one observation a film; each action starts and stops with its scene."""
+    """Return a BORIS project with one observation per film; each action starts and stops with its scene."""
     from demo.scenes import ACTIONS, FPS, FRAMES
 
     length, observations = FRAMES / FPS, {}
@@ -100,8 +100,8 @@ def boris_project(films: dict[str, list[Any]]) -> dict[str, Any]:
                 "offset": {"1": 0.0},
             },
         }
-    empty = ("key", "description", "color", "category", "modifiers", "excluded", "coding map")
-    kind = {"type": "State event", **dict.fromkeys(empty, "")}
+    empty_fields = ("key", "description", "color", "category", "modifiers", "excluded", "coding map")
+    behavior = {"type": "State event", **dict.fromkeys(empty_fields, "")}
     lists, mappings = ("behavioral_categories", "behaviors_coding_map"), ("subjects_conf", "independent_variables")
     return {
         "time_format": "hh:mm:ss",
@@ -111,7 +111,7 @@ def boris_project(films: dict[str, list[Any]]) -> dict[str, Any]:
         "project_format_version": "7.0",
         **{name: [] for name in lists},
         **{name: {} for name in (*mappings, "coding_map", "converters")},
-        "behaviors_conf": {str(number): {**kind, "code": action} for number, action in enumerate(ACTIONS)},
+        "behaviors_conf": {str(number): {**behavior, "code": action} for number, action in enumerate(ACTIONS)},
         "observations": observations,
     }
 

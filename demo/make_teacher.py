@@ -16,7 +16,7 @@ from vimoclip import cli
 from vimoclip.cli import progress
 
 IMAGE_SIZE = 64
-MODEL: dict[str, Any] = {
+MODEL_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     # 1.0 M parameters
     "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 1, 1], "width": 14, "patch_size": None, "head_width": 32},
@@ -39,16 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Return the folder of the model."""
+    """Train and save the teacher, unless it exists; return the folder of the model."""
     args = build_parser().parse_args(argv)
     settings = {key: value for key, value in vars(args).items() if key not in ("output_dir", "num_workers")}
     retrieval_path = args.output_dir / "retrieval.json"
     if retrieval_path.is_file():
-        found = json.loads(retrieval_path.read_text(encoding="utf-8"))
+        retrieval = json.loads(retrieval_path.read_text(encoding="utf-8"))
         cli.check_settings_match(
-            settings, found["settings"], "this command", str(retrieval_path), "give the same, or another --output-dir"
+            settings,
+            retrieval["settings"],
+            "this command",
+            str(retrieval_path),
+            "give the same, or another --output-dir",
         )
-        print(f"{args.output_dir}: is there already\n{format_retrieval(found)}")
+        print(f"{args.output_dir}: is there already\n{format_retrieval(retrieval)}")
         return args.output_dir
     import open_clip
     import torch
@@ -58,26 +62,27 @@ def main(argv: list[str] | None = None) -> Path:
 
     images, captions = draw_stills(args.stills + args.held_out, cli.limit_workers(args.num_workers))
     seeding.seed_everything(args.seed)
-    model = open_clip.CLIP(**MODEL)
-    tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(captions)
+    model = open_clip.CLIP(**MODEL_CONFIG)
+    tokens = open_clip.SimpleTokenizer(context_length=MODEL_CONFIG["text_cfg"]["context_length"])(captions)
     print(f"image tower of {sum(p.numel() for p in model.visual.parameters()):,} parameters", flush=True)
     train_clip(model, torch.from_numpy(images[args.held_out :]), tokens[args.held_out :], args)
-    found = evaluate_retrieval(model, torch.from_numpy(images[: args.held_out]), tokens[: args.held_out])
+    retrieval = evaluate_retrieval(model, torch.from_numpy(images[: args.held_out]), tokens[: args.held_out])
     save_open_clip_folder(model, args.output_dir)
-    print(format_retrieval(found))
-    yaml_json.write_json(retrieval_path, found | {"settings": settings, "versions": versions.package_versions()})
+    print(format_retrieval(retrieval))
+    yaml_json.write_json(retrieval_path, retrieval | {"settings": settings, "versions": versions.package_versions()})
     return args.output_dir
 
 
-def format_retrieval(found: dict[str, Any]) -> str:
+def format_retrieval(retrieval: dict[str, Any]) -> str:
     return (
-        f"held-out stills: of {found['captions']} captions the right one comes first for {found['recall_at_1']:.0%} "
-        f"and among the first five for {found['recall_at_5']:.0%} (chance: {1 / found['captions']:.1%})"
+        f"held-out stills: of {retrieval['captions']} captions the right one comes first for "
+        f"{retrieval['recall_at_1']:.0%} and among the first five for {retrieval['recall_at_5']:.0%} "
+        f"(chance: {1 / retrieval['captions']:.1%})"
     )
 
 
 def draw_stills(count: int, workers: int) -> tuple[Any, list[str]]:
-    """((count, S, S, 3) uint8, captions) of scenes that are in no clip."""
+    """Return ((count, S, S, 3) uint8, captions) of scenes that are in no clip."""
     import numpy as np
 
     stills = list(
@@ -132,7 +137,7 @@ def train_clip(model: Any, images: Any, tokens: Any, args: argparse.Namespace) -
 
 
 def evaluate_retrieval(model: Any, images: Any, tokens: Any) -> dict[str, Any]:
-    """Recall of each held-out still's own caption among the distinct captions of all of them."""
+    """Return recall at 1 and 5 of each held-out still's caption among the distinct captions of all stills."""
     import torch
 
     from vimoclip.clip import Preprocess
@@ -141,11 +146,11 @@ def evaluate_retrieval(model: Any, images: Any, tokens: Any) -> dict[str, Any]:
     captions, target = torch.unique(tokens, dim=0, return_inverse=True)
     model.eval()
     with torch.inference_mode():
-        parts = images.permute(0, 3, 1, 2).split(100)
-        z_image = torch.cat([model.encode_image(normalize(part), normalize=True) for part in parts])
+        batches = images.permute(0, 3, 1, 2).split(100)
+        z_image = torch.cat([model.encode_image(normalize(batch), normalize=True) for batch in batches])
         similarity = z_image @ model.encode_text(captions, normalize=True).T  # [stills, captions]
-    better = (~(similarity <= similarity.gather(1, target[:, None]))).sum(1)  # NaN counts as wrong
-    recall = {f"recall_at_{k}": float((better < k).float().mean()) for k in (1, 5)}
+    ranks = (~(similarity <= similarity.gather(1, target[:, None]))).sum(1)  # from 0; NaN counts as wrong
+    recall = {f"recall_at_{k}": float((ranks < k).float().mean()) for k in (1, 5)}
     return {"stills": len(images), "captions": len(captions), **recall}
 
 
@@ -158,7 +163,7 @@ def save_open_clip_folder(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = {k: v for k, v in preprocess_config().items() if k in ("mean", "std", "interpolation", "resize_mode")}
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    yaml_json.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": preprocess})
+    yaml_json.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL_CONFIG, "preprocess_cfg": preprocess})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The demo's table: average precision of every TFAM run, over all actions and by kind of action, beside chance.
+"""The demo's table: average precision of every TFAM run, over all actions and by group, beside chance.
 
     python -m demo.report
 Reads predictions.csv of the runs in checkpoints/demo/TFAM/<config>/seed<k>/ and the annotations in dataset/demo/;
-prints the table and writes it to TFAM/results/demo/table.md and table.csv (a row a run). Chance is the mean over
+prints the table and writes it to TFAM/results/demo/table.md and table.csv (one row per run). Chance is the mean over
 permutations of the clips' labels."""
 
 import argparse
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Return the path of table.md. Raises UserError where no run is finished."""
+    """Print and write the table; return the path of table.md. Raises UserError if no run is finished."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
     from vimoclip.annotations.split_protocol import PUBLISHED
@@ -61,13 +61,15 @@ def main(argv: list[str] | None = None) -> Path:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         protocols.add(metrics.get("protocol") or PUBLISHED)  # runs from before there were protocols
         epoch_criteria.add(metrics.get("epoch_chosen_by", "another project"))
-        found = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
-        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **found})
+        results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
+        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **results})
     if not rows:
         raise UserError("holds no finished run", "bash demo.sh makes them", path=args.checkpoints_dir / "TFAM")
     if len(runs_by_clips) > 1:
-        one, other, *_ = runs_by_clips.values()
-        raise UserError(f"{one} and {other}: report on different clips", "delete the runs that are not of these clips")
+        first, second, *_ = runs_by_clips.values()
+        raise UserError(
+            f"{first} and {second}: report on different clips", "delete the runs that are not of these clips"
+        )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     num_clips = len(next(iter(runs_by_clips)))
@@ -82,14 +84,14 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def format_single_frames(path: Path) -> str:
-    """The results of demo.check_frames as text; empty if it was not run."""
+    """Return the results of demo.check_frames as text; empty if it was not run."""
     if not path.is_file():
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    results = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        f"\nsingle frames of {found['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
+        f"\nsingle frames of {results['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
     ]
-    for name, value in found["macro_ap"].items():
+    for name, value in results["macro_ap"].items():
         low, high = value["chance_95"]
         verdict = "above chance" if value["value"] > high else "at chance"
         lines.append(f"  {name:11} {value['value']:.3f} ({value['chance']:.3f}, {low:.3f} to {high:.3f}): {verdict}\n")
@@ -97,54 +99,55 @@ def format_single_frames(path: Path) -> str:
 
 
 def class_groups(class_names: Sequence[str]) -> dict[str, list[int]]:
-    """Column -> class ids: all, and for the demo's own actions one column for each kind."""
-    from demo.scenes import ACTIONS, ActionKind
+    """Return group -> class ids: "all", and for the demo's actions one group per cue."""
+    from demo.scenes import ACTIONS, ActionCue
 
-    columns = {"all": list(range(len(class_names)))}
+    groups = {"all": list(range(len(class_names)))}
     if tuple(class_names) == tuple(ACTIONS):
-        columns |= {kind: [i for i, name in enumerate(class_names) if ACTIONS[name] == kind] for kind in ActionKind}
-    return columns
+        groups |= {cue: [i for i, name in enumerate(class_names) if ACTIONS[name] == cue] for cue in ActionCue}
+    return groups
 
 
 def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
-    """(clips, (N, C) probabilities, multi-hot labels) of a predictions.csv. Raises UserError."""
+    """Return (clips, (N, C) probabilities, multi-hot labels) of a predictions.csv. Raises UserError."""
     import numpy as np
     import torch
 
     from vimoclip.io import predictions_csv
 
-    found = predictions_csv.read(path)
-    if found.classes != list(data.classes) or not set(found.videos) <= data.splits["val"].keys():
+    table = predictions_csv.read(path)
+    if table.classes != list(data.classes) or not set(table.videos) <= data.splits["val"].keys():
         raise UserError(
             "is of other classes or clips than the annotations", "delete the run and create it again", path=path
         )
-    targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in found.videos]))
-    return found.videos, torch.from_numpy(found.scores).float(), targets
+    targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in table.videos]))
+    return table.videos, torch.from_numpy(table.scores).float(), targets
 
 
 def evaluate_run(
-    scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]], rounds: int, seed: int
+    scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]], rounds: int, seed: int
 ) -> dict[str, float]:
-    """`map_macro_<column>`, `map_micro_<column>`, and `..._chance`: their means over permuted labels."""
+    """Return `map_macro_<group>`, `map_micro_<group>`, and `..._chance`: their means over permuted labels."""
     from vimoclip.metrics import permute_targets
 
-    found = group_map(scores, targets, columns)
-    by_chance = [group_map(scores, permuted, columns) for permuted in permute_targets(targets, rounds, seed)]
-    return found | {f"{name}_chance": mean(values[name] for values in by_chance) for name in found}
+    maps = group_map(scores, targets, groups)
+    permuted_maps = [group_map(scores, permuted, groups) for permuted in permute_targets(targets, rounds, seed)]
+    return maps | {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
 
 
-def group_map(scores: "torch.Tensor", targets: "torch.Tensor", columns: dict[str, list[int]]) -> dict[str, float]:
+def group_map(scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]]) -> dict[str, float]:
+    """Return `map_macro_<group>` and `map_micro_<group>`."""
     from vimoclip.metrics import average_precision_per_class, map_micro
 
     per_class = average_precision_per_class(scores, targets)
-    macro = {f"map_macro_{name}": float(per_class[classes].nanmean()) for name, classes in columns.items()}
+    macro = {f"map_macro_{name}": float(per_class[classes].nanmean()) for name, classes in groups.items()}
     return macro | {
-        f"map_micro_{name}": map_micro(scores[:, classes], targets[:, classes]) for name, classes in columns.items()
+        f"map_micro_{name}": map_micro(scores[:, classes], targets[:, classes]) for name, classes in groups.items()
     }
 
 
 def format_table(rows: list[dict[str, Any]], rounds: int) -> str:
-    """Markdown: one row a config, mean ± standard deviation over its seeds; the chance level last."""
+    """Return Markdown: one row per config, mean ± standard deviation over its seeds; the chance level last."""
     metrics = [name for name in rows[0] if name.startswith("map_") and not name.endswith("_chance")]
     lines = [["", "seeds", *(f"{name.split('_')[1]} {name.split('_', 2)[2]}" for name in metrics)]]
     by_config = defaultdict(list)
@@ -170,7 +173,7 @@ def format_mean_std(values: list[float]) -> str:
 
 
 def format_motion_gains(rows: list[dict[str, Any]]) -> str:
-    """Gains of each config over RGB alone by seed, for the actions that are defined by motion."""
+    """Return the gains of each config over RGB alone by seed, for the actions that are defined by motion."""
     column = "map_macro_motion" if "map_macro_motion" in rows[0] else "map_macro_all"
     value = {(row["config"], row["seed"]): row[column] for row in rows}
     lines = []

@@ -1,6 +1,6 @@
-"""Content of a drawn clip: the animals, where they are, their motions, and the resulting action labels.
+"""Content of a drawn clip: animals, their positions and motions, and the resulting action labels.
 
-Every degree of freedom of an animal (travel, limbs, head, hop, circle, ...) is a phase that starts anywhere. An action
+Every degree of freedom of an animal (travel, limbs, head, hop, circle, ...) is a phase with a random start. An action
 decides only which phases advance and how fast. A single frame of a walking animal therefore has the same distribution
 as one of an animal that keeps still: motions differ only over time. (H.264 slightly blurs moving objects;
 `demo.check_frames` tests whether this reveals the motion.)"""
@@ -24,8 +24,8 @@ GROUNDS = ("grass", "sand", "snow", "rock", "leaves")
 OBJECT_PROBABILITY = 0.4  # of food, water, a nest and flowers, independently
 
 
-class ActionKind(StrEnum):
-    """What defines an action."""
+class ActionCue(StrEnum):
+    """Visual cue that defines an action."""
 
     MOTION = "motion"  # not recognisable from a single frame
     APPEARANCE = "appearance"  # recognisable from a single frame
@@ -33,20 +33,20 @@ class ActionKind(StrEnum):
 
 
 ACTIONS = {
-    "keeping still": ActionKind.MOTION,
-    "walking": ActionKind.MOTION,
-    "running": ActionKind.MOTION,
-    "jumping": ActionKind.MOTION,
-    "circling": ActionKind.MOTION,
-    "head bobbing": ActionKind.MOTION,
-    "eating": ActionKind.APPEARANCE,
-    "in water": ActionKind.APPEARANCE,
-    "nesting": ActionKind.APPEARANCE,
-    "flying": ActionKind.BOTH,
-    "swimming": ActionKind.BOTH,
-    "galloping": ActionKind.BOTH,
-    "bathing": ActionKind.BOTH,
-    "shaking": ActionKind.BOTH,
+    "keeping still": ActionCue.MOTION,
+    "walking": ActionCue.MOTION,
+    "running": ActionCue.MOTION,
+    "jumping": ActionCue.MOTION,
+    "circling": ActionCue.MOTION,
+    "head bobbing": ActionCue.MOTION,
+    "eating": ActionCue.APPEARANCE,
+    "in water": ActionCue.APPEARANCE,
+    "nesting": ActionCue.APPEARANCE,
+    "flying": ActionCue.BOTH,
+    "swimming": ActionCue.BOTH,
+    "galloping": ActionCue.BOTH,
+    "bathing": ActionCue.BOTH,
+    "shaking": ActionCue.BOTH,
 }
 
 
@@ -62,7 +62,7 @@ class Phase(StrEnum):
     TILT = "tilt"
 
 
-# radians a second; travel in body lengths a second
+# radians/s; travel in body lengths/s
 MOTIONS: dict[str, dict[Phase, float]] = {
     "still": {},
     "walk": {Phase.TRAVEL: 0.45, Phase.LIMBS: 8},
@@ -83,7 +83,8 @@ class Animal:
 
     species: str
     length: float  # of its body, in pixels
-    base: tuple[float, float]  # y, and the lowest x of its travel
+    base_y: float  # of its body, in pixels
+    min_x: float  # of its travel, in pixels
     phases: dict[Phase, float]
     turn: int  # 1 or -1: direction of its circles
     motions: tuple[str, ...]
@@ -103,7 +104,7 @@ class Scene:
     seed: int
 
     def actions(self) -> set[str]:
-        """The labels of the clip: the actions of all its animals."""
+        """Return the labels of the clip: the actions of all its animals."""
         names = {
             action_name(motion, animal.species, self.water) for animal in self.animals for motion in animal.motions
         }
@@ -111,7 +112,7 @@ class Scene:
         return names | {name for name, present in objects.items() if present}
 
     def caption(self) -> str:
-        """Species, ground and objects, without motion."""
+        """Return a caption of species, ground and objects, without motion."""
         text = "a drawing of " + " and ".join(f"a {animal.species}" for animal in self.animals) + f" on {self.ground}"
         text += " in water" if self.water else ""
         objects = {"food": any(animal.food for animal in self.animals), "a nest": self.nest}
@@ -120,7 +121,7 @@ class Scene:
 
 
 def action_name(motion: str, species: str, water: bool) -> str:
-    """The action of a motion; for some motions it depends on species and water."""
+    """Return the action of a motion; for some motions it depends on species and water."""
     if motion == "surge":
         return "swimming" if water else {"wings": "flying"}.get(SPECIES[species], "galloping")
     if motion == "shake":
@@ -130,22 +131,23 @@ def action_name(motion: str, species: str, water: bool) -> str:
 
 
 def sample_scene(seed: int) -> Scene:
-    """A random scene. The number of motions is independent of the number of animals: one animal may do two in turn."""
+    """Return a random scene. The numbers of motions and animals are independent: one animal may do two in turn."""
     rng = np.random.default_rng(seed)
     num_animals, num_motions = int(rng.integers(1, 3)), int(rng.integers(1, 3))
     weights = np.array(list(MOTION_WEIGHTS.values()), float)
-    drawn = [str(m) for m in rng.choice(list(MOTIONS), num_motions, replace=False, p=weights / weights.sum())]
-    motions_by_animal = [tuple(drawn)] if num_animals == 1 else [(drawn[0],), (drawn[-1],)]
+    motions = [str(m) for m in rng.choice(list(MOTIONS), num_motions, replace=False, p=weights / weights.sum())]
+    motions_by_animal = [tuple(motions)] if num_animals == 1 else [(motions[0],), (motions[-1],)]
     heights = [(0.34, 0.74)] if num_animals == 1 else [(0.26, 0.38), (0.68, 0.8)]
     food = rng.random() < OBJECT_PROBABILITY
-    eater = int(rng.integers(num_animals))
+    eating_animal = int(rng.integers(num_animals))
     return Scene(
         ground=str(rng.choice(GROUNDS)),
         water=bool(rng.random() < OBJECT_PROBABILITY),
         nest=(rng.uniform(0.1, 0.9), rng.uniform(0.12, 0.88)) if rng.random() < OBJECT_PROBABILITY else None,
         flowers=bool(rng.random() < OBJECT_PROBABILITY),
         animals=tuple(
-            sample_animal(rng, motions_by_animal[i], heights[i], food and i == eater) for i in range(num_animals)
+            sample_animal(rng, motions_by_animal[i], heights[i], food and i == eating_animal)
+            for i in range(num_animals)
         ),
         seed=seed,
     )
@@ -154,11 +156,13 @@ def sample_scene(seed: int) -> Scene:
 def sample_animal(
     rng: np.random.Generator, motions: tuple[str, ...], heights: tuple[float, float], food: bool
 ) -> Animal:
+    """Return a random animal. `heights`: range of its y, as fractions of the frame's height."""
     length = rng.uniform(74, 100)
     return Animal(
         species=str(rng.choice(list(SPECIES))),
         length=length,
-        base=(HEIGHT * rng.uniform(*heights), 0.45 * length),
+        base_y=HEIGHT * rng.uniform(*heights),
+        min_x=0.45 * length,
         phases={phase: rng.uniform(0, 2 * math.pi) for phase in Phase},
         turn=int(rng.choice([-1, 1])),
         motions=motions,
@@ -180,23 +184,23 @@ class Pose:
 
 
 def pose_at(animal: Animal, frame: int, frames: int = FRAMES) -> Pose:
-    """Position and posture of an animal in a frame of its clip."""
+    """Return the position and posture of an animal in a frame of its clip."""
     phases = dict(animal.phases)
     frames_per_motion = frames / len(animal.motions)
-    span = WIDTH - 2 * animal.base[1]
+    span = WIDTH - 2 * animal.min_x
     for i, motion in enumerate(animal.motions):
         seconds = min(max(frame - i * frames_per_motion, 0), frames_per_motion) / FPS
         for phase, rate in MOTIONS[motion].items():
             phases[phase] += seconds * (rate * animal.length * math.pi / span if phase == Phase.TRAVEL else rate)
-    motion_now = animal.motions[min(int(frame / frames_per_motion), len(animal.motions) - 1)]
+    current_motion = animal.motions[min(int(frame / frames_per_motion), len(animal.motions) - 1)]
     travelled = phases[Phase.TRAVEL] / math.pi % 2  # 0..1 to the right, 1..2 back
     circle = animal.turn * phases[Phase.CIRCLE]
     facing = 1 if travelled < 1 else -1
-    if motion_now == "circle":
+    if current_motion == "circle":
         facing = 1 if -math.sin(circle) * animal.turn > 0 else -1
     return Pose(
-        x=animal.base[1] + span * (1 - abs(1 - travelled)) + 0.3 * animal.length * math.cos(circle),
-        y=animal.base[0]
+        x=animal.min_x + span * (1 - abs(1 - travelled)) + 0.3 * animal.length * math.cos(circle),
+        y=animal.base_y
         + animal.length * (0.16 * math.sin(circle) + 0.1 * math.sin(phases[Phase.WAVE]))
         - 0.3 * animal.length * (abs(math.sin(phases[Phase.HOP])) - 0.5),
         facing=facing,

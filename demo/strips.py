@@ -1,4 +1,4 @@
-"""Pictures of clips: a strip of frames, a strip of their flow, and the highest scores of a TFAM run.
+"""Pictures of clips: a filmstrip of frames, one of their flow, and the highest scores of a TFAM run.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
 Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The bars of the
@@ -13,12 +13,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 STRIP_FRAMES, TOP_ACTIONS = 6, 5
-STRIP_HEIGHT, GAP, FONT_SIZE, BARS_WIDTH = (
-    120,
-    6,
-    15,
-    380,
-)  # pixels
+STRIP_HEIGHT, GAP, FONT_SIZE, BARS_WIDTH = 120, 6, 15, 380  # pixels
 LABEL_COLOR, OTHER_COLOR = (38, 94, 156), (188, 200, 212)
 
 
@@ -33,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
-    """Return the paths of the pictures."""
+    """Write the pictures and return their paths."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
     from vimoclip.flow.flow_lookup import FlowFolder
@@ -62,25 +57,25 @@ def main(argv: list[str] | None = None) -> list[Path]:
 
 
 def top_actions(probabilities: dict[str, float], labels: set[str]) -> list[tuple[str, float]]:
-    """The clip's labels and the other actions with the highest scores: TOP_ACTIONS in all, or more for more labels."""
+    """Return the clip's labels and the highest-scored other actions: TOP_ACTIONS in all, or more for more labels."""
     order = sorted(probabilities, key=lambda action: (action not in labels, -probabilities[action]))
     selected = order[: max(TOP_ACTIONS, len(labels))]
     return sorted(((action, probabilities[action]) for action in selected), key=lambda item: -item[1])
 
 
 def draw_picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
-    """A PIL image: the strips above each other, the bars at their right."""
+    """Return a PIL image: the filmstrips above each other, the bars at their right."""
     from PIL import Image
 
     from vimoclip.video.filmstrip import render_filmstrip
 
     strips = [render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, GAP) for path in (rgb, flow) if path is not None]
     bars = draw_bars(top, labels, len(strips) * (STRIP_HEIGHT + GAP) - GAP)
-    wide = max(image.width for image in strips)
-    sheet = Image.new("RGB", (wide + 2 * GAP + bars.width, bars.height), "white")
+    strip_width = max(image.width for image in strips)
+    sheet = Image.new("RGB", (strip_width + 2 * GAP + bars.width, bars.height), "white")
     for i, image in enumerate(strips):
         sheet.paste(image, (0, i * (STRIP_HEIGHT + GAP)))
-    sheet.paste(bars, (wide + 2 * GAP, 0))
+    sheet.paste(bars, (strip_width + 2 * GAP, 0))
     return sheet
 
 
@@ -89,15 +84,15 @@ def draw_bars(top: list[tuple[str, float]], labels: set[str], height: int) -> An
 
     sheet = Image.new("RGB", (BARS_WIDTH, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    row_height, widest = height / len(top), BARS_WIDTH - 190
+    row_height, max_bar = height / len(top), BARS_WIDTH - 190
     for i, (name, probability) in enumerate(top):
         y = int((i + 0.5) * row_height)
         draw.text((130, y), name if len(name) <= 18 else f"{name[:16]}..", fill="black", font=font, anchor="rm")
         draw.rectangle(
-            (140, y - 9, 140 + max(1, int(widest * probability)), y + 9),
+            (140, y - 9, 140 + max(1, int(max_bar * probability)), y + 9),
             fill=LABEL_COLOR if name in labels else OTHER_COLOR,
         )
-        draw.text((148 + int(widest * probability), y), f"{probability:.2f}", fill="black", font=font, anchor="lm")
+        draw.text((148 + int(max_bar * probability), y), f"{probability:.2f}", fill="black", font=font, anchor="lm")
     return sheet
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from demo import report
-from demo.scenes import ActionKind
+from demo.scenes import ActionCue
 from tests.conftest import REPOSITORY, modification_times, moving_frames, write_video
 from vimoclip import annotations
 
@@ -132,7 +132,7 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     header, *rows = table_of(done.stdout)
     assert [row[0] for row in rows] == [*report.CONFIG_TITLES.values(), "chance (200 permutations)"]
-    assert header[2:] == [f"{mean} {name}" for mean in ("macro", "micro") for name in ("all", *ActionKind)]
+    assert header[2:] == [f"{mean} {name}" for mean in ("macro", "micro") for name in ("all", *ActionCue)]
     assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in rows for cell in row[2:])
     commands = commands_of(done.stdout)
     assert len(commands) == sum(line.startswith("== ") for line in done.stdout.splitlines()) == 16
@@ -156,7 +156,7 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
     results = clone / "TFAM" / "results" / "demo-tiny"
     assert (results / "table.md").read_text() in done.stdout
     frames = json.loads((results / "frames.json").read_text())
-    assert frames["macro_ap"].keys() == {"all", *ActionKind}
+    assert frames["macro_ap"].keys() == {"all", *ActionCue}
     data = annotations.load(clone / "dataset" / "demo-tiny" / "annotations", "demo", ["train", "val"])
     assert [len(videos) for videos in data.splits.values()] == [24, 12]
     assert len(data.selection) == 2

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from demo import check_frames, report, strips
-from demo.scenes import ACTIONS, ActionKind
+from demo.scenes import ACTIONS, ActionCue
 from tests.conftest import CLASSES, write_annotations, write_video
 from vimoclip import annotations, metrics, video
 from vimoclip.errors import UserError
@@ -145,7 +145,7 @@ def test_the_table_holds_sklearns_precisions_of_each_group_and_run(
         *(("cross_attention", "3"), ("cross_attention", "4"), ("rgb", "3"), ("rgb", "4"))
     ]
     kinds: dict[str, list[int]] = {
-        kind: [i for i, name in enumerate(ACTIONS) if ACTIONS[name] == kind] for kind in ActionKind
+        kind: [i for i, name in enumerate(ACTIONS) if ACTIONS[name] == kind] for kind in ActionCue
     }
     for row in rows:
         values = scores[row["config"], int(row["seed"])]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demo import drawing, scenes
-from demo.scenes import ACTIONS, FRAMES, GROUNDS, HEIGHT, MOTIONS, SPECIES, WIDTH, ActionKind, Scene
+from demo.scenes import ACTIONS, FRAMES, GROUNDS, HEIGHT, MOTIONS, SPECIES, WIDTH, ActionCue, Scene
 
 FIELDS = ("x", "y", "height", "facing", "limbs", "head", "tilt")
 ANIMALS = 2500
@@ -27,7 +27,7 @@ def sample_poses(motions: tuple[str, ...], seed: int) -> dict[str, np.ndarray]:
         frames = {"first": 0, "any": int(rng.integers(FRAMES)), "last": FRAMES - 1}
         for when, frame in frames.items():
             at = scenes.pose_at(animal, frame)
-            height = (at.y - animal.base[0]) / animal.length
+            height = (at.y - animal.base_y) / animal.length
             found[when].append((at.x / WIDTH, at.y / HEIGHT, height, at.facing, at.limbs, at.head, at.tilt))
     return {when: np.array(rows) for when, rows in found.items()}
 
@@ -92,7 +92,7 @@ def things_in(scene: Scene) -> dict[str, bool]:
 def test_what_a_still_shows_says_nothing_of_the_motions(many_scenes: list[Scene]) -> None:
     seen = [things_in(scene) for scene in many_scenes]
     done = [{motion for animal in scene.animals for motion in animal.motions} for scene in many_scenes]
-    told_by_motion = [name for name, kind in ACTIONS.items() if kind == ActionKind.MOTION]
+    told_by_motion = [name for name, kind in ACTIONS.items() if kind == ActionCue.MOTION]
     labels = {m: np.array([m in motions for motions in done]) for m in MOTIONS}
     labels |= {name: np.array([name in scene.actions() for scene in many_scenes]) for name in told_by_motion}
     for thing in seen[0]:
@@ -105,7 +105,7 @@ def test_what_a_still_shows_says_nothing_of_the_motions(many_scenes: list[Scene]
 
 def test_there_are_ten_actions_of_three_kinds_and_six_species(many_scenes: list[Scene]) -> None:
     assert len(ACTIONS) >= 10
-    assert set(ACTIONS.values()) == set(ActionKind)
+    assert set(ACTIONS.values()) == set(ActionCue)
     assert len(SPECIES) == 6
     labels = [scene.actions() for scene in many_scenes]
     assert set().union(*labels) == set(ACTIONS)
@@ -140,7 +140,7 @@ def test_only_motions_told_by_both_are_called_after_species_or_place() -> None:
     for motion in MOTIONS:
         names = {scenes.action_name(motion, species, water) for species in SPECIES for water in (False, True)}
         kinds = {ACTIONS[name] for name in names}
-        assert kinds == ({ActionKind.BOTH} if len(names) > 1 else {ActionKind.MOTION}), motion
+        assert kinds == ({ActionCue.BOTH} if len(names) > 1 else {ActionCue.MOTION}), motion
 
 
 def test_labels_are_those_of_all_animals_and_all_their_motions(many_scenes: list[Scene]) -> None:
@@ -161,7 +161,7 @@ def test_labels_are_those_of_all_animals_and_all_their_motions(many_scenes: list
 
 
 def test_a_caption_names_what_a_still_shows_and_never_a_motion(many_scenes: list[Scene]) -> None:
-    names = [name for name, kind in ACTIONS.items() if kind != ActionKind.APPEARANCE]
+    names = [name for name, kind in ACTIONS.items() if kind != ActionCue.APPEARANCE]
     motion_words = {*MOTIONS, *(word[:4] for name in names for word in name.split())}
     for scene in many_scenes[:500]:
         caption = scene.caption()

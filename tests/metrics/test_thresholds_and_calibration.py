@@ -97,14 +97,14 @@ def test_reliability_worked_by_hand() -> None:
     assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert found.count.tolist() == [1, 2, 1, 2]
     np.testing.assert_allclose(found.mean_score, [0.05, 0.275, 0.5, 0.9])
-    np.testing.assert_allclose(found.share_positive, [0, 0.5, 1, 0.5])
+    np.testing.assert_allclose(found.fraction_positive, [0, 0.5, 1, 0.5])
     expected = (1 * 0.05 + 2 * 0.225 + 1 * 0.5 + 2 * 0.4) / 6
     assert metrics.ece(scores, targets, bins=4) == pytest.approx(expected)
 
 
 def test_an_empty_bin_is_nan_and_adds_nothing() -> None:
     found = metrics.reliability_curve(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0))
-    assert np.isnan(found.mean_score).sum() == np.isnan(found.share_positive).sum() == 14
+    assert np.isnan(found.mean_score).sum() == np.isnan(found.fraction_positive).sum() == 14
     assert metrics.ece(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0)) == pytest.approx(0)
 
 
@@ -118,7 +118,7 @@ def test_ece_of_a_resample_is_that_of_the_videos_in_it(seed: int, videos: int, b
         copies = np.arange(videos).repeat(row)
         table = metrics.reliability_curve(scores[copies], targets[copies], bins)
         share = table.count / table.count.sum()
-        expected = np.nansum(share * np.abs(table.mean_score - table.share_positive))
+        expected = np.nansum(share * np.abs(table.mean_score - table.fraction_positive))
         assert found[number] == pytest.approx(expected, abs=1e-12)
         assert metrics.ece(scores[copies], targets[copies], bins) == pytest.approx(expected, abs=1e-12)
 

@@ -20,7 +20,7 @@ def prediction_caveats(
     videos: Sequence[str],
     expected: Sequence[str],
 ) -> list[str]:
-    """Caveats about the protocol, missing videos, constant scores and rare classes.
+    """Return caveats about the protocol, missing videos, constant scores and rare classes.
 
     `class_rows`: of per_class.csv; `videos`: the scored ones among the `expected`."""
     caveats = []
@@ -44,24 +44,24 @@ def prediction_caveats(
         labelled = len(videos) - unlabelled
         caveats.append(f"Clips without a label: {unlabelled}; hit@1 and precision@k are over the other {labelled}.")
     if (scored.scores == scored.scores[0]).all() and len(videos) > 1:
-        caveats.append("All clips have the same scores: nothing of the clips is in these predictions.")
+        caveats.append("All clips have the same scores: these predictions do not depend on the clips.")
     else:
         constant = [row["class"] for row in class_rows if np.ptp(scored.scores[:, row["id"]]) == 0]
         if constant and len(videos) > 1:
             caveats.append(f"The same score for all clips: {len(constant)} of the classes ({list_some(constant)}).")
     if perfect := [row["class"] for row in class_rows if row["ap"] == 1 and row["positives"] < len(videos)]:
         caveats.append(
-            f"An AP of exactly 1 is too good not to be looked at; "
-            f"of {len(perfect)} of the classes: {list_some(perfect)}."
+            f"An AP of exactly 1 is suspicious; check these {len(perfect)} of the classes: {list_some(perfect)}."
         )
-    if few := [row["class"] for row in class_rows if 0 < row["positives"] < FEW_POSITIVES]:
+    if rare := [row["class"] for row in class_rows if 0 < row["positives"] < FEW_POSITIVES]:
         caveats.append(
-            f"Fewer than {FEW_POSITIVES} positive clips: {len(few)} of the classes, whose AP hangs on single clips "
+            f"Fewer than {FEW_POSITIVES} positive clips: {len(rare)} of the classes, whose AP hangs on single clips "
             f"more than its interval can show; below {MIN_POSITIVES_FOR_CI} none is given."
         )
-    if none := [row["class"] for row in class_rows if not row["positives"]]:
+    if empty := [row["class"] for row in class_rows if not row["positives"]]:
         caveats.append(
-            f"No positive clip, so no AP and no part in macro averages: {len(none)} of the classes ({list_some(none)})."
+            f"No positive clip, so no AP and no part in macro averages: {len(empty)} of the classes "
+            f"({list_some(empty)})."
         )
     return caveats
 
@@ -74,7 +74,7 @@ def context_caveats(
     thresholds_fitted: bool,
     probabilities_as_logits: bool,
 ) -> list[str]:
-    """Caveats about thresholds, --logits, a comparison of different protocols, and videos with several animals.
+    """Return caveats about thresholds, --logits, comparisons of different protocols, and videos with several animals.
 
     `animal_classes`: the classes of animals of each video."""
     caveats = []

@@ -38,9 +38,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`split`: the evaluation split; `logits`: the scores of a CSV are logits; `seed`: of the `resamples`.
+    """Options of an evaluation.
 
-    `allow_missing`: leave out videos without predictions."""
+    `split`: the evaluation split; `logits`: the scores of a CSV are logits; `resamples`: number of bootstrap resamples,
+    drawn with `seed`; `allow_missing`: leave out videos without predictions."""
 
     split: str = "val"
     logits: bool = False
@@ -101,9 +102,9 @@ def evaluate(
 def read_selection_predictions(
     source: PredictionSource, data: Annotations, settings: EvaluationSettings, evaluated: list[str]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """(scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions of it.
+    """Return (scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions.
 
-    `evaluated`: the videos of the evaluation split. Raises UserError where the two splits overlap."""
+    `evaluated`: the videos of the evaluation split. Raises UserError if the two splits overlap."""
     if source.selection_path is None:
         return None
     from_val = source.selection_split == "val"
@@ -129,7 +130,7 @@ def read_selection_predictions(
 def _header(
     source: PredictionSource, settings: EvaluationSettings, scored: ScoredVideos, ap_per_class: np.ndarray
 ) -> dict[str, Any]:
-    """The first keys of metrics.json: what is evaluated, and how."""
+    """Return the first keys of metrics.json, which describe the evaluation."""
     return {
         "schema": 1,
         "predictions": source.path.name,
@@ -161,7 +162,7 @@ def _compare(
     videos: list[str],
     other: PredictionSource,
 ) -> dict[str, Any]:
-    """`comparison` of metrics.json, on the videos that both have: read_scores has accepted those that one lacks."""
+    """Return `comparison` of metrics.json, on the videos of both sources (read_scores checks the missing ones)."""
     logits = other.holds_logits(settings.logits)
     expected = list(data.splits[settings.split])
     optional = other.optional_videos(expected, settings.allow_missing)

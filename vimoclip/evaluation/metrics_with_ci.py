@@ -1,7 +1,8 @@
 """Metrics with confidence intervals over videos and chance levels.
 
 An entry is {"value", "ci95", "baseline", "random"}: the metric of all videos, its 95 % bootstrap interval, and the same
-metric of two predictors that ignore the videos: one gives each video the training prevalences, one random scores."""
+metric of two predictors that ignore the videos. The baseline scores each video with the training prevalences, the other
+at random."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # s
 class ScoredVideos:
     """`scores` (N, C) probabilities, `targets` (N, C) bool, `weights` (1 + R, N): ones, then R resamples.
 
-    `prevalences` (C,): share of the training videos that have each class; None without training videos."""
+    `prevalences` (C,): fraction of the training videos that have each class; None without training videos."""
 
     scores: np.ndarray
     targets: np.ndarray
@@ -37,24 +38,24 @@ class ScoredVideos:
     seed: int
 
     def subset(self, videos: np.ndarray) -> "ScoredVideos":
-        """Some videos, by index or mask."""
+        """Return the videos selected by indices or a mask."""
         return ScoredVideos(
             self.scores[videos], self.targets[videos], self.weights[:, videos], self.prevalences, self.seed
         )
 
     def constant_scores(self) -> np.ndarray | None:
-        """(N, C) scores of the constant predictor."""
+        """Return the (N, C) scores of the constant predictor; None without training videos."""
         return None if self.prevalences is None else metrics.constant_scores(self.prevalences, len(self.scores))
 
 
 def draw_sample_weights(num_videos: int, resamples: int, seed: int) -> np.ndarray:
-    """(1 + R, N): ones for all videos, then the bootstrap weights."""
-    drawn = metrics.bootstrap_weights(num_videos, resamples, seed)
-    return np.concatenate([np.ones((1, num_videos), drawn.dtype), drawn])
+    """Return (1 + R, N) weights: ones for all videos, then those of the resamples."""
+    weights = metrics.bootstrap_weights(num_videos, resamples, seed)
+    return np.concatenate([np.ones((1, num_videos), weights.dtype), weights])
 
 
 def metric_entry(values: np.ndarray, baseline: float | None, random: float | None) -> MetricEntry:
-    """An entry from (1 + R,) values: of all videos, then of the resamples."""
+    """Return an entry from (1 + R,) values: of all videos, then of the resamples."""
     return {
         "value": nan_to_none(values[0]),
         "ci95": bounded_interval(values),
@@ -64,40 +65,40 @@ def metric_entry(values: np.ndarray, baseline: float | None, random: float | Non
 
 
 def bounded_interval(values: np.ndarray, low: float = 0.0) -> list[float] | None:
-    """The interval of (1 + R,) values, cut to `low`..1; None where it is not defined."""
-    ends = metrics.confidence_interval(values[1:], value=float(values[0]))
-    return None if any(math.isnan(end) for end in ends) else [max(low, ends[0]), min(1.0, ends[1])]
+    """Return the interval of (1 + R,) values, clipped to `low`..1; None if it is not defined."""
+    bounds = metrics.confidence_interval(values[1:], value=float(values[0]))
+    return None if any(math.isnan(bound) for bound in bounds) else [max(low, bounds[0]), min(1.0, bounds[1])]
 
 
 def class_interval(values: np.ndarray, positives: int, low: float = 0.0) -> list[float] | None:
-    """`bounded_interval` of one class; None also for a class with few positives."""
+    """Return `bounded_interval` of one class; None also for a class with few positives."""
     return bounded_interval(values, low) if positives >= MIN_POSITIVES_FOR_CI else None
 
 
 def nan_to_none(value: Any) -> float | None:
-    """A number as JSON has it, which knows no NaN."""
+    """Return a float, or None for None and NaN, which JSON lacks."""
     return None if value is None or math.isnan(value) else float(value)
 
 
 def map_entries(
-    scored: ScoredVideos, ap_per_class: np.ndarray, classes: Sequence[int] | None = None
+    scored: ScoredVideos, ap_per_class: np.ndarray, class_ids: Sequence[int] | None = None
 ) -> dict[str, MetricEntry]:
-    """`map_macro` and `map_micro` of some classes (default: all). `ap_per_class` (1 + R, C): the APs of all classes."""
-    chosen = np.arange(scored.targets.shape[1]) if classes is None else np.asarray(classes)
-    targets, unit_weights = scored.targets[:, chosen], np.ones((1, len(scored.targets)), np.int64)
+    """Return `map_macro` and `map_micro` of the class ids (default: all). `ap_per_class` (1 + R, C): of all classes."""
+    columns = np.arange(scored.targets.shape[1]) if class_ids is None else np.asarray(class_ids)
+    targets, unit_weights = scored.targets[:, columns], np.ones((1, len(scored.targets)), np.int64)
     positives = targets.sum(0)
     random_ap = [metrics.expected_random_ap(int(count), len(targets)) for count in positives]
     constant, constant_macro, constant_micro = scored.constant_scores(), None, None
     if constant is not None:
-        constant_ap = metrics.bootstrap_ap(constant[:, chosen], targets, unit_weights)
+        constant_ap = metrics.bootstrap_ap(constant[:, columns], targets, unit_weights)
         constant_macro = float(metrics.macro_average(constant_ap.per_class)[0])
         constant_micro = float(constant_ap.micro[0])
     macro = metric_entry(
-        metrics.macro_average(ap_per_class[:, chosen]),
+        metrics.macro_average(ap_per_class[:, columns]),
         constant_macro,
         float(metrics.macro_average(np.array(random_ap))),
     )
-    micro = metrics.bootstrap_ap_micro(scored.scores[:, chosen], targets, scored.weights)
+    micro = metrics.bootstrap_ap_micro(scored.scores[:, columns], targets, scored.weights)
     random_micro = metrics.expected_random_ap(int(positives.sum()), targets.size)
     return {
         "map_macro": macro | {"classes": int((positives > 0).sum())},
@@ -108,34 +109,34 @@ def map_entries(
 def metrics_by_segment(
     scored: ScoredVideos, ap_per_class: np.ndarray, partitions: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Partition -> segment (head, middle, tail) -> entries of its classes."""
+    """Return partition -> segment (head, middle, tail) -> entries of its classes."""
     entries: dict[str, dict[str, Any]] = {}
     for name, segments in partitions.items():
-        classes_of = {s: [c for c, segment in enumerate(segments) if segment == s] for s in SEGMENTS}
+        ids_by_segment = {s: [c for c, segment in enumerate(segments) if segment == s] for s in SEGMENTS}
         entries[name] = {
-            segment: {"classes": len(classes), **map_entries(scored, ap_per_class, classes)}
-            for segment, classes in classes_of.items()
-            if classes
+            segment: {"classes": len(class_ids), **map_entries(scored, ap_per_class, class_ids)}
+            for segment, class_ids in ids_by_segment.items()
+            if class_ids
         }
     return entries
 
 
 def metrics_by_animal_class(scored: ScoredVideos, animal_classes: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
-    """Class of animals -> entries of the videos that show one. A video with several classes is in each.
+    """Return class of animals -> entries of the videos that show one. A video with several classes counts in each.
 
-    `animal_classes`: those of each video."""
+    `animal_classes`: the classes of animals of each video."""
     entries = {}
     for name in sorted({name for names in animal_classes for name in names}):
-        part = scored.subset(np.array([name in names for names in animal_classes]))
-        ap_per_class = metrics.bootstrap_ap_per_class(part.scores, part.targets, part.weights)
-        entries[name] = {"num_videos": len(part.scores), **map_entries(part, ap_per_class)}
+        subset = scored.subset(np.array([name in names for names in animal_classes]))
+        ap_per_class = metrics.bootstrap_ap_per_class(subset.scores, subset.targets, subset.weights)
+        entries[name] = {"num_videos": len(subset.scores), **map_entries(subset, ap_per_class)}
     return entries
 
 
 def threshold_and_ranking_metrics(
     scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray] | None
 ) -> dict[str, Any]:
-    """F1, hit@1, precision@k, ECE, and top-1 accuracy where each video has one label.
+    """Return entries of F1, hit@1, precision@k, ECE, and, if each video has one label, top-1 accuracy.
 
     `selection`: (scores, labels) of the videos that thresholds are fitted on."""
     single_label = bool((scored.targets.sum(1) == 1).all())
@@ -150,18 +151,20 @@ def threshold_and_ranking_metrics(
 
 
 def reliability_bins(scored: ScoredVideos) -> list[dict[str, Any]]:
-    """The reliability curve, one dict a bin."""
+    """Return the reliability curve, one dict per bin."""
     curve = metrics.reliability_curve(scored.scores, scored.targets, CALIBRATION_BINS)
-    columns = zip(curve.edges[:-1], curve.edges[1:], curve.count, curve.mean_score, curve.share_positive, strict=True)
+    columns = zip(
+        curve.edges[:-1], curve.edges[1:], curve.count, curve.mean_score, curve.fraction_positive, strict=True
+    )
     return [
         {
             "low": float(low),
             "high": float(high),
             "count": int(count),
             "mean_score": nan_to_none(mean),
-            "share_positive": nan_to_none(share),
+            "share_positive": nan_to_none(fraction),
         }
-        for low, high, count, mean, share in columns
+        for low, high, count, mean, fraction in columns
     ]
 
 
@@ -172,7 +175,7 @@ def per_class_rows(
     training: TrainingCounts | None,
     thresholds: np.ndarray | None,
 ) -> list[dict[str, Any]]:
-    """Rows of per_class.csv in the order of the class ids; None where a number is not defined."""
+    """Return the rows of per_class.csv in the order of the class ids; undefined numbers are None."""
     num_videos, positives = len(scored.targets), scored.targets.sum(0)
     f1_at_half = metrics.f1_scores(scored.scores >= 0.5, scored.targets).per_class
     f1_fitted = None if thresholds is None else metrics.f1_scores(scored.scores >= thresholds, scored.targets).per_class
@@ -205,15 +208,15 @@ def per_class_rows(
 def _evaluate_metric(scored: ScoredVideos, metric: MetricFunction) -> MetricEntry:
     constant, unit_weights = scored.constant_scores(), scored.weights[:1]
     baseline = None if constant is None else metric(constant, scored.targets, unit_weights)[0]
-    drawn = metrics.random_scores(scored.targets.shape, RANDOM_ROUNDS, scored.seed)
-    random = float(np.mean([metric(scores, scored.targets, unit_weights)[0] for scores in drawn]))
+    rounds = metrics.random_scores(scored.targets.shape, RANDOM_ROUNDS, scored.seed)
+    random = float(np.mean([metric(scores, scored.targets, unit_weights)[0] for scores in rounds]))
     return metric_entry(metric(scored.scores, scored.targets, scored.weights), baseline, random)
 
 
 def _f1_at_fitted_thresholds(
     scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray], average: str
 ) -> MetricEntry:
-    """F1 at thresholds fitted on the selection split, also for the constant and the random predictor."""
+    """Return the entry of F1 at thresholds fitted on the selection split, for all three predictors."""
     selection_scores, selection_targets = selection
 
     def metric(scores: np.ndarray, fit_scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -226,8 +229,8 @@ def _f1_at_fitted_thresholds(
         constant_selection = metrics.constant_scores(scored.prevalences, num_selection)
         baseline = metric(constant, constant_selection, unit_weights)[0]
     shape = (len(scored.scores) + num_selection, scored.scores.shape[1])
-    drawn = metrics.random_scores(shape, RANDOM_ROUNDS, scored.seed)
-    random = float(np.mean([metric(s[num_selection:], s[:num_selection], unit_weights)[0] for s in drawn]))
+    rounds = metrics.random_scores(shape, RANDOM_ROUNDS, scored.seed)
+    random = float(np.mean([metric(s[num_selection:], s[:num_selection], unit_weights)[0] for s in rounds]))
     return metric_entry(metric(scored.scores, selection_scores, scored.weights), baseline, random)
 
 

@@ -19,11 +19,11 @@ METRIC_LABELS = {
     "top1": "top-1",
     "mean_per_class_top1": "top-1, mean over classes",
 }
-MAX_CLASSES = 5  # that gained, and as many that lost
+MAX_CLASSES = 5  # printed with the largest gain, and with the largest loss
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """One line a metric, then the notes and the comparison."""
+    """Return one line per metric, then the notes and the comparison."""
     metrics = evaluation.metrics
     lines = [
         f"{evaluation.title}: {metrics['num_videos']} clips of {metrics['split']}, {metrics['num_classes']} classes, "

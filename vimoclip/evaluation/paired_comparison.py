@@ -8,13 +8,13 @@ import numpy as np
 from vimoclip import metrics
 from vimoclip.evaluation.metrics_with_ci import ScoredVideos, bounded_interval, class_interval, nan_to_none
 
-MAX_CLASSES = 10  # listed with the largest gain, and with the largest loss
+MAX_CLASSES = 10  # in the file, with the largest gain, and with the largest loss
 
 
 def compare_predictions(
     scored: ScoredVideos, other_scores: np.ndarray, ap_per_class: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Entries of `comparison` in metrics.json.
+    """Return the entries of `comparison` in metrics.json.
 
     `other_scores` (N, C): of the other predictions; `ap_per_class` (1 + R, C): APs of `scored`."""
     targets, weights = scored.targets, scored.weights
@@ -45,5 +45,5 @@ def compare_predictions(
 
 
 def _difference_entry(differences: np.ndarray) -> dict[str, Any]:
-    """From (1 + R,) differences: of all videos, then of the resamples."""
+    """Return an entry from (1 + R,) differences: of all videos, then of the resamples."""
     return {"difference": nan_to_none(differences[0]), "ci95": bounded_interval(differences, low=-1.0)}

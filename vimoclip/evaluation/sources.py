@@ -19,7 +19,7 @@ RUN_FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}
 
 @dataclass(frozen=True)
 class PredictionSource:
-    """A file of predictions, and what the run's metrics.json says about them. Excluded videos: video -> reason."""
+    """A file of predictions, and the fields of its run's metrics.json. Excluded videos: video -> reason."""
 
     path: Path
     title: str
@@ -35,34 +35,34 @@ class PredictionSource:
 
     @property
     def is_run(self) -> bool:
-        """Whether the predictions are a run's, and therefore probabilities."""
+        """Return whether the predictions are a run's, and therefore probabilities."""
         return self.protocol is not None
 
     @property
     def selection_split(self) -> str:
-        """The split, or the part of the training split, that chose the epoch and that thresholds are fitted on."""
+        """Return the model-selection split: it chose the epoch, and thresholds are fitted on it."""
         return "val" if self.protocol == THREE_SPLITS else "selection"
 
     def holds_logits(self, logits_flag: bool) -> bool:
-        """Whether the scores are logits: as the flag says for a CSV, never for a run."""
+        """Return whether the scores are logits: the value of the flag for a CSV, False for a run."""
         return logits_flag and not self.is_run
 
     def optional_videos(self, expected: Sequence[str], allow_missing: bool) -> Collection[str]:
-        """The expected videos that predictions may lack."""
+        """Return the expected videos that predictions may lack."""
         return expected if allow_missing else self.excluded_videos
 
 
 class TrainingCounts(NamedTuple):
-    """`positives` (C,): number of training videos of each class; `num_videos`: of all of them."""
+    """`positives` (C,): number of training videos of each class; `num_videos`: number of training videos."""
 
     positives: np.ndarray
     num_videos: int
 
 
 def open_predictions(path: Path, selection_path: Path | None = None) -> PredictionSource:
-    """Describe a run folder or a CSV. `selection_path` replaces a run's own selection predictions.
+    """Return the source of a run folder or a CSV. `selection_path` replaces a run's own selection predictions.
 
-    Raises UserError for a folder of no finished run."""
+    Raises UserError unless a folder is a finished run."""
     if not path.is_dir():
         return PredictionSource(path, path.name, selection_path=selection_path)
     predictions_path, metrics_path = path / RUN_FILES["val"], path / "metrics.json"
@@ -97,7 +97,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
 
 
 def student_caveat(run_metrics: Mapping[str, Any]) -> str | None:
-    """A sentence where the student of a held-out run used the evaluation split, or may have; else None."""
+    """Return a sentence if the student of a held-out run used the evaluation split, or may have; else None."""
     if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
     if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
@@ -123,9 +123,10 @@ def _dataset_dir(config_path: Path) -> Path | None:
 def read_scores(
     path: Path, data: Annotations, expected: Sequence[str], logits: bool, optional: Collection[str]
 ) -> tuple[list[str], np.ndarray]:
-    """(videos, (N, C) probabilities) of the `expected` videos that have any, in their order and that of the classes.
+    """Return (videos, (N, C) probabilities) of the `expected` videos with predictions, in their order.
 
-    Raises UserError for a missing video that is not in `optional`, and for scores that are no probabilities."""
+    Columns are in the order of the classes. Raises UserError for a missing video that is not in `optional`, and for
+    scores that are not probabilities."""
     table = predictions_csv.read(path)
     columns, rows = match_classes(path, table, data.classes), match_videos(path, table, expected, optional)
     scores = table.scores[list(rows.values())][:, columns]
@@ -145,22 +146,25 @@ def read_scores(
 
 
 def resemble_probabilities(sigmoids: np.ndarray) -> bool:
-    """Whether all logits, given as their sigmoids, are from 0 to 1 themselves."""
+    """Return whether all logits lie from 0 to 1, from their sigmoids."""
     return bool((sigmoids >= 0.5).all() and (sigmoids <= 1 / (1 + np.exp(-1))).all())
 
 
 def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -> list[int]:
-    """The column of each class, by its name or, where all headers are integers, by its id. Raises UserError."""
-    column_of = {name: column for column, name in enumerate(table.classes)}
+    """Return the column of each class, by its name or, if all headers are integers, by its id. Raises UserError."""
+    column_by_name = {name: column for column, name in enumerate(table.classes)}
     names = list(classes)
-    if not set(names) & set(column_of) and all(name.isdecimal() for name in column_of):
-        if len({int(name) for name in column_of}) < len(column_of):
+    if not set(names) & set(column_by_name) and all(name.isdecimal() for name in column_by_name):
+        if len({int(name) for name in column_by_name}) < len(column_by_name):
             raise UserError(
-                f"two columns are of one class id ({list_some(sorted(column_of))})", "give each class one", path=path
+                f"two columns are of one class id ({list_some(sorted(column_by_name))})",
+                "give each class one",
+                path=path,
             )
-        column_of = {str(int(name)): column for name, column in column_of.items()}
+        column_by_name = {str(int(name)): column for name, column in column_by_name.items()}
         names = [str(i) for i in range(len(classes))]
-    missing, unknown = [n for n in names if n not in column_of], [n for n in column_of if n not in set(names)]
+    missing = [name for name in names if name not in column_by_name]
+    unknown = [name for name in column_by_name if name not in set(names)]
     for problem, mismatched in (("classes have no column", missing), ("columns are no class", unknown)):
         if mismatched:
             raise UserError(
@@ -168,25 +172,25 @@ def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -
                 f"give a column each of the {len(classes)} classes of the annotations, headed by their names or ids",
                 path=path,
             )
-    return [column_of[name] for name in names]
+    return [column_by_name[name] for name in names]
 
 
 def match_videos(
     path: Path, table: PredictionsTable, expected: Sequence[str], optional: Collection[str]
 ) -> dict[str, int]:
-    """Expected video -> its row, by its file name with or without the extension. Raises UserError."""
+    """Return expected video -> row, matched by file name with or without the extension. Raises UserError."""
     by_stem = {stem(video): video for video in expected}
     expected_set, optional_set = set(expected), set(optional)
     rows: dict[str, int] = {}
     unknown, duplicates = [], []
-    for number, name in enumerate(table.videos):
+    for row, name in enumerate(table.videos):
         video = name if name in expected_set else by_stem.get(name)
         if video is None:
             unknown.append(name)
         elif video in rows:
             duplicates.append(name)
         else:
-            rows[video] = number
+            rows[video] = row
     missing = [video for video in expected if video not in rows and video not in optional_set]
     names_by_problem = {
         "have no predictions": missing,
@@ -204,12 +208,12 @@ def match_videos(
 
 
 def multi_hot_matrix(data: Annotations, split: str, videos: Sequence[str]) -> np.ndarray:
-    """(N, C) bool labels."""
+    """Return (N, C) bool labels."""
     return np.array([data.multi_hot(split, video) for video in videos]).reshape(len(videos), -1) > 0
 
 
 def training_counts(data: Annotations, excluded: Collection[str]) -> TrainingCounts | None:
-    """Class counts of the training split without the excluded videos; None where no video remains."""
+    """Return class counts of the training split without the excluded videos; None if no video remains."""
     excluded = set(excluded)
     videos = [video for video in data.splits.get("train", {}) if video not in excluded]
     if not videos:

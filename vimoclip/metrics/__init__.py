@@ -1,7 +1,7 @@
 """Metrics as pure functions.
 
-Training uses those of tensors (average_precision.py). The others take numpy arrays: `scores` (N, C) float64, `targets`
-(N, C) bool, `weights` (R, N) int, the number of times that each of N videos is drawn in each of R resamples."""
+Training uses average_precision.py, which takes tensors. The other modules take numpy arrays: `scores` (N, C) float64,
+`targets` (N, C) bool, `weights` (R, N) int: how often each of R resamples contains each of N videos."""
 
 from vimoclip.metrics.average_precision import (
     average_precision,

@@ -6,7 +6,7 @@ import torch
 
 
 def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """AP as scikit-learn defines it: sum of (R_n - R_(n-1)) P_n over distinct scores, so that ties count as one step.
+    """Return AP as in scikit-learn: sum of (R_n - R_(n-1)) P_n over distinct scores, so that ties count as one step.
 
     scores, targets: (N,). NaN without a positive. Raises ValueError for scores that are not finite."""
     if not torch.isfinite(scores).all():
@@ -24,20 +24,20 @@ def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 def average_precision_per_class(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(C,) float64 AP of each class from (N, C) scores and targets; NaN for a class without a positive."""
+    """Return (C,) float64 APs from (N, C) scores and targets; NaN for a class without a positive."""
     columns = [average_precision(scores[:, c], targets[:, c]) for c in range(scores.shape[1])]
     return torch.tensor(columns, dtype=torch.float64)
 
 
 def map_macro(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """Mean AP over the classes that have a positive: the metric of Animal Kingdom and Charades."""
+    """Return the mean AP over the classes that have a positive: the metric of Animal Kingdom and Charades."""
     per_class = average_precision_per_class(scores, targets)
     valid = per_class[~per_class.isnan()]
     return float(valid.mean()) if len(valid) else float("nan")
 
 
 def map_micro(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """AP over all (video, class) pairs pooled: the paper's 77.09 (torchmetrics, average="micro")."""
+    """Return the AP over all (video, class) pairs pooled: the paper's 77.09 (torchmetrics, average="micro")."""
     return average_precision(scores.reshape(-1), targets.reshape(-1))
 
 

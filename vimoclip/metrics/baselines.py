@@ -6,19 +6,19 @@ import numpy as np
 
 
 def constant_scores(prevalences: np.ndarray, num_videos: int) -> np.ndarray:
-    """(N, C) scores of the predictor that gives every video the (C,) prevalences of the training split."""
+    """Return the (N, C) scores of a predictor that gives every video the (C,) prevalences of the training split."""
     return np.tile(np.asarray(prevalences, np.float64), (num_videos, 1))
 
 
 def random_scores(shape: tuple[int, int], rounds: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield uniform scores in [0, 1), `rounds` times: for metrics whose chance level has no formula."""
+    """Yield uniform scores in [0, 1) `rounds` times, for metrics whose chance level has no formula."""
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
         yield generator.random(shape)
 
 
 def expected_random_ap(positives: int, count: int) -> float:
-    """Expected AP of a random ranking of `count` items with `positives` positives; NaN without a positive.
+    """Return the expected AP of a random ranking of `count` items with `positives` positives; NaN without a positive.
 
     A positive at rank i has expected precision (1 + (i - 1) (m - 1) / (n - 1)) / i, and all ranks are equally likely.
     The result is above the prevalence; the fewer positives, the larger the difference (Bestgen, 2015)."""
@@ -30,7 +30,7 @@ def expected_random_ap(positives: int, count: int) -> float:
 
 
 def torchmetrics_macro(per_class: np.ndarray) -> float:
-    """The value of torchmetrics' MultilabelAveragePrecision(average="macro") for (C,) per-class APs.
+    """Return the value of torchmetrics' MultilabelAveragePrecision(average="macro") for (C,) per-class APs.
 
     torchmetrics 1.9 counts a class without a positive as 0, so that a perfect model scores below 1."""
     return float(np.nan_to_num(per_class).mean())

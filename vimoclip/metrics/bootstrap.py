@@ -1,4 +1,4 @@
-"""Metrics on bootstrap resamples of the videos: exact, for all resamples at once.
+"""Exact metrics on all bootstrap resamples of the videos at once.
 
 AP is that of scikit-learn with `sample_weight`: sum of (R_n - R_(n-1)) P_n over distinct scores. A resample changes the
 weight of each video, not the order of their scores. Videos are therefore sorted once; AP then needs only the total
@@ -20,7 +20,7 @@ class BootstrapAP(NamedTuple):
 
 
 def bootstrap_weights(num_videos: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """(R, N) int32: how often each of N videos is in each resample of N videos drawn with replacement."""
+    """Return (R, N) int32 counts: how often each resample, N draws with replacement, contains each of N videos."""
     generator = np.random.default_rng(seed)
     weights = np.empty((resamples, num_videos), np.int32)
     for row in weights:
@@ -29,14 +29,14 @@ def bootstrap_weights(num_videos: int, resamples: int = 1000, seed: int = 0) -> 
 
 
 def bootstrap_ap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> BootstrapAP:
-    """Exact AP, per class and micro, of (N, C) scores under each row of (R, N) integer weights.
+    """Return the exact AP, per class and micro, of (N, C) scores under each row of (R, N) integer weights.
 
     Raises ValueError for scores that are not finite. 1,000 resamples of 6,096 x 140 take seconds, and some 300 MB."""
     return BootstrapAP(bootstrap_ap_per_class(scores, targets, weights), bootstrap_ap_micro(scores, targets, weights))
 
 
 def bootstrap_ap_per_class(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(R, C) APs: `per_class` of `bootstrap_ap`."""
+    """Return (R, C) APs: `per_class` of `bootstrap_ap`."""
     _check_finite(scores)
     weights_by_video, videos = _transpose_weights(weights), np.arange(len(scores))
     columns = [_weighted_ap(scores[:, c], targets[:, c], videos, weights_by_video) for c in range(scores.shape[1])]
@@ -44,7 +44,7 @@ def bootstrap_ap_per_class(scores: np.ndarray, targets: np.ndarray, weights: np.
 
 
 def bootstrap_ap_micro(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(R,) APs over all (video, class) pairs pooled: `micro` of `bootstrap_ap`."""
+    """Return (R,) APs over all (video, class) pairs pooled: `micro` of `bootstrap_ap`."""
     _check_finite(scores)
     videos = np.arange(len(scores)).repeat(scores.shape[1])
     return _weighted_ap(scores.reshape(-1), targets.reshape(-1), videos, _transpose_weights(weights))
@@ -56,18 +56,18 @@ def _check_finite(scores: np.ndarray) -> None:
 
 
 def _transpose_weights(weights: np.ndarray) -> np.ndarray:
-    """(N, R), contiguous, so that a video's weights are one row; uint8 where they fit, to save memory."""
-    small = weights.size == 0 or int(weights.max()) < 256
-    return np.ascontiguousarray(weights.T.astype(np.uint8 if small else np.int64))
+    """Return contiguous (N, R) weights, so that a video's weights are one row; uint8 if they fit, to save memory."""
+    fits_uint8 = weights.size == 0 or int(weights.max()) < 256
+    return np.ascontiguousarray(weights.T.astype(np.uint8 if fits_uint8 else np.int64))
 
 
 def confidence_interval(values: np.ndarray, level: float = 0.95, value: float | None = None) -> tuple[float, float]:
-    """Percentile interval that holds `level` of the resamples' values; NaNs are ignored.
+    """Return the percentile interval that contains `level` of the resamples' values; NaNs are ignored.
 
     With `value`, the metric of all videos, the interval is shifted so that the resamples' mean is at `value`, and
-    widened to contain it. AP needs this, since it is biased upwards on resamples: a resample that holds a class's only
-    positive twice ranks it higher, and one without it leaves the class out. At Animal Kingdom's size the plain interval
-    of macro AP excluded the value itself (0.509; 0.510 to 0.569)."""
+    widened to contain it. AP needs this, since it is biased upwards on resamples: a resample with two copies of a
+    class's only positive ranks it higher, and one without it leaves the class out. At Animal Kingdom's size the plain
+    interval of macro AP excluded the value itself (0.509; 0.510 to 0.569)."""
     valid = values[~np.isnan(values)]
     if not len(valid):
         return float("nan"), float("nan")
@@ -79,14 +79,14 @@ def confidence_interval(values: np.ndarray, level: float = 0.95, value: float | 
 
 
 def macro_average(per_class: np.ndarray) -> np.ndarray:
-    """Mean over the last axis, ignoring NaN (classes without a positive); NaN where all are."""
+    """Return the mean over the last axis, ignoring NaN (classes without a positive); NaN if all values are."""
     valid = ~np.isnan(per_class)
     count = valid.sum(-1)
     return np.where(count, np.where(valid, per_class, 0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(R,) means of (N,) values of videos under (R, N) weights, ignoring NaN."""
+    """Return (R,) means of the (N,) values of videos under (R, N) weights, ignoring NaN."""
     valid = ~np.isnan(values)
     total = weights[:, valid].sum(1)
     return np.where(total, weights[:, valid] @ values[valid] / np.maximum(total, 1), np.nan)
@@ -95,43 +95,50 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _weighted_ap(
     scores: np.ndarray, targets: np.ndarray, videos: np.ndarray, weights_by_video: np.ndarray
 ) -> np.ndarray:
-    """(R,) AP of (M,) scores. `videos` (M,): the video that each score belongs to; weights_by_video: (N, R)."""
+    """Return (R,) APs of (M,) scores. `videos` (M,): the video of each score; `weights_by_video`: (N, R)."""
     order = np.argsort(-scores, kind="stable")
     ranked, ranked_videos = scores[order], videos[order]
     positives = np.flatnonzero(targets[order])
     if not len(positives):
         return np.full(weights_by_video.shape[1], np.nan)
     # tied scores count as one step, which ends at the last of their ranks
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    ends, first = np.unique(last[np.searchsorted(last, positives)], return_index=True)
+    last_ranks = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    step_ends, first_positives = np.unique(last_ranks[np.searchsorted(last_ranks, positives)], return_index=True)
     step = max(1, CELLS_PER_CHUNK // len(positives))
     chunks = (weights_by_video[:, start : start + step] for start in range(0, weights_by_video.shape[1], step))
-    return np.concatenate([_ap_of_ranks(ranked_videos, positives, first, ends, chunk) for chunk in chunks])
+    return np.concatenate(
+        [_ap_from_ranks(ranked_videos, positives, first_positives, step_ends, chunk) for chunk in chunks]
+    )
 
 
-def _ap_of_ranks(
-    ranked_videos: np.ndarray, positives: np.ndarray, first: np.ndarray, ends: np.ndarray, weights_by_video: np.ndarray
+def _ap_from_ranks(
+    ranked_videos: np.ndarray,
+    positives: np.ndarray,
+    first_positives: np.ndarray,
+    step_ends: np.ndarray,
+    weights_by_video: np.ndarray,
 ) -> np.ndarray:
-    """(R,) AP from the steps that contain positives.
+    """Return (R,) APs from the steps that contain positives.
 
-    `ends`: last rank of each step; `first`: index into `positives` of each step's first positive."""
-    predicted = _cumulative_weights(weights_by_video, ranked_videos, ends)
-    gains = np.add.reduceat(weights_by_video[ranked_videos[positives]], first, axis=0, dtype=np.int64)
+    `positives`: their ranks; `step_ends`: last rank of each step; `first_positives`: index into `positives` of each
+    step's first positive."""
+    predicted = _cumulative_weights(weights_by_video, ranked_videos, step_ends)
+    gains = np.add.reduceat(weights_by_video[ranked_videos[positives]], first_positives, axis=0, dtype=np.int64)
     true_positives = gains.cumsum(0)
-    # `predicted` is 0 only where the gain is 0 too. cumsum adds in a fixed order; sum() may pair the terms in an order
-    # that depends on the number of resamples
+    # `predicted` is 0 only if the gain is 0 too. cumsum adds in a fixed order; the order of sum() may depend on the
+    # number of resamples
     total = (gains * (true_positives / np.maximum(predicted, 1))).cumsum(0)[-1]
     return np.where(true_positives[-1], total / np.maximum(true_positives[-1], 1), np.nan)
 
 
-def _cumulative_weights(weights_by_video: np.ndarray, ranked_videos: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(len(ends), R): the total weight of all ranks up to and including each end."""
-    total = np.zeros((len(ends), weights_by_video.shape[1]), np.int64)
-    starts = np.append(0, ends[:-1] + 1)
-    for begin in range(0, int(ends[-1]) + 1, RANKS_PER_BLOCK):
-        stop = min(begin + RANKS_PER_BLOCK, int(ends[-1]) + 1)
-        # the steps that reach into this block; the first of them may begin before it
-        low, high = np.searchsorted(starts, begin, "right") - 1, np.searchsorted(starts, stop, "left")
-        cuts = np.maximum(starts[low:high], begin) - begin
-        total[low:high] += np.add.reduceat(weights_by_video[ranked_videos[begin:stop]], cuts, axis=0, dtype=np.int64)
+def _cumulative_weights(weights_by_video: np.ndarray, ranked_videos: np.ndarray, step_ends: np.ndarray) -> np.ndarray:
+    """Return (len(step_ends), R): the total weight of all ranks up to and including the end of each step."""
+    total = np.zeros((len(step_ends), weights_by_video.shape[1]), np.int64)
+    step_starts = np.append(0, step_ends[:-1] + 1)
+    for start in range(0, int(step_ends[-1]) + 1, RANKS_PER_BLOCK):
+        stop = min(start + RANKS_PER_BLOCK, int(step_ends[-1]) + 1)
+        # the steps that overlap this block; the first of them may start before it
+        low, high = np.searchsorted(step_starts, start, "right") - 1, np.searchsorted(step_starts, stop, "left")
+        offsets = np.maximum(step_starts[low:high], start) - start
+        total[low:high] += np.add.reduceat(weights_by_video[ranked_videos[start:stop]], offsets, axis=0, dtype=np.int64)
     return total.cumsum(0)

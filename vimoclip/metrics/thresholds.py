@@ -14,26 +14,26 @@ class F1Scores(NamedTuple):
 
 
 def f1_scores(decisions: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> F1Scores:
-    """F1 = 2 TP / (2 TP + FP + FN) of boolean (N, C) decisions; with (R, N) weights, of each resample.
+    """Return F1 = 2 TP / (2 TP + FP + FN) of boolean (N, C) decisions; with (R, N) weights, of each resample.
 
-    Macro averages the classes that have a positive (in the resample), micro pools all (video, class) pairs."""
+    Macro averages the classes that have a positive (in the resample); micro pools all (video, class) pairs."""
     # matrix products of float32 are fast and exact for counts of some thousands
     rows = np.ones((1, len(targets)), np.float32) if weights is None else weights.astype(np.float32)
-    parts = (decisions & targets, decisions, targets)
-    true_positives, predicted, positives = ((rows @ part.astype(np.float32)).astype(np.float64) for part in parts)
+    masks = (decisions & targets, decisions, targets)
+    true_positives, predicted, positives = ((rows @ mask.astype(np.float32)).astype(np.float64) for mask in masks)
     per_class = np.where(positives > 0, 2.0 * true_positives / np.maximum(predicted + positives, 1), np.nan)
     num_classes = (positives > 0).sum(1)
     macro = np.where(num_classes, np.nansum(per_class, 1) / np.maximum(num_classes, 1), np.nan)
     pooled = (predicted + positives).sum(1)
     micro = np.where(pooled, 2 * true_positives.sum(1) / np.maximum(pooled, 1), np.nan)
-    found = F1Scores(per_class, macro, micro)
-    return found if weights is not None else F1Scores(*(part[0] for part in found))
+    scores = F1Scores(per_class, macro, micro)
+    return scores if weights is not None else F1Scores(*(values[0] for values in scores))
 
 
 def fit_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(C,): for each class the threshold t for which `scores >= t` has the highest F1.
+    """Return (C,) thresholds: for each class the t for which `scores >= t` has the highest F1.
 
-    A threshold is the midpoint of two adjacent scores. Among equally good ones the highest is taken, which predicts the
+    A threshold is the midpoint of two adjacent scores. Among equally good ones it is the highest, which predicts the
     fewest positives. 0.5 for a class without a positive."""
     return np.array([_fit_threshold(scores[:, c], targets[:, c]) for c in range(scores.shape[1])])
 
@@ -43,8 +43,8 @@ def _fit_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
         return 0.5
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], targets[order].cumsum()
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    best = last[np.argmax(2 * hits[last] / (last + 1 + hits[-1]))]
+    last_ranks = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each run of equal scores
+    best = last_ranks[np.argmax(2 * hits[last_ranks] / (last_ranks + 1 + hits[-1]))]
     if best == len(ranked) - 1:
         return float(ranked[-1])
     midpoint = (ranked[best] + ranked[best + 1]) / 2

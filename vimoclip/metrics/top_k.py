@@ -1,4 +1,4 @@
-"""Top-k metrics: one value a video, so that a resample's metric is a weighted mean.
+"""Top-k metrics: one value per video, so that a resample's metric is a weighted mean.
 
 Classes whose scores tie share the remaining ranks: the value is the expectation over random tie-breaking, so that it
 does not depend on the order of the classes."""
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def hit_at_1(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,): 1 where the class with the highest score is one of the video's labels; NaN for a video without labels."""
+    """Return (N,): 1 if the highest-scored class is one of the video's labels; NaN for a video without labels."""
     return precision_at_k(scores, targets, 1)
 
 
 def precision_at_k(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """(N,): the share of labels among the k classes with the highest scores; NaN for a video without labels.
+    """Return (N,): the fraction of labels among the k highest-scored classes; NaN for a video without labels.
 
     k is limited to the number of classes."""
     k = min(k, scores.shape[1])
@@ -24,13 +24,13 @@ def precision_at_k(scores: np.ndarray, targets: np.ndarray, k: int) -> np.ndarra
 
 
 def top1(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,): `hit_at_1` of videos with exactly one label. Raises ValueError for others."""
+    """Return (N,) `hit_at_1` of videos with exactly one label. Raises ValueError for others."""
     _check_single_label(targets)
     return hit_at_1(scores, targets)
 
 
 def mean_per_class_top1(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean over classes of the top-1 accuracy on their videos, as in MammalNet; with (R, N) weights: (R,).
+    """Return the mean over classes of the top-1 accuracy on their videos, as in MammalNet; with (R, N) weights: (R,).
 
     Averages the classes that have a video (in the resample). Raises ValueError unless each video has one label."""
     _check_single_label(targets)

@@ -1,4 +1,4 @@
-"""report.html: an evaluation as one self-contained page, for a screen, a phone or paper."""
+"""Rendering of an evaluation as report.html, one self-contained page for a screen, a phone or paper."""
 
 from vimoclip.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""class_counts.html: a bar chart of the number of clips of each class in each split."""
+"""Bar chart of the number of clips of each class in each split: class_counts.html."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ PAGE_TEMPLATE = """<!doctype html>
 
 
 def write_class_histogram(path: Path, title: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Path:
-    """Write one self-contained page. `counts`: split -> number of clips of each class. Raises OSError."""
+    """Write a self-contained page. `counts`: split -> number of clips of each class. Raises OSError."""
     from plotly.offline import get_plotlyjs
 
     figure = class_histogram_figure(classes, counts)
-    data, layout = (json.dumps(figure[part]).replace("</", "<\\/") for part in ("data", "layout"))
+    data, layout = (json.dumps(figure[key]).replace("</", "<\\/") for key in ("data", "layout"))
     text = PAGE_TEMPLATE.format(title=escape_label(title), plotly=get_plotlyjs(), data=data, layout=layout)
     return atomic.write_text(path, text)
 
 
 def class_histogram_figure(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """One stacked bar a class, the most frequent class at the top."""
+    """Return a plotly figure with one stacked bar per class, the most frequent class at the top."""
     totals = [sum(split_counts) for split_counts in zip(*counts.values(), strict=True)]
     order = sorted(range(len(classes)), key=lambda i: (-totals[i], classes[i]))
     labels = axis_labels(classes)

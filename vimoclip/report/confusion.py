@@ -1,7 +1,7 @@
-"""Confusions between classes, co-occurrence of labels, and the best and worst clips: pure functions of arrays.
+"""Confusions between classes, co-occurrence of labels, and the best and worst clips.
 
 `scores` (N, C) float, `targets` (N, C) bool. For a clip with k labels the k highest scores count as predicted. With one
-label a clip this gives the usual confusion matrix. With several, a label that is not predicted is missed, and each
+label per clip this gives the usual confusion matrix. With several, a label that is not predicted is missed, and each
 wrong class that is predicted counts as confused with it. This needs no threshold, which the scores of rare classes
 hardly ever reach."""
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N, C) bool: each clip's k highest-scored classes, k its number of labels; ties go to the lower class id."""
+    """Return (N, C) bool: each clip's k highest-scored classes, k its number of labels; ties go to lower class ids."""
     order = np.argsort(-scores, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(scores.shape[1])[None, :], axis=1)
@@ -17,7 +17,7 @@ def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def confusion_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(C, C) int64: clips whose label `row` is missed while `column` is wrongly predicted; the diagonal counts hits."""
+    """Return (C, C) int64: clips whose label `row` is missed while `column` is wrongly predicted; diagonal: hits."""
     predicted = predicted_labels(scores, targets)
     missed, wrong = targets & ~predicted, predicted & ~targets
     counts = missed.T.astype(np.float64) @ wrong.astype(np.float64)  # BLAS multiplies floats only
@@ -26,15 +26,15 @@ def confusion_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def co_occurrence(targets: np.ndarray) -> np.ndarray:
-    """(C, C) int64: clips that have both labels; the diagonal counts clips that have the one."""
+    """Return (C, C) int64: number of clips with both labels; diagonal: with the label."""
     labels = targets.astype(np.float64)
     return (labels.T @ labels).astype(np.int64)
 
 
 def clip_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,) float64: AP of each clip over its classes, with scikit-learn's treatment of ties; NaN without a label.
+    """Return (N,) float64: AP of each clip over the classes, ties as in scikit-learn; NaN without a label.
 
-    It is 1 where all labels score above all other classes."""
+    It is 1 if all labels score above all other classes."""
     clips, labels = np.nonzero(targets)
     at_least = scores[clips] >= scores[clips, labels][:, None]
     precisions = (at_least & targets[clips]).sum(axis=1) / at_least.sum(axis=1)
@@ -44,15 +44,15 @@ def clip_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 
 def clip_cross_entropy(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N,) float64: mean binary cross-entropy of each clip over the classes. `scores` are probabilities."""
+    """Return (N,) float64: mean binary cross-entropy of each clip over the classes. `scores` are probabilities."""
     likelihood = np.where(targets, scores, 1 - scores)
     return -np.log(np.clip(likelihood, 1e-9, 1)).mean(axis=1)
 
 
 def best_and_worst(scores: np.ndarray, targets: np.ndarray, count: int) -> tuple[list[int], list[int]]:
-    """At most `count` clips of the highest AP and of the lowest; ties are ordered by cross-entropy.
+    """Return (best, worst): the indices of at most `count` clips each, by AP; ties are ordered by cross-entropy.
 
-    Clips with a label set that is not in the list yet come first, so that a frequent class doesn't fill it. The best
+    Clips with a label set that is not in the list yet come first, so that a frequent class does not fill it. The best
     are from the better half of the clips, the worst from the other half and with an AP below 1."""
     precision, loss = clip_average_precision(scores, targets), clip_cross_entropy(scores, targets)
     labelled = np.flatnonzero(targets.any(axis=1))
@@ -64,7 +64,7 @@ def best_and_worst(scores: np.ndarray, targets: np.ndarray, count: int) -> tuple
 
 
 def _distinct_labels_first(ranked: list[int], targets: np.ndarray) -> list[int]:
-    """The first clip of each label set, then the others."""
+    """Return the first clip of each label set, then the others."""
     label_sets: set[bytes] = set()
     first: list[int] = []
     others: list[int] = []

@@ -1,4 +1,4 @@
-"""The best and the worst clips: labels, highest scores, and filmstrips of frames and flow."""
+"""Examples of the report: labels, highest scores and filmstrips of the best and the worst clips."""
 
 import base64
 import io
@@ -23,33 +23,33 @@ STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP, JPEG_QUALITY = 6, 96, 4, 72  # height and
 
 @dataclass
 class ExampleClip:
-    """One clip of the report. `top`: (class, probability, whether it is a label), highest first."""
+    """A clip of the report. `top_classes`: (class, probability, whether it is a label), highest first."""
 
     video: str
     average_precision: float
     labels: list[str]
-    top: list[tuple[str, float, bool]]
+    top_classes: list[tuple[str, float, bool]]
     strips: list[tuple[str, str]] = field(default_factory=list)  # (alternative text, data URI)
     missing: list[str] = field(default_factory=list)  # reasons for missing strips
 
 
 def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[ExampleClip]]:
-    """The best and the worst clips, without filmstrips."""
+    """Return the best and the worst clips, without filmstrips."""
     scores, targets, classes = evaluation.scores, evaluation.targets, evaluation.classes
     precision = confusion.clip_average_precision(scores, targets)
 
     def example(clip: int) -> ExampleClip:
         order = np.argsort(-scores[clip], kind="stable")[: max(TOP_CLASSES, int(targets[clip].sum()))].tolist()
-        top = [(classes[c], float(scores[clip, c]), bool(targets[clip, c])) for c in order]
+        top_classes = [(classes[c], float(scores[clip, c]), bool(targets[clip, c])) for c in order]
         labels = [classes[c] for c in np.flatnonzero(targets[clip]).tolist()]
-        return ExampleClip(evaluation.videos[clip], float(precision[clip]), labels, top)
+        return ExampleClip(evaluation.videos[clip], float(precision[clip]), labels, top_classes)
 
     best, worst = confusion.best_and_worst(scores, targets, CLIPS_PER_LIST)
     return [example(clip) for clip in best], [example(clip) for clip in worst]
 
 
 def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:
-    """Add strips, or the reason for a missing one, to each clip; return reasons that hold for all of them."""
+    """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that hold for all clips."""
     notes = []
     if videos_dir is None or not videos_dir.is_dir():
         notes.append(
@@ -83,7 +83,7 @@ def _add_filmstrip(clip: ExampleClip, alt_text: str, path: Path | None, missing_
 
 
 def filmstrip_data_uri(path: Path) -> str:
-    """The filmstrip of a video as a JPEG in a data URI. Raises VideoError, OSError."""
+    """Return the filmstrip of a video as a JPEG in a data URI. Raises VideoError, OSError."""
     file = io.BytesIO()
     # very wide videos are squeezed to three times the height
     image = filmstrip.render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, STRIP_GAP, max_width=3 * STRIP_HEIGHT)

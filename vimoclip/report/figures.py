@@ -1,4 +1,4 @@
-"""The report's plots as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
+"""Plots of the report as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ UNIT_AXIS: Figure = {"range": [0, 1.02], "zeroline": False, "tickvals": [0, 0.2,
 
 
 def escape_label(name: str, max_length: int | None = None) -> str:
-    """Escape HTML, since plotly renders tags such as <b> and <a>; shorten to `max_length` characters."""
+    """Escape HTML, since plotly renders tags such as <b> and <a>; shorten the name to `max_length` characters."""
     if max_length and len(name) > max_length:
         name = name[: max_length - 1] + "…"
     return html.escape(name, quote=False)
 
 
 def axis_labels(names: Sequence[str]) -> dict[str, str]:
-    """Name -> short axis label. Labels are unique, as a category axis requires: duplicates get the class id."""
+    """Return name -> short axis label. A category axis requires unique labels: duplicates get the class id."""
     short = [escape_label(name, MAX_LABEL_LENGTH) for name in names]
     duplicates = {name for name in short if short.count(name) > 1}
     unique = [f"{label} ({i})" if label in duplicates else label for i, label in enumerate(short)]
@@ -38,12 +38,12 @@ def axis_labels(names: Sequence[str]) -> dict[str, str]:
 
 
 def segment_colors(partitions: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Segment -> colour; {} without partitions."""
+    """Return segment -> colour; {} without partitions."""
     return dict(zip(SEGMENTS, COLORS, strict=False)) if partitions else {}
 
 
 def per_class_bars(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> list[Figure]:
-    """Bars of AP in the order of `rows`, split into plots of at most BARS_PER_PLOT bars.
+    """Return bar charts of AP in the order of `rows`, of at most BARS_PER_PLOT bars each.
 
     `rows`: from tables.class_rows, of the classes with an AP; `labels`: from axis_labels."""
     per_plot = -(-len(rows) // max(1, -(-len(rows) // BARS_PER_PLOT)))
@@ -88,7 +88,7 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
 
 def _bar_trace(segment: str, rows: list[dict[str, Any]], ticks: list[str], colors: dict[str, str]) -> Figure:
     segments = [row["segment"] if row["segment"] in colors else "" for row in rows]
-    members = [(row, tick) for row, tick, own in zip(rows, ticks, segments, strict=True) if own == segment]
+    members = [(row, tick) for row, tick, name in zip(rows, ticks, segments, strict=True) if name == segment]
     has_interval = [row["ap_low"] is not None for row, _ in members]
     above = [row["ap_high"] - row["ap"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
     below = [row["ap"] - row["ap_low"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
@@ -125,7 +125,7 @@ def _hover_text(row: dict[str, Any]) -> str:
 
 
 def precision_recall_figure(evaluation: "Evaluation", partition: str, colors: dict[str, str]) -> Figure:
-    """Micro and macro curves over all classes, and over each segment of a partition ("" for none)."""
+    """Return micro and macro curves over all classes and over each segment of a partition ("" for none)."""
     scores, targets = evaluation.scores, evaluation.targets
     segments = np.array(evaluation.partitions[partition]) if partition else np.array([])
     groups = [("all", np.ones(len(evaluation.classes), bool), "#000000")]
@@ -168,7 +168,7 @@ def _curve_layout(height: int) -> Figure:
 
 
 def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> Figure:
-    """A curve for each class in the order of `rows`, for the page's select element; the first one is drawn."""
+    """Return a curve per class in the order of `rows`, for the page's select element; `data` is the first curve."""
     class_ids = {name: c for c, name in enumerate(evaluation.classes)}
     choices = []
     for row in rows:
@@ -177,15 +177,15 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
             pr_curves.precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c])
         )
         trace = _curve_trace("precision", curve, {"color": COLORS[0], "width": 2.5})
-        share = float(evaluation.targets[:, c].mean())
+        prevalence = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
         chance = {"type": "scatter", "mode": "lines", "name": "share of clips that have the label", "line": dashed}
-        choices.append([trace, chance | {"x": [0, 1], "y": [share, share], "hoverinfo": "skip"}])
+        choices.append([trace, chance | {"x": [0, 1], "y": [prevalence, prevalence], "hoverinfo": "skip"}])
     return {"data": choices[0], "layout": _curve_layout(380), "choices": choices}
 
 
 def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
-    """Share of positives against mean score of each bin, and below it the number of scores in the bin."""
+    """Return the fraction of positives against the mean score of each bin, and below it the scores per bin."""
     filled = [b for b in bins if b["count"]]
     centers = [(b["low"] + b["high"]) / 2 for b in bins]
     perfect = {"x": [0, 1], "y": [0, 1], "line": {"color": GREY, "dash": "dash", "width": 1.5}}
@@ -208,7 +208,7 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
         "hovertemplate": "%{y:,} scores<extra></extra>",
     }
     lines = [
-        {"type": "scatter", "mode": "lines", "name": "as it should be", "hoverinfo": "skip"} | perfect,
+        {"type": "scatter", "mode": "lines", "name": "perfect calibration", "hoverinfo": "skip"} | perfect,
         {"type": "scatter", "mode": "lines+markers", "name": "these predictions"} | points,
     ]
     layout = _curve_layout(480)
@@ -221,7 +221,7 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
 
 
 def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
-    """Confusions and co-occurrence, as shares of the clips with the row's label; the most frequent class first."""
+    """Return confusions and co-occurrence, as fractions of the clips with the row's label; frequent classes first."""
     targets = evaluation.targets
     positives = targets.sum(axis=0)
     order = np.argsort(-positives, kind="stable")
@@ -239,8 +239,8 @@ def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     )
 
 
-def _heatmap(shares: np.ndarray, rows: list[int], columns: list[int], labels: list[str], hover: str) -> Figure:
-    values = [[None if np.isnan(v) else round(float(v), 4) for v in shares[r, columns]] for r in rows]
+def _heatmap(fractions: np.ndarray, rows: list[int], columns: list[int], labels: list[str], hover: str) -> Figure:
+    values = [[None if np.isnan(v) else round(float(v), 4) for v in fractions[r, columns]] for r in rows]
     height = max(300, min(780, 210 + 42 * len(rows)))
     axis = {"type": "category", "automargin": True, "ticks": "", "showgrid": False, "tickfont": {"size": 11}}
     return {

@@ -1,4 +1,4 @@
-"""Render an evaluation as report.html: the template's context, and the file."""
+"""Rendering of an evaluation as report.html."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,12 +39,12 @@ PROTOCOLS = {
 def write_report(
     path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, flows_dir: Path | None = None
 ) -> Path:
-    """Write the report atomically. The folders provide filmstrips of the videos that they hold. Raises OSError."""
+    """Write the report atomically, with filmstrips of the videos that the folders contain. Raises OSError."""
     return atomic.write_text(path, render_report(evaluation, videos_dir, flows_dir))
 
 
 def render_report(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> str:
-    """The page. User-provided text is escaped: by jinja2 in HTML, by figures.escape_label in plots."""
+    """Return the page. User-provided text is escaped: by jinja2 in HTML, by figures.escape_label in plots."""
     from plotly.offline import get_plotlyjs
 
     scripts = {"plotly": get_plotlyjs(), "script": html_page.read_template(PACKAGE, "report.js")}
@@ -77,7 +77,7 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
 
 
 def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """`plots`: element id -> figure; `bars` and `curves`: ids of the plots of a group; `rows`: classes with an AP."""
+    """Return `colors`, `plots` (element id -> figure), ids of `bars` and `curves`. `rows`: the classes with an AP."""
     colors = figures.segment_colors(evaluation.partitions)
     labels = figures.axis_labels(evaluation.classes)
     plots = {f"bars-{i}": figure for i, figure in enumerate(figures.per_class_bars(rows, labels, colors))}

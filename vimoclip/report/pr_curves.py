@@ -1,39 +1,39 @@
-"""Precision-recall curves for plots: pure functions of arrays."""
+"""Precision-recall curves for plots."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-MAX_POINTS = 101  # of a curve that is drawn
+MAX_POINTS = 101  # of a plotted curve
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """Ascending recall and the precision at it, each (n,) float64."""
+    """Ascending recall and the precision at each recall, both (n,) float64."""
 
     recall: np.ndarray
     precision: np.ndarray
 
 
 def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
-    """One point for each threshold at which recall increases; tied scores are one threshold.
+    """Return one point for each threshold at which recall increases; tied scores are one threshold.
 
     scores (N,) float, targets (N,) bool. The area of the steps is scikit-learn's AP. Empty without a positive."""
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(targets[order])
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # last rank of each run of equal scores
-    true_positives, predicted = hits[last], last + 1
+    last_ranks = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
+    true_positives, predicted = hits[last_ranks], last_ranks + 1
     increases = np.diff(true_positives, prepend=0) > 0
     recall = true_positives[increases] / max(int(targets.sum()), 1)
     return PrecisionRecallCurve(recall, true_positives[increases] / predicted[increases])
 
 
 def precision_at_recall(curve: PrecisionRecallCurve, recall: np.ndarray) -> np.ndarray:
-    """(n,) precision at the highest threshold that reaches each recall. `curve` must not be empty."""
+    """Return (n,) precision at the highest threshold that reaches each recall. `curve` must not be empty."""
     return curve.precision[np.searchsorted(curve.recall, recall - 1e-12).clip(max=len(curve.recall) - 1)]
 
 
 def thin_curve(curve: PrecisionRecallCurve, points: int = MAX_POINTS) -> PrecisionRecallCurve:
-    """The curve, sampled at evenly spaced recalls if it has more points."""
+    """Return the curve, sampled at `points` evenly spaced recalls if it has more points."""
     if len(curve.recall) <= points:
         return curve
     recall = np.linspace(0, 1, points)
@@ -41,12 +41,12 @@ def thin_curve(curve: PrecisionRecallCurve, points: int = MAX_POINTS) -> Precisi
 
 
 def micro_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
-    """The curve of all (clip, class) pairs pooled. scores, targets: (N, C)."""
+    """Return the curve of all (clip, class) pairs pooled. scores, targets: (N, C)."""
     return thin_curve(precision_recall_curve(scores.ravel(), targets.ravel()))
 
 
 def macro_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
-    """Mean precision at each recall over the classes that have a positive. scores, targets: (N, C)."""
+    """Return the mean precision at each recall over the classes that have a positive. scores, targets: (N, C)."""
     recall = np.linspace(0, 1, MAX_POINTS)
     classes = np.flatnonzero(targets.any(axis=0))
     if not len(classes):

@@ -1,4 +1,4 @@
-"""Rows of the report's tables as text, from the content of metrics.json and per_class.csv."""
+"""Text rows of the report's tables, from the content of metrics.json and per_class.csv."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from vimoclip.report import confusion
 
 MISSING = "–"
-MAX_CONFUSIONS = 3  # listed for each class
+MAX_CONFUSIONS = 3  # per class
 # key of metrics.json -> (name, description)
 METRIC_DESCRIPTIONS = {
     "map_macro": (
@@ -30,7 +30,7 @@ METRIC_DESCRIPTIONS = {
 
 
 class MetricRow(NamedTuple):
-    """One line of a table of metrics. `scope`: what the metric is computed over, such as a number of classes."""
+    """A row of a table of metrics. `scope`: what the metric is computed over, such as a number of classes."""
 
     name: str
     scope: str
@@ -41,7 +41,7 @@ class MetricRow(NamedTuple):
 
 
 def parse_number(value: Any) -> float | None:
-    """A number or its text; None for None, "", NaN and infinities."""
+    """Parse a number or its text; return None for None, "", NaN and infinities."""
     number = float(value) if value not in (None, "") else math.nan
     return number if math.isfinite(number) else None
 
@@ -73,7 +73,7 @@ def metric_row(name: str, scope: str, entry: Mapping[str, Any]) -> MetricRow:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
-    """One row for each metric that metrics.json has; the calibration error last."""
+    """Return one row for each metric that metrics.json has, the calibration error last."""
     rows = []
     for key, (name, description) in METRIC_DESCRIPTIONS.items():
         if metrics.get(key):
@@ -86,7 +86,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
 
 
 def group_rows(groups: Mapping[str, Mapping[str, Any]], macro_scope: str, micro_scope: str) -> list[MetricRow]:
-    """Macro and micro AP of each segment or class of animals. The scopes are format strings."""
+    """Return rows of macro and micro AP of each segment or class of animals. The scopes are format strings."""
     rows = []
     for name, group in groups.items():
         sizes = {key: f"{group[key]:,}" for key in ("classes", "num_videos") if key in group}
@@ -99,7 +99,7 @@ def group_rows(groups: Mapping[str, Mapping[str, Any]], macro_scope: str, micro_
 
 
 def class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of per_class.csv with parsed numbers, sorted by AP in descending order; classes without one last."""
+    """Return rows of per_class.csv with parsed numbers in descending order of AP, classes without an AP last."""
     parsed = []
     for row in rows:
         numbers = {key: parse_number(row.get(key)) for key in ("ap", "ap_low", "ap_high", "ap_baseline", "ap_random")}
@@ -112,7 +112,7 @@ def class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def confused_with(
     class_names: Sequence[str], scores: np.ndarray, targets: np.ndarray
 ) -> dict[str, tuple[int, list[str]]]:
-    """Class -> (clips in which it is predicted correctly, the classes that it is most often confused with)."""
+    """Return class -> (number of clips in which it is predicted correctly, classes that it is most confused with)."""
     counts = confusion.confusion_counts(scores, targets)
     confusions = {}
     for c, name in enumerate(class_names):
@@ -124,8 +124,8 @@ def confused_with(
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The paired differences of both averages, and of the classes that gained and lost most."""
-    total = [
+    """Return the paired differences of both averages, and of the classes that gained and lost most."""
+    averages = [
         (
             METRIC_DESCRIPTIONS[key][0],
             format_signed(comparison[key]["difference"]),
@@ -150,4 +150,4 @@ def comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
     gained, lost = (class_cells(comparison.get(key) or []) for key in ("gained", "lost"))
     sizes = {key: comparison[key] for key in ("num_videos", "classes")}
-    return sizes | {"other": comparison.get("other"), "total": total, "gained": gained, "lost": lost}
+    return sizes | {"other": comparison.get("other"), "averages": averages, "gained": gained, "lost": lost}
