@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-step() { # step WHAT COMMAND...: say what is done and with which command, and do it
+step() { # step TITLE COMMAND...: print the title and the command, and run it
     echo
     echo "== $1"
     shift
@@ -42,129 +42,129 @@ step() { # step WHAT COMMAND...: say what is done and with which command, and do
     return $code
 }
 
-videos_step() { # the same, for a command that may end with exit code 1 and "N failed": then the other videos go on
-    local code=0 said
-    said=$(mktemp)
-    step "$@" | tee "$said" || code=$?
+videos_step() { # step, but continue with the other videos after exit code 1 and "N failed"
+    local code=0 output
+    output=$(mktemp)
+    step "$@" | tee "$output" || code=$?
     if [ $code -ne 0 ]; then
-        grep -q ', [1-9][0-9]* failed' "$said" || exit $code
+        grep -q ', [1-9][0-9]* failed' "$output" || exit $code
         echo "note: the videos that failed, named above, are left out"
-        left_out=yes
+        some_failed=yes
     fi
-    rm -f "$said"
+    rm -f "$output"
 }
 
-same_clips() { # what was learnt from other clips must not pass for what is learnt from these
-    local now before="checkpoints/$name/annotations.cksum"
-    now=$(cd "dataset/$name/annotations" && cksum ./*)
-    if [ -f "$before" ] && [ "$(cat "$before")" != "$now" ]; then
+check_annotations() { # exit if existing checkpoints were trained on other clips or labels
+    local checksums file="checkpoints/$name/annotations.cksum"
+    checksums=$(cd "dataset/$name/annotations" && cksum ./*)
+    if [ -f "$file" ] && [ "$(cat "$file")" != "$checksums" ]; then
         echo "demo.sh: error: dataset/$name holds other clips or labels than checkpoints/$name learnt from;" \
             "delete checkpoints/$name logs/$name TFAM/results/$name" >&2
         exit 2
     fi
     mkdir -p "checkpoints/$name"
-    echo "$now" >"$before"
+    echo "$checksums" >"$file"
 }
 
 use_python requirements.txt
-began=$(date +%s) left_out=""
+started_at=$(date +%s) some_failed=""
 name=demo
 [ -z "$clips" ] || name="clips-$(basename "$clips")"
 [ $size = full ] || name="$name-tiny"
 teacher="checkpoints/demo$([ $size = full ] || echo -tiny)/teacher"
 name="$name$real"
-data=(--dataset-dir "dataset/$name" --dataset-name demo)
-frames=(--fps 12.5)
-fusion=(--config demo/tfam.yaml --set training.checkpoint=last)
-seeds="49 50 51" epochs=8 drawn=(--train 284 --val 128) stills=(--stills 8000) evaluation=(--resamples 1000)
+data_args=(--dataset-dir "dataset/$name" --dataset-name demo)
+fps_args=(--fps 12.5)
+fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last)
+seeds="49 50 51" epochs=8 clip_args=(--train 284 --val 128) still_args=(--stills 8000) evaluation_args=(--resamples 1000)
 if [ $size = tiny ]; then
-    seeds=49 epochs=1 drawn=(--train 24 --val 12) stills=(--stills 200 --held-out 100 --steps 5)
-    fusion+=(training.epochs=2) evaluation=(--resamples 100)
+    seeds=49 epochs=1 clip_args=(--train 24 --val 12) still_args=(--stills 200 --held-out 100 --steps 5)
+    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100)
 fi
 if [ -n "$real" ]; then
-    encoder=(--clip-model-name ViT-B/32 --clip-pretrained openai)
-    flow=(--model raft --iters 12 --size 224)
-    learning=(--learning-rate 1e-5 --batch-size 8)
-    fusion+=(training.lr=1e-4)
-    alone=(--freeze-encoder)
+    encoder_args=(--clip-model-name ViT-B/32 --clip-pretrained openai)
+    flow_args=(--model raft --iters 12 --size 224)
+    train_args=(--learning-rate 1e-5 --batch-size 8)
+    fusion_args+=(training.lr=1e-4)
+    frame_check_args=(--freeze-encoder)
 else
-    encoder=(--clip-model-name "local-dir:$teacher")
-    flow=(--model dis --size 96)
-    learning=(--learning-rate 5e-4 --batch-size 8)
-    alone=(--epochs "$epochs")
+    encoder_args=(--clip-model-name "local-dir:$teacher")
+    flow_args=(--model dis --size 96)
+    train_args=(--learning-rate 5e-4 --batch-size 8)
+    frame_check_args=(--epochs "$epochs")
 fi
 
 if [ -n "$clips" ]; then
     step "The clips of $clips, split into those to learn from, to choose on and to report on" \
-        "$python" prepare_dataset.py folder "$clips" "${data[@]}"
-    resize=(--resize model)
+        "$python" prepare_dataset.py folder "$clips" "${data_args[@]}"
+    resize_args=(--resize model)
 else
     step "Drawing clips of animals, with the labels of what they do" \
-        "$python" -m demo.make_clips "${drawn[@]}" "${data[@]}"
-    resize=(--resize squash) # animals may stand where a square crop would cut them off
+        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}"
+    resize_args=(--resize squash) # a square crop would cut off animals at the sides
 fi
-same_clips
+check_annotations
 if [ -z "$real" ]; then
     step "A small CLIP that learns from stills what animals look like (a minute)" \
-        "$python" -m demo.make_teacher "${stills[@]}" --output-dir "$teacher"
+        "$python" -m demo.make_teacher "${still_args[@]}" --output-dir "$teacher"
     [ -z "$clips" ] || echo "note: this CLIP has seen drawn animals only; --real takes one that knows yours"
 fi
 videos_step "Embedding the frames with CLIP" \
-    "$python" extract_embeddings.py "${data[@]}" "${encoder[@]}" "${resize[@]}" "${frames[@]}" --frame-batch-size 64
+    "$python" extract_embeddings.py "${data_args[@]}" "${encoder_args[@]}" "${resize_args[@]}" "${fps_args[@]}" --frame-batch-size 64
 videos_step "Optical flow between neighbouring frames, drawn as colours" \
-    "$python" extract_flows.py "${data[@]}" "${flow[@]}" "${frames[@]}"
+    "$python" extract_flows.py "${data_args[@]}" "${flow_args[@]}" "${fps_args[@]}"
 step "MoCLIP: a copy of CLIP learns to read flow (two minutes)" \
-    "$python" train.py "${data[@]}" "${encoder[@]}" "${learning[@]}" --sequence-length 25 --epochs $epochs --num-workers 2 \
+    "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs --num-workers 2 \
     --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name student
 videos_step "Embedding the flow with MoCLIP, as it is after its last epoch" \
-    "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
+    "$python" inference.py "${data_args[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
 if [ -z "$clips" ]; then
     step "Can single frames tell the actions?" \
-        "$python" -m demo.check_frames "${data[@]}" "${encoder[@]}" "${alone[@]}" --output-dir "TFAM/results/$name"
+        "$python" -m demo.check_frames "${data_args[@]}" "${encoder_args[@]}" "${frame_check_args[@]}" --output-dir "TFAM/results/$name"
 fi
 
 cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
-fuse() { # fuse CONFIG: all its seeds beside each other, which for models this small is faster than one after the other
-    local seed pid seconds=0 code=0 pids="" said="logs/$name/TFAM/$1"
-    mkdir -p "$said"
+train_tfam() { # train_tfam CONFIG: all seeds in parallel, which is faster for models this small
+    local seed pid seconds=0 code=0 pids="" log_dir="logs/$name/TFAM/$1"
+    mkdir -p "$log_dir"
     for seed in $seeds; do
-        OMP_NUM_THREADS=$(((cores + 2) / 3)) TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion[@]}" \
-            --seed "$seed" "${data[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 \
-            >>"$said/seed$seed.txt" &
+        OMP_NUM_THREADS=$(((cores + 2) / 3)) TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion_args[@]}" \
+            --seed "$seed" "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 \
+            >>"$log_dir/seed$seed.txt" &
         pids="$pids $!"
     done
     while [ -n "$(jobs -pr)" ]; do
         sleep 1
         seconds=$((seconds + 1))
-        [ $((seconds % 10)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$said/seed$seed.txt")"
+        [ $((seconds % 10)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$log_dir/seed$seed.txt")"
     done
     for pid in $pids; do wait "$pid" || code=$?; done
     [ $code -eq 0 ] || exit $code
-    for seed in $seeds; do tail -n 1 "$said/seed$seed.txt"; done
+    for seed in $seeds; do tail -n 1 "$log_dir/seed$seed.txt"; done
 }
 trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
 
 for config in rgb motion concat_time cross_attention cross_attention_shuffled cross_attention_none; do
     echo
     echo "== TFAM: $config, seeds $seeds"
-    printf '   %s\n' "$(printf '%q ' "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion[@]}" \
-        --seed SEED "${data[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0)"
-    fuse $config
+    printf '   %s\n' "$(printf '%q ' "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion_args[@]}" \
+        --seed SEED "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0)"
+    train_tfam $config
     echo "   (all it said is in logs/$name/TFAM/$config/)"
 done
 step "What the clips show, and what the model says" \
-    "$python" -m demo.strips "${data[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
+    "$python" -m demo.strips "${data_args[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
 step "The table" \
-    "$python" -m demo.report "${data[@]}" --checkpoints-dir "checkpoints/$name" --output-dir "TFAM/results/$name"
+    "$python" -m demo.report "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --output-dir "TFAM/results/$name"
 best=$("$python" -m TFAM.select_best --checkpoints-dir "checkpoints/$name")
 step "The run that is best on the selection clips, in full on the clips reported" \
-    "$python" evaluate.py "$best" --annotations-dir "dataset/$name/annotations" "${data[@]:2}" \
-    --videos-dir "dataset/$name/videos" --flow-videos-dir "dataset/$name/flows" "${evaluation[@]}" \
-    ${left_out:+--allow-missing}
+    "$python" evaluate.py "$best" --annotations-dir "dataset/$name/annotations" "${data_args[@]:2}" \
+    --videos-dir "dataset/$name/videos" --flow-videos-dir "dataset/$name/flows" "${evaluation_args[@]}" \
+    ${some_failed:+--allow-missing}
 
 cat <<TEXT
 
-Done, $((($(date +%s) - began + 30) / 60)) minutes after the packages were there. What there is now:
+Done, $((($(date +%s) - started_at + 30) / 60)) minutes after the packages were there. What there is now:
   dataset/$name/          clips, annotations, flow videos, embeddings
   checkpoints/$name/      student/ and TFAM/<config>/seed<k>/, each with its settings, metrics and weights
   TFAM/results/$name/     this table, a row a run in table.csv, and pictures of some clips

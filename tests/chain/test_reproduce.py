@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_tiny_clip, modification_times, moving_frames, write_video
-from tests.demo.test_demo_script import bash, copy_repository, results_of
+from tests.demo.test_demo_script import bash, copy_repository, result_times
 from vimoclip import annotations, store
 from vimoclip.runtime import cost_estimate
 
@@ -168,14 +168,14 @@ def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clon
         assert sorted(rows) == configs
         assert {row["protocol"] for row in rows.values()} == {protocol}
         assert re.search(rf"best of 1 runs: .*{protocol}/TFAM/cross_attention/seed49, .* on {chosen_on}", done.stderr)
-    first = results_of(clone)
+    first = result_times(clone)
     assert sum(name.endswith(".h5") for name in first) == 4
     again = bash(CALL, clone, **SMALL | {"PROTOCOLS": "held_out"})
     assert again.returncode == 0, again.stdout + again.stderr
-    assert results_of(clone) == first
+    assert result_times(clone) == first
     planned = bash(f"{CALL} --plan", clone, **SMALL | {"PROTOCOLS": "published"})
     assert "in sum" in planned.stdout and "not in this sum" not in planned.stdout, planned.stdout
-    assert results_of(clone) == first
+    assert result_times(clone) == first
 
 
 @pytest.mark.parametrize(

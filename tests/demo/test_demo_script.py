@@ -1,4 +1,4 @@
-"""The demo from the shell, from nothing to a table."""
+"""demo.sh from an empty checkout to the table."""
 
 import importlib
 import json
@@ -21,12 +21,12 @@ from vimoclip import annotations
 
 
 def bash(command: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
-    """With the Python that runs the tests as the active environment, and no GPU."""
+    """Run a command with the Python of the tests as the active environment, and no GPU."""
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
         "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",  # so small is the work that threads cost more than they save
+        "OMP_NUM_THREADS": "1",  # threads are slower for so little work
     }
     return subprocess.run(
         ["bash", "-c", command], cwd=cwd, env=env | environment, capture_output=True, text=True, timeout=1200
@@ -35,57 +35,60 @@ def bash(command: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_is_the_usage_and_exit_code_0(flag: str) -> None:
-    done = bash(f"bash demo.sh {flag}")
-    assert (done.returncode, done.stderr) == (0, "")
-    for said in ("bash demo.sh --real", "bash demo.sh --clips DIR", "bash demo.sh --tiny"):
-        assert said in done.stdout
-    assert "set -euo" not in done.stdout
+    completed = bash(f"bash demo.sh {flag}")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    for usage in ("bash demo.sh --real", "bash demo.sh --clips DIR", "bash demo.sh --tiny"):
+        assert usage in completed.stdout
+    assert "set -euo" not in completed.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "names"),
     [("--huge", "--huge"), ("--tiny extra", "extra"), ("--clips nowhere", "--clips"), ("--clips", "--clips")],
 )
-def test_a_wrong_call_of_the_demo_is_one_line_before_anything_is_installed(
-    flags: str, names: str, tmp_path: Path
-) -> None:
+def test_invalid_arguments_are_a_one_line_error_before_installing(flags: str, names: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "demo.sh", tmp_path)
-    done = bash(f"bash demo.sh {flags}", tmp_path, PATH="/usr/bin:/bin", VIRTUAL_ENV="")
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    completed = bash(f"bash demo.sh {flags}", tmp_path, PATH="/usr/bin:/bin", VIRTUAL_ENV="")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    (line,) = completed.stderr.splitlines()
     assert line.startswith("demo.sh: error: ")
     assert names in line
     assert {path.name for path in tmp_path.iterdir()} == {"demo", "demo.sh"}
 
 
 @pytest.mark.parametrize(
-    ("text", "fit"),
+    ("text", "is_satisfied"),
     [
         ("numpy>=1.20  # arrays\n\n# nothing else\nPyYAML\n", True),
         ("numpy>=99\n", False),
         ("numpy>=1.20\nno-such-package-here\n", False),
-        ("opencv-python>=4\n", True),  # also where it is there as opencv-python-headless
+        ("opencv-python>=4\n", True),  # also if installed as opencv-python-headless
         ("-r other.txt\nnumpy\n", False),
         ("-r fine.txt\nnumpy\n", True),
         ("", True),
     ],
 )
-def test_an_environment_fits_where_it_has_every_package_at_its_bound(text: str, fit: bool, tmp_path: Path) -> None:
-    (tmp_path / "asked.txt").write_text(text)
+def test_an_environment_satisfies_requirements_if_every_bound_is_met(
+    text: str, is_satisfied: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text(text)
     (tmp_path / "other.txt").write_text("numpy>=99\n")
     (tmp_path / "fine.txt").write_text("pytest>=8\n")
-    done = bash(f"source demo/environment.sh && fits '{sys.executable}' '{tmp_path / 'asked.txt'}'")
-    assert (done.returncode, done.stdout, done.stderr) == (0 if fit else 1, "", "")
+    completed = bash(f"source demo/environment.sh && satisfies '{sys.executable}' '{tmp_path / 'requirements.txt'}'")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0 if is_satisfied else 1, "", "")
 
 
-def test_a_python_that_is_not_there_does_not_fit(tmp_path: Path) -> None:
-    (tmp_path / "asked.txt").write_text("")
-    assert bash(f"source demo/environment.sh && fits nowhere/python '{tmp_path / 'asked.txt'}'").returncode != 0
+def test_a_missing_python_does_not_satisfy(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("")
+    assert (
+        bash(f"source demo/environment.sh && satisfies nowhere/python '{tmp_path / 'requirements.txt'}'").returncode
+        != 0
+    )
 
 
 def copy_repository(root: Path) -> Path:
-    """What a user has after `git clone`."""
+    """Copy the files of the repository that the demo needs."""
     root.mkdir()
     for name in ("vimoclip", "TFAM", "demo"):
         ignore = shutil.ignore_patterns("__pycache__", "results")
@@ -97,24 +100,23 @@ def copy_repository(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Removed at the end."""
     root = copy_repository(tmp_path_factory.mktemp("clone") / "ViMoCLIP")
     yield root
     shutil.rmtree(root, ignore_errors=True)
 
 
-def table_of(text: str) -> list[list[str]]:
-    """The cells of the table that a demo printed, its header first."""
+def parse_table(text: str) -> list[list[str]]:
+    """Return the cells of the table in the output, the header first."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| --")]
 
 
-def commands_of(text: str) -> list[list[str]]:
+def parse_commands(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.startswith("   python ")]
 
 
-def results_of(root: Path) -> Mapping[str, int]:
-    """When each file was written that takes time to make."""
+def result_times(root: Path) -> Mapping[str, int]:
+    """Return the modification times of files that take time to create."""
     suffixes, names = {".mp4", ".h5", ".pth", ".safetensors"}, {"predictions.csv", "metrics.csv", "metrics.json"}
     return {
         name: time
@@ -127,34 +129,36 @@ def results_of(root: Path) -> Mapping[str, int]:
 CONFIGS = ["rgb", "motion", "concat_time", "cross_attention", "cross_attention_shuffled", "cross_attention_none"]
 
 
-def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
-    done = bash("bash demo.sh --tiny", clone)
-    assert done.returncode == 0, done.stdout + done.stderr
-    header, *rows = table_of(done.stdout)
+def test_the_demo_runs_from_an_empty_checkout_to_a_table(clone: Path) -> None:
+    completed = bash("bash demo.sh --tiny", clone)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    header, *rows = parse_table(completed.stdout)
     assert [row[0] for row in rows] == [*report.CONFIG_TITLES.values(), "chance (200 permutations)"]
     assert header[2:] == [f"{mean} {name}" for mean in ("macro", "micro") for name in ("all", *ActionCue)]
     assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in rows for cell in row[2:])
-    commands = commands_of(done.stdout)
-    assert len(commands) == sum(line.startswith("== ") for line in done.stdout.splitlines()) == 16
+    commands = parse_commands(completed.stdout)
+    assert len(commands) == sum(line.startswith("== ") for line in completed.stdout.splitlines()) == 16
     for _, *words in commands:
         script = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
         assert (REPOSITORY / script).is_file(), words
     assert [word for words in commands for word in words if word.startswith("TFAM/configs/")] == [
         f"TFAM/configs/{config}.yaml" for config in CONFIGS
     ]
-    # the last epoch of both, so that nothing is chosen on the clips reported
+    # the last epoch of both, so that nothing is chosen on the evaluation clips
     assert [w for c in commands for w in c if "student_" in w] == ["checkpoints/demo-tiny/student/student_epoch_1.pth"]
     runs = sorted((clone / "checkpoints" / "demo-tiny" / "TFAM").glob("*/seed*/metrics.json"))
-    found = [json.loads(path.read_text()) for path in runs]
-    assert [(run["protocol"], run["epoch_chosen_by"]) for run in found] == [("held_out", "being the last")] * 6
-    assert "12 validation clips, protocol held_out, epoch chosen by being the last" in done.stdout
+    runs_metrics = [json.loads(path.read_text()) for path in runs]
+    assert [(run["protocol"], run["epoch_chosen_by"]) for run in runs_metrics] == [("held_out", "being the last")] * 6
+    assert "12 validation clips, protocol held_out, epoch chosen by being the last" in completed.stdout
     (report_path,) = (
         path.parent / "evaluation" / "report.html" for path in runs if (path.parent / "evaluation").exists()
     )
     assert report_path.is_file()
-    assert done.stdout.count(str(report_path.relative_to(clone))) >= 2  # what evaluate.py wrote, and how the demo ends
+    assert (
+        completed.stdout.count(str(report_path.relative_to(clone))) >= 2
+    )  # printed by evaluate.py and at the end of the demo
     results = clone / "TFAM" / "results" / "demo-tiny"
-    assert (results / "table.md").read_text() in done.stdout
+    assert (results / "table.md").read_text() in completed.stdout
     frames = json.loads((results / "frames.json").read_text())
     assert frames["macro_ap"].keys() == {"all", *ActionCue}
     data = annotations.load(clone / "dataset" / "demo-tiny" / "annotations", "demo", ["train", "val"])
@@ -165,46 +169,46 @@ def test_the_demo_runs_from_nothing_to_a_table(clone: Path) -> None:
     for config in CONFIGS:
         assert (clone / "checkpoints" / "demo-tiny" / "TFAM" / config / "seed49" / "predictions.csv").is_file()
 
-    first, said = results_of(clone), done.stdout
-    assert sum(name.endswith(".mp4") for name in first) == 36 * 2
-    assert sum(name.endswith(".h5") for name in first) == 3
-    again = bash("bash demo.sh --tiny", clone)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert results_of(clone) == first
-    assert table_of(again.stdout) == table_of(said)
-    assert commands_of(again.stdout) == commands
+    first_times, first_output = result_times(clone), completed.stdout
+    assert sum(name.endswith(".mp4") for name in first_times) == 36 * 2
+    assert sum(name.endswith(".h5") for name in first_times) == 3
+    repeated = bash("bash demo.sh --tiny", clone)
+    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
+    assert result_times(clone) == first_times
+    assert parse_table(repeated.stdout) == parse_table(first_output)
+    assert parse_commands(repeated.stdout) == commands
 
 
-def test_the_demo_runs_on_a_folder_of_ones_own_clips(clone: Path, tmp_path: Path) -> None:
+def test_the_demo_runs_on_a_folder_of_clips(clone: Path, tmp_path: Path) -> None:
     for action, velocity, count in (("moving left", (-2, 0), 4), ("moving up", (0, -2), 3)):
         for i in range(count):
             frames = moving_frames(12 + i, velocity, seed=i)
             write_video(tmp_path / "my clips" / action / f"c{i}.mp4", frames, lossless=False)
     (tmp_path / "my clips" / "moving left" / "broken.mp4").write_text("not a video")
-    done = bash(f"cd '{tmp_path}' && bash '{clone}/demo.sh' --clips 'my clips' --tiny", clone)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = bash(f"cd '{tmp_path}' && bash '{clone}/demo.sh' --clips 'my clips' --tiny", clone)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     folder = clone / "dataset" / "clips-my clips-tiny" / "annotations"
     data = annotations.load(folder, "demo", ["train", "val"])
     assert data.classes == ("moving left", "moving up")
     assert [len(videos) for videos in data.splits.values()] == [5, 3]
-    assert done.stdout.count("note: the videos that failed, named above, are left out") == 2  # embeddings and flow
-    header, *rows = table_of(done.stdout)
+    assert completed.stdout.count("note: the videos that failed, named above, are left out") == 2  # embeddings and flow
+    header, *rows = parse_table(completed.stdout)
     assert header[2:] == ["macro all", "micro all"]
     assert [row[0] for row in rows] == [*report.CONFIG_TITLES.values(), "chance (200 permutations)"]
-    assert "this CLIP has seen drawn animals only" in done.stdout
+    assert "this CLIP has seen drawn animals only" in completed.stdout
     pictures = {path.stem for path in (clone / "TFAM" / "results" / "clips-my clips-tiny").glob("*.png")}
     assert pictures == {annotations.stem(name) for name in data.splits["val"]} - {"moving left__broken"}
 
     first, *others = (folder / "val_multi.txt").read_text().splitlines()
     (folder / "val_multi.txt").write_text("\n".join(others) + "\n")
     (folder / "train_multi.txt").write_text((folder / "train_multi.txt").read_text() + first + "\n")
-    again = bash(f"bash demo.sh --clips '{tmp_path / 'my clips'}' --tiny", clone)
-    assert again.returncode == 2
-    assert "holds other clips or labels than checkpoints/clips-my clips-tiny learnt from" in again.stderr
+    repeated = bash(f"bash demo.sh --clips '{tmp_path / 'my clips'}' --tiny", clone)
+    assert repeated.returncode == 2
+    assert "holds other clips or labels than checkpoints/clips-my clips-tiny learnt from" in repeated.stderr
 
 
-RECORDER = """#!/bin/sh
-# stands for Python where what it would run downloads: the commands are looked at, not their work
+FAKE_PYTHON = """#!/bin/sh
+# replaces Python, whose commands would download weights: only the printed commands are tested
 [ "$1" = - ] && exit 0
 [ "$1" = -c ] && echo 2 && exit 0
 for name in demo-real clips-mine-real; do mkdir -p "dataset/$name/annotations"; : >"dataset/$name/annotations/x"; done
@@ -214,19 +218,19 @@ for name in demo-real clips-mine-real; do mkdir -p "dataset/$name/annotations"; 
 @pytest.mark.parametrize("flags", ["--real", "--real --clips mine"])
 def test_the_commands_of_the_demo_with_real_weights_parse(flags: str, clone: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").write_text(RECORDER)
+    (tmp_path / "bin" / "python").write_text(FAKE_PYTHON)
     (tmp_path / "bin" / "python").chmod(0o755)
     (clone / "mine").mkdir(exist_ok=True)
-    done = bash(f"bash demo.sh {flags}", clone, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    commands = commands_of(done.stdout)
+    completed = bash(f"bash demo.sh {flags}", clone, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    commands = parse_commands(completed.stdout)
     for _, *words in commands:
         module, arguments = (words[1], words[2:]) if words[0] == "-m" else (Path(words[0]).stem, words[1:])
         parsed = importlib.import_module(module).build_parser()
         parsed.parse_args([word.replace("SEED", "49") for word in arguments])
-    said = done.stdout
-    assert "--clip-model-name ViT-B/32 --clip-pretrained openai" in said and "--model raft" in said
-    assert ("--resize squash" in said, "demo.make_clips" in said) == (
+    output = completed.stdout
+    assert "--clip-model-name ViT-B/32 --clip-pretrained openai" in output and "--model raft" in output
+    assert ("--resize squash" in output, "demo.make_clips" in output) == (
         (True, True) if flags == "--real" else (False, False)
     )
-    assert "demo.make_teacher" not in said
+    assert "demo.make_teacher" not in output

@@ -20,19 +20,19 @@ from vimoclip.errors import UserError
 FULL = (256, 28, 128)  # clips to train on, to choose on and to report on
 
 
-def draw(folder: Path, *flags: str) -> Path:
+def make(folder: Path, *flags: str) -> Path:
     return make_clips.main(["--train", "2", "--val", "1", "--num-workers", "0", "--dataset-dir", str(folder), *flags])
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dataset = tmp_path_factory.mktemp("drawn") / "demo"
-    draw(dataset)
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dataset = tmp_path_factory.mktemp("data") / "demo"
+    make(dataset)
     return dataset
 
 
-def test_clips_are_h264_of_two_seconds_with_their_scenes_labels(drawn: Path) -> None:
-    data = annotations.load(drawn / "annotations", "demo", ["train", "val"])
+def test_clips_are_h264_of_two_seconds_with_the_labels_of_their_scenes(dataset_dir: Path) -> None:
+    data = annotations.load(dataset_dir / "annotations", "demo", ["train", "val"])
     assert data.classes == tuple(ACTIONS)
     assert {split: list(videos) for split, videos in data.splits.items()} == {
         "train": ["clip0000.mp4", "clip0001.mp4"],
@@ -40,73 +40,75 @@ def test_clips_are_h264_of_two_seconds_with_their_scenes_labels(drawn: Path) -> 
     }
     for split, videos in data.splits.items():
         for name, labels in videos.items():
-            info = video.probe(drawn / "videos" / name)
+            info = video.probe(dataset_dir / "videos" / name)
             assert (info.width, info.height, info.fps, info.frames) == (240, 136, 25, 50)
-            with av.open(str(drawn / "videos" / name)) as container:
+            with av.open(str(dataset_dir / "videos" / name)) as container:
                 assert container.streams.video[0].codec.canonical_name == "h264"
                 assert sum(1 for _ in container.decode(video=0)) == 50
             assert info.comment is not None
             scene = scenes.sample_scene(info.comment["scene"])
             assert {data.classes[label] for label in labels} == scene.actions(), split
             assert info.comment["caption"] == scene.caption()
-            decoded = video.RandomAccessReader(drawn / "videos" / name).read(0, 50).astype(int)
+            decoded = video.RandomAccessReader(dataset_dir / "videos" / name).read(0, 50).astype(int)
             assert np.abs(decoded - drawing.draw_clip(scene)).mean() < 6
 
 
-def test_a_tenth_of_the_training_clips_is_kept_to_choose_on(
+def test_a_tenth_of_the_training_clips_is_the_selection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(make_clips, "write_clip", lambda folder, item: None)  # their labels are enough
+    monkeypatch.setattr(make_clips, "write_clip", lambda folder, item: None)  # the labels are enough
     make_clips.main(["--num-workers", "0", "--dataset-dir", str(tmp_path)])
     data = annotations.load(tmp_path / "annotations", "demo", ["train", "val"])
     assert set(data.selection) < set(data.splits["train"])
     assert (len(data.splits["train"]) - len(data.selection), len(data.selection), len(data.splits["val"])) == FULL
     assert f"{FULL[2]} to report on, {FULL[1]} to choose on" in capsys.readouterr().out
-    learnt = {label for name, labels in data.splits["train"].items() if name not in data.selection for label in labels}
-    assert learnt == set(range(len(ACTIONS)))
+    trained = {label for name, labels in data.splits["train"].items() if name not in data.selection for label in labels}
+    assert trained == set(range(len(ACTIONS)))
 
 
-def test_a_second_call_draws_nothing_again(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_call_draws_only_missing_clips(
+    dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dataset = tmp_path / "demo"
-    shutil.copytree(drawn, dataset)
+    shutil.copytree(dataset_dir, dataset)
     before = modification_times(dataset / "videos")
-    draw(dataset)
+    make(dataset)
     assert modification_times(dataset / "videos") == before
     assert f"3 clips in {dataset / 'videos'}" in capsys.readouterr().out
     (dataset / "videos" / "clip0001.mp4").unlink()
-    draw(dataset)
+    make(dataset)
     after = modification_times(dataset / "videos")
     assert {name for name in before if before[name] != after[name]} == {"clip0001.mp4"}
     for name in before:
-        assert (dataset / "videos" / name).read_bytes() == (drawn / "videos" / name).read_bytes()
+        assert (dataset / "videos" / name).read_bytes() == (dataset_dir / "videos" / name).read_bytes()
 
 
-def test_processes_draw_the_same_bytes_and_another_seed_other_clips(drawn: Path, tmp_path: Path) -> None:
-    draw(tmp_path / "same", "--num-workers", "1")
-    draw(tmp_path / "other", "--seed", "2")
-    for path in (drawn / "videos").iterdir():
+def test_clips_are_deterministic_and_follow_the_seed(dataset_dir: Path, tmp_path: Path) -> None:
+    make(tmp_path / "same", "--num-workers", "1")
+    make(tmp_path / "other", "--seed", "2")
+    for path in (dataset_dir / "videos").iterdir():
         assert (tmp_path / "same" / "videos" / path.name).read_bytes() == path.read_bytes()
         assert (tmp_path / "other" / "videos" / path.name).read_bytes() != path.read_bytes()
-    for path in (drawn / "annotations").iterdir():
+    for path in (dataset_dir / "annotations").iterdir():
         assert (tmp_path / "same" / "annotations" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_another_seed_over_the_same_clips_is_refused_before_anything_is_written(drawn: Path) -> None:
-    before = modification_times(drawn)
-    with pytest.raises(UserError, match="shows another scene; give another --dataset-dir") as caught:
-        draw(drawn, "--seed", "2")
-    assert str(drawn / "videos" / "clip0000.mp4") in str(caught.value)
-    assert modification_times(drawn) == before
+def test_another_seed_in_the_same_folder_raises_before_writing(dataset_dir: Path) -> None:
+    before = modification_times(dataset_dir)
+    with pytest.raises(UserError, match="shows another scene; give another --dataset-dir") as error:
+        make(dataset_dir, "--seed", "2")
+    assert str(dataset_dir / "videos" / "clip0000.mp4") in str(error.value)
+    assert modification_times(dataset_dir) == before
 
 
 # make_teacher
 
-FEW = ["--stills", "40", "--held-out", "20", "--steps", "2", "--num-workers", "1", "--batch-size", "16"]
+SMALL = ["--stills", "40", "--held-out", "20", "--steps", "2", "--num-workers", "1", "--batch-size", "16"]
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_teacher.main([*FEW, "--output-dir", str(tmp_path_factory.mktemp("models") / "teacher")])
+    return make_teacher.main([*SMALL, "--output-dir", str(tmp_path_factory.mktemp("models") / "teacher")])
 
 
 def test_the_teacher_is_a_folder_that_open_clip_reads(teacher: Path) -> None:
@@ -116,39 +118,37 @@ def test_the_teacher_is_a_folder_that_open_clip_reads(teacher: Path) -> None:
     assert prepared.shape == (2, 3, 64, 64)
     assert encoder.encode(prepared).shape == (2, 128)
     assert 0.8e6 < sum(p.numel() for p in encoder.visual.parameters()) < 1.3e6
-    squashed = clip.load_encoder(f"local-dir:{teacher}", None, "squash").preprocess(
-        frames
-    )  # as it has learnt from stills
-    own = clip.Preprocess(make_teacher.preprocess_config())(frames)
-    assert torch.equal(squashed, own)
+    squashed = clip.load_encoder(f"local-dir:{teacher}", None, "squash").preprocess(frames)  # as in training
+    expected = clip.Preprocess(make_teacher.preprocess_config())(frames)
+    assert torch.equal(squashed, expected)
 
 
-def test_the_teacher_says_how_well_it_knows_stills_that_it_has_not_seen(teacher: Path) -> None:
-    found = json.loads((teacher / "retrieval.json").read_text())
-    assert found["stills"] == 20
-    assert 1 < found["captions"] <= 20
-    assert 0 <= found["recall_at_1"] <= found["recall_at_5"] <= 1
+def test_the_teacher_reports_retrieval_on_held_out_stills(teacher: Path) -> None:
+    result = json.loads((teacher / "retrieval.json").read_text())
+    assert result["stills"] == 20
+    assert 1 < result["captions"] <= 20
+    assert 0 <= result["recall_at_1"] <= result["recall_at_5"] <= 1
 
 
-def test_a_teacher_that_is_there_is_not_trained_again(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_teacher_is_not_trained_again(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = modification_times(teacher)
-    assert make_teacher.main([*FEW, "--output-dir", str(teacher)]) == teacher
-    said = capsys.readouterr().out
-    assert said.startswith(f"{teacher}: is there already\nheld-out stills: of ")
+    assert make_teacher.main([*SMALL, "--output-dir", str(teacher)]) == teacher
+    output = capsys.readouterr().out
+    assert output.startswith(f"{teacher}: is there already\nheld-out stills: of ")
     with pytest.raises(UserError, match=r"steps is 3 in this command but 2 in .*retrieval.json"):
-        make_teacher.main([*FEW, "--steps", "3", "--output-dir", str(teacher)])
+        make_teacher.main([*SMALL, "--steps", "3", "--output-dir", str(teacher)])
     assert modification_times(teacher) == before
 
 
 @pytest.mark.parametrize("seed", [0, 49, 1999, 2**32 - 1, 2000])
-def test_no_clip_shows_a_still_that_the_teacher_learns_from(seed: int) -> None:
+def test_scene_seeds_of_clips_and_stills_do_not_overlap(seed: int) -> None:
     clips = range(seed * make_clips.SEEDS_PER_DATASET, (seed + 1) * make_clips.SEEDS_PER_DATASET)
     stills = range(make_teacher.FIRST_STILL_SEED, make_teacher.FIRST_STILL_SEED + make_clips.SEEDS_PER_DATASET)
     assert clips.stop <= stills.start or stills.stop <= clips.start
 
 
-class KnowsByHeart(torch.nn.Module):
-    """Reads an image's number off its first pixel and a caption's off its first token; `mistaken` names the next."""
+class LookupModel(torch.nn.Module):
+    """Encode an image's first pixel and a caption's first token as one-hot; `mistaken` images get the next number."""
 
     def __init__(self, count: int, mistaken: tuple[int, ...] = ()):
         super().__init__()
@@ -166,15 +166,15 @@ class KnowsByHeart(torch.nn.Module):
         return torch.eye(self.count)[tokens[:, 0]]
 
 
-def images_of(numbers: list[int]) -> torch.Tensor:
+def make_images(numbers: list[int]) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.uint8)[:, None, None, None].expand(-1, 8, 8, 3)
 
 
-def test_retrieval_counts_a_caption_once_and_a_still_each_time() -> None:
+def test_retrieval_counts_distinct_captions_and_all_stills() -> None:
     numbers = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
     tokens = torch.tensor([[n, 9] for n in numbers])
-    found = make_teacher.evaluate_retrieval(KnowsByHeart(8), images_of(numbers), tokens)
-    assert found == {"stills": 10, "captions": 8, "recall_at_1": 1.0, "recall_at_5": 1.0}
-    found = make_teacher.evaluate_retrieval(KnowsByHeart(8, mistaken=(0,)), images_of(numbers), tokens)
-    assert found["recall_at_1"] == pytest.approx(0.7)  # three stills show what is called 0
-    assert found["captions"] == 8
+    result = make_teacher.evaluate_retrieval(LookupModel(8), make_images(numbers), tokens)
+    assert result == {"stills": 10, "captions": 8, "recall_at_1": 1.0, "recall_at_5": 1.0}
+    result = make_teacher.evaluate_retrieval(LookupModel(8, mistaken=(0,)), make_images(numbers), tokens)
+    assert result["recall_at_1"] == pytest.approx(0.7)  # three stills have caption 0
+    assert result["captions"] == 8

@@ -1,4 +1,4 @@
-"""What the demo prints: the check of single frames, the table, the pictures."""
+"""Output of the demo: the check of single frames, the table, the pictures."""
 
 import argparse
 import csv
@@ -25,62 +25,62 @@ from vimoclip.errors import UserError
 
 
 @pytest.fixture
-def columns() -> dict[str, list[int]]:
+def groups() -> dict[str, list[int]]:
     return {"all": [0, 1, 2, 3], "motion": [0, 1], "appearance": [2], "both": [3]}
 
 
-def few_labels(count: int = 40) -> torch.Tensor:
+def sparse_labels(count: int = 40) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand((count, 4), generator=generator) < 0.2).float()
     targets[0] = 1
     return targets
 
 
-def summarize(scores: torch.Tensor, targets: torch.Tensor, columns: dict[str, list[int]], rounds: int = 100) -> dict:
-    return check_frames.summarize(scores, targets, columns, argparse.Namespace(rounds=rounds, seed=0))
+def summarize(scores: torch.Tensor, targets: torch.Tensor, groups: dict[str, list[int]], rounds: int = 100) -> dict:
+    return check_frames.summarize(scores, targets, groups, argparse.Namespace(rounds=rounds, seed=0))
 
 
-def test_perfect_scores_are_1_in_each_column_and_far_above_chance(columns: dict[str, list[int]]) -> None:
-    found = summarize(few_labels() + 0.5, few_labels(), columns)
-    assert found["clips"] == 40
-    assert found["macro_ap"].keys() == columns.keys()
-    for value in found["macro_ap"].values():
+def test_perfect_scores_are_1_in_each_group_and_far_above_chance(groups: dict[str, list[int]]) -> None:
+    result = summarize(sparse_labels() + 0.5, sparse_labels(), groups)
+    assert result["clips"] == 40
+    assert result["macro_ap"].keys() == groups.keys()
+    for value in result["macro_ap"].values():
         low, high = value["chance_95"]
         assert value["value"] == pytest.approx(1)
         assert low <= value["chance"] <= high < 0.7
 
 
-def test_scores_without_a_meaning_are_mostly_within_chance(columns: dict[str, list[int]]) -> None:
-    targets, inside = few_labels(), []
+def test_random_scores_are_mostly_within_chance(groups: dict[str, list[int]]) -> None:
+    targets, is_within = sparse_labels(), []
     for seed in range(25):
         scores = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed))
-        for value in summarize(scores, targets, columns)["macro_ap"].values():
+        for value in summarize(scores, targets, groups)["macro_ap"].values():
             low, high = value["chance_95"]
-            inside.append(low <= value["value"] <= high)
-    assert np.mean(inside) > 0.85
+            is_within.append(low <= value["value"] <= high)
+    assert np.mean(is_within) > 0.85
 
 
-def test_chance_is_above_prevalence_where_positives_are_few(columns: dict[str, list[int]]) -> None:
+def test_chance_is_above_prevalence_where_positives_are_few(groups: dict[str, list[int]]) -> None:
     targets = torch.zeros(30, 4)
     targets[:2] = 1
     scores = torch.rand(targets.shape, generator=torch.Generator().manual_seed(0))
-    for value in summarize(scores, targets, columns, rounds=300)["macro_ap"].values():
+    for value in summarize(scores, targets, groups, rounds=300)["macro_ap"].values():
         assert value["chance"] > 1.3 * 2 / 30
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_permutations_reorder_rows_and_a_seed_is_an_order(count: int, width: int, seed: int) -> None:
+def test_permutations_reorder_rows_and_follow_the_seed(count: int, width: int, seed: int) -> None:
     targets = torch.arange(count * width).reshape(count, width)
-    drawn = list(metrics.permute_targets(targets, 5, seed))
-    assert len(drawn) == 5
-    for rows in drawn:
+    permutations = list(metrics.permute_targets(targets, 5, seed))
+    assert len(permutations) == 5
+    for rows in permutations:
         assert sorted(rows.tolist()) == targets.tolist()
-    again = list(metrics.permute_targets(targets, 5, seed))
-    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
+    repeated = list(metrics.permute_targets(targets, 5, seed))
+    assert all(torch.equal(a, b) for a, b in zip(permutations, repeated, strict=True))
 
 
-def test_permutations_of_another_seed_and_of_the_next_round_are_others() -> None:
+def test_permutations_differ_between_seeds_and_rounds() -> None:
     targets = torch.arange(50)[:, None]
     first, second = metrics.permute_targets(targets, 2, 0)
     (other,) = metrics.permute_targets(targets, 1, 1)
@@ -128,7 +128,7 @@ def tabulate(dataset: Path, checkpoints: Path, output: Path) -> list[dict[str, s
         return list(csv.DictReader(file))
 
 
-def test_the_table_holds_sklearns_precisions_of_each_group_and_run(
+def test_the_table_contains_sklearns_ap_of_each_group_and_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, runs = write_data(tmp_path / "data"), tmp_path / "checkpoints"
@@ -144,14 +144,14 @@ def test_the_table_holds_sklearns_precisions_of_each_group_and_run(
     assert [(row["config"], row["seed"]) for row in rows] == [
         *(("cross_attention", "3"), ("cross_attention", "4"), ("rgb", "3"), ("rgb", "4"))
     ]
-    kinds: dict[str, list[int]] = {
-        kind: [i for i, name in enumerate(ACTIONS) if ACTIONS[name] == kind] for kind in ActionCue
+    groups: dict[str, list[int]] = {
+        cue: [i for i, name in enumerate(ACTIONS) if ACTIONS[name] == cue] for cue in ActionCue
     }
     for row in rows:
         values = scores[row["config"], int(row["seed"])]
-        for name, classes in {"all": list(range(len(ACTIONS))), **kinds}.items():
-            there = [c for c in classes if truth()[:, c].any()]
-            per_class = [average_precision_score(truth()[:, c], values[:, c]) for c in there]
+        for name, classes in {"all": list(range(len(ACTIONS))), **groups}.items():
+            present = [c for c in classes if truth()[:, c].any()]
+            per_class = [average_precision_score(truth()[:, c], values[:, c]) for c in present]
             pooled = average_precision_score(truth()[:, classes].ravel(), values[:, classes].ravel())
             assert float(row[f"map_macro_{name}"]) == pytest.approx(np.mean(per_class), abs=1e-6)
             assert float(row[f"map_micro_{name}"]) == pytest.approx(pooled, abs=1e-6)
@@ -168,26 +168,26 @@ def test_the_table_holds_sklearns_precisions_of_each_group_and_run(
     assert re.search(rf"RGB alone +\| 2 .*\| {mean:.2f} ± ", text)
 
 
-def test_what_motion_adds_is_told_seed_by_seed_for_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_gains_over_rgb_are_listed_for_the_common_seeds(tmp_path: Path) -> None:
     dataset, runs = write_data(tmp_path / "data"), tmp_path / "checkpoints"
     right, wrong = truth() * 0.5 + 0.2, 0.7 - truth() * 0.5
-    for config, found in {
+    for config, scores_by_seed in {
         "rgb": {1: right, 2: wrong},
         "cross_attention": {1: wrong, 2: right, 5: right},
         "motion": {2: wrong},
     }.items():
-        for seed, scores in found.items():
+        for seed, scores in scores_by_seed.items():
             write_run(runs / "TFAM" / config / f"seed{seed}", scores)
     rows = tabulate(dataset, runs, tmp_path / "out")
     value = {(row["config"], row["seed"]): float(row["map_macro_motion"]) for row in rows}
     assert value["rgb", "1"] == pytest.approx(1)
     gap = 1 - value["rgb", "2"]
     assert gap > 0.3
-    said = (tmp_path / "out" / "table.md").read_text().splitlines()
-    place = next(
-        i for i, line in enumerate(said) if "motion" in line and line.endswith("over RGB alone, seed by seed:")
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    index = next(
+        i for i, line in enumerate(lines) if "motion" in line and line.endswith("over RGB alone, seed by seed:")
     )
-    assert said[place + 1 :] == [f"  cross-attention (TFAM): -{gap:.2f}, +{gap:.2f}", "  motion alone: +0.00"]
+    assert lines[index + 1 :] == [f"  cross-attention (TFAM): -{gap:.2f}, +{gap:.2f}", "  motion alone: +0.00"]
 
 
 def test_predictions_of_other_classes_or_clips_are_refused_by_name(tmp_path: Path) -> None:
@@ -212,10 +212,10 @@ def test_without_a_finished_run_there_is_no_table(tmp_path: Path) -> None:
 
 
 def test_actions_that_are_not_the_demos_are_in_one_group(tmp_path: Path) -> None:
-    own = tuple(f"action {i}" for i in range(13))
-    dataset = write_data(tmp_path / "data", own)
+    class_names = tuple(f"action {i}" for i in range(13))
+    dataset = write_data(tmp_path / "data", class_names)
     for config in ("rgb", "motion"):
-        write_run(tmp_path / "checkpoints" / "TFAM" / config / "seed1", truth(13) * 0.5, own)
+        write_run(tmp_path / "checkpoints" / "TFAM" / config / "seed1", truth(13) * 0.5, class_names)
     rows = tabulate(dataset, tmp_path / "checkpoints", tmp_path / "out")
     assert set(rows[0]) == {
         *("config", "seed", "map_macro_all", "map_micro_all", "map_macro_all_chance", "map_micro_all_chance")
@@ -224,7 +224,7 @@ def test_actions_that_are_not_the_demos_are_in_one_group(tmp_path: Path) -> None
     assert "macro AP, over RGB alone, seed by seed:\n  motion alone: +0.00\n" in text
 
 
-def test_ones_own_actions_are_in_one_group_also_where_they_are_called_as_some_of_the_demos(tmp_path: Path) -> None:
+def test_actions_with_some_of_the_demos_names_are_in_one_group(tmp_path: Path) -> None:
     data = annotations.Annotations(("running", "walking"), {"val": {name: (i % 2,) for i, name in enumerate(VAL)}})
     annotations.write(tmp_path / "data" / "annotations", "demo", data)
     write_run(tmp_path / "checkpoints" / "TFAM" / "rgb" / "seed1", truth(2) * 0.5, data.classes)
@@ -236,7 +236,7 @@ def test_ones_own_actions_are_in_one_group_also_where_they_are_called_as_some_of
 
 
 @pytest.fixture
-def pictured(tmp_path: Path) -> Path:
+def strips_workspace(tmp_path: Path) -> Path:
     """A data set of two clips with the flow of one, and a run's predictions."""
     dataset = tmp_path / "data"
     for name in ("a", "b"):
@@ -261,60 +261,60 @@ def draw_strips(root: Path, *flags: str) -> list[Path]:
 
 
 def bars(sheet: np.ndarray, width: int, count: int) -> list[tuple[tuple[int, ...], int]]:
-    """Colour and length of each bar of a picture, whose strips are `width` pixels wide."""
-    found = []
+    """Return colour and length of each bar of a picture, whose strips are `width` pixels wide."""
+    bars_found = []
     for i in range(count):
         row = sheet[int((i + 0.5) * sheet.shape[0] / count), width + 2 * strips.GAP + 140 :]
         color = tuple(int(c) for c in row[0])
-        found.append((color, int((row == row[0]).all(1).argmin())))
-    return found
+        bars_found.append((color, int((row == row[0]).all(1).argmin())))
+    return bars_found
 
 
-def test_a_picture_shows_frames_flow_and_the_likeliest_actions(pictured: Path) -> None:
-    first, second = draw_strips(pictured)
+def test_a_picture_shows_frames_flow_and_the_likeliest_actions(strips_workspace: Path) -> None:
+    first, second = draw_strips(strips_workspace)
     assert [path.name for path in (first, second)] == ["a.png", "b.png"]
-    wide = 6 * 160 + 5 * strips.GAP
+    strip_width = 6 * 160 + 5 * strips.GAP
     sheet = np.array(Image.open(first).convert("RGB"))
-    assert sheet.shape == (2 * 120 + strips.GAP, wide + 2 * strips.GAP + strips.BARS_WIDTH, 3)
+    assert sheet.shape == (2 * 120 + strips.GAP, strip_width + 2 * strips.GAP + strips.BARS_WIDTH, 3)
     for i, bright in enumerate(np.linspace(0, 11, 6).astype(int) * 20):  # the first frame, the last and evenly between
         frame = sheet[:120, i * 166 : i * 166 + 160].astype(int)
         assert np.abs(frame - bright).max() < 8
         assert np.abs(sheet[126:, i * 166 : i * 166 + 160].astype(int) - (250, 20, 30)).max() < 12
-    widest = strips.BARS_WIDTH - 190
-    colors, lengths = zip(*bars(sheet, wide, 3), strict=True)
+    max_bar = strips.BARS_WIDTH - 190
+    colors, lengths = zip(*bars(sheet, strip_width, 3), strict=True)
     assert colors == (strips.LABEL_COLOR, strips.OTHER_COLOR, strips.OTHER_COLOR)  # it is labelled with the likeliest
-    assert np.allclose(lengths, [widest, widest / 2, widest / 4], atol=2)
+    assert np.allclose(lengths, [max_bar, max_bar / 2, max_bar / 4], atol=2)
     without_flow = np.array(Image.open(second).convert("RGB"))
-    assert without_flow.shape == (120, wide + 2 * strips.GAP + strips.BARS_WIDTH, 3)
-    assert [color for color, _ in bars(without_flow, wide, 3)] == [
+    assert without_flow.shape == (120, strip_width + 2 * strips.GAP + strips.BARS_WIDTH, 3)
+    assert [color for color, _ in bars(without_flow, strip_width, 3)] == [
         strips.LABEL_COLOR,
         strips.OTHER_COLOR,
         strips.OTHER_COLOR,
     ]
 
 
-def test_pictures_are_of_the_first_clips_or_of_those_named(pictured: Path) -> None:
-    assert [path.name for path in draw_strips(pictured, "--count", "1")] == ["a.png"]
-    assert [path.name for path in draw_strips(pictured, "--clips", "b.mp4")] == ["b.png"]
+def test_pictures_are_of_the_first_clips_or_of_those_named(strips_workspace: Path) -> None:
+    assert [path.name for path in draw_strips(strips_workspace, "--count", "1")] == ["a.png"]
+    assert [path.name for path in draw_strips(strips_workspace, "--clips", "b.mp4")] == ["b.png"]
 
 
-def test_a_picture_of_what_is_not_there_is_refused(pictured: Path) -> None:
+def test_unknown_clips_and_runs_raise(strips_workspace: Path) -> None:
     with pytest.raises(
         UserError, match=r"t.mp4: isn't among .*predictions.csv and val_multi.txt; name validation clips"
     ):
-        draw_strips(pictured, "--clips", "t.mp4")
+        draw_strips(strips_workspace, "--clips", "t.mp4")
     with pytest.raises(UserError, match=r"nowhere/predictions.csv: there is no such file; name a finished run"):
-        draw_strips(pictured, "--run", str(pictured / "nowhere"))
+        draw_strips(strips_workspace, "--run", str(strips_workspace / "nowhere"))
 
 
-def test_a_run_on_clips_that_the_annotations_dont_name_is_refused(pictured: Path) -> None:
-    (pictured / "data" / "annotations" / "val_multi.txt").write_text("b.mp4 0\n")
+def test_a_run_on_clips_without_annotations_raises(strips_workspace: Path) -> None:
+    (strips_workspace / "data" / "annotations" / "val_multi.txt").write_text("b.mp4 0\n")
     with pytest.raises(UserError, match=r"a\.mp4"):
-        draw_strips(pictured)
+        draw_strips(strips_workspace)
 
 
-def test_a_picture_of_a_clip_whose_header_says_no_length(pictured: Path) -> None:
-    path = pictured / "data" / "videos" / "a.mp4"
+def test_a_picture_of_a_clip_without_length_in_its_header(strips_workspace: Path) -> None:
+    path = strips_workspace / "data" / "videos" / "a.mp4"
     with av.open(str(path.with_suffix(".mkv")), "w") as target:
         stream = target.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -323,4 +323,4 @@ def test_a_picture_of_a_clip_whose_header_says_no_length(pictured: Path) -> None
         target.mux(stream.encode(None))
     path.with_suffix(".mkv").replace(path)
     assert video.probe(path).frames == 0
-    draw_strips(pictured)
+    draw_strips(strips_workspace)

@@ -1,4 +1,4 @@
-"""The demo's scenes and drawings: single frames say nothing of the motion."""
+"""Scenes and drawings of the demo: single frames do not depend on the motion."""
 
 import re
 from dataclasses import replace
@@ -12,31 +12,32 @@ from demo.scenes import ACTIONS, FRAMES, GROUNDS, HEIGHT, MOTIONS, SPECIES, WIDT
 
 FIELDS = ("x", "y", "height", "facing", "limbs", "head", "tilt")
 ANIMALS = 2500
-SIGMAS = 4.5  # what chance alone passes once in 150,000 times
+SIGMAS = 4.5  # exceeded by chance once in 150,000 times
 
 
-# Scenes: what a single frame says
+# Scenes: single frames
 
 
 def sample_poses(motions: tuple[str, ...], seed: int) -> dict[str, np.ndarray]:
-    """When -> (ANIMALS, fields) of poses in the first frame, the last and any."""
+    """Return position -> (ANIMALS, fields) of poses in the first, a random and the last frame."""
     rng = np.random.default_rng(seed)
-    found: dict[str, list[tuple[float, ...]]] = {"first": [], "any": [], "last": []}
+    poses: dict[str, list[tuple[float, ...]]] = {"first": [], "any": [], "last": []}
     for _ in range(ANIMALS):
         animal = scenes.sample_animal(rng, motions, (0.3, 0.7), food=False)
         frames = {"first": 0, "any": int(rng.integers(FRAMES)), "last": FRAMES - 1}
-        for when, frame in frames.items():
-            at = scenes.pose_at(animal, frame)
-            height = (at.y - animal.base_y) / animal.length
-            found[when].append((at.x / WIDTH, at.y / HEIGHT, height, at.facing, at.limbs, at.head, at.tilt))
-    return {when: np.array(rows) for when, rows in found.items()}
+        for position, frame in frames.items():
+            pose = scenes.pose_at(animal, frame)
+            height = (pose.y - animal.base_y) / animal.length
+            row = (pose.x / WIDTH, pose.y / HEIGHT, height, pose.facing, pose.limbs, pose.head, pose.tilt)
+            poses[position].append(row)
+    return {position: np.array(rows) for position, rows in poses.items()}
 
 
-def distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Kolmogorov and Smirnov's: the largest gap between two distribution functions, in units of what chance makes."""
-    at = np.unique(np.concatenate([first, second]))
-    below = [np.searchsorted(np.sort(sample), at, side="right") / len(sample) for sample in (first, second)]
-    return float(np.abs(below[0] - below[1]).max() / np.sqrt(1 / len(first) + 1 / len(second)))
+def ks_statistic(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Kolmogorov-Smirnov statistic, normalised by the sample sizes."""
+    values = np.unique(np.concatenate([first, second]))
+    cdfs = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (first, second)]
+    return float(np.abs(cdfs[0] - cdfs[1]).max() / np.sqrt(1 / len(first) + 1 / len(second)))
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +45,28 @@ def still_poses() -> dict[str, np.ndarray]:
     return sample_poses(("still",), seed=1)
 
 
-IN_TURN: list[tuple[str, ...]] = [("still", "walk"), ("circle", "run"), ("jump", "circle"), ("surge", "shake")]
+MOTION_PAIRS: list[tuple[str, ...]] = [("still", "walk"), ("circle", "run"), ("jump", "circle"), ("surge", "shake")]
 
 
-@pytest.mark.parametrize("motions", [*((motion,) for motion in MOTIONS), *IN_TURN], ids="-".join)
-def test_a_frame_of_a_moving_animal_is_distributed_as_one_of_an_animal_that_keeps_still(
+@pytest.mark.parametrize("motions", [*((motion,) for motion in MOTIONS), *MOTION_PAIRS], ids="-".join)
+def test_single_frames_of_moving_and_still_animals_have_the_same_distribution(
     motions: tuple[str, ...], still_poses: dict[str, np.ndarray]
 ) -> None:
-    for when, moving in sample_poses(motions, seed=2).items():
-        still = still_poses[when]
+    for position, moving in sample_poses(motions, seed=2).items():
+        still = still_poses[position]
         for i, field in enumerate(FIELDS):
-            assert distance(still[:, i], moving[:, i]) < 2.7, f"{field} in {when} frame"  # one in a million
-            for side in (-1, 1):  # and the same of those that look to one side
-                alike = [poses[poses[:, 3] == side, i] for poses in (still, moving)]
-                assert distance(*alike) < 2.7, f"{field} in {when} frame, looking {side}"
-        for power in (1, 2):  # no two fields go together that don't where animals keep still
-            gap = np.corrcoef((still**power)[:, [0, 2, 4, 5, 6]].T) - np.corrcoef((moving**power)[:, [0, 2, 4, 5, 6]].T)
-            assert np.abs(gap).max() < SIGMAS * np.sqrt(2 / ANIMALS), f"{when} frame"
+            assert ks_statistic(still[:, i], moving[:, i]) < 2.7, f"{field} in {position} frame"  # one in a million
+            for facing in (-1, 1):  # also given the direction
+                samples = [poses[poses[:, 3] == facing, i] for poses in (still, moving)]
+                assert ks_statistic(*samples) < 2.7, f"{field} in {position} frame, facing {facing}"
+        for power in (1, 2):  # the correlations of fields are equal too
+            difference = np.corrcoef((still**power)[:, [0, 2, 4, 5, 6]].T) - np.corrcoef(
+                (moving**power)[:, [0, 2, 4, 5, 6]].T
+            )
+            assert np.abs(difference).max() < SIGMAS * np.sqrt(2 / ANIMALS), f"{position} frame"
 
 
-def test_a_motion_moves_something_and_keeping_still_nothing() -> None:
+def test_every_motion_but_keeping_still_changes_the_pose() -> None:
     rng = np.random.default_rng(0)
     for motion in MOTIONS:
         animal = scenes.sample_animal(rng, (motion,), (0.3, 0.7), food=False)
@@ -76,8 +79,8 @@ def many_scenes() -> list[Scene]:
     return [scenes.sample_scene(seed) for seed in range(4000)]
 
 
-def things_in(scene: Scene) -> dict[str, bool]:
-    """What a still of a scene shows, as yes or no."""
+def scene_content(scene: Scene) -> dict[str, bool]:
+    """Return content of a still of a scene -> whether it is present."""
     return {
         "two animals": len(scene.animals) == 2,
         "water": scene.water,
@@ -89,27 +92,27 @@ def things_in(scene: Scene) -> dict[str, bool]:
     }
 
 
-def test_what_a_still_shows_says_nothing_of_the_motions(many_scenes: list[Scene]) -> None:
-    seen = [things_in(scene) for scene in many_scenes]
-    done = [{motion for animal in scene.animals for motion in animal.motions} for scene in many_scenes]
-    told_by_motion = [name for name, kind in ACTIONS.items() if kind == ActionCue.MOTION]
-    labels = {m: np.array([m in motions for motions in done]) for m in MOTIONS}
-    labels |= {name: np.array([name in scene.actions() for scene in many_scenes]) for name in told_by_motion}
-    for thing in seen[0]:
-        there = np.array([things[thing] for things in seen])
+def test_content_of_stills_is_independent_of_the_motions(many_scenes: list[Scene]) -> None:
+    contents = [scene_content(scene) for scene in many_scenes]
+    motions_by_scene = [{motion for animal in scene.animals for motion in animal.motions} for scene in many_scenes]
+    motion_actions = [name for name, cue in ACTIONS.items() if cue == ActionCue.MOTION]
+    labels = {m: np.array([m in motions for motions in motions_by_scene]) for m in MOTIONS}
+    labels |= {name: np.array([name in scene.actions() for scene in many_scenes]) for name in motion_actions}
+    for name in contents[0]:
+        is_present = np.array([content[name] for content in contents])
         for action, labelled in labels.items():
-            with_it, without = labelled[there], labelled[~there]
+            with_it, without = labelled[is_present], labelled[~is_present]
             error = np.sqrt(labelled.mean() * (1 - labelled.mean()) * (1 / len(with_it) + 1 / len(without)))
-            assert abs(with_it.mean() - without.mean()) < SIGMAS * error, f"{action} where there is {thing}"
+            assert abs(with_it.mean() - without.mean()) < SIGMAS * error, f"{action} with {name}"
 
 
-def test_there_are_ten_actions_of_three_kinds_and_six_species(many_scenes: list[Scene]) -> None:
+def test_there_are_ten_actions_of_three_cues_and_six_species(many_scenes: list[Scene]) -> None:
     assert len(ACTIONS) >= 10
     assert set(ACTIONS.values()) == set(ActionCue)
     assert len(SPECIES) == 6
     labels = [scene.actions() for scene in many_scenes]
     assert set().union(*labels) == set(ACTIONS)
-    rarest = min(sum(action in found for found in labels) for action in ACTIONS)
+    rarest = min(sum(action in actions for actions in labels) for action in ACTIONS)
     assert rarest > 0.03 * len(labels)
     assert {animal.species for scene in many_scenes for animal in scene.animals} == set(SPECIES)
 
@@ -130,22 +133,20 @@ def test_there_are_ten_actions_of_three_kinds_and_six_species(many_scenes: list[
         ("bob", "zebra", True, "head bobbing"),
     ],
 )
-def test_species_and_place_decide_what_some_motions_are_called(
-    motion: str, species: str, water: bool, name: str
-) -> None:
+def test_some_actions_depend_on_species_and_water(motion: str, species: str, water: bool, name: str) -> None:
     assert scenes.action_name(motion, species, water) == name
 
 
-def test_only_motions_told_by_both_are_called_after_species_or_place() -> None:
+def test_only_actions_of_both_cues_depend_on_species_or_water() -> None:
     for motion in MOTIONS:
         names = {scenes.action_name(motion, species, water) for species in SPECIES for water in (False, True)}
-        kinds = {ACTIONS[name] for name in names}
-        assert kinds == ({ActionCue.BOTH} if len(names) > 1 else {ActionCue.MOTION}), motion
+        cues = {ACTIONS[name] for name in names}
+        assert cues == ({ActionCue.BOTH} if len(names) > 1 else {ActionCue.MOTION}), motion
 
 
 def test_labels_are_those_of_all_animals_and_all_their_motions(many_scenes: list[Scene]) -> None:
-    kinds = {(len(scene.animals), len(scene.animals[0].motions)) for scene in many_scenes}
-    assert kinds == {(1, 1), (1, 2), (2, 1)}
+    sizes = {(len(scene.animals), len(scene.animals[0].motions)) for scene in many_scenes}
+    assert sizes == {(1, 1), (1, 2), (2, 1)}
     two = next(scene for scene in many_scenes if len(scene.animals) == 2)
     first, second = (
         replace(animal, species="owl", motions=(motion,), food=food)
@@ -160,23 +161,23 @@ def test_labels_are_those_of_all_animals_and_all_their_motions(many_scenes: list
     assert alone.actions() == {"head bobbing", "shaking"}
 
 
-def test_a_caption_names_what_a_still_shows_and_never_a_motion(many_scenes: list[Scene]) -> None:
-    names = [name for name, kind in ACTIONS.items() if kind != ActionCue.APPEARANCE]
+def test_a_caption_names_the_content_of_a_still_and_no_motion(many_scenes: list[Scene]) -> None:
+    names = [name for name, cue in ACTIONS.items() if cue != ActionCue.APPEARANCE]
     motion_words = {*MOTIONS, *(word[:4] for name in names for word in name.split())}
     for scene in many_scenes[:500]:
         caption = scene.caption()
-        things = things_in(scene)
+        content = scene_content(scene)
         assert all(animal.species in caption for animal in scene.animals)
         assert scene.ground in caption
         assert [word in caption for word in ("water", "food", "nest")] == [
-            things["water"],
-            things["food"],
-            things["a nest"],
+            content["water"],
+            content["food"],
+            content["a nest"],
         ]
         assert not [word for word in motion_words if re.search(rf"\b{word}", caption)], caption
 
 
-def test_a_seed_is_a_scene_whatever_was_drawn_before() -> None:
+def test_scenes_are_determined_by_the_seed() -> None:
     assert scenes.sample_scene(7) == scenes.sample_scene(7)
     assert scenes.sample_scene(7) != scenes.sample_scene(8)
 
@@ -184,15 +185,15 @@ def test_a_seed_is_a_scene_whatever_was_drawn_before() -> None:
 # Drawing
 
 
-def scene_of(motion: str, seed: int = 3) -> Scene:
+def scene_with_motion(motion: str, seed: int = 3) -> Scene:
     scene = scenes.sample_scene(seed)
     return replace(scene, animals=tuple(replace(animal, motions=(motion,)) for animal in scene.animals))
 
 
-def test_without_the_cameras_shaking_only_what_moves_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_camera_shake_frames_of_still_animals_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "CAMERA_SHAKE", 0)
     for motion in MOTIONS:
-        frames = drawing.draw_clip(scene_of(motion))
+        frames = drawing.draw_clip(scene_with_motion(motion))
         assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
         assert frames.dtype == np.uint8
         changed = [bool((a != b).any()) for a, b in pairwise(frames)]
@@ -203,23 +204,23 @@ def test_without_the_cameras_shaking_only_what_moves_changes(monkeypatch: pytest
 
 
 def test_the_camera_shakes_in_every_clip() -> None:
-    frames = drawing.draw_clip(scene_of("still"))
+    frames = drawing.draw_clip(scene_with_motion("still"))
     assert all((a != b).any() for a, b in pairwise(frames))
     assert np.abs(drawing.camera_offsets(3)).max() < drawing.MARGIN
 
 
 def test_a_still_is_a_frame_of_its_clip() -> None:
-    scene = scene_of("run")
+    scene = scene_with_motion("run")
     still = drawing.draw_still(scene)
     assert sum(bool((frame == still).all()) for frame in drawing.draw_clip(scene)) == 1
 
 
-def test_what_the_labels_of_appearance_name_is_seen() -> None:
-    """Food, water and a nest change a frame where they are, and nothing but them is another."""
-    plain = replace(scene_of("still"), water=False, nest=None)
+def test_food_water_and_nests_are_visible() -> None:
+    """Food, water and a nest change some pixels of a frame and no others."""
+    plain = replace(scene_with_motion("still"), water=False, nest=None)
     plain = replace(plain, animals=tuple(replace(animal, food=False) for animal in plain.animals))
-    fed = replace(plain, animals=tuple(replace(animal, food=True) for animal in plain.animals))
+    with_food = replace(plain, animals=tuple(replace(animal, food=True) for animal in plain.animals))
     still = drawing.draw_still(plain).astype(int)
-    for other in (fed, replace(plain, water=True), replace(plain, nest=(0.5, 0.5))):
+    for other in (with_food, replace(plain, water=True), replace(plain, nest=(0.5, 0.5))):
         changed = np.abs(drawing.draw_still(other) - still).max(-1) > 30
         assert 20 < changed.sum() < 0.8 * changed.size

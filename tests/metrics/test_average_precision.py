@@ -1,4 +1,4 @@
-"""Average precision against scikit-learn's, and which numbers go into which mean."""
+"""Average precision against scikit-learn, macro and micro averages, and permuted targets."""
 
 import math
 import random
@@ -25,7 +25,7 @@ def sklearn(scores: list[float], targets: list[int]) -> float:
 
 @settings(max_examples=300, deadline=None)
 @given(pairs.filter(lambda p: any(positive for _, positive in p)))
-def test_average_precision_is_sklearns_with_tied_scores(sample: list[tuple[int, bool]]) -> None:
+def test_average_precision_with_ties_equals_sklearn(sample: list[tuple[int, bool]]) -> None:
     scores, targets = [float(s) for s, _ in sample], [int(t) for _, t in sample]
     assert average_precision(scores, targets) == pytest.approx(sklearn(scores, targets), abs=1e-9)
 
@@ -48,7 +48,7 @@ def test_average_precision_worked_by_hand() -> None:
     assert average_precision([0.5, 0.5], [1, 0]) == pytest.approx(0.5)
 
 
-def test_average_precision_at_the_ends() -> None:
+def test_average_precision_of_extreme_cases() -> None:
     assert average_precision([0.1, 0.9, 0.3], [1, 1, 1]) == 1
     assert average_precision([0.3], [1]) == 1
     assert math.isnan(average_precision([0.3], [0]))
@@ -92,31 +92,31 @@ def test_micro_pools_every_pair_of_video_and_class() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_permutations_reorder_whole_rows_and_the_same_seed_gives_the_same_orders(rows: int, seed: int) -> None:
+def test_permutations_reorder_whole_rows_and_follow_the_seed(rows: int, seed: int) -> None:
     targets = torch.arange(rows * 3).reshape(rows, 3)
-    drawn = list(metrics.permute_targets(targets, 4, seed))
-    assert len(drawn) == 4
-    assert all(sorted(one.tolist()) == targets.tolist() for one in drawn)
-    assert torch.equal(torch.stack(drawn), torch.stack(list(metrics.permute_targets(targets, 4, seed))))
+    permutations = list(metrics.permute_targets(targets, 4, seed))
+    assert len(permutations) == 4
+    assert all(sorted(rows.tolist()) == targets.tolist() for rows in permutations)
+    assert torch.equal(torch.stack(permutations), torch.stack(list(metrics.permute_targets(targets, 4, seed))))
     assert torch.equal(targets, torch.arange(rows * 3).reshape(rows, 3))
 
 
 def test_another_seed_or_round_is_another_order() -> None:
     targets = torch.arange(12)[:, None]
-    orders = [tuple(one.flatten().tolist()) for seed in (0, 1) for one in metrics.permute_targets(targets, 5, seed)]
+    orders = [tuple(rows.flatten().tolist()) for seed in (0, 1) for rows in metrics.permute_targets(targets, 5, seed)]
     assert len(set(orders)) == 10
 
 
-def test_chance_lies_above_the_share_of_positives_where_there_are_few() -> None:
+def test_the_chance_level_is_above_the_prevalence_for_few_positives() -> None:
     scores, targets = torch.rand(12, 1, generator=torch.Generator().manual_seed(3)), torch.zeros(12, 1)
     targets[:3] = 1
-    drawn = [metrics.map_macro(scores, permuted) for permuted in metrics.permute_targets(targets, 1000, 0)]
+    values = [metrics.map_macro(scores, permuted) for permuted in metrics.permute_targets(targets, 1000, 0)]
     # the mean over all orders, with H = 1 + 1/2 + ... + 1/12: H / 12 + (3 - 1) / (12 * 11) * (12 - H)
     harmonic = sum(1 / k for k in range(1, 13))
     chance = harmonic / 12 + 2 / (12 * 11) * (12 - harmonic)
     assert chance == pytest.approx(0.3934, abs=1e-4)
-    assert np.mean(drawn) == pytest.approx(chance, abs=0.03)
-    assert np.mean(drawn) > 3 / 12 + 0.1
+    assert np.mean(values) == pytest.approx(chance, abs=0.03)
+    assert np.mean(values) > 3 / 12 + 0.1
 
 
 def test_many_samples_of_half_precision_scores_lose_no_accuracy() -> None:

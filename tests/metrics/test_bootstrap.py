@@ -1,4 +1,4 @@
-"""Metrics of resamples of the videos, against scikit-learn with `sample_weight`, and what chance would give."""
+"""Bootstrap metrics repeatedst scikit-learn with `sample_weight`, intervals, and the baselines."""
 
 import itertools
 import math
@@ -16,14 +16,16 @@ from vimoclip.metrics import bootstrap
 
 
 def sklearn(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-    """NaN without a positive that weighs something, as here; scikit-learn says 0 to that."""
+    """Return NaN without a positive of nonzero weight, like vimoclip; scikit-learn returns 0."""
     if not weights[targets].any():
         return math.nan
     return float(average_precision_score(targets, scores, sample_weight=weights))
 
 
-def drawn(seed: int, videos: int, classes: int, share: float = 0.3, levels: int = 7) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of few values, so that many tie, and targets."""
+def draw_samples(
+    seed: int, videos: int, classes: int, share: float = 0.3, levels: int = 7
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of few values, so that many tie, and targets."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, levels, (videos, classes)) / levels, rng.random((videos, classes)) < share
 
@@ -35,66 +37,68 @@ def drawn(seed: int, videos: int, classes: int, share: float = 0.3, levels: int 
     classes=st.integers(1, 4),
     share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
     levels=st.sampled_from([1, 2, 5, 10**6]),
-    heaviest=st.sampled_from([1, 3, 255, 256, 100_000]),
+    max_weight=st.sampled_from([1, 3, 255, 256, 100_000]),
 )
-def test_resampled_precisions_are_sklearns(
-    seed: int, videos: int, classes: int, share: float, levels: int, heaviest: int
+def test_bootstrap_ap_equals_sklearn(
+    seed: int, videos: int, classes: int, share: float, levels: int, max_weight: int
 ) -> None:
-    scores, targets = drawn(seed, videos, classes, share, levels)
-    weights = np.random.default_rng(seed).integers(0, heaviest + 1, (5, videos))
-    found = metrics.bootstrap_ap(scores, targets, weights)
+    scores, targets = draw_samples(seed, videos, classes, share, levels)
+    weights = np.random.default_rng(seed).integers(0, max_weight + 1, (5, videos))
+    result = metrics.bootstrap_ap(scores, targets, weights)
     per_class = [[sklearn(scores[:, c], targets[:, c], row) for c in range(classes)] for row in weights]
     micro = [sklearn(scores.ravel(), targets.ravel(), row.repeat(classes)) for row in weights]
-    np.testing.assert_allclose(found.per_class, per_class, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.micro, micro, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.per_class, per_class, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.micro, micro, rtol=0, atol=1e-12)
 
 
 def test_a_resample_worked_by_hand() -> None:
     scores, targets = np.array([[0.9], [0.8], [0.8], [0.1]]), np.array([[True], [False], [True], [False]])
-    # weights 1 2 3 9: 1/4 of the positives at precision 1/1, then with the tie 3/4 of them at (1 + 3) / (1 + 2 + 3)
+    # weights 1 2 3 9: 1/4 of the positives' weight at precision 1/1, then, with the tie, 3/4 at (1 + 3) / (1 + 2 + 3)
     weights = np.array([[1, 2, 3, 9], [0, 1, 1, 0], [0, 5, 0, 1]])
-    found = metrics.bootstrap_ap(scores, targets, weights)
-    np.testing.assert_allclose(found.per_class[:, 0], [1 / 4 + 3 / 4 * 4 / 6, 1 / 2, math.nan])
-    np.testing.assert_array_equal(found.micro, found.per_class[:, 0])
+    result = metrics.bootstrap_ap(scores, targets, weights)
+    np.testing.assert_allclose(result.per_class[:, 0], [1 / 4 + 3 / 4 * 4 / 6, 1 / 2, math.nan])
+    np.testing.assert_array_equal(result.micro, result.per_class[:, 0])
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 6), st.sampled_from([2, 10**6]))
 def test_weights_of_one_give_the_plain_metrics(seed: int, videos: int, classes: int, levels: int) -> None:
-    scores, targets = drawn(seed, videos, classes, 0.2, levels)
-    found = metrics.bootstrap_ap(scores, targets, np.ones((1, videos), np.int32))
-    both = torch.from_numpy(scores), torch.from_numpy(targets)
-    assert found.micro[0] == pytest.approx(metrics.map_micro(*both), abs=1e-12, nan_ok=True)
-    assert metrics.macro_average(found.per_class)[0] == pytest.approx(metrics.map_macro(*both), abs=1e-12, nan_ok=True)
+    scores, targets = draw_samples(seed, videos, classes, 0.2, levels)
+    result = metrics.bootstrap_ap(scores, targets, np.ones((1, videos), np.int32))
+    tensors = torch.from_numpy(scores), torch.from_numpy(targets)
+    assert result.micro[0] == pytest.approx(metrics.map_micro(*tensors), abs=1e-12, nan_ok=True)
+    assert metrics.macro_average(result.per_class)[0] == pytest.approx(
+        metrics.map_macro(*tensors), abs=1e-12, nan_ok=True
+    )
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_a_weight_counts_as_so_many_copies_of_the_video(seed: int, videos: int) -> None:
-    scores, targets = drawn(seed, videos, 3)
+def test_a_weight_equals_copies_of_the_video(seed: int, videos: int) -> None:
+    scores, targets = draw_samples(seed, videos, 3)
     weights = metrics.bootstrap_weights(videos, 3, seed)
-    found = metrics.bootstrap_ap(scores, targets, weights)
+    result = metrics.bootstrap_ap(scores, targets, weights)
     for number, row in enumerate(weights):
         copies = np.arange(videos).repeat(row)
-        again = metrics.bootstrap_ap(scores[copies], targets[copies], np.ones((1, videos), np.int32))
-        np.testing.assert_allclose(found.per_class[number], again.per_class[0], atol=1e-12)
-        np.testing.assert_allclose(found.micro[number], again.micro[0], atol=1e-12)
+        repeated = metrics.bootstrap_ap(scores[copies], targets[copies], np.ones((1, videos), np.int32))
+        np.testing.assert_allclose(result.per_class[number], repeated.per_class[0], atol=1e-12)
+        np.testing.assert_allclose(result.micro[number], repeated.micro[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 10**6])
 @pytest.mark.parametrize("cells", [1, 1000, 10**9])
-def test_what_is_computed_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPatch, block: int, cells: int) -> None:
+def test_block_and_chunk_sizes_do_not_change_results(monkeypatch: pytest.MonkeyPatch, block: int, cells: int) -> None:
     rng = np.random.default_rng(0)
     scores, targets = rng.random((200, 5)), rng.random((200, 5)) < 0.3
     weights = metrics.bootstrap_weights(200, 31)
-    found = metrics.bootstrap_ap(scores, targets, weights)
+    result = metrics.bootstrap_ap(scores, targets, weights)
     monkeypatch.setattr(bootstrap, "RANKS_PER_BLOCK", block)
     monkeypatch.setattr(bootstrap, "CELLS_PER_CHUNK", cells)
-    again = metrics.bootstrap_ap(scores, targets, weights)
-    alone = metrics.bootstrap_ap(scores, targets, weights[4:5])
-    np.testing.assert_array_equal(found.per_class, again.per_class)
-    np.testing.assert_array_equal(found.micro, again.micro)
-    np.testing.assert_array_equal(found.per_class[4:5], alone.per_class)
+    repeated = metrics.bootstrap_ap(scores, targets, weights)
+    single = metrics.bootstrap_ap(scores, targets, weights[4:5])
+    np.testing.assert_array_equal(result.per_class, repeated.per_class)
+    np.testing.assert_array_equal(result.micro, repeated.micro)
+    np.testing.assert_array_equal(result.per_class[4:5], single.per_class)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -110,11 +114,11 @@ def test_resamples_are_as_large_as_the_set_and_follow_the_seed() -> None:
     assert np.array_equal(weights, metrics.bootstrap_weights(50, 2000, seed=3))
     assert not np.array_equal(weights, metrics.bootstrap_weights(50, 2000, seed=4))
     assert np.array_equal(weights[:10], metrics.bootstrap_weights(50, 10, seed=3))
-    # with replacement: of a binomial number of draws, the variance of which is 50 * 1/50 * 49/50
+    # with replacement: counts are binomial with variance 50 * 1/50 * 49/50
     assert weights.var() == pytest.approx(0.98, rel=0.03)
 
 
-def test_the_interval_is_that_of_the_percentiles_without_nan() -> None:
+def test_the_interval_ignores_nan() -> None:
     values = np.append(np.arange(101.0), [math.nan] * 7)
     assert metrics.confidence_interval(values) == pytest.approx((2.5, 97.5))
     assert metrics.confidence_interval(values, 0.5) == pytest.approx((25, 75))
@@ -122,18 +126,18 @@ def test_the_interval_is_that_of_the_percentiles_without_nan() -> None:
     assert metrics.confidence_interval(np.array([3.0])) == (3, 3)
 
 
-def test_an_interval_is_moved_to_the_value_of_all_videos_and_holds_it() -> None:
-    # mean 50, ends 2.5 and 97.5: moved by 10
+def test_an_interval_is_shifted_to_the_value_and_contains_it() -> None:
+    # mean 50, bounds 2.5 and 97.5: shifted by 10
     assert metrics.confidence_interval(np.arange(101.0), value=60.0) == pytest.approx((12.5, 107.5))
-    # mean -10, both ends 0: moved by 12 they lie above the value, and the lower is taken down to it; or turned round
+    # mean -10, both bounds 0: shifted by 12 they are above the value, so the lower is set to it; and negated
     skewed = np.append(np.zeros(99), -1000.0)
     assert metrics.confidence_interval(skewed, value=2.0) == pytest.approx((2, 12))
     assert metrics.confidence_interval(-skewed, value=-2.0) == pytest.approx((-12, -2))
     assert metrics.confidence_interval(np.append(skewed, math.nan), value=2.0) == pytest.approx((2, 12))
 
 
-def test_the_plain_interval_of_a_macro_of_rare_classes_misses_the_value_and_the_moved_one_holds_it() -> None:
-    # two positives a class: where a resample has one of them, that one twice, it ranks higher for that alone
+def test_for_rare_classes_only_the_shifted_interval_contains_the_value() -> None:
+    # two positives per class: a resample with two copies of one of them ranks it higher
     rng = np.random.default_rng(0)
     targets = np.zeros((100, 300), bool)
     targets[rng.integers(0, 100, (2, 300)), np.arange(300)] = True
@@ -145,7 +149,7 @@ def test_the_plain_interval_of_a_macro_of_rare_classes_misses_the_value_and_the_
     assert low + 0.01 < value < high - 0.01
 
 
-def test_an_interval_has_the_width_that_the_textbook_says() -> None:
+def test_the_width_of_an_interval_matches_the_standard_error() -> None:
     hits = np.arange(400) < 100  # a share of 1/4: standard error sqrt(0.25 * 0.75 / 400) = 0.02165
     low, high = metrics.confidence_interval(
         metrics.weighted_mean(hits.astype(float), metrics.bootstrap_weights(400, 4000))
@@ -164,18 +168,18 @@ def test_weighted_means_leave_out_nan() -> None:
 
 
 @pytest.mark.parametrize(("positives", "count"), [(0, 3), (1, 1), (1, 5), (2, 5), (3, 7), (6, 7), (7, 7)])
-def test_random_precision_is_the_mean_over_all_rankings(positives: int, count: int) -> None:
-    found = metrics.expected_random_ap(positives, count)
+def test_expected_random_ap_is_the_mean_over_all_rankings(positives: int, count: int) -> None:
+    result = metrics.expected_random_ap(positives, count)
     if not positives:
-        assert math.isnan(found)
+        assert math.isnan(result)
         return
     total, rankings = 0.0, list(itertools.combinations(range(1, count + 1), positives))
-    for ranks in rankings:  # those of the positives: at the k-th of them, precision k / rank
+    for ranks in rankings:  # of the positives; the precision at the k-th is k / rank
         total += sum(k / rank for k, rank in enumerate(ranks, 1)) / positives
-    assert found == pytest.approx(total / len(rankings), abs=1e-12)
+    assert result == pytest.approx(total / len(rankings), abs=1e-12)
 
 
-def test_random_scores_have_that_precision() -> None:
+def test_random_scores_have_the_expected_ap() -> None:
     targets = np.arange(30)[:, None] < 4
     ones = np.ones((1, 30), int)
     rounds = [metrics.bootstrap_ap_micro(s, targets, ones)[0] for s in metrics.random_scores((30, 1), 2000, 0)]
@@ -186,29 +190,29 @@ def test_random_scores_have_that_precision() -> None:
 def test_the_constant_predictor_has_the_prevalence_of_each_class() -> None:
     targets = np.random.default_rng(0).random((80, 3)) < [0.1, 0.3, 0.7]
     scores = metrics.constant_scores(np.array([0.2, 0.2, 0.5]), 80)
-    found = metrics.bootstrap_ap(scores, targets, np.ones((1, 80), int))
-    np.testing.assert_allclose(found.per_class[0], targets.mean(0))
-    assert found.micro[0] == pytest.approx(average_precision_score(targets.ravel(), scores.ravel()))
+    result = metrics.bootstrap_ap(scores, targets, np.ones((1, 80), int))
+    np.testing.assert_allclose(result.per_class[0], targets.mean(0))
+    assert result.micro[0] == pytest.approx(average_precision_score(targets.ravel(), scores.ravel()))
 
 
 @pytest.mark.filterwarnings("ignore:No positive samples")
-def test_torchmetrics_macro_is_torchmetrics_and_a_perfect_model_is_below_one_in_it() -> None:
+def test_torchmetrics_macro_equals_torchmetrics_and_is_below_1_for_a_perfect_model() -> None:
     targets = np.zeros((300, 140), bool)
     targets[np.arange(300), np.arange(300) % 127] = True  # 13 of 140 have none
     scores = targets * 0.9 + 0.05
     for values in (scores, np.random.default_rng(0).random(scores.shape)):
-        own = metrics.bootstrap_ap_per_class(values, targets, np.ones((1, 300), int))[0]
-        theirs = MultilabelAveragePrecision(140, average="macro")(torch.tensor(values), torch.tensor(targets).int())
-        assert metrics.torchmetrics_macro(own) == pytest.approx(theirs.item(), abs=1e-6)
-    own = metrics.bootstrap_ap_per_class(scores, targets, np.ones((1, 300), int))[0]
-    assert metrics.torchmetrics_macro(own) == pytest.approx(127 / 140) == pytest.approx(0.907, abs=1e-3)
-    assert metrics.macro_average(own) == 1
+        ours = metrics.bootstrap_ap_per_class(values, targets, np.ones((1, 300), int))[0]
+        expected = MultilabelAveragePrecision(140, average="macro")(torch.tensor(values), torch.tensor(targets).int())
+        assert metrics.torchmetrics_macro(ours) == pytest.approx(expected.item(), abs=1e-6)
+    ours = metrics.bootstrap_ap_per_class(scores, targets, np.ones((1, 300), int))[0]
+    assert metrics.torchmetrics_macro(ours) == pytest.approx(127 / 140) == pytest.approx(0.907, abs=1e-3)
+    assert metrics.macro_average(ours) == 1
 
 
 def test_micro_is_torchmetrics_micro() -> None:
     rng = np.random.default_rng(1)
     scores, targets = rng.random((60, 9)), rng.random((60, 9)) < 0.2
-    theirs = MultilabelAveragePrecision(9, average="micro")(torch.tensor(scores), torch.tensor(targets).int())
+    expected = MultilabelAveragePrecision(9, average="micro")(torch.tensor(scores), torch.tensor(targets).int())
     assert metrics.bootstrap_ap_micro(scores, targets, np.ones((1, 60), int))[0] == pytest.approx(
-        theirs.item(), abs=1e-6
+        expected.item(), abs=1e-6
     )

@@ -13,7 +13,7 @@ from vimoclip import metrics
 COLUMN = np.array([0.9, 0.8, 0.4, 0.2])[:, None]
 
 
-def drawn(seed: int, videos: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_samples(seed: int, videos: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 9, (videos, classes)) / 8, rng.random((videos, classes)) < [0.0, 0.1, 0.5, 1.0][:classes]
 
@@ -24,34 +24,34 @@ def column(*targets: int) -> np.ndarray:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_f1_is_sklearns_under_weights(seed: int, videos: int) -> None:
-    scores, targets = drawn(seed, videos)
+def test_weighted_f1_equals_sklearn(seed: int, videos: int) -> None:
+    scores, targets = draw_samples(seed, videos)
     decisions, weights = scores >= 0.5, metrics.bootstrap_weights(videos, 4, seed)
-    found = metrics.f1_scores(decisions, targets, weights)
+    result = metrics.f1_scores(decisions, targets, weights)
     for number, row in enumerate(weights):
         per_class = f1_score(targets, decisions, average=None, sample_weight=row, zero_division=0.0)
-        known = (row @ targets) > 0
-        np.testing.assert_allclose(found.per_class[number], np.where(known, per_class, math.nan), atol=1e-12)
-        macro = per_class[known].mean() if known.any() else math.nan
-        assert found.macro[number] == pytest.approx(macro, abs=1e-12, nan_ok=True)
+        has_positive = (row @ targets) > 0
+        np.testing.assert_allclose(result.per_class[number], np.where(has_positive, per_class, math.nan), atol=1e-12)
+        macro = per_class[has_positive].mean() if has_positive.any() else math.nan
+        assert result.macro[number] == pytest.approx(macro, abs=1e-12, nan_ok=True)
         if (row @ (targets | decisions)).any():
             micro = f1_score(targets, decisions, average="micro", sample_weight=row, zero_division=0.0)
-            assert found.micro[number] == pytest.approx(micro, abs=1e-12)
+            assert result.micro[number] == pytest.approx(micro, abs=1e-12)
         else:
-            assert math.isnan(found.micro[number])
+            assert math.isnan(result.micro[number])
 
 
 def test_f1_worked_by_hand() -> None:
     decisions = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)
     targets = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]], bool)
-    found = metrics.f1_scores(decisions, targets)
-    # class 0: one hit, one false, one missed; class 1: missed; class 2 has none, yet its false one counts in micro
-    np.testing.assert_allclose(found.per_class, [2 / 4, 0, math.nan])
-    assert found.macro == pytest.approx(1 / 4)
-    assert found.micro == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))
-    once = metrics.f1_scores(decisions, targets, np.ones((1, 3), int))
-    np.testing.assert_array_equal(once.per_class[0], found.per_class)
-    np.testing.assert_array_equal([once.macro[0], once.micro[0]], [found.macro, found.micro])
+    result = metrics.f1_scores(decisions, targets)
+    # class 0: one TP, FP and FN; class 1: one FN; class 2 has no positive, but its FP counts in micro
+    np.testing.assert_allclose(result.per_class, [2 / 4, 0, math.nan])
+    assert result.macro == pytest.approx(1 / 4)
+    assert result.micro == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))
+    weighted = metrics.f1_scores(decisions, targets, np.ones((1, 3), int))
+    np.testing.assert_array_equal(weighted.per_class[0], result.per_class)
+    np.testing.assert_array_equal([weighted.macro[0], weighted.micro[0]], [result.macro, result.micro])
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_f1_worked_by_hand() -> None:
         ((1, 1, 0, 0), 0.6),  # between 0.8 and 0.4
         ((1, 0, 0, 0), 0.85),
         ((0, 1, 0, 0), 0.6),  # F1 2/3 with the first two
-        ((1, 1, 1, 1), 0.2),  # all of them: the lowest score itself
+        ((1, 1, 1, 1), 0.2),  # all positive: the lowest score itself
         ((0, 0, 0, 1), 0.2),
-        ((1, 0, 0, 1), 0.85),  # 2/3 at 0.85 and at 0.2: the one that says less
+        ((1, 0, 0, 1), 0.85),  # 2/3 at 0.85 and at 0.2: the higher threshold
         ((0, 0, 0, 0), 0.5),
     ],
 )
@@ -73,7 +73,7 @@ def test_thresholds_worked_by_hand(targets: tuple[int, ...], threshold: float) -
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25))
 def test_no_other_threshold_has_a_higher_f1(seed: int, videos: int) -> None:
-    scores, targets = drawn(seed, videos)
+    scores, targets = draw_samples(seed, videos)
     fitted = metrics.fit_thresholds(scores, targets)
     best = metrics.f1_scores(scores >= fitted, targets).per_class
     for threshold in np.arange(-1, 18) / 16:
@@ -83,7 +83,7 @@ def test_no_other_threshold_has_a_higher_f1(seed: int, videos: int) -> None:
 
 
 @pytest.mark.parametrize("high", [0.3, 0.1 + 0.2, 1.0])
-def test_a_threshold_between_neighbouring_floats_keeps_them_apart(high: float) -> None:
+def test_a_threshold_separates_neighbouring_floats(high: float) -> None:
     scores = np.array([[high], [np.nextafter(high, 0)]])
     threshold = metrics.fit_thresholds(scores, column(1, 0))
     assert (scores >= threshold).tolist() == [[True], [False]]
@@ -92,38 +92,38 @@ def test_a_threshold_between_neighbouring_floats_keeps_them_apart(high: float) -
 def test_reliability_worked_by_hand() -> None:
     scores = np.array([[0.05, 0.30], [0.25, 1.00], [0.50, 0.80]])
     targets = np.array([[0, 1], [0, 1], [1, 0]], bool)
-    # four bins: 0.05; 0.30 and 0.25, which lies on an edge and goes up; 0.50; 1.00, which goes down, and 0.80
-    found = metrics.reliability_curve(scores, targets, bins=4)
-    assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert found.count.tolist() == [1, 2, 1, 2]
-    np.testing.assert_allclose(found.mean_score, [0.05, 0.275, 0.5, 0.9])
-    np.testing.assert_allclose(found.fraction_positive, [0, 0.5, 1, 0.5])
+    # four bins: 0.05; 0.30 and 0.25, a lower edge; 0.50; 1.00, the upper edge of the last bin, and 0.80
+    result = metrics.reliability_curve(scores, targets, bins=4)
+    assert result.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert result.count.tolist() == [1, 2, 1, 2]
+    np.testing.assert_allclose(result.mean_score, [0.05, 0.275, 0.5, 0.9])
+    np.testing.assert_allclose(result.fraction_positive, [0, 0.5, 1, 0.5])
     expected = (1 * 0.05 + 2 * 0.225 + 1 * 0.5 + 2 * 0.4) / 6
     assert metrics.ece(scores, targets, bins=4) == pytest.approx(expected)
 
 
 def test_an_empty_bin_is_nan_and_adds_nothing() -> None:
-    found = metrics.reliability_curve(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0))
-    assert np.isnan(found.mean_score).sum() == np.isnan(found.fraction_positive).sum() == 14
+    result = metrics.reliability_curve(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0))
+    assert np.isnan(result.mean_score).sum() == np.isnan(result.fraction_positive).sum() == 14
     assert metrics.ece(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0)) == pytest.approx(0)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 20))
-def test_ece_of_a_resample_is_that_of_the_videos_in_it(seed: int, videos: int, bins: int) -> None:
-    scores, targets = drawn(seed, videos)
+def test_ece_of_a_resample_equals_that_of_its_videos(seed: int, videos: int, bins: int) -> None:
+    scores, targets = draw_samples(seed, videos)
     weights = metrics.bootstrap_weights(videos, 3, seed)
-    found = metrics.ece(scores, targets, bins, weights)
+    result = metrics.ece(scores, targets, bins, weights)
     for number, row in enumerate(weights):
         copies = np.arange(videos).repeat(row)
-        table = metrics.reliability_curve(scores[copies], targets[copies], bins)
-        share = table.count / table.count.sum()
-        expected = np.nansum(share * np.abs(table.mean_score - table.fraction_positive))
-        assert found[number] == pytest.approx(expected, abs=1e-12)
+        curve = metrics.reliability_curve(scores[copies], targets[copies], bins)
+        fraction = curve.count / curve.count.sum()
+        expected = np.nansum(fraction * np.abs(curve.mean_score - curve.fraction_positive))
+        assert result[number] == pytest.approx(expected, abs=1e-12)
         assert metrics.ece(scores[copies], targets[copies], bins) == pytest.approx(expected, abs=1e-12)
 
 
-def test_scores_that_are_the_true_probabilities_are_calibrated_and_surer_ones_are_not() -> None:
+def test_true_probabilities_are_calibrated_and_overconfident_scores_are_not() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((2000, 20))
     targets = rng.random(scores.shape) < scores

@@ -1,4 +1,4 @@
-"""hit@1, precision@k and top-1 worked by hand: nobody gains by the order of the classes."""
+"""hit@1, precision@k and top-1 against numbers worked by hand and scikit-learn; ties do not depend on class order."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from vimoclip import metrics
 SCORES = np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.8], [0.3, 0.2, 0.1]])
 
 
-def test_the_first_class_is_a_label_or_not() -> None:
+def test_hit_at_1_and_precision_at_k_worked_by_hand() -> None:
     targets = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], bool)
     np.testing.assert_array_equal(metrics.hit_at_1(SCORES, targets), [1, 0, math.nan])
     np.testing.assert_array_equal(metrics.precision_at_k(SCORES, targets, 2), [1, 1 / 2, math.nan])
@@ -24,7 +24,7 @@ def test_the_first_class_is_a_label_or_not() -> None:
     )
 
 
-def test_one_class_alone_is_always_first() -> None:
+def test_a_single_class_is_always_a_hit() -> None:
     np.testing.assert_array_equal(metrics.hit_at_1(np.zeros((2, 1)), np.array([[True], [False]])), [1, math.nan])
 
 
@@ -35,7 +35,7 @@ def test_one_class_alone_is_always_first() -> None:
     ),
     st.integers(1, 5),
 )
-def test_ties_give_the_mean_over_all_ways_to_break_them(sample: list[tuple[int, bool]], k: int) -> None:
+def test_ties_give_the_mean_over_all_orders(sample: list[tuple[int, bool]], k: int) -> None:
     scores, targets = np.array([[s for s, _ in sample]], float), np.array([[t for _, t in sample]])
     k = min(k, len(sample))
     orders = [o for o in itertools.permutations(range(len(sample))) if (np.diff(scores[0, list(o)]) <= 0).all()]
@@ -43,7 +43,7 @@ def test_ties_give_the_mean_over_all_ways_to_break_them(sample: list[tuple[int, 
     assert metrics.precision_at_k(scores, targets, k)[0] == pytest.approx(expected)
 
 
-def test_equal_scores_gain_nothing_by_the_place_of_a_class() -> None:
+def test_equal_scores_do_not_depend_on_the_class_order() -> None:
     targets = np.zeros((10, 4), bool)
     targets[:, 0] = True
     assert metrics.hit_at_1(np.full((10, 4), 0.5), targets).tolist() == [1 / 4] * 10
@@ -52,29 +52,29 @@ def test_equal_scores_gain_nothing_by_the_place_of_a_class() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_top1_is_sklearns_accuracy_under_weights(seed: int, videos: int) -> None:
+def test_weighted_top1_equals_sklearns_accuracy(seed: int, videos: int) -> None:
     rng = np.random.default_rng(seed)
     labels, scores = rng.integers(0, 4, videos), rng.random((videos, 4))
     targets, weights = np.eye(4, dtype=bool)[labels], metrics.bootstrap_weights(videos, 3, seed)
     plain = metrics.weighted_mean(metrics.top1(scores, targets), weights)
     balanced = metrics.mean_per_class_top1(scores, targets, weights)
     for number, row in enumerate(weights):
-        kept = np.arange(videos).repeat(row)
-        assert plain[number] == pytest.approx(accuracy_score(labels[kept], scores[kept].argmax(1)))
-        present = [(scores[kept].argmax(1) == c)[labels[kept] == c].mean() for c in np.unique(labels[kept])]
+        copies = np.arange(videos).repeat(row)
+        assert plain[number] == pytest.approx(accuracy_score(labels[copies], scores[copies].argmax(1)))
+        present = [(scores[copies].argmax(1) == c)[labels[copies] == c].mean() for c in np.unique(labels[copies])]
         assert balanced[number] == pytest.approx(np.mean(present))
 
 
 def test_mean_per_class_top1_is_balanced_accuracy() -> None:
     rng = np.random.default_rng(0)
     labels, scores = np.append(np.arange(5), rng.integers(0, 3, 60)), rng.random((65, 5))
-    found = metrics.mean_per_class_top1(scores, np.eye(5, dtype=bool)[labels])
-    assert found == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
-    assert found != pytest.approx(accuracy_score(labels, scores.argmax(1)))
+    result = metrics.mean_per_class_top1(scores, np.eye(5, dtype=bool)[labels])
+    assert result == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
+    assert result != pytest.approx(accuracy_score(labels, scores.argmax(1)))
 
 
 @pytest.mark.parametrize("row", [(0, 0, 0), (1, 1, 0)])
-def test_top1_is_for_videos_with_one_label(row: tuple[int, ...]) -> None:
+def test_top1_requires_one_label_per_video(row: tuple[int, ...]) -> None:
     targets = np.array([(1, 0, 0), row, (0, 0, 1)], bool)
     for metric in (metrics.top1, metrics.mean_per_class_top1):
         with pytest.raises(ValueError, match="no label, or several"):

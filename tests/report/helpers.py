@@ -78,10 +78,10 @@ def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: list[str], *
 def reliability_bins(scores: np.ndarray, targets: np.ndarray) -> list[dict[str, Any]]:
     bins = []
     for low in (0.0, 0.25, 0.5, 0.75):
-        inside = (scores >= low) & (scores < low + 0.25)
-        mean, share = (scores[inside].mean(), targets[inside].mean()) if inside.any() else (None, None)
-        count = int(inside.sum())
-        bins.append({"low": low, "high": low + 0.25, "count": count, "mean_score": mean, "share_positive": share})
+        in_bin = (scores >= low) & (scores < low + 0.25)
+        mean, fraction = (scores[in_bin].mean(), targets[in_bin].mean()) if in_bin.any() else (None, None)
+        count = int(in_bin.sum())
+        bins.append({"low": low, "high": low + 0.25, "count": count, "mean_score": mean, "share_positive": fraction})
     return bins
 
 

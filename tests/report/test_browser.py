@@ -15,7 +15,11 @@ from vimoclip.evaluation import Evaluation
 from vimoclip.report import page, pr_curves
 
 DRAWN = "document.documentElement.dataset.drawn"
-NASTY = ("</script><img src=x onerror=alert(1)>", "<b>bold</b> & \"quoted\" 'it'", '<a href="https://x.org">%{x}</a>')
+SPECIAL_NAMES = (
+    "</script><img src=x onerror=alert(1)>",
+    "<b>bold</b> & \"quoted\" 'it'",
+    '<a href="https://x.org">%{x}</a>',
+)
 # plotly ignores a second hover within 50 ms
 HOVER = """return new Promise((answer) => setTimeout(() => {
   Plotly.Fx.hover('bars-0', [arguments[0]]);
@@ -23,13 +27,13 @@ HOVER = """return new Promise((answer) => setTimeout(() => {
 }, 100))"""
 
 
-def show(browser: Browser, path: Path, evaluation: Evaluation, width: int = 1280) -> None:
+def open_report(browser: Browser, path: Path, evaluation: Evaluation, width: int = 1280) -> None:
     report.write_report(path / "report.html", evaluation)
     browser.resize(width)
     browser.open(path / "report.html", DRAWN)
 
 
-def is_quiet(browser: Browser) -> bool:
+def has_no_errors_or_requests(browser: Browser) -> bool:
     assert browser.errors() == []
     assert browser.requests() == []
     return True
@@ -40,16 +44,16 @@ def is_quiet(browser: Browser) -> bool:
 def test_every_plot_is_drawn_without_network_requests(
     browser: Browser, tmp_path: Path, evaluation: Evaluation, width: int
 ) -> None:
-    show(browser, tmp_path, evaluation, width)
+    open_report(browser, tmp_path, evaluation, width)
     drawn = browser.run(
         "return [...document.querySelectorAll('.plot')].map((e) => [e.id, e.querySelector('.main-svg').clientWidth,"
         " e.clientHeight, e.querySelectorAll('.barlayer path, .scatterlayer path, .heatmaplayer image').length])"
     )
     assert {name for name, *_ in drawn} == set(render_plots(evaluation))
-    for name, wide, high, shapes in drawn:
-        assert width * 0.6 < wide <= width and high > 100 and shapes > 0, name
+    for name, plot_width, plot_height, shapes in drawn:
+        assert width * 0.6 < plot_width <= width and plot_height > 100 and shapes > 0, name
     assert browser.wider_than_the_window() == []
-    assert is_quiet(browser)
+    assert has_no_errors_or_requests(browser)
 
 
 def test_evaluate_writes_the_report(browser: Browser, tmp_path: Path) -> None:
@@ -62,20 +66,20 @@ def test_evaluate_writes_the_report(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("\n".join(["video_id," + ",".join(CLASSES), *rows]))
     arguments = ["--annotations-dir", str(tmp_path / "annotations"), "--output-dir", str(tmp_path / "out")]
     evaluate.main([str(tmp_path / "scores.csv"), *arguments, "--resamples", "20"])
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
     browser.resize(360)
     browser.open(tmp_path / "out" / "report.html", DRAWN)
-    shown = browser.run("return document.querySelector('#numbers td strong').textContent")
-    assert shown == f"{found['map_macro']['value']:.4f}"
+    displayed = browser.run("return document.querySelector('#numbers td strong').textContent")
+    assert displayed == f"{result['map_macro']['value']:.4f}"
     names = browser.run("return [...document.querySelectorAll('#mistakes th[scope=row]')].map((e) => e.textContent)")
     assert sorted(names) == sorted(CLASSES)
     assert browser.wider_than_the_window() == []
-    assert is_quiet(browser)
+    assert has_no_errors_or_requests(browser)
 
 
 def test_the_class_picker_changes_the_curve(browser: Browser, tmp_path: Path) -> None:
     evaluation = small_evaluation()
-    show(browser, tmp_path, evaluation)
+    open_report(browser, tmp_path, evaluation)
     third = browser.run(
         "const picker = document.getElementById('class-picker'); picker.selectedIndex = 2;"
         "picker.dispatchEvent(new Event('change')); return picker.selectedOptions[0].textContent"
@@ -83,27 +87,29 @@ def test_the_class_picker_changes_the_curve(browser: Browser, tmp_path: Path) ->
     name = third.split(" (")[0]
     c = evaluation.classes.index(name)
     curve = pr_curves.precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c])
-    shown = browser.run("return document.getElementById('class-curve').data[0].x")
-    assert shown[1:] == pytest.approx(curve.recall.round(4))
-    assert is_quiet(browser)
+    displayed = browser.run("return document.getElementById('class-curve').data[0].x")
+    assert displayed[1:] == pytest.approx(curve.recall.round(4))
+    assert has_no_errors_or_requests(browser)
 
 
 def test_user_provided_names_are_escaped(browser: Browser, tmp_path: Path) -> None:
-    evaluation = small_evaluation((*NASTY, "sitting", "jumping"), notes=[NASTY[0]], predictions=NASTY[1])
-    evaluation = replace(evaluation, videos=[f"{NASTY[0]}{i}.mp4" for i in range(40)], title=NASTY[0])
-    show(browser, tmp_path, evaluation)
-    assert browser.run("return document.title") == f"Evaluation of {NASTY[0]}"
+    evaluation = small_evaluation(
+        (*SPECIAL_NAMES, "sitting", "jumping"), notes=[SPECIAL_NAMES[0]], predictions=SPECIAL_NAMES[1]
+    )
+    evaluation = replace(evaluation, videos=[f"{SPECIAL_NAMES[0]}{i}.mp4" for i in range(40)], title=SPECIAL_NAMES[0])
+    open_report(browser, tmp_path, evaluation)
+    assert browser.run("return document.title") == f"Evaluation of {SPECIAL_NAMES[0]}"
     assert browser.run("return document.querySelectorAll('img').length") == 0
     rows = browser.run("return [...document.querySelectorAll('#mistakes th[scope=row]')].map((e) => e.textContent)")
-    assert set(rows) == {*NASTY, "sitting", "jumping"}
+    assert set(rows) == {*SPECIAL_NAMES, "sitting", "jumping"}
     ticks = browser.run("return [...document.querySelectorAll('#bars-0 .ytick text')].map((e) => e.textContent)")
     assert any(tick.startswith("<b>bold</b> & ") for tick in ticks)
     bars = browser.run("return document.getElementById('bars-0').data.map((t) => t.type === 'bar' ? t.y.length : 0)")
-    places = [{"curveNumber": trace, "pointNumber": i} for trace, count in enumerate(bars) for i in range(count)]
-    said = [browser.run(HOVER, place) for place in places]
-    assert sorted(text.partition("8 clips")[0] for text in said) == sorted(rows)
+    points = [{"curveNumber": trace, "pointNumber": i} for trace, count in enumerate(bars) for i in range(count)]
+    hover_texts = [browser.run(HOVER, point) for point in points]
+    assert sorted(text.partition("8 clips")[0] for text in hover_texts) == sorted(rows)
     assert browser.run("return document.querySelectorAll('svg a, b, a[href^=http]').length") == 0
-    assert is_quiet(browser)
+    assert has_no_errors_or_requests(browser)
 
 
 def test_the_content_security_policy_blocks_other_scripts(browser: Browser, tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_the_content_security_policy_blocks_other_scripts(browser: Browser, tmp_
 
 
 def test_printing_hides_the_picker_and_fits_plots_to_the_page(browser: Browser, tmp_path: Path) -> None:
-    show(browser, tmp_path, large_evaluation())
+    open_report(browser, tmp_path, large_evaluation())
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         hidden = browser.run("return ['nav', '.picker'].map((s) => document.querySelector(s).offsetParent)")
@@ -127,13 +133,13 @@ def test_printing_hides_the_picker_and_fits_plots_to_the_page(browser: Browser, 
             "return [...document.querySelectorAll('.plot')].filter((e) => e.offsetParent)"
             ".map((e) => [e.querySelector('.main-svg').clientWidth, e.clientHeight])"
         )
-        assert sizes and all(wide == 680 and high < 1000 for wide, high in sizes)
+        assert sizes and all(width == 680 and height < 1000 for width, height in sizes)
         browser.run("window.dispatchEvent(new Event('afterprint'))")
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
-    assert is_quiet(browser)
+    assert has_no_errors_or_requests(browser)
 
 
 def test_the_browser_helper_detects_errors_requests_and_overflow(tmp_path: Path, browser: Browser) -> None:

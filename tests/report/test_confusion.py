@@ -30,23 +30,23 @@ def test_confusion_counts_with_one_label_equal_the_confusion_matrix(data: st.Dat
     count, classes = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 6))
     labels = data.draw(arrays(int, count, elements=st.integers(0, classes - 1)))
     scores = data.draw(arrays(float, (count, classes), elements=st.floats(0, 1)))
-    found = confusion.confusion_counts(scores, np.eye(classes, dtype=bool)[labels])
-    assert np.array_equal(found, confusion_matrix(labels, scores.argmax(axis=1), labels=range(classes)))
+    result = confusion.confusion_counts(scores, np.eye(classes, dtype=bool)[labels])
+    assert np.array_equal(result, confusion_matrix(labels, scores.argmax(axis=1), labels=range(classes)))
 
 
 def test_confused_with_lists_the_most_frequent_confusions() -> None:
     scores = np.array([[0.1, 0.9, 0.2]] * 3 + [[0.1, 0.2, 0.9]] * 2 + [[0.9, 0.1, 0.1]])
     targets = np.eye(3, dtype=bool)[[0] * 6]
-    found = tables.confused_with(["a", "b", "c"], scores, targets)
-    assert found["a"] == (1, ["b (3)", "c (2)"])
-    assert found["b"] == (0, [])
+    result = tables.confused_with(["a", "b", "c"], scores, targets)
+    assert result["a"] == (1, ["b (3)", "c (2)"])
+    assert result["b"] == (0, [])
 
 
 @few_examples
 @given(arrays(float, (6, 5), elements=tied), arrays(bool, (6, 5)))
 def test_clip_average_precision_equals_sklearn(scores: np.ndarray, targets: np.ndarray) -> None:
-    for found, row, labels in zip(confusion.clip_average_precision(scores, targets), scores, targets, strict=True):
-        assert np.isnan(found) if not labels.any() else found == pytest.approx(average_precision_score(labels, row))
+    for result, row, labels in zip(confusion.clip_average_precision(scores, targets), scores, targets, strict=True):
+        assert np.isnan(result) if not labels.any() else result == pytest.approx(average_precision_score(labels, row))
 
 
 @few_examples
@@ -72,23 +72,23 @@ def test_micro_and_macro_curve() -> None:
 
 def test_a_long_curve_is_sampled_at_even_recalls() -> None:
     curve = pr_curves.PrecisionRecallCurve(np.linspace(0.001, 1, 1000), np.linspace(1, 0.5, 1000))
-    thin = pr_curves.thin_curve(curve)
-    assert len(thin.recall) == 101
-    assert thin.recall[50] == 0.5 and thin.precision[50] == pytest.approx(curve.precision[499])
-    assert pr_curves.thin_curve(thin) is thin
+    thinned = pr_curves.thin_curve(curve)
+    assert len(thinned.recall) == 101
+    assert thinned.recall[50] == 0.5 and thinned.precision[50] == pytest.approx(curve.precision[499])
+    assert pr_curves.thin_curve(thinned) is thinned
 
 
 def test_best_and_worst_clips_are_disjoint_and_varied() -> None:
     targets = np.eye(3, dtype=bool)[[0, 0, 0, 1, 2, 2]]
-    right = np.where(targets, 0.9, 0.1)
-    right[1] = [0.99, 0.01, 0.01]  # the lowest loss of three clips of class 0, all with an AP of 1
-    right[2] = [0.98, 0.02, 0.02]
-    right[3] = [0.05, 0.95, 0.05]
-    right[5] = [0.9, 0.5, 0.1]  # the only wrong one
-    best, worst = confusion.best_and_worst(right, targets, 2)
+    scores = np.where(targets, 0.9, 0.1)
+    scores[1] = [0.99, 0.01, 0.01]  # the lowest loss of three clips of class 0, all with an AP of 1
+    scores[2] = [0.98, 0.02, 0.02]
+    scores[3] = [0.05, 0.95, 0.05]
+    scores[5] = [0.9, 0.5, 0.1]  # the only clip with an AP below 1
+    best, worst = confusion.best_and_worst(scores, targets, 2)
     assert best == [1, 3] and worst == [5]
-    best, worst = confusion.best_and_worst(right, targets, 100)
+    best, worst = confusion.best_and_worst(scores, targets, 100)
     assert best == [1, 3, 2] and worst == [5]  # no other has an AP below 1
     targets[4] = False  # a clip without labels has no AP
-    best, worst = confusion.best_and_worst(right, targets, 100)
+    best, worst = confusion.best_and_worst(scores, targets, 100)
     assert 4 not in best + worst

@@ -25,20 +25,20 @@ def test_figures_are_valid_plotly_figures(evaluation: Evaluation) -> None:
 
 def test_bars_are_sorted_and_labelled_with_counts_and_segments() -> None:
     evaluation = large_evaluation()
-    found = render_plots(evaluation)
-    drawn = [figure for name, figure in found.items() if name.startswith("bars-")]
-    order = [tick for figure in drawn for tick in figure["layout"]["yaxis"]["categoryarray"]]
+    plots = render_plots(evaluation)
+    bar_charts = [figure for name, figure in plots.items() if name.startswith("bars-")]
+    order = [tick for figure in bar_charts for tick in figure["layout"]["yaxis"]["categoryarray"]]
     heights = {
         y: x
-        for figure in drawn
+        for figure in bar_charts
         for trace in figure["data"]
         for y, x in zip(trace["y"], trace["x"], strict=True)
         if trace["type"] == "bar"
     }
     assert len(order) == len(heights) == 127
     assert [heights[tick] for tick in order] == sorted(heights.values(), reverse=True)
-    assert all(len(figure["layout"]["yaxis"]["categoryarray"]) <= figures.BARS_PER_PLOT for figure in drawn)
-    colors = {trace["name"]: trace["marker"]["color"] for trace in drawn[-1]["data"] if trace["type"] == "bar"}
+    assert all(len(figure["layout"]["yaxis"]["categoryarray"]) <= figures.BARS_PER_PLOT for figure in bar_charts)
+    colors = {trace["name"]: trace["marker"]["color"] for trace in bar_charts[-1]["data"] if trace["type"] == "bar"}
     assert len(set(colors.values())) == len(colors) and set(colors) <= {"head", "middle", "tail"}
     assert any(tick.startswith("class 1 ·") and tick.endswith(f" {evaluation.targets[:, 1].sum()}") for tick in order)
 
@@ -52,9 +52,9 @@ def test_class_rows_parse_text_numbers() -> None:
 
 def test_axis_labels_of_long_names_with_a_common_prefix_differ() -> None:
     names = ["a" * 40, "a" * 50, "b"]
-    found = figures.axis_labels(names)
-    assert len(set(found.values())) == 3 and found["b"] == "b"
-    assert all(len(label) < 35 for label in found.values())
+    labels = figures.axis_labels(names)
+    assert len(set(labels.values())) == 3 and labels["b"] == "b"
+    assert all(len(label) < 35 for label in labels.values())
 
 
 def test_filmstrips_show_frames_and_flow(tmp_path: Path) -> None:
@@ -63,12 +63,12 @@ def test_filmstrips_show_frames_and_flow(tmp_path: Path) -> None:
         write_video(tmp_path / "videos" / f"v{number}.mp4", indexed_frames(16, seed=number))
         write_video(tmp_path / "flows" / f"v{number}.mp4", indexed_frames(15, seed=number))
     written = report.write_report(tmp_path / "report.html", evaluation, tmp_path / "videos", tmp_path / "flows")
-    found = read_filmstrips(written.read_text(encoding="utf-8"))
-    assert len(found) == 2 * 2 * examples.CLIPS_PER_LIST  # frames and flow, of the best and the worst
-    for text, strip in found:
-        each = np.array_split(np.asarray(strip), examples.STRIP_FRAMES, axis=1)
+    strips = read_filmstrips(written.read_text(encoding="utf-8"))
+    assert len(strips) == 2 * 2 * examples.CLIPS_PER_LIST  # frames and flow, of the best and the worst
+    for text, strip in strips:
+        frames = np.array_split(np.asarray(strip), examples.STRIP_FRAMES, axis=1)
         last = 14 if "flow" in text else 15
-        assert [read_index(frame) for frame in each] == np.linspace(0, last, 6).astype(int).tolist(), text
+        assert [read_index(frame) for frame in frames] == np.linspace(0, last, 6).astype(int).tolist(), text
 
 
 def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
@@ -84,16 +84,16 @@ def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
     assert {clip.missing[1] for clip in worst} == {"several files may be its flow"}
 
     evaluation = replace(evaluation, videos=[f"../{name}" for name in evaluation.videos])
-    found, _ = examples.choose_examples(evaluation)
-    examples.add_filmstrips(found, tmp_path / "videos", tmp_path / "flows")
-    assert {tuple(clip.missing) for clip in found} == {("its video is missing", "its flow is missing")}
+    clips, _ = examples.choose_examples(evaluation)
+    examples.add_filmstrips(clips, tmp_path / "videos", tmp_path / "flows")
+    assert {tuple(clip.missing) for clip in clips} == {("its video is missing", "its flow is missing")}
     html = page.render_report(evaluation, None, tmp_path / "nowhere")
     assert "No frames: no folder of videos was given." in html and "No flow: there is no such folder." in html
     assert not read_filmstrips(html)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "said"),
+    ("protocol", "text"),
     [
         ("held_out", "the epoch was chosen by selection clips of the training split"),
         (
@@ -103,9 +103,9 @@ def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
         (None, "these predictions don&#39;t say on which clips their epoch was chosen"),
     ],
 )
-def test_the_header_states_the_protocol(protocol: str | None, said: str) -> None:
+def test_the_header_states_the_protocol(protocol: str | None, text: str) -> None:
     html = page.render_report(small_evaluation(protocol=protocol), None, None)
-    assert said in html
+    assert text in html
     assert ("Not held out" in html) == (protocol == "published")
 
 
@@ -140,12 +140,12 @@ def test_render_filmstrip_limits_the_frame_width(tmp_path: Path) -> None:
 
 
 def test_a_comparison_lists_gains_and_losses() -> None:
-    changed = {"class": "eating", "positives": 7, "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
-    lost = changed | {"class": "running", "difference": -0.125, "ci95": [None, None]}
+    gained = {"class": "eating", "positives": 7, "ap": 0.5, "other_ap": 0.25, "difference": 0.25, "ci95": [0.2, 0.3]}
+    lost = gained | {"class": "running", "difference": -0.125, "ci95": [None, None]}
     total = {"difference": 0.0126, "ci95": [-0.001, 0.02]}
     comparison: dict[str, Any] = {"other": "rgb.csv", "map_macro": total, "map_micro": total}
     comparison |= {"num_videos": 1234, "classes": 17}
-    comparison |= {"gained": [changed], "lost": [lost]}
+    comparison |= {"gained": [gained], "lost": [lost]}
     html = page.render_report(small_evaluation(comparison=comparison), None, None)
     text = " ".join(re.sub("<[^>]+>", " ", html).split())
     assert "on the same 1,234 clips" in text and "the extremes of 17." in text
