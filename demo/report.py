@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
         names, scores, targets = read_predictions(path, data)
         runs_by_clips.setdefault(frozenset(names), folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        protocols.add(metrics.get("protocol") or PUBLISHED)  # runs from before there were protocols
+        protocols.add(metrics.get("protocol") or PUBLISHED)  # older runs lack the key
         epoch_criteria.add(metrics.get("epoch_chosen_by", "another project"))
         results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
         rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **results})

@@ -80,7 +80,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
     if not isinstance(run_metrics, dict):
         raise UserError("is no JSON object", "delete it and run its config again", path=metrics_path)
     own_selection_path = path / RUN_FILES["selection"]
-    protocol = run_metrics.get("protocol") or PUBLISHED  # runs from before there were protocols
+    protocol = run_metrics.get("protocol") or PUBLISHED  # older runs lack the key
     return PredictionSource(
         path=predictions_path,
         title="/".join(path.absolute().parts[-2:]),
