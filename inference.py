@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
     cli.check_sharding_arguments(args)
     from vimoclip import moclip
-    from vimoclip.flow.flow_lookup import FlowFolder
+    from vimoclip.flow.flow_folder import FlowFolder
     from vimoclip.runtime import distributed
 
     flows_dir = cli.require_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
@@ -231,7 +231,7 @@ def check_flow_settings(paths: dict[str, Path], training_settings: dict[str, Any
     """Return the settings of the flow videos. Raises UserError if they differ from each other or from training."""
     from vimoclip import video
     from vimoclip.errors import VideoError
-    from vimoclip.flow.flow_lookup import settings_from_comment
+    from vimoclip.flow.flow_folder import settings_from_comment
 
     common_settings: dict[str, Any] = {}
     for path in paths.values():

@@ -55,7 +55,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
 if TYPE_CHECKING:
-    from vimoclip.check.dataset import DatasetPaths
+    from vimoclip.check.dataset_scan import DatasetPaths
     from vimoclip.check.problems import CheckReport
 
 SEED = 49
@@ -206,7 +206,7 @@ def check_dataset(args: argparse.Namespace) -> "CheckReport":
 
 def dataset_paths(args: argparse.Namespace) -> "DatasetPaths":
     """Return the paths of the data set. Raises UserError if a path given on the command line does not exist."""
-    from vimoclip.check.dataset import DatasetPaths
+    from vimoclip.check.dataset_scan import DatasetPaths
 
     data, hint = args.dataset_dir, "name the data set with --dataset-dir and --dataset-name"
     annotations_dir = cli.require_folder(data / "annotations", hint)
@@ -293,10 +293,10 @@ def prepare_animal_kingdom(args: argparse.Namespace) -> Path:
 
 def prepare_selection(args: argparse.Namespace) -> Path:
     """Return the selection file."""
-    from vimoclip.prepare import selection
+    from vimoclip.prepare import selection_split
 
     annotations_dir = args.dataset_dir / "annotations"
-    return selection.prepare(annotations_dir, args.dataset_name, args.share, args.seed, args.overwrite)
+    return selection_split.prepare(annotations_dir, args.dataset_name, args.share, args.seed, args.overwrite)
 
 
 if __name__ == "__main__":

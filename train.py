@@ -135,7 +135,7 @@ def resolve_protocol(args: argparse.Namespace) -> str:
 def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSplits":
     """Open the embedding files and pair their videos with flow. All ranks get the same. Raises UserError."""
     from vimoclip.annotations import split_protocol
-    from vimoclip.flow import flow_lookup
+    from vimoclip.flow import flow_folder
     from vimoclip.moclip.dataset import TrainingSplits, check_embedding_files, check_paired_videos, pair_splits
 
     file_splits = ("train",) if args.protocol == split_protocol.HELD_OUT else ("train", "val")
@@ -145,7 +145,7 @@ def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSpl
         if folder := getattr(args, flag.lstrip("-").replace("-", "_")):
             cli.require_creatable_folder(folder, flag)
     flows_dir = cli.require_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
-    flows = flow_lookup.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
+    flows = flow_folder.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     annotations_dir = args.dataset_dir / "annotations"
     paired_videos, metadata = group.broadcast(
         pair_splits(readers, flows, annotations_dir, args.limit, args.protocol) if group.is_main else ({}, {})

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from TFAM.rgb_difference import METRICS, RGB, MetricDifferences, RunGroup, RunMetrics, compare_to_rgb
+from TFAM.gain_over_rgb import METRICS, RGB, MetricDifferences, RunGroup, RunMetrics, compare_to_rgb
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED
 from vimoclip.errors import UserError

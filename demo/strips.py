@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     """Write the pictures and return their paths."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
-    from vimoclip.flow.flow_lookup import FlowFolder
+    from vimoclip.flow.flow_folder import FlowFolder
     from vimoclip.io import predictions_csv
 
     path = cli.require_file(args.run / "predictions.csv", "name a finished run, like .../cross_attention/seed49")

@@ -302,7 +302,7 @@ def make_student(folder: Path, name: str, seed: int = 1) -> Path:
     import torch
 
     from vimoclip import clip, moclip, video
-    from vimoclip.flow import flow_lookup
+    from vimoclip.flow import flow_folder
     from vimoclip.runtime import versions
     from vimoclip.training import checkpoint
 
@@ -311,7 +311,7 @@ def make_student(folder: Path, name: str, seed: int = 1) -> Path:
     model = moclip.MoCLIP(encoder.visual, 32, 3, 0.1)
     for parameter in model.parameters():  # else it would equal its teacher
         parameter.data += 0.01 * torch.randn_like(parameter)
-    flow_settings = flow_lookup.settings_from_comment(video.probe(folder / "dataset" / "flows" / "clip00.mp4").comment)
+    flow_settings = flow_folder.settings_from_comment(video.probe(folder / "dataset" / "flows" / "clip00.mp4").comment)
     config = {
         "clip": encoder.config,
         "alpha": 0.1,

@@ -217,3 +217,10 @@ def test_the_rule_against_code_sees_it(call: str) -> None:
     node = ast.parse(call, mode="eval").body
     assert isinstance(node, ast.Call)
     assert not is_safe(node, "vimoclip/io/checkpoint_loading.py")
+
+
+def test_the_layout_in_the_docs_lists_every_module() -> None:
+    rows = re.findall(r"^\| `(\w+)`<br>[^|]*\| ([^|]*) \|$", (REPOSITORY / "docs/architecture.md").read_text(), re.M)
+    documented = {(package, module) for package, cell in rows for module in re.findall(r"`(\w+)`(?=[:,])", cell)}
+    modules = {(path.parent.name, path.stem) for path in sources("vimoclip", "TFAM") if path.stem != "__init__"}
+    assert documented - {("errors", "UserError")} == modules - {("vimoclip", "errors")}

@@ -1,4 +1,4 @@
-"""The whole chain, from videos to a table: through the scripts' main, on real clips, and from the shell."""
+"""Commands in a shell: the published ones, wrong calls, and extractions that are interrupted."""
 
 import os
 import shutil
@@ -14,26 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.chain.test_training import CONTROLS, FUSIONS, read_csv
-from tests.conftest import (
-    REPOSITORY,
-    indexed_frames,
-    moving_frames,
-    write_annotations,
-    write_video,
-)
+from tests.chain.helpers import CONTROLS, FUSIONS, read_csv, shell
+from tests.conftest import REPOSITORY, indexed_frames, moving_frames, write_annotations, write_video
 from vimoclip import store
-
-
-def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # `python` is the one that runs the tests
-    env = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment
-    return subprocess.run(command, shell=True, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Path]:
-    """What a user has after `git clone`, with a data set of 140 classes and both caches filled; removed at the end."""
+    """A fresh clone with a data set of 140 classes and filled download caches; removed at the end."""
     import open_clip
 
     from tests.clip.test_pretrained import fill_hub_cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chain.test_commands import shell
+from tests.chain.helpers import shell
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
 
 README = (REPOSITORY / "README.md").read_text()

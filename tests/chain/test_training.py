@@ -1,6 +1,5 @@
-"""The whole chain, from videos to a table: through the scripts' main, on real clips, and from the shell."""
+"""The whole chain, from videos to a table, through the scripts' main."""
 
-import csv
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import extract_embeddings
 import extract_flows
 import inference
 import train
-from tests.chain.test_commands import shell
+from tests.chain.helpers import read_csv, shell
 from tests.conftest import (
     REPOSITORY,
     SHARED,
@@ -32,17 +31,8 @@ from TFAM import table, train_and_eval
 from vimoclip import moclip, store, video
 from vimoclip.errors import TrainingError, UserError
 
-FUSIONS, CONTROLS = (
-    "rgb motion concat_embedding concat_time cross_attention",
-    " cross_attention_none cross_attention_shuffled",
-)
 SMALL_TFAM = ["training.epochs=2", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=64"]
 STUDENT = ["--run-name", "s", "--epochs", "2", "--batch-size", "4", "--sequence-length", "6", "--num-workers", "0"]
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def run_chain(clip_name: str, flow: list[str]) -> None:

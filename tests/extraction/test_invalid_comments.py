@@ -8,7 +8,7 @@ import pytest
 
 from tests.extraction.test_bad_videos import encode_indexed
 from vimoclip import video
-from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.flow.flow_folder import FlowFolder
 
 INVALID_COMMENTS: list[Any] = [
     {"kept_frames": 10**12, "frame_indices": {"start": 0, "step": 1}, "timestamps": {"start": 0.0}},

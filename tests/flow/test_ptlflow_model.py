@@ -71,7 +71,7 @@ def test_colours_are_computed_on_the_models_device(raft: flow.PTLFlowModel, monk
     frames = moving_frames(4, (2, 1), 40, 60)
 
     def colors(device: str) -> np.ndarray:
-        monkeypatch.setattr("vimoclip.flow.ptlflow_model.PTLFlowModel", lambda *_: raft)
+        monkeypatch.setattr("vimoclip.flow.factory.PTLFlowModel", lambda *_: raft)
         monkeypatch.setattr(raft, "device", torch.device(device))
         monkeypatch.setattr(raft, "_upload", torch.from_numpy)
         return flow.load_renderer("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)

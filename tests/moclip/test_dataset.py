@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index
 from tests.moclip.helpers import write_embeddings, write_flow
-from vimoclip.flow import flow_lookup
+from vimoclip.flow import flow_folder
 from vimoclip.moclip import flow_pairing
 from vimoclip.moclip.dataset import SegmentDataset, collate, split_into_segments
 
@@ -29,7 +29,7 @@ def test_flow_frames_and_embeddings_share_indices_and_padding_is_masked(tmp_path
     (tmp_path / "flows").mkdir()
     write_flow(tmp_path / "flows" / "a.mp4", indexed_frames(24), kept=25)
     reader = write_embeddings(tmp_path / "rgb.h5", {"a.mp4": 25})
-    paired = flow_pairing.pair_with_flow(reader, flow_lookup.FlowFolder(tmp_path / "flows"))
+    paired = flow_pairing.pair_with_flow(reader, flow_folder.FlowFolder(tmp_path / "flows"))
     dataset = SegmentDataset(reader, paired.videos, 11, lambda frames: torch.from_numpy(frames).permute(0, 3, 1, 2))
     batch = collate([dataset[i] for i in range(len(dataset))])
     assert batch.flow.shape == (3, 10, 3, 48, 64)

@@ -10,7 +10,7 @@ from tests.conftest import indexed_frames, modification_times
 from tests.moclip.helpers import write_embeddings, write_flow
 from vimoclip import clip
 from vimoclip.errors import UserError
-from vimoclip.flow import flow_lookup
+from vimoclip.flow import flow_folder
 from vimoclip.moclip import dataset, flow_pairing, frame_cache
 from vimoclip.moclip.dataset import cached_video_reader
 
@@ -43,7 +43,7 @@ def cached_videos(tmp_path: Path, tiny_clip: str) -> CachedVideos:
     for name, frames in (("a", 40), ("b", 9)):
         write_flow(tmp_path / "flows" / f"{name}.mp4", indexed_frames(frames, 48, 80), kept=frames + 1)
     reader = write_embeddings(tmp_path / "rgb.h5", {"a.mp4": 41, "b.mp4": 10})
-    videos = flow_pairing.pair_with_flow(reader, flow_lookup.FlowFolder(tmp_path / "flows")).videos
+    videos = flow_pairing.pair_with_flow(reader, flow_folder.FlowFolder(tmp_path / "flows")).videos
     encoder = clip.load_encoder(tiny_clip, None)
     cache = frame_cache.FrameCache(tmp_path / "prepared", encoder.config)
     plain, cached = (dataset.SegmentDataset(reader, videos, 11, encoder.preprocess, c) for c in (None, cache))

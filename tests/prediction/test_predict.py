@@ -237,5 +237,5 @@ def test_foreign_files_are_not_overwritten_and_dead_links_are_reported(chain: Pa
         (films / "clip3.csv").write_text("time,who\n1,ann\n")
         with pytest.raises(UserError) as error:
             script.main([*command, "-o", str(films)])
-    assert error.value.path == films / "clip3.csv"
+    assert error.value.path == str(films / "clip3.csv")
     assert (films / "clip3.csv").read_text() == "time,who\n1,ann\n"

@@ -10,10 +10,11 @@ import prepare_dataset
 from tests.boris import boris_program
 from tests.boris.test_reader import BEHAVIORS
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import annotations, boris, video
+from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare.boris import WindowLabeler
+from vimoclip.video import ReadSummary, read_batches
 
 
 def test_recording_coded_by_two_observers_has_the_labels_of_both(
@@ -107,8 +108,8 @@ def test_windows_become_clips_and_recordings_stay_in_one_split(
     assert labels["f0_800-1600ms.mp4"] == {"bite"}
     recordings = [{name[:2] for name in videos} for videos in data.splits.values()]
     assert all(recordings) and not recordings[0] & recordings[1]
-    clip = next(iter(video.read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
-    assert not isinstance(clip, video.ReadSummary)
+    clip = next(iter(read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
+    assert not isinstance(clip, ReadSummary)
     assert [read_index(frame) for frame in clip] == list(range(10, 30))
     output = capsys.readouterr().out
     assert "left out: /home/ann/gone.mp4" in output

@@ -6,9 +6,10 @@ import pytest
 
 import prepare_dataset
 from tests.conftest import indexed_frames, read_index, write_video
-from vimoclip import annotations, video
+from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
+from vimoclip.video import ReadSummary, read_batches
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
 
 
 def frame_numbers(path: Path) -> list[int]:
-    items = list(video.read_batches(path, 100))
-    return [read_index(frame) for item in items if not isinstance(item, video.ReadSummary) for frame in item]
+    items = list(read_batches(path, 100))
+    return [read_index(frame) for item in items if not isinstance(item, ReadSummary) for frame in item]
 
 
 def test_label_names_and_splits_of_the_table(videos: Path, tmp_path: Path) -> None:

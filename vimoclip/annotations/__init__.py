@@ -25,7 +25,7 @@ from vimoclip.annotations.clip_metadata import (
     read_animals,
     read_sources,
 )
-from vimoclip.annotations.text import check_video_id, stem
+from vimoclip.annotations.parsing import check_video_id, stem
 
 __all__ = [
     "ANIMALS_FILE",

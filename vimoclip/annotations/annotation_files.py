@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimoclip.annotations.text import check_video_id, quote, read_rows, read_text, stem
+from vimoclip.annotations.parsing import check_video_id, quote, read_rows, read_text, stem
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import has_control_characters

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip.annotations.text import quote, read_rows
+from vimoclip.annotations.parsing import quote, read_rows
 from vimoclip.errors import UserError
 from vimoclip.io.names import has_control_characters
 

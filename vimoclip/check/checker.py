@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from vimoclip import annotations, cli
 from vimoclip.check import cross_file
-from vimoclip.check.dataset import DatasetContents, DatasetPaths, rgb_area, scan_dataset
+from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, rgb_area, scan_dataset
 from vimoclip.check.problems import CheckReport
 from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
 from vimoclip.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DatasetContents, command_for, rgb_area
+from vimoclip.check.dataset_scan import DatasetContents, command_for, rgb_area
 from vimoclip.check.problems import CheckReport
 from vimoclip.check.video_checks import CheckResults
 from vimoclip.cli import check_settings_match

@@ -10,11 +10,11 @@ import numpy as np
 
 from vimoclip import annotations, store, video
 from vimoclip.check import compatibility
-from vimoclip.check.dataset import DatasetContents, command_for, rgb_area
+from vimoclip.check.dataset_scan import DatasetContents, command_for, rgb_area
 from vimoclip.check.problems import CheckReport
 from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction.manifest import DONE_STATUSES, stat_source
-from vimoclip.flow.flow_lookup import FlowFolder, settings_from_comment
+from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
 from vimoclip.video.decoder import VideoDecoder
 
 CheckTask = Sequence[str] | str  # video ids, or the area of a file of embeddings to verify

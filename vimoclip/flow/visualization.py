@@ -1,4 +1,4 @@
-"""Flow as colours: the wheel of Baker et al. (2011), looked up in a table."""
+"""Optical flow as colour images, by the colour wheel of Baker et al. (2011)."""
 
 import math
 from functools import lru_cache
@@ -7,32 +7,33 @@ import numpy as np
 import torch
 
 NORMALIZATIONS = ("frame", "linear", "log")
-LOG_KNEE = 0.02  # log: m0 as a share of the largest motion; below it the scale is nearly linear
-COLOR_TABLE_SIDE = 1023  # odd, so that no motion has a cell of its own
+LOG_KNEE = 0.02  # m0 / m_max of the log normalization; below m0 the scale is nearly linear
+COLOR_TABLE_SIDE = 1023  # odd, so that zero motion is the centre of a cell
 HALF_SIDE = np.float32((COLOR_TABLE_SIDE - 1) / 2)
 EPSILON = np.finfo(np.float32).eps
 
 
 @lru_cache(maxsize=1)
 def color_table() -> np.ndarray:
-    """(S, S, 3) uint8: the colour of flow (u, v) at [v, u], each from -1 to 1 over the side.
+    """Return (S, S, 3) uint8: the colours of flow (u, v) at index [v, u], each from -1 to 1 along a side.
 
-    Drawn by torchvision's `flow_to_image`; corners outside the unit circle are never looked up."""
+    The colours are those of torchvision's `flow_to_image`. Cells outside the unit circle are not used."""
     from torchvision.utils import flow_to_image
 
     half = COLOR_TABLE_SIDE // 2
     axis = torch.arange(-half, half + 1) / half
     flow = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-    # torchvision divides by the largest vector, which must be 1 here; the corners are pulled onto the circle
+    # torchvision divides by the largest magnitude, which must be 1: project the corners onto the unit circle
     flow = flow / flow.norm(dim=0).clamp_min(1)
     return np.ascontiguousarray(flow_to_image(flow).permute(1, 2, 0).numpy())
 
 
 def flow_to_color(flow: np.ndarray, normalization: str = "frame", flow_max: float = 0.05) -> np.ndarray:
-    """(n, H, W, 2) flow in pixels -> (n, H, W, 3) uint8.
+    """(n, H, W, 2) flow in pixels -> (n, H, W, 3) uint8 images.
 
-    frame: a frame's own largest vector has full colour (published); linear: `flow_max`, a fraction of the diagonal
-    per frame step, has; log: log(1 + m/m0) / log(1 + m_max/m0), so that both slow and fast motion show."""
+    The magnitude m with full saturation: with `frame`, the largest of the frame (as in the published code); with
+    `linear` and `log`, m_max = `flow_max` times the frame's diagonal. `log` maps m to
+    log(1 + m/m0) / log(1 + m_max/m0), which shows both slow and fast motion."""
     colors = np.empty((*flow.shape[:3], 3), np.uint8)
     for vectors, color in zip(flow, colors, strict=True):
         flow_to_color_into(vectors, color, normalization, flow_max)
@@ -40,9 +41,9 @@ def flow_to_color(flow: np.ndarray, normalization: str = "frame", flow_max: floa
 
 
 def flow_to_color_into(vectors: np.ndarray, out: np.ndarray, normalization: str, flow_max: float) -> None:
-    """One frame, (H, W, 2) to (H, W, 3): small enough for a processor's cache, so 5 times as fast as a batch at once.
+    """(H, W, 2) flow of one frame -> `out`, (H, W, 3) uint8. Raises FloatingPointError for flow that is not finite.
 
-    Raises FloatingPointError for flow that is not finite."""
+    One frame fits into the processor's cache: 5 times as fast as a batch at once."""
     u, v = vectors[..., 0], vectors[..., 1]
     magnitude = u * u
     magnitude += v * v
@@ -53,13 +54,13 @@ def flow_to_color_into(vectors: np.ndarray, out: np.ndarray, normalization: str,
         axis *= HALF_SIDE
         axis += HALF_SIDE
         np.rint(axis, out=axis)
-    y *= COLOR_TABLE_SIDE  # cells are numbered row by row; float32 holds each number, the last is 1023^2
+    y *= COLOR_TABLE_SIDE  # index of the row-major table; float32 is exact up to its last index, 1023^2 - 1
     y += x
     np.take(color_table().reshape(-1, 3), y.astype(np.intp), axis=0, out=out, mode="clip")
 
 
 def _normalization_scale(magnitude: np.ndarray, normalization: str, flow_max: float) -> np.ndarray:
-    """What brings the vectors into the unit circle; spoils `magnitude` (H, W)."""
+    """Return the factors (H, W) that map the vectors into the unit circle; overwrites `magnitude` (H, W)."""
     largest = magnitude.max()
     if not np.isfinite(largest):
         raise FloatingPointError("flow that is not finite")
@@ -76,9 +77,10 @@ def _normalization_scale(magnitude: np.ndarray, normalization: str, flow_max: fl
 
 
 def flow_to_color_torch(flow: torch.Tensor, normalization: str, flow_max: float) -> torch.Tensor:
-    """`to_color` where the flow is, (n, 2, H, W) float32 to (n, H, W, 3): three bytes come back for each eight.
+    """(n, 2, H, W) float32 flow -> (n, H, W, 3) uint8 images on the same device, like `flow_to_color`.
 
-    Raises FloatingPointError for flow that is not finite."""
+    Transfers three bytes per pixel from a GPU instead of eight. Raises FloatingPointError for flow that is not
+    finite."""
     magnitude = flow.norm(dim=1)  # [n, H, W]
     largest = magnitude.amax(dim=(1, 2), keepdim=True)
     if not bool(torch.isfinite(largest).all()):

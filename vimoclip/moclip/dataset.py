@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from vimoclip import cli, store
 from vimoclip.annotations import split_protocol
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.moclip.flow_pairing import PairedVideos, TrainingVideo, pair_with_flow
 from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.training import run_folder

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from vimoclip import cli, store, video
 from vimoclip.check import compatibility
 from vimoclip.errors import VideoError
-from vimoclip.flow.flow_lookup import FlowFolder, settings_from_comment
+from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
 
 
 class TrainingVideo(NamedTuple):

@@ -14,7 +14,7 @@ from vimoclip import annotations
 from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.prepare import selection
+from vimoclip.prepare import selection_split
 from vimoclip.prepare.animals import classify_animals, read_animal_classes
 from vimoclip.prepare.class_ids import (
     AmbiguousClassIdError,
@@ -62,7 +62,7 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
         animals, animal_lines = classify_animals(names, read_animal_classes(metadata))
         lines += animal_lines
     data = add_selection(data, annotations_dir, name)
-    lines += selection.describe_selection(data)
+    lines += selection_split.describe_selection(data)
     if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)

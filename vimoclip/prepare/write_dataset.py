@@ -13,7 +13,7 @@ from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.prepare import grouped_split, selection
+from vimoclip.prepare import grouped_split, selection_split
 
 CLASS_COUNTS_FILE = "class_counts.html"
 MAX_NAMED = 10  # skipped entries in the summary
@@ -91,7 +91,7 @@ def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     """Print the summary and the warnings, and plot the class counts."""
     data, sources = prepared.data, prepared.sources
     print("\n".join(summary_lines(prepared)))
-    print("\n".join(selection.describe_selection(data)))
+    print("\n".join(selection_split.describe_selection(data)))
     leaks = grouped_split.find_leaks(data.splits, sources)
     leaks += grouped_split.find_leaks(_train_and_selection(data), sources)
     for line in leaks:

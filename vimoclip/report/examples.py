@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.io.names import is_safe_name
 from vimoclip.report import confusion
 from vimoclip.video import filmstrip

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vimoclip import annotations
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.io import atomic
 from vimoclip.video.filmstrip import render_filmstrip
 

@@ -1,4 +1,4 @@
-"""What belongs together: which flow is a video's, and the rules by which RGB, flow and motion fit. Without torch."""
+"""Find the flow video of each video in a folder, also by the names of the published code. Does not import torch."""
 
 import re
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import is_safe_name
 from vimoclip.video import find_videos, probe
 
-# <stem>_<method>_<checkpoint>.mp4, as the published script names flow videos: what ptlflow's models and checkpoints are
-# called. Both may hold underscores; so may stems.
+# The published script names flow videos <stem>_<method>_<checkpoint>.mp4, with the names of ptlflow's models and
+# checkpoints. All three may hold underscores.
 _PUBLISHED_METHODS = (
     "ccmr craft csflow dicl dip dpflow fastflownet flow1d flow_anything flowformer flownet[a-z0-9]* flowseek gma "
     "gmflow gmflownet hd3 irr lcv liteflownet[a-z0-9]* llaflow maskflownet matchflow memflow memfof ms neuflow[0-9]* "
@@ -23,26 +23,26 @@ _PUBLISHED_NAME = re.compile(
     rf"(.+?)_(?:{'|'.join(_PUBLISHED_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
     rf"_(?:{'|'.join(_PUBLISHED_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
 )
-# in a flow video's comment; the rest are settings
-_PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")  # the last changes no flow
+# keys in a flow video's comment that are no settings of the flow
+_PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")
 
 
 class FlowFolder:
-    """The flow videos of a folder, ours (`<stem>.mp4`) or published (`<stem>_<method>_<checkpoint>.mp4`)."""
+    """Flow videos of a folder, named `<stem>.mp4`, or `<stem>_<method>_<checkpoint>.mp4` by the published code."""
 
     def __init__(self, folder: Path, videos: Iterable[str] = ()):
-        """`videos`: ids that are known, whose own flow is never taken for another's."""
+        """`videos`: ids of the data set; `<stem>.mp4` of one of them is never read as a published name."""
         self.folder = folder
         self.paths = {path.name: path for path in find_videos(folder)[0]}
-        own = {stem_of(video_id) for video_id in videos}
+        stems = {stem_of(video_id) for video_id in videos}
         self._published: dict[str, list[Path]] = {}
-        self._said: dict[Path, str | None] = {}
+        self._source_stems: dict[Path, str | None] = {}  # cache: opening 30,000 files takes half a minute
         for path in self.paths.values():
-            for stem in _published_stems(path.stem) if path.stem not in own else []:
+            for stem in _published_stems(path.stem) if path.stem not in stems else []:
                 self._published.setdefault(stem, []).append(path)
 
     def find(self, video_id: str) -> Path | None:
-        """The flow of a video: same file name, `<stem>.mp4`, or the one published name. UserError for several."""
+        """Return the flow of a video: same name, `<stem>.mp4`, or a published name. Raises UserError for several."""
         matches = self.matches(video_id)
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
@@ -50,25 +50,24 @@ class FlowFolder:
         return matches[0] if matches else None
 
     def matches(self, video_id: str) -> list[Path]:
-        """All that may be the flow of a video."""
+        """Return all candidates for the flow of a video."""
         stem = stem_of(video_id) or video_id
         for name in (video_id, f"{stem}.mp4"):
             if name in self.paths:
                 return [self.paths[name]]
-        return [path for path in self._published.get(stem, []) if self._made_from(path) in (None, stem)]
+        return [path for path in self._published.get(stem, []) if self._source_stem(path) in (None, stem)]
 
-    def _made_from(self, path: Path) -> str | None:
-        """As `_made_from`, which opens the file, but once: 30,000 openings take half a minute."""
-        if path not in self._said:
-            self._said[path] = _read_source_stem(path)
-        return self._said[path]
+    def _source_stem(self, path: Path) -> str | None:
+        if path not in self._source_stems:
+            self._source_stems[path] = _read_source_stem(path)
+        return self._source_stems[path]
 
     def by_stem(self) -> dict[str, Path]:
-        """Every flow video under the stem of the video that it was made from."""
+        """Return the flow videos by the stem of their source video. Raises UserError if two have the same."""
         found: dict[str, Path] = {}
         for path in self.paths.values():
             published = _PUBLISHED_NAME.fullmatch(path.stem)
-            stem = (self._made_from(path) or published[1]) if published else path.stem
+            stem = (self._source_stem(path) or published[1]) if published else path.stem
             if stem in found:
                 raise UserError(
                     f"{found[stem].name} and {path.name} are both the flow of {stem}", "keep one", path=self.folder
@@ -78,22 +77,22 @@ class FlowFolder:
 
 
 def _published_stems(name: str) -> list[str]:
-    """The stems that `<stem>_<method>_<checkpoint>` may stand for: one where the checkpoint is a known one."""
-    if known := _PUBLISHED_NAME.fullmatch(name):
-        return [known[1]]
-    parts = name.split("_")
-    return ["_".join(parts[:cut]) for cut in range(1, len(parts) - 1)]
+    """Return the possible stems in `<stem>_<method>_<checkpoint>`: one if method and checkpoint are known names."""
+    if match := _PUBLISHED_NAME.fullmatch(name):
+        return [match[1]]
+    words = name.split("_")
+    return ["_".join(words[:count]) for count in range(1, len(words) - 1)]
 
 
 def _read_source_stem(path: Path) -> str | None:
-    """The stem of the video that a flow video says it shows; None where it says nothing, or no name."""
+    """Return the stem of the source video that a flow video's comment records, or None."""
     try:
-        made_from = (probe(path).comment or {}).get("video")
+        stem = (probe(path).comment or {}).get("video")
     except VideoError:
-        return None  # who reads it says so
-    return made_from if isinstance(made_from, str) and is_safe_name(made_from) else None
+        return None  # reported when the flow video is read
+    return stem if isinstance(stem, str) and is_safe_name(stem) else None
 
 
 def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
-    """How a flow video was made (method, checkpoint, size, normalisation, sampling); empty where unknown."""
+    """Return a flow video's settings from its comment: method, checkpoint, size, normalization, sampling."""
     return {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}

@@ -10,7 +10,7 @@ from vimoclip.check.problems import CheckReport
 from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.manifest import DONE_STATUSES, ManifestEntry
-from vimoclip.flow.flow_lookup import FlowFolder
+from vimoclip.flow.flow_folder import FlowFolder
 
 
 @dataclass(frozen=True)
