@@ -111,6 +111,16 @@ def test_links_lead_to_files_and_headings_that_are_there(page: str) -> None:
             assert heading in headings(there), f"{page}: {target}"
 
 
+@pytest.mark.parametrize("page", [*(f"docs/{page.name}" for page in PAGES), "README.md", "dataset/README.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"\b(?:tests|vimoclip|TFAM|demo|benchmarks)/[\w/]+\.(?:py|sh|yaml|toml)\b", read(page))
+    assert [path for path in set(named) if not (REPOSITORY / path).exists()] == []
+
+
+def read(page: str) -> str:
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
 def headings(path: Path) -> set[str]:
     """The anchors that a forge gives a page's headings."""
     lines = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
