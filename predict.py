@@ -128,16 +128,16 @@ def find_input_videos(args: argparse.Namespace) -> dict[str, Path]:
     from vimoclip.prediction.runner import WHOLE_VIDEOS_FILE
 
     paths: list[Path] = []
-    for place in args.videos:
-        if place.is_dir():
-            found, others = video.find_videos(place)
-            paths += found
+    for path in args.videos:
+        if path.is_dir():
+            videos, others = video.find_videos(path)
+            paths += videos
             if others:
-                print(f"{place}: no videos, ignored: {', '.join(map(repr, others))}", flush=True)
-        elif place.suffix.lower() == ".txt":
-            paths += read_video_list(place)
+                print(f"{path}: no videos, ignored: {', '.join(map(repr, others))}", flush=True)
+        elif path.suffix.lower() == ".txt":
+            paths += read_video_list(path)
         else:
-            paths.append(cli.require_file(place, "name a video, a folder of videos or a list of them (.txt)"))
+            paths.append(cli.require_file(path, "name a video, a folder of videos or a list of them (.txt)"))
     if not paths:
         raise UserError("holds no video", "name videos or a folder of videos", path=args.videos[0])
     stems: dict[str, Path] = {}
