@@ -27,50 +27,42 @@ def raise_error(error_type: type[UserFacingError], problem: str, hint: str, path
         raise error_type(problem, hint, path=path) from error
 
 
+CASES = [(error_type, *fields) for error_type in TYPES for fields in FIELDS]
+
+
 class RaisingDataset(torch.utils.data.Dataset[int]):
-    def __init__(self, error_type: type[UserFacingError], problem: str, hint: str, path: str | None):
-        self.arguments = error_type, problem, hint, path
+    """Raises the error of `CASES[index]`."""
 
     def __len__(self) -> int:
-        return 1
+        return len(CASES)
 
     def __getitem__(self, index: int) -> int:
-        raise_error(*self.arguments)
+        raise_error(*CASES[index])
         return index
 
 
-def assert_fields(error: UserFacingError, error_type: type, problem: str, hint: str, path: str | None) -> None:
+def assert_fields(
+    error: UserFacingError, error_type: type[UserFacingError], problem: str, hint: str, path: str | None
+) -> None:
     assert type(error) is error_type
     assert (error.problem, error.hint, error.path) == (problem, hint, path)
 
 
-@pytest.mark.parametrize("error_type", TYPES)
-def test_fields_survive_a_data_loader_worker(error_type: type[UserFacingError]) -> None:
-    for problem, hint, path in FIELDS:
-        loader = torch.utils.data.DataLoader(RaisingDataset(error_type, problem, hint, path), num_workers=1)
+def test_fields_survive_a_data_loader_worker_and_pickling_after_it() -> None:
+    batches = iter(torch.utils.data.DataLoader(RaisingDataset(), num_workers=1))  # the worker outlives an error
+    for error_type, problem, hint, path in CASES:
         with pytest.raises(error_type) as raised:
-            next(iter(loader))
+            next(batches)
         assert_fields(raised.value, error_type, problem, hint, path)
+        assert_fields(pickle.loads(pickle.dumps(raised.value)), error_type, problem, hint, path)
 
 
-@pytest.mark.parametrize("error_type", TYPES)
-def test_fields_survive_a_process_pool(error_type: type[UserFacingError]) -> None:
+def test_fields_survive_a_process_pool() -> None:
     with ProcessPoolExecutor(1) as pool:
-        for problem, hint, path in FIELDS:
+        for error_type, problem, hint, path in CASES:
             with pytest.raises(error_type) as raised:
                 pool.submit(raise_error, error_type, problem, hint, path).result()
             assert_fields(raised.value, error_type, problem, hint, path)
-
-
-def test_fields_survive_a_process_pool_inside_a_data_loader_worker() -> None:
-    problem, hint, path = FIELDS[2]
-    error = pickle.loads(pickle.dumps(UserError(problem, hint, path=path)))
-    loader = torch.utils.data.DataLoader(
-        RaisingDataset(UserError, error.problem, error.hint, error.path), num_workers=1
-    )
-    with pytest.raises(UserError) as raised:
-        next(iter(loader))
-    assert_fields(pickle.loads(pickle.dumps(raised.value)), UserError, problem, hint, path)
 
 
 @pytest.mark.parametrize(("problem", "hint", "path"), FIELDS)

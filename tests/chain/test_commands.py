@@ -1,5 +1,6 @@
 """Commands in a shell: the published ones, wrong calls, and extractions that are interrupted."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import torch
 from tests.chain.helpers import CONTROLS, FUSIONS, read_csv, shell
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, write_annotations, write_video
 from vimoclip import store
+from vimoclip.errors import UserError
 
 
 @pytest.fixture
@@ -95,47 +97,73 @@ def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) 
     assert [row["config"] for row in table_rows] == ["rgb", "cross_attention"]
 
 
-@pytest.mark.parametrize(
-    ("command", "names", "hint"),
-    [
+WRONG_CALLS = {  # (command, what its message names, what its hint names)
+    "shell": [
         ("extract_embeddings.py --dataset-dir nowhere", "nowhere/annotations", "--dataset-dir"),
+        ("extract_embeddings.py --clip-pretrained openai", "open_clip_model.safetensors", "--clip-pretrained"),
+        ("train.py --seed 99999999999999999999", "--seed", "from 0 to 2^32 - 1"),
+        ("inference.py --checkpoint-dir nowhere", "flows", "extract_flows.py"),
+        ("-m TFAM.train_and_eval --config nowhere.yaml", "nowhere.yaml", ""),
+    ],
+    "main": [
         ("extract_embeddings.py --videos-dir nowhere", "nowhere", "--videos-dir"),
         ("extract_embeddings.py --split test", "test_multi.txt", "--dataset-name"),
-        ("extract_embeddings.py --clip-pretrained openai", "open_clip_model.safetensors", "--clip-pretrained"),
         ("extract_embeddings.py --device cuda:9 --clip-model-name {clip}", "cuda:9", "auto or cpu"),
         ("extract_flows.py --videos-dir nowhere", "nowhere", "--videos-dir"),
         ("extract_flows.py --videos-dir empty", "empty", "--videos-dir"),
         ("extract_flows.py", "raft-things-802bbcfd.ckpt", "--ckpt-path"),
         ("extract_flows.py --size big", "--size", "--help"),
+        ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
         ("train.py", "ak_train_clip_embeddings.h5", "run extract_embeddings.py"),
         ("train.py --train-hdf5-path text.h5 --val-hdf5-path text.h5", "text.h5", "create it again"),
-        ("train.py --seed 99999999999999999999", "--seed", "from 0 to 2^32 - 1"),
-        ("extract_flows.py --model dis --output-dir text.h5", "text.h5", "--output-dir"),
-        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
         ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
         ("train.py --resume nowhere", "nowhere/args.yaml", "train.py"),
         ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),
-        ("inference.py --checkpoint-dir nowhere", "flows", "extract_flows.py"),
-        ("-m TFAM.train_and_eval --config nowhere.yaml", "nowhere.yaml", ""),
+        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
         ("-m TFAM.train_and_eval --evaluate nowhere.pth", "nowhere.pth", "train"),
     ],
-)
-def test_a_wrong_call_prints_one_line_with_path_and_hint(
-    command: str, names: str, hint: str, in_dataset: Path, tiny_clip: str
-) -> None:
+}
+
+
+@pytest.fixture
+def in_empty_caches(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to the folder of the data set, with empty download caches and without a network; return it."""
+    folder = tiny_dataset.parent
+    monkeypatch.chdir(folder)
     Path("empty").mkdir()
     Path("text.h5").write_text("no embeddings")
-    script, _, rest = command.partition(" ")
-    target = f"-m {rest}" if script == "-m" else f"{REPOSITORY / script} {rest}"
-    caches = {name: str(in_dataset.parent / "caches") for name in ("HF_HOME", "TORCH_HOME", "HOME")}
-    environment = {"PYTHONPATH": str(REPOSITORY), "https_proxy": "http://127.0.0.1:9"} | caches  # no network anywhere
-    done = shell(f"python {target.format(clip=tiny_clip)}", in_dataset.parent, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    error = done.stderr.strip().splitlines()
-    assert len(error) == 1, done.stderr
-    assert "error: " in error[0]
-    assert names in error[0]
-    assert hint in error[0]
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    for name in ("HF_HOME", "TORCH_HOME", "HOME"):
+        monkeypatch.setenv(name, str(folder / "caches"))
+    return folder
+
+
+@pytest.mark.parametrize(("command", "names", "hint"), WRONG_CALLS["shell"])
+def test_a_wrong_call_prints_one_line_with_path_and_hint(
+    command: str, names: str, hint: str, in_empty_caches: Path
+) -> None:
+    target = command if command.startswith("-m") else f"{REPOSITORY}/{command}"
+    completed = shell(f"python {target}", in_empty_caches, PYTHONPATH=str(REPOSITORY))
+    assert completed.returncode == 2, completed.stdout + completed.stderr
+    (line,) = completed.stderr.strip().splitlines()
+    assert "error: " in line and names in line and hint in line
+
+
+@pytest.mark.parametrize(("command", "names", "hint"), WRONG_CALLS["main"])
+def test_a_wrong_call_is_refused_with_path_and_hint(
+    command: str, names: str, hint: str, in_empty_caches: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As above in this process, since importing torch takes seconds."""
+    module, *arguments = command.format(clip=tiny_clip).removeprefix("-m ").split()
+    try:
+        importlib.import_module(module.removesuffix(".py")).main(arguments)
+    except UserError as error:
+        code, message = error.exit_code, str(error)
+    except SystemExit as stop:  # from argparse
+        code, message = stop.code, capsys.readouterr().err
+    assert code == 2
+    (line,) = message.strip().splitlines()
+    assert names in line and hint in line
 
 
 def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_resumes_it(tmp_path: Path) -> None:
