@@ -160,7 +160,7 @@ def test_a_wrong_call_is_refused_with_path_and_hint(
     except UserError as error:
         code, message = error.exit_code, str(error)
     except SystemExit as stop:  # from argparse
-        code, message = stop.code, capsys.readouterr().err
+        code, message = int(stop.code or 0), capsys.readouterr().err
     assert code == 2
     (line,) = message.strip().splitlines()
     assert names in line and hint in line
