@@ -70,18 +70,18 @@ def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) 
     caches = {"HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
     caches["OMP_NUM_THREADS"] = str(os.cpu_count())  # models of real size, also where tests run beside each other
 
-    def works(command: str, cwd: Path = clone) -> str:
+    def run_command(command: str, cwd: Path = clone) -> str:
         done = shell(command, cwd, **caches)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    works("python extract_embeddings.py")
-    said = works("python extract_flows.py")
-    assert not [line for line in said.splitlines() if "Warn" in line or "xFormers" in line or "alt_cuda" in line]
-    works(PUBLISHED_TRAIN)
+    run_command("python extract_embeddings.py")
+    output = run_command("python extract_flows.py")
+    assert not [line for line in output.splitlines() if "Warn" in line or "xFormers" in line or "alt_cuda" in line]
+    run_command(PUBLISHED_TRAIN)
     (run,) = [path for path in (clone / "checkpoints").iterdir() if path.is_dir()]
     run.rename(clone / "checkpoints" / "20250328-003544")
-    works(PUBLISHED_INFERENCE)
+    run_command(PUBLISHED_INFERENCE)
     experiments = clone / "TFAM" / "run_experiments.sh"
     edited = experiments.read_text()
     for lists, few in ((FUSIONS + CONTROLS, "rgb cross_attention"), ("49 50 51", "49")):
@@ -91,8 +91,8 @@ def test_the_published_commands_work_as_they_stand(clone: Path, tmp_path: Path) 
     for config in ("rgb", "cross_attention"):  # two of 30 epochs, to be quick
         path = clone / "TFAM" / "configs" / f"{config}.yaml"
         path.write_text(f"{{training: {{epochs: 2}}, model: {{fusion: {config}}}}}\n")
-    said = works("cd TFAM\nbash run_experiments.sh")
-    assert "map_micro" in said
+    output = run_command("cd TFAM\nbash run_experiments.sh")
+    assert "map_micro" in output
     table_rows = read_csv(clone / "TFAM" / "results" / "table.csv")
     assert [row["config"] for row in table_rows] == ["rgb", "cross_attention"]
 
@@ -182,11 +182,11 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_resumes_it(tmp_p
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         try:
-            _, said = process.communicate(timeout=30)
+            _, output = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 130, said
-    assert "resume with: python" in said
+    assert process.returncode == 130, output
+    assert "resume with: python" in output
     assert not list((tmp_path / "flows").iterdir())
     done = subprocess.run([*command, "--size", "32"], cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""The pages in docs/: their commands parse and run, their messages are the code's, their links lead somewhere."""
+"""The pages in docs/: commands parse and run, quoted messages exist in the code, links have targets."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 OWN_DATA = "your-own-data.md"
-SMALLER = {  # what makes the worked example quick: sizes only
+SMALLER = {  # flags that make the worked example quick
     "demo.make_films": "--films 5 --scenes 4 --num-workers 0",
     "demo.make_teacher": "--stills 60 --held-out 20 --steps 2 --num-workers 0",
     "train.py": "--epochs 1 --num-workers 0",
@@ -99,16 +99,16 @@ def test_commands_of_a_page_parse(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*(f"docs/{page.name}" for page in PAGES), "README.md", "dataset/README.md"])
-def test_links_lead_to_files_and_headings_that_are_there(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     place = REPOSITORY / page
     for target in re.findall(r"\]\(([^)\s]+)\)", place.read_text(encoding="utf-8")):
         if target.startswith(("http:", "https:")):
             continue
         path, _, heading = target.partition("#")
-        there = (place.parent / path).resolve() if path else place
-        assert there.exists(), f"{page}: {target}"
+        linked = (place.parent / path).resolve() if path else place
+        assert linked.exists(), f"{page}: {target}"
         if heading:
-            assert heading in headings(there), f"{page}: {target}"
+            assert heading in headings(linked), f"{page}: {target}"
 
 
 @pytest.mark.parametrize("page", [*(f"docs/{page.name}" for page in PAGES), "README.md", "dataset/README.md"])
@@ -122,7 +122,7 @@ def read(page: str) -> str:
 
 
 def headings(path: Path) -> set[str]:
-    """The anchors that a forge gives a page's headings."""
+    """Return the anchors of a page's headings, as GitHub writes them."""
     lines = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -135,13 +135,13 @@ def run(command: str) -> None:
     assert not getattr(done, "failed", None), command
 
 
-def test_your_own_data_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Command by command in a folder with the clone's configs, smaller: it ends with two timelines."""
+def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run its commands, with smaller sizes, in a folder with the configs."""
     for name in ("TFAM/configs", "demo"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     for command in commands(OWN_DATA):
-        smaller = next((more for what, more in SMALLER.items() if fnmatch(command, f"*{what}*")), "")
+        smaller = next((flags for pattern, flags in SMALLER.items() if fnmatch(command, f"*{pattern}*")), "")
         run(f"{command} {smaller}")
     for name in ("unseen.json", "unseen.csv", "unseen_windows.csv", "unseen.html", "unseen.boris.tsv"):
         assert Path("predictions", name).exists(), name

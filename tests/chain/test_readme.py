@@ -16,19 +16,19 @@ README = (REPOSITORY / "README.md").read_text()
 NOT_RUN = {  # pattern of a command -> why it isn't run here
     "bash demo.sh*": "takes minutes or downloads; test_demo.py runs it in its tiny size",
     "bash test.sh*": "runs this",
-    "python -m demo.strips*": "draws the demo's clips; test_demo.py runs it",
-    "python extract_flows.py": "downloads RAFT; test_chain.py runs it with weights of its own",
-    "python train.py --train-hdf5-path *": "wants 140 classes; test_chain.py runs it",
-    "python prepare_dataset.py animal-kingdom *": "reads the authors' workbooks; test_animal_kingdom.py does",
-    "python prepare_dataset.py csv *": "wants a table; test_prepare_csv.py and test_docs.py have some",
-    "python prepare_dataset.py boris *": "wants a project; test_boris.py has some",
-    "python prepare_dataset.py mammalnet *": "wants MammalNet; test_mammalnet.py has a small one",
-    "bash reproduce_animal_kingdom.sh *": "wants the data set; test_reproduce.py runs it on a tiny one",
+    "python -m demo.strips*": "needs the demo's clips; demo/test_demo_script.py runs it",
+    "python extract_flows.py": "downloads RAFT; chain/test_commands.py runs it with random weights",
+    "python train.py --train-hdf5-path *": "needs 140 classes; chain/test_commands.py runs it",
+    "python prepare_dataset.py animal-kingdom *": "needs the workbooks; prepare/test_animal_kingdom.py has some",
+    "python prepare_dataset.py csv *": "needs a table; prepare/test_csv_table.py and chain/test_docs.py have some",
+    "python prepare_dataset.py boris *": "needs a project; prepare/test_boris.py has some",
+    "python prepare_dataset.py mammalnet *": "needs MammalNet; prepare/test_mammalnet.py has a small one",
+    "bash reproduce_animal_kingdom.sh *": "needs the data set; chain/test_reproduce.py runs it on a tiny one",
     "tensorboard *": "serves until it is stopped",
-    "torchrun *": "four processes; extraction/test_sharding.py and the tests of training run two",
-    "python -m benchmarks": "takes an hour; test_benchmarks.py runs it in small",
+    "torchrun *": "four processes; extraction/test_sharding.py and the tests of both trainings run two",
+    "python -m benchmarks": "takes an hour; benchmarks/test_benchmarks.py runs it in small",
 }
-INSTEAD = {  # downloads CLIP: here an encoder from a folder takes its place
+INSTEAD = {  # these download CLIP: run them with an encoder from a folder
     command: f"{command} --clip-model-name local-dir:tinyclip"
     for command in ("python extract_embeddings.py", "python extract_embeddings.py --dry-run")
 }
@@ -42,22 +42,22 @@ for command in (
     INSTEAD[command] = f"{command.replace('my_films/unseen.mp4', 'my_videos/walking/0.mp4')} {TINY} --overwrite"
 BARE = "python evaluate.py predictions.csv --annotations-dir dataset/annotations --logits"
 INSTEAD |= {
-    f"python evaluate.py {RUN} --compare checkpoints/TFAM/rgb/seed49": (  # which the shortened list doesn't make
+    f"python evaluate.py {RUN} --compare checkpoints/TFAM/rgb/seed49": (  # the shortened list has no rgb
         f"python evaluate.py {RUN} --compare checkpoints/TFAM/cross_attention/seed50"
     ),
-    BARE: f"cp {RUN}/predictions.csv . && {BARE}",  # somebody's
+    BARE: f"cp {RUN}/predictions.csv . && {BARE}",
 }
 
 
 def commands() -> list[str]:
-    """All of them, in the order of the text."""
+    """Return all commands of the README in their order."""
     return commands_in(README, inline=True)
 
 
 def commands_in(text: str, inline: bool = False) -> list[str]:
-    """The lines of a page's blocks of bash; also what is quoted within its lines, where `inline`."""
+    """Return the lines of a page's bash blocks; with `inline`, also the commands quoted in its text."""
     found = re.findall(r"```bash\n(.*?)```|`((?:python|bash) [^`]+)`", text, flags=re.DOTALL)
-    return [line for block, said in found for line in (block.splitlines() if block else [said] if inline else [])]
+    return [line for block, quoted in found for line in (block.splitlines() if block else [quoted] if inline else [])]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -66,7 +66,7 @@ def test_a_command_in_the_readme_parses(command: str) -> None:
 
 
 def check_command(command: str) -> None:
-    """That its script is there and knows all its flags."""
+    """Assert that the script exists and accepts all flags."""
     words = shlex.split(command)
     if words[0] == "torchrun":
         words = ["python", *words[3:]]  # behind --nproc-per-node 4
@@ -90,7 +90,7 @@ def test_the_readme_has_commands_of_every_stage() -> None:
 
 
 def shorten(path: Path, long: str, short: str) -> None:
-    """To be quick, as a user would edit it."""
+    """Replace a text in a file."""
     assert long in path.read_text()
     path.write_text(path.read_text().replace(long, short))
 
@@ -123,6 +123,6 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> N
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             ran.append(command)
     for pattern in NOT_RUN:
-        assert any(fnmatch(command, pattern) for command in commands()), f"{pattern} is no longer there"
+        assert any(fnmatch(command, pattern) for command in commands()), f"{pattern} is not in the README"
     assert len(ran) >= 8, ran
     assert "cross_attention" in (clone / "TFAM" / "results" / "table.md").read_text()

@@ -81,7 +81,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def test_a_plan_before_anything_is_there_tells_what_it_can_and_writes_nothing(clone: Path) -> None:
+def test_a_plan_without_any_output_estimates_three_stages_and_writes_nothing(clone: Path) -> None:
     before = modification_times(clone)
     done = bash(f"{CALL} --plan", clone, **SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -105,7 +105,7 @@ def test_a_plan_before_anything_is_there_tells_what_it_can_and_writes_nothing(cl
     assert written == set()
 
 
-def test_a_plan_without_the_authors_files_says_that_they_are_missing(clone: Path) -> None:
+def test_a_plan_without_the_authors_files_names_them(clone: Path) -> None:
     call = CALL.replace("a/AR", "nowhere/AR").replace("a/the clips", "nowhere/clips")
     done = bash(f"{call} --plan", clone, **SMALL | {"PROTOCOLS": "held_out"})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -126,8 +126,8 @@ def test_a_stage_that_fails_is_named_and_ends_it(clone: Path) -> None:
     assert not (clone / "dataset" / "broken" / "embeddings").exists()
 
 
-def test_a_clip_that_cannot_be_read_does_not_end_it_where_that_is_asked_for(clone: Path) -> None:
-    """It gets past the check of the clips, and past the stage in which one fails."""
+def test_skip_failed_continues_without_an_unreadable_clip(clone: Path) -> None:
+    """The run passes the check of the clips and the stage in which one fails."""
     broken = clone / "a" / "the clips" / "TEST01.mp4"
     content = broken.read_bytes()
     broken.write_bytes(b"no video")
@@ -135,7 +135,7 @@ def test_a_clip_that_cannot_be_read_does_not_end_it_where_that_is_asked_for(clon
     done = bash(f"{CALL} --skip-failed", clone, **skipping)
     broken.write_bytes(content)
     assert "TEST01.mp4" in done.stdout and "note: the videos that failed, named above, are left out" in done.stdout
-    assert 'stopped at the stage "optical flow"' in done.stderr  # which this model ends
+    assert 'stopped at the stage "optical flow"' in done.stderr  # because of the unknown model
     shutil.rmtree(clone / "dataset" / "skip")
 
 
@@ -147,13 +147,15 @@ def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clon
     )
     done = bash(call, tmp_path, **SMALL)  # from anywhere
     assert done.returncode == 0, done.stdout + done.stderr
-    notes = clone / "dataset" / "animal_kingdom" / "annotations"
-    data = annotations.load(notes, "ak", ["train", "val"])
+    annotations_dir = clone / "dataset" / "animal_kingdom" / "annotations"
+    data = annotations.load(annotations_dir, "ak", ["train", "val"])
     assert [len(videos) for videos in data.splits.values()] == [12, 4]
-    assert annotations.read_animals(notes)["TRAIN00.mp4"].classes == ("Bird",)
+    assert annotations.read_animals(annotations_dir)["TRAIN00.mp4"].classes == ("Bird",)
     for protocol, chosen_on in (("published", "the reported clips"), ("held_out", "selection clips")):
         configs = ["cross_attention", "cross_attention_none"][: 1 + (protocol == "held_out")]
-        student = store.EmbeddingReader(notes.parent / "embeddings" / f"flow_embeddings_{protocol}.h5", "motion")
+        student = store.EmbeddingReader(
+            annotations_dir.parent / "embeddings" / f"flow_embeddings_{protocol}.h5", "motion"
+        )
         assert student.attributes["student"]["protocol"] == protocol
         assert student.attributes["student"]["flow"]["normalization"] == "frame"
         runs = sorted((clone / "checkpoints" / "animal_kingdom" / protocol / "TFAM").glob("*/seed49"))
@@ -218,15 +220,17 @@ costs = st.tuples(st.floats(0, 1e9), st.floats(0, 1e15), st.sampled_from(["frame
 
 
 @given(st.lists(costs, max_size=6))
-def test_the_sum_is_of_what_the_dry_runs_said(stages: list[tuple[float, float, str, bool]]) -> None:
+def test_a_plan_sums_the_estimates_of_the_dry_runs(stages: list[tuple[float, float, str, bool]]) -> None:
     lines = ["train: 6 videos to do, 0 done or given up before"]
-    for seconds, disk, unit, known in stages:
-        lines.append(cost_estimate.format_estimate(seconds * 7, unit, 7.0 if known else None, disk, 3e9))
-    said = re.fullmatch(
+    for seconds, disk, unit, has_rate in stages:
+        lines.append(cost_estimate.format_estimate(seconds * 7, unit, 7.0 if has_rate else None, disk, 3e9))
+    match = re.fullmatch(
         rf"in sum (\S+) days and (\S+) TB for {len(stages)} dry runs(?:; (\d+) of them .*)?",
         cost_estimate.sum_estimates(lines),
     )
-    assert said is not None
-    assert float(said[1]) == pytest.approx(sum(s for s, _, _, known in stages if known) / 86400, rel=0.3, abs=1e-4)
-    assert float(said[2]) == pytest.approx(sum(disk for _, disk, _, _ in stages) / 1e12, rel=0.12, abs=1e-9)
-    assert int(said[3] or 0) == sum(not known for *_, known in stages)
+    assert match is not None
+    assert float(match[1]) == pytest.approx(
+        sum(s for s, _, _, has_rate in stages if has_rate) / 86400, rel=0.3, abs=1e-4
+    )
+    assert float(match[2]) == pytest.approx(sum(disk for _, disk, _, _ in stages) / 1e12, rel=0.12, abs=1e-9)
+    assert int(match[3] or 0) == sum(not has_rate for *_, has_rate in stages)

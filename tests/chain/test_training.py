@@ -271,7 +271,7 @@ def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
     assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
 
 
-def test_edited_annotations_reach_what_was_embedded_before(in_dataset: Path, tiny_clip: str) -> None:
+def test_edited_annotations_update_existing_embeddings(in_dataset: Path, tiny_clip: str) -> None:
     extract_embeddings.main(["--clip-model-name", tiny_clip])
     splits = {
         "train": {f"train{i}.mp4": (i % 3,) for i in range(6)},
@@ -315,10 +315,10 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_again_with_new_se
 def test_a_run_resumes_only_with_the_data_it_was_trained_on(in_dataset: Path, tiny_clip: str) -> None:
     run_chain(tiny_clip, ["--model", "dis"])
     more = ["--resume", "checkpoints/s/", "--epochs", "3", "--dataset-dir", str(in_dataset.absolute())]
-    train.main(more)  # where the files are may be said in another way
+    train.main(more)  # the paths of the files may be given in another form
     assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
     assert "epochs: 3\n" in Path("checkpoints/s/args.yaml").read_text()
-    train.main(["--resume", "checkpoints/s"])  # and that there are three epochs is remembered
+    train.main(["--resume", "checkpoints/s"])  # the number of epochs is remembered
     assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
     extract_flows.main(["--model", "frame_diff", "--overwrite"])
     with pytest.raises(UserError, match=r"flow is .*frame_diff.* in this command but .*dis.* in .*last.pth"):

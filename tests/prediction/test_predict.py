@@ -130,8 +130,8 @@ def test_other_student_is_refused(chain: Path, tmp_path: Path) -> None:
     key = next(key for key in state["state_dict"] if key.startswith("visual_encoder."))
     state["state_dict"][key] = state["state_dict"][key] + 1
     torch.save(state, other)
-    said = predict_error(chain, "dataset/videos/clip3.mp4", *FUSION_ARGS[:2], "--student", str(other))
-    assert "weights_sha256" in said and str(other) in said and "seed49" in said
+    message = predict_error(chain, "dataset/videos/clip3.mp4", *FUSION_ARGS[:2], "--student", str(other))
+    assert "weights_sha256" in message and str(other) in message and "seed49" in message
 
 
 def test_other_teacher_is_refused(chain: Path, tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_missing_or_conflicting_arguments_are_refused(chain: Path, tmp_path: Pat
     state = torch.load(chain / FUSION_ARGS[1] / "best_model.pth", weights_only=True)["state_dict"]
     torch.save(state, tmp_path / "published.pth")
     assert "published" in predict_error(chain, clip, "--tfam", str(tmp_path / "published.pth"))
-    # the folder that its weights came from can't be known from a checkpoint, which holds no paths
-    said = predict_error(tmp_path, str(chain / clip), "--tfam", str(chain / RGB_RUN), clip="")
-    assert "--clip-model-name local-dir:" in said
+    # a checkpoint holds no paths, so the folder of the weights is unknown
+    message = predict_error(tmp_path, str(chain / clip), "--tfam", str(chain / RGB_RUN), clip="")
+    assert "--clip-model-name local-dir:" in message
 
 
 RGB_RUN = "checkpoints/TFAM/rgb/seed49"
@@ -174,8 +174,8 @@ def test_lists_are_read_and_bad_videos_are_reported(chain: Path, tmp_path: Path)
         before = (tmp_path / "out" / "clip3.json").stat().st_mtime_ns
         assert script.main([*command, "-o", str(tmp_path / "out")]).already_done == 1
         assert (tmp_path / "out" / "clip3.json").stat().st_mtime_ns == before
-    said = predict_error(chain, *command[:5], "-o", str(tmp_path / "out"), "--window", "3")
-    assert "window" in said and "--overwrite" in said
+    message = predict_error(chain, *command[:5], "-o", str(tmp_path / "out"), "--window", "3")
+    assert "window" in message and "--overwrite" in message
     (tmp_path / "twins").mkdir()
     for name in ("a.mp4", "a.avi"):
         (tmp_path / "twins" / name).write_bytes(b"")

@@ -97,5 +97,5 @@ def test_bout_computed_by_hand() -> None:
 def test_short_video_can_be_one_bout() -> None:
     whole = np.array([0.0]), np.array([0.48]), np.array([[0.7, 0.2]]), np.array([0.5, 0.5]), ("a", "b"), 0.48
     assert find_bouts(*whole) == (Bout("a", 0.0, 0.48, 0.7),)
-    unknown = np.array([[np.nan, 0.2]]), np.array([0.5, np.nan])  # nothing is known of either
+    unknown = np.array([[np.nan, 0.2]]), np.array([0.5, np.nan])  # no score, no threshold
     assert find_bouts(*whole[:2], *unknown, *whole[4:]) == ()

@@ -18,8 +18,8 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def test_csv_files_hold_the_bouts_and_all_windows(tmp_path: Path) -> None:
-    made = make_timeline(tmp_path / "elsewhere" / "a, b.mp4")
-    written = timeline.write_timeline(tmp_path / "out", made)
+    result = make_timeline(tmp_path / "elsewhere" / "a, b.mp4")
+    written = timeline.write_timeline(tmp_path / "out", result)
     assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()}
     assert [path.name for path in written][-1] == "a, b.json"
     header = ["video", "action", "start", "stop", "score"]
@@ -32,18 +32,18 @@ def test_csv_files_hold_the_bouts_and_all_windows(tmp_path: Path) -> None:
 def test_json_holds_everything_and_no_folder(tmp_path: Path) -> None:
     scores = np.full((7, 2), 1 / 3)
     scores[1, 0] = np.nan
-    made = make_timeline(tmp_path / "a.mp4", scores=scores, thresholds=np.array([np.inf, 0.5]))
-    timeline.write_timeline(tmp_path, made)
+    result = make_timeline(tmp_path / "a.mp4", scores=scores, thresholds=np.array([np.inf, 0.5]))
+    timeline.write_timeline(tmp_path, result)
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["schema"] == 1 and found["video"] == "a.mp4"
     assert (found["seconds"], found["fps"], found["frames"]) == (4.0, 25.0, 100)
-    assert found["whole"] == dict(zip(made.classes, made.whole.tolist(), strict=True))
+    assert found["whole"] == dict(zip(result.classes, result.whole.tolist(), strict=True))
     assert found["thresholds"] == {"resting": None, "drinking": 0.5}
-    assert found["bouts"] == [bout._asdict() for bout in made.bouts] and found["whole_by"] == made.whole_by
-    assert (found["starts"], found["stops"]) == (made.starts.tolist(), made.stops.tolist())
+    assert found["bouts"] == [bout._asdict() for bout in result.bouts] and found["whole_by"] == result.whole_by
+    assert (found["starts"], found["stops"]) == (result.starts.tolist(), result.stops.tolist())
     assert found["scores"] == [[None if row == 1 and c == 0 else 0.333333 for c in range(2)] for row in range(7)]
-    assert timeline.read_provenance(tmp_path / "a.json") == made.provenance
+    assert timeline.read_provenance(tmp_path / "a.json") == result.provenance
     for name in ("a.json", "a.html", "a.csv"):
         assert str(tmp_path) not in (tmp_path / name).read_text(encoding="utf-8")
 
@@ -58,12 +58,12 @@ def test_provenance_is_read_from_valid_files_only(tmp_path: Path) -> None:
 
 
 def test_interrupted_write_leaves_no_json(tmp_path: Path) -> None:
-    made = make_timeline(tmp_path / "a.mp4")
-    timeline.write_timeline(tmp_path, made)
+    result = make_timeline(tmp_path / "a.mp4")
+    timeline.write_timeline(tmp_path, result)
     (tmp_path / "a.boris.tsv").unlink()
     (tmp_path / "a.boris.tsv").mkdir()  # nothing can be written there
     with pytest.raises(OSError, match="boris"):
-        timeline.write_timeline(tmp_path, made)
+        timeline.write_timeline(tmp_path, result)
     assert timeline.read_provenance(tmp_path / "a.json") is None
 
 

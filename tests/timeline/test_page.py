@@ -65,10 +65,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(path, np.tile(moving_frames(20, (1, 0)), (5, 1, 1, 1)), lossless=False)
 
 
-def open_page(browser: Browser, folder: Path, made: Timeline, width: int = 1280, ready: str = LOADED) -> None:
-    timeline.write_timeline(folder, made)
+def open_page(browser: Browser, folder: Path, result: Timeline, width: int = 1280, ready: str = LOADED) -> None:
+    timeline.write_timeline(folder, result)
     browser.resize(width)
-    browser.open(folder / f"{made.video.stem}.html", f"{DRAWN} && {ready}")
+    browser.open(folder / f"{result.video.stem}.html", f"{DRAWN} && {ready}")
 
 
 def wait_until(browser: Browser, expression: str) -> None:
@@ -141,15 +141,15 @@ def test_click_and_drag_seek(browser: Browser, tmp_path: Path, video: Path) -> N
 
 def test_tooltip_shows_time_class_and_score(browser: Browser, tmp_path: Path, video: Path) -> None:
     open_page(browser, tmp_path, make_timeline(video))
-    said = "return document.getElementById('tip').innerText"
+    tooltip_text = "return document.getElementById('tip').innerText"
     mouse_at(browser, 0, 0.6).perform()
-    assert browser.run(said).split("\n") == [
+    assert browser.run(tooltip_text).split("\n") == [
         "0:00:02.4 drinking",
         "score 0.750, threshold 0.500",
         "bout 0:00:02.3 to 0:00:03.3, mean 0.750",
     ]
     mouse_at(browser, 1, 0.6).perform()
-    assert browser.run(said).split("\n") == ["0:00:02.4 resting", "score 0.125, threshold 0.500"]
+    assert browser.run(tooltip_text).split("\n") == ["0:00:02.4 resting", "score 0.125, threshold 0.500"]
 
 
 def test_keys_and_the_table_seek(browser: Browser, tmp_path: Path, video: Path) -> None:
@@ -204,7 +204,7 @@ def test_zooming(browser: Browser, tmp_path: Path, video: Path) -> None:
 def count_pixels(browser: Browser, lane: int, share: float, colour: tuple[int, int, int]) -> int:
     """How many pixels of that colour stand above each other at a share of a lane's width."""
     return browser.run(
-        "const canvas = document.createElement('canvas');"  # a copy: the page's own isn't made to be read
+        "const canvas = document.createElement('canvas');"  # a copy: the page's own can't be read back
         "canvas.width = arguments[0].width; canvas.height = arguments[0].height;"
         "const pen = canvas.getContext('2d', {willReadFrequently: true});"
         "pen.drawImage(arguments[0], 0, 0);"
@@ -219,9 +219,9 @@ def count_pixels(browser: Browser, lane: int, share: float, colour: tuple[int, i
 
 
 def test_scores_are_drawn_at_their_position(browser: Browser, tmp_path: Path, video: Path) -> None:
-    made = make_timeline(video, thresholds=np.array([np.nan, np.nan]))  # no line is in the way
-    made.scores[4, 1] = np.nan
-    open_page(browser, tmp_path, made)
+    result = make_timeline(video, thresholds=np.array([np.nan, np.nan]))  # no line is in the way
+    result.scores[4, 1] = np.nan
+    open_page(browser, tmp_path, result)
     light, strong = (188, 220, 240), (0, 114, 178)
     high = browser.run("return document.querySelectorAll('#lanes canvas')[1].height") - 10
     shares = {
@@ -269,12 +269,12 @@ def test_video_with_late_timestamps_begins_at_its_first_frame(browser: Browser, 
 
 def test_names_are_escaped(browser: Browser, tmp_path: Path) -> None:
     video = tmp_path / "<img src=x onerror=alert(1)> {{ 1 }} 'a' & \"b\".mp4"
-    made = make_timeline(
+    result = make_timeline(
         write_video(video, moving_frames(10, (1, 0)), lossless=False),
         classes=HTML_INJECTIONS,
         whole_by=HTML_INJECTIONS[0],
     )
-    open_page(browser, tmp_path, made)
+    open_page(browser, tmp_path, result)
     assert browser.run("return document.title") == f"{video.name}: timeline"
     assert browser.run("return document.querySelectorAll('img, main b b, td b').length") == 0
     labels = browser.run("return [...document.querySelectorAll('.label b')].map((e) => e.textContent)")
@@ -319,9 +319,21 @@ def test_one_hour_with_140_classes(browser: Browser, tmp_path: Path, video: Path
     scores = rng.random((len(starts), 140)) ** 8
     names = tuple(f"class {c}" + " with a name that is long" * (c % 5 == 0) for c in range(140))
     found = find_bouts(starts, starts + 6, scores, np.full(140, 0.97), names, 3600.0, min_length=0)
-    how = scores, scores.mean(axis=0), "x", np.full(140, 0.97), found
-    made = Timeline(video, 3600.0, 25.0, 90_000, names, starts, starts + 6, *how)
-    (tmp_path / "page.html").write_text(page.render_timeline(made, tmp_path), encoding="utf-8")
+    result = Timeline(
+        video,
+        seconds=3600.0,
+        fps=25.0,
+        frames=90_000,
+        classes=names,
+        starts=starts,
+        stops=starts + 6,
+        scores=scores,
+        whole=scores.mean(axis=0),
+        whole_by="x",
+        thresholds=np.full(140, 0.97),
+        bouts=found,
+    )
+    (tmp_path / "page.html").write_text(page.render_timeline(result, tmp_path), encoding="utf-8")
     assert (tmp_path / "page.html").stat().st_size < 2e6 and len(found) > 1000
     for width in (400, 1280):
         browser.resize(width)

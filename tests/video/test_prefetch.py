@@ -54,13 +54,13 @@ def test_a_video_error_ends_its_source_only(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_other_exceptions_are_raised_after_the_items_before(workers: int) -> None:
-    seen = []
+    received = []
     with pytest.raises(ZeroDivisionError):
         for index, item in video.prefetch_videos(
             [number_source(1), number_source(2, error=ZeroDivisionError()), number_source(3)], workers
         ):
-            seen.append((index, item))
-    assert seen == [(0, 1), (1, 2)]
+            received.append((index, item))
+    assert received == [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -107,8 +107,8 @@ def test_prefetched_videos_equal_sequential_reading(indexed_clip: Path, b_frame_
         return lambda: video.read_batches(path, 10)
 
     sources = [source(path) for path in (indexed_clip, tmp_path / "missing.mp4", b_frame_clip)]
-    seen: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    received: dict[int, list[int]] = {0: [], 1: [], 2: []}
     for index, item in video.prefetch_videos(sources, workers=2):
         if isinstance(item, np.ndarray):
-            seen[index] += [read_index(frame) for frame in item]
-    assert seen == {0: list(range(77)), 1: [], 2: list(range(77))}
+            received[index] += [read_index(frame) for frame in item]
+    assert received == {0: list(range(77)), 1: [], 2: list(range(77))}
