@@ -1,7 +1,7 @@
 """The table of all finished runs: the mean over seeds of each config, its difference to RGB alone, the paper's number.
 
     python -m TFAM.table
-Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the val file that each run names; writes
+Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the evaluation split's file that each run names; writes
 TFAM/results/table.csv and table.md. All numbers are fractions of 1, the paper's too. The standard deviation is that of
 a sample, and empty for one seed. Runs of one config that were made with different settings (--set), or protocols, are
 rows of their own."""

@@ -36,7 +36,7 @@ def canonical_name(name: str) -> str:
 
 
 def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
-    """Return `url`, `what` and `hint` of a file that `load_encoder` would download, or None. Raises UserError."""
+    """Return `url`, `name` and `hint` of a file that `load_encoder` would download, or None. Raises UserError."""
     source, _ = resolve_model(name, pretrained)
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")

@@ -99,7 +99,7 @@ def _upsample_last_only(model: Any) -> None:
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
-    """Return `url`, `what` and `hint` of a checkpoint that ptlflow would download, or None. Raises UserError."""
+    """Return `url`, `name` and `hint` of a checkpoint that ptlflow would download, or None. Raises UserError."""
     if method in METHODS_WITHOUT_WEIGHTS or checkpoint is None or Path(checkpoint).exists():
         return None
     ptlflow = _import_ptlflow()

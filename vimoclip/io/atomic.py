@@ -144,7 +144,10 @@ def write_text_exclusive(path: Path, text: str) -> bool:
     Of several processes that try at once, one succeeds. Raises OSError."""
     temporary = temporary_path(path, f"{socket.gethostname()}-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # before the link: no crash leaves an empty file under the final name
         os.link(temporary, path)
     except FileExistsError:
         return False
