@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     protocol_help += (
         "reported ones aren't read; published: on the reported clips, as the paper's code does; default: held_out "
     )
-    protocol_help += "with a selection.txt, published without one or with --val-hdf5-path; with a test split the epoch is chosen on val"
+    protocol_help += "with a selection.txt, published without one or with --val-hdf5-path, on val with a test split"
     add("--protocol", choices=["held_out", "published"], default=None, help=protocol_help)
     add("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
     add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
