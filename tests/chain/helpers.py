@@ -1,10 +1,21 @@
-"""Names of the fusion configs, CSV reading, and commands in a shell, for the tests of the whole chain."""
+"""Commands in a shell and in this process, CSV reading, and names of the fusion configs."""
 
 import csv
+import importlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+
+def run_in_process(command: str) -> None:
+    """Run `python SCRIPT ...` or `python -m MODULE ...` in this process, since importing torch takes seconds."""
+    words = shlex.split(command)
+    module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
+    result = importlib.import_module(module).main(arguments)
+    assert not getattr(result, "failed", None), command
+
 
 FUSIONS = "rgb motion concat_embedding concat_time cross_attention"
 CONTROLS = " cross_attention_none cross_attention_shuffled"

@@ -1,10 +1,8 @@
 """The pages in docs/: commands parse and run, quoted messages exist in the code, links have targets."""
 
 import ast
-import importlib
 import itertools
 import re
-import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chain.helpers import run_in_process
 from tests.chain.test_readme import check_command, commands_in
 from tests.conftest import REPOSITORY
 
@@ -127,14 +126,6 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
-def run(command: str) -> None:
-    """A command of a page, in this process: importing torch in twelve processes would take a minute."""
-    words = shlex.split(command)
-    module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
-    done = importlib.import_module(module).main(arguments)
-    assert not getattr(done, "failed", None), command
-
-
 def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run its commands, with smaller sizes, in a folder with the configs."""
     for name in ("TFAM/configs", "demo"):
@@ -142,7 +133,7 @@ def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     for command in commands(OWN_DATA):
         smaller = next((flags for pattern, flags in SMALLER.items() if fnmatch(command, f"*{pattern}*")), "")
-        run(f"{command} {smaller}")
+        run_in_process(f"{command} {smaller}")
     for name in ("unseen.json", "unseen.csv", "unseen_windows.csv", "unseen.html", "unseen.boris.tsv"):
         assert Path("predictions", name).exists(), name
         assert Path("predictions_by_words", name).exists(), name
