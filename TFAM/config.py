@@ -85,6 +85,11 @@ def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
 
 
+def logged_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of a run's config that TensorBoard shows."""
+    return {section: config[section] for section in ("training", "data", "model")}
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings into {"training.lr": 1e-4, ...}."""
     flat: dict[str, Any] = {}

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from TFAM import epoch_log
-from TFAM.config import Config, changed_settings
+from TFAM.config import INPUT_KEYS, Config, changed_settings, flatten, logged_sections
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.evaluation import metrics_summary
 from TFAM.loops import evaluate, make_loader, sequential_batches
@@ -19,7 +18,7 @@ from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
-from vimoclip.training import checkpoint
+from vimoclip.training import checkpoint, tensorboard
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
@@ -78,8 +77,21 @@ def evaluate_best_checkpoint(
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
     epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
     print(f"{folder}: {scores} on the reported clips, at {epoch}")
-    epoch_log.log_final_results(logs_dir, best["config"], metrics)
+    log_hparams(logs_dir, best["config"], metrics)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
+
+
+def log_hparams(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Log the run's row of TensorBoard's HParams tab; `metrics`: content of metrics.json."""
+    flat = flatten(logged_sections(config))
+    settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
+    results = {f"final/reported_{name}": metrics[name] for name in ("map_macro", "map_micro")}
+    if "selection" in metrics:
+        results |= {f"final/selection_{name}": metrics["selection"][name] for name in ("map_macro", "map_micro")}
+    writer = tensorboard.open_writer(logs_dir, config["training"]["epochs"], 2**62)
+    tensorboard.add_settings(writer, logged_sections(config))
+    tensorboard.add_hparams(writer, settings, results, metrics["epoch"])
+    writer.close()
 
 
 def fit_class_thresholds(result: Mapping[str, Any] | None, class_names: list[str]) -> dict[str, float] | None:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from TFAM.config import check_unchanged
+from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import PairedEmbeddings, selection_digest
-from TFAM.epoch_log import FusionEpochLogger
 from TFAM.loops import (
     SINGLE_PROCESS,
     EpochBatchSampler,
@@ -161,7 +160,22 @@ class FusionTrainer:
         self.steps_per_epoch = -(-len(splits["train"]) // self.training["batch_size"])
         self.writer: Any = tensorboard.open_writer(logs_dir, len(history), self.last_step()) if group.is_main else None
         if self.writer and len(history) < self.training["epochs"]:
-            self.epoch_logger = FusionEpochLogger(self.writer, metadata, self.monitor_split, splits[self.monitor_split])
+            self.epoch_logger = self.make_epoch_logger()
+
+    def make_epoch_logger(self) -> tensorboard.EpochLogger:
+        """Return the logger; its panel shows clips of the monitor split whose videos can be read."""
+        config, dataset = self.metadata["config"], self.splits[self.monitor_split]
+        annotations_dir = Path(config["data"]["annotations_dir"])
+        dataset_dir = annotations_dir.parent
+        videos = [video for video, _ in dataset.keys]
+        panel_clips = tensorboard.load_panel_clips(
+            videos, dataset.rgb.labels, dataset_dir / "videos", dataset_dir / "flows"
+        )
+        if not panel_clips:
+            print(f"{dataset_dir}: holds no videos/ that can be read, so TensorBoard shows no clips", flush=True)
+        tensorboard.add_settings(self.writer, logged_sections(config))
+        class_names = self.metadata["class_names"]
+        return tensorboard.EpochLogger(self.writer, self.monitor_split, class_names, annotations_dir, panel_clips)
 
     def last_step(self) -> int:
         """Return the number of the last finished step; the first step of the run is 0."""
@@ -248,7 +262,13 @@ class FusionTrainer:
 
     def write_epoch(self, row: MetricsRow, result: Mapping[str, Any]) -> None:
         """Log the epoch to TensorBoard; write metrics.csv, last.pth and, if it is the best epoch, best_model.pth."""
-        self.epoch_logger.log_epoch(row, result)
+        # selection_map_micro -> selection/map_micro
+        special_tags = {"lr": "train/lr", "train_loss": "train/loss_by_epoch"}
+        scalars = {
+            special_tags.get(name, name.replace("_", "/", 1)): value for name, value in row.items() if name != "epoch"
+        }
+        scores = dict(zip(result["videos"], result["probabilities"], strict=True))
+        self.epoch_logger.log_epoch(int(row["epoch"]), scalars, scores, result["labels"])
         if row is best_checkpoint_row(self.history, self.training, self.monitor_split):
             best = {
                 "state_dict": self.state.model.state_dict(),

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,13 +20,15 @@ from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import fuse_quick_gelu
 from vimoclip.moclip.data_parallel import DistributedStudent, resolve_micro_batch_size
 from vimoclip.moclip.dataset import SegmentDataset, UnreadableVideo, collate
-from vimoclip.moclip.epoch_log import StudentEpochLogger, format_epoch
 from vimoclip.moclip.train_state import LossMeter, StudentTrainerState, initial_progress
 from vimoclip.runtime import device, seeding, versions
 from vimoclip.runtime.distributed import ProcessGroup, rank_batches
 from vimoclip.training import checkpoint, run_folder, tensorboard
 
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
+METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")  # of the monitor split
+# ends of the names of flags that don't change the result; HParams leaves them out
+OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames")
 
 
 class TrainingSetup:
@@ -139,12 +142,12 @@ class StudentTrainer:
             csv.write_csv(self.folder / "left_out.csv", LEFT_OUT_COLUMNS, self.excluded)
             logs_dir = self.args.logs_dir / self.folder.absolute().name
             self.writer = tensorboard.open_writer(logs_dir, self.progress["epoch"], self.progress["global_step"])
-            dataset = self.datasets[self.monitor_split]
-            self.logger = StudentEpochLogger(self.writer, self.args, self.monitor_split, dataset, self.class_names)
+            tensorboard.add_settings(self.writer, plain_settings(self.args))
+            self.logger = self._make_epoch_logger()
         while self.progress["epoch"] < self.args.epochs and not should_stop_early(self.args, self.progress):
             self._run_epoch()
         if self.writer is not None:
-            self.logger.log_final(self.progress["rows"], self.state.config["protocol"])
+            self._log_hparams()
             self.writer.close()
         best_path = self.folder / "student_best.pth"
         print(f"finished after epoch {self.progress['epoch']}; the best student is {best_path}", flush=True)
@@ -170,10 +173,37 @@ class StudentTrainer:
         if self.writer is None:
             return
         save_epoch(self.state, self.folder, row, self.class_names)
-        self.logger.log_epoch(row, probabilities)
+        self._log_epoch(row, probabilities)
         # last.pth last: a run that is killed before repeats the epoch and writes the same files again
         self.state.save(self.last_path)
         print(format_epoch(row, self.args.epochs, self.monitor_split, is_best=self.progress["stale"] == 0), flush=True)
+
+    def _make_epoch_logger(self) -> tensorboard.EpochLogger:
+        dataset, dataset_dir = self.datasets[self.monitor_split], self.args.dataset_dir
+        flow_paths = {segment.video.key: segment.video.flow_path for segment in dataset.segments}
+        panel_clips = tensorboard.load_panel_clips(
+            list(flow_paths), dataset.reader.labels, self.args.videos_dir or dataset_dir / "videos", flow_paths
+        )
+        annotations_dir = dataset_dir / "annotations"
+        return tensorboard.EpochLogger(self.writer, self.monitor_split, self.class_names, annotations_dir, panel_clips)
+
+    def _log_epoch(self, row: dict[str, float], probabilities: dict[str, torch.Tensor]) -> None:
+        """Log a row of metrics.csv and the head's (C,) probabilities by video to TensorBoard."""
+        reader = self.datasets[self.monitor_split].reader
+        labels = torch.from_numpy(np.stack([reader.labels(key) for key in probabilities]))
+        names = [name for name in row if name.partition("_")[0] in ("train", self.monitor_split)]
+        scalars = {name.replace("_", "/", 1): row[name] for name in names}  # selection_loss -> selection/loss
+        self.logger.log_epoch(int(row["epoch"]), scalars, probabilities, labels)
+
+    def _log_hparams(self) -> None:
+        """Log the run's row of the HParams tab, with the metrics of the epoch of student_best.pth."""
+        if not (rows := self.progress["rows"]):
+            return
+        best = min(rows, key=lambda row: row[f"{self.monitor_split}_loss"])  # the first of equals
+        results = {f"final/{self.monitor_split}_{name}": best[f"{self.monitor_split}_{name}"] for name in METRICS}
+        settings = {k: v for k, v in plain_settings(self.args).items() if not k.endswith(OMITTED_SUFFIXES)}
+        settings = {"stage": "student", **settings, "protocol": self.state.config["protocol"]}
+        tensorboard.add_hparams(self.writer, settings, results, int(best["epoch"]))
 
     def _exclude(self, split: str, unreadable: UnreadableVideo) -> None:
         """Add a video to left_out.csv, once."""
@@ -230,6 +260,21 @@ def record_epoch(
     progress["best"] = min(progress["best"], monitor_metrics["loss"])
     progress["stale"] = 0 if is_best else progress["stale"] + 1
     return row
+
+
+def plain_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags' values, with paths as text."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def format_epoch(row: dict[str, float], epochs: int, monitor_split: str, is_best: bool) -> str:
+    """Return the line that is printed after an epoch; `row`: of metrics.csv."""
+    loss, distillation, macro, micro = (row[f"{monitor_split}_{name}"] for name in METRICS)
+    return (
+        f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, {monitor_split} loss {loss:.4f} "
+        f"(distillation {distillation:.4f}), accessory head's {monitor_split} map_macro {macro:.4f}, "
+        f"map_micro {micro:.4f}{' *best' if is_best else ''}"
+    )
 
 
 def save_epoch(state: StudentTrainerState, folder: Path, row: dict[str, Any], class_names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard: event files that continue after a resume, curves, settings, HParams, and panels of example clips."""
+"""TensorBoard of both trainings: event files that continue after a resume, epochs, settings, HParams, panels."""
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -130,6 +130,33 @@ def add_hparams(writer: Any, settings: Mapping[str, Any], results: Mapping[str, 
     writer.file_writer.add_summary(session_start)
     writer.file_writer.add_summary(session_end)
     writer.flush()
+
+
+class EpochLogger:
+    """Log of the epochs of a run, with precision-recall curves and a panel of example clips of the monitor split."""
+
+    def __init__(
+        self,
+        writer: Any,
+        monitor_split: str,
+        class_names: Sequence[str],
+        annotations_dir: Path,
+        panel_clips: Sequence["PanelClip"],
+    ):
+        self.writer, self.monitor_split, self.class_names = writer, monitor_split, class_names
+        self.class_groups, self.panel_clips = class_groups(annotations_dir, class_names), panel_clips
+
+    def log_epoch(
+        self, epoch: int, scalars: Mapping[str, float], scores: Mapping[str, torch.Tensor], labels: torch.Tensor
+    ) -> None:
+        """Log `scalars` by tag, and the (C,) `scores` by video; `labels` (N, C) are in their order."""
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, value, epoch)
+        all_scores = torch.stack(list(scores.values()))
+        add_pr_curves(self.writer, self.monitor_split, all_scores, labels, self.class_groups, epoch)
+        if (image := draw_panel(self.panel_clips, scores, self.class_names)) is not None:
+            self.writer.add_image(f"{self.monitor_split}/rgb_flow_labels", image, epoch, dataformats="HWC")
+        self.writer.flush()
 
 
 class PanelClip(NamedTuple):
