@@ -236,7 +236,7 @@ def find_videos(args: argparse.Namespace, videos_dir: Path, report: cli.RunRepor
 
     videos, others = video.find_videos(videos_dir)
     if others:
-        print(f"{videos_dir}: not taken for videos: {', '.join(map(repr, others))}")
+        print(f"{videos_dir}: no videos, ignored: {', '.join(map(repr, others))}")
     if not videos:
         raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
     stems: dict[str, Path] = {}

@@ -138,12 +138,12 @@ stage() { # stage NAME FUNCTION...
     "$@" || code=$?
     echo "   ($((SECONDS - started)) s)"
     [ $code -ne 0 ] || return 0
-    echo "reproduce_animal_kingdom.sh: stopped at the stage \"$what\" (exit code $code): what is wrong stands above; once it" \
-        "is mended the same command goes on from there" >&2
+    echo "reproduce_animal_kingdom.sh: stopped at the stage \"$what\" (exit code $code): see the message above; once it" \
+        "is fixed, the same command resumes there" >&2
     exit $code
 }
 
-videos_stage() { # the same; with --skip-failed it goes on where some videos failed, which is exit code 1
+videos_stage() { # the same; with --skip-failed it continues if some videos failed (exit code 1)
     if [ -z "$skip_failed" ]; then
         stage "$@"
         return
@@ -176,7 +176,7 @@ link_videos() { # link_videos: dataset/<name>/videos is the authors' folder
 reproduce() {
     local protocol
     link_videos
-    # made once: who takes a clip's line out, because it can't be had, goes on without it
+    # written once, so that a user may remove the line of a clip that can't be obtained
     [ -e "$dataset/annotations/ak_action.csv" ] ||
         stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
     # before anything is made of the clips: are all of them there? An extraction that stopped halfway is no fault

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> Path:
         raise UserError(
             f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their "
             "scores are of other clips",
-            "give each protocol a --checkpoints-dir of its own",
+            "give each protocol its own --checkpoints-dir",
         )
     hashed_runs = [run for run in runs if run.monitor_hash]
     if other := next((run for run in hashed_runs if run.monitor_hash != hashed_runs[0].monitor_hash), None):

@@ -2,22 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any
 
 # control characters, line separators, bidirectional formatting, lone surrogates
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOTE_PREFIX = "vimoclip error fields: "  # of the note that carries the fields through a formatted traceback
 
-E = TypeVar("E", bound="UserFacingError")
-
 
 class UserFacingError(Exception):
     """Base class. `problem`: what is wrong; `hint`: what to do (may be empty); `path`: the file (may be None).
 
-    The fields survive pickling (process pools) and a DataLoader worker. For the latter, torch raises the same type
-    again with the formatted traceback as its only argument, and the fields are read from the exception's note in it."""
+    The fields survive pickling (process pools), as attributes of any exception do, and a DataLoader worker. For the
+    latter, torch raises the same type again with the formatted traceback as its only argument, and the fields are read
+    from the exception's note in it."""
 
     def __init__(self, problem: object = "", hint: str = "", *, path: str | PathLike[str] | None = None):
         fields = _fields_from_traceback(str(problem))
@@ -32,13 +30,6 @@ class UserFacingError(Exception):
         """Return `path: problem; hint` on one line, with escaped control characters."""
         line = (f"{self.path}: " if self.path else "") + self.problem + (f"; {self.hint}" if self.hint else "")
         return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], line)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restore, (type(self), self.problem, self.hint, self.path)
-
-
-def _restore(error_type: type[E], problem: str, hint: str, path: str | None) -> E:
-    return error_type(problem, hint, path=path)
 
 
 def _fields_from_traceback(text: str) -> list[Any] | None:

@@ -32,7 +32,7 @@ def test_recording_coded_by_two_observers_has_the_labels_of_both(
     boris_program.write(tmp_path / "p.boris", project)
     labels = label_names(run_prepare(tmp_path, "--window", "2"))
     assert labels["f0_0-2000ms.mp4"] == {"walk", "rest"}
-    assert "are both taken for" in capsys.readouterr().out
+    assert "both match" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

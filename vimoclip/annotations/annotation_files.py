@@ -244,7 +244,7 @@ def _check_unique_stems(annotations_dir: Path, splits: Mapping[str, Mapping[str,
             if (key := stem(video)) in video_and_split:
                 other, other_split = video_and_split[key]
                 files = f"{video} in {split}_multi.txt and {other} in {other_split}_multi.txt"
-                hint = "each video belongs in one split, under a name of its own"
+                hint = "each video belongs in one split, under a unique name"
                 raise UserError(f"{files} are one video or share a name", hint, path=annotations_dir)
             video_and_split[key] = (video, split)
 

@@ -101,7 +101,7 @@ def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
 def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_name: str, second_name: str) -> None:
     """Raise UserError if the root attributes of two files name different encoders or sampling.
 
-    Only files with a schema are compared: published files say ViT-B/16, whatever the encoder was."""
+    Only files with a schema are compared: published files say ViT-B/16 for every encoder."""
     if not ("schema" in first and "schema" in second):
         return
     for key in ENCODER_ATTRIBUTES:

@@ -139,7 +139,7 @@ def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple
         return ImageEncoder(model.visual.float().eval(), config), model, source
     except UserError:
         raise
-    except Exception as error:  # open_clip raises whatever its parts raise: missing keys, pickles that hold code, ...
+    except Exception as error:  # open_clip raises many types: missing keys, pickles that hold code, ...
         model_name = f"{name} with {pretrained}" if pretrained else name
         raise UserError(f"{model_name}: can't be loaded as a CLIP model by open_clip: {first_line(error)}") from error
 

@@ -57,7 +57,7 @@ def manifest_path(output: Path, worker: str = "") -> Path:
 class Manifest:
     """Entries of one output. `add` appends a line; `compact` rewrites the file with one line per video.
 
-    With several processes on one output, each `worker` writes a manifest of its own; the process without a worker's
+    With several processes on one output, each `worker` writes its own manifest; the process without a worker's
     name merges them. Raises UserError for a file under such a name that is not a manifest."""
 
     def __init__(self, output: Path, overwrite: bool = False, worker: str = ""):

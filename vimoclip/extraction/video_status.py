@@ -191,7 +191,7 @@ class VideoTracker:
 def pending_videos(
     output: Path, sources: Mapping[str, Path], is_done: Callable[[str], bool], retry_failed: bool
 ) -> list[str]:
-    """Return the videos that a run would process, whatever its settings; writes nothing."""
+    """Return the videos that a run would process, without regard to its settings; writes nothing."""
     entries = read_with_worker_manifests(output)
 
     def is_skipped_or_failed(video: str) -> bool:

@@ -33,7 +33,7 @@ def read_zip_names(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def force_weights_only() -> Iterator[None]:
-    """Force torch.load to use weights_only=True, whatever a library passes (ptlflow 0.4.0 passes False)."""
+    """Force torch.load to use weights_only=True, also if a library passes False (ptlflow 0.4.0 does)."""
     variables = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
     previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

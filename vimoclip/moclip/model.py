@@ -95,7 +95,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
         raise UserError(problem, "leave the flag out or name another run")
     if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
         name = clip_model_name or "ViT-B/32"
-        print(f"warning: {path} holds no config of ours, so nothing can be checked; taken for {name}")
+        print(f"warning: {path} holds no config of this project, so nothing can be checked; {name} is assumed")
         config = {
             "clip": clip.encoder_config(name),
             "alpha": 0.1,

@@ -168,7 +168,7 @@ def _recordings_by_file(
             continue
         merged = recordings[file][0]
         print(
-            f"warning: {merged.media_path} and {recording.media_path} are both taken for {file}; are they one film?",
+            f"warning: {merged.media_path} and {recording.media_path} both match {file}; are they one film?",
             flush=True,
         )
         merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
