@@ -27,11 +27,12 @@ from TFAM import table
 from TFAM.data import PairedEmbeddings
 from TFAM.evaluation import run_metadata
 from TFAM.train_and_eval import main
-from TFAM.trainer import fit
+from TFAM.trainer import FusionTrainer
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv
 from vimoclip.runtime import seeding
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
+from vimoclip.training.trainer import RunOptions
 
 
 @pytest.mark.parametrize("loss", MULTI_LABEL_LOSSES)
@@ -158,7 +159,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(dataset, command, checkp
     interrupting.loaded, interrupting.stop_after = [], 2 * len(train) + 5  # in the second batch of the third epoch
     metadata = run_metadata(config, train.rgb, motion)
     with pytest.raises(KeyboardInterrupt):
-        fit(metadata, splits | {"train": interrupting}, folder, Path("logs"), CPU, "fp32", 0)
+        FusionTrainer(metadata, splits | {"train": interrupting}, RunOptions(folder, Path("logs"), CPU)).train()
     assert interrupting.loaded[:18] == seeding.epoch_permutation(9, 49, 1) + seeding.epoch_permutation(9, 49, 2)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
     assert (folder / "best_model.pth").is_file() == (checkpoint == "best")  # "last" is written at the end only

@@ -27,8 +27,9 @@ from tests.training.event_files import read_raw_events, read_shown_events
 from TFAM import train_and_eval
 from vimoclip import cli
 from vimoclip.errors import UserError
-from vimoclip.moclip import MoCLIP, train_state
+from vimoclip.moclip import MoCLIP
 from vimoclip.training import checkpoint
+from vimoclip.training.train_state import TrainState
 
 WITHOUT_DURATION = {"seconds": None}  # the only value that differs between equal runs
 
@@ -284,18 +285,17 @@ def test_events_are_on_disk_before_their_checkpoint(
     assert saves == sorted([(e, s) for e in (0, 1, 2) for s in range(1, run.steps + 1)] + epoch_ends)
 
 
-def test_the_checkpoint_of_the_student_holds_the_scaler(tmp_path: Path) -> None:
-    def state() -> train_state.StudentTrainerState:
+def test_a_checkpoint_holds_the_scaler(tmp_path: Path) -> None:
+    def state() -> TrainState:
         model = MoCLIP(torch.nn.Linear(4, 4), 4, 2, 0.1)
         optimizer = torch.optim.AdamW(model.parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        scaler = torch.amp.GradScaler("cpu")  # enabled; a run enables it on a GPU only
-        return train_state.StudentTrainerState(model, {}, optimizer, scheduler, scaler, train_state.initial_progress())
+        return TrainState(model, optimizer, scheduler, torch.amp.GradScaler("cpu"))  # enabled; a run: on a GPU only
 
     before, after = state(), state()
     before.scaler.load_state_dict(before.scaler.state_dict() | {"scale": 8.0, "_growth_tracker": 5})
-    before.save(tmp_path / "last.pth")
-    after.load(tmp_path / "last.pth")
+    path = checkpoint.save_checkpoint(tmp_path / "last.pth", before.state_dict())
+    after.restore(checkpoint.load_checkpoint(path), path)
     assert after.scaler.state_dict() == before.scaler.state_dict()
     assert after.scaler.get_scale() == 8
 
