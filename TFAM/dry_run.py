@@ -44,7 +44,7 @@ def print_training_estimate(
         state = TrainerState(metadata["config"], device, precision)
         rate = total_rate(_probe_steps(state, splits["train"], training["batch_size"]), group)
         disk = output_bytes(state.model, num_monitor)
-        print(cost_estimate.format_estimate(remaining, "video", rate, disk, cost_estimate.peak_memory()))
+        print(str(cost_estimate.estimate_cost(remaining, "video", rate, disk)))
 
 
 def completed_epochs(last_path: Path) -> tuple[int, int]:
@@ -80,7 +80,7 @@ def format_evaluation_cost(
 
     rate = total_rate(probe(), group)
     disk = len(dataset) * _num_classes(model) * BYTES_PER_PREDICTION
-    return cost_estimate.format_estimate(len(dataset), "video", rate, disk, cost_estimate.peak_memory())
+    return str(cost_estimate.estimate_cost(len(dataset), "video", rate, disk))
 
 
 def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:

@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.conftest import make_tiny_clip, modification_times, moving_frames, write_video
 from tests.demo.test_demo_script import bash, copy_repository, result_times
 from vimoclip import annotations, store
-from vimoclip.runtime import cost_estimate
 
 CLASSES = ("Attending", "Eating", "Walking")
 CLIPS = {"train": 12, "test": 4}
@@ -212,25 +209,3 @@ def test_the_students_settings_are_those_of_the_published_command() -> None:
         assert f"{flag} {value}" in PUBLISHED_TRAIN
     paths = ("--train-hdf5-path", "--val-hdf5-path", "--flow-videos-dir", "--num-workers")
     assert set(words[::2]) == set(re.findall(r"--\S+", PUBLISHED_TRAIN)) - set(paths)
-
-
-# the sum of a plan
-
-costs = st.tuples(st.floats(0, 1e9), st.floats(0, 1e15), st.sampled_from(["frame", "video", "segment"]), st.booleans())
-
-
-@given(st.lists(costs, max_size=6))
-def test_a_plan_sums_the_estimates_of_the_dry_runs(stages: list[tuple[float, float, str, bool]]) -> None:
-    lines = ["train: 6 videos to do, 0 done or given up before"]
-    for seconds, disk, unit, has_rate in stages:
-        lines.append(cost_estimate.format_estimate(seconds * 7, unit, 7.0 if has_rate else None, disk, 3e9))
-    match = re.fullmatch(
-        rf"in sum (\S+) days and (\S+) TB for {len(stages)} dry runs(?:; (\d+) of them .*)?",
-        cost_estimate.sum_estimates(lines),
-    )
-    assert match is not None
-    assert float(match[1]) == pytest.approx(
-        sum(s for s, _, _, has_rate in stages if has_rate) / 86400, rel=0.3, abs=1e-4
-    )
-    assert float(match[2]) == pytest.approx(sum(disk for _, disk, _, _ in stages) / 1e12, rel=0.12, abs=1e-9)
-    assert int(match[3] or 0) == sum(not has_rate for *_, has_rate in stages)

@@ -48,9 +48,7 @@ def estimate_embedding(
     rate = cost_estimate.measure_rate(_embed_frames(paths, encoder, sampling, frame_batch_size, workers))
     frames = count_kept_frames(paths, sampling)
     # twice, as part files and output exist together during the merge
-    return cost_estimate.format_estimate(
-        frames, "frame", rate, 2 * frames * bytes_per_frame, cost_estimate.peak_memory()
-    )
+    return str(cost_estimate.estimate_cost(frames, "frame", rate, 2 * frames * bytes_per_frame))
 
 
 def _embed_frames(
@@ -98,4 +96,4 @@ def estimate_flow(
     pairs = max(0.0, count_kept_frames(paths, sampling) - len(paths))
     frames, size_in_bytes = (sum(numbers) for numbers in zip(*written, strict=True)) if written else (0, 0)
     disk = pairs * size_in_bytes / frames if frames else sum(path.stat().st_size for path in paths if path.is_file())
-    return cost_estimate.format_estimate(pairs, "pair", rate, disk, cost_estimate.peak_memory())
+    return str(cost_estimate.estimate_cost(pairs, "pair", rate, disk))

@@ -45,7 +45,7 @@ def format_cost(
     epoch_cost = len(train) + VALIDATION_COST * len(monitor)
     remaining = max(0.0, epochs * epoch_cost - progress["seen"])
     disk = checkpoint_bytes(setup, epochs) + cache_bytes
-    return cost_estimate.format_estimate(remaining, "segment", rate, disk, cost_estimate.peak_memory())
+    return str(cost_estimate.estimate_cost(remaining, "segment", rate, disk))
 
 
 def checkpoint_bytes(setup: TrainingSetup, epochs: int) -> int:
