@@ -13,7 +13,7 @@ import numpy as np
 import prepare_dataset
 from tests.conftest import REPOSITORY
 from vimoclip.errors import UserError
-from vimoclip.video import VideoWriter, probe, read_batches
+from vimoclip.video import VideoReader, VideoWriter, probe
 
 SPLITS = {
     "train": {"t0.mp4": (0,), "t1.mp4": (1,), "t2.mp4": (2,), "t3.mp4": (0,), "still.mp4": (0,)},
@@ -89,8 +89,7 @@ def corrupt_bytes(path: Path, start: int = 200, count: int = 2**20) -> None:
 
 def rewrite_flow(path: Path, frames: int | None = None, **comment: Any) -> None:
     """Write a flow video again with another comment or length, which makes its motions stale."""
-    info, images = probe(path), next(iter(read_batches(path, 100)))
-    assert isinstance(images, np.ndarray)
+    info, images = probe(path), next(iter(VideoReader(path, 100))).frames
     with VideoWriter(path, info.fps, {**(info.comment or {}), **comment}, False) as writer:
         writer.write(images[:frames])
 

@@ -88,8 +88,8 @@ def test_published_student_warns_about_other_normalizations(
     path = tmp_path / "a.mp4"
     with video.VideoWriter(path, 25, {"method": "dis", "normalization": normalization}) as writer:
         writer.write(moving_frames(3, (1, 0)))
-    inference.check_flow_settings({"a": path}, {}, tmp_path / "published.pth")
+    inference.check_flow_settings([path], {}, tmp_path / "published.pth")
     output = capsys.readouterr().out
     assert ("warning: " in output and f"made with {normalization}" in output) == warns
-    inference.check_flow_settings({"a": path}, {"normalization": normalization}, tmp_path / "ours.pth")
+    inference.check_flow_settings([path], {"normalization": normalization}, tmp_path / "ours.pth")
     assert not capsys.readouterr().out

@@ -14,7 +14,7 @@ from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare.boris import WindowLabeler
-from vimoclip.video import ReadSummary, read_batches
+from vimoclip.video import VideoReader
 
 
 def test_recording_coded_by_two_observers_has_the_labels_of_both(
@@ -108,9 +108,8 @@ def test_windows_become_clips_and_recordings_stay_in_one_split(
     assert labels["f0_800-1600ms.mp4"] == {"bite"}
     recordings = [{name[:2] for name in videos} for videos in data.splits.values()]
     assert all(recordings) and not recordings[0] & recordings[1]
-    clip = next(iter(read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
-    assert not isinstance(clip, ReadSummary)
-    assert [read_index(frame) for frame in clip] == list(range(10, 30))
+    clip = next(iter(VideoReader(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
+    assert [read_index(frame) for frame in clip.frames] == list(range(10, 30))
     output = capsys.readouterr().out
     assert "left out: /home/ann/gone.mp4" in output
     assert "warning" not in output

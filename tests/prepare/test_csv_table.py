@@ -9,7 +9,7 @@ from tests.conftest import indexed_frames, read_index, write_video
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.video import ReadSummary, read_batches
+from vimoclip.video import VideoReader
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,7 @@ def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
 
 
 def frame_numbers(path: Path) -> list[int]:
-    items = list(read_batches(path, 100))
-    return [read_index(frame) for item in items if not isinstance(item, ReadSummary) for frame in item]
+    return [read_index(frame) for batch in VideoReader(path, 100) for frame in batch.frames]
 
 
 def test_label_names_and_splits_of_the_table(videos: Path, tmp_path: Path) -> None:

@@ -49,13 +49,11 @@ def load_two_stream_encoder(
 
 def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> FrameEncoder:
     """Return the encoder with its preprocessing, on the device and in the precision of `compute`."""
-    encoder.visual.to(compute.device)
-    encoder.set_backend("torch", compute.precision)
+    encoder.freeze(compute.device, compute.precision)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
         # The extraction scripts pad the last batch for reproducible bytes; here that would double the work of a clip.
-        with autocast(compute.device, compute.precision):
-            return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
+        return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
 
     return FrameEncoder(encoder.preprocess, encode)
 

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vimoclip import cli, timeline
+from vimoclip import cli, timeline, video
 from vimoclip.errors import VideoError
 from vimoclip.io import predictions_csv
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
-from vimoclip.prediction.sliding_window import ScoreWindows, estimate_kept_frames, score_windows
+from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
 from vimoclip.runtime import versions
 from vimoclip.timeline import Timeline
 
@@ -81,7 +81,9 @@ def predict_videos(
     workers: int,
 ) -> None:
     """Predict each video and write its files; failures go into `report`."""
-    meter = cli.ProgressMeter(_estimate_frames(videos, model) or None, "frame", "predicting")
+    sampling = replace(model.encoder.sampling, max_frames=None)  # which limits training clips, not the timeline
+    total = round(video.estimate_kept_frames(list(videos.values()), sampling))
+    meter = cli.ProgressMeter(total or None, "frame", "predicting")
     for path in videos.values():
         try:
             predicted = predict_video(path, model, meter, batch_size, workers)
@@ -107,16 +109,6 @@ def _file_size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _estimate_frames(videos: Mapping[str, Path], model: PredictionModel) -> int:
-    total = 0
-    for path in videos.values():
-        try:
-            total += estimate_kept_frames(path, model.encoder)
-        except VideoError:
-            continue  # predict_video reports it
-    return total
 
 
 def predict_video(

@@ -9,7 +9,7 @@ import torch
 
 from vimoclip import video
 from vimoclip.errors import VideoError
-from vimoclip.prediction.frame_encoder import FrameEmbeddings, TwoStreamEncoder, encode_video
+from vimoclip.prediction.frame_encoder import EncodedVideo, FrameEmbeddings, TwoStreamEncoder
 
 # Longest video that is scored at once. Memory grows with its length, and models are trained on clips of seconds.
 MAX_WHOLE_VIDEO_FRAMES = 4096
@@ -169,14 +169,13 @@ def score_windows(
     min_frames = 2 if encoder.motion else 1
     windows, scorer = SlidingWindows(length, stride), WindowScorer(score, min_frames)
     whole_video = _WholeVideoScorer(encoder.sampling.max_frames)
-    for item in encode_video(path, encoder, batch_size, workers):
-        if isinstance(item, video.ReadSummary):
-            summary = item
-            break
-        whole_video.add(item)
-        for window in windows.add(item):
+    encoded = EncodedVideo(path, encoder, batch_size, workers)
+    for batch in encoded:
+        whole_video.add(batch)
+        for window in windows.add(batch):
             scorer.add(window)
-        on_frames(len(item.times))
+        on_frames(len(batch.times))
+    summary = encoded.summary
     if len(summary.timestamps) < min_frames:
         raise VideoError("has one kept frame, so there is no motion")
     frame_interval = _frame_interval(summary)
@@ -228,13 +227,3 @@ def _frame_interval(summary: video.ReadSummary) -> float:
     if len(summary.timestamps) > 1:
         return float(np.median(np.diff(summary.timestamps)))
     return 1 / summary.fps
-
-
-def estimate_kept_frames(path: Path, encoder: TwoStreamEncoder) -> int:
-    """Estimate from the header how many frames of a video are kept; 0 if the header does not tell."""
-    info = video.probe(path)
-    total = info.frames or round(info.seconds * float(info.fps))
-    kept = -(-total // encoder.sampling.stride)
-    if encoder.sampling.fps:
-        kept = min(kept, round(total / float(info.fps) * encoder.sampling.fps))
-    return kept
