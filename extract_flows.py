@@ -14,10 +14,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from vimoclip.extraction.flow_videos import FlowVideoJob
-    from vimoclip.flow.factory import FlowRenderer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +75,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 def make_job(args: argparse.Namespace) -> "FlowVideoJob":
     """Return the job that writes the flow videos. Raises UserError."""
     from vimoclip import flow, video
-    from vimoclip.extraction.flow_videos import FlowVideoJob
+    from vimoclip.extraction.flow_videos import FlowVideoJob, find_source_videos
 
     videos_dir = cli.require_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     output_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "flows", "--output-dir")
@@ -86,36 +83,27 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
         problem = "the flow can't go where the videos are"
         raise UserError(problem, "name another folder with --output-dir", path=output_dir)
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
-    sources, rejected = find_videos(videos_dir, args.limit)
-    has_weights = args.model not in flow.METHODS_WITHOUT_WEIGHTS
+    sources, rejected = find_source_videos(videos_dir, args.limit)
+    checkpoint = args.ckpt_path if args.model not in flow.METHODS_WITHOUT_WEIGHTS else None
     return FlowVideoJob(
         args,
         output_dir,
         sources,
-        functools.partial(load_renderer, args),
+        functools.partial(
+            flow.load_renderer,
+            args.model,
+            checkpoint,
+            args.iters,
+            args.flow_normalization,
+            args.flow_max,
+            preset=args.dis_preset,
+        ),
         flow_settings(args, sampling.as_dict()),
         sampling=sampling,
         size=args.size,
         pair_batch_size=args.pair_batch_size,
         rejected=rejected,
-        missing_download=flow.missing_download(args.model, args.ckpt_path if has_weights else None),
-    )
-
-
-def load_renderer(args: argparse.Namespace, device: "torch.device", precision: str) -> "FlowRenderer":
-    """Return a function from n + 1 frames to n colour-coded flow frames. Raises UserError."""
-    from vimoclip import flow
-    from vimoclip.runtime.device import autocast
-
-    return flow.load_renderer(
-        args.model,
-        args.ckpt_path if args.model not in flow.METHODS_WITHOUT_WEIGHTS else None,
-        args.iters,
-        args.flow_normalization,
-        args.flow_max,
-        device,
-        functools.partial(autocast, device, precision),
-        args.dis_preset,
+        missing_download=flow.missing_download(args.model, checkpoint),
     )
 
 
@@ -135,30 +123,6 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
         "lossless": args.lossless,
         "sampling": sampling,
     } | presets
-
-
-def find_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return (the first `limit` source videos by id, the reasons why others are rejected).
-
-    Raises UserError if there is none, or two have the same flow video."""
-    from vimoclip import annotations, video
-
-    videos, others = video.find_videos(videos_dir)
-    if others:
-        print(f"{videos_dir}: no videos, ignored: {', '.join(map(repr, others))}")
-    if not videos:
-        raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
-    stems, rejected = dict[str, Path](), dict[str, str]()
-    for path in videos:
-        try:
-            annotations.check_video_id(path.name)
-        except UserError as error:
-            rejected[repr(path.name)] = str(error)
-            continue
-        if other := stems.get(path.stem):
-            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
-        stems[path.stem] = path
-    return {path.name: path for path in list(stems.values())[:limit]}, rejected
 
 
 if __name__ == "__main__":

@@ -53,15 +53,17 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 
 def make_job(args: argparse.Namespace) -> "EmbeddingJob":
     """Return the job that embeds the flow videos. Raises UserError."""
-    from vimoclip import moclip
+    from vimoclip import annotations, moclip
     from vimoclip.extraction.embeddings import EmbeddingJob
     from vimoclip.flow.flow_folder import FlowFolder
 
     flows_dir = cli.require_folder(args.flow_videos_dir or args.dataset_dir / "flows", "run extract_flows.py")
     output = args.output_h5_path or args.dataset_dir / "embeddings" / "flow_embeddings.h5"
     cli.require_creatable_folder(output.parent, "--output-h5-path")
-    sources, rejected = split_by_valid_name(FlowFolder(flows_dir).by_stem())
-    sources = dict(sorted(sources.items())[: args.limit])
+    paths = FlowFolder(flows_dir).by_stem()
+    invalid = annotations.invalid_video_ids(f"{stem}.mp4" for stem in paths)
+    stems = sorted(stem for stem in paths if f"{stem}.mp4" not in invalid)
+    sources = {stem: paths[stem] for stem in stems[: args.limit]}
     if not sources:
         hint = "run extract_flows.py, or name another --flow-videos-dir"
         raise UserError("holds no flow video", hint, path=flows_dir)
@@ -75,22 +77,8 @@ def make_job(args: argparse.Namespace) -> "EmbeddingJob":
         {"kind": "motion", "dataset_name": args.dataset_name},
         videos_ahead=args.batch_size,
         is_flow=True,
-        rejected=rejected,
+        rejected={repr(annotations.stem(video)): reason for video, reason in invalid.items()},
     )
-
-
-def split_by_valid_name(paths: dict[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return (flow videos with a valid video id, by stem; the reasons why the others are invalid)."""
-    from vimoclip import annotations
-
-    valid, invalid = dict[str, Path](), dict[str, str]()
-    for stem, path in paths.items():
-        try:
-            annotations.check_video_id(f"{stem}.mp4")
-            valid[stem] = path
-        except UserError as error:
-            invalid[repr(stem)] = str(error)
-    return valid, invalid
 
 
 def load_student(
@@ -98,9 +86,10 @@ def load_student(
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
     """Return the student's encoder, and what the root attributes of the file say about it. Raises UserError."""
     from vimoclip import clip, moclip
+    from vimoclip.flow.flow_folder import common_settings
 
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
-    flow_settings = check_flow_settings(flow_paths, config["flow"], checkpoint)
+    flow_settings = common_settings(flow_paths, config["flow"], checkpoint)
     encoder = clip.ImageEncoder(student.visual_encoder, config["clip"]).freeze(device, precision, args.backend)
     print(f"student {checkpoint} on {device} in {precision} by {args.backend}", flush=True)
     keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
@@ -113,34 +102,6 @@ def load_student(
         **sampling,
         **{key: config["clip"][key] for key in keys},
     }
-
-
-def check_flow_settings(paths: list[Path], training_settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """Return the settings of the flow videos. Raises UserError if they differ from each other or from training."""
-    from vimoclip import video
-    from vimoclip.errors import VideoError
-    from vimoclip.flow.flow_folder import settings_from_comment
-
-    common_settings: dict[str, Any] = {}
-    for path in paths:
-        try:
-            settings = settings_from_comment(video.probe(path).comment)
-        except VideoError:
-            continue  # is recorded as failed when its frames are read
-        cli.check_settings_match(
-            training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
-        )
-        if common_settings:
-            hint = "extract all flow with one set of flags"
-            cli.check_settings_match(common_settings, settings, "the flow videos before it", str(path), hint)
-        common_settings = common_settings or settings
-    if not training_settings and common_settings.get("normalization") not in (None, "frame"):
-        print(
-            f"warning: {checkpoint} does not say which flow it was trained on, as published students don't; those were "
-            f"trained on --flow-normalization frame, and these videos are made with {common_settings['normalization']}",
-            flush=True,
-        )
-    return common_settings
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from vimoclip.errors import UserError
@@ -26,6 +27,17 @@ def check_video_id(video: str) -> None:
             "with =, + or @ or a drive, and is 255 bytes long at most",
             "rename the video and its line",
         )
+
+
+def invalid_video_ids(videos: Iterable[str]) -> dict[str, str]:
+    """Return the names that can't be used as video ids, with the reason."""
+    invalid = dict[str, str]()
+    for video in videos:
+        try:
+            check_video_id(video)
+        except UserError as error:
+            invalid[video] = str(error)
+    return invalid
 
 
 def quote(text: str) -> str:

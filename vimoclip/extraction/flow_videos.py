@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vimoclip import cli, flow, video
-from vimoclip.errors import VideoError
+from vimoclip import annotations, cli, flow, video
+from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.job import ExtractionJob
 from vimoclip.extraction.sharding import WorkerContext
@@ -191,3 +191,22 @@ class FlowVideoJob(ExtractionJob):
         hint = "name another --output-dir or give --overwrite"
         cli.check_settings_match(self.settings, stored, "this run", str(output), hint)
         return None
+
+
+def find_source_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return (the first `limit` source videos by id, the reasons why others are rejected).
+
+    Raises UserError if there is none, or if two would have the same flow video."""
+    videos, others = video.find_videos(videos_dir)
+    if others:
+        print(f"{videos_dir}: no videos, ignored: {', '.join(map(repr, others))}")
+    if not videos:
+        raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
+    invalid = annotations.invalid_video_ids(path.name for path in videos)
+    stems = dict[str, Path]()
+    for path in (path for path in videos if path.name not in invalid):
+        if other := stems.get(path.stem):
+            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
+        stems[path.stem] = path
+    rejected = {repr(name): reason for name, reason in invalid.items()}
+    return {path.name: path for path in list(stems.values())[:limit]}, rejected
