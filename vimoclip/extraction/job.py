@@ -16,7 +16,6 @@ from vimoclip.extraction.video_status import VideoTracker
 from vimoclip.io import lock
 from vimoclip.runtime import distributed, seeding
 from vimoclip.runtime.device import select_device, select_precision
-from vimoclip.runtime.distributed import ProcessGroup
 
 
 class ExtractionJob(ABC):
@@ -86,27 +85,12 @@ def run_extraction(jobs: Sequence[ExtractionJob], args: argparse.Namespace) -> c
     report = cli.RunReport()
     for job in jobs:
         report.failed |= job.rejected
-    if (args.merge or args.dry_run) and not cli.is_main_process():
+    if args.dry_run or args.merge:
+        if cli.is_main_process():
+            (_estimate_cost if args.dry_run else _merge_all)(jobs, args, report)
         return report
-    if args.dry_run:
-        _estimate_cost(jobs, args, report)
-        return report
-    with distributed.init_process_group() as group:
-        if args.merge:
-            for job in jobs:
-                report.merge(_merge_shards(job, args.strict))
-        else:
-            _process_jobs(jobs, args, group, report)
-        report.print()
-        report.write(args.report)
-    return report
-
-
-def _process_jobs(
-    jobs: Sequence[ExtractionJob], args: argparse.Namespace, group: ProcessGroup, report: cli.RunReport
-) -> None:
-    worker = WorkerContext(group, args.shard)
-    with ExitStack() as stack:
+    with distributed.init_process_group() as group, ExitStack() as stack:
+        worker = WorkerContext(group, args.shard)
         locks = [stack.enter_context(ExitStack()) for _ in jobs]
         for job, job_lock in zip(jobs, locks, strict=True):
             job_lock.enter_context(worker.lock(job.output))
@@ -123,9 +107,13 @@ def _process_jobs(
             elif group.is_main:
                 tracker.manifest.compact()
             job_lock.close()  # before the next job: another shard may be the last of this one
-            job.refresh()
-            if worker.shard and group.is_main and tracker.all_shards_done(job.sources, job.is_done):
-                report.merge(worker.merge_if_last(partial(_merge_shards, job, args.strict)))
+            if worker.shard and group.is_main:
+                job.refresh()
+                if tracker.all_shards_done(job.sources, job.is_done):
+                    report.merge(worker.merge_if_last(partial(_merge_shards, job, args.strict)))
+        report.print()
+        report.write(args.report)
+    return report
 
 
 def _open(
@@ -158,6 +146,13 @@ def _finalize(job: ExtractionJob, tracker: VideoTracker) -> None:
     if output := job.finalize():
         tracker.report.outputs.append(output)
     tracker.manifest.compact()
+
+
+def _merge_all(jobs: Sequence[ExtractionJob], args: argparse.Namespace, report: cli.RunReport) -> None:
+    for job in jobs:
+        report.merge(_merge_shards(job, args.strict))
+    report.print()
+    report.write(args.report)
 
 
 def _merge_shards(job: ExtractionJob, strict: bool) -> cli.RunReport:
