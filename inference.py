@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
+    cli.check_sharding_arguments(args)
     from vimoclip.extraction.job import run_extraction
 
     return run_extraction([make_job(args)], args)
