@@ -62,12 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--flow-videos-dir", type=Path, default=None, help="the same; default: flows/ beside the annotations")
     add("--resamples", type=cli.positive_int, default=1000, help="of the clips, behind each interval")
     add("--seed", type=cli.seed, default=0, help="of the resamples, and of the random predictor")
+    cli.add_report_argument(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> "Evaluation":
     """Print and write the evaluation, and return it. Raises UserError."""
     args = build_parser().parse_args(argv)
+    cli.remove_old_report(args.report)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
             raise UserError("there is no such file or folder", "name a run of TFAM, or a CSV of predictions", path=path)
@@ -97,6 +99,9 @@ def main(argv: list[str] | None = None) -> "Evaluation":
         flows_dir if flows_dir.is_dir() else None,
     )
     print("wrote " + ", ".join(str(path) for path in (*written, page)), flush=True)
+    missing = [video for video in data.splits[args.split] if video not in set(result.videos)]
+    skipped = {video: source.excluded_videos.get(video, "has no predictions") for video in missing}
+    cli.RunReport([*written, page], done=len(result.videos), skipped=skipped).write(args.report)
     return result
 
 

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="frames per encoder batch")
     cli.add_compute_arguments(parser, workers=1, int8=True)
     cli.add_run_arguments(parser)
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -83,6 +84,7 @@ def add_timeline_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
+    cli.remove_old_report(args.report)
     check_arguments(args)
     from vimoclip.prediction import runner
     from vimoclip.runtime import seeding
@@ -95,6 +97,8 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     pending = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
     print(f"{len(pending)} videos to do, {report.already_done} done already, into {args.output_dir}", flush=True)
     if args.dry_run:
+        report.pending = len(pending)
+        report.write(args.report)
         return report
     runner.predict_videos(
         pending, args.output_dir, model, report, args.frame_batch_size, cli.limit_workers(args.num_workers)
@@ -103,6 +107,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
         runner.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
     report.print()
+    report.write(args.report)
     return report
 
 

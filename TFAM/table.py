@@ -80,12 +80,14 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--resamples", type=cli.non_negative_int, default=1000, help="of the clips, for the intervals; 0: no intervals"
     )
+    cli.add_report_argument(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
     """Write the table; return the path of table.csv. Raises UserError if no run is finished."""
     args = build_parser().parse_args(argv)
+    cli.remove_old_report(args.report)
     from vimoclip.io.atomic import write_text
     from vimoclip.io.csv import write_csv
 
@@ -99,9 +101,10 @@ def main(argv: list[str] | None = None) -> Path:
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages)
-    write_text(args.output_dir / "table.md", text)
+    markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     print(text, f"wrote {table}", sep="", flush=True)
+    cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
     return table
 
 
