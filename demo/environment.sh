@@ -1,5 +1,6 @@
-# Sourced by demo.sh and test.sh: sets $python to a Python that satisfies a requirements file.
-# This is the active environment if it does, else .venv, which is created and filled as needed.
+# Sourced by demo.sh, reproduce_animal_kingdom.sh and test.sh: sets $python to a Python that satisfies a requirements
+# file, and reads reports of runs. $python is the active environment's if that does, else that of .venv, which is created
+# and filled as needed.
 
 satisfies() { # satisfies PYTHON FILE: succeed if it is 3.11 or newer and meets every bound (>= or <) of the requirements file
     "$1" - "$2" <<'PYTHON' 2>/dev/null
@@ -58,4 +59,12 @@ use_python() { # use_python FILE: set $python
         "$system_python" -m venv .venv
         "$python" -m pip install --quiet --requirement "$1"
     fi
+}
+
+report_has() { # report_has KEY REPORT...: succeed if all reports exist, and the key's value is null or empty in none
+    "$python" - "$@" <<'PYTHON' 2>/dev/null
+import json, sys
+
+sys.exit(not all(json.load(open(path, "rb"))[sys.argv[1]] for path in sys.argv[2:]))
+PYTHON
 }

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from demo import report
 from demo.scenes import ActionCue
 from tests.conftest import REPOSITORY, modification_times, moving_frames, write_video
 from vimoclip import annotations
+from vimoclip.cli import CostEstimate, RunReport
 
 # From the shell
 
@@ -85,6 +87,30 @@ def test_a_missing_python_does_not_satisfy(tmp_path: Path) -> None:
         bash(f"source demo/environment.sh && satisfies nowhere/python '{tmp_path / 'requirements.txt'}'").returncode
         != 0
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "reports", "expected"),
+    [
+        ("failed", [RunReport(failed={"a b.mp4": "is empty"})], True),
+        ("failed", [RunReport(done=3, skipped={"a.mp4": "one frame"})], False),
+        ("failed", [None], False),
+        ("estimate", [RunReport(estimate=CostEstimate(0, "frame", None, 0, 0))], True),  # nothing is left to do
+        ("estimate", [RunReport(pending=3)], False),
+        ("estimate", [RunReport(estimate=CostEstimate(5, "frame", 2.0, 9, 9)), RunReport(pending=3)], False),
+        ("estimate", [RunReport(estimate=CostEstimate(5, "frame", 2.0, 9, 9)), None], False),
+    ],
+)
+def test_the_scripts_ask_reports_of_runs(
+    key: str, reports: list[RunReport | None], expected: bool, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"report {i}.json" for i in range(len(reports))]
+    for path, run_report in zip(paths, reports, strict=True):
+        if run_report:
+            run_report.write(path)
+    arguments = shlex.join([key, *map(str, paths)])
+    completed = bash(f"source demo/environment.sh; python='{sys.executable}'; report_has {arguments}")
+    assert (completed.returncode == 0, completed.stdout, completed.stderr) == (expected, "", "")
 
 
 def copy_repository(root: Path) -> Path:
