@@ -46,7 +46,7 @@ videos_step() { # step, but continue with the other videos if some failed
     local code=0 report
     report=$(mktemp)
     step "$@" || code=$?
-    if [ $code -eq 1 ] && report_has failed "$report"; then
+    if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
         echo "note: the videos that failed, named above, are left out"
         some_failed=yes code=0
     fi

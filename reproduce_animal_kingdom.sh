@@ -155,7 +155,7 @@ or_some_failed() {
     local code=0 report
     report=$(mktemp)
     "$@" --report "$report" || code=$?
-    if [ $code -eq 1 ] && report_has failed "$report"; then
+    if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
         echo "note: the videos that failed, named above, are left out"
         code=0
     fi
@@ -209,8 +209,8 @@ estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry ru
         echo "can't be estimated yet: there is no $needed"
     elif output=$("$@" --dry-run --report "$reports/stage" 2>&1); then
         echo "$output"
-        # null if a model is not downloaded yet, so that its rate can't be measured
-        report_has estimate "$reports"/* || not_estimated+=("$stage")
+        # no estimate if a model is not downloaded yet, so that its rate can't be measured
+        all_reports 'report["estimate"] or report["pending"] == 0' "$reports"/* || not_estimated+=("$stage")
     else
         not_estimated+=("$stage")
         rm -rf "$reports" # of the runs before the one that failed

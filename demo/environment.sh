@@ -61,10 +61,11 @@ use_python() { # use_python FILE: set $python
     fi
 }
 
-report_has() { # report_has KEY REPORT...: succeed if all reports exist, and the key's value is null or empty in none
-    "$python" - "$@" <<'PYTHON' 2>/dev/null
+all_reports() { # all_reports EXPRESSION FILE...: succeed if all reports (--report) exist and the Python expression holds for each
+    "$python" - "${@:2}" <<PYTHON 2>/dev/null
 import json, sys
 
-sys.exit(not all(json.load(open(path, "rb"))[sys.argv[1]] for path in sys.argv[2:]))
+reports = [json.load(open(path, "rb")) for path in sys.argv[1:]]
+sys.exit(not all($1 for report in reports))
 PYTHON
 }

@@ -17,7 +17,7 @@ from demo import report
 from demo.scenes import ActionCue
 from tests.conftest import REPOSITORY, modification_times, moving_frames, write_video
 from vimoclip import annotations
-from vimoclip.cli import CostEstimate, RunReport
+from vimoclip.cli import RunReport
 
 # From the shell
 
@@ -90,26 +90,24 @@ def test_a_missing_python_does_not_satisfy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "reports", "expected"),
+    ("reports", "expected"),
     [
-        ("failed", [RunReport(failed={"a b.mp4": "is empty"})], True),
-        ("failed", [RunReport(done=3, skipped={"a.mp4": "one frame"})], False),
-        ("failed", [None], False),
-        ("estimate", [RunReport(estimate=CostEstimate(0, "frame", None, 0, 0))], True),  # nothing is left to do
-        ("estimate", [RunReport(pending=3)], False),
-        ("estimate", [RunReport(estimate=CostEstimate(5, "frame", 2.0, 9, 9)), RunReport(pending=3)], False),
-        ("estimate", [RunReport(estimate=CostEstimate(5, "frame", 2.0, 9, 9)), None], False),
+        ([RunReport(failed={"a b.mp4": "is empty"})], True),
+        ([RunReport(done=3, skipped={"a.mp4": "one frame"})], False),
+        ([RunReport(failed={"a.mp4": "is empty"}), RunReport()], False),
+        ([None], False),
+        ([RunReport(failed={"a.mp4": "is empty"}), None], False),
     ],
 )
-def test_the_scripts_ask_reports_of_runs(
-    key: str, reports: list[RunReport | None], expected: bool, tmp_path: Path
+def test_reports_of_runs_are_read_by_the_scripts(
+    reports: list[RunReport | None], expected: bool, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"report {i}.json" for i in range(len(reports))]
     for path, run_report in zip(paths, reports, strict=True):
         if run_report:
             run_report.write(path)
-    arguments = shlex.join([key, *map(str, paths)])
-    completed = bash(f"source demo/environment.sh; python='{sys.executable}'; report_has {arguments}")
+    arguments = shlex.join(['report["failed"]', *map(str, paths)])
+    completed = bash(f"source demo/environment.sh; python='{sys.executable}'; all_reports {arguments}")
     assert (completed.returncode == 0, completed.stdout, completed.stderr) == (expected, "", "")
 
 
