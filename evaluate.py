@@ -69,7 +69,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> "Evaluation":
     """Print and write the evaluation, and return it. Raises UserError."""
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
             raise UserError("there is no such file or folder", "name a run of TFAM, or a CSV of predictions", path=path)

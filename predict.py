@@ -84,7 +84,6 @@ def add_timeline_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     check_arguments(args)
     from vimoclip.prediction import runner
     from vimoclip.runtime import seeding

@@ -180,7 +180,6 @@ def split_fractions(args: argparse.Namespace) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> cli.RunReport:
     """Run a command. Its first output is the folder of annotations, the selection file or the JSON of the check."""
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     report: cli.RunReport = args.run(args)
     report.write(args.report)
     return report

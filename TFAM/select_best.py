@@ -35,7 +35,6 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """Return the best run's folder. Raises UserError if there is none, or if scores are of different clips."""
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     from vimoclip.annotations.split_protocol import MONITOR_DESCRIPTION
 
     folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))

@@ -87,7 +87,6 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """Write the table; return the path of table.csv. Raises UserError if no run is finished."""
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     from vimoclip.io.atomic import write_text
     from vimoclip.io.csv import write_csv
 

@@ -28,7 +28,6 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Path:
     """Write the run folder and return it. Raises UserError."""
     args = build_parser().parse_args(argv)
-    cli.remove_old_report(args.report)
     from vimoclip import store
     from vimoclip.annotations.split_protocol import ZERO_SHOT, evaluation_split
     from vimoclip.io import yaml_json

@@ -39,6 +39,9 @@ def test_the_json_holds_the_counts_the_reasons_and_the_estimate_in_numbers(tmp_p
 
 
 STAGES = {  # wrong calls
+    "extract_embeddings": ["--dataset-dir", "nowhere"],
+    "extract_flows": ["--dataset-dir", "nowhere"],
+    "inference": ["--dataset-dir", "nowhere", "--checkpoint-dir", "nowhere"],
     "evaluate": ["nowhere.csv"],
     "predict": ["nowhere.mp4", "--labels", "running"],
     "prepare_dataset folder": ["nowhere"],
