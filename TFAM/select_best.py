@@ -28,6 +28,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="holds TFAM/<config>/seed<k>/"
     )
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> Path:
     from vimoclip.annotations.split_protocol import MONITOR_DESCRIPTION
 
     folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
-    runs = [run for folder in folders if (run := score_run(folder))]
+    runs = list(filter(None, map(score_run, folders)))
     if not runs:
         raise UserError(
             "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
@@ -60,6 +61,9 @@ def main(argv: list[str] | None = None) -> Path:
     clips = MONITOR_DESCRIPTION[best.protocol]
     print(f"best of {len(runs)} runs: {best.folder}, map_micro {best.score:.4f} on {clips}", file=sys.stderr)
     print(best.folder, flush=True)
+    scored = {run.folder for run in runs}
+    skipped = {str(folder): "is a control or a baseline" for folder in folders if folder not in scored}
+    cli.RunReport([best.folder], done=len(runs), skipped=skipped, unit="run").write(args.report)
     return best.folder
 
 

@@ -80,6 +80,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--resamples", type=cli.non_negative_int, default=1000, help="of the clips, for the intervals; 0: no intervals"
     )
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -99,9 +100,10 @@ def main(argv: list[str] | None = None) -> Path:
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages)
-    write_text(args.output_dir / "table.md", text)
+    markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     print(text, f"wrote {table}", sep="", flush=True)
+    cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
     return table
 
 

@@ -4,8 +4,11 @@ import csv
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ CLIPS = {"train": 12, "test": 4}
 CALL = (
     "bash reproduce_animal_kingdom.sh --metadata a/AR_metadata.xlsx --actions a/df_action.xlsx --videos 'a/the clips'"
 )
+STAGES_OF_A_PROTOCOL = ("the student", "embeddings of the flow", "fusion")
 SMALL = {
     "CLIP": "--clip-model-name local-dir:a/tinyclip",
     "FLOW": "--model dis --flow-normalization frame",
@@ -78,7 +82,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def test_a_plan_without_any_output_estimates_three_stages_and_writes_nothing(clone: Path) -> None:
+def test_a_plan_without_any_output_estimates_two_stages_and_writes_nothing(clone: Path) -> None:
     before = modification_times(clone)
     done = bash(f"{CALL} --plan", clone, **SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,20 +90,42 @@ def test_a_plan_without_any_output_estimates_three_stages_and_writes_nothing(clo
     assert [stage.splitlines()[0] for stage in stages] == [
         "embeddings of the frames",
         "optical flow",
-        *("the student, published", "embeddings of the flow, published", "fusion, published"),
-        *("the student, held_out", "embeddings of the flow, held_out", "fusion, held_out"),
+        *(f"{stage}, {protocol}" for protocol in ("published", "held_out") for stage in STAGES_OF_A_PROTOCOL),
     ]
     assert "train: 12 videos to do" in stages[0] and "val: 4 videos to do" in stages[0]
     assert "16 videos to do" in stages[1]
     for stage in stages[2:]:
         assert stage.splitlines()[1].startswith("can't be estimated yet: ")
     assert "there is no dataset/animal_kingdom/embeddings/ak_train_clip_embeddings.h5" in stages[2]
-    assert re.search(
-        r"^in sum [\d.e-]+ days and [\d.e-]+ TB for 3 dry runs", done.stdout, flags=re.M
-    )  # two splits, flow
+    assert re.search(r"^in sum [\d.e-]+ days and [\d.e-]+ TB for 2 dry runs", done.stdout, flags=re.M)
     assert done.stdout.count("not in this sum, as it can't be estimated yet: ") == 6
     written = {name for name in modification_times(clone).keys() - before.keys() if "__pycache__" not in name}
     assert written == set()
+
+
+class HeadHandler(BaseHTTPRequestHandler):
+    """Answers that each file is there."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_plan_leaves_a_stage_out_of_the_sum_whose_weights_are_not_downloaded_yet(clone: Path, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HeadHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "no_proxy": "*"}
+        clip = {"CLIP": "--clip-model-name ViT-B/32 --clip-pretrained openai"}
+        done = bash(f"{CALL} --plan", clone, **SMALL | hub | clip | {"PROTOCOLS": "held_out"})
+        server.shutdown()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train: 12 videos to do" in done.stdout  # the dry run itself succeeds
+    assert "for 1 dry runs" in done.stdout  # of the flow
+    names = re.findall("^not in this sum.*: (.*)$", done.stdout, flags=re.M)
+    assert names == ["embeddings of the frames", *(f"{stage}, held_out" for stage in STAGES_OF_A_PROTOCOL)]
 
 
 def test_a_plan_without_the_authors_files_names_them(clone: Path) -> None:

@@ -24,9 +24,10 @@ MOTION_FILE = "embeddings/flow_embeddings.h5"
 
 
 def run_check(dataset: Path, *flags: str) -> dict[str, Any]:
-    """Return the JSON report of a check, and compare it with the exit code."""
-    path = dataset.parent / "report.json"
+    """Return the JSON report of a check, and compare it with the exit code and the counts of --report."""
+    path, counts_path = dataset.parent / "report.json", dataset.parent / "counts.json"
     arguments = ["check", "--dataset-dir", str(dataset), "--json", str(path), "--num-workers", "0", *flags]
+    arguments += ["--report", str(counts_path)]
     code = 0
     try:
         prepare_dataset.main(arguments)
@@ -35,6 +36,12 @@ def run_check(dataset: Path, *flags: str) -> dict[str, Any]:
     report = json.loads(path.read_text())
     assert code == (0 if report["fine"] else 1)
     assert report["fine"] == (not report["problems"])
+    counts = json.loads(counts_path.read_text())
+    assert counts["unit"] == "entry" and counts["outputs"] == [str(path)]
+    assert counts["done"] == sum(area["fine"] for area in report["areas"].values())
+    assert counts["failed"].keys() == {f"{problem['area']}: {problem['id']}" for problem in report["problems"]}
+    for problem in report["problems"]:
+        assert f"{problem['kind']}: {problem['reason']}" in counts["failed"][f"{problem['area']}: {problem['id']}"]
     return report
 
 

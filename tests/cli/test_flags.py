@@ -280,6 +280,7 @@ EVALUATION: dict[str, Any] = {
     "--flow-videos-dir": "dataset/videos",
     "--resamples": "30",
     "--seed": "7",
+    "--report": "report.json",
 }
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
@@ -305,6 +306,7 @@ PREDICTION: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 PREDICT = ["dataset/videos", "--tfam", RUN, "--student", "checkpoints/run", "--clip-model-name", "local-dir:tinyclip"]
 CONFIG = ["--config", str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"), "--num-workers", "0"]

@@ -71,7 +71,7 @@ def test_windows_end_with_the_recording(seconds: float, expected: list[tuple[flo
 
 def run_prepare(root: Path, *flags: str) -> Annotations:
     command = ["boris", str(root / "p.boris"), "--dataset-dir", str(root / "dataset"), *flags]
-    return annotations.load(prepare_dataset.main(command), "ak")
+    return annotations.load(prepare_dataset.main(command).outputs[0], "ak")
 
 
 def label_names(data: Annotations) -> dict[str, set[str]]:
@@ -99,7 +99,9 @@ def test_windows_become_clips_and_recordings_stay_in_one_split(
     )
     boris_program.write(tmp_path / "p.boris", project)
     flags = ["--videos-dir", str(tmp_path / "films"), "--window", "0.8", "--stride-seconds", "0.4"]
-    data = run_prepare(tmp_path, *flags, "--point-margin", "0.1")
+    data = run_prepare(tmp_path, *flags, "--point-margin", "0.1", "--report", str(tmp_path / "report.json"))
+    counts = json.loads((tmp_path / "report.json").read_text())
+    assert (counts["done"], set(counts["skipped"])) == (12, {"/home/ann/gone.mp4"})
     assert data.classes == ("walk", "bite")  # rest is never coded
     labels = label_names(data)
     assert len(labels) == 12

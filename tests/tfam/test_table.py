@@ -94,7 +94,10 @@ def test_differences_and_intervals_match_scikit_learn(workspace: Path) -> None:
         ("cross_attention", s): write_finished_run("cross_attention", s, noisy_scores(10 + s, 0.7)) for s in (1, 2)
     }
     scores = {key: predictions_csv.read(folder / "predictions.csv").scores for key, folder in folders.items()}
-    rows, text = make_table("--resamples", "40")
+    rows, text = make_table("--resamples", "40", "--report", "report.json")
+    counts = json.loads(Path("report.json").read_text())
+    assert (counts["done"], counts["unit"]) == (5, "run")
+    assert counts["outputs"] == ["results/table.csv", "results/table.md"]
     row = rows["cross_attention"]
     drawn = metrics.bootstrap_weights(30, 40, 0)
     for column, metric in enumerate(("map_macro", "map_micro")):

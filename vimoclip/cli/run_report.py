@@ -119,9 +119,18 @@ class RunReport:
         yaml_json.write_json(path, content)
 
 
+class _ReportAction(argparse.Action):
+    """Store the path of the report, and delete that of an earlier run, so that a run that ends early leaves none."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        remove_old_report(values)
+        setattr(namespace, self.dest, values)
+
+
 def add_report_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
+        action=_ReportAction,
         type=Path,
         default=None,
         metavar="FILE",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
@@ -24,7 +24,7 @@ from vimoclip.prepare.class_ids import (
     resolve_class_ids,
 )
 from vimoclip.prepare.excel import cell_text, parse_whole_number, read_sheet
-from vimoclip.prepare.write_dataset import add_selection, plot_class_counts
+from vimoclip.prepare.write_dataset import add_selection, count_videos, plot_class_counts
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
@@ -49,8 +49,10 @@ class ActionCountRow(NamedTuple):
     num_clips: int
 
 
-def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> Path:
-    """Write the annotations, print the summary and every resolved conflict, and return the folder. Raises UserError."""
+def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> cli.RunReport:
+    """Write the annotations, print the summary and every resolved conflict, and return the report of the run.
+
+    Raises UserError."""
     count_rows = read_action_counts(actions)
     clips = read_clips(metadata, len(count_rows))
     class_names, lines = resolve_class_names(count_rows, read_action_ids(metadata), clips, metadata, actions)
@@ -68,7 +70,7 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     annotations.write(annotations_dir, name, data)
     print("\n".join(lines))
     print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-    return annotations_dir
+    return cli.RunReport([annotations_dir], done=count_videos(data))
 
 
 def read_action_counts(path: Path) -> list[ActionCountRow]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimoclip import boris, video
+from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.boris.events import media_file_name, merge_state_events
 from vimoclip.errors import UserError, VideoError
@@ -71,8 +71,8 @@ def prepare(
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     group_by: str = "media",
-) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError.
+) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError.
 
     `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
     events = boris.read_events(events_path)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vimoclip import annotations, video
+from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare import grouped_split
@@ -22,8 +22,8 @@ def prepare(
     fractions: Mapping[str, float],
     seed: int,
     group_by: re.Pattern[str] | None = None,
-) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError.
+) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError.
 
     Existing annotations of the same clips and actions stay as they are. `fractions`: of val and test. `group_by`: finds
     a clip's source in its path below `root`."""
@@ -43,10 +43,11 @@ def prepare(
     prepared = PreparedDataset(data, seconds, skipped, sources)
     if has_annotations:
         print_summary(annotations_dir, prepared)
+        report = cli.RunReport([annotations_dir], already_done=len(paths), skipped=skipped)
     else:
-        write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
+        report = write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
     print(f"{len(paths)} clips in {dataset_dir / 'videos'}", flush=True)
-    return annotations_dir
+    return report
 
 
 def find_clips(root: Path, skipped: dict[str, str]) -> dict[str, dict[str, Path]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
@@ -33,8 +33,8 @@ class ListEntry(NamedTuple):
         return clean_name(Path(self.video).stem) + Path(self.video).suffix
 
 
-def prepare(root: Path, dataset_dir: Path, name: str) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError."""
+def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError."""
     lists_dir = find_lists(root)
     entries = {split: read_list(lists_dir / f"{split}.csv") for split in SPLITS}
     classes = read_class_names(root, lists_dir)
@@ -47,10 +47,10 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> Path:
     link_videos(paths, dataset_dir / "videos")
     seconds = {key: length for key, path in paths.items() if (length := video_seconds(path))}
     annotations_dir = dataset_dir / "annotations"
-    write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
+    report = write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
     if animals := _video_animals(root, lists_dir, entries, paths):
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    return annotations_dir
+    return report
 
 
 def find_lists(root: Path) -> Path:

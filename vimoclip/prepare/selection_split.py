@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
@@ -34,8 +34,8 @@ def describe_selection(data: Annotations) -> list[str]:
     return lines
 
 
-def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> Path:
-    """Draw `selection.txt` for existing annotations and return its path.
+def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> cli.RunReport:
+    """Draw `selection.txt` for existing annotations and return the report of the run.
 
     Raises UserError if another selection exists and `overwrite` is not set."""
     data = annotations.load(annotations_dir, name, ["train"], with_selection=False)
@@ -53,4 +53,4 @@ def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwr
         )
     atomic.write_text(path, text)
     print("\n".join(describe_selection(data)), flush=True)
-    return path
+    return cli.RunReport([path], done=len(data.selection))

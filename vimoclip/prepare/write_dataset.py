@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
@@ -36,15 +36,19 @@ class PreparedDataset:
 
 def write_dataset(
     annotations_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
-) -> Path:
-    """Write the annotations with selection clips, print the summary and return the folder.
+) -> cli.RunReport:
+    """Write the annotations with selection clips, print the summary and return the report of the run.
 
     Existing annotations must be the same, and keep their selection. Raises UserError."""
     data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
     annotations.write(annotations_dir, name, data)
     write_sources(annotations_dir, prepared.sources)
     print_summary(annotations_dir, replace(prepared, data=data))
-    return annotations_dir
+    return cli.RunReport([annotations_dir], done=count_videos(data), skipped=dict(prepared.skipped))
+
+
+def count_videos(data: Annotations) -> int:
+    return sum(map(len, data.splits.values()))
 
 
 def add_selection(
