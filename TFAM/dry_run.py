@@ -75,7 +75,7 @@ def format_evaluation_cost(
     def probe() -> Iterator[float]:
         for batch in batches:
             with autocast(device, precision):
-                model.eval()(*collate([dataset[i] for i in batch]).model_inputs(device))
+                model.eval()(*collate([dataset[i] for i in batch], dataset.pooling).model_inputs(device))
             yield len(batch)
 
     rate = total_rate(probe(), group)
@@ -96,7 +96,7 @@ def _probe_steps(state: TrainerState, dataset: PairedEmbeddings, batch_size: int
     """Train on random batches; yield the number of videos of each."""
     order = random.Random(0).sample(range(len(dataset)), len(dataset))
     for start in range(0, len(order), batch_size):
-        batch = collate([dataset[i] for i in order[start : start + batch_size]])
+        batch = collate([dataset[i] for i in order[start : start + batch_size]], dataset.pooling)
         train_one_epoch(
             state.model, [batch], state.optimizer, state.scaler, state.loss_function, state.device, state.precision
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from TFAM.data import FusionBatch, PairedEmbeddings, collate
+from TFAM.data import ClipFeatures, FusionBatch, PairedEmbeddings, collate
 from vimoclip import metrics
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
@@ -52,7 +53,7 @@ def make_loader(
         batch_sampler=batches,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        collate_fn=collate,
+        collate_fn=partial(collate, pooling=dataset.pooling),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
@@ -118,9 +119,9 @@ def train_one_epoch(
 def dummy_batch(model: torch.nn.Module) -> FusionBatch:
     """Return one video of two zero frames: a process without videos must still take part in DDP's collectives."""
     unwrapped: Any = getattr(model, "module", model)  # of DistributedDataParallel
-    width = unwrapped.projection_layer.out_features
-    rgb, rgb_lengths, motion_lengths = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
-    return FusionBatch([], rgb, rgb_lengths, rgb[:, 1:], motion_lengths, torch.empty(0))
+    rgb = torch.zeros(2, unwrapped.projection_layer.out_features)
+    clip = ClipFeatures("", rgb, rgb[1:], torch.empty(0))
+    return collate([clip], unwrapped.pooling)
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class FusionPredictor:
         return np.concatenate([self._score(batch) for batch in batches])
 
     def _score(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
-        batch = collate([self._features(window) for window in windows])
+        batch = collate([self._features(window) for window in windows], self.model_config["pooling"])
         with autocast(self.device, self.precision):
             logits = self.model(*batch.model_inputs(self.device)).float().cpu()
         if not logits.isfinite().all():

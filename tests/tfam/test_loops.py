@@ -82,8 +82,8 @@ class SingleWeightModel(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([2.0]))
 
-    def forward(self, rgb, rgb_lengths, motion, motion_lengths):
-        return self.weight.expand(len(rgb), 1)
+    def forward(self, rgb, motion):
+        return self.weight.expand(len(rgb.lengths), 1)
 
 
 def test_adamw_step_on_bce_matches_manual_computation():
