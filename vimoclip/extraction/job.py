@@ -80,7 +80,6 @@ class ExtractionJob(ABC):
 
 def run_extraction(jobs: Sequence[ExtractionJob], args: argparse.Namespace) -> cli.RunReport:
     """Process the pending videos of all jobs; with --merge only merge shards, with --dry-run only estimate the cost."""
-    cli.remove_old_report(args.report)
     report = cli.RunReport()
     for job in jobs:
         report.failed |= job.rejected
