@@ -200,10 +200,8 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
                 (Path(temporary_dir) / file).write_text(text, encoding="utf-8")
             is_unchanged = load(Path(temporary_dir), name, data.splits) == data
         except UserError as error:
-            problem, path = (
-                text.replace(temporary_dir, str(annotations_dir)) for text in (error.problem, error.path or "")
-            )
-            raise UserError(problem, error.hint, path=path or annotations_dir) from None
+            path = (error.path or "").replace(temporary_dir, str(annotations_dir))
+            raise UserError(error.problem, error.hint, path=path or annotations_dir) from None
         except UnicodeEncodeError as error:
             excerpt = error.object[max(0, error.start - 40) : error.end + 40]
             problem = f"{excerpt!r} can't be written as UTF-8"

@@ -167,7 +167,10 @@ class EmbeddingWriter:
                 "was not written by this project", "name another output or give --overwrite", path=self.path
             )
         if problems := verify(self.path):
-            raise UserError(problems[0], "give --overwrite to create it again", path=self.path)
+            key, problem = problems[0]
+            raise UserError(
+                f"{key}: {problem}" if key else problem, "give --overwrite to create it again", path=self.path
+            )
         settings = json.loads(json.dumps(self.settings()))
         stored = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _UNCOMPARED_ATTRIBUTES}
         if reader.keys:
