@@ -11,6 +11,7 @@ import numpy as np
 from vimoclip import cli, timeline
 from vimoclip.errors import VideoError
 from vimoclip.io import predictions_csv
+from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, estimate_kept_frames, score_windows
 from vimoclip.runtime import versions
@@ -94,8 +95,8 @@ def predict_videos(
             report.partial[path.name] = predicted.provenance["problem"]
         else:
             report.done += 1
-        best = sorted(zip(predicted.whole.tolist(), predicted.classes, strict=True), reverse=True)[:PRINTED_ACTIONS]
-        actions = ", ".join(f"{name} {score:.2f}" for score, name in best)
+        best = descending_order(predicted.whole)[:PRINTED_ACTIONS]
+        actions = ", ".join(f"{predicted.classes[c]} {predicted.whole[c]:.2f}" for c in best)
         print(
             f"{path.name}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
         )

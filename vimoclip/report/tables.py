@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vimoclip.metrics import descending_order
 from vimoclip.report import confusion
 
 MISSING = "–"
@@ -118,7 +119,7 @@ def confused_with(
     for c, name in enumerate(class_names):
         wrong = counts[c].copy()
         wrong[c] = 0
-        order = [int(d) for d in np.argsort(-wrong, kind="stable")[:MAX_CONFUSIONS] if wrong[d]]
+        order = [int(d) for d in descending_order(wrong)[:MAX_CONFUSIONS] if wrong[d]]
         confusions[name] = (int(counts[c, c]), [f"{class_names[d]} ({wrong[d]:,})" for d in order])
     return confusions
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
+from vimoclip.metrics import descending_order
 from vimoclip.timeline.bouts import DECIMALS, window_edges
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _class_order(timeline: "Timeline") -> list[int]:
 
 def _top_classes(timeline: "Timeline") -> list[tuple[str, float]]:
     scores = np.nan_to_num(timeline.whole, nan=0.0)
-    return [(timeline.classes[c], float(scores[c])) for c in np.argsort(-scores, kind="stable")[:TOP_CLASSES]]
+    return [(timeline.classes[c], float(scores[c])) for c in descending_order(scores)[:TOP_CLASSES]]
 
 
 def _bout_tuples(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
