@@ -107,10 +107,9 @@ def main(argv: list[str] | None = None) -> Path:
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json and add the run folder under the key `folder`. Raises UserError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent}
-    except ValueError:
-        raise UserError("is not JSON", "delete it and run its config again", path=path) from None
+    from vimoclip.io.yaml_json import read_json
+
+    return read_json(path, "delete it and run its config again") | {"folder": path.parent}
 
 
 def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
@@ -66,7 +67,7 @@ def evaluation_split(annotations_dir: Path) -> str:
 
 def _has_test_split(annotations_dir: Path) -> bool:
     path = annotations_dir / "test_multi.txt"
-    return path.is_file() and bool(path.read_text(encoding="utf-8-sig").strip())
+    return path.is_file() and bool(read_text(path).strip())
 
 
 def split_train_selection(

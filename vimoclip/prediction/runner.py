@@ -10,7 +10,7 @@ import numpy as np
 
 from vimoclip import cli, timeline
 from vimoclip.errors import VideoError
-from vimoclip.io import predictions_csv
+from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, estimate_kept_frames, score_windows
@@ -176,7 +176,7 @@ def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: Predicti
     rows = {}
     for stem, path in videos.items():
         if (json_path := folder / f"{stem}.json").is_file():
-            whole = json.loads(json_path.read_text(encoding="utf-8"))["whole"]
+            whole = yaml_json.read_json(json_path)["whole"]
             rows[path.name] = [whole[name] for name in model.classes]
     if rows:
         predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)

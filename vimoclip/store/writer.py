@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import atomic, yaml_json
 from vimoclip.store import offset_index
 from vimoclip.store.part_files import PART_SUFFIX, PartReader, PartWriter
 from vimoclip.store.reader import EmbeddingReader, verify
@@ -236,10 +236,7 @@ def _copy_video(
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise UserError("is damaged", f"delete {path.parent} or give --overwrite", path=path) from None
+    return yaml_json.read_json(path, f"delete {path.parent} or give --overwrite")
 
 
 def _encode_attribute(value: Any) -> Any:
