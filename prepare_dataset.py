@@ -250,13 +250,13 @@ def prepare_csv(args: argparse.Namespace) -> Path:
 def prepare_boris(args: argparse.Namespace) -> Path:
     """Return the folder of annotations."""
     from vimoclip.prepare import boris
+    from vimoclip.timeline.windows import WindowGrid
 
     path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:
         cli.require_folder(args.videos_dir, "name the folder of the media files, or leave it out")
     labeler = boris.WindowLabeler(
-        length=args.window,
-        stride=args.stride_seconds,
+        grid=WindowGrid(args.window, args.stride_seconds),
         min_overlap=args.min_overlap,
         point_margin=args.point_margin,
         keep_unlabelled=not args.drop_unlabelled,
