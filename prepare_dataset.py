@@ -252,13 +252,13 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
 
 def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import boris
+    from vimoclip.timeline.windows import WindowGrid
 
     path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:
         cli.require_folder(args.videos_dir, "name the folder of the media files, or leave it out")
     labeler = boris.WindowLabeler(
-        length=args.window,
-        stride=args.stride_seconds,
+        grid=WindowGrid(args.window, args.stride_seconds),
         min_overlap=args.min_overlap,
         point_margin=args.point_margin,
         keep_unlabelled=not args.drop_unlabelled,

@@ -14,6 +14,7 @@ from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare.boris import WindowLabeler
+from vimoclip.timeline.windows import WindowGrid
 from vimoclip.video import VideoReader
 
 
@@ -57,16 +58,8 @@ def test_window_labels_depend_on_the_overlap(
     events: list[tuple[str, float, float]], overlap: float, margin: float, expected: set[str]
 ) -> None:
     behavior_events = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
-    labeler = WindowLabeler(6.0, 3.0, overlap, margin)
+    labeler = WindowLabeler(WindowGrid(6.0, 3.0), overlap, margin)
     assert labeler.labels((0.0, 6.0), labeler.event_intervals(behavior_events)) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(4.0, [(0, 4)]), (6.0, [(0, 6)]), (9.0, [(0, 6), (3, 9)]), (10.0, [(0, 6), (3, 9), (4, 10)])],
-)
-def test_windows_end_with_the_recording(seconds: float, expected: list[tuple[float, float]]) -> None:
-    assert WindowLabeler(6.0, 3.0).spans(seconds) == expected
 
 
 def run_prepare(root: Path, *flags: str) -> Annotations:

@@ -1,6 +1,7 @@
 """The fusion Transformer: published logits, independence of the batch, state dict."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> tor
     else:
         frame_padding = motion_padding if is_masked else rgb_padding[:, :-1]
         x, padding = torch.cat([rgb[:, :-1], motion], 1), torch.cat([frame_padding, motion_padding], 1)
-    for layer in model.layers:
+    layers: Any = model.layers
+    for layer in layers:
         x = layer.norm_self(x + attend(layer.self_attn, x, x, padding))
         if model.fusion == "cross_attention":
             x = layer.norm_cross(x + attend(layer.cross_attn, x, motion, motion_padding))

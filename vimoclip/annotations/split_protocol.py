@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
@@ -22,6 +23,17 @@ MONITOR_DESCRIPTION = {
     PUBLISHED: "the reported clips",
     THREE_SPLITS: "the val clips, as test is reported",
 }
+# what a protocol means for the numbers, in reports and tables
+PROTOCOL_NOTES = {
+    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were kept out of training; the reported clips "
+    "were read once, at the end.",
+    PUBLISHED: "published: the epoch was chosen on the clips that are reported, as in the paper's code, so the numbers "
+    "are too high.",
+    THREE_SPLITS: "three_splits: the epoch was chosen on the val clips; the test clips, which are those reported, were "
+    "read once, at the end.",
+    ZERO_SHOT: "zero_shot: CLIP alone, by the actions' words; no clip was learnt from, and no epoch chosen.",
+}
+UNKNOWN_PROTOCOL_NOTE = "It is not known on which clips the epoch and the settings of these predictions were chosen."
 DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
@@ -66,7 +78,7 @@ def evaluation_split(annotations_dir: Path) -> str:
 
 def _has_test_split(annotations_dir: Path) -> bool:
     path = annotations_dir / "test_multi.txt"
-    return path.is_file() and bool(path.read_text(encoding="utf-8-sig").strip())
+    return path.is_file() and bool(read_text(path).strip())
 
 
 def split_train_selection(

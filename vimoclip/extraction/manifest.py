@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vimoclip.errors import UserError
@@ -14,7 +14,6 @@ from vimoclip.io import atomic
 PREEXISTING = "preexisting"  # the output holds the video, but no manifest recorded it: its source is unknown
 DONE_STATUSES = ("ok", "partial", PREEXISTING)  # the video is in the output
 STATUSES = (*DONE_STATUSES, "skipped", "failed")
-_PREEXISTING_REASON = "was there before its manifest"  # marked an "ok" entry before the status existed
 _LINE_START = b'{"id": "'  # every line starts with this
 
 
@@ -140,8 +139,6 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
             if not isinstance(content, dict) or content.get("status") not in STATUSES:
                 raise ValueError
             entry = ManifestEntry(**{key: value for key, value in content.items() if key in names})
-            if entry.status == "ok" and entry.reason == _PREEXISTING_REASON:
-                entry = replace(entry, status=PREEXISTING, reason="")
             entries[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
             rest = line.strip(b"\0")  # file systems may leave NUL bytes after a power cut

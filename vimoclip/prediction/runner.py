@@ -10,7 +10,8 @@ import numpy as np
 
 from vimoclip import cli, timeline, video
 from vimoclip.errors import VideoError
-from vimoclip.io import predictions_csv
+from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
 from vimoclip.runtime import versions
@@ -96,8 +97,8 @@ def predict_videos(
             report.partial[path.name] = predicted.provenance["problem"]
         else:
             report.done += 1
-        best = sorted(zip(predicted.whole.tolist(), predicted.classes, strict=True), reverse=True)[:PRINTED_ACTIONS]
-        actions = ", ".join(f"{name} {score:.2f}" for score, name in best)
+        best = descending_order(predicted.whole)[:PRINTED_ACTIONS]
+        actions = ", ".join(f"{predicted.classes[c]} {predicted.whole[c]:.2f}" for c in best)
         print(
             f"{path.name}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
         )
@@ -167,7 +168,7 @@ def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: Predicti
     rows = {}
     for stem, path in videos.items():
         if (json_path := folder / f"{stem}.json").is_file():
-            whole = json.loads(json_path.read_text(encoding="utf-8"))["whole"]
+            whole = yaml_json.read_json(json_path)["whole"]
             rows[path.name] = [whole[name] for name in model.classes]
     if rows:
         predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)

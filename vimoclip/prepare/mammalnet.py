@@ -12,6 +12,7 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.text import read_text
 from vimoclip.prepare.trim_clips import check_video_names, video_seconds
 from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, write_dataset
 
@@ -68,7 +69,7 @@ def find_lists(root: Path) -> Path:
 def read_list(path: Path) -> list[ListEntry]:
     """Return the entries of a list. Raises UserError with the line."""
     entries = []
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         if not (words := text.split()):
             continue
         location, ids = f"{path}:{number}", words[1:]
@@ -108,7 +109,7 @@ def _read_id_file(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     names: dict[int, str] = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
         name, _, class_id = text.strip().rpartition("\t" if "\t" in text else " ")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare.write_dataset import clean_name
+from vimoclip.timeline.windows import TIME_TOLERANCE
 
 CLIP_SUFFIX = ".mp4"  # of trimmed clips
-TIME_TOLERANCE = 1e-6  # s
 CHUNK_FRAMES = 8  # frames decoded before they are written
 
 

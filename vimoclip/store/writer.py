@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import atomic, yaml_json
 from vimoclip.store import offset_index
 from vimoclip.store.part_files import PART_SUFFIX, SETTINGS_FILE, PartReader, PartWriter
 from vimoclip.store.reader import EmbeddingReader, verify
@@ -180,7 +180,10 @@ class EmbeddingWriter:
                 "was not written by this project", "name another output or give --overwrite", path=self.path
             )
         if problems := verify(self.path):
-            raise UserError(problems[0], "give --overwrite to create it again", path=self.path)
+            key, problem = problems[0]
+            raise UserError(
+                f"{key}: {problem}" if key else problem, "give --overwrite to create it again", path=self.path
+            )
         settings = json.loads(json.dumps(self.settings()))
         stored = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _UNCOMPARED_ATTRIBUTES}
         if reader.keys:
@@ -238,10 +241,7 @@ def _copy_video(
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise UserError("is damaged", f"delete {path.parent} or give --overwrite", path=path) from None
+    return yaml_json.read_json(path, f"delete {path.parent} or give --overwrite")
 
 
 def _encode_attribute(value: Any) -> Any:
