@@ -10,6 +10,7 @@ import pytest
 import prepare_dataset
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
 from vimoclip import annotations, store
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv
 from vimoclip.training import checkpoint
@@ -175,7 +176,7 @@ def test_evaluation_and_table_use_the_test_clips(chain: Path) -> None:
         assert rows["cross_attention"]["num_videos"] == "5"
         assert rows["cross_attention"]["map_macro_minus_rgb_low"]
         text = Path("TFAM/results/table.md").read_text()
-        assert "three_splits: epochs were chosen on the val clips" in text
+        assert PROTOCOL_NOTES["three_splits"] in text
         assert "no difference to rgb" not in text
         assert select_best.main([]).parent.name in ("rgb", "cross_attention")
 
@@ -191,7 +192,7 @@ def test_zero_shot_scores_equal_open_clips(chain: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(chain)
         evaluation = evaluate.main(["checkpoints/TFAM/zero_shot/seed0", "--resamples", "20"])
-        assert "Nothing was learnt" in " ".join(evaluation.metrics["notes"])
+        assert PROTOCOL_NOTES["zero_shot"] in " ".join(evaluation.metrics["notes"])
         model = open_clip.create_model("local-dir:tinyclip").eval()
         tokenize = open_clip.get_tokenizer("local-dir:tinyclip")
         table = predictions_csv.read(Path("checkpoints/TFAM/zero_shot/seed0/predictions.csv"))
