@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -118,9 +119,7 @@ def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     for name, goal in goals.items():
         decoder_rates = rates.get(f"decoder {name}")
         bound = (
-            sorted(decoder_rates)[len(decoder_rates) // 2]
-            if decoder_rates
-            else memory_copy_rate() / ((SEQUENCE_LENGTH - 1) * cache.frame_bytes)
+            median(decoder_rates) if decoder_rates else memory_copy_rate() / ((SEQUENCE_LENGTH - 1) * cache.frame_bytes)
         )
         note = "plain: 640x360" + ("" if decoder_rates else "; files in memory")
         row_rates, what = {"plain": rates["plain"], "ours": rates[name]}, f"loader of train.py, {name}"

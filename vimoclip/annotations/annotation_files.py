@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vimoclip.annotations.parsing import check_video_id, quote, stem
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv
-from vimoclip.io.names import has_control_characters
+from vimoclip.io.names import has_control_characters, list_some
 from vimoclip.io.text import read_text
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def find_dataset_name(annotations_dir: Path) -> str:
     names = sorted(path.name.removesuffix(_CLASSES_SUFFIX) for path in annotations_dir.glob(f"*{_CLASSES_SUFFIX}"))
     if len(names) == 1:
         return names[0]
-    found = f"several ({', '.join(names[:3])})" if names else "none"
+    found = f"several ({list_some(names)})" if names else "none"
     hint = "name the data set with --dataset-name"
     raise UserError(f"holds {found} of <name>{_CLASSES_SUFFIX}", hint, path=annotations_dir)
 
@@ -250,7 +250,7 @@ def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, ob
     unknown = [video for video in selection if video not in train]
     if unknown:
         raise UserError(
-            f"names {len(unknown)} that are no training videos ({', '.join(unknown[:3])})",
+            f"names {len(unknown)} that are no training videos ({list_some(unknown)})",
             "remove these lines, or draw others with prepare_dataset.py selection --overwrite",
             path=path,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
@@ -110,20 +111,16 @@ def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_fi
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
     if renamed := [video for video in missing if annotations.stem(video) in stems]:
-        problem = f"{_abbreviate(renamed)} stand in {training_file} under other extensions"
+        problem = f"{len(renamed)} ({list_some(renamed)}) stand in {training_file} under other extensions"
         raise UserError(problem, "write the names as there", path=selection_path)
     val_path = annotations_dir / "val_multi.txt"
     val_videos = annotations.read_split(val_path, 2**31) if val_path.is_file() else {}
     if shared := sorted((key_set | selection) & val_videos.keys()):
         raise UserError(
-            f"{_abbreviate(shared)} are to be trained on, or chosen on, too",
+            f"{len(shared)} ({list_some(shared)}) are to be trained on, or chosen on, too",
             f"a video belongs in one split: fix the annotations, and create {training_file} again",
             path=val_path,
         )
     if missing:
-        problem = f"{_abbreviate(missing)} of the {len(selection)} selection clips are not in it"
+        problem = f"{len(missing)} ({list_some(missing)}) of the {len(selection)} selection clips are not in it"
         print(f"warning: {training_file}: {problem}", flush=True)
-
-
-def _abbreviate(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -13,6 +13,7 @@ from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.store import EmbeddingReader
 
 
@@ -26,7 +27,7 @@ def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
     path = folder / annotations.ANIMALS_FILE
     with _record_errors(report, "annotations", path, "broken"):
         if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
-            reason = f"names {len(unknown)} videos that no split names ({', '.join(unknown[:3])})"
+            reason = f"names {len(unknown)} videos that no split names ({list_some(unknown)})"
             hint = "remove these lines, or delete the file"
             report.add_file_problem("annotations", path, "misfit", reason, hint)
 

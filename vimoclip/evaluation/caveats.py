@@ -15,7 +15,7 @@ from vimoclip.annotations.split_protocol import (
 )
 from vimoclip.evaluation.metrics_with_ci import MIN_POSITIVES_FOR_CI, ScoredVideos
 from vimoclip.evaluation.sources import PredictionSource
-from vimoclip.io.predictions_csv import list_some
+from vimoclip.io.names import list_some
 
 FEW_POSITIVES = 10  # below this number a class's AP depends on single clips
 

@@ -11,7 +11,8 @@ from vimoclip.annotations import Annotations, stem
 from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.predictions_csv import PredictionsTable, list_some
+from vimoclip.io.names import list_some
+from vimoclip.io.predictions_csv import PredictionsTable
 
 RUN_FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
 

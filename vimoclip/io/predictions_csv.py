@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 
 from vimoclip.errors import UserError
 from vimoclip.io import csv
+from vimoclip.io.names import list_some
 
 ID_COLUMN = "video_id"
-MAX_LISTED = 5  # names in an error message; the count is of all
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,6 @@ def read(path: Path) -> PredictionsTable:
     hint = "correct the model, or write 0 where it has no score"
     _raise_if_any(path, "scores are not finite numbers", invalid, hint)
     return PredictionsTable(classes, videos, scores)
-
-
-def list_some(names: Iterable[str]) -> str:
-    """Return the first names, separated by commas, and the number of the others."""
-    names = list(names)
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def _raise_if_any(path: Path, problem: str, names: list[str], hint: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.trim_clips import video_seconds
 from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, print_summary, write_dataset
@@ -125,7 +126,7 @@ def check_existing_split(data: Annotations, existing: Annotations, annotations_d
     if new_clips != old_clips or data.classes != existing.classes:
         differences = sorted(new_clips ^ old_clips) or sorted(set(data.classes) ^ set(existing.classes))
         raise UserError(
-            f"holds other clips or actions ({', '.join(differences[:3])})",
+            f"holds other clips or actions ({list_some(differences)})",
             "name another --dataset-dir, or delete it and what was made from it",
             path=annotations_dir,
         )

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from vimoclip.annotations import SPLITS
 from vimoclip.errors import UserError
 from vimoclip.io import csv
+from vimoclip.io.names import list_some
 
 VIDEO_COLUMN, LABELS_COLUMN, START_COLUMN, END_COLUMN, SPLIT_COLUMN = "video", "labels", "start", "end", "split"
 COLUMNS = (VIDEO_COLUMN, LABELS_COLUMN, START_COLUMN, END_COLUMN, SPLIT_COLUMN)
 SPLIT_SYNONYMS = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}
 LABEL_SEPARATOR = ";"  # in a cell
-MAX_NAMED = 3
 
 
 class LabelRow(NamedTuple):
@@ -61,7 +61,7 @@ def read_label_table(path: Path, classes: Sequence[str] | None = None, group_by:
     else:
         if classes and set(classes) != set(other_columns):
             differences = sorted(set(classes) ^ set(other_columns))
-            problem = f"its columns are other classes than --classes ({', '.join(differences[:MAX_NAMED])})"
+            problem = f"its columns are other classes than --classes ({list_some(differences)})"
             raise UserError(problem, "fix one", path=path)
         labels = {line: _parse_one_hot(f"{path}:{line}", row, other_columns) for line, row in lines}
         class_names = tuple(classes or other_columns)

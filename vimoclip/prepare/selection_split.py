@@ -7,9 +7,8 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import list_some
 from vimoclip.prepare.grouped_split import draw_stratified
-
-MAX_NAMED = 5  # classes in a line
 
 
 def describe_selection(data: Annotations) -> list[str]:
@@ -28,9 +27,8 @@ def describe_selection(data: Annotations) -> list[str]:
         ("left to train on", selection_labels - train_labels),
     ):
         if missing:
-            names = ", ".join(data.classes[label] for label in sorted(missing)[:MAX_NAMED])
-            more = ", ..." if len(missing) > MAX_NAMED else ""
-            lines.append(f"  {len(missing)} classes have no clip {purpose}: {names}{more}")
+            names = list_some(data.classes[label] for label in sorted(missing))
+            lines.append(f"  {len(missing)} classes have no clip {purpose}: {names}")
     return lines
 
 

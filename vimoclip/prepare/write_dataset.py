@@ -13,6 +13,7 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split, selection_split
 
 CLASS_COUNTS_FILE = "class_counts.html"
@@ -75,7 +76,7 @@ def add_selection(
         differences += sorted(video for video in {*new, *old} if new.get(video) != old.get(video))
     if differences:
         raise UserError(
-            f"holds {len(differences)} other classes, clips or labels ({', '.join(differences[:3])})",
+            f"holds {len(differences)} other classes, clips or labels ({list_some(differences)})",
             "name another folder, or delete it and what was made from it",
             path=annotations_dir,
         )
