@@ -31,27 +31,27 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-step() { # step TITLE COMMAND...: print the title and the command, and run it
+step() { # step TITLE COMMAND...: print the title and the command, and run it, with --report where $report is set
     echo
     echo "== $1"
     shift
     printf '   %s\n' "$(printf '%q ' "$@")"
     local started=$SECONDS code=0
-    "$@" || code=$?
+    "$@" ${report:+--report "$report"} || code=$?
     echo "   ($((SECONDS - started)) s)"
     return $code
 }
 
-videos_step() { # step, but continue with the other videos after exit code 1 and "N failed"
-    local code=0 output
-    output=$(mktemp)
-    step "$@" | tee "$output" || code=$?
-    if [ $code -ne 0 ]; then
-        grep -q ', [1-9][0-9]* failed' "$output" || exit $code
+videos_step() { # step, but continue with the other videos if some failed
+    local code=0 report
+    report=$(mktemp)
+    step "$@" || code=$?
+    if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
         echo "note: the videos that failed, named above, are left out"
-        some_failed=yes
+        some_failed=yes code=0
     fi
-    rm -f "$output"
+    rm -f "$report"
+    [ $code -eq 0 ] || exit $code
 }
 
 check_annotations() { # exit if existing checkpoints were trained on other clips or labels
@@ -67,7 +67,7 @@ check_annotations() { # exit if existing checkpoints were trained on other clips
 }
 
 use_python requirements.txt
-started_at=$(date +%s) some_failed=""
+started_at=$(date +%s) some_failed="" report=""
 name=demo
 [ -z "$clips" ] || name="clips-$(basename "$clips")"
 [ $size = full ] || name="$name-tiny"

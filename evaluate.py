@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--flow-videos-dir", type=Path, default=None, help="the same; default: flows/ beside the annotations")
     add("--resamples", type=cli.positive_int, default=1000, help="of the clips, behind each interval")
     add("--seed", type=cli.seed, default=0, help="of the resamples, and of the random predictor")
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -97,6 +98,9 @@ def main(argv: list[str] | None = None) -> "Evaluation":
         flows_dir if flows_dir.is_dir() else None,
     )
     print("wrote " + ", ".join(str(path) for path in (*written, page)), flush=True)
+    missing = [video for video in data.splits[args.split] if video not in set(result.videos)]
+    skipped = {video: source.excluded_videos.get(video, "has no predictions") for video in missing}
+    cli.RunReport([*written, page], done=len(result.videos), skipped=skipped).write(args.report)
     return result
 
 

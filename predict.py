@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="frames per encoder batch")
     cli.add_compute_arguments(parser, workers=1, int8=True)
     cli.add_run_arguments(parser)
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -95,6 +96,8 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     pending = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
     print(f"{len(pending)} videos to do, {report.already_done} done already, into {args.output_dir}", flush=True)
     if args.dry_run:
+        report.pending = len(pending)
+        report.write(args.report)
         return report
     runner.predict_videos(
         pending, args.output_dir, model, report, args.frame_batch_size, cli.limit_workers(args.num_workers)
@@ -103,6 +106,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
         runner.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
     report.print()
+    report.write(args.report)
     return report
 
 

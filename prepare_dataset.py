@@ -48,7 +48,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vimoclip import cli
 from vimoclip.errors import UserError
@@ -56,7 +56,6 @@ from vimoclip.io import atomic
 
 if TYPE_CHECKING:
     from vimoclip.check.dataset_scan import DatasetPaths
-    from vimoclip.check.problems import CheckReport
 
 SEED = 49
 HELP = {
@@ -85,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=HELP[name], description=__doc__)
         add(command)
         cli.add_dataset_arguments(command)
+        cli.add_report_argument(command)
         command.set_defaults(run=run)
     return parser
 
@@ -177,29 +177,34 @@ def split_fractions(args: argparse.Namespace) -> dict[str, float]:
     return fractions
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Return the folder of annotations, the selection file, or the report of the check."""
+def main(argv: list[str] | None = None) -> cli.RunReport:
+    """Run a command. Its first output is the folder of annotations, the selection file or the JSON of the check."""
     args = build_parser().parse_args(argv)
-    return args.run(args)
+    report: cli.RunReport = args.run(args)
+    report.write(args.report)
+    return report
 
 
-def check_dataset(args: argparse.Namespace) -> "CheckReport":
+def check_dataset(args: argparse.Namespace) -> cli.RunReport:
     """Print the report of a check. Raises UserError, with exit code 1 if there is a problem."""
     from vimoclip.check.checker import ProblemsFoundError, run_checks
 
     paths = dataset_paths(args)
     to_stdout = args.json == Path("-")
     with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
-        report = run_checks(paths, args.decode, cli.limit_workers(args.num_workers))
-        print("\n".join(report.format_lines()), flush=True)
-    text = json.dumps(report.as_dict(), indent=1) + "\n"
+        checked = run_checks(paths, args.decode, cli.limit_workers(args.num_workers))
+        print("\n".join(checked.format_lines()), flush=True)
+    report = checked.run_report()
+    text = json.dumps(checked.as_dict(), indent=1) + "\n"
     if to_stdout:
         sys.stdout.write(text)
         sys.stdout.flush()
     elif args.json:
-        print(f"wrote {atomic.write_text(args.json, text)}")
-    if not report.fine:
-        raise ProblemsFoundError(report.summary(), "see above what to do", path=args.dataset_dir)
+        report.outputs.append(atomic.write_text(args.json, text))
+        print(f"wrote {args.json}")
+    if not checked.fine:
+        report.write(args.report)
+        raise ProblemsFoundError(checked.summary(), "see above what to do", path=args.dataset_dir)
     print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
     return report
 
@@ -229,16 +234,14 @@ def dataset_paths(args: argparse.Namespace) -> "DatasetPaths":
     )
 
 
-def prepare_folder(args: argparse.Namespace) -> Path:
-    """Return the folder of annotations."""
+def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare.folder import prepare
 
     root = cli.require_folder(args.folder, "name one that holds a folder of videos per action")
     return prepare(root, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed, args.group_by)
 
 
-def prepare_csv(args: argparse.Namespace) -> Path:
-    """Return the folder of annotations."""
+def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import csv_table, label_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
@@ -247,16 +250,15 @@ def prepare_csv(args: argparse.Namespace) -> Path:
     return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
 
-def prepare_boris(args: argparse.Namespace) -> Path:
-    """Return the folder of annotations."""
+def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import boris
+    from vimoclip.timeline.windows import WindowGrid
 
     path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:
         cli.require_folder(args.videos_dir, "name the folder of the media files, or leave it out")
     labeler = boris.WindowLabeler(
-        length=args.window,
-        stride=args.stride_seconds,
+        grid=WindowGrid(args.window, args.stride_seconds),
         min_overlap=args.min_overlap,
         point_margin=args.point_margin,
         keep_unlabelled=not args.drop_unlabelled,
@@ -275,24 +277,21 @@ def prepare_boris(args: argparse.Namespace) -> Path:
     )
 
 
-def prepare_mammalnet(args: argparse.Namespace) -> Path:
-    """Return the folder of annotations."""
+def prepare_mammalnet(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import mammalnet
 
     root = cli.require_folder(args.folder, "name the folder that MammalNet was unpacked in")
     return mammalnet.prepare(root, args.dataset_dir, args.dataset_name)
 
 
-def prepare_animal_kingdom(args: argparse.Namespace) -> Path:
-    """Return the folder of annotations."""
+def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import animal_kingdom
 
     annotations_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
     return animal_kingdom.prepare(args.metadata, args.actions, annotations_dir, args.dataset_name, args.species)
 
 
-def prepare_selection(args: argparse.Namespace) -> Path:
-    """Return the selection file."""
+def prepare_selection(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import selection_split
 
     annotations_dir = args.dataset_dir / "annotations"

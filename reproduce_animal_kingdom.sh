@@ -110,13 +110,13 @@ experiment() { # experiment PROTOCOL: every config and seed, then the table
         bash TFAM/run_experiments.sh "${data[@]}" "${fusion[@]}"
 }
 
-plan_experiment() { # plan_experiment PROTOCOL --dry-run: ends at the first run that has no estimate
+plan_experiment() { # plan_experiment PROTOCOL --dry-run --report FILE: writes FILE-<config>-<seed>.json; ends at a failure
     local configs seeds fusion config seed
     fusion_of "$1"
     for config in $configs; do
         for seed in $seeds; do
             "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" --seed "$seed" "${data[@]}" \
-                --checkpoints-dir "checkpoints/$name/$1" "${fusion[@]}" "$2" || return
+                --checkpoints-dir "checkpoints/$name/$1" "${fusion[@]}" "$2" "$3" "$4-$config-$seed.json" || return
         done
     done
 }
@@ -152,14 +152,14 @@ videos_stage() { # the same; with --skip-failed it continues if some videos fail
 }
 
 or_some_failed() {
-    local code=0 said
-    said=$(mktemp)
-    "$@" | tee "$said" || code=$?
-    if [ $code -eq 1 ] && grep -q ', [1-9][0-9]* failed' "$said"; then
+    local code=0 report
+    report=$(mktemp)
+    "$@" --report "$report" || code=$?
+    if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
         echo "note: the videos that failed, named above, are left out"
         code=0
     fi
-    rm -f "$said"
+    rm -f "$report"
     return $code
 }
 
@@ -199,33 +199,34 @@ reproduce() {
 # --- planning them
 
 estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry run of the stage, or why there is none
-    local stage=$1 needed=$2 output
+    local stage=$1 needed=$2 output reports
+    reports=$(mktemp -d "$scratch/reports/XXXXXX")
     shift 2
     echo
     echo "== $stage"
     if [ ! -e "$needed" ]; then
         not_estimated+=("$stage")
         echo "can't be estimated yet: there is no $needed"
-    elif output=$("$@" --dry-run 2>&1); then
-        # a model that is not downloaded yet has no measured rate
-        if grep -q 'can be estimated once' <<<"$output"; then not_estimated+=("$stage"); fi
-        tee -a "$dry_runs" <<<"$output"
+    elif output=$("$@" --dry-run --report "$reports/stage" 2>&1); then
+        echo "$output"
+        # no estimate if a model is not downloaded yet, so that its rate can't be measured
+        all_reports 'report["estimate"] or report["pending"] == 0' "$reports"/* || not_estimated+=("$stage")
     else
         not_estimated+=("$stage")
+        rm -rf "$reports" # of the runs before the one that failed
         echo "can't be estimated yet: $(tail -n 1 <<<"$output")"
     fi
 }
 
 plan() { # plan FOLDER: an empty folder for temporary files
-    local protocol dry_runs="$1/dry_runs" trial="$1/dataset" not_estimated=()
-    mkdir "$trial"
+    local protocol scratch=$1 trial="$1/dataset" not_estimated=()
+    mkdir "$trial" "$scratch/reports"
     if [ ! -e "$dataset/annotations" ]; then # estimate with temporary annotations
         dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
         [ -d "$videos" ] || echo "$videos: there is no such folder with videos; name it with --videos"
         [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
-        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$dry_runs" || sed 's/^/annotations: /' "$dry_runs"
+        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$1/error" || sed 's/^/annotations: /' "$1/error"
     fi
-    : >"$dry_runs"
     estimate_stage "embeddings of the frames" "$dataset/annotations" embed
     estimate_stage "optical flow" "$dataset/videos" draw_flow
     for protocol in $PROTOCOLS; do
@@ -235,7 +236,8 @@ plan() { # plan FOLDER: an empty folder for temporary files
         estimate_stage "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
     done
     echo
-    "$python" -m vimoclip.runtime.cost_estimate <"$dry_runs"
+    shopt -s nullglob # there may be no report
+    "$python" -m vimoclip.runtime.cost_estimate "$scratch"/reports/*/*
     [ ${#not_estimated[@]} -eq 0 ] || printf "not in this sum, as it can't be estimated yet: %s\n" "${not_estimated[@]}"
     echo "Evaluating and making the tables takes minutes. The clips themselves are not counted."
 }

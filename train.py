@@ -215,7 +215,7 @@ def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "Training
         uncached = cache.uncached_videos(splits.videos())
         cache.check_disk_space(uncached)
         cache_bytes = cache.required_bytes(uncached)
-    print(dry_run.format_cost(StudentTrainer(args, run, student, splits), progress, cache_bytes), flush=True)
+    print(dry_run.estimate_cost(StudentTrainer(args, run, student, splits), progress, cache_bytes), flush=True)
 
 
 def launch_command(group: "ProcessGroup") -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from TFAM.model import PackedTokens, Pooling, pack
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
     MONITOR_SPLIT,
@@ -34,19 +34,16 @@ class ClipFeatures(NamedTuple):
 
 
 class FusionBatch(NamedTuple):
-    """Padded embeddings of B videos."""
+    """Packed embeddings of B videos."""
 
     videos: list[str]
-    rgb: torch.Tensor  # (B, T, D), zero beyond each length
-    rgb_lengths: torch.Tensor  # (B,)
-    motion: torch.Tensor | None  # (B, T-1, D)
-    motion_lengths: torch.Tensor | None  # (B,)
+    rgb: PackedTokens
+    motion: PackedTokens | None
     labels: torch.Tensor  # (B, C)
 
-    def model_inputs(self, device: torch.device) -> list[torch.Tensor | None]:
+    def model_inputs(self, device: torch.device) -> list[PackedTokens | None]:
         """Positional arguments of FusionTransformer.forward, on its device."""
-        tensors = (self.rgb, self.rgb_lengths, self.motion, self.motion_lengths)
-        return [None if tensor is None else tensor.to(device) for tensor in tensors]
+        return [self.rgb.to(device), None if self.motion is None else self.motion.to(device)]
 
 
 class PairedEmbeddings(Dataset):
@@ -63,6 +60,7 @@ class PairedEmbeddings(Dataset):
         self.keys = list(keys)  # (video, motion key)
         self.excluded = excluded  # video -> reason
         self.motion_mode = "real"  # data.motion of the config: real, none or shuffled
+        self.pooling: str = Pooling.MASKED  # model.pooling of the config
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -99,18 +97,19 @@ class PairedEmbeddings(Dataset):
             motion = motion[torch.arange(len(rgb) - 1) % len(motion)]
         return ClipFeatures(video, rgb, motion, labels)
 
+    def collate(self, clips: Sequence[ClipFeatures]) -> FusionBatch:
+        return collate(clips, self.pooling)
 
-def collate(clips: Sequence[ClipFeatures]) -> FusionBatch:
-    """Pad and stack clips. No clips give an empty batch, which a process of several may have in the last step."""
+
+def collate(clips: Sequence[ClipFeatures], pooling: str = Pooling.MASKED) -> FusionBatch:
+    """Pack clips for a model with this pooling. A step of several processes may have none for one: an empty batch."""
     if not clips:
-        return FusionBatch([], torch.empty(0, 0, 0), torch.empty(0), None, None, torch.empty(0, 0))
+        return FusionBatch([], PackedTokens(torch.empty(0, 0), [], None, []), None, torch.empty(0, 0))
     motions = [clip.motion for clip in clips if clip.motion is not None]
     return FusionBatch(
         [clip.video for clip in clips],
-        pad_sequence([clip.rgb for clip in clips], batch_first=True),
-        torch.tensor([len(clip.rgb) for clip in clips]),
-        pad_sequence(motions, batch_first=True) if motions else None,
-        torch.tensor([len(motion) for motion in motions]) if motions else None,
+        pack([clip.rgb for clip in clips], pooling),
+        pack(motions, pooling) if motions else None,
         torch.stack([clip.labels for clip in clips]),
     )
 
@@ -185,7 +184,7 @@ def open_training_splits(config: Mapping[str, Any]) -> tuple[dict[str, PairedEmb
         del paths["val"]
         annotations_dir = Path(data["annotations_dir"])
     splits, motion = open_splits(paths, Path(data["motion_h5"]), fusion, data["limit"], annotations_dir)
-    apply_motion_control(splits, config)
+    apply_config(splits, config)
     return splits, motion
 
 
@@ -198,7 +197,7 @@ def open_evaluation_split(
     splits, motion = open_splits(paths, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
     if train:
         check_train_val(train, splits["val"].rgb)
-    apply_motion_control(splits, config)
+    apply_config(splits, config)
     return splits["val"], motion
 
 
@@ -212,10 +211,11 @@ def selection_digest(train: EmbeddingReader, data: Mapping[str, Any]) -> str:
     return run_folder.digest(split_train_selection(train.keys, Path(data["annotations_dir"]), train.path)[1])
 
 
-def apply_motion_control(splits: Mapping[str, PairedEmbeddings], config: Mapping[str, Any]) -> None:
-    """Zero or shuffle the motion of all splits according to data.motion. Raises UserError."""
+def apply_config(splits: Mapping[str, PairedEmbeddings], config: Mapping[str, Any]) -> None:
+    """Set the pooling of all splits; zero or shuffle their motion according to data.motion. Raises UserError."""
     motion_keys = [key for dataset in splits.values() for _, key in dataset.keys]
     for dataset in splits.values():
+        dataset.pooling = config["model"]["pooling"]
         if config["data"]["motion"] == "none":
             dataset.zero_motion()
         elif config["data"]["motion"] == "shuffled":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from TFAM.config import Config, changed_settings, check_unchanged, from_arguments
-from TFAM.data import PairedEmbeddings, collate, open_evaluation_split
+from TFAM.data import PairedEmbeddings, open_evaluation_split
 from TFAM.loops import evaluate
 from TFAM.model import FusionTransformer, shape_from_state_dict
 from TFAM.trainer import BYTES_PER_PREDICTION
@@ -84,11 +84,11 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     model = FusionTransformer(**metadata["config"]["model"])
     checkpoint.load_state(model, state["state_dict"], path)
     batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
-    loader: Any = make_loader(dataset, batches, collate, cli.limit_workers(args.num_workers), device)
+    loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers), device)
     if args.dry_run:
         rate = total_rate(_probe_batches(model.to(device), loader, device, precision), group)
         disk = len(dataset) * len(metadata["class_names"]) * BYTES_PER_PREDICTION
-        estimate = cost_estimate.format_estimate(len(dataset), "video", rate, disk, cost_estimate.peak_memory())
+        estimate = cost_estimate.estimate_cost(len(dataset), "video", rate, disk)
         print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
         return {}
     if group.is_main:

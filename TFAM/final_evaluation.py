@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from TFAM.config import INPUT_KEYS, Config, changed_settings, flatten, logged_sections
-from TFAM.data import PairedEmbeddings, collate, open_evaluation_split, selection_digest
+from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.evaluation import metrics_summary
 from TFAM.loops import evaluate
 from TFAM.model import FusionTransformer
@@ -51,7 +51,7 @@ def evaluate_best_checkpoint(
     for split in [name for name in PREDICTION_FILES if name in splits]:
         dataset = splits[split]
         batches = sequential_batches(len(dataset), config["training"]["batch_size"], run.group)
-        loader: Any = make_loader(dataset, batches, collate, run.num_workers, device)
+        loader: Any = make_loader(dataset, batches, run.num_workers, device)
         if run.group.is_main:
             loader = progress(loader, len(loader), "step", f"evaluating {split}")
         results[split] = evaluate(model, loader, loss_function, device, run.precision, run.group)

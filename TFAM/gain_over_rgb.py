@@ -23,11 +23,21 @@ COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # 
 
 
 class RunGroup(NamedTuple):
-    """Key of the runs in one row of the table; `settings` as `key=value ...`."""
+    """Key of the runs in one row of the table.
+
+    `student`: how the student of the motion was not held out likewise, or ""; `settings`: `key=value ...`; `inputs`:
+    a hash of what the runs read, if runs of the same config and settings read different files."""
 
     config: str
     protocol: str
+    student: str
     settings: str
+    inputs: str = ""
+
+    @property
+    def protocol_label(self) -> str:
+        """Return the protocol with the remark on the student."""
+        return f"{self.protocol}, student {self.student}" if self.student else self.protocol
 
 
 class MetricDifference(NamedTuple):
@@ -54,22 +64,20 @@ def compare_to_rgb(
         try:
             differences[group] = _paired_difference(runs, _find_baseline(group, groups), bootstrap)
         except UserError as error:
-            messages.append(f"{group.config}, {group.protocol}: no difference to rgb: {error}")
+            messages.append(f"{group.config}, {group.protocol_label}: no difference to rgb: {error}")
         else:
             failures = bootstrap.pop_failures()
-            messages += [f"{group.config}, {group.protocol}: no interval: {reason}" for reason in failures]
+            messages += [f"{group.config}, {group.protocol_label}: no interval: {reason}" for reason in failures]
     return differences, list(dict.fromkeys(messages))
 
 
 def _find_baseline(group: RunGroup, groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> Sequence[RunMetrics]:
-    """Return the runs of RGB alone to compare a group with. Raises UserError if there are none.
-
-    Only the protocol's part before the comma must agree: RGB alone has no student."""
+    """Return the runs of RGB alone to compare a group with, of any student. Raises UserError if there are none."""
     shared_settings = _shared_settings(groups[group])
     candidates = [
         runs
         for other, runs in groups.items()
-        if (other.config, other.protocol) == (RGB, group.protocol.split(",")[0])
+        if (other.config, other.protocol) == (RGB, group.protocol)
         and runs[0]["fusion"] == RGB
         and _shared_settings(runs) == shared_settings
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from TFAM.data import FusionBatch
+from TFAM.data import ClipFeatures, FusionBatch, collate
 from vimoclip import metrics
 from vimoclip.runtime.device import autocast
 from vimoclip.runtime.distributed import ProcessGroup
@@ -41,10 +41,10 @@ def train_steps(
         yield step.losses
 
 
-def zero_loss(forward: Callable[..., torch.Tensor], width: int, device: torch.device) -> torch.Tensor:
+def zero_loss(forward: Callable[..., torch.Tensor], width: int, pooling: str, device: torch.device) -> torch.Tensor:
     """Return zero times the logits of one video of two zero frames, see `data_parallel.ZeroLoss`."""
-    rgb, rgb_lengths, motion_lengths = torch.zeros(1, 2, width), torch.tensor([2]), torch.tensor([1])
-    batch = FusionBatch([], rgb, rgb_lengths, rgb[:, 1:], motion_lengths, torch.empty(0))
+    rgb = torch.zeros(2, width)
+    batch = collate([ClipFeatures("", rgb, rgb[1:], torch.empty(0))], pooling)
     return 0 * forward(*batch.model_inputs(device)).float().sum()
 
 

@@ -3,14 +3,15 @@
 Every variant has all parameters, under the published names, so that one checkpoint layout serves all variants."""
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
-from TFAM.attention import FastDropout, PackedAttention
 from vimoclip.errors import UserError
 from vimoclip.runtime.onednn import linear
 
@@ -33,18 +34,62 @@ class Pooling(StrEnum):
 
 
 class PackedTokens(NamedTuple):
-    """The tokens of a batch's videos, packed one video after the other.
-
-    With `key_mask` None, all tokens are keys, and `key_lengths` equals `lengths`."""
+    """Tokens of B videos, one video after the other."""
 
     x: torch.Tensor  # (N, D)
     lengths: list[int]  # tokens per video
-    key_mask: torch.Tensor | None  # (N,) bool: true for tokens that may be attended to
-    key_lengths: list[int]  # such tokens per video
+    key_mask: torch.Tensor | None  # (N,) bool: false for padding, which is no key of attention; None: no padding
+    key_lengths: list[int]  # keys per video
+
+    def videos(self) -> tuple[torch.Tensor, ...]:
+        """Return the tokens of each video: (T, D)."""
+        return self.x.split(self.lengths)
 
     def keys(self) -> torch.Tensor:
-        """Return the tokens that may be attended to."""
+        """Return the tokens that are no padding."""
         return self.x if self.key_mask is None else self.x[self.key_mask]
+
+    def to(self, device: torch.device) -> "PackedTokens":
+        """Return the tokens on a device."""
+        key_mask = None if self.key_mask is None else self.key_mask.to(device, non_blocking=True)
+        return self._replace(x=self.x.to(device, non_blocking=True), key_mask=key_mask)
+
+
+def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> PackedTokens:
+    """Pack (T, D) embeddings of each video. PADDED_MEAN first pads all videos to the longest with zeros."""
+    lengths = [len(video) for video in videos]
+    if pooling == Pooling.MASKED:
+        return PackedTokens(torch.cat(list(videos)), lengths, None, lengths)
+    padded = pad_sequence(list(videos), batch_first=True)  # (B, T, D)
+    key_mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+    return PackedTokens(padded.flatten(0, 1), [padded.shape[1]] * len(lengths), key_mask.flatten(), lengths)
+
+
+class PackedAttention(nn.MultiheadAttention):
+    """nn.MultiheadAttention within each video of a packed batch; its parameters and their names are the parent's."""
+
+    def forward(self, x: PackedTokens, context: PackedTokens) -> torch.Tensor:  # type: ignore[override]
+        """Return (N, D). x: queries; context: keys and values of the same videos."""
+        weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        keys = context.keys()
+        if keys is x.x:
+            projected = linear(keys, weight, bias).split(width, -1)
+        else:
+            q = linear(x.x, weight[:width], bias[:width])
+            projected = q, *linear(keys, weight[width:], bias[width:]).split(width, -1)
+        q, k, v = (
+            tokens.unflatten(-1, (self.num_heads, -1)).split(lengths)  # (T, H, D/H) of each video
+            for tokens, lengths in zip(projected, (x.lengths, context.key_lengths, context.key_lengths), strict=True)
+        )
+        dropout = self.dropout if self.training else 0.0
+        attended = [attend(*video, dropout) for video in zip(q, k, v, strict=True)]  # padding would take longer
+        return linear(torch.cat(attended).flatten(-2), self.out_proj.weight, self.out_proj.bias)
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Return softmax(q k' / sqrt(d)) v of one video: (T, H, d), (S, H, d), (S, H, d) -> (T, H, d)."""
+    q, k, v = (tokens.transpose(0, 1)[None] for tokens in (q, k, v))  # (1, H, T, d)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)[0].transpose(0, 1)
 
 
 class OneDNNLinear(nn.Linear):
@@ -64,22 +109,19 @@ class FusionLayer(nn.Module):
         self.ffn = nn.Sequential(
             OneDNNLinear(d_model, dim_feedforward),
             nn.ReLU(),
-            FastDropout(dropout),
+            nn.Dropout(dropout),
             OneDNNLinear(dim_feedforward, d_model),
-            FastDropout(dropout),
+            nn.Dropout(dropout),
         )
         self.norm_self = nn.LayerNorm(d_model)
         self.norm_cross = nn.LayerNorm(d_model)
         self.norm_ffn = nn.LayerNorm(d_model)
-        self.dropout = FastDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: PackedTokens, context: PackedTokens | None = None) -> PackedTokens:
-        x = tokens.x
-        attended = self.self_attn(x, tokens.lengths, tokens.keys(), tokens.key_lengths)
-        x = self.norm_self(x + self.dropout(attended))
+        x = self.norm_self(tokens.x + self.dropout(self.self_attn(tokens, tokens)))
         if context is not None:
-            attended = self.cross_attn(x, tokens.lengths, context.keys(), context.key_lengths)
-            x = self.norm_cross(x + self.dropout(attended))
+            x = self.norm_cross(x + self.dropout(self.cross_attn(tokens._replace(x=x), context)))
         return tokens._replace(x=self.norm_ffn(x + self.ffn(x)))  # ffn ends with its own dropout
 
 
@@ -122,68 +164,59 @@ class FusionTransformer(nn.Module):
             nn.Linear(d_model // 2, num_classes),
         )
 
-    def forward(
-        self,
-        rgb: torch.Tensor,
-        rgb_lengths: torch.Tensor,
-        motion: torch.Tensor | None = None,
-        motion_lengths: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return logits (B, C). rgb (B, T, D), motion (B, T-1, D): zero beyond each video's length (B,).
+    def forward(self, rgb: PackedTokens, motion: PackedTokens | None = None) -> torch.Tensor:
+        """Return logits (B, C). The concatenations need at least two frames a video.
 
-        The concatenations need at least two frames a video. Raises ValueError if the variant needs motion and it is
-        None."""
-        tokens, context = self._pack_streams(rgb, rgb_lengths, motion, motion_lengths)
+        Raises ValueError if the variant needs motion and it is None, or `pack` got another pooling."""
+        if (rgb.key_mask is None) != (self.pooling == Pooling.MASKED):
+            raise ValueError(f"the batch is not packed for pooling {self.pooling}")
+        tokens, context = self._fuse(rgb, motion)
         for layer in self.layers:
             tokens = layer(tokens, context)
-        return self.classifier(torch.stack([video.mean(0) for video in tokens.x.split(tokens.lengths)]))
+        return self.classifier(torch.stack([video.mean(0) for video in tokens.videos()]))
 
-    def _pack_streams(
-        self,
-        rgb: torch.Tensor,
-        rgb_lengths: torch.Tensor,
-        motion: torch.Tensor | None,
-        motion_lengths: torch.Tensor | None,
-    ) -> tuple[PackedTokens, PackedTokens | None]:
+    def _fuse(self, rgb: PackedTokens, motion: PackedTokens | None) -> tuple[PackedTokens, PackedTokens | None]:
         """Return (input of the layers, context of cross-attention or None)."""
-        rgb, rgb_padding = self._preprocess(rgb), padding_mask(rgb_lengths, rgb.shape[1])
+        rgb = self._preprocess(rgb)
         if self.fusion == Fusion.RGB:
-            return self._pack(rgb, rgb_padding), None
-        if motion is None or motion_lengths is None:
+            return rgb, None
+        if motion is None:
             raise ValueError(f"fusion {self.fusion} needs motion embeddings")
-        motion, motion_padding = self._preprocess(motion), padding_mask(motion_lengths, motion.shape[1])
+        motion = self._preprocess(motion)
         if self.fusion == Fusion.MOTION:
-            return self._pack(motion, motion_padding), None
+            return motion, None
         if self.fusion == Fusion.CROSS_ATTENTION:
-            return self._pack(rgb, rgb_padding), self._pack(motion, motion_padding)
-        if self.fusion == Fusion.CONCAT_EMBEDDING:
-            # frame t with the flow from t to t + 1; the motion mask drops each video's last frame
-            tokens = self._pack(torch.cat([rgb[:, :-1], motion], -1), motion_padding)
-            return tokens._replace(x=linear(tokens.x, self.projection_layer.weight, self.projection_layer.bias)), None
-        if self.pooling == Pooling.MASKED:  # drop each video's own last frame, not the last column of the batch
-            rgb_padding = padding_mask(rgb_lengths - 1, rgb.shape[1])
-        frames_then_flows = torch.cat([rgb[:, :-1], motion], 1)  # (B, 2(T-1), D)
-        return self._pack(frames_then_flows, torch.cat([rgb_padding[:, :-1], motion_padding], 1)), None
+            return rgb, motion
+        if self.fusion == Fusion.CONCAT_EMBEDDING:  # frame t with the flow from t to t + 1; the last frame has none
+            pairs = torch.cat([torch.cat([video[:-1] for video in rgb.videos()]), motion.x], -1)
+            return motion._replace(x=linear(pairs, self.projection_layer.weight, self.projection_layer.bias)), None
+        return concat_time(rgb, motion), None
 
-    def _pack(self, x: torch.Tensor, padding: torch.Tensor) -> PackedTokens:
-        """Pack (B, S, D) without padding; with PADDED_MEAN padding stays, but is masked as a key."""
-        lengths = (~padding).sum(1).tolist()
-        if self.pooling == Pooling.MASKED:
-            return PackedTokens(x[~padding], lengths, None, lengths)
-        return PackedTokens(x.flatten(0, 1), [x.shape[1]] * len(x), ~padding.flatten(), lengths)
-
-    def _preprocess(self, x: torch.Tensor) -> torch.Tensor:
+    def _preprocess(self, tokens: PackedTokens) -> PackedTokens:
         """Normalize and add positions, as configured."""
+        x = tokens.x
         if self.normalize_inputs:
             x = F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])
         if self.positions:
-            x = x + sinusoidal_positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
-        return x
+            table = sinusoidal_positions(max(tokens.lengths), x.shape[1], x.device).to(x.dtype)
+            x = x + torch.cat([table[:length] for length in tokens.lengths])
+        return tokens._replace(x=x)
 
 
-def padding_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
-    """Return (B, max_length) bool from (B,) lengths, true beyond each length."""
-    return torch.arange(max_length, device=lengths.device)[None] >= lengths[:, None]
+def concat_time(rgb: PackedTokens, motion: PackedTokens) -> PackedTokens:
+    """Return the frames of each video without the last one, then its flows."""
+
+    def join(frames: torch.Tensor, flows: torch.Tensor) -> torch.Tensor:
+        videos = zip(frames.split(rgb.lengths), flows.split(motion.lengths), strict=True)
+        return torch.cat([part for frame, flow in videos for part in (frame[:-1], flow)])
+
+    lengths = [2 * length for length in motion.lengths]
+    if rgb.key_mask is None or motion.key_mask is None:
+        return PackedTokens(join(rgb.x, motion.x), lengths, None, lengths)
+    # as published, a padded video keeps its own last frame: padding is dropped in its place
+    counts = zip(rgb.key_lengths, motion.lengths, motion.key_lengths, strict=True)
+    key_lengths = [min(frames, most) + flows for frames, most, flows in counts]
+    return PackedTokens(join(rgb.x, motion.x), lengths, join(rgb.key_mask, motion.key_mask), key_lengths)
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Trained TFAM as the classifier of windows in `predict.py`."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from TFAM.evaluation import checkpoint_config
 from TFAM.model import Fusion, FusionTransformer, Pooling
 from vimoclip import clip
 from vimoclip.errors import UserError
+from vimoclip.io import yaml_json
 from vimoclip.prediction import WindowFeatures
 from vimoclip.runtime.device import autocast
 from vimoclip.training import checkpoint
@@ -68,7 +68,7 @@ class FusionPredictor:
         return np.concatenate([self._score(batch) for batch in batches])
 
     def _score(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
-        batch = collate([self._features(window) for window in windows])
+        batch = collate([self._features(window) for window in windows], self.model_config["pooling"])
         with autocast(self.device, self.precision):
             logits = self.model(*batch.model_inputs(self.device)).float().cpu()
         if not logits.isfinite().all():
@@ -88,9 +88,8 @@ class FusionPredictor:
         """Return (C,) thresholds that the run fitted on its selection clips; DEFAULT_THRESHOLD for other classes."""
         fitted = None
         if self.path.name == "best_model.pth":  # the checkpoint that metrics.json describes
-            with contextlib.suppress(OSError, ValueError):
-                metrics = json.loads((self.path.parent / "metrics.json").read_text(encoding="utf-8"))
-                fitted = metrics.get("thresholds")
+            with contextlib.suppress(UserError):
+                fitted = yaml_json.read_json(self.path.parent / "metrics.json").get("thresholds")
         if not fitted:
             print(f"{self.path}: no thresholds of it are known; every class has {DEFAULT_THRESHOLD}", flush=True)
         return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])

@@ -5,7 +5,6 @@ Prints the folder of the run with the highest map_micro, at the epoch it keeps, 
 on the selection clips for the protocol held_out, on the reported ones for published, whose epochs are chosen on them.
 Controls (data.motion: none, shuffled) don't take part. What was compared is printed on stderr."""
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="holds TFAM/<config>/seed<k>/"
     )
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> Path:
     from vimoclip.annotations.split_protocol import MONITOR_DESCRIPTION
 
     folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
-    runs = [run for folder in folders if (run := score_run(folder))]
+    runs = list(filter(None, map(score_run, folders)))
     if not runs:
         raise UserError(
             "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> Path:
     clips = MONITOR_DESCRIPTION[best.protocol]
     print(f"best of {len(runs)} runs: {best.folder}, map_micro {best.score:.4f} on {clips}", file=sys.stderr)
     print(best.folder, flush=True)
+    scored = {run.folder for run in runs}
+    skipped = {str(folder): "is a control or a baseline" for folder in folders if folder not in scored}
+    cli.RunReport([best.folder], done=len(runs), skipped=skipped, unit="run").write(args.report)
     return best.folder
 
 
@@ -67,6 +70,7 @@ def score_run(folder: Path) -> ScoredRun | None:
     """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
     from TFAM.table import read_metrics
     from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, ZERO_SHOT
+    from vimoclip.io import csv
     from vimoclip.io.yaml_json import read_yaml
 
     hint = "delete the run and make it again"
@@ -78,11 +82,10 @@ def score_run(folder: Path) -> ScoredRun | None:
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
     column = f"{MONITOR_SPLIT.get(protocol)}_map_micro"
     table = cli.require_file(folder / "metrics.csv", hint)
-    with open(table, encoding="utf-8", newline="") as file:
-        row = next((row for row in csv.DictReader(file) if row.get("epoch") == str(metrics.get("epoch"))), {})
+    row = next((row for _, row in csv.read_table(table)[1] if row.get("epoch") == str(metrics.get("epoch"))), {})
     try:
         score = float(row[column])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         raise UserError(f"has no {column} of epoch {metrics.get('epoch')}", hint, path=table) from None
     return ScoredRun(folder, protocol, score, monitor_hash if isinstance(monitor_hash, str) else None)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from TFAM.gain_over_rgb import METRICS, RGB, MetricDifferences, RunGroup, RunMetrics, compare_to_rgb
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED
+from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES, PUBLISHED
 from vimoclip.errors import UserError
 
 # Table 2 of the paper, which does not say with which positions and dropout
@@ -45,19 +45,12 @@ MARKDOWN_COLUMNS = [
     "protocol",
     "settings",
 ]
-PROTOCOL_NOTES = {
-    "held_out": "held_out: epochs were chosen on selection clips, which were kept out of training; the clips that are "
-    "reported were read once, at the end.",
-    "published": "published: epochs were chosen on the very clips that are reported, which flatters the numbers.",
-    "three_splits": "three_splits: epochs were chosen on the val clips; the test clips, which are those reported, "
-    "were read once, at the end.",
-    "zero_shot": "zero_shot: CLIP alone, by the actions' words; no clip was learnt from, and no epoch chosen.",
-    "held_out, student published": "held_out, student published: the student whose motion was read chose its epoch on "
-    "the clips that are reported, and learnt from the selection clips, which flatters the numbers.",
-    "held_out, student of other selection clips": "held_out, student of other selection clips: the student whose "
-    "motion was read may have learnt from the clips on which epochs were chosen.",
-    "held_out, student unknown": "held_out, student unknown: the motion doesn't say on which clips its student was "
-    "trained and chosen.",
+STUDENT_NOTES = {
+    "published": "student published: the student whose motion was read chose its epoch on the clips that are reported, "
+    "and learnt from the selection clips, which flatters the numbers.",
+    "of other selection clips": "student of other selection clips: the student whose motion was read may have learnt "
+    "from the clips on which epochs were chosen.",
+    "unknown": "student unknown: the motion doesn't say on which clips its student was trained and chosen.",
 }
 INTERVAL_NOTE = (
     " Of several seeds each resample draws seeds too; of one seed the interval is of the clips alone, and what another "
@@ -80,6 +73,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--resamples", type=cli.non_negative_int, default=1000, help="of the clips, for the intervals; 0: no intervals"
     )
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -99,18 +93,18 @@ def main(argv: list[str] | None = None) -> Path:
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages)
-    write_text(args.output_dir / "table.md", text)
+    markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     print(text, f"wrote {table}", sep="", flush=True)
+    cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
     return table
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json and add the run folder under the key `folder`. Raises UserError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent}
-    except ValueError:
-        raise UserError("is not JSON", "delete it and run its config again", path=path) from None
+    from vimoclip.io.yaml_json import read_json
+
+    return read_json(path, "delete it and run its config again") | {"folder": path.parent}
 
 
 def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
@@ -118,7 +112,8 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
     groups: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for run in runs:
         settings = " ".join(f"{key}={value}" for key, value in sorted(run["settings"].items()))
-        groups[RunGroup(run["config"], protocol_label(run), settings)].append(run)
+        protocol = run.get("protocol") or PUBLISHED  # older runs lack the key
+        groups[RunGroup(run["config"], protocol, student_remark(run), settings)].append(run)
     groups = split_by_inputs(groups)
     paper_order = list(PAPER_MAP_MICRO)
 
@@ -128,35 +123,31 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
     return {group: groups[group] for group in sorted(groups, key=sort_key)}
 
 
-def protocol_label(run: RunMetrics) -> str:
-    """Return the run's protocol. For a held_out run, add a student of its motion that was not held out likewise.
-
-    A run without a recorded protocol is published."""
-    protocol = run.get("protocol") or PUBLISHED
+def student_remark(run: RunMetrics) -> str:
+    """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
     uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if protocol != HELD_OUT or not uses_motion or "student_protocol" not in run:
-        return protocol
-    if run["student_protocol"] != protocol:
-        return f"{protocol}, student {run['student_protocol'] or 'unknown'}"
-    if run.get("student_selection_agrees") is False:
-        return f"{protocol}, student of other selection clips"
-    return protocol
+    if run.get("protocol") != HELD_OUT or not uses_motion or "student_protocol" not in run:
+        return ""
+    if run["student_protocol"] != HELD_OUT:
+        return run["student_protocol"] or "unknown"
+    return "of other selection clips" if run.get("student_selection_agrees") is False else ""
 
 
 def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
-    """Split groups whose runs read different files; their settings then end with a hash of the inputs."""
+    """Split groups whose runs read different files; `inputs` is then a hash of these."""
     result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for group, runs in groups.items():
         inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
-            suffix = f" inputs={hashlib.sha256(run_inputs.encode()).hexdigest()[:8]}" if len(set(inputs)) > 1 else ""
-            result[group._replace(settings=(group.settings + suffix).strip())].append(run)
+            digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
+            result[group._replace(inputs=digest)].append(run)
     return result
 
 
 def make_row(group: RunGroup, runs: Sequence[RunMetrics], differences: MetricDifferences) -> dict[str, str]:
     """Return a row of table.csv: column -> text."""
-    row = {"config": group.config, "seeds": str(len(runs)), "protocol": group.protocol, "settings": group.settings}
+    settings = " ".join(filter(None, (group.settings, f"inputs={group.inputs}" if group.inputs else "")))
+    row = {"config": group.config, "seeds": str(len(runs)), "protocol": group.protocol_label, "settings": settings}
     for metric in METRICS:
         values = [run[metric] for run in runs]
         row[f"{metric}_mean"] = f"{mean(values):.4f}"
@@ -204,11 +195,13 @@ def _markdown_cells(row: Mapping[str, str]) -> list[str]:
 
 def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: int, messages: Sequence[str]) -> str:
     """Return the text below the table: what the columns and protocols mean, and what could not be computed."""
+    from vimoclip.metrics import METRIC_NAMES
+
+    macro, micro = (METRIC_NAMES[metric].description for metric in METRICS)
     clips = _distinct_values([run for runs in groups.values() for run in runs], "num_videos").replace(" ", " or ")
     paragraphs = [
         f"Average precision on the {clips} clips that are reported, as fractions of 1: mean ± standard deviation over "
-        "the seeds. macro AP is the mean over the classes that have a positive, Animal Kingdom's own metric; micro AP "
-        "pools all pairs of clip and class.",
+        f"the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
         f"over rgb: the difference to config {RGB} of the same protocol and settings on the same clips, mean over the "
         "seeds that both have"
         + (f", with its 95 % interval: paired bootstrap over clips, {resamples} resamples." if resamples else ".")
@@ -216,8 +209,9 @@ def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: i
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the clips that are "
         "reported; it stands beside its configs, whatever settings they were given here. time: of training, "
         "the mean over seeds.",
-        *(PROTOCOL_NOTES[name] for name in sorted({group.protocol for group in groups}) if name in PROTOCOL_NOTES),
-        *([INPUTS_NOTE] if any("inputs=" in group.settings for group in groups) else []),
+        *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
+        *(note for name, note in STUDENT_NOTES.items() if name in {group.student for group in groups}),
+        *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
         "Where training.checkpoint is last the epoch is the last one, and none was chosen.",
         *(html.escape(message, quote=False) for message in messages),
     ]

@@ -174,7 +174,7 @@ def print_dry_run(trainer: "FusionTrainer", overwrite: bool) -> None:
         text += " (selection clips; those that are reported come on top, once)"
     print(f"{text}; on {run.device} in {run.precision}; nothing was written")
     if len(progress.rows) < trainer.epochs:
-        print(dry_run.format_cost(trainer, progress, final_items=num_monitor))
+        print(dry_run.estimate_cost(trainer, progress, final_items=num_monitor))
 
 
 if __name__ == "__main__":

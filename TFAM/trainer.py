@@ -10,7 +10,7 @@ import torch
 
 from TFAM import loops
 from TFAM.config import check_unchanged, logged_sections
-from TFAM.data import PairedEmbeddings, collate, selection_digest
+from TFAM.data import PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
@@ -33,7 +33,6 @@ class FusionTrainer(Trainer):
     unit, first_epoch, learning_rate_column = "video", 1, "lr"
     tags: ClassVar = {"epoch": "", "lr": "train/lr", "train_loss": "train/loss_by_epoch"}
     persistent_workers = True  # epochs are short
-    collate = staticmethod(collate)
 
     def __init__(self, metadata: Mapping[str, Any], splits: Mapping[str, PairedEmbeddings], run: RunOptions):
         config = metadata["config"]
@@ -56,7 +55,8 @@ class FusionTrainer(Trainer):
         return loops.train_steps(replica, batches, self.loss_function, self.run.device, self.run.precision)
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
-        return loops.zero_loss(forward, self.metadata["config"]["model"]["d_model"], self.run.device)
+        model = self.metadata["config"]["model"]
+        return loops.zero_loss(forward, model["d_model"], model["pooling"], self.run.device)
 
     def evaluate(self, batches: Iterable[Any]) -> EvaluationResult:
         run = self.run

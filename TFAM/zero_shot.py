@@ -21,6 +21,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/zero_shot/seed0/")
     cli.add_clip_arguments(parser, None)
     cli.add_dataset_arguments(parser)
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> Path:
     yaml_json.write_yaml(folder / "config.yaml", {"data": {f"rgb_{split}_h5": str(path)}})
     yaml_json.write_json(folder / "metrics.json", metrics)
     print(f"map_macro {metrics['map_macro']:.4f}\nmap_micro {metrics['map_micro']:.4f}\nwrote {folder}", flush=True)
+    cli.RunReport([folder], done=metrics["num_videos"]).write(args.report)
     return folder
 
 

@@ -95,14 +95,17 @@ def embed_frames(clips: Sequence[Path], preprocess: Callable[[Any], Any], encode
     """Run the pipeline of the scripts without writing files; return the number of frames."""
     from vimoclip import clip
     from vimoclip.extraction.embeddings import CHUNK_FRAMES
-    from vimoclip.video import ReadSummary, prefetch_videos, read_batches
+    from vimoclip.video import VideoReader, prefetch_videos
 
-    def preprocessed(path: Path) -> Iterator[Any]:
-        return (preprocess(item) for item in read_batches(path, CHUNK_FRAMES) if not isinstance(item, ReadSummary))
-
-    with closing(prefetch_videos((partial(preprocessed, path) for path in clips), WORKERS)) as prefetched:
-        items: Any = clip.encode_stream(prefetched, encode, BATCH_SIZE)
-        return sum(len(rows) for _, rows in items)
+    counts = list[int]()
+    batches = clip.BatchEncoder(encode, BATCH_SIZE)
+    readers = (VideoReader(path, CHUNK_FRAMES) for path in clips)
+    with closing(prefetch_videos(readers, lambda batch: preprocess(batch.frames), WORKERS)) as videos:
+        for _, chunks in videos:
+            for frames in chunks:
+                batches.add_frames(frames, lambda rows: counts.append(len(rows)))
+    batches.flush()
+    return sum(counts)
 
 
 # --- with the encoder
@@ -119,7 +122,8 @@ def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int)
     batch = torch.randint(0, 256, (BATCH_SIZE, 3, 224, 224), dtype=torch.uint8)
     encoders = {name: clip.load_encoder(model, None) for name in ("torch", "int8", *installed_backends())}
     for name, encoder in encoders.items():
-        encoder.set_backend("torch" if name == "int8" else name, "int8" if name == "int8" else "fp32")
+        backend, precision = ("torch", "int8") if name == "int8" else (name, "fp32")
+        encoder.freeze(precision=precision, backend=backend)
 
     def encode_alone(encode: Callable[[Any], Any]) -> float:
         return sum(len(encode(batch)) for _ in range(ENCODER_BATCHES))
@@ -208,7 +212,7 @@ def cosine_agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[fl
 
     cosines = []
     for path in clips:
-        frames = next(iter(video.read_batches(path, BATCH_SIZE)))
+        frames = next(iter(video.VideoReader(path, BATCH_SIZE))).frames
         prepared = first.preprocess(frames)
         cosines.append(torch.cosine_similarity(first.encode(prepared), second.encode(prepared)))
     return float(torch.cat(cosines).mean()), float(torch.cat(cosines).min())

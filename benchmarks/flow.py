@@ -123,9 +123,7 @@ def pair_rate_bound(decoder_rates: Sequence[float], dis_rates: Sequence[float]) 
 
 
 def read_frames(clip: Path, size: int | None, count: int) -> np.ndarray:
-    frames = next(video.read_batches(clip, count, shorter_side=size))
-    assert isinstance(frames, np.ndarray)
-    return frames
+    return next(iter(video.VideoReader(clip, count, shorter_sides=(size,)))).frames
 
 
 def end_point_error(clips: Sequence[Path], preset: str) -> float:

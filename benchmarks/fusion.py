@@ -34,11 +34,13 @@ MODEL_CONFIG: dict[str, Any] = {
 
 @dataclass
 class FusionSetup:
-    """A model, its optimizer, and a function that loads a batch: keys -> (arguments of the model, labels)."""
+    """A model, its optimizer, and a function that loads a batch.
+
+    `load_batch`: keys -> (arguments of the model, labels, number of RGB frames)."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    load_batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor]]
+    load_batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor, int]]
 
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
@@ -130,7 +132,7 @@ def plain_setup(paths: dict[str, Path]) -> FusionSetup:
     return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4), partial(plain_batch, paths))
 
 
-def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
     items = []
     for key in keys:
         with h5py.File(paths["rgb_train"]) as rgb, h5py.File(paths["motion"]) as motion:
@@ -139,7 +141,7 @@ def plain_batch(paths: dict[str, Path], keys: Sequence[str]) -> tuple[list[torch
     x, y, labels = zip(*items, strict=True)
     lengths = [torch.tensor([len(rows) for rows in videos]) for videos in (x, y)]
     padded = [nn.utils.rnn.pad_sequence(list(videos), batch_first=True) for videos in (x, y)]
-    return [padded[0], lengths[0], padded[1], lengths[1]], torch.stack(labels)
+    return [padded[0], lengths[0], padded[1], lengths[1]], torch.stack(labels), int(lengths[0].sum())
 
 
 # --- ours
@@ -154,10 +156,10 @@ def tfam_setup(paths: dict[str, Path], attention_dropout: float | None = None) -
     model = FusionTransformer(**MODEL_CONFIG, attention_dropout=attention_dropout)
     rgb, motion = EmbeddingReader(paths["rgb_train"], "rgb"), EmbeddingReader(paths["motion"], "motion")
 
-    def load_batch(keys: Sequence[str]) -> tuple[list[Any], torch.Tensor]:
+    def load_batch(keys: Sequence[str]) -> tuple[list[Any], torch.Tensor, int]:
         pairs = PairedEmbeddings(rgb, motion, [(key, key[:-4]) for key in keys], {})
-        collated = collate([pairs[i] for i in range(len(keys))])
-        return collated.model_inputs(torch.device("cpu")), collated.labels
+        batch = collate([pairs[i] for i in range(len(keys))])
+        return batch.model_inputs(torch.device("cpu")), batch.labels, len(batch.rgb.x)
 
     return FusionSetup(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), load_batch)
 
@@ -179,11 +181,11 @@ def train_steps(setup: FusionSetup, keys: Sequence[str]) -> float:
     setup.model.train()
     tokens = 0
     for start in range(0, len(keys), BATCH_SIZE):
-        inputs, labels = setup.load_batch(keys[start : start + BATCH_SIZE])
+        inputs, labels, count = setup.load_batch(keys[start : start + BATCH_SIZE])
         setup.optimizer.zero_grad(set_to_none=True)
         F.binary_cross_entropy_with_logits(setup.model(*inputs), labels).backward()
         setup.optimizer.step()
-        tokens += int(inputs[1].sum())
+        tokens += count
     return tokens
 
 
@@ -193,9 +195,9 @@ def evaluate_batches(setup: FusionSetup, keys: Sequence[str]) -> float:
     setup.model.eval()
     tokens = 0
     for start in range(0, len(keys), BATCH_SIZE):
-        inputs, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
+        inputs, _, count = setup.load_batch(keys[start : start + BATCH_SIZE])
         setup.model(*inputs)
-        tokens += int(inputs[1].sum())
+        tokens += count
     return tokens
 
 
@@ -214,7 +216,7 @@ def check_same_logits(paths: dict[str, Path]) -> None:
     for start in range(0, len(keys), BATCH_SIZE):
         logits = []
         for setup in setups:
-            inputs, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
+            inputs, _, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
             with torch.no_grad():
                 logits.append(setup.model.eval()(*inputs))
         if (worst := float((logits[0] - logits[1]).abs().max())) > TOLERANCE:

@@ -101,7 +101,7 @@ def check_backbone(name: str) -> tuple[list[str], float]:
         loaded, student_config = moclip.load(Path(folder) / "student.pth")
     rebuilt = clip.ImageEncoder(loaded.visual_encoder, student_config["clip"])
     same = torch.equal(rebuilt.encode(rebuilt.preprocess(frames)), fast)
-    rebuilt.set_backend("torch", "int8")
+    rebuilt.freeze(precision="int8")
     cells = [
         name,
         f"{sum(p.numel() for p in encoder.visual.parameters()) / 1e6:.0f} M",

@@ -148,7 +148,6 @@ def train_epoch(folder: Path) -> None:
     """Train one small layer on every video of both splits once."""
     import torch
 
-    from TFAM.data import collate
     from vimoclip.runtime.distributed import ProcessGroup
     from vimoclip.training.batches import EpochBatchSampler, make_loader
 
@@ -156,7 +155,7 @@ def train_epoch(folder: Path) -> None:
     model = torch.nn.Linear(input_sizes.DIM, input_sizes.CLASSES)
     for pairs in splits.values():
         sampler = EpochBatchSampler(len(pairs), 0, BATCH_SIZE, ProcessGroup())
-        for batch in make_loader(pairs, sampler, collate, NUM_WORKERS, device, persistent_workers=True):
+        for batch in make_loader(pairs, sampler, NUM_WORKERS, device, persistent_workers=True):
             loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
             # SGD by hand, since torch.optim imports more of torch than all else here
             weights = list(model.parameters())

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from statistics import median
 
 from benchmarks.harness import BenchmarkRow, make_row, measure_rates
 from benchmarks.inputs import BenchmarkInputs
@@ -21,8 +22,8 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     return [
         make_row(
             "start", f"{name} --help", "start", {"ours": rates[name]},
-            bound=sorted(rates["python"])[len(rates["python"]) // 2], bound_name="python -c pass",
-            goal="under 0.5 s", note=f"{1 / sorted(rates[name])[len(rates[name]) // 2]:.2f} s",
+            bound=median(rates["python"]), bound_name="python -c pass",
+            goal="under 0.5 s", note=f"{1 / median(rates[name]):.2f} s",
         )
         for name in COMMANDS
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -117,9 +118,7 @@ def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     for name, goal in goals.items():
         decoder_rates = rates.get(f"decoder {name}")
         bound = (
-            sorted(decoder_rates)[len(decoder_rates) // 2]
-            if decoder_rates
-            else memory_copy_rate() / ((SEQUENCE_LENGTH - 1) * cache.frame_bytes)
+            median(decoder_rates) if decoder_rates else memory_copy_rate() / ((SEQUENCE_LENGTH - 1) * cache.frame_bytes)
         )
         note = "plain: 640x360" + ("" if decoder_rates else "; files in memory")
         row_rates, what = {"plain": rates["plain"], "ours": rates[name]}, f"loader of train.py, {name}"
@@ -242,7 +241,7 @@ def data_wait_row(inputs: BenchmarkInputs, steps: int = 6) -> BenchmarkRow:
     indices = sample_full_segments(dataset)
     order = random.Random(0).sample(indices, BATCH_SIZE * min(steps + 1, len(indices) // BATCH_SIZE))
     order_batches = [order[i : i + BATCH_SIZE] for i in range(0, len(order), BATCH_SIZE)]
-    batches = iter(make_loader(dataset, order_batches, collate, 2, torch.device("cpu")))
+    batches = iter(make_loader(dataset, order_batches, 2, torch.device("cpu")))
     wait_seconds, step_seconds = 0.0, 0.0
     ours(next(batches))
     for _ in range(len(order) // BATCH_SIZE - 1):

@@ -1,5 +1,6 @@
-# Sourced by demo.sh and test.sh: sets $python to a Python that satisfies a requirements file.
-# This is the active environment if it does, else .venv, which is created and filled as needed.
+# Sourced by demo.sh, reproduce_animal_kingdom.sh and test.sh: sets $python to a Python that satisfies a requirements
+# file, and reads reports of runs. $python is the active environment's if that does, else that of .venv, which is created
+# and filled as needed.
 
 satisfies() { # satisfies PYTHON FILE: succeed if it is 3.11 or newer and meets every bound (>= or <) of the requirements file
     "$1" - "$2" <<'PYTHON' 2>/dev/null
@@ -58,4 +59,13 @@ use_python() { # use_python FILE: set $python
         "$system_python" -m venv .venv
         "$python" -m pip install --quiet --requirement "$1"
     fi
+}
+
+all_reports() { # all_reports EXPRESSION FILE...: succeed if all reports (--report) exist and the Python expression holds for each
+    "$python" - "${@:2}" <<PYTHON 2>/dev/null
+import json, sys
+
+reports = [json.load(open(path, "rb")) for path in sys.argv[1:]]
+sys.exit(not all($1 for report in reports))
+PYTHON
 }

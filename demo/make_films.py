@@ -6,9 +6,8 @@ Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after th
 my_films/unseen.mp4, which is in neither of them, and unseen.csv with its labels."""
 
 import argparse
-import csv
-import io
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from demo.make_clips import SEEDS_PER_DATASET
 from vimoclip import cli
 
 UNSEEN = "unseen"
+LABEL_COLUMNS = ("video", "labels", "start", "end", "day")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Write films, table and BORIS project; return the path of the table."""
     args = build_parser().parse_args(argv)
     from demo.scenes import sample_scene
-    from vimoclip.io import atomic
+    from vimoclip.io import atomic, csv
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
     names = [*(f"film{i + 1:02d}" for i in range(args.films)), UNSEEN]
@@ -47,28 +47,22 @@ def main(argv: list[str] | None = None) -> Path:
     ):
         pass
     labelled = {name: scenes for name, scenes in films.items() if name != UNSEEN}
-    atomic.write_text(args.output_dir / f"{UNSEEN}.csv", format_label_table({UNSEEN: films[UNSEEN]}))
+    csv.write_csv(args.output_dir / f"{UNSEEN}.csv", LABEL_COLUMNS, label_rows({UNSEEN: films[UNSEEN]}))
     atomic.write_text(args.output_dir / "project.boris", json.dumps(boris_project(labelled)))
-    written = atomic.write_text(args.output_dir / "table.csv", format_label_table(labelled))
+    written = csv.write_csv(args.output_dir / "table.csv", LABEL_COLUMNS, label_rows(labelled))
     print(f"{len(labelled)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
     return written
 
 
-def format_label_table(films: dict[str, list[Any]]) -> str:
-    """Return a CSV with one row per scene: film, actions, start and end in seconds, and day (one per two films)."""
+def label_rows(films: dict[str, list[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row per scene: film, actions, start and end in seconds, and day (one per two films)."""
     from demo.scenes import FPS, FRAMES
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "labels", "start", "end", "day"])
     length = FRAMES / FPS
     for number, (name, scenes) in enumerate(films.items()):
         for index, scene in enumerate(scenes):
             actions = ";".join(sorted(scene.actions()))
-            writer.writerow(
-                [f"{name}.mp4", actions, f"{index * length:g}", f"{(index + 1) * length:g}", number // 2 + 1]
-            )
-    return text.getvalue()
+            yield f"{name}.mp4", actions, f"{index * length:g}", f"{(index + 1) * length:g}", number // 2 + 1
 
 
 def boris_project(films: dict[str, list[Any]]) -> dict[str, Any]:

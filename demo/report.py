@@ -6,7 +6,6 @@ prints the table and writes it to TFAM/results/demo/table.md and table.csv (one 
 permutations of the clips' labels."""
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> Path:
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
     from vimoclip.annotations.split_protocol import PUBLISHED
-    from vimoclip.io import csv
+    from vimoclip.io import csv, yaml_json
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
     rows: list[dict[str, Any]] = []
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> Path:
             continue
         names, scores, targets = read_predictions(path, data)
         runs_by_clips.setdefault(frozenset(names), folder)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = yaml_json.read_json(folder / "metrics.json", "delete the run and create it again")
         protocols.add(metrics.get("protocol") or PUBLISHED)  # older runs lack the key
         epoch_criteria.add(metrics.get("epoch_chosen_by", "another project"))
         results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
@@ -87,7 +86,9 @@ def format_single_frames(path: Path) -> str:
     """Return the results of demo.check_frames as text; empty if it was not run."""
     if not path.is_file():
         return ""
-    results = json.loads(path.read_text(encoding="utf-8"))
+    from vimoclip.io import yaml_json
+
+    results = yaml_json.read_json(path)
     lines = [
         f"\nsingle frames of {results['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
     ]

@@ -106,7 +106,7 @@ def test_slash_or_control_character_in_the_extension_is_an_error(tmp_path: Path,
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("", "header id,name"),
+        ("", "is empty"),
         ("id,name\n", "header id,name"),
         ("number,action\n0,Eating\n", "header id,name"),
         ("id,name\n0,Eating\none,Running\n", "'one'"),
@@ -267,7 +267,7 @@ def test_animals_round_trip(tmp_path: Path) -> None:
     [
         ("video,animal\na.mp4,Lion\n", "needs the header video_id,animals,animal_classes"),
         ("video_id,animals,animal_classes\na.mp4,Lion\n", ":2: needs the header"),
-        ("video_id,animals,animal_classes\na.mp4,Lion,Mammal,x\n", ":2: needs the header"),
+        ("video_id,animals,animal_classes\na.mp4,Lion,Mammal,x\n", ":2: has 4 cells"),
         ("video_id,animals,animal_classes\na.mp4,Lion,Mammal\na.mp4,,\n", ":3: 'a.mp4' is duplicated"),
     ],
 )

@@ -17,7 +17,6 @@ import torch
 
 from tests.chain.helpers import CONTROLS, FUSIONS, read_csv, shell
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, write_annotations, write_video
-from vimoclip import store
 from vimoclip.errors import UserError
 
 
@@ -193,24 +192,21 @@ def test_ctrl_c_ends_an_extraction_at_once_and_the_same_command_resumes_it(tmp_p
     assert {path.name for path in (tmp_path / "flows").iterdir()} == {"a.mp4", "b.mp4"}
 
 
-def test_an_interrupted_embedding_leaves_no_thread_behind(tmp_path: Path) -> None:
-    from vimoclip import cli
-    from vimoclip.extraction.embeddings import VideoInput, embed_videos
-    from vimoclip.extraction.video_status import VideoTracker
+def test_an_interrupted_embedding_leaves_no_thread_behind(
+    tmp_path: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import extract_embeddings
+    from vimoclip import clip
 
     for name in "abcd":
-        write_video(tmp_path / f"{name}.mp4", indexed_frames(300))
-    writer = store.EmbeddingWriter(tmp_path / "out.h5", {"kind": "motion"})
-    jobs = [VideoInput(name, tmp_path / f"{name}.mp4") for name in "abcd"]
+        write_video(tmp_path / "dataset" / "videos" / f"{name}.mp4", indexed_frames(300))
+    write_annotations(tmp_path / "dataset" / "annotations", {"train": {f"{name}.mp4": (0,) for name in "abcd"}})
 
-    def interrupted(batch: torch.Tensor) -> torch.Tensor:
+    def interrupted(encoder: clip.ImageEncoder, prepared: torch.Tensor) -> torch.Tensor:
         raise KeyboardInterrupt
 
     before = threading.active_count()
+    monkeypatch.setattr(clip.ImageEncoder, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare = lambda frames: torch.from_numpy(frames)  # noqa: E731
-        outcomes = VideoTracker(
-            tmp_path / "out.h5", {job.key: job.path for job in jobs}, writer.is_done, cli.RunReport()
-        )
-        embed_videos(jobs, writer, prepare, interrupted, outcomes, workers=2)
+        extract_embeddings.main(["--dataset-dir", str(tmp_path / "dataset"), "--clip-model-name", tiny_clip])
     assert threading.active_count() == before

@@ -123,8 +123,7 @@ def test_row_t_is_frame_t_and_flow_t_is_that_of_t_to_t_plus_1(in_dataset: Path, 
     assert reader.frame_indices("train0.mp4").tolist() == list(range(0, 70, 3))  # type: ignore[union-attr]
     assert np.allclose(reader.embeddings("train0.mp4"), expected.numpy(), atol=1e-5)
     assert np.allclose(reader.timestamps("train0.mp4"), np.arange(0, 70, 3) / 25)  # type: ignore[arg-type]
-    flow = next(iter(video.read_batches(in_dataset / "flows" / "train0.mp4", 100)))
-    assert isinstance(flow, np.ndarray)
+    flow = next(iter(video.VideoReader(in_dataset / "flows" / "train0.mp4", 100))).frames
     assert len(flow) == 23
     for t, image in enumerate(flow):  # a bit that changed shows white: so the picture is t xor t + 1
         assert read_index(image) == (3 * t) ^ (3 * (t + 1))
@@ -328,7 +327,7 @@ def test_a_run_resumes_only_with_the_data_it_was_trained_on(in_dataset: Path, ti
 def test_motion_of_published_flow_videos_reaches_tfam(in_dataset: Path, tiny_clip: str) -> None:
     run_chain(tiny_clip, ["--model", "dis"])
     for path in list((in_dataset / "flows").iterdir()):  # the published script's name, and no comment
-        frames = next(batch for batch in video.read_batches(path, 100) if isinstance(batch, np.ndarray))
+        frames = next(iter(video.VideoReader(path, 100))).frames
         path.unlink()
         write_video(path.with_name(f"{path.stem}_raft_things.mp4"), frames)
     train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "p"])
@@ -447,7 +446,7 @@ def test_the_chain_on_real_video(tmp_path: Path, tiny_clip: str, monkeypatch: py
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["num_videos"] == len(rows[1::2])
     for row in rows:
-        rgb_frames = sum(len(b) for b in video.read_batches(labelled / row["video"], 16) if isinstance(b, np.ndarray))
+        rgb_frames = sum(len(batch.frames) for batch in video.VideoReader(labelled / row["video"], 16))
         flow = video.probe(tmp_path / "dataset" / "flows" / f"{Path(row['video']).stem}.mp4")
         assert flow.frames == rgb_frames - 1
         assert min(flow.width, flow.height) == 64

@@ -13,7 +13,7 @@ import numpy as np
 import prepare_dataset
 from tests.conftest import REPOSITORY
 from vimoclip.errors import UserError
-from vimoclip.video import VideoWriter, probe, read_batches
+from vimoclip.video import VideoReader, VideoWriter, probe
 
 SPLITS = {
     "train": {"t0.mp4": (0,), "t1.mp4": (1,), "t2.mp4": (2,), "t3.mp4": (0,), "still.mp4": (0,)},
@@ -24,9 +24,10 @@ MOTION_FILE = "embeddings/flow_embeddings.h5"
 
 
 def run_check(dataset: Path, *flags: str) -> dict[str, Any]:
-    """Return the JSON report of a check, and compare it with the exit code."""
-    path = dataset.parent / "report.json"
+    """Return the JSON report of a check, and compare it with the exit code and the counts of --report."""
+    path, counts_path = dataset.parent / "report.json", dataset.parent / "counts.json"
     arguments = ["check", "--dataset-dir", str(dataset), "--json", str(path), "--num-workers", "0", *flags]
+    arguments += ["--report", str(counts_path)]
     code = 0
     try:
         prepare_dataset.main(arguments)
@@ -35,6 +36,12 @@ def run_check(dataset: Path, *flags: str) -> dict[str, Any]:
     report = json.loads(path.read_text())
     assert code == (0 if report["fine"] else 1)
     assert report["fine"] == (not report["problems"])
+    counts = json.loads(counts_path.read_text())
+    assert counts["unit"] == "entry" and counts["outputs"] == [str(path)]
+    assert counts["done"] == sum(area["fine"] for area in report["areas"].values())
+    assert counts["failed"].keys() == {f"{problem['area']}: {problem['id']}" for problem in report["problems"]}
+    for problem in report["problems"]:
+        assert f"{problem['kind']}: {problem['reason']}" in counts["failed"][f"{problem['area']}: {problem['id']}"]
     return report
 
 
@@ -89,8 +96,7 @@ def corrupt_bytes(path: Path, start: int = 200, count: int = 2**20) -> None:
 
 def rewrite_flow(path: Path, frames: int | None = None, **comment: Any) -> None:
     """Write a flow video again with another comment or length, which makes its motions stale."""
-    info, images = probe(path), next(iter(read_batches(path, 100)))
-    assert isinstance(images, np.ndarray)
+    info, images = probe(path), next(iter(VideoReader(path, 100))).frames
     with VideoWriter(path, info.fps, {**(info.comment or {}), **comment}, False) as writer:
         writer.write(images[:frames])
 

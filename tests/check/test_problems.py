@@ -177,7 +177,7 @@ def motion_file_instead_of_embeddings(dataset: Path) -> None:
     shutil.copy(dataset / MOTION_FILE, dataset / RGB_FILE)
 
 
-@case("t1.mp4 lacks one of", "RGB train, ak_train_clip_embeddings.h5, broken")
+@case("t1.mp4: lacks one of", "RGB train, ak_train_clip_embeddings.h5, broken")
 def embeddings_that_only_verify_finds_damaged(dataset: Path) -> None:
     remove_items(dataset / RGB_FILE, "t1.mp4/timestamps")
 
@@ -185,6 +185,17 @@ def embeddings_that_only_verify_finds_damaged(dataset: Path) -> None:
 @case("10 embeddings but 4 of frame_indices", "RGB train, t1.mp4, broken")
 def embeddings_with_too_few_indices(dataset: Path) -> None:
     replace_arrays(dataset / RGB_FILE, "t1.mp4", frame_indices=np.arange(4))
+
+
+@case(
+    "10 embeddings but 4 of frame_indices",
+    *("RGB train, t1.mp4, broken", "RGB train, tt1.mp4, stale", "RGB train, ak_train_clip_embeddings.h5, broken"),
+)
+def a_damaged_video_whose_name_contains_that_of_another(dataset: Path) -> None:
+    with h5py.File(dataset / RGB_FILE, "r+") as file:
+        file.copy("t1.mp4", "tt1.mp4")
+    remove_items(dataset / RGB_FILE, "tt1.mp4/timestamps")  # only verify finds it
+    embeddings_with_too_few_indices(dataset)
 
 
 @case("is no line of a manifest", "RGB train, ak_train_clip_embeddings.h5.manifest.jsonl, broken")

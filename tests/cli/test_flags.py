@@ -97,11 +97,13 @@ def observe(
 
         patch.setattr(module, name, wrapper)
 
-    record_calls(clip, "encode_stream", lambda items, encode, size: ("frames", size))
+    record_calls(clip, "BatchEncoder", lambda encode, size: ("frames", size))
     record_calls(
-        video, "prefetch_videos", lambda sources, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead)
+        video,
+        "prefetch_videos",
+        lambda readers, convert, workers, ahead=2, depth=4: ("workers", workers, "videos", ahead),
     )
-    record_calls(video, "read_batches", lambda path, size, *a, **k: ("decoded", size))
+    record_calls(video, "VideoReader", lambda path, size, *a, **k: ("decoded", size))
     record_calls(checkpoint, "save_checkpoint", lambda path, content: ("saved", path.name))
     patch.setattr(embeddings, "CHUNK_FRAMES", 8)
     patch.chdir(root)
@@ -147,6 +149,7 @@ EMBEDDINGS: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 FLOWS: dict[str, Any] = {
     "--videos-dir": "elsewhere/videos",
@@ -175,6 +178,7 @@ FLOWS: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 TRAINING: dict[str, Any] = {
     "--train-hdf5-path": "dataset/embeddings/ak_val_clip_embeddings.h5",
@@ -240,6 +244,7 @@ EXPORT: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 FUSED = "checkpoints/TFAM/cross_attention/seed49/best_model.pth"
 FUSION: dict[str, Any] = {
@@ -275,6 +280,7 @@ EVALUATION: dict[str, Any] = {
     "--flow-videos-dir": "dataset/videos",
     "--resamples": "30",
     "--seed": "7",
+    "--report": "report.json",
 }
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
@@ -300,6 +306,7 @@ PREDICTION: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 PREDICT = ["dataset/videos", "--tfam", RUN, "--student", "checkpoints/run", "--clip-model-name", "local-dir:tinyclip"]
 CONFIG = ["--config", str(REPOSITORY / "TFAM" / "configs" / "cross_attention.yaml"), "--num-workers", "0"]

@@ -17,7 +17,7 @@ from vimoclip import clip
 from vimoclip.clip import fast_vit
 from vimoclip.clip.encoder import check_backend
 from vimoclip.errors import UserError
-from vimoclip.runtime.device import autocast, select_precision
+from vimoclip.runtime.device import select_precision
 
 CPU = torch.device("cpu")
 TINY = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
@@ -81,12 +81,12 @@ def test_encoder_gives_the_towers_own_embeddings(kind: str) -> None:
 def test_int8_is_close_and_rows_are_independent(kind: str) -> None:
     encoder = build_encoder(kind)
     expected = encode_with_tower(encoder, frames(8))
-    encoder.set_backend("torch", "int8")
+    encoder.freeze(precision="int8")
     ours = encoder.encode(frames(8))
     assert cosines(ours, expected).mean() > 0.9985  # these towers are narrow; ViT-B/32: 0.9998
     among_others = torch.cat([frames(8)[:1], torch.zeros(3, 3, 32, 32, dtype=torch.uint8), frames(8)[4:]])
     assert torch.equal(encoder.encode(among_others)[[0, 4, 5, 6, 7]], ours[[0, 4, 5, 6, 7]])
-    encoder.set_backend("torch", "fp32")
+    encoder.freeze()
     assert cosines(encoder.encode(frames(8)), expected).min() > 0.99999
 
 
@@ -94,11 +94,9 @@ def test_int8_is_close_and_rows_are_independent(kind: str) -> None:
 def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
     encoder = build_encoder(kind)
     expected = encode_with_tower(encoder, frames())
-    encoder.set_backend("torch", "bf16")
-    with autocast(CPU, "bf16"):
-        ours = encoder.encode(frames())
+    ours = encoder.freeze(precision="bf16").encode(frames())
     assert ours.dtype == torch.float32
-    assert not torch.equal(ours, encoder.encode(frames()))
+    assert not torch.equal(ours, encoder.freeze().encode(frames()))
     assert (ours - expected).abs().max() < 1e-2 * expected.abs().max()
     assert cosines(ours, expected).min() > 0.999
 
@@ -109,19 +107,19 @@ def test_other_backends_give_the_towers_own_embeddings(backend: str, kind: str) 
     pytest.importorskip(backend)
     pytest.importorskip("onnx")
     encoder = build_encoder(kind)
-    encoder.set_backend(backend)
+    encoder.freeze(backend=backend)
     assert cosines(encoder.encode(frames()), encode_with_tower(encoder, frames())).min() > 0.99999
     assert len(encoder.encode(frames(2))) == 2  # another shape of batch
 
 
-def test_new_weights_take_effect() -> None:
+def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
     encoder, other = build_encoder("class token, GELU"), build_encoder("class token, GELU")
     with torch.no_grad():
         for parameter in other.visual.parameters():
             parameter.mul_(1.1)
     before = encoder.encode(frames())
     encoder.visual.load_state_dict(other.visual.state_dict())
-    after = encoder.encode(frames())
+    after = encoder.freeze().encode(frames())
     assert not torch.allclose(after, before)
     assert torch.equal(after, other.encode(frames()))
 
@@ -131,7 +129,7 @@ def test_encoding_leaves_the_tower_unchanged() -> None:
         encoder = build_encoder(kind)
         before = clip.weights_sha256(encoder.visual), encode_with_tower(encoder, frames())
         for precision in ("fp32", "int8"):
-            encoder.set_backend("torch", precision)
+            encoder.freeze(precision=precision)
             encoder.encode(frames())
         assert clip.weights_sha256(encoder.visual) == before[0]
         assert torch.equal(encode_with_tower(encoder, frames()), before[1])

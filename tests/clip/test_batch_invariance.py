@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,10 +16,11 @@ def embed_at_every_position(encoder: clip.ImageEncoder, batch_size: int) -> set[
     frame = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     found = set()
     for place in range(0, batch_size, max(1, batch_size // 5)):
-        items = [("before", others[:place]), ("frame", frame), ("behind", others[place:])]
-        for tag, what in clip.encode_stream(items, encoder.encode, batch_size):
-            if tag == "frame":
-                found.add(what.numpy().tobytes())
+        batches = clip.BatchEncoder(encoder.encode, batch_size)
+        batches.add_frames(others[:place], lambda rows: None)
+        batches.add_frames(frame, lambda rows: found.add(rows.tobytes()))
+        batches.add_frames(others[place:], lambda rows: None)
+        batches.flush()
     return found
 
 
@@ -58,7 +60,10 @@ def test_the_batch_size_is_raised_until_all_positions_agree(
         return found
 
     frames = torch.randint(1, 256, (10, 2, 2), dtype=torch.uint8)
-    found = torch.cat([rows for _, rows in clip.encode_stream([("a", frames)], encode, 4)])
-    assert torch.equal(found, frames.flatten(1).float())
+    found: list[np.ndarray] = []
+    batches = clip.BatchEncoder(encode, 4)
+    batches.add_frames(frames, found.append)
+    batches.flush()
+    assert np.array_equal(np.concatenate(found), frames.flatten(1).float())
     assert sizes[-1] == taken
     assert ("--frame-batch-size 4" in capsys.readouterr().out) == (taken != 4)

@@ -31,8 +31,7 @@ def real_frames() -> list[np.ndarray]:
     paths = [SHARED / "clips" / name for name in names]
     if not paths[0].exists():
         return [moving_frames(2, (3, 1), 240, 320), moving_frames(2, (1, 2), 360, 640)]
-    first = (next(iter(video.read_batches(path, 4))) for path in paths)
-    return [frames for frames in first if isinstance(frames, np.ndarray)]
+    return [next(iter(video.VideoReader(path, 4))).frames for path in paths]
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

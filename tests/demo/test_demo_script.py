@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from demo import report
 from demo.scenes import ActionCue
 from tests.conftest import REPOSITORY, modification_times, moving_frames, write_video
 from vimoclip import annotations
+from vimoclip.cli import RunReport
 
 # From the shell
 
@@ -85,6 +87,28 @@ def test_a_missing_python_does_not_satisfy(tmp_path: Path) -> None:
         bash(f"source demo/environment.sh && satisfies nowhere/python '{tmp_path / 'requirements.txt'}'").returncode
         != 0
     )
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        ([RunReport(failed={"a b.mp4": "is empty"})], True),
+        ([RunReport(done=3, skipped={"a.mp4": "one frame"})], False),
+        ([RunReport(failed={"a.mp4": "is empty"}), RunReport()], False),
+        ([None], False),
+        ([RunReport(failed={"a.mp4": "is empty"}), None], False),
+    ],
+)
+def test_reports_of_runs_are_read_by_the_scripts(
+    reports: list[RunReport | None], expected: bool, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"report {i}.json" for i in range(len(reports))]
+    for path, run_report in zip(paths, reports, strict=True):
+        if run_report:
+            run_report.write(path)
+    arguments = shlex.join(['report["failed"]', *map(str, paths)])
+    completed = bash(f"source demo/environment.sh; python='{sys.executable}'; all_reports {arguments}")
+    assert (completed.returncode == 0, completed.stdout, completed.stderr) == (expected, "", "")
 
 
 def copy_repository(root: Path) -> Path:

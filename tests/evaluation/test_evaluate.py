@@ -379,8 +379,14 @@ def test_clips_that_a_run_left_out_are_named_in_a_note(tmp_path: Path, monkeypat
     assert result["num_videos"] == 5
     assert any("left out" in note and "the others: 1 (e.mp4)" in note for note in result["notes"])
     write_csv(run / "predictions.csv", SCORES)
-    result = evaluate.main([str(run), "--allow-missing", *FAST]).metrics
+    result = evaluate.main([str(run), "--allow-missing", *FAST, "--report", "report.json"]).metrics
     assert result["num_videos"] == 4
+    counts = json.loads(Path("report.json").read_text())
+    assert (counts["done"], counts["failed"], counts["unit"]) == (4, {}, "video")
+    assert counts["skipped"].keys() == {"e.mp4", "f.mp4"}
+    assert counts["skipped"]["e.mp4"] == "has one frame, so no motion"  # the run's reason
+    assert [Path(path).name for path in counts["outputs"]] == ["metrics.json", "per_class.csv", "report.html"]
+    assert all(Path(path).is_file() for path in counts["outputs"])
     assert any("left out" in note and "the others: 2 (e.mp4, f.mp4)" in note for note in result["notes"])
 
 

@@ -526,10 +526,8 @@ def check_memory_limit(folder: Path) -> None:
         with pytest.raises(VideoError):
             decode_all(folder / "headers" / name)
     for overlap in (0, 1):
-        frames = 0
-        for item in video.read_batches(folder / "headers" / "large.avi", 32, overlap=overlap):
-            frames += len(item) - overlap * (frames > 0) if isinstance(item, np.ndarray) else 0
-        assert frames == 16
+        reader = video.VideoReader(folder / "headers" / "large.avi", 32, overlap=overlap)
+        assert sum(len(batch.frames) - batch.repeated for batch in reader) == 16
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of a process's memory")

@@ -279,10 +279,10 @@ def test_deleted_parts_are_detected_and_written_again(
         else:
 
             def merge(
-                self: store.EmbeddingWriter, keys: Any, real: Callable[..., Any] = store.EmbeddingWriter.merge
+                self: store.EmbeddingWriter, *args: Any, real: Callable[..., Any] = store.EmbeddingWriter.merge
             ) -> Any:
                 delete(deleted_path)
-                return real(self, keys)
+                return real(self, *args)
 
             patch.setattr(store.EmbeddingWriter, "merge", merge)
         if (name, when) == ("settings.json", "before the last step"):

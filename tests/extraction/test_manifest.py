@@ -1,6 +1,5 @@
 """The manifest file: names, truncated lines, links, full disks."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -71,14 +70,3 @@ def test_a_full_disk_leaves_the_previous_lines(tmp_path: Path) -> None:
         assert list(reopened.entries.values()) == [entry(0), entry(1)]
         reopened.add(entry(2))
         assert list(manifest.read_manifest(path).values()) == [entry(i) for i in range(3)]
-
-
-def test_old_entries_of_unrecorded_videos_are_read_as_preexisting(tmp_path: Path) -> None:
-    path = manifest.manifest_path(tmp_path / "out")
-    old = {"id": "a.mp4", "status": "ok", "reason": "was there before its manifest", "seconds": 0.0, "settings": ""}
-    path.write_text(json.dumps(old) + "\n" + json.dumps(old | {"id": "b.mp4", "reason": ""}) + "\n")
-    entries = manifest.read_manifest(path)
-    assert {video: (entry.status, entry.reason) for video, entry in entries.items()} == {
-        "a.mp4": (manifest.PREEXISTING, ""),
-        "b.mp4": ("ok", ""),
-    }

@@ -1,5 +1,6 @@
 """Several processes on one output: ranks of torchrun, or independent shards."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import extract_flows
 from tests.conftest import CLASSES, REPOSITORY, indexed_frames, write_annotations, write_video
 from vimoclip import cli, store
 from vimoclip.errors import UserError
-from vimoclip.extraction import manifest
+from vimoclip.extraction import job, manifest
 from vimoclip.extraction.sharding import IncompleteOutputError, WorkerContext
 from vimoclip.io import lock
 from vimoclip.runtime import cost_estimate
@@ -150,7 +151,7 @@ def test_merge_after_the_last_shard_was_killed(
     monkeypatch.chdir(videos)
     out = ["--output-dir", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(extract_embeddings, "merge_shards", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(job, "_merge_shards", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         run_alone(extract_embeddings.main, EMBEDDINGS, *out, "--shard", "1/2")
         with pytest.raises(KeyboardInterrupt):
             run_alone(extract_embeddings.main, EMBEDDINGS, *out, "--shard", "2/2")
@@ -200,7 +201,7 @@ def test_the_last_shard_leaves_the_merge_to_a_running_one(
 ) -> None:
     monkeypatch.chdir(videos)
     monkeypatch.setattr(
-        extract_flows, "merge_shards", lambda *args: (_ for _ in ()).throw(lock.LockHeldError("process 7 writes it"))
+        job, "_merge_shards", lambda *args: (_ for _ in ()).throw(lock.LockHeldError("process 7 writes it"))
     )
     out = ["--output-dir", str(tmp_path / "out")]
     for i in (1, 2):
@@ -209,15 +210,15 @@ def test_the_last_shard_leaves_the_merge_to_a_running_one(
 
 
 def test_a_dry_run_counts_the_videos_of_its_shard_and_writes_nothing(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(videos)
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.05)
     out = ["--output-dir", str(tmp_path / "out"), "--dry-run"]
-    counts = []
+    counts, report = [], tmp_path / "report.json"
     for flags in (["--shard", "1/3"], ["--shard", "2/3"], ["--shard", "3/3"], ["--merge"]):
-        extract_embeddings.main([*EMBEDDINGS[1:], *out, *flags])
-        counts.append(int(capsys.readouterr().out.split()[1]))
+        extract_embeddings.main([*EMBEDDINGS[1:], *out, *flags, "--report", str(report)])
+        counts.append(json.loads(report.read_text())["pending"])
     assert sum(counts[:3]) == counts[3] == 7
     assert not (tmp_path / "out").exists()
 

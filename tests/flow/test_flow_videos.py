@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import extract_flows
-import inference
 from tests.conftest import moving_frames, write_video
 from vimoclip import video
 from vimoclip.errors import UserError
+from vimoclip.flow import flow_folder
 
 
 def extract_two_flow_videos(tmp_path: Path, name: str, *flags: str) -> list[bytes]:
@@ -88,8 +88,8 @@ def test_published_student_warns_about_other_normalizations(
     path = tmp_path / "a.mp4"
     with video.VideoWriter(path, 25, {"method": "dis", "normalization": normalization}) as writer:
         writer.write(moving_frames(3, (1, 0)))
-    inference.check_flow_settings({"a": path}, {}, tmp_path / "published.pth")
+    flow_folder.common_settings([path], {}, tmp_path / "published.pth")
     output = capsys.readouterr().out
     assert ("warning: " in output and f"made with {normalization}" in output) == warns
-    inference.check_flow_settings({"a": path}, {"normalization": normalization}, tmp_path / "ours.pth")
+    flow_folder.common_settings([path], {"normalization": normalization}, tmp_path / "ours.pth")
     assert not capsys.readouterr().out

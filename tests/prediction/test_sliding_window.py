@@ -20,6 +20,7 @@ from vimoclip.prediction import (
     score_windows,
     sliding_window,
 )
+from vimoclip.timeline.windows import WindowGrid
 
 
 def indexed_embeddings(times: np.ndarray, first: int) -> FrameEmbeddings:
@@ -55,6 +56,9 @@ def test_windows_hold_the_frames_of_their_interval_and_reach_the_end(
         assert window.rgb.flatten().tolist() == inside
         assert window.motion.flatten().tolist() == inside[:-1]
         assert window.stop <= seconds + 1e-6
+    positions = [(window.start, window.stop) for window in windows]
+    last = [(round(seconds - length, 6), seconds)]
+    assert WindowGrid(length, stride).spans(seconds) in (positions, positions + last)  # of less than half a frame
     starts = [window.start for window in windows]
     assert starts[0] == 0 and sorted(set(starts)) == starts
     assert windows[-1].stop == pytest.approx(seconds, abs=0.5 / fps + 1e-6)

@@ -71,8 +71,8 @@ def test_formula_results_and_wrong_sheet_dimensions(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as book:
         for name, part in (parts | {sheet: changed}).items():
             book.writestr(name, part)
-    annotations_dir = prepare_dataset.main(["animal-kingdom", *flags, "--output-dir", str(tmp_path / "annotations")])
-    assert annotations.load(annotations_dir, "ak").classes == tuple(CLASS_NAMES)
+    report = prepare_dataset.main(["animal-kingdom", *flags, "--output-dir", str(tmp_path / "annotations")])
+    assert annotations.load(report.outputs[0], "ak").classes == tuple(CLASS_NAMES)
 
 
 def test_nested_lists_in_a_cell_are_read(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_other_existing_annotations_are_an_error_and_kept(modify: Any, expected_
 
 def test_annotations_are_written_into_the_data_set_by_default(tmp_path: Path) -> None:
     flags = [*make_workbooks().write(tmp_path), "--dataset-dir", str(tmp_path / "d"), "--dataset-name", "zoo"]
-    assert prepare_dataset.main(["animal-kingdom", *flags]) == tmp_path / "d" / "annotations"
+    assert prepare_dataset.main(["animal-kingdom", *flags]).outputs == [tmp_path / "d" / "annotations"]
     assert (tmp_path / "d" / "annotations" / "zoo_action.csv").is_file()
     assert not (tmp_path / "d" / "annotations" / "animals.csv").exists()
 

@@ -14,7 +14,8 @@ from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare.boris import WindowLabeler
-from vimoclip.video import ReadSummary, read_batches
+from vimoclip.timeline.windows import WindowGrid
+from vimoclip.video import VideoReader
 
 
 def test_recording_coded_by_two_observers_has_the_labels_of_both(
@@ -57,21 +58,13 @@ def test_window_labels_depend_on_the_overlap(
     events: list[tuple[str, float, float]], overlap: float, margin: float, expected: set[str]
 ) -> None:
     behavior_events = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
-    labeler = WindowLabeler(6.0, 3.0, overlap, margin)
+    labeler = WindowLabeler(WindowGrid(6.0, 3.0), overlap, margin)
     assert labeler.labels((0.0, 6.0), labeler.event_intervals(behavior_events)) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(4.0, [(0, 4)]), (6.0, [(0, 6)]), (9.0, [(0, 6), (3, 9)]), (10.0, [(0, 6), (3, 9), (4, 10)])],
-)
-def test_windows_end_with_the_recording(seconds: float, expected: list[tuple[float, float]]) -> None:
-    assert WindowLabeler(6.0, 3.0).spans(seconds) == expected
 
 
 def run_prepare(root: Path, *flags: str) -> Annotations:
     command = ["boris", str(root / "p.boris"), "--dataset-dir", str(root / "dataset"), *flags]
-    return annotations.load(prepare_dataset.main(command), "ak")
+    return annotations.load(prepare_dataset.main(command).outputs[0], "ak")
 
 
 def label_names(data: Annotations) -> dict[str, set[str]]:
@@ -99,7 +92,9 @@ def test_windows_become_clips_and_recordings_stay_in_one_split(
     )
     boris_program.write(tmp_path / "p.boris", project)
     flags = ["--videos-dir", str(tmp_path / "films"), "--window", "0.8", "--stride-seconds", "0.4"]
-    data = run_prepare(tmp_path, *flags, "--point-margin", "0.1")
+    data = run_prepare(tmp_path, *flags, "--point-margin", "0.1", "--report", str(tmp_path / "report.json"))
+    counts = json.loads((tmp_path / "report.json").read_text())
+    assert (counts["done"], set(counts["skipped"])) == (12, {"/home/ann/gone.mp4"})
     assert data.classes == ("walk", "bite")  # rest is never coded
     labels = label_names(data)
     assert len(labels) == 12
@@ -108,9 +103,8 @@ def test_windows_become_clips_and_recordings_stay_in_one_split(
     assert labels["f0_800-1600ms.mp4"] == {"bite"}
     recordings = [{name[:2] for name in videos} for videos in data.splits.values()]
     assert all(recordings) and not recordings[0] & recordings[1]
-    clip = next(iter(read_batches(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
-    assert not isinstance(clip, ReadSummary)
-    assert [read_index(frame) for frame in clip] == list(range(10, 30))
+    clip = next(iter(VideoReader(tmp_path / "dataset" / "videos" / "f0_400-1200ms.mp4", 100)))
+    assert [read_index(frame) for frame in clip.frames] == list(range(10, 30))
     output = capsys.readouterr().out
     assert "left out: /home/ann/gone.mp4" in output
     assert "warning" not in output

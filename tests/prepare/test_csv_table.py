@@ -1,5 +1,6 @@
 """Import of a table of videos and labels, and clips trimmed exactly to the frame."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.conftest import indexed_frames, read_index, write_video
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.video import ReadSummary, read_batches
+from vimoclip.video import VideoReader
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def prepare(videos: Path, root: Path, text: str, *flags: str) -> Annotations:
     table = root / "table.csv"
     table.write_bytes(text.encode() if isinstance(text, str) else text)
     command = ["csv", str(table), "--videos-dir", str(videos), "--dataset-dir", str(root / "dataset"), *flags]
-    return annotations.load(prepare_dataset.main(command), "ak")
+    return annotations.load(prepare_dataset.main(command).outputs[0], "ak")
 
 
 def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
@@ -38,8 +39,7 @@ def label_names(data: Annotations) -> dict[str, tuple[str, ...]]:
 
 
 def frame_numbers(path: Path) -> list[int]:
-    items = list(read_batches(path, 100))
-    return [read_index(frame) for item in items if not isinstance(item, ReadSummary) for frame in item]
+    return [read_index(frame) for batch in VideoReader(path, 100) for frame in batch.frames]
 
 
 def test_label_names_and_splits_of_the_table(videos: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_group_by_column_and_warning_for_a_source_in_two_splits(
 def test_summary_counts(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (videos / "broken.mp4").write_bytes(b"no video")
     text = "video,labels\nv0.mp4,a\nv1.mp4,a;b\nv2.mp4,\nv3.mp4,b\nnowhere.mp4,b\nnowhere.mp4,a\nbroken.mp4,a\n"
-    data = prepare(videos, tmp_path, text)
+    data = prepare(videos, tmp_path, text, "--report", str(tmp_path / "report.json"))
     (videos / "broken.mp4").unlink()
     output = capsys.readouterr().out
     train, val = (len(data.splits[name]) for name in ("train", "val"))
@@ -141,6 +141,10 @@ def test_summary_counts(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "durations: 0.5 to 0.5 s, median 0.5 s" in output
     assert "left out: nowhere.mp4:" in output and "there is no such file, in 2 lines" in output
     assert "left out: broken.mp4:" in output
+    counts = json.loads((tmp_path / "report.json").read_text())
+    assert (counts["done"], counts["failed"]) == (4, {})
+    assert set(counts["skipped"]) == {"nowhere.mp4", "broken.mp4"}
+    assert "nowhere.mp4" in counts["skipped"]["nowhere.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Import of a folder with a folder of videos per action."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ def create_files(root: Path, actions: dict[str, list[str]]) -> Path:
 
 
 def prepare(root: Path, dataset: Path, *flags: str) -> Annotations:
-    annotations_dir = prepare_dataset.main(["folder", str(root), "--dataset-dir", str(dataset), *flags])
-    return annotations.load(annotations_dir, "ak", ["train", "val"])
+    report = prepare_dataset.main(["folder", str(root), "--dataset-dir", str(dataset), *flags])
+    return annotations.load(report.outputs[0], "ak", ["train", "val"])
 
 
 def file_states(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -117,7 +118,12 @@ def test_files_that_are_no_videos_are_named_and_skipped(tmp_path: Path, capsys: 
         tmp_path / "pets", {"eating": ["a.mp4", "notes.txt", ".hidden.mp4"], ".cache": ["b.mp4"], "empty": []}
     )
     (root / "on top.mp4").write_text("not in a folder")
-    assert prepare(root, tmp_path / "dataset").classes == ("eating",)
+    report = tmp_path / "report.json"
+    assert prepare(root, tmp_path / "dataset", "--report", str(report)).classes == ("eating",)
+    counts = json.loads(report.read_text())
+    assert (counts["done"], counts["already"], counts["unit"]) == (1, 0, "video")
+    assert set(counts["skipped"]) == {str(root / "eating" / "notes.txt")}
+    assert counts["outputs"] == [str(tmp_path / "dataset" / "annotations")]
     assert [path.name for path in (tmp_path / "dataset" / "videos").iterdir()] == ["eating__a.mp4"]
     left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     assert len(left_out) == 1
@@ -129,7 +135,9 @@ def test_second_call_changes_nothing(pets: Path, tmp_path: Path, capsys: pytest.
     first = prepare(pets, dataset)
     before = file_states(dataset)
     assert "is there already" not in capsys.readouterr().out
-    assert prepare(pets, dataset) == first
+    assert prepare(pets, dataset, "--report", str(tmp_path / "report.json")) == first
+    counts = json.loads((tmp_path / "report.json").read_text())
+    assert (counts["done"], counts["already"]) == (0, 17)
     assert f"{dataset / 'annotations'}: is there already" in capsys.readouterr().out
     after = file_states(dataset)
     assert {name: content for name, (content, _) in after.items()} == {n: content for n, (content, _) in before.items()}
@@ -289,7 +297,7 @@ def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path, capsys: pyt
             (root / action / f"cow{i // 2}_{i}.mp4").write_text(f"{action} {i}")
     dataset = tmp_path / "dataset"
     command = ["folder", str(root), "--dataset-dir", str(dataset), "--group-by", "/([^_]+)_", "--test-share", "0.25"]
-    data = annotations.load(prepare_dataset.main([*command, "--val-share", "0.25"]), "ak")
+    data = annotations.load(prepare_dataset.main([*command, "--val-share", "0.25"]).outputs[0], "ak")
     sources_by_split = [
         {name.partition("__")[2].partition("_")[0] for name in videos} for videos in data.splits.values()
     ]

@@ -97,7 +97,10 @@ def annotations_dir(tmp_path: Path) -> Path:
 
 
 def draw_selection(annotations_dir: Path, *flags: str) -> Path:
-    return prepare_dataset.main(["selection", "--dataset-dir", str(annotations_dir.parent), *flags])
+    report = prepare_dataset.main(["selection", "--dataset-dir", str(annotations_dir.parent), *flags])
+    (path,) = report.outputs
+    assert report.done == len(path.read_text().splitlines())
+    return path
 
 
 def test_command_draws_for_existing_annotations(annotations_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,11 +82,13 @@ def swap_ids(workbooks: Workbooks, first: int, second: int) -> None:
 
 
 def prepare(workbooks: Workbooks, tmp_path: Path, *flags: str) -> annotations.Annotations:
-    annotations_dir = prepare_dataset.main(
-        ["animal-kingdom", *workbooks.write(tmp_path), "--output-dir", str(tmp_path / "annotations"), *flags]
+    annotations_dir = tmp_path / "annotations"
+    report = prepare_dataset.main(
+        ["animal-kingdom", *workbooks.write(tmp_path), "--output-dir", str(annotations_dir), *flags]
     )
-    assert annotations_dir == tmp_path / "annotations"
-    return annotations.load(annotations_dir, "ak", ["train", "val"])
+    data = annotations.load(annotations_dir, "ak", ["train", "val"])
+    assert (report.outputs, report.done, report.skipped) == ([annotations_dir], len(workbooks.clips), {})
+    return data
 
 
 def error_text(workbooks: Workbooks, tmp_path: Path) -> str:

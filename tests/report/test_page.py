@@ -95,12 +95,12 @@ def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "text"),
     [
-        ("held_out", "the epoch was chosen by selection clips of the training split"),
+        ("held_out", "the epoch was chosen on selection clips"),
         (
             "published",
-            '<p class="warning" role="note"><strong>Not held out.</strong> The epoch was chosen on the clips',
+            '<p class="warning" role="note"><strong>Not held out.</strong> published: the epoch was chosen on the',
         ),
-        (None, "these predictions don&#39;t say on which clips their epoch was chosen"),
+        (None, "It is not known on which clips the epoch and the settings"),
     ],
 )
 def test_the_header_states_the_protocol(protocol: str | None, text: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tfam.helpers import CPU, build_model, open_train_val, read_json, train_command, write_rgb
+from tests.tfam.helpers import CPU, build_model, open_train_val, read_csv, read_json, train_command, write_rgb
 from TFAM.data import collate
 from TFAM.loops import evaluate
 from TFAM.train_and_eval import main
@@ -62,6 +62,24 @@ def test_evaluate_reproduces_the_metrics_of_the_run(dataset, capsys):
     with pytest.raises(UserError) as error:
         main(["--evaluate", str(folder / "best_model.pth")])
     assert all(text in error.value.problem for text in ("weights_sha256", "aa", "bb", "best_model.pth"))
+
+
+@pytest.mark.parametrize("pooling", ["masked", "padded_mean"])
+def test_predictions_depend_on_the_batch_with_padded_mean_only(dataset: Path, pooling: str) -> None:
+    folder = main([*train_command("concat_time"), f"model.pooling={pooling}"])
+    evaluate_best = ["--evaluate", str(folder / "best_model.pth"), "--device", "cpu", "--num-workers", "0"]
+
+    def probabilities(path: Path) -> list[float]:
+        return [float(value) for row in read_csv(path) for name, value in row.items() if name != "video_id"]
+
+    trained = probabilities(folder / "predictions.csv")
+    output = Path("TFAM/results/evaluate/concat_time-seed49-best_model/predictions.csv")
+    main(evaluate_best)
+    assert probabilities(output) == trained
+    main([*evaluate_best, "--set", "training.batch_size=1"])
+    difference = max(abs(one - other) for one, other in zip(probabilities(output), trained, strict=True))
+    assert (difference > 1e-5) == (pooling == "padded_mean")
+    main([*evaluate_best, "--dry-run"])
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

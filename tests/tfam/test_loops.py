@@ -67,7 +67,7 @@ def train_on(model, batch, steps=1, lr=0.01, weight_decay=0.0):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     state = TrainState(model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
-    replica = ModelReplica(state, partial(zero_loss, width=8, device=CPU))
+    replica = ModelReplica(state, partial(zero_loss, width=8, pooling="masked", device=CPU))
     meters = train_steps(replica, [batch] * steps, F.binary_cross_entropy_with_logits, CPU, "fp32")
     return [meter.means()["loss"] for meter in meters]
 
@@ -89,8 +89,8 @@ class SingleWeightModel(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([2.0]))
 
-    def forward(self, rgb, rgb_lengths, motion, motion_lengths):
-        return self.weight.expand(len(rgb), 1)
+    def forward(self, rgb, motion):
+        return self.weight.expand(len(rgb.lengths), 1)
 
 
 def test_adamw_step_on_bce_matches_manual_computation():

@@ -1,18 +1,22 @@
 """The fusion Transformer: published logits, independence of the batch, state dict."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from tests.conftest import REPOSITORY
 from tests.tfam.helpers import CPU, build_model, random_clips
-from TFAM.data import collate
-from TFAM.model import Fusion
+from TFAM.data import ClipFeatures, collate
+from TFAM.model import Fusion, FusionTransformer, pack, sinusoidal_positions
 from vimoclip.errors import UserError
 from vimoclip.training.checkpoint import load_checkpoint, load_state
 
@@ -28,10 +32,15 @@ def test_padded_mean_gives_the_published_logits(fusion, positions):
     heads = int(data["num_heads"])
     shape = {"d_model": 32, "num_heads": heads, "num_layers": 2, "dim_feedforward": 64, "num_classes": 5}
     model = build_model(fusion, positions, "padded_mean", **shape).eval()
+    rgb, motion = (
+        [video[:length] for video, length in zip(data[name], data[f"{name}_lengths"], strict=True)]
+        for name in ("rgb", "motion")
+    )
+    clips = [ClipFeatures("", *streams, torch.empty(0)) for streams in zip(rgb, motion, strict=True)]
     weights = {key.removeprefix("weights/"): value for key, value in data.items() if key.startswith("weights/")}
     model.load_state_dict(weights)
     with torch.no_grad():
-        logits = model(data["rgb"], data["rgb_lengths"], data["motion"], data["motion_lengths"])
+        logits = model(*collate(clips, "padded_mean").model_inputs(CPU))
     expected = data[f"logits/{fusion}" + "/positions" * positions]
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
@@ -42,7 +51,8 @@ def test_padded_mean_gives_the_published_logits(fusion, positions):
 @pytest.mark.parametrize("positions", [False, True])
 def test_normalized_inputs_make_logits_independent_of_scale(fusion, positions, stream):
     batch = collate(random_clips([6, 3, 5]))
-    scaled = batch._replace(**{stream: 100 * getattr(batch, stream)})
+    tokens = getattr(batch, stream)
+    scaled = batch._replace(**{stream: tokens._replace(x=100 * tokens.x)})
 
     def logits(inputs, **changes):
         with torch.no_grad():
@@ -64,7 +74,58 @@ def test_logits_do_not_depend_on_the_batch(fusion, positions, lengths, seed):
     with torch.no_grad():
         together = model(*collate(videos).model_inputs(CPU))
         alone = torch.cat([model(*collate([video]).model_inputs(CPU)) for video in videos])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+
+
+def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> torch.Tensor:
+    """Compute the logits as published, on padded batches with nn.MultiheadAttention and `key_padding_mask`."""
+
+    def attend(attention, x, context, padding):
+        module = nn.MultiheadAttention(attention.embed_dim, attention.num_heads, batch_first=True)
+        module.load_state_dict(attention.state_dict())
+        return module(x, context, context, key_padding_mask=padding, need_weights=False)[0]
+
+    def padding_mask(lengths, longest):
+        return torch.arange(longest) >= torch.tensor(lengths)[:, None]
+
+    rgb, motion = (
+        pad_sequence([getattr(clip, name) for clip in clips], batch_first=True) for name in ("rgb", "motion")
+    )
+    if model.normalize_inputs:
+        rgb, motion = (F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 for x in (rgb, motion))
+    if model.positions:
+        rgb, motion = (x + sinusoidal_positions(*x.shape[1:]) for x in (rgb, motion))
+    longest, lengths, is_masked = rgb.shape[1], [len(clip.rgb) for clip in clips], model.pooling == "masked"
+    rgb_padding, motion_padding = padding_mask(lengths, longest), padding_mask([n - 1 for n in lengths], longest - 1)
+    if model.fusion in ("rgb", "cross_attention"):
+        x, padding = rgb, rgb_padding
+    elif model.fusion == "motion":
+        x, padding = motion, motion_padding
+    elif model.fusion == "concat_embedding":
+        x, padding = model.projection_layer(torch.cat([rgb[:, :-1], motion], -1)), motion_padding
+    else:
+        frame_padding = motion_padding if is_masked else rgb_padding[:, :-1]
+        x, padding = torch.cat([rgb[:, :-1], motion], 1), torch.cat([frame_padding, motion_padding], 1)
+    layers: Any = model.layers
+    for layer in layers:
+        x = layer.norm_self(x + attend(layer.self_attn, x, x, padding))
+        if model.fusion == "cross_attention":
+            x = layer.norm_cross(x + attend(layer.cross_attn, x, motion, motion_padding))
+        x = layer.norm_ffn(x + layer.ffn(x.flatten(0, 1)).view(x.shape))
+    counted = (~padding if is_masked else torch.ones_like(padding))[..., None]
+    return model.classifier((x * counted).sum(1) / counted.sum(1))
+
+
+@pytest.mark.parametrize("pooling", ["masked", "padded_mean"])
+@pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
+@hypothesis_settings(max_examples=6, deadline=None)
+@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=4), seed=st.integers(0, 99), normalize=st.booleans())
+def test_logits_are_those_of_padded_batches(fusion, positions, pooling, lengths, seed, normalize):
+    model = build_model(fusion, positions, pooling, normalize_inputs=normalize).eval()
+    clips = random_clips(lengths, seed)
+    with torch.no_grad():
+        logits, expected = model(*collate(clips, pooling).model_inputs(CPU)), reference_logits(model, clips)
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("fusion", Fusion)
@@ -102,4 +163,4 @@ def test_heads_must_divide_the_width():
 
 def test_motion_is_required_by_variants_that_use_it():
     with pytest.raises(ValueError, match="motion"):
-        build_model("cross_attention")(torch.zeros(1, 4, 8), torch.tensor([4]))
+        build_model("cross_attention")(pack([torch.zeros(4, 8)]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tfam.helpers import CPU, KEEP_LAST_EPOCH, build_model, class_embeddings, read_json, train_command, write_h5
 from TFAM import config as tfam_config
-from TFAM.data import apply_motion_control, collate, pair_embeddings
+from TFAM.data import apply_config, collate, pair_embeddings
 from TFAM.model import Fusion
 from TFAM.train_and_eval import main
 from vimoclip.errors import UserError
@@ -49,7 +49,7 @@ def shuffled_clips(readers, size, seed):
     """Return the first `size` clips, with data.motion shuffled."""
     rgb, motion = readers
     dataset = pair_embeddings(rgb, motion, "cross_attention", size)
-    apply_motion_control({"val": dataset}, tfam_config.load([], ["data.motion=shuffled", f"training.seed={seed}"]))
+    apply_config({"val": dataset}, tfam_config.load([], ["data.motion=shuffled", f"training.seed={seed}"]))
     return [dataset[i] for i in range(len(dataset))]
 
 
@@ -74,7 +74,7 @@ def test_seeds_shuffle_differently_and_real_motion_is_unchanged(numbered_readers
     assert len(set(orders)) == 5
     rgb, motion = numbered_readers
     dataset = pair_embeddings(rgb, motion, "cross_attention")
-    apply_motion_control({"val": dataset}, tfam_config.load([]))
+    apply_config({"val": dataset}, tfam_config.load([]))
     assert [motion_source(dataset[i]) for i in range(50)] == list(range(50))
 
 

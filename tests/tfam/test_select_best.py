@@ -36,7 +36,12 @@ def test_best_run_has_the_highest_score_at_its_chosen_epoch(tmp_path: Path, caps
     write_run(tmp_path, "cross_attention_shuffled/seed49", [0.9], chosen=1, motion="shuffled")
     write_run(tmp_path, "cross_attention_none/seed49", [0.9], chosen=1, motion="none")
     (tmp_path / "TFAM" / "motion" / "seed49").mkdir(parents=True)  # not finished
-    assert select_best.main(["--checkpoints-dir", str(tmp_path)]) == best
+    report = tmp_path / "report.json"
+    assert select_best.main(["--checkpoints-dir", str(tmp_path), "--report", str(report)]) == best
+    counts = json.loads(report.read_text())
+    assert (counts["done"], counts["unit"], counts["outputs"]) == (3, "run", [str(best)])
+    controls = ("cross_attention_none", "cross_attention_shuffled")
+    assert set(counts["skipped"]) == {str(tmp_path / "TFAM" / name / "seed49") for name in controls}
     captured = capsys.readouterr()
     assert captured.out == f"{best}\n"
     assert captured.err == f"best of 3 runs: {best}, map_micro 0.6000 on selection clips of the training split\n"

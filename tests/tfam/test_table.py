@@ -26,6 +26,7 @@ from TFAM import config as tfam_config
 from TFAM import gain_over_rgb, table
 from TFAM.train_and_eval import main
 from vimoclip import metrics
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 from vimoclip.io import predictions_csv
 from vimoclip.store import EmbeddingReader
 
@@ -94,7 +95,10 @@ def test_differences_and_intervals_match_scikit_learn(workspace: Path) -> None:
         ("cross_attention", s): write_finished_run("cross_attention", s, noisy_scores(10 + s, 0.7)) for s in (1, 2)
     }
     scores = {key: predictions_csv.read(folder / "predictions.csv").scores for key, folder in folders.items()}
-    rows, text = make_table("--resamples", "40")
+    rows, text = make_table("--resamples", "40", "--report", "report.json")
+    counts = json.loads(Path("report.json").read_text())
+    assert (counts["done"], counts["unit"]) == (5, "run")
+    assert counts["outputs"] == ["results/table.csv", "results/table.md"]
     row = rows["cross_attention"]
     drawn = metrics.bootstrap_weights(30, 40, 0)
     for column, metric in enumerate(("map_macro", "map_micro")):
@@ -134,7 +138,7 @@ def test_caption_explains_the_numbers(workspace: Path) -> None:
     write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     write_finished_run("cross_attention_none", 1, noisy_scores(1, 1.0), settings={"data.motion": "none"})
     rows, text = make_table("--resamples", "5")
-    for expected in ("30 clips", "5 resamples", "macro AP", "micro AP", table.PROTOCOL_NOTES["held_out"]):
+    for expected in ("30 clips", "5 resamples", "macro AP", "micro AP", PROTOCOL_NOTES["held_out"]):
         assert expected in text
     assert "published" not in text
     assert [row["paper_map_micro"] for row in rows.values()] == ["0.7583", ""]
@@ -161,7 +165,7 @@ def test_protocols_have_rows_of_their_own_and_are_not_compared(workspace: Path) 
     assert rows[3]["map_micro_minus_rgb"] == ""  # rgb's seed 2 is of the other protocol
     text = Path("results/table.md").read_text()
     assert "concat_time, held_out: no difference to rgb: they have no seed in common" in text
-    assert "on the very clips that are reported" in text and "held_out: epochs" in text
+    assert PROTOCOL_NOTES["published"] in text and PROTOCOL_NOTES["held_out"] in text
 
 
 def runs_with_other_settings() -> None:

@@ -53,7 +53,7 @@ def test_provenance_is_read_from_valid_files_only(tmp_path: Path) -> None:
     assert timeline.read_provenance(path) is None
     for text in ("{", "[]", '{"schema": 0, "made_with": {}}', '{"schema": 1}'):
         path.write_text(text)
-        with pytest.raises(UserError, match="is no timeline"):
+        with pytest.raises(UserError):
             timeline.read_provenance(path)
 
 

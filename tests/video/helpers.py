@@ -35,13 +35,9 @@ def decode(
     shorter_side: int | None = None,
     overlap: int = 0,
 ) -> tuple[list[np.ndarray], video.ReadSummary]:
-    """Return all batches and the summary, which must be the last item."""
-    items = list(video.read_batches(path, batch_size, sampling, shorter_side, overlap))
-    batches, summary = items[:-1], items[-1]
-    assert isinstance(summary, video.ReadSummary)
-    arrays = [batch for batch in batches if isinstance(batch, np.ndarray)]
-    assert len(arrays) == len(batches)
-    return arrays, summary
+    """Return the frames of all batches, and the summary."""
+    reader = video.VideoReader(path, batch_size, sampling, (shorter_side,), overlap)
+    return [batch.frames for batch in reader], reader.summary
 
 
 def decode_all(path: Path) -> np.ndarray:

@@ -9,16 +9,15 @@ import pytest
 from tests.conftest import moving_frames, write_video
 from tests.untrusted_files import assert_read_or_refused, is_one_line
 from vimoclip.errors import VideoError
-from vimoclip.video import probe, read_batches
+from vimoclip.video import VideoReader, probe
 
 
 def read_video(path: Path) -> str:
     try:
         probe(path)
-        for batch in list(read_batches(path, 8)):
-            if isinstance(batch, np.ndarray):
-                assert batch.dtype == np.uint8
-                assert batch.ndim == 4
+        for batch in list(VideoReader(path, 8)):
+            assert batch.frames.dtype == np.uint8
+            assert batch.frames.ndim == 4
     except VideoError as error:
         assert is_one_line(str(error))
         return "refused"

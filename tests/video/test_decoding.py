@@ -78,17 +78,9 @@ def test_awkward_clips_return_all_frames(name: str) -> None:
 
 @needs_clips
 def test_long_video_returns_all_frames() -> None:
-    batches, summary = 0, None
-    for item in video.read_batches(
-        AWKWARD_CLIPS / "flies_1500_frames.mp4", 64, video.Sampling(stride=50), shorter_side=32
-    ):
-        if isinstance(item, video.ReadSummary):
-            summary = item
-        else:
-            batches += len(item)
-    assert batches == 30
-    assert summary is not None
-    assert summary.original_frames == 1500
+    reader = video.VideoReader(AWKWARD_CLIPS / "flies_1500_frames.mp4", 64, video.Sampling(stride=50), (32,))
+    assert sum(len(batch.frames) for batch in reader) == 30
+    assert reader.summary.original_frames == 1500
 
 
 @needs_clips
@@ -144,9 +136,8 @@ def test_truncated_video_returns_first_frames_or_raises(tmp_path: Path, indexed_
     path.write_bytes(data[: int(fraction * len(data))])
     indices: list[int] = []
     try:
-        for item in video.read_batches(path, 1):
-            if isinstance(item, np.ndarray):
-                indices.append(read_index(item[0]))
+        for batch in video.VideoReader(path, 1):
+            indices.append(read_index(batch.frames[0]))
     except VideoError:
         pass
     assert indices == list(range(len(indices)))
@@ -171,8 +162,7 @@ def test_timestamps_of_avi_with_b_frames_increase(tmp_path: Path) -> None:
         for image in indexed_frames(60):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    *_, summary = video.read_batches(tmp_path / "a.avi", 16, video.Sampling(fps=25))
-    assert isinstance(summary, video.ReadSummary)
+    _, summary = decode(tmp_path / "a.avi", 16, video.Sampling(fps=25))
     assert summary.frame_indices.tolist() == list(range(60))
     assert np.allclose(summary.timestamps, np.arange(60) / 25)
 

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,73 +13,88 @@ from tests.conftest import read_index
 from vimoclip import video
 from vimoclip.errors import VideoError
 
-ItemSource = Callable[[], Iterator[int]]
 
+class NumberReader:
+    """Reader of numbers for video batches; raises `error` after the last."""
 
-def number_source(*values: int, error: Exception | None = None, delay: float = 0) -> ItemSource:
-    def source() -> Iterator[int]:
-        for value in values:
-            time.sleep(delay)
+    def __init__(self, *values: int, error: Exception | None = None, delay: float = 0):
+        self.values, self.error, self.delay = values, error, delay
+
+    def __iter__(self) -> Iterator[int]:
+        for value in self.values:
+            time.sleep(self.delay)
             yield value
-        if error is not None:
-            raise error
-
-    return source
+        if self.error is not None:
+            raise self.error
 
 
-def collect_items(sources: Sequence[ItemSource], workers: int) -> list[tuple[int, int | str]]:
-    return [
-        (index, str(item) if isinstance(item, VideoError) else item)
-        for index, item in video.prefetch_videos(sources, workers)
-    ]
+def collect_items(readers: Sequence[NumberReader], workers: int) -> list[tuple[int, int | str]]:
+    """Return (index of the reader, twice the number) of all numbers, with the text of a VideoError after them."""
+    received: list[tuple[int, int | str]] = []
+    for reader, numbers in video.prefetch_videos(readers, lambda number: 2 * number, workers):
+        index = readers.index(reader)
+        try:
+            received += [(index, number) for number in numbers]
+        except VideoError as error:
+            received.append((index, str(error)))
+    return received
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_items_come_in_order_for_any_number_of_workers(workers: int) -> None:
     rng = np.random.default_rng(0)
-    sources = [number_source(*range(10 * i, 10 * i + i % 7), delay=rng.random() / 300) for i in range(12)]
-    expected = [(i, value) for i in range(12) for value in range(10 * i, 10 * i + i % 7)]
+    sources = [NumberReader(*range(10 * i, 10 * i + i % 7), delay=rng.random() / 300) for i in range(12)]
+    expected = [(i, 2 * value) for i in range(12) for value in range(10 * i, 10 * i + i % 7)]
     assert collect_items(sources, workers) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_a_video_error_ends_its_source_only(workers: int) -> None:
+def test_a_video_error_ends_its_video_only(workers: int) -> None:
     sources = [
-        number_source(1, 2),
-        number_source(3, error=VideoError("is damaged")),
-        number_source(error=VideoError("is empty")),
-        number_source(4),
+        NumberReader(1, 2),
+        NumberReader(3, error=VideoError("is damaged")),
+        NumberReader(error=VideoError("is empty")),
+        NumberReader(4),
     ]
-    assert collect_items(sources, workers) == [(0, 1), (0, 2), (1, 3), (1, "is damaged"), (2, "is empty"), (3, 4)]
+    assert collect_items(sources, workers) == [(0, 2), (0, 4), (1, "is damaged"), (2, "is empty"), (3, 8)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_other_exceptions_are_raised_after_the_items_before(workers: int) -> None:
+def test_exceptions_are_raised_after_the_batches_before(workers: int) -> None:
     received = []
+    readers = [NumberReader(1), NumberReader(2, error=ZeroDivisionError()), NumberReader(3)]
     with pytest.raises(ZeroDivisionError):
-        for index, item in video.prefetch_videos(
-            [number_source(1), number_source(2, error=ZeroDivisionError()), number_source(3)], workers
-        ):
-            received.append((index, item))
-    assert received == [(0, 1), (1, 2)]
+        for _, numbers in video.prefetch_videos(readers, lambda number: number, workers):
+            for number in numbers:
+                received.append(number)
+    assert received == [1, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_no_sources_yield_nothing(workers: int) -> None:
+def test_batches_that_are_left_out_are_dropped(workers: int) -> None:
+    readers = [NumberReader(*range(100)) for _ in range(4)]
+    videos = video.prefetch_videos(readers, lambda number: number, workers)
+    assert [next(iter(numbers)) for _, numbers in videos] == [0] * 4
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_no_videos_yield_nothing(workers: int) -> None:
     assert collect_items([], workers) == []
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_closing_the_generator_stops_the_threads(workers: int) -> None:
-    def endless() -> Iterator[int]:
-        while True:
-            yield 1
+    class EndlessReader:
+        def __iter__(self) -> Iterator[int]:
+            while True:
+                yield 1
 
     before = threading.active_count()
-    items = video.prefetch_videos([endless] * 5, workers)
-    assert next(items) == (0, 1)
+    videos = video.prefetch_videos([EndlessReader()] * 5, lambda number: number, workers)
+    _, numbers = next(videos)
+    assert next(numbers) == 1
     start = time.monotonic()
-    items.close()  # type: ignore[attr-defined]
+    videos.close()
     assert time.monotonic() - start < 2
     assert threading.active_count() == before
 
@@ -86,29 +102,32 @@ def test_closing_the_generator_stops_the_threads(workers: int) -> None:
 def test_queues_are_limited_to_the_depth() -> None:
     produced = [0, 0, 0]
 
-    def counting_source(index: int) -> ItemSource:
-        def source() -> Iterator[int]:
+    class CountingReader:
+        def __init__(self, index: int):
+            self.index = index
+
+        def __iter__(self) -> Iterator[int]:
             for value in range(50):
-                produced[index] += 1
+                produced[self.index] += 1
                 yield value
 
-        return source
-
-    items = video.prefetch_videos([counting_source(i) for i in range(3)], workers=3, sources_ahead=2, depth=4)
-    next(items)
+    readers = [CountingReader(i) for i in range(3)]
+    videos = video.prefetch_videos(readers, lambda number: number, workers=3, videos_ahead=2, depth=4)
+    next(next(videos)[1])
     time.sleep(0.3)
     assert all(number <= 4 + 2 for number in produced)
     assert produced[1] > 0
-    items.close()  # type: ignore[attr-defined]
+    videos.close()
 
 
 def test_prefetched_videos_equal_sequential_reading(indexed_clip: Path, b_frame_clip: Path, tmp_path: Path) -> None:
-    def source(path: Path) -> Callable[[], Iterator[np.ndarray | video.ReadSummary]]:
-        return lambda: video.read_batches(path, 10)
-
-    sources = [source(path) for path in (indexed_clip, tmp_path / "missing.mp4", b_frame_clip)]
-    received: dict[int, list[int]] = {0: [], 1: [], 2: []}
-    for index, item in video.prefetch_videos(sources, workers=2):
-        if isinstance(item, np.ndarray):
-            received[index] += [read_index(frame) for frame in item]
-    assert received == {0: list(range(77)), 1: [], 2: list(range(77))}
+    paths = (indexed_clip, tmp_path / "missing.mp4", b_frame_clip)
+    readers = [video.VideoReader(path, 10) for path in paths]
+    received: list[list[int]] = []
+    for reader, batches in video.prefetch_videos(readers, lambda batch: batch.frames, workers=2):
+        received.append([])
+        with suppress(VideoError):
+            for frames in batches:
+                received[-1] += [read_index(frame) for frame in frames]
+            assert reader.summary.original_frames == 77
+    assert received == [list(range(77)), [], list(range(77))]

@@ -25,7 +25,7 @@ from vimoclip.annotations.clip_metadata import (
     read_animals,
     read_sources,
 )
-from vimoclip.annotations.parsing import check_video_id, stem
+from vimoclip.annotations.parsing import check_video_id, invalid_video_ids, stem
 
 __all__ = [
     "ANIMALS_FILE",
@@ -42,6 +42,7 @@ __all__ = [
     "format_animals",
     "format_selection",
     "format_sources",
+    "invalid_video_ids",
     "load",
     "read_animals",
     "read_classes",

@@ -1,7 +1,5 @@
 """The annotation format: classes, labels, splits and selection clips in `dataset/annotations/`."""
 
-import csv
-import io
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -9,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimoclip.annotations.parsing import check_video_id, quote, read_rows, read_text, stem
+from vimoclip.annotations.parsing import check_video_id, quote, stem
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
-from vimoclip.io.names import has_control_characters
+from vimoclip.io import atomic, csv
+from vimoclip.io.names import has_control_characters, list_some
+from vimoclip.io.text import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,26 +52,26 @@ def find_dataset_name(annotations_dir: Path) -> str:
     names = sorted(path.name.removesuffix(_CLASSES_SUFFIX) for path in annotations_dir.glob(f"*{_CLASSES_SUFFIX}"))
     if len(names) == 1:
         return names[0]
-    found = f"several ({', '.join(names[:3])})" if names else "none"
+    found = f"several ({list_some(names)})" if names else "none"
     hint = "name the data set with --dataset-name"
     raise UserError(f"holds {found} of <name>{_CLASSES_SUFFIX}", hint, path=annotations_dir)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
-    rows = read_rows(path)
-    if not rows or not {"id", "name"} <= set(rows[0]):
+    header, rows = csv.read_table(path, _DATASET_HINT)
+    if not rows or not {"id", "name"} <= set(header):
         raise UserError("needs the header id,name and a line a class", path=path)
     names: dict[int, str] = {}
     hint = f"ids are 0..{len(rows) - 1}"
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         try:
             class_id = int(row["id"])
-        except (TypeError, ValueError):
-            raise UserError(f"{quote(str(row['id']))} is not a class id", hint, path=f"{path}:{line}") from None
+        except (KeyError, ValueError):
+            raise UserError(f"{quote(row.get('id', ''))} is not a class id", hint, path=f"{path}:{line}") from None
         if class_id in names:
             raise UserError(f"class id {class_id} is duplicated", f"{hint}, each once", path=f"{path}:{line}")
-        names[class_id] = (row["name"] or "").strip()
+        names[class_id] = row.get("name", "")
         if not names[class_id]:
             raise UserError(f"class {class_id} has no name", path=f"{path}:{line}")
         if has_control_characters(names[class_id]):
@@ -90,13 +89,13 @@ def read_partitions(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the segment of each class by partition, from the columns of `<name>_action.csv` that are not empty.
 
     Raises UserError if a column is empty for some classes only, or holds an unknown segment."""
-    rows = read_rows(path)
+    _, rows = csv.read_table(path, _DATASET_HINT)
     partitions: dict[str, tuple[str, ...]] = {}
     for column in PARTITIONS:
-        segments = {int(row["id"]): (row.get(column) or "").strip() for row in rows}
+        segments = {int(row["id"]): row.get(column, "") for _, row in rows}
         if not any(segments.values()):
             continue
-        for line, segment in enumerate(segments.values(), start=2):
+        for (line, _), segment in zip(rows, segments.values(), strict=True):
             if segment not in SEGMENTS:
                 problem = f"{column} {quote(segment)} is none of {', '.join(SEGMENTS)}"
                 raise UserError(problem, "fix it", path=f"{path}:{line}")
@@ -109,7 +108,7 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
 
     The integers at the end of a line are the labels, the text before them is the video id. Raises UserError."""
     videos: dict[str, tuple[int, ...]] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, _DATASET_HINT).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -149,7 +148,7 @@ def _parse_line(line: str) -> tuple[str, list[int]]:
 def read_selection(path: Path) -> tuple[str, ...]:
     """Return the video ids of `selection.txt`, one a line, in its order. Raises UserError, also for duplicates."""
     line_numbers: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, _DATASET_HINT).split("\n"), start=1):
         if not (video := line.strip()):
             continue
         try:
@@ -200,10 +199,8 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
                 (Path(temporary_dir) / file).write_text(text, encoding="utf-8")
             is_unchanged = load(Path(temporary_dir), name, data.splits) == data
         except UserError as error:
-            problem, path = (
-                text.replace(temporary_dir, str(annotations_dir)) for text in (error.problem, error.path or "")
-            )
-            raise UserError(problem, error.hint, path=path or annotations_dir) from None
+            path = (error.path or "").replace(temporary_dir, str(annotations_dir))
+            raise UserError(error.problem, error.hint, path=path or annotations_dir) from None
         except UnicodeEncodeError as error:
             excerpt = error.object[max(0, error.start - 40) : error.end + 40]
             problem = f"{excerpt!r} can't be written as UTF-8"
@@ -224,10 +221,9 @@ def _format_files(name: str, data: Annotations) -> dict[str, str]:
         texts[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
     if data.selection:
         texts[SELECTION_FILE] = format_selection(data.selection)
-    table = io.StringIO()
     rows = zip(range(len(data.classes)), data.classes, *data.partitions.values(), strict=True)
-    csv.writer(table, lineterminator="\n").writerows([("id", "name", *data.partitions), *rows])
-    texts[f"{name}{_CLASSES_SUFFIX}"] = table.getvalue()  # written last: if it exists, the others are complete
+    table = csv.format_csv([("id", "name", *data.partitions), *rows])
+    texts[f"{name}{_CLASSES_SUFFIX}"] = table  # written last: if it exists, the others are complete
     return texts
 
 
@@ -254,7 +250,7 @@ def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, ob
     unknown = [video for video in selection if video not in train]
     if unknown:
         raise UserError(
-            f"names {len(unknown)} that are no training videos ({', '.join(unknown[:3])})",
+            f"names {len(unknown)} that are no training videos ({list_some(unknown)})",
             "remove these lines, or draw others with prepare_dataset.py selection --overwrite",
             path=path,
         )

@@ -2,14 +2,13 @@
 
 A source is a recording, an animal or a site. All videos of one source belong in one split."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip.annotations.parsing import quote, read_rows
+from vimoclip.annotations.parsing import quote
 from vimoclip.errors import UserError
+from vimoclip.io import csv
 from vimoclip.io.names import has_control_characters
 
 ANIMALS_FILE = "animals.csv"
@@ -31,30 +30,28 @@ def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
     if not path.exists():
         return {}
     animals_by_video: dict[str, VideoAnimals] = {}
-    for line, row in enumerate(read_rows(path), start=2):
-        video, *cells = (row.get(column) for column in _ANIMALS_HEADER)
-        if video is None or None in cells or None in row:
+    for line, row in csv.read_table(path)[1]:
+        if not set(_ANIMALS_HEADER) <= row.keys():
             raise UserError(
                 f"needs the header {','.join(_ANIMALS_HEADER)} and as many values a line", path=f"{path}:{line}"
             )
+        video, *cells = (row[column] for column in _ANIMALS_HEADER)
         if video in animals_by_video:
             raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
-        animals, classes = (tuple(name for name in (cell or "").split(";") if name) for cell in cells)
+        animals, classes = (tuple(name for name in cell.split(";") if name) for cell in cells)
         animals_by_video[video] = VideoAnimals(animals, classes)
     return animals_by_video
 
 
 def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
     """Return the content of `animals.csv`. Raises ValueError for a name that is empty or contains the separator."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(_ANIMALS_HEADER)
+    rows = [_ANIMALS_HEADER]
     for video, (animals, classes) in animals_by_video.items():
         for name in (*animals, *classes):
             if not name or ";" in name or has_control_characters(name):
                 raise ValueError(f"{quote(name)} can't be the name of an animal or of a class of animals")
-        writer.writerow([video, ";".join(animals), ";".join(classes)])
-    return table.getvalue()
+        rows.append((video, ";".join(animals), ";".join(classes)))
+    return csv.format_csv(rows)
 
 
 def read_sources(annotations_dir: Path) -> dict[str, str]:
@@ -63,7 +60,7 @@ def read_sources(annotations_dir: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     sources: dict[str, str] = {}
-    for line, row in enumerate(read_rows(path), start=2):
+    for line, row in csv.read_table(path)[1]:
         video, source = (row.get(column) for column in _SOURCES_HEADER)
         if not video or not source:
             raise UserError(f"needs the header {','.join(_SOURCES_HEADER)} and both values", path=f"{path}:{line}")
@@ -75,6 +72,4 @@ def read_sources(annotations_dir: Path) -> dict[str, str]:
 
 def format_sources(sources: Mapping[str, str]) -> str:
     """Return the content of `sources.csv`."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([_SOURCES_HEADER, *sources.items()])
-    return table.getvalue()
+    return csv.format_csv([_SOURCES_HEADER, *sources.items()])

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
+from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
@@ -22,6 +24,17 @@ MONITOR_DESCRIPTION = {
     PUBLISHED: "the reported clips",
     THREE_SPLITS: "the val clips, as test is reported",
 }
+# what a protocol means for the numbers, in reports and tables
+PROTOCOL_NOTES = {
+    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were kept out of training; the reported clips "
+    "were read once, at the end.",
+    PUBLISHED: "published: the epoch was chosen on the clips that are reported, as in the paper's code, so the numbers "
+    "are too high.",
+    THREE_SPLITS: "three_splits: the epoch was chosen on the val clips; the test clips, which are those reported, were "
+    "read once, at the end.",
+    ZERO_SHOT: "zero_shot: CLIP alone, by the actions' words; no clip was learnt from, and no epoch chosen.",
+}
+UNKNOWN_PROTOCOL_NOTE = "It is not known on which clips the epoch and the settings of these predictions were chosen."
 DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
@@ -66,7 +79,7 @@ def evaluation_split(annotations_dir: Path) -> str:
 
 def _has_test_split(annotations_dir: Path) -> bool:
     path = annotations_dir / "test_multi.txt"
-    return path.is_file() and bool(path.read_text(encoding="utf-8-sig").strip())
+    return path.is_file() and bool(read_text(path).strip())
 
 
 def split_train_selection(
@@ -98,20 +111,16 @@ def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_fi
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
     if renamed := [video for video in missing if annotations.stem(video) in stems]:
-        problem = f"{_abbreviate(renamed)} stand in {training_file} under other extensions"
+        problem = f"{len(renamed)} ({list_some(renamed)}) stand in {training_file} under other extensions"
         raise UserError(problem, "write the names as there", path=selection_path)
     val_path = annotations_dir / "val_multi.txt"
     val_videos = annotations.read_split(val_path, 2**31) if val_path.is_file() else {}
     if shared := sorted((key_set | selection) & val_videos.keys()):
         raise UserError(
-            f"{_abbreviate(shared)} are to be trained on, or chosen on, too",
+            f"{len(shared)} ({list_some(shared)}) are to be trained on, or chosen on, too",
             f"a video belongs in one split: fix the annotations, and create {training_file} again",
             path=val_path,
         )
     if missing:
-        problem = f"{_abbreviate(missing)} of the {len(selection)} selection clips are not in it"
+        problem = f"{len(missing)} ({list_some(missing)}) of the {len(selection)} selection clips are not in it"
         print(f"warning: {training_file}: {problem}", flush=True)
-
-
-def _abbreviate(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,8 +1,5 @@
 """Reader of BORIS projects (.boris, JSON) and of the aggregated events that BORIS exports (CSV, TSV)."""
 
-import csv
-import io
-import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -12,6 +9,7 @@ from typing import Any
 
 from vimoclip.boris.events import WHOLE_OBSERVATION, BehaviorEvent, EventCollection, MediaFile
 from vimoclip.errors import UserError
+from vimoclip.io import csv, yaml_json
 
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # indices in an event of a project
@@ -42,7 +40,7 @@ def read_events(path: Path) -> EventCollection:
 def read_aggregated(path: Path) -> EventCollection:
     """Read aggregated events. Raises UserError with the line."""
     lines = _read_lines(path)
-    columns = _column_indices(path, lines[0][1])
+    columns = _column_indices(path, lines[0].cells)
     rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines[1:]]
     collection = EventCollection(sorted({row["behavior"] for _, row in rows if row["behavior"]}, key=str.casefold))
     rows_by_observation: dict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
@@ -57,23 +55,11 @@ def read_aggregated(path: Path) -> EventCollection:
     return collection
 
 
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of the header and the lines below it that are not blank. Raises UserError.
-
-    The separator is the most frequent of tab, comma and semicolon in the header."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", "export it from BORIS as TSV or CSV", path=path) from None
-    header = next((line for line in text.splitlines() if TYPE_COLUMN in line), "")
-    separator = max("\t,;", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
-        raise UserError(f"is no table that can be read ({error})", "export it from BORIS again", path=path) from None
+def _read_lines(path: Path) -> list[csv.CsvLine]:
+    """Return the header and the lines below it. Raises UserError."""
+    lines = csv.read_lines(path, "export it from BORIS", delimiters="\t,;", header_cell=TYPE_COLUMN)
     for index, (_, cells) in enumerate(lines):
-        if TYPE_COLUMN in [cell.strip() for cell in cells]:
+        if TYPE_COLUMN in cells:
             return lines[index:]
     raise UserError(f"is no table of aggregated events of BORIS (it has no column {TYPE_COLUMN})", path=path)
 
@@ -81,7 +67,7 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
     """Return the column index by key of COLUMN_NAMES, for existing columns. Raises UserError."""
     hint = "export aggregated events from BORIS again"
-    by_name = {cell.strip(): index for index, cell in reversed(list(enumerate(header)))}
+    by_name = {cell: index for index, cell in reversed(list(enumerate(header)))}
     indices: dict[str, int] = {}
     for key, names in COLUMN_NAMES.items():
         index = next((by_name[name] for name in names if name in by_name), None)
@@ -95,8 +81,8 @@ def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
 
 
 def _cell(cells: list[str], index: int) -> str:
-    """Return a stripped cell; empty if it is missing or not available."""
-    text = cells[index].strip() if index < len(cells) else ""
+    """Return a cell; empty if it is missing or not available."""
+    text = cells[index] if index < len(cells) else ""
     return "" if text == NOT_AVAILABLE else text
 
 
@@ -158,7 +144,7 @@ def _parse_seconds(text: str) -> float | None:
 def read_project(path: Path) -> EventCollection:
     """Read a project. Raises UserError if the file is none, or an observation can't be read."""
     try:
-        project = json.loads(path.read_text(encoding="utf-8-sig"))
+        project = yaml_json.read_json(path, "name a .boris file, or aggregated events")
         event_types = {row["code"]: str(row["type"]) for row in _sorted_ethogram(project[ETHOGRAM_KEY])}
         observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

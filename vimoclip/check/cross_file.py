@@ -9,10 +9,11 @@ from pathlib import Path
 from vimoclip import annotations
 from vimoclip.check import compatibility
 from vimoclip.check.dataset_scan import DatasetContents, command_for, rgb_area
-from vimoclip.check.problems import CheckReport
+from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.store import EmbeddingReader
 
 
@@ -26,7 +27,7 @@ def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
     path = folder / annotations.ANIMALS_FILE
     with _record_errors(report, "annotations", path, "broken"):
         if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
-            reason = f"names {len(unknown)} videos that no split names ({', '.join(unknown[:3])})"
+            reason = f"names {len(unknown)} videos that no split names ({list_some(unknown)})"
             hint = "remove these lines, or delete the file"
             report.add_file_problem("annotations", path, "misfit", reason, hint)
 
@@ -119,12 +120,13 @@ def add_stale_entries(data: DatasetContents, results: CheckResults, report: Chec
 
 def add_verify_problems(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
     """Add the problems found by `store.verify`, except those already found for a single video."""
-    for area, lines in results.verify_problems.items():
-        broken_ids = [problem.id for problem in report.problems if (problem.area, problem.kind) == (area, "broken")]
-        for line in lines:
-            if not any(broken_id in line for broken_id in broken_ids):
+    broken = {(problem.area, problem.id) for problem in report.problems if problem.kind == "broken"}
+    for area, problems in results.verify_problems.items():
+        for key, problem in problems:
+            if (area, escape_line(key)) not in broken:
                 hint = f"{command_for(area)} --overwrite creates it again"
-                report.add_file_problem(area, data.readers[area].path, "broken", line, hint)
+                reason = f"{key}: {problem}" if key else problem
+                report.add_file_problem(area, data.readers[area].path, "broken", reason, hint)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from vimoclip.cli import RunReport
 from vimoclip.errors import UserError, UserFacingError
 
 PROBLEM_KINDS = ("missing", "stale", "broken", "misfit", "failed")
@@ -109,6 +110,15 @@ class CheckReport:
         """Return the whole report for JSON."""
         problems, notes = [problem.as_dict() for problem in self.problems], [note._asdict() for note in self.notes]
         return {"areas": self.area_counts(), "problems": problems, "notes": notes, "fine": self.fine}
+
+    def run_report(self) -> RunReport:
+        """Return the numbers for `--report`: done are the fine entries, failed the problems by area and id."""
+        failed: dict[str, str] = {}
+        for problem in self.problems:
+            key, reason = f"{problem.area}: {problem.id}", f"{problem.kind}: {problem.reason}"
+            failed[key] = f"{failed[key]}; {reason}" if key in failed else reason
+        num_fine = sum(counts["fine"] for counts in self.area_counts().values())
+        return RunReport(done=num_fine, failed=failed, unit="entry")
 
     def format_lines(self) -> Iterator[str]:
         """Yield the lines for a terminal: the table, then the first notes and problems of each area and kind."""

@@ -26,14 +26,14 @@ class CheckResults:
 
     `matched_flows`, `matched_motions`: names of flow videos and motion keys that belong to a video.
     `videos_by_flow_settings`: settings as JSON -> videos. `num_unannotated`: area -> entries of videos that are not
-    annotated. `verify_problems`: area -> lines of `store.verify`."""
+    annotated. `verify_problems`: area -> result of `store.verify`."""
 
     report: CheckReport = field(default_factory=CheckReport)
     matched_flows: list[str] = field(default_factory=list)
     videos_by_flow_settings: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     matched_motions: list[str] = field(default_factory=list)
     num_unannotated: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    verify_problems: dict[str, list[str]] = field(default_factory=dict)
+    verify_problems: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def merge(self, other: "CheckResults") -> None:
         """Add the results of another task."""

@@ -23,7 +23,7 @@ from vimoclip.cli.arguments import (
     regex,
     seed,
 )
-from vimoclip.cli.exit_codes import RunReport, Terminated, mark_overwritten, rerun_command, run, set_resume_command
+from vimoclip.cli.exit_codes import Terminated, mark_overwritten, rerun_command, run, set_resume_command
 from vimoclip.cli.input_checks import (
     check_downloadable,
     check_settings_match,
@@ -35,8 +35,17 @@ from vimoclip.cli.input_checks import (
     require_folder,
 )
 from vimoclip.cli.progress import ProgressMeter, progress
+from vimoclip.cli.run_report import (
+    CostEstimate,
+    RunReport,
+    add_estimates,
+    add_report_argument,
+    format_bytes,
+    remove_old_report,
+)
 
 __all__ = [
+    "CostEstimate",
     "Parser",
     "ProgressMeter",
     "RunReport",
@@ -46,13 +55,16 @@ __all__ = [
     "add_compute_arguments",
     "add_dataset_arguments",
     "add_embedding_arguments",
+    "add_estimates",
     "add_failure_arguments",
+    "add_report_argument",
     "add_run_arguments",
     "add_sampling_arguments",
     "add_sharding_arguments",
     "check_downloadable",
     "check_settings_match",
     "check_sharding_arguments",
+    "format_bytes",
     "fraction",
     "fraction_or_one",
     "is_main_process",
@@ -65,6 +77,7 @@ __all__ = [
     "positive_int",
     "progress",
     "regex",
+    "remove_old_report",
     "require_creatable_folder",
     "require_file",
     "require_folder",

@@ -1,4 +1,4 @@
-"""Exit codes, one-line errors, signal handling, and the report of a run."""
+"""Exit codes, one-line errors, signal handling."""
 
 import errno
 import io
@@ -9,54 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, NoReturn
 
+from vimoclip.cli.run_report import RunReport
 from vimoclip.errors import UserError
-
-
-@dataclass
-class RunReport:
-    """The outputs of a run and the status of each video, in this run and earlier ones.
-
-    `done`: finished in this run; `already_done`: before; `partial`, `skipped`, `failed`: video -> reason;
-    `changed`: finished, but the source file was replaced since; `not_retried`: number that failed in an earlier run."""
-
-    outputs: list[Path] = field(default_factory=list)
-    manifests: list[Path] = field(default_factory=list)
-    done: int = 0
-    already_done: int = 0
-    partial: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-    not_retried: int = 0
-
-    def merge(self, other: "RunReport") -> None:
-        """Add the results of another process or output."""
-        for item in fields(self):
-            value, added = getattr(self, item.name), getattr(other, item.name)
-            setattr(self, item.name, {**value, **added} if isinstance(value, dict) else value + added)
-
-    def clear(self) -> None:
-        """Reset all fields."""
-        self.__dict__.update(vars(RunReport()))
-
-    def print(self) -> None:
-        """Print the counts, a line per video with a problem, and the outputs."""
-        statuses = {"partial": self.partial, "skipped": self.skipped, "failed": self.failed}
-        counts = [f"{len(reasons)} {status}" for status, reasons in statuses.items()]
-        print(f"{self.done} done, {self.already_done} done already, {', '.join(counts)}", flush=True)
-        for status, reasons in statuses.items():
-            for video, reason in reasons.items():
-                print(f"  {status}: {video}: {reason}")
-        for video in self.changed:
-            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all again")
-        if self.not_retried:
-            print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
-        for path in dict.fromkeys((*self.outputs, *filter(Path.exists, self.manifests))):
-            print(f"wrote {path}", flush=True)
 
 
 class Terminated(KeyboardInterrupt):

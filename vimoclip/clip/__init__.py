@@ -3,7 +3,7 @@
 `load_encoder` returns an image tower with its weights; `build_encoder` rebuilds the same tower without weights from
 its `config`, a plain dictionary that describes the architecture and the preprocessing."""
 
-from vimoclip.clip.batching import encode_stream
+from vimoclip.clip.batching import BatchEncoder
 from vimoclip.clip.encoder import (
     ImageEncoder,
     build_encoder,
@@ -18,13 +18,13 @@ from vimoclip.clip.zero_shot import PROMPT_TEMPLATES, ZeroShotClassifier, label_
 
 __all__ = [
     "PROMPT_TEMPLATES",
+    "BatchEncoder",
     "ImageEncoder",
     "Preprocess",
     "ZeroShotClassifier",
     "build_encoder",
     "canonical_name",
     "encode_images",
-    "encode_stream",
     "encoder_config",
     "label_to_text",
     "load_encoder",

@@ -1,64 +1,63 @@
 """Encode the frames of many videos in batches of one fixed size."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
 
+import numpy as np
 import torch
 
-Key = TypeVar("Key")
-Item = TypeVar("Item")  # a tensor of frames, or an object that is passed through
+EncodeBatch = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 
 
-def encode_stream(
-    items: Iterable[tuple[Key, Item]], encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int
-) -> Iterator[tuple[Key, Item]]:
-    """Replace preprocessed frames by their embeddings; keys and order are kept.
+class BatchEncoder:
+    """Collects preprocessed frames and encodes them in batches of one size, which may hold frames of several videos.
 
-    Items that are not tensors are passed through. A batch may hold frames of several videos, and the last one is
-    filled up with zeros. As all batches have one size, the embedding of a frame has the same bytes on one machine
-    regardless of the other frames in its batch."""
-    pending: deque[tuple[Key, Any]] = deque()  # (key, number of frames in the batch) or (key, other item)
-    batch: torch.Tensor | None = None
-    filled = 0
+    As all batches have one size, the embedding of a frame has the same bytes on one machine regardless of the other
+    frames in its batch. Callbacks are called in the order in which they were added."""
 
-    def flush() -> Iterator[tuple[Key, Any]]:
-        nonlocal filled
-        embeddings, start = (encode(batch) if batch is not None and filled else None), 0
-        while pending:
-            key, entry = pending.popleft()
-            if isinstance(entry, _FrameCount):
-                assert embeddings is not None
-                yield key, embeddings[start : start + entry]
-                start += entry
+    def __init__(self, encode: EncodeBatch, batch_size: int):
+        self.encode, self.batch_size = encode, batch_size
+        self._batch: torch.Tensor | None = None
+        self._filled = 0
+        # (number of frames in the batch, callback for their embeddings) or (None, callback without arguments)
+        self._callbacks = deque[tuple[int | None, Callable[..., object]]]()
+
+    def add_frames(self, frames: torch.Tensor, on_embeddings: Callable[[np.ndarray], object]) -> None:
+        """Add (n, 3, S, S) frames; `on_embeddings` gets their embeddings in one or more (m, D) arrays."""
+        while len(frames):
+            if self._batch is None:
+                self.batch_size = deterministic_batch_size(self.encode, frames[:1], self.batch_size)
+                self._batch = torch.zeros((self.batch_size, *frames.shape[1:]), dtype=frames.dtype)
+            chunk = frames[: self.batch_size - self._filled]
+            self._batch[self._filled : self._filled + len(chunk)] = chunk
+            self._filled += len(chunk)
+            self._callbacks.append((len(chunk), on_embeddings))
+            frames = frames[len(chunk) :]
+            if self._filled == self.batch_size:
+                self.flush()
+
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Add a function to call after the callbacks of the frames added before."""
+        self._callbacks.append((None, callback))
+        if not self._filled:
+            self.flush()
+
+    def flush(self) -> None:
+        """Encode the frames of an incomplete batch, padded with zeros, and call all callbacks."""
+        if self._batch is not None and self._filled:
+            self._batch[self._filled :] = 0
+            embeddings = self.encode(self._batch).numpy()
+        start, self._filled = 0, 0
+        while self._callbacks:
+            count, callback = self._callbacks.popleft()
+            if count is None:
+                callback()
             else:
-                yield key, entry
-        filled = 0
-
-    for key, item in items:
-        if not isinstance(item, torch.Tensor):
-            pending.append((key, item))
-            continue
-        start = 0
-        while start < len(item):
-            if batch is None:
-                batch_size = deterministic_batch_size(encode, item[:1], batch_size)
-                batch = torch.zeros((batch_size, *item.shape[1:]), dtype=item.dtype)
-            chunk = item[start : start + batch_size - filled]
-            batch[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-            start += len(chunk)
-            pending.append((key, _FrameCount(len(chunk))))
-            if filled == batch_size:
-                yield from flush()
-    if batch is not None:
-        batch[filled:] = 0
-    yield from flush()
+                callback(embeddings[start : start + count])
+                start += count
 
 
-def deterministic_batch_size(
-    encode: Callable[[torch.Tensor], torch.Tensor], frame: torch.Tensor, requested: int
-) -> int:
+def deterministic_batch_size(encode: EncodeBatch, frame: torch.Tensor, requested: int) -> int:
     """Return the first size >= `requested` for which the embedding of a frame doesn't depend on its position.
 
     Matrix products are split into blocks and over threads, and elements at the borders may be summed in another order:
@@ -72,7 +71,3 @@ def deterministic_batch_size(
             return size
     print(f"--frame-batch-size {requested}: uses 1, as results depend on the position in every larger batch")
     return 1
-
-
-class _FrameCount(int):
-    pass

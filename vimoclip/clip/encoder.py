@@ -34,6 +34,7 @@ from vimoclip.clip.pretrained import (
 )
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
+from vimoclip.runtime.device import autocast
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 ONNX_OPSET = 17
@@ -46,41 +47,36 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, config: dict[str, Any]):
         self.visual, self.config = visual, config
         self.preprocess = Preprocess(config)
-        self._backend, self._precision = "torch", "fp32"
-        self._cache_key: Any = None
+        self._device, self._precision = torch.device("cpu"), "fp32"
         self._encode_function: EncodeFunction | None = None
 
-    def set_backend(self, backend: str = "torch", precision: str = "fp32") -> None:
-        """Select torch, onnxruntime or openvino, and int8 or the precision of autocast. Raises UserError."""
-        check_backend(backend, precision, next(self.visual.parameters()).device)
-        self._backend, self._precision = backend, precision
+    def freeze(
+        self, device: torch.device | None = None, precision: str = "fp32", backend: str = "torch"
+    ) -> "ImageEncoder":
+        """Move the tower to a device and build the function that `encode` calls; return the encoder.
+
+        Later changes of the tower's weights have no effect on `encode`. `precision`: int8, or that of autocast;
+        `backend`: torch, onnxruntime or openvino. Raises UserError for an unsupported combination."""
+        self._device = next(self.visual.parameters()).device if device is None else device
+        self._precision = precision
+        check_backend(backend, precision, self._device)
+        visual = self.visual.to(self._device).eval()
+        if backend == "torch":
+            self._encode_function = _torch_encode_function(visual, self.preprocess, precision)
+        else:
+            self._encode_function = _OnnxEncoder(backend, visual, self.preprocess)
+        return self
 
     @torch.inference_mode()
     def encode(self, prepared: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, not normalized."""
-        device = next(self.visual.parameters()).device
-        if device.type == "cuda":
-            prepared = prepared.pin_memory().to(device, non_blocking=True)
-        return self._get_encode_function(prepared)(prepared.to(device)).float().cpu()
-
-    def _get_encode_function(self, prepared: torch.Tensor) -> EncodeFunction:
-        """Return the function for the current weights; it is built again after they change, as a student's do."""
-        tensors = [*self.visual.parameters(), *self.visual.buffers()]
-        device, shape = tensors[0].device, prepared.shape if self._backend != "torch" else None
-        autocast = torch.is_autocast_enabled(device.type)
-        versions = [(t.data_ptr(), t._version) for t in tensors if not t.is_inference()]
-        key = self._backend, self._precision, device, autocast, shape, self.visual.training, versions
-        if self._encode_function is None or key != self._cache_key:
-            self._encode_function, self._cache_key = None, key  # release the old weights first
-            self._encode_function = self._build_encode_function(prepared.to(device), autocast)
-        return self._encode_function
-
-    def _build_encode_function(self, prepared: torch.Tensor, autocast: bool) -> EncodeFunction:
-        if self.visual.training:
-            return NormalizedTower(self.visual, self.preprocess)
-        if self._backend == "torch":
-            return _torch_encode_function(self.visual, self.preprocess, self._precision, autocast)
-        return _onnx_encode_function(self._backend, self.visual, self.preprocess, prepared)
+        """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, not normalized. Calls `freeze` if it was not called."""
+        if self._encode_function is None:
+            self.freeze()
+        assert self._encode_function is not None
+        if self._device.type == "cuda":
+            prepared = prepared.pin_memory()
+        with autocast(self._device, self._precision):
+            return self._encode_function(prepared.to(self._device, non_blocking=True)).float().cpu()
 
 
 class NormalizedTower(nn.Module):
@@ -240,7 +236,7 @@ def check_backend(backend: str, precision: str, device: torch.device) -> None:
             ) from None
 
 
-def _torch_encode_function(visual: nn.Module, preprocess: Preprocess, precision: str, autocast: bool) -> EncodeFunction:
+def _torch_encode_function(visual: nn.Module, preprocess: Preprocess, precision: str) -> EncodeFunction:
     if precision == "int8":
         if is_supported(visual):
             return FoldedViT(visual, preprocess, linear_kernels.int8_linear)
@@ -248,22 +244,27 @@ def _torch_encode_function(visual: nn.Module, preprocess: Preprocess, precision:
     if not is_supported(visual):
         return NormalizedTower(visual, preprocess)
     on_cpu = next(visual.parameters()).device.type == "cpu"
-    pack = on_cpu and not autocast and linear_kernels.can_pack_weights()
+    pack = on_cpu and precision == "fp32" and linear_kernels.can_pack_weights()
     return FoldedViT(visual, preprocess, linear_kernels.packed_linear if pack else linear_kernels.plain_linear)
 
 
-def _onnx_encode_function(
-    backend: str, visual: nn.Module, preprocess: Preprocess, batch: torch.Tensor
-) -> EncodeFunction:
-    """Export the tower for batches of the shape of `batch`, and load the file with ONNX Runtime or OpenVINO."""
-    supported = is_supported(visual)
-    tower = (
-        FoldedViT(visual, preprocess, linear_kernels.plain_linear) if supported else NormalizedTower(visual, preprocess)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "encoder.onnx"
-        _export_onnx(tower.eval(), batch, path)
-        return _load_onnxruntime(path) if backend == "onnxruntime" else _load_openvino(path)
+class _OnnxEncoder:
+    """The tower exported to ONNX and loaded with ONNX Runtime or OpenVINO, once for each shape of batch."""
+
+    def __init__(self, backend: str, visual: nn.Module, preprocess: Preprocess):
+        self._load = _load_onnxruntime if backend == "onnxruntime" else _load_openvino
+        is_vit = is_supported(visual)
+        tower = FoldedViT(visual, preprocess, linear_kernels.plain_linear) if is_vit else None
+        self._tower = (tower or NormalizedTower(visual, preprocess)).eval()
+        self._functions: dict[torch.Size, EncodeFunction] = {}
+
+    def __call__(self, prepared: torch.Tensor) -> torch.Tensor:
+        if prepared.shape not in self._functions:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "encoder.onnx"
+                _export_onnx(self._tower, prepared, path)
+                self._functions[prepared.shape] = self._load(path)
+        return self._functions[prepared.shape](prepared)
 
 
 def _export_onnx(tower: nn.Module, batch: torch.Tensor, path: Path) -> None:

@@ -5,10 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS, ZERO_SHOT
+from vimoclip.annotations.split_protocol import (
+    HELD_OUT,
+    PROTOCOL_NOTES,
+    PUBLISHED,
+    THREE_SPLITS,
+    UNKNOWN_PROTOCOL_NOTE,
+    ZERO_SHOT,
+)
 from vimoclip.evaluation.metrics_with_ci import MIN_POSITIVES_FOR_CI, ScoredVideos
 from vimoclip.evaluation.sources import PredictionSource
-from vimoclip.io.predictions_csv import list_some
+from vimoclip.io.names import list_some
 
 FEW_POSITIVES = 10  # below this number a class's AP depends on single clips
 
@@ -24,16 +31,12 @@ def prediction_caveats(
 
     `class_rows`: of per_class.csv; `videos`: the scored ones among the `expected`."""
     caveats = []
-    if source.protocol == PUBLISHED:
-        caveats.append(
-            "Protocol published: the epoch was chosen on the clips that are reported, so these numbers are too high."
-        )
-    if source.protocol == ZERO_SHOT:
-        caveats.append("Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen.")
+    if source.protocol in (PUBLISHED, ZERO_SHOT):
+        caveats.append(PROTOCOL_NOTES[source.protocol])
     if source.student_caveat:
         caveats.append(source.student_caveat)
     if source.protocol is None:
-        caveats.append("It is not known on which clips the epoch and the settings of these predictions were chosen.")
+        caveats.append(UNKNOWN_PROTOCOL_NOTE)
     scored_videos = set(videos)
     if missing := [video for video in expected if video not in scored_videos]:
         caveats.append(

@@ -5,20 +5,8 @@ from typing import Any
 
 from vimoclip.evaluation.evaluator import Evaluation
 from vimoclip.io import csv, yaml_json
+from vimoclip.metrics import METRIC_NAMES
 
-METRIC_LABELS = {
-    "map_macro": "mAP, macro: mean over classes",
-    "map_micro": "AP, micro: all pairs pooled",
-    "f1_macro_at_0.5": "F1, macro, at 0.5",
-    "f1_micro_at_0.5": "F1, micro, at 0.5",
-    "f1_macro_at_fitted_thresholds": "F1, macro, fitted thresholds",
-    "f1_micro_at_fitted_thresholds": "F1, micro, fitted thresholds",
-    "hit_at_1": "hit@1",
-    "precision_at_3": "precision@3",
-    "precision_at_5": "precision@5",
-    "top1": "top-1",
-    "mean_per_class_top1": "top-1, mean over classes",
-}
 MAX_CLASSES = 5  # printed with the largest gain, and with the largest loss
 
 
@@ -32,12 +20,12 @@ def format_table(evaluation: Evaluation) -> str:
         "",
         f"{'':46} {'value':>7}  {'95 % interval':16} {'constant':>8} {'random':>8}",
     ]
+    entries_by_name = metrics | metrics["calibration"]
     lines += [
-        _format_row(label, metrics[name])
-        for name, label in METRIC_LABELS.items()
-        if metrics[name] and metrics[name]["value"] is not None
+        _format_row(name.label, entry)
+        for key, name in METRIC_NAMES.items()
+        if (entry := entries_by_name[key]) and entry["value"] is not None
     ]
-    lines.append(_format_row("calibration error (ECE), lower: better", metrics["calibration"]["ece"]))
     for partition, segments in metrics["segments"].items():
         for segment, entries in segments.items():
             lines += _format_map_rows(f"{segment} ({partition}, {entries['map_macro']['classes']} classes)", entries)
@@ -71,7 +59,7 @@ def _format_comparison(comparison: dict[str, Any] | None) -> list[str]:
         return []
     lines = ["", f"difference to {comparison['other']}, on the same {comparison['num_videos']} clips:"]
     for name in ("map_macro", "map_micro"):
-        lines.append(f"  {METRIC_LABELS[name]:34} {_format_difference(comparison[name])}")
+        lines.append(f"  {METRIC_NAMES[name].label:34} {_format_difference(comparison[name])}")
     for direction in ("gained", "lost"):
         for row in comparison[direction][:MAX_CLASSES]:
             name = f"{row['class']} ({row['positives']} clips)"

@@ -31,7 +31,7 @@ def compare_predictions(
             "difference": nan_to_none(gains[0, c]),
             "ci95": class_interval(gains[:, c], positives[c], low=-1.0),
         }
-        for c in np.argsort(-gains[0], kind="stable")
+        for c in metrics.descending_order(gains[0])
         if not np.isnan(gains[0, c])
     ]
     return {

@@ -1,6 +1,5 @@
 """Predictions to evaluate, from a TFAM run folder or a CSV, matched to the videos and classes of the annotations."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from vimoclip.annotations import Annotations, stem
 from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.predictions_csv import PredictionsTable, list_some
+from vimoclip.io.names import list_some
+from vimoclip.io.predictions_csv import PredictionsTable
 
 RUN_FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
 
@@ -73,12 +73,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
             "finish it with the same command, or name a CSV of predictions",
             path=path,
         )
-    try:
-        run_metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
-    except ValueError:
-        run_metrics = None
-    if not isinstance(run_metrics, dict):
-        raise UserError("is no JSON object", "delete it and run its config again", path=metrics_path)
+    run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
     own_selection_path = path / RUN_FILES["selection"]
     protocol = run_metrics.get("protocol") or PUBLISHED  # older runs lack the key
     return PredictionSource(

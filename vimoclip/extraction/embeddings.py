@@ -1,110 +1,183 @@
-"""Main loop of extract_embeddings.py and inference.py: embed the frames of many videos into one HDF5 file."""
+"""The job of extract_embeddings.py and inference.py: embed the frames of many videos into one HDF5 file."""
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from vimoclip import clip, store, video
-from vimoclip.cli import ProgressMeter
+from vimoclip import cli, clip, store, video
 from vimoclip.errors import VideoError
+from vimoclip.extraction.job import ExtractionJob
+from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker
+from vimoclip.runtime import cost_estimate, versions
 
 CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
 
-
-@dataclass(frozen=True)
-class VideoInput:
-    """Video to embed, with its key in the file."""
-
-    key: str
-    path: Path
-    labels: np.ndarray | None = None
+# (device, precision) -> (frozen encoder, root attributes of the file)
+LoadEncoder = Callable[[torch.device, str], tuple[clip.ImageEncoder, dict[str, Any]]]
 
 
-def embed_videos(
-    videos: Iterable[VideoInput],
-    writer: store.EmbeddingWriter,
-    preprocess: Callable[[np.ndarray], torch.Tensor],
-    encode: Callable[[torch.Tensor], torch.Tensor],
-    tracker: VideoTracker,
-    sampling: video.Sampling = video.EVERY_FRAME,
-    frame_batch_size: int = 16,
-    workers: int = 2,
-    videos_ahead: int = 2,
-    flow_frames: bool = False,
-) -> None:
-    """Embed each kept frame of each video and record the video's status in `tracker`.
+class EmbeddingJob(ExtractionJob):
+    """Embeddings of each kept frame of each video.
 
-    `videos` is consumed lazily. `flow_frames`: the videos show flow, so indices and timestamps are those of the source
-    frame at which each flow frame starts.
+    `attributes`: root attributes that are known without the encoder; `labels`: (C,) multi-hot, of all videos that
+    belong into the file. `is_flow`: the videos show flow, so indices and timestamps are those of the source frame at
+    which each flow frame starts."""
 
-    Threads decode and preprocess while the encoder runs. Memory use depends neither on the length of a video nor on
-    the number of videos."""
-    torch.get_num_threads()  # fixes the count of this thread before prefetch threads call set_num_threads(1)
-    started: list[VideoInput] = []
+    unit = "frame"
 
-    def sources() -> Iterator[Callable[[], Iterator[torch.Tensor | video.ReadSummary]]]:
-        for source in videos:
-            started.append(source)
-            yield partial(_preprocessed_chunks, source, preprocess, sampling, tracker)
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        output: Path,
+        sources: dict[str, Path],
+        load_encoder: LoadEncoder,
+        attributes: Mapping[str, Any],
+        *,
+        sampling: video.Sampling = video.EVERY_FRAME,
+        labels: Mapping[str, np.ndarray] | None = None,
+        videos_ahead: int = 2,
+        is_flow: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(args, output, sources, **kwargs)
+        self.load_encoder, self.attributes, self.sampling = load_encoder, dict(attributes), sampling
+        self.labels, self.videos_ahead, self.is_flow = labels, videos_ahead, is_flow
+        self.encoder: clip.ImageEncoder | None = None
 
-    meter, part = ProgressMeter(tracker.expected_count(), desc="embedding"), None
-    threads, videos_ahead = tracker.prefetch_limits(workers, videos_ahead)
-    try:
-        with closing(video.prefetch_videos(sources(), threads, videos_ahead)) as prefetched:
-            items = ((started[i], item) for i, item in prefetched)
-            for source, item in clip.encode_stream(items, encode, frame_batch_size):
-                if isinstance(item, torch.Tensor):
-                    part = part or writer.open_part(source.key)
-                    part.append(item.numpy())
-                    meter.add(frames=len(item))
-                    continue
-                if isinstance(item, VideoError):
-                    tracker.record_failed(source.key, str(item))
-                elif part is not None and _complete_part(part, source, item, flow_frames, tracker):
-                    part.publish()
-                    part = None
-                if part is not None:
-                    part.discard()
-                part = None
-                meter.add(items=1)
-    finally:
-        if part is not None:
-            part.discard()
-        meter.close()
+    def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:
+        attributes = self.attributes | {"precision": self.precision, "backend": self.args.backend}
+        if not (dry_run and self.missing_download):
+            if self.missing_download:
+                cli.check_downloadable(self.missing_download)
+            self.encoder, encoder_attributes = self.load_encoder(self.device, self.precision)
+            attributes |= encoder_attributes | {"versions": versions.package_versions()}
+        overwrite = self.args.overwrite and worker.group.is_main
+        self.writer = worker.run_rank0_first(
+            lambda: store.EmbeddingWriter(
+                self.output, attributes, self.args.embedding_dtype, overwrite, read_only=dry_run
+            )
+        )
 
+    def reopen(self, report: cli.RunReport) -> None:
+        self.writer = store.EmbeddingWriter.reopen(self.output, versions.package_versions())
 
-def _complete_part(
-    part: store.PartWriter, source: VideoInput, summary: video.ReadSummary, flow_frames: bool, tracker: VideoTracker
-) -> bool:
-    """Complete the part and record the video's status; return whether the part may be published."""
-    try:
+    @property
+    def settings(self) -> Mapping[str, Any] | None:
+        is_known = self.encoder is not None or not self.args.dry_run
+        return self.writer.settings() if is_known else None
+
+    def is_done(self, video: str) -> bool:
+        return self.writer.is_done(video)
+
+    def refresh(self) -> None:
+        self.writer.refresh()
+
+    def process(self, tracker: VideoTracker) -> None:
+        """Embed the videos. Memory use depends neither on the length of a video nor on the number of videos."""
+        assert self.encoder is not None
+        meter = cli.ProgressMeter(tracker.expected_count(), desc="embedding")
+        workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers), self.videos_ahead)
+        batches = clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size)
+        unfinished = set[_VideoWithPart]()
+
+        def end_video(source: _VideoWithPart, error: VideoError | None) -> None:
+            """Record the status of a video, and publish or discard its part."""
+            if error is not None:
+                tracker.record_failed(source.key, str(error))
+                source.part.discard()
+            elif self._complete_part(source, tracker):
+                source.part.publish()
+            else:
+                source.part.discard()
+            unfinished.remove(source)
+            meter.add(items=1)
+
+        sources = (
+            _VideoWithPart(
+                key,
+                self.writer.open_part(key),
+                tracker.sources[key],
+                CHUNK_FRAMES,
+                self.sampling,
+                on_start=partial(tracker.record_start, key),
+            )
+            for key in tracker.claim_videos()
+        )
+        try:
+            with closing(video.prefetch_videos(sources, self._preprocess, workers, videos_ahead)) as videos:
+                for source, chunks in videos:
+                    unfinished.add(source)
+                    try:
+                        for frames in chunks:
+                            batches.add_frames(frames, source.part.append)
+                            meter.add(frames=len(frames))
+                    except VideoError as error:
+                        batches.add_callback(partial(end_video, source, error))
+                    else:
+                        batches.add_callback(partial(end_video, source, None))
+            batches.flush()
+        finally:
+            for source in unfinished:
+                source.part.discard()
+            meter.close()
+
+    def _preprocess(self, batch: video.FrameBatch) -> torch.Tensor:
+        assert self.encoder is not None
+        return self.encoder.preprocess(batch.frames)
+
+    def _complete_part(self, source: "_VideoWithPart", tracker: VideoTracker) -> bool:
+        """Complete the part and record the video's status; return whether the part may be published."""
+        summary = source.summary
         frame_indices, timestamps = summary.frame_indices, summary.timestamps
-        if flow_frames:
-            frame_indices, timestamps = _flow_source_frames(source.path, summary)
-    except VideoError as error:  # the file was deleted after its last frame was read
-        tracker.record_failed(source.key, str(error), summary)
-        return False
-    part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, source.labels)
-    return tracker.record_success(source.key, summary)
+        try:
+            if self.is_flow:
+                frame_indices, timestamps = _flow_source_frames(source.path, summary)
+        except VideoError as error:  # the file was deleted after its last frame was read
+            tracker.record_failed(source.key, str(error), summary)
+            return False
+        labels = self.labels[source.key] if self.labels is not None else None
+        source.part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, labels)
+        return tracker.record_success(source.key, summary)
+
+    def finalize(self) -> Path | None:
+        return self.writer.merge(self.sources, self.labels)
+
+    def estimate(self, paths: Sequence[Path]) -> cli.CostEstimate:
+        assert self.encoder is not None
+        frames = video.estimate_kept_frames(paths, self.sampling)
+        itemsize = np.dtype(self.args.embedding_dtype).itemsize
+        bytes_per_frame = self.encoder.config["embed_dim"] * itemsize + 16  # with its index and timestamp
+        rate = cost_estimate.measure_rate(self._embed_without_output(paths))
+        # twice, as part files and output exist together during the merge
+        return cost_estimate.estimate_cost(frames, self.unit, rate, 2 * frames * bytes_per_frame)
+
+    def _embed_without_output(self, paths: Sequence[Path]) -> Iterator[float]:
+        """Embed videos; yield the number of frames of each step."""
+        assert self.encoder is not None
+        batches = clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size)
+        workers = cli.limit_workers(self.args.num_workers)
+        readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
+        with closing(video.prefetch_videos(readers, self._preprocess, workers)) as videos:
+            for _, chunks in videos:
+                with suppress(VideoError):
+                    for frames in chunks:
+                        batches.add_frames(frames, lambda embeddings: None)
+                        yield len(frames)
 
 
-def _preprocessed_chunks(
-    source: VideoInput,
-    preprocess: Callable[[np.ndarray], torch.Tensor],
-    sampling: video.Sampling,
-    tracker: VideoTracker,
-) -> Iterator[torch.Tensor | video.ReadSummary]:
-    if threading.current_thread() is not threading.main_thread():
-        torch.set_num_threads(1)  # per prefetch thread; 1.07 times as fast with several of them
-    for item in tracker.start_on_read(source.key, video.read_batches(source.path, CHUNK_FRAMES, sampling)):
-        yield item if isinstance(item, video.ReadSummary) else preprocess(item)
+class _VideoWithPart(video.VideoReader):
+    """Reader of a video, with its key and the part file that its embeddings go to."""
+
+    def __init__(self, key: str, part: store.PartWriter, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.key, self.part = key, part
 
 
 def _flow_source_frames(path: Path, summary: video.ReadSummary) -> tuple[np.ndarray, np.ndarray]:

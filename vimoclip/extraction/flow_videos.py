@@ -1,44 +1,171 @@
-"""Main loop of extract_flows.py: write one video of colour-coded optical flow per source video."""
+"""The job of extract_flows.py: write one video of colour-coded optical flow per source video."""
 
-from collections.abc import Callable, Iterator
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from vimoclip import cli, flow, video
-from vimoclip.errors import VideoError
+from vimoclip import annotations, cli, flow, video
+from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction import manifest
+from vimoclip.extraction.job import ExtractionJob
+from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker, settings_digest
+from vimoclip.flow.factory import FlowRenderer
+from vimoclip.runtime import cost_estimate
 
-RenderFlow = Callable[[np.ndarray], np.ndarray]  # (n + 1, H, W, 3) frames -> (n, H, W, 3) colour frames
+PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
 
 
-@dataclass(frozen=True)
-class FlowVideoConfig:
-    """Output folder and parameters of flow videos. `settings` is stored in each flow video's comment."""
+class FlowVideoJob(ExtractionJob):
+    """Flow videos in the folder `output`.
 
-    output_dir: Path
-    settings: dict[str, Any]
-    sampling: video.Sampling
-    size: int | None
-    pair_batch_size: int
+    `load_renderer`: from device and precision to the function that computes the flow images; called when a video is
+    pending. `settings`: stored in each flow video's comment. `size`: shorter side in pixels, None for the source's."""
+
+    unit = "pair"
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        output: Path,
+        sources: dict[str, Path],
+        load_renderer: Callable[[torch.device, str], FlowRenderer],
+        settings: Mapping[str, Any],
+        *,
+        sampling: video.Sampling,
+        size: int | None,
+        pair_batch_size: int,
+        **kwargs: Any,
+    ):
+        super().__init__(args, output, sources, **kwargs)
+        self.load_renderer, self.sampling = load_renderer, sampling
+        self.size, self.pair_batch_size = size, pair_batch_size
+        self._settings, self._done = dict(settings), set[str]()
+        self._render: FlowRenderer | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self._settings
 
     def output_path(self, source: Path) -> Path:
         """Return the path of a source video's flow video."""
-        return self.output_dir / f"{source.stem}.mp4"
+        return self.output / f"{source.stem}.mp4"
 
-    def find_existing(self, sources: dict[str, Path], report: cli.RunReport) -> set[str]:
+    def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:
+        if not worker.group.is_main:
+            return
+        if not self.args.overwrite:
+            self._done = self._find_existing(videos, report)
+        elif not dry_run:
+            self._get_renderer()  # before old flow is deleted
+            for path in videos.values():
+                self.output_path(path).unlink(missing_ok=True)
+
+    def reopen(self, report: cli.RunReport) -> None:
+        self._done = self._find_existing(self.sources, report)
+
+    def is_done(self, video: str) -> bool:
+        return video in self._done
+
+    def refresh(self) -> None:
+        self._done = {name for name, path in self.sources.items() if self.output_path(path).exists()}
+
+    def finalize(self) -> Path | None:
+        return self.output
+
+    def process(self, tracker: VideoTracker) -> None:
+        if not tracker.pending:
+            return
+        render = self._get_renderer()
+        self.output.mkdir(parents=True, exist_ok=True)
+        meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
+        workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers))
+        readers = (
+            self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
+            for name in tracker.claim_videos()
+        )
+        with closing(video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead)) as videos:
+            for reader, batches in videos:
+                frames = 0
+                try:
+                    frames = self._write_flow_video(reader, batches, render, tracker)
+                except VideoError as error:
+                    tracker.record_failed(reader.path.name, str(error))
+                meter.add(items=1, frames=frames)
+        meter.close()
+
+    def _write_flow_video(
+        self, reader: video.VideoReader, batches: Iterator[np.ndarray], render: FlowRenderer, tracker: VideoTracker
+    ) -> int:
+        """Write one flow video from batches of frames; return the number of flow frames. Raises VideoError."""
+        path, comment = reader.path, dict(self.settings)
+        fps, lossless = video.probe(path).fps, comment["lossless"]
+        with video.VideoWriter(self.output_path(path), fps, comment, lossless) as writer:
+            for frames in batches:
+                if len(frames) > 1:
+                    writer.write(render(frames))
+            summary = reader.summary
+            comment |= {"video": path.stem, **video.frames_to_comment(summary)}
+            writer.finalize()
+            if not writer.frames:
+                tracker.record_skipped(path.name, "has one kept frame, so there is no flow", summary)
+            elif not tracker.record_success(path.name, summary, writer.size()):
+                writer.discard()
+        return writer.frames
+
+    def estimate(self, paths: Sequence[Path]) -> cli.CostEstimate:
+        pairs = max(0.0, video.estimate_kept_frames(paths, self.sampling) - len(paths))
+        written: list[tuple[int, int]] = []  # (frames, bytes) of the probed flow videos
+        with tempfile.TemporaryDirectory() as folder:
+            rate = cost_estimate.measure_rate(self._write_probes(paths, Path(folder), written))
+        frames, size_in_bytes = (sum(numbers) for numbers in zip(*written, strict=True)) if written else (0, 0)
+        disk = pairs * size_in_bytes / frames if frames else sum(p.stat().st_size for p in paths if p.is_file())
+        return cost_estimate.estimate_cost(pairs, self.unit, rate, disk)
+
+    def _write_probes(self, paths: Sequence[Path], folder: Path, written: list[tuple[int, int]]) -> Iterator[float]:
+        """Write the first flow frames of each video to a temporary file; yield the number of pairs of each step."""
+        render = self._get_renderer()
+        max_frames = min(PROBED_FLOW_FRAMES, self.sampling.max_frames or PROBED_FLOW_FRAMES)
+        for path in paths:
+            try:
+                lossless = self.settings["lossless"]
+                with video.VideoWriter(folder / "probe.mp4", video.probe(path).fps, {}, lossless) as writer:
+                    for batch in self._reader(path, replace(self.sampling, max_frames=max_frames)):
+                        if len(batch.frames) > 1:
+                            writer.write(render(batch.frames))
+                            yield len(batch.frames) - 1
+                    writer.finalize()
+                    written.append((writer.frames, writer.size() if writer.frames else 0))
+            except VideoError:
+                continue
+
+    def _reader(
+        self, path: Path, sampling: video.Sampling, on_start: Callable[[], None] = lambda: None
+    ) -> video.VideoReader:
+        return video.VideoReader(path, self.pair_batch_size, sampling, (self.size,), overlap=1, on_start=on_start)
+
+    def _get_renderer(self) -> FlowRenderer:
+        if self._render is None:
+            if self.missing_download:
+                cli.check_downloadable(self.missing_download)
+            self._render = self.load_renderer(self.device, self.precision)
+        return self._render
+
+    def _find_existing(self, videos: dict[str, Path], report: cli.RunReport) -> set[str]:
         """Return the videos that have a flow video. Raises UserError for a flow video with other settings.
 
-        A video whose flow video is another or a damaged file is recorded as failed and removed from `sources`."""
+        A video whose flow video is another or a damaged file is moved from `videos` to `report.failed`."""
         existing, digest = set[str](), settings_digest(self.settings)
-        entries = manifest.read_with_worker_manifests(self.output_dir)
-        for name, path in dict(sources).items():
+        entries = manifest.read_with_worker_manifests(self.output)
+        for name, path in dict(videos).items():
             output, entry = self.output_path(path), entries.get(name)
             if not output.exists() and not output.is_symlink():
                 continue
@@ -47,7 +174,7 @@ class FlowVideoConfig:
                 existing.add(name)  # without opening it, which takes 20 s for 30,000 videos
             elif problem := self._check_existing(output):
                 report.failed[name] = f"{output} is there already, but {problem}; delete it or give --overwrite"
-                del sources[name]
+                del videos[name]
             else:
                 existing.add(name)
         return existing
@@ -66,54 +193,20 @@ class FlowVideoConfig:
         return None
 
 
-def write_flow_videos(config: FlowVideoConfig, tracker: VideoTracker, render: RenderFlow, workers: int) -> None:
-    """Write the flow videos of this process and record their status in `tracker`. `workers` threads prefetch frames."""
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
+def find_source_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return (the first `limit` source videos by id, the reasons why others are rejected).
 
-    def read(path: Path) -> Iterator[np.ndarray | video.ReadSummary]:
-        frames = video.read_batches(path, config.pair_batch_size, config.sampling, config.size, overlap=1)
-        return tracker.start_on_read(path.name, frames)
-
-    def sources() -> Iterator[Callable[[], Iterator[np.ndarray | video.ReadSummary]]]:
-        for name in tracker.claim_videos():
-            paths.append(tracker.sources[name])
-            yield partial(read, paths[-1])
-
-    meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
-    threads, videos_ahead = tracker.prefetch_limits(workers)
-    with closing(video.prefetch_videos(sources(), threads, videos_ahead)) as prefetched:
-        for index, pairs in groupby(prefetched, key=lambda pair: pair[0]):
-            path, frames = paths[index], 0
-            try:
-                frames = write_flow_video(config, path, (item for _, item in pairs), render, tracker)
-            except VideoError as error:
-                tracker.record_failed(path.name, str(error))
-            meter.add(items=1, frames=frames)
-    meter.close()
-
-
-def write_flow_video(
-    config: FlowVideoConfig,
-    path: Path,
-    items: Iterator[np.ndarray | video.ReadSummary | VideoError],
-    render: RenderFlow,
-    tracker: VideoTracker,
-) -> int:
-    """Write one flow video from batches of frames; return the number of flow frames. Raises VideoError."""
-    comment = dict(config.settings)
-    fps, lossless = video.probe(path).fps, config.settings["lossless"]
-    with video.VideoWriter(config.output_path(path), fps, comment, lossless) as writer:
-        for item in items:
-            if isinstance(item, VideoError):
-                raise item
-            if isinstance(item, video.ReadSummary):
-                comment |= {"video": path.stem, **video.frames_to_comment(item)}
-                writer.finalize()
-                if not writer.frames:
-                    tracker.record_skipped(path.name, "has one kept frame, so there is no flow", item)
-                elif not tracker.record_success(path.name, item, writer.size()):
-                    writer.discard()
-            elif len(item) > 1:
-                writer.write(render(item))
-    return writer.frames
+    Raises UserError if there is none, or if two would have the same flow video."""
+    videos, others = video.find_videos(videos_dir)
+    if others:
+        print(f"{videos_dir}: no videos, ignored: {', '.join(map(repr, others))}")
+    if not videos:
+        raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
+    invalid = annotations.invalid_video_ids(path.name for path in videos)
+    stems = dict[str, Path]()
+    for path in (path for path in videos if path.name not in invalid):
+        if other := stems.get(path.stem):
+            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
+        stems[path.stem] = path
+    rejected = {repr(name): reason for name, reason in invalid.items()}
+    return {path.name: path for path in list(stems.values())[:limit]}, rejected

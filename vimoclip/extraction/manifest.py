@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vimoclip.errors import UserError
@@ -14,7 +14,6 @@ from vimoclip.io import atomic
 PREEXISTING = "preexisting"  # the output holds the video, but no manifest recorded it: its source is unknown
 DONE_STATUSES = ("ok", "partial", PREEXISTING)  # the video is in the output
 STATUSES = (*DONE_STATUSES, "skipped", "failed")
-_PREEXISTING_REASON = "was there before its manifest"  # marked an "ok" entry before the status existed
 _LINE_START = b'{"id": "'  # every line starts with this
 
 
@@ -39,6 +38,10 @@ class ManifestEntry:
     settings: str = ""
     output_size: int | None = None
 
+    def source_unchanged(self, source: Path) -> bool:
+        """Return whether the source has the size and modification time of this entry."""
+        return stat_source(source) == {"size": self.size, "mtime": self.mtime}
+
 
 def stat_source(path: Path) -> dict[str, int | float | None]:
     """Return `size` and `mtime` of a source file, both None if stat fails."""
@@ -60,7 +63,7 @@ class Manifest:
     With several processes on one output, each `worker` writes its own manifest; the process without a worker's
     name merges them. Raises UserError for a file under such a name that is not a manifest."""
 
-    def __init__(self, output: Path, overwrite: bool = False, worker: str = ""):
+    def __init__(self, output: Path, overwrite: bool = False, worker: str = "", read_only: bool = False):
         self.path, self._output, self._merges = manifest_path(output, worker), output, not worker
         self.entries = {} if overwrite else read_with_worker_manifests(output)
         if self._merges:
@@ -68,7 +71,8 @@ class Manifest:
         else:  # without entries that another worker's manifest has replaced since
             entries = read_manifest(self.path)
             self._own_entries = {video: entry for video, entry in entries.items() if self.entries.get(video) == entry}
-        self.compact()
+        if not read_only:
+            self.compact()
 
     def add(self, entry: ManifestEntry) -> None:
         """Append an entry and fsync it, so that every published output has its line. Raises OSError."""
@@ -90,11 +94,6 @@ class Manifest:
         for video in videos:
             self.entries.pop(video, None)
             self._own_entries.pop(video, None)
-
-    def source_unchanged(self, video: str, source: Path) -> bool:
-        """Return whether the source has the size and modification time of the video's entry."""
-        entry = self.entries.get(video)
-        return entry is not None and stat_source(source) == {"size": entry.size, "mtime": entry.mtime}
 
     def compact(self) -> None:
         """Write one line per video, ordered by id. Raises OSError."""
@@ -140,8 +139,6 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
             if not isinstance(content, dict) or content.get("status") not in STATUSES:
                 raise ValueError
             entry = ManifestEntry(**{key: value for key, value in content.items() if key in names})
-            if entry.status == "ok" and entry.reason == _PREEXISTING_REASON:
-                entry = replace(entry, status=PREEXISTING, reason="")
             entries[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
             rest = line.strip(b"\0")  # file systems may leave NUL bytes after a power cut

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vimoclip.cli import RunReport
 from vimoclip.extraction.manifest import (
@@ -20,16 +20,15 @@ from vimoclip.extraction.manifest import (
 from vimoclip.extraction.sharding import SINGLE_PROCESS, IncompleteOutputError, WorkerContext
 from vimoclip.video import ReadSummary
 
-T = TypeVar("T")
-
 
 class VideoTracker:
     """Status of the videos of one output. `pending`: the videos to process.
 
-    `start_on_read` or `record_start` starts a video; `record_success`, `record_skipped` or `record_failed` ends it.
-    Pending are all videos except those for which `is_done` is true, and those that failed or were skipped before with
-    the same `settings` and an unchanged source; with `retry_failed`, failed ones are pending. With `strict`, a video
-    with undecodable frames fails. Raises UserError for a file that is no manifest, OSError if it is not writable."""
+    `record_start` starts a video; `record_success`, `record_skipped` or `record_failed` ends it. Pending are all videos
+    except those for which `is_done` is true, and those that failed or were skipped before with the same `settings`
+    (None: any) and an unchanged source; with `retry_failed`, failed ones are pending. With `strict`, a video with
+    undecodable frames fails. With `dry_run`, nothing is written. Raises UserError for a file that is no manifest,
+    OSError if it is not writable."""
 
     def __init__(
         self,
@@ -43,15 +42,16 @@ class VideoTracker:
         strict: bool = False,
         settings: Mapping[str, Any] | None = None,
         worker: WorkerContext = SINGLE_PROCESS,
+        dry_run: bool = False,
     ):
         self.sources, self.report, self.strict = sources, report, strict
         self._output, self._worker = output, worker
-        self._settings = settings_digest(settings or {})
+        self._settings = None if settings is None else settings_digest(settings)
         self._last_end = time.monotonic()
         self._started = dict[str, tuple[float, dict[str, Any]]]()  # video -> (time, state of the source)
         self.pending: list[str] = []
         if worker.group.is_main:
-            self.manifest = Manifest(output, overwrite, worker.worker_name)
+            self.manifest = Manifest(output, overwrite, worker.worker_name, read_only=dry_run)
             report.manifests.append(self.manifest.path)
             self.pending = [video for video in sources if not self._is_finished(video, is_done(video), retry_failed)]
             self.manifest.remove(self.pending)
@@ -62,15 +62,20 @@ class VideoTracker:
     def _is_finished(self, video: str, is_done: bool, retry_failed: bool) -> bool:
         """Return whether the video needs no processing in this run; if so, add it to the report."""
         entry = self.manifest.entries.get(video)
-        unchanged = self.manifest.source_unchanged(video, self.sources[video])
         if is_done:
             if entry is None or entry.status in ("skipped", "failed"):
                 entry = self.manifest.entries[video] = ManifestEntry(video, PREEXISTING)
-            elif not unchanged and entry.status != PREEXISTING and self.sources[video].exists():
+            elif (
+                entry.status != PREEXISTING
+                and self.sources[video].exists()
+                and not entry.source_unchanged(self.sources[video])
+            ):
                 self.report.changed.append(video)
             self._report_earlier(entry)
             return True
-        if entry is None or entry.status in DONE_STATUSES or not unchanged or entry.settings != self._settings:
+        if entry is None or entry.status in DONE_STATUSES or not entry.source_unchanged(self.sources[video]):
+            return False
+        if self._settings not in (None, entry.settings):
             return False
         if entry.status == "failed":
             if retry_failed:
@@ -128,13 +133,8 @@ class VideoTracker:
         return f"{pending} videos to do, {len(self.sources) - pending} done or given up before"
 
     def record_start(self, video: str) -> None:
-        """Record the time and the state of the video's source."""
+        """Record the time and the state of the video's source; to be called when reading starts."""
         self._started[video] = time.monotonic(), stat_source(self.sources[video])
-
-    def start_on_read(self, video: str, chunks: Iterator[T]) -> Iterator[T]:
-        """Yield the chunks, and call `record_start` when the prefetch thread requests the first."""
-        self.record_start(video)
-        yield from chunks
 
     def record_success(self, video: str, summary: ReadSummary, output_size: int | None = None) -> bool:
         """Record success in the manifest, then return whether the output may be published.
@@ -183,24 +183,9 @@ class VideoTracker:
         seconds = round(now - max(started, self._last_end), 3)  # excludes the time of the videos before it
         self._last_end = now
         entry = ManifestEntry(
-            video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings
+            video, status, reason, expected, decoded, **state, seconds=seconds, settings=self._settings or ""
         )
         self.manifest.add(replace(entry, output_size=output_size))
-
-
-def pending_videos(
-    output: Path, sources: Mapping[str, Path], is_done: Callable[[str], bool], retry_failed: bool
-) -> list[str]:
-    """Return the videos that a run would process, without regard to its settings; writes nothing."""
-    entries = read_with_worker_manifests(output)
-
-    def is_skipped_or_failed(video: str) -> bool:
-        entry = entries.get(video)
-        if entry is None or entry.status not in ("skipped", "failed") or (entry.status == "failed" and retry_failed):
-            return False
-        return stat_source(sources[video]) == {"size": entry.size, "mtime": entry.mtime}
-
-    return [video for video in sources if not is_done(video) and not is_skipped_or_failed(video)]
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

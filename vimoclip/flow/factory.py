@@ -1,8 +1,8 @@
 """Build the function that renders consecutive frames as images of their optical flow."""
 
-import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from vimoclip.flow.opencv import (
 from vimoclip.flow.padding import pad_to_min_side
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
+from vimoclip.runtime.device import autocast
 
 FlowRenderer = Callable[[np.ndarray], np.ndarray]
 
@@ -33,7 +34,7 @@ def load_renderer(
     normalization: str,
     flow_max: float,
     device: torch.device,
-    autocast: Callable[[], Any] = contextlib.nullcontext,
+    precision: str = "fp32",
     preset: str | None = None,
 ) -> FlowRenderer:
     """Return a function from (n + 1, H, W, 3) uint8 frames to (n, H, W, 3) uint8 flow images. Raises UserError.
@@ -50,7 +51,7 @@ def load_renderer(
     if method in METHODS_WITHOUT_WEIGHTS:
         render = _opencv_renderer(method, preset or DEFAULT_DIS_PRESET, normalization, flow_max)
     else:
-        model = PTLFlowModel(method, checkpoint, iters, device, autocast)
+        model = PTLFlowModel(method, checkpoint, iters, device, partial(autocast, device, precision))
         render = _ptlflow_renderer(model, normalization, flow_max)
     return _with_video_error(method, render)
 

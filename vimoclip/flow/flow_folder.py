@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.annotations import stem as stem_of
+from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import is_safe_name
 from vimoclip.video import find_videos, probe
@@ -96,3 +97,27 @@ def _read_source_stem(path: Path) -> str | None:
 def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
     """Return a flow video's settings from its comment: method, checkpoint, size, normalization, sampling."""
     return {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}
+
+
+def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Return the settings of the flow videos. Raises UserError if they differ from each other or from training."""
+    common: dict[str, Any] = {}
+    for path in paths:
+        try:
+            settings = settings_from_comment(probe(path).comment)
+        except VideoError:
+            continue  # is recorded as failed when its frames are read
+        check_settings_match(
+            training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
+        )
+        if common:
+            hint = "extract all flow with one set of flags"
+            check_settings_match(common, settings, "the flow videos before it", str(path), hint)
+        common = common or settings
+    if not training_settings and common.get("normalization") not in (None, "frame"):
+        print(
+            f"warning: {checkpoint} does not say which flow it was trained on, as published students don't; those were "
+            f"trained on --flow-normalization frame, and these videos are made with {common['normalization']}",
+            flush=True,
+        )
+    return common

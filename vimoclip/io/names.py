@@ -1,6 +1,7 @@
-"""Checks of names of videos, classes and data sets that come from files."""
+"""Names of videos, classes and data sets that come from files: checks, and lists for messages."""
 
 import re
+from collections.abc import Iterable
 
 from vimoclip.errors import CONTROL_CHARACTERS
 
@@ -16,3 +17,10 @@ def has_control_characters(text: str) -> bool:
 def is_safe_name(name: str) -> bool:
     """Return whether a name is a file name of one folder: no separator, no control character, at most 255 bytes."""
     return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES
+
+
+def list_some(names: Iterable[object], limit: int = 5) -> str:
+    """Return the first names, separated by commas, and the number of the others."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more

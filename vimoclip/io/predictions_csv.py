@@ -1,10 +1,8 @@
 """predictions.csv: one row per video with `video_id` and a column of scores per class."""
 
-import csv
-import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import csv
+from vimoclip.io.names import list_some
 
 ID_COLUMN = "video_id"
-MAX_LISTED = 5  # names in an error message; the count is of all
 
 
 @dataclass(frozen=True)
@@ -29,17 +27,14 @@ class PredictionsTable:
 
 def write(path: Path, videos: Sequence[str], probabilities: Any, class_names: Sequence[str]) -> Path:
     """Write (N, C) probabilities, a tensor or array, with nine digits, from which each float32 is restored exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([ID_COLUMN, *class_names])
-    for video, row in zip(videos, probabilities.tolist(), strict=True):
-        writer.writerow([video, *(f"{value:.9g}" for value in row)])
-    return atomic.write_text(path, text.getvalue())
+    rows = zip(videos, probabilities.tolist(), strict=True)
+    cells = ([video, *(f"{value:.9g}" for value in row)] for video, row in rows)
+    return csv.write_csv(path, [ID_COLUMN, *class_names], cells)
 
 
 def read(path: Path) -> PredictionsTable:
     """Read a file. Raises UserError for another type of file, duplicate columns or videos, and scores not finite."""
-    header, lines = _read_rows(path)
+    (_, header), *lines = csv.read_lines(path, "name a CSV of predictions")
     if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
         hint = f"give it one, and a column of scores per class{commas}"
@@ -70,13 +65,6 @@ def read(path: Path) -> PredictionsTable:
     return PredictionsTable(classes, videos, scores)
 
 
-def list_some(names: Iterable[str]) -> str:
-    """Return the first names, separated by commas, and the number of the others."""
-    names = list(names)
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
-
-
 def _raise_if_any(path: Path, problem: str, names: list[str], hint: str) -> None:
     if names:
         raise UserError(f"{len(names)} {problem} ({list_some(names)})", hint, path=path)
@@ -91,21 +79,3 @@ def _parse_score(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header, and (line number, cells) of the other lines that are not blank. Raises UserError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"can't be read ({error.strerror})", "name a CSV of predictions", path=path) from None
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", "save it as a CSV of predictions in UTF-8", path=path) from None
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""))
-        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(line)]
-    except csv.Error as error:
-        raise UserError(f"is no CSV file ({error})", "save it as one", path=path) from None
-    if not lines:
-        raise UserError("is empty", "name a CSV of predictions", path=path)
-    return lines[0][1], lines[1:]

@@ -9,6 +9,7 @@ import yaml
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.text import read_text
 
 MAX_YAML_CHARACTERS, MAX_YAML_VALUES, MAX_YAML_LEVELS = 100_000, 100_000, 50  # far above a run's settings
 
@@ -20,15 +21,7 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, {} for an empty file. Raises UserError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MAX_YAML_CHARACTERS + 1)
-    except FileNotFoundError:
-        raise UserError("there is no such file", "name a YAML file", path=path) from None
-    except OSError as error:
-        raise UserError(f"can't be read ({error.strerror})", "name a YAML file", path=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not YAML: {error}", path=path) from None
+    text = read_text(path, "name a YAML file", MAX_YAML_CHARACTERS + 1)
     try:
         content = parse_yaml(text)
     except ValueError as error:
@@ -69,6 +62,17 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, tuple[int, int]]) -> tuple[
         counts = [_expanded_size(child, sizes) for child in children]
         sizes[id(node)] = 1 + sum(values for values, _ in counts), 1 + max((levels for _, levels in counts), default=0)
     return sizes[id(node)]
+
+
+def read_json(path: Path, hint: str = "") -> dict[str, Any]:
+    """Return the object in a JSON file. Raises UserError; `hint`: what to do if there is none."""
+    try:
+        content = json.loads(read_text(path, hint))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError("is no JSON object", hint, path=path)
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:

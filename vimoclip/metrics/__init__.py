@@ -22,13 +22,18 @@ from vimoclip.metrics.bootstrap import (
     weighted_mean,
 )
 from vimoclip.metrics.calibration import ReliabilityCurve, ece, reliability_curve
+from vimoclip.metrics.names import METRIC_NAMES, MetricName
+from vimoclip.metrics.ranking import ScoreSteps, descending_order, score_steps
 from vimoclip.metrics.thresholds import F1Scores, f1_scores, fit_thresholds
 from vimoclip.metrics.top_k import hit_at_1, mean_per_class_top1, precision_at_k, top1
 
 __all__ = [
+    "METRIC_NAMES",
     "BootstrapAP",
     "F1Scores",
+    "MetricName",
     "ReliabilityCurve",
+    "ScoreSteps",
     "average_precision",
     "average_precision_per_class",
     "bootstrap_ap",
@@ -37,6 +42,7 @@ __all__ = [
     "bootstrap_weights",
     "confidence_interval",
     "constant_scores",
+    "descending_order",
     "ece",
     "expected_random_ap",
     "f1_scores",
@@ -50,6 +56,7 @@ __all__ = [
     "precision_at_k",
     "random_scores",
     "reliability_curve",
+    "score_steps",
     "top1",
     "torchmetrics_macro",
     "weighted_mean",

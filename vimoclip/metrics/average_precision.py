@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+
+from vimoclip.metrics.ranking import score_steps
 
 
 def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
@@ -14,13 +17,11 @@ def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
     num_positives = int((targets > 0).sum())
     if num_positives == 0:
         return float("nan")
-    order = torch.argsort(scores, descending=True, stable=True)
-    ranked, hits = scores[order], (targets[order] > 0).double().cumsum(0)
-    # one threshold for each run of equal scores, at its last rank
-    is_last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool, device=ranked.device)])
-    true_positives, predicted = hits[is_last], torch.nonzero(is_last).squeeze(1).double() + 1
-    gains = torch.diff(true_positives, prepend=true_positives.new_zeros(1))
-    return float((gains / num_positives * true_positives / predicted).sum())
+    # numpy has no bfloat16
+    _, predicted, true_positives = score_steps(scores.detach().double().cpu().numpy(), (targets > 0).cpu().numpy())
+    gains = np.diff(true_positives, prepend=0)
+    # torch's sum: numpy's has other last digits
+    return float(torch.from_numpy(gains / num_positives * true_positives / predicted).sum())
 
 
 def average_precision_per_class(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

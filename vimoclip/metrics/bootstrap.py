@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vimoclip.metrics.ranking import rank_scores
+
 RANKS_PER_BLOCK = 16_384  # 16 MB of weights for 1,000 resamples
 CELLS_PER_CHUNK = 2_000_000  # (positives, resamples) cells: 16 MB an array
 
@@ -96,13 +98,11 @@ def _weighted_ap(
     scores: np.ndarray, targets: np.ndarray, videos: np.ndarray, weights_by_video: np.ndarray
 ) -> np.ndarray:
     """Return (R,) APs of (M,) scores. `videos` (M,): the video of each score; `weights_by_video`: (N, R)."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, ranked_videos = scores[order], videos[order]
+    order, last_ranks = rank_scores(scores)
+    ranked_videos = videos[order]
     positives = np.flatnonzero(targets[order])
     if not len(positives):
         return np.full(weights_by_video.shape[1], np.nan)
-    # tied scores count as one step, which ends at the last of their ranks
-    last_ranks = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     step_ends, first_positives = np.unique(last_ranks[np.searchsorted(last_ranks, positives)], return_index=True)
     step = max(1, CELLS_PER_CHUNK // len(positives))
     chunks = (weights_by_video[:, start : start + step] for start in range(0, weights_by_video.shape[1], step))

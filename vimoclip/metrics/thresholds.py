@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vimoclip.metrics.ranking import score_steps
+
 
 class F1Scores(NamedTuple):
     """`per_class` (..., C), NaN for a class without a positive; `macro` (...,) its mean; `micro` (...,) pooled."""
@@ -41,12 +43,10 @@ def fit_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _fit_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     if not targets.any():
         return 0.5
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], targets[order].cumsum()
-    last_ranks = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each run of equal scores
-    best = last_ranks[np.argmax(2 * hits[last_ranks] / (last_ranks + 1 + hits[-1]))]
-    if best == len(ranked) - 1:
-        return float(ranked[-1])
-    midpoint = (ranked[best] + ranked[best + 1]) / 2
+    thresholds, predicted, true_positives = score_steps(scores, targets)
+    best = int(np.argmax(2 * true_positives / (predicted + true_positives[-1])))
+    if best == len(thresholds) - 1:
+        return float(thresholds[-1])
+    midpoint = (thresholds[best] + thresholds[best + 1]) / 2
     # the midpoint of two neighbouring floats may round to the lower one
-    return float(midpoint if midpoint > ranked[best + 1] else ranked[best])
+    return float(midpoint if midpoint > thresholds[best + 1] else thresholds[best])

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vimoclip.cli import progress
+from vimoclip.cli import format_bytes, progress
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic, lock
 from vimoclip.moclip.flow_pairing import TrainingVideo
-from vimoclip.runtime.cost_estimate import format_bytes
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import run_folder
 from vimoclip.video import RandomAccessReader

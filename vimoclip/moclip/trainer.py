@@ -15,7 +15,7 @@ from vimoclip.annotations import split_protocol
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import Student, fuse_quick_gelu
-from vimoclip.moclip.dataset import TrainingSplits, UnreadableVideo, collate
+from vimoclip.moclip.dataset import TrainingSplits, UnreadableVideo
 from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.runtime import device, versions
 from vimoclip.training import tensorboard
@@ -39,7 +39,6 @@ class StudentTrainer(Trainer):
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
     continues_epochs_without_format = True
-    collate = staticmethod(collate)
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """Encode the frames of one video into RGB and motion embeddings while it is decoded."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 
 from vimoclip import video
-from vimoclip.errors import VideoError
 
 EncodeBatch = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 PrepareFrames = Callable[[np.ndarray], torch.Tensor]  # (n, H, W, 3) uint8 -> (n, 3, S, S) uint8
@@ -58,38 +56,33 @@ class _PreparedFrames(NamedTuple):
     flow_frames: np.ndarray | None  # the last frame of the previous batch, then these
 
 
-def encode_video(
-    path: Path, encoder: TwoStreamEncoder, batch_size: int = 16, workers: int = 1
-) -> Iterator[FrameEmbeddings | video.ReadSummary]:
-    """Yield batches of embeddings, then one ReadSummary. Raises VideoError.
+class EncodedVideo:
+    """Iterable over the embeddings of a video's frames, once; `summary` is valid after the last batch.
 
-    A thread decodes ahead if `workers` > 0. Memory does not grow with the video's length."""
-    decode = partial(_decode_batches, path, encoder, batch_size)
-    with closing(video.prefetch_videos([decode], min(workers, 1), 1, PREFETCH_BATCHES)) as prefetched:
-        for _, item in prefetched:
-            if isinstance(item, VideoError):
-                raise item
-            yield item if isinstance(item, video.ReadSummary) else _encode_batch(item, encoder)
+    A thread decodes ahead if `workers` > 0. Memory does not grow with the video's length. Raises VideoError."""
+
+    summary: video.ReadSummary
+
+    def __init__(self, path: Path, encoder: TwoStreamEncoder, batch_size: int = 16, workers: int = 1):
+        self.encoder, self.workers = encoder, workers
+        # max_frames limits training clips; a timeline covers the whole video
+        sampling = replace(encoder.sampling, max_frames=None)
+        sizes = [None if encoder.rgb else encoder.flow_side, encoder.flow_side]
+        self._reader = video.VideoReader(path, batch_size, sampling, sizes, overlap=1 if encoder.motion else 0)
+
+    def __iter__(self) -> Iterator[FrameEmbeddings]:
+        prepare, workers = partial(_prepare_batch, encoder=self.encoder), min(self.workers, 1)
+        with closing(video.prefetch_videos([self._reader], prepare, workers, 1, PREFETCH_BATCHES)) as videos:
+            for _, batches in videos:
+                for batch in batches:
+                    yield _encode_batch(batch, self.encoder)
+        self.summary = self._reader.summary
 
 
-def _decode_batches(
-    path: Path, encoder: TwoStreamEncoder, batch_size: int
-) -> Iterator[_PreparedFrames | video.ReadSummary]:
-    if threading.current_thread() is not threading.main_thread():
-        torch.set_num_threads(1)  # for this thread only: the encoder uses the others
-    # max_frames limits training clips; a timeline covers the whole video
-    sampling, is_first = replace(encoder.sampling, max_frames=None), True
-    overlap = 1 if encoder.motion else 0
-    sizes = [None if encoder.rgb else encoder.flow_side, encoder.flow_side]
-    for item in video.read_batches_multiscale(path, batch_size, sizes, sampling, overlap):
-        if isinstance(item, video.ReadSummary):
-            yield item
-            continue
-        times, (full, scaled) = item
-        new = slice(0 if is_first else overlap, None)
-        is_first = False
-        prepared = encoder.rgb.prepare(full[new]) if encoder.rgb and len(full[new]) else None
-        yield _PreparedFrames(times[new], prepared, scaled if encoder.motion else None)
+def _prepare_batch(batch: video.FrameBatch, encoder: TwoStreamEncoder) -> _PreparedFrames:
+    (full, scaled), new = batch.images, slice(batch.repeated, None)
+    prepared = encoder.rgb.prepare(full[new]) if encoder.rgb else None
+    return _PreparedFrames(batch.timestamps[new], prepared, scaled if encoder.motion else None)
 
 
 def _encode_batch(batch: _PreparedFrames, encoder: TwoStreamEncoder) -> FrameEmbeddings:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
-from vimoclip.runtime.device import autocast
 
 TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
@@ -49,13 +47,11 @@ def load_two_stream_encoder(
 
 def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> FrameEncoder:
     """Return the encoder with its preprocessing, on the device and in the precision of `compute`."""
-    encoder.visual.to(compute.device)
-    encoder.set_backend("torch", compute.precision)
+    encoder.freeze(compute.device, compute.precision)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
         # The extraction scripts pad the last batch for reproducible bytes; here that would double the work of a clip.
-        with autocast(compute.device, compute.precision):
-            return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
+        return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
 
     return FrameEncoder(encoder.preprocess, encode)
 
@@ -148,6 +144,6 @@ def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, comp
         settings["normalization"] or "frame",
         settings["flow_max"] or 1.0,  # None only with a normalization that ignores it
         compute.device,
-        partial(autocast, compute.device, compute.precision),
+        compute.precision,
         settings.get("preset"),
     )

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vimoclip import cli, timeline
+from vimoclip import cli, timeline, video
 from vimoclip.errors import VideoError
-from vimoclip.io import predictions_csv
+from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
-from vimoclip.prediction.sliding_window import ScoreWindows, estimate_kept_frames, score_windows
+from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
 from vimoclip.runtime import versions
 from vimoclip.timeline import Timeline
 
@@ -81,7 +82,9 @@ def predict_videos(
     workers: int,
 ) -> None:
     """Predict each video and write its files; failures go into `report`."""
-    meter = cli.ProgressMeter(_estimate_frames(videos, model) or None, "frame", "predicting")
+    sampling = replace(model.encoder.sampling, max_frames=None)  # which limits training clips, not the timeline
+    total = round(video.estimate_kept_frames(list(videos.values()), sampling))
+    meter = cli.ProgressMeter(total or None, "frame", "predicting")
     for path in videos.values():
         try:
             predicted = predict_video(path, model, meter, batch_size, workers)
@@ -94,8 +97,8 @@ def predict_videos(
             report.partial[path.name] = predicted.provenance["problem"]
         else:
             report.done += 1
-        best = sorted(zip(predicted.whole.tolist(), predicted.classes, strict=True), reverse=True)[:PRINTED_ACTIONS]
-        actions = ", ".join(f"{name} {score:.2f}" for score, name in best)
+        best = descending_order(predicted.whole)[:PRINTED_ACTIONS]
+        actions = ", ".join(f"{predicted.classes[c]} {predicted.whole[c]:.2f}" for c in best)
         print(
             f"{path.name}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
         )
@@ -107,16 +110,6 @@ def _file_size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _estimate_frames(videos: Mapping[str, Path], model: PredictionModel) -> int:
-    total = 0
-    for path in videos.values():
-        try:
-            total += estimate_kept_frames(path, model.encoder)
-        except VideoError:
-            continue  # predict_video reports it
-    return total
 
 
 def predict_video(
@@ -175,7 +168,7 @@ def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: Predicti
     rows = {}
     for stem, path in videos.items():
         if (json_path := folder / f"{stem}.json").is_file():
-            whole = json.loads(json_path.read_text(encoding="utf-8"))["whole"]
+            whole = yaml_json.read_json(json_path)["whole"]
             rows[path.name] = [whole[name] for name in model.classes]
     if rows:
         predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)

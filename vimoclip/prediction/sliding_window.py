@@ -9,12 +9,12 @@ import torch
 
 from vimoclip import video
 from vimoclip.errors import VideoError
-from vimoclip.prediction.frame_encoder import FrameEmbeddings, TwoStreamEncoder, encode_video
+from vimoclip.prediction.frame_encoder import EncodedVideo, FrameEmbeddings, TwoStreamEncoder
+from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
 
 # Longest video that is scored at once. Memory grows with its length, and models are trained on clips of seconds.
 MAX_WHOLE_VIDEO_FRAMES = 4096
 WINDOWS_PER_BATCH = 16
-TIME_TOLERANCE = 1e-6  # seconds; covers the rounding errors of summed floats
 
 
 class WindowFeatures(NamedTuple):
@@ -55,13 +55,10 @@ class EmbeddingBuffer:
 
 
 class SlidingWindows:
-    """Windows of `length` seconds every `stride` seconds; buffers the frames of about one window.
-
-    Windows lie within the video, and the last one ends at the video's end. A video shorter than `length` is one
-    window."""
+    """The windows of a `WindowGrid`, with their frames; buffers the frames of about one window."""
 
     def __init__(self, length: float, stride: float):
-        self.length, self.stride = length, stride
+        self.grid = WindowGrid(length, stride)
         self._buffer, self._num_windows = EmbeddingBuffer(), 0
         self._first_time: float | None = None
 
@@ -71,26 +68,20 @@ class SlidingWindows:
         self._buffer.append(batch, batch.times - self._first_time)
         last = float(self._buffer.times[-1])
         yield from self._complete_windows(last)
-        self._buffer.drop_before(min(self._next_start(), last - self.length) - TIME_TOLERANCE)
+        self._buffer.drop_before(min(self.grid.span(self._num_windows)[0], last - self.grid.length) - TIME_TOLERANCE)
 
     def flush(self, seconds: float, frame_interval: float) -> Iterator[WindowFeatures]:
         """Yield the windows up to the video's end at `seconds`.
 
         One more window ends there if the others leave more than half a `frame_interval` uncovered."""
         yield from self._complete_windows(seconds)
-        if not self._num_windows:
-            yield self._buffer.window(0.0, seconds)
-        elif seconds - (self._next_start() - self.stride + self.length) > frame_interval / 2:
-            yield self._buffer.window(round(seconds - self.length, 6), seconds)
-
-    def _next_start(self) -> float:
-        return round(self._num_windows * self.stride, 6)
+        if span := self.grid.last_span(self._num_windows, seconds, frame_interval / 2):
+            yield self._buffer.window(*span)
 
     def _complete_windows(self, seconds: float) -> Iterator[WindowFeatures]:
-        while self._next_start() + self.length <= seconds + TIME_TOLERANCE:
-            start = self._next_start()
+        while self.grid.fits(self._num_windows, seconds):
             self._num_windows += 1
-            yield self._buffer.window(start, round(start + self.length, 6))
+            yield self._buffer.window(*self.grid.span(self._num_windows - 1))
 
 
 def _concatenate(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
@@ -169,14 +160,13 @@ def score_windows(
     min_frames = 2 if encoder.motion else 1
     windows, scorer = SlidingWindows(length, stride), WindowScorer(score, min_frames)
     whole_video = _WholeVideoScorer(encoder.sampling.max_frames)
-    for item in encode_video(path, encoder, batch_size, workers):
-        if isinstance(item, video.ReadSummary):
-            summary = item
-            break
-        whole_video.add(item)
-        for window in windows.add(item):
+    encoded = EncodedVideo(path, encoder, batch_size, workers)
+    for batch in encoded:
+        whole_video.add(batch)
+        for window in windows.add(batch):
             scorer.add(window)
-        on_frames(len(item.times))
+        on_frames(len(batch.times))
+    summary = encoded.summary
     if len(summary.timestamps) < min_frames:
         raise VideoError("has one kept frame, so there is no motion")
     frame_interval = _frame_interval(summary)
@@ -228,13 +218,3 @@ def _frame_interval(summary: video.ReadSummary) -> float:
     if len(summary.timestamps) > 1:
         return float(np.median(np.diff(summary.timestamps)))
     return 1 / summary.fps
-
-
-def estimate_kept_frames(path: Path, encoder: TwoStreamEncoder) -> int:
-    """Estimate from the header how many frames of a video are kept; 0 if the header does not tell."""
-    info = video.probe(path)
-    total = info.frames or round(info.seconds * float(info.fps))
-    kept = -(-total // encoder.sampling.stride)
-    if encoder.sampling.fps:
-        kept = min(kept, round(total / float(info.fps) * encoder.sampling.fps))
-    return kept

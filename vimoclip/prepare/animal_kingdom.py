@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import list_some
 from vimoclip.prepare import selection_split
 from vimoclip.prepare.animals import classify_animals, read_animal_classes
 from vimoclip.prepare.class_ids import (
@@ -24,11 +25,10 @@ from vimoclip.prepare.class_ids import (
     resolve_class_ids,
 )
 from vimoclip.prepare.excel import cell_text, parse_whole_number, read_sheet
-from vimoclip.prepare.write_dataset import add_selection, plot_class_counts
+from vimoclip.prepare.write_dataset import add_selection, count_videos, plot_class_counts
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
-MAX_NAMED = 5
 
 
 class ClipRow(NamedTuple):
@@ -49,8 +49,10 @@ class ActionCountRow(NamedTuple):
     num_clips: int
 
 
-def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> Path:
-    """Write the annotations, print the summary and every resolved conflict, and return the folder. Raises UserError."""
+def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> cli.RunReport:
+    """Write the annotations, print the summary and every resolved conflict, and return the report of the run.
+
+    Raises UserError."""
     count_rows = read_action_counts(actions)
     clips = read_clips(metadata, len(count_rows))
     class_names, lines = resolve_class_names(count_rows, read_action_ids(metadata), clips, metadata, actions)
@@ -68,7 +70,7 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     annotations.write(annotations_dir, name, data)
     print("\n".join(lines))
     print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-    return annotations_dir
+    return cli.RunReport([annotations_dir], done=count_videos(data))
 
 
 def read_action_counts(path: Path) -> list[ActionCountRow]:
@@ -87,7 +89,7 @@ def read_action_counts(path: Path) -> list[ActionCountRow]:
         if rows.setdefault(normalize_name(row.name), row) is not row:
             raise UserError(f"row {line}: {row.name} is duplicated", "give each class one row", path=path)
     if missing := sorted(set(range(len(rows))) - {row.class_id for row in rows.values()}):
-        problem = f"no action has index {', '.join(map(str, missing[:MAX_NAMED]))}"
+        problem = f"no action has index {list_some(missing)}"
         raise UserError(problem, "each needs a name", path=path)
     return list(rows.values())
 
@@ -173,7 +175,7 @@ def resolve_class_names(
     """Return the class names in the order of their ids, and lines about resolved conflicts. Raises UserError."""
     spellings = {normalize_name(name): name for name in action_ids}
     if unknown := sorted(spellings.keys() - {normalize_name(row.name) for row in count_rows}):
-        names = ", ".join(spellings[name] for name in unknown[:MAX_NAMED])
+        names = list_some(spellings[name] for name in unknown)
         problem = f"sheet Action names {names}, which {actions} doesn't"
         raise UserError(problem, "take both of one release", path=metadata)
     evidence = LabelEvidence()
@@ -216,10 +218,8 @@ def _describe_conflicts(
     class_names = {claim.name for claim in claims}
     unknown_names = {name: count for name, count in evidence.names.items() if name not in class_names}
     if unknown_names:
-        lines.append(
-            f"  in words, but no class: {', '.join(list(unknown_names)[:MAX_NAMED])}, "
-            f"in {sum(unknown_names.values())} clips"
-        )
+        names_and_count = f"{list_some(unknown_names)}, in {sum(unknown_names.values())} clips"
+        lines.append(f"  in words, but no class: {names_and_count}")
     return lines
 
 
@@ -248,7 +248,7 @@ def describe(data: Annotations, count_rows: Sequence[ActionCountRow]) -> list[st
     counts = {split: Counter(i for ids in videos.values() for i in ids) for split, videos in data.splits.items()}
     for split, split_counts in counts.items():
         if empty := [name for i, name in enumerate(data.classes) if not split_counts[i]]:
-            lines.append(f"{len(empty)} classes have no clip in {split}: {_abbreviate(empty)}")
+            lines.append(f"{len(empty)} classes have no clip in {split}: {list_some(empty)}")
     return [*lines, *_compare_counts(data.classes, counts["train"], counts["train"] + counts["val"], count_rows)]
 
 
@@ -266,9 +266,5 @@ def _compare_counts(
     lines = [f"{summary}, {num_like_train} of its training clips"]
     if different:
         examples = [f"{classes[i]} {listed[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in different]
-        lines.append(f"  {len(different)} are neither: {_abbreviate(examples)}")
+        lines.append(f"  {len(different)} are neither: {list_some(examples)}")
     return lines
-
-
-def _abbreviate(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")

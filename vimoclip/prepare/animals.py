@@ -6,10 +6,9 @@ from pathlib import Path
 
 from vimoclip.annotations import VideoAnimals
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.prepare.class_ids import normalize_name
 from vimoclip.prepare.excel import cell_text, read_sheet
-
-MAX_NAMED = 10  # animals in a line
 
 
 def read_animal_classes(path: Path) -> dict[str, tuple[str, str]]:
@@ -51,10 +50,8 @@ def _describe(animals_by_video: Mapping[str, VideoAnimals], unknown: Counter[str
     if respelled:
         lines.append(f"  {len(respelled)} animals are spelled otherwise in AR than in the sheet Animal, and matched")
     if unknown:
-        names = ", ".join(f"{animal} (in {n} clips)" for animal, n in unknown.most_common(MAX_NAMED))
-        more = ", ..." if len(unknown) > MAX_NAMED else ""
-        lines.append(f"  {len(unknown)} animals are not in the sheet Animal, so of no class: {names}{more}")
+        names = list_some((f"{animal} (in {n} clips)" for animal, n in unknown.most_common()), limit=10)
+        lines.append(f"  {len(unknown)} animals are not in the sheet Animal, so of no class: {names}")
     if empty := [video for video, animals in animals_by_video.items() if not animals.animals]:
-        more = ", ..." if len(empty) > 3 else ""
-        lines.append(f"  clips without an animal: {len(empty)} ({', '.join(empty[:3])}{more})")
+        lines.append(f"  clips without an animal: {len(empty)} ({list_some(empty)})")
     return lines

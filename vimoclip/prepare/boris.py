@@ -4,40 +4,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimoclip import boris, video
+from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.boris.events import media_file_name, merge_state_events
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.trim_clips import SourceClip, check_video_names, trim_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
+from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
 
 NUM_BLOCKS = 10  # of a single recording
-TOLERANCE = 1e-6  # s
 
 
 @dataclass(frozen=True)
 class WindowLabeler:
     """Rules for the positions and labels of windows.
 
-    `length`, `stride`, `point_margin`: seconds. `min_overlap`: a fraction. `keep_unlabelled`: keep windows without a
+    `point_margin`: seconds. `min_overlap`: a fraction. `keep_unlabelled`: keep windows without a
     behaviour."""
 
-    length: float = 6.0
-    stride: float = 3.0
+    grid: WindowGrid
     min_overlap: float = 0.5
     point_margin: float = 1.0
     keep_unlabelled: bool = True
-
-    def spans(self, seconds: float) -> list[tuple[float, float]]:
-        """Return (start, stop) of each window. The last ends with the recording; a shorter recording is one window."""
-        if seconds <= self.length:
-            return [(0.0, seconds)]
-        count = int((seconds - self.length + TOLERANCE) / self.stride) + 1
-        starts = [round(index * self.stride, 6) for index in range(count)]
-        if seconds - (starts[-1] + self.length) > TOLERANCE:
-            starts.append(round(seconds - self.length, 6))
-        return [(start, round(start + self.length, 6)) for start in starts]
 
     def event_intervals(self, events: Sequence[BehaviorEvent]) -> list[tuple[str, float, float]]:
         """Return (behaviour, start, stop) of all events; a point event covers `point_margin` on both sides of it."""
@@ -57,7 +46,7 @@ class WindowLabeler:
             return span[0] <= start < span[1]
         overlap = min(span[1], stop) - max(span[0], start)
         required = self.min_overlap * min(span[1] - span[0], stop - start)
-        return overlap > TOLERANCE and overlap + TOLERANCE >= required
+        return overlap > TIME_TOLERANCE and overlap + TIME_TOLERANCE >= required
 
 
 def prepare(
@@ -71,8 +60,8 @@ def prepare(
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     group_by: str = "media",
-) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError.
+) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError.
 
     `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
     events = boris.read_events(events_path)
@@ -83,7 +72,7 @@ def prepare(
     sources: dict[str, str] = {}
     for file, (recording, seconds) in _recordings_by_file(events_path, videos_dir, events, skipped).items():
         intervals = labeler.event_intervals(recording.events)
-        for span in labeler.spans(seconds):
+        for span in labeler.grid.spans(seconds):
             if not _is_fully_coded(span, recording):
                 continue
             behaviors = labeler.labels(span, intervals)
@@ -151,7 +140,7 @@ def filter_events(
 def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
     """Return whether an observation covers the whole window; elsewhere, the absence of events means nothing."""
     intervals = recording.coded_intervals
-    return any(start <= span[0] + TOLERANCE and span[1] <= stop + TOLERANCE for start, stop in intervals)
+    return any(start <= span[0] + TIME_TOLERANCE and span[1] <= stop + TIME_TOLERANCE for start, stop in intervals)
 
 
 def _recordings_by_file(
@@ -207,10 +196,10 @@ def find_media(events_path: Path, videos_dir: Path | None, media_path: str) -> P
 def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:
     """Return the block by window of the only recording, and print a warning. Windows across two blocks are left out."""
     recording_end = max(clip.end or 0.0 for clip in clips.values())
-    length = max(recording_end / NUM_BLOCKS, 2 * labeler.length)
+    length = max(recording_end / NUM_BLOCKS, 2 * labeler.grid.length)
     blocks = {}
     for key, clip in clips.items():
-        first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TOLERANCE) / length)
+        first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TIME_TOLERANCE) / length)
         if first == last:
             blocks[key] = f"{clip.source.name}, from {first * length:g} s on"
     print(

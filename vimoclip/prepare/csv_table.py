@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from vimoclip import annotations, video
+from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
@@ -16,8 +16,8 @@ from vimoclip.prepare.write_dataset import PreparedDataset, link_videos, write_d
 
 def prepare(
     table: LabelTable, videos_dir: Path, dataset_dir: Path, name: str, fractions: Mapping[str, float], seed: int
-) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError.
+) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError.
 
     `fractions`: of val and test, if the table has no splits. Clips of one file are of one source, unless the table
     names another."""

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vimoclip import annotations, video
+from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.trim_clips import video_seconds
 from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, print_summary, write_dataset
@@ -22,8 +23,8 @@ def prepare(
     fractions: Mapping[str, float],
     seed: int,
     group_by: re.Pattern[str] | None = None,
-) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError.
+) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError.
 
     Existing annotations of the same clips and actions stay as they are. `fractions`: of val and test. `group_by`: finds
     a clip's source in its path below `root`."""
@@ -43,10 +44,11 @@ def prepare(
     prepared = PreparedDataset(data, seconds, skipped, sources)
     if has_annotations:
         print_summary(annotations_dir, prepared)
+        report = cli.RunReport([annotations_dir], already_done=len(paths), skipped=skipped)
     else:
-        write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
+        report = write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
     print(f"{len(paths)} clips in {dataset_dir / 'videos'}", flush=True)
-    return annotations_dir
+    return report
 
 
 def find_clips(root: Path, skipped: dict[str, str]) -> dict[str, dict[str, Path]]:
@@ -124,7 +126,7 @@ def check_existing_split(data: Annotations, existing: Annotations, annotations_d
     if new_clips != old_clips or data.classes != existing.classes:
         differences = sorted(new_clips ^ old_clips) or sorted(set(data.classes) ^ set(existing.classes))
         raise UserError(
-            f"holds other clips or actions ({', '.join(differences[:3])})",
+            f"holds other clips or actions ({list_some(differences)})",
             "name another --dataset-dir, or delete it and what was made from it",
             path=annotations_dir,
         )

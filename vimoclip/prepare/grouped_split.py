@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from vimoclip.annotations import SPLITS, Annotations
+from vimoclip.io.names import list_some
 
 SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
-MAX_NAMED = 5  # sources in a warning
 PATIENCE, PATIENCE_PER_GROUP = 200, 10  # changes without improvement after which draw_groups ends
 MISSING_LABEL_COST = 10.0  # for each label that is left without a clip to train on
 
@@ -52,10 +52,9 @@ def find_leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) 
             shared = sorted(counts[first].keys() & counts[second].keys())
             if shared:
                 clips = sum(counts[second][source] for source in shared)
-                more = ", ..." if len(shared) > MAX_NAMED else ""
                 warnings.append(
                     f"warning: {len(shared)} sources are in {first} and in {second}, with {clips} clips of {second} "
-                    f"({', '.join(shared[:MAX_NAMED])}{more}): a model may know these by their place or animal, and "
+                    f"({list_some(shared)}): a model may know these by their place or animal, and "
                     "the numbers are then too good; keep what comes from one recording, animal or site in one split"
                 )
     return warnings

@@ -1,7 +1,5 @@
 """Parser of a CSV table of videos and labels, as written by hand or with a spreadsheet."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +8,13 @@ from typing import NamedTuple
 
 from vimoclip.annotations import SPLITS
 from vimoclip.errors import UserError
+from vimoclip.io import csv
+from vimoclip.io.names import list_some
 
 VIDEO_COLUMN, LABELS_COLUMN, START_COLUMN, END_COLUMN, SPLIT_COLUMN = "video", "labels", "start", "end", "split"
 COLUMNS = (VIDEO_COLUMN, LABELS_COLUMN, START_COLUMN, END_COLUMN, SPLIT_COLUMN)
 SPLIT_SYNONYMS = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}
 LABEL_SEPARATOR = ";"  # in a cell
-MAX_NAMED = 3
 
 
 class LabelRow(NamedTuple):
@@ -62,7 +61,7 @@ def read_label_table(path: Path, classes: Sequence[str] | None = None, group_by:
     else:
         if classes and set(classes) != set(other_columns):
             differences = sorted(set(classes) ^ set(other_columns))
-            problem = f"its columns are other classes than --classes ({', '.join(differences[:MAX_NAMED])})"
+            problem = f"its columns are other classes than --classes ({list_some(differences)})"
             raise UserError(problem, "fix one", path=path)
         labels = {line: _parse_one_hot(f"{path}:{line}", row, other_columns) for line, row in lines}
         class_names = tuple(classes or other_columns)
@@ -75,30 +74,15 @@ def read_label_table(path: Path, classes: Sequence[str] | None = None, group_by:
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header, and the lines that are not blank with their numbers.
-
-    The separator is the most frequent of comma, semicolon and tab in the header."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", "save it as CSV UTF-8", path=path) from None
-    separator = max(",;\t", key=text.split("\n", 1)[0].count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise UserError(f"is no CSV file ({error})", "save it as one", path=path) from None
-    if len(rows) < 2:
+    """Return the header, with COLUMNS in lower case, and the lines with their numbers and a cell for each column."""
+    header, rows = csv.read_table(path, delimiters=",;\t")
+    if not rows:
         hint = f"it needs a header such as {VIDEO_COLUMN},{LABELS_COLUMN} and a line a video"
         raise UserError("holds no video", hint, path=path)
-    header = [name.casefold() if name.casefold() in COLUMNS else name for name in rows[0][1]]
-    lines = []
-    for line, row in rows[1:]:
-        if len(row) > len(header) and any(row[len(header) :]):
-            problem = f"has {len(row)} cells, but the header {len(header)}"
-            raise UserError(problem, f"quote cells that hold a {separator!r}", path=f"{path}:{line}")
-        lines.append((line, dict(zip(header, [*row, *[""] * len(header)], strict=False))))
-    return header, lines
+    columns = {name: name.casefold() if name.casefold() in COLUMNS else name for name in header}
+    empty = dict.fromkeys(columns.values(), "")
+    lines = [(line, empty | {columns[name]: cell for name, cell in row.items()}) for line, row in rows]
+    return [columns[name] for name in header], lines
 
 
 def _check_header(path: Path, header: list[str], group_by: str | None) -> None:

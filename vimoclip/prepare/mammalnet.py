@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.text import read_text
 from vimoclip.prepare.trim_clips import check_video_names, video_seconds
 from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, write_dataset
 
@@ -33,8 +34,8 @@ class ListEntry(NamedTuple):
         return clean_name(Path(self.video).stem) + Path(self.video).suffix
 
 
-def prepare(root: Path, dataset_dir: Path, name: str) -> Path:
-    """Write the data set and return the folder of annotations. Raises UserError."""
+def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
+    """Write the data set and return the report of the run. Raises UserError."""
     lists_dir = find_lists(root)
     entries = {split: read_list(lists_dir / f"{split}.csv") for split in SPLITS}
     classes = read_class_names(root, lists_dir)
@@ -47,10 +48,10 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> Path:
     link_videos(paths, dataset_dir / "videos")
     seconds = {key: length for key, path in paths.items() if (length := video_seconds(path))}
     annotations_dir = dataset_dir / "annotations"
-    write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
+    report = write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
     if animals := _video_animals(root, lists_dir, entries, paths):
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    return annotations_dir
+    return report
 
 
 def find_lists(root: Path) -> Path:
@@ -68,7 +69,7 @@ def find_lists(root: Path) -> Path:
 def read_list(path: Path) -> list[ListEntry]:
     """Return the entries of a list. Raises UserError with the line."""
     entries = []
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         if not (words := text.split()):
             continue
         location, ids = f"{path}:{number}", words[1:]
@@ -108,7 +109,7 @@ def _read_id_file(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     names: dict[int, str] = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
         name, _, class_id = text.strip().rpartition("\t" if "\t" in text else " ")

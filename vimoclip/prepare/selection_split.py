@@ -3,13 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import list_some
 from vimoclip.prepare.grouped_split import draw_stratified
-
-MAX_NAMED = 5  # classes in a line
 
 
 def describe_selection(data: Annotations) -> list[str]:
@@ -28,14 +27,13 @@ def describe_selection(data: Annotations) -> list[str]:
         ("left to train on", selection_labels - train_labels),
     ):
         if missing:
-            names = ", ".join(data.classes[label] for label in sorted(missing)[:MAX_NAMED])
-            more = ", ..." if len(missing) > MAX_NAMED else ""
-            lines.append(f"  {len(missing)} classes have no clip {purpose}: {names}{more}")
+            names = list_some(data.classes[label] for label in sorted(missing))
+            lines.append(f"  {len(missing)} classes have no clip {purpose}: {names}")
     return lines
 
 
-def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> Path:
-    """Draw `selection.txt` for existing annotations and return its path.
+def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> cli.RunReport:
+    """Draw `selection.txt` for existing annotations and return the report of the run.
 
     Raises UserError if another selection exists and `overwrite` is not set."""
     data = annotations.load(annotations_dir, name, ["train"], with_selection=False)
@@ -53,4 +51,4 @@ def prepare(annotations_dir: Path, name: str, fraction: float, seed: int, overwr
         )
     atomic.write_text(path, text)
     print("\n".join(describe_selection(data)), flush=True)
-    return path
+    return cli.RunReport([path], done=len(data.selection))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare.write_dataset import clean_name
+from vimoclip.timeline.windows import TIME_TOLERANCE
 
 CLIP_SUFFIX = ".mp4"  # of trimmed clips
-TIME_TOLERANCE = 1e-6  # s
 CHUNK_FRAMES = 8  # frames decoded before they are written
 
 
@@ -87,23 +87,21 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
     first_time: float | None = None
     with ExitStack() as stack:
         stack.callback(_abandon_writers, writers)
-        for item in video.read_batches_multiscale(source, CHUNK_FRAMES, [None]):
-            if isinstance(item, video.ReadSummary):
-                if item.problem:
-                    print(f"{source.name}: {item.problem}", flush=True)
-                break
-            times, (frames,) = item
-            first_time = float(times[0]) if first_time is None else first_time
-            seconds = times - first_time + TIME_TOLERANCE
+        reader = video.VideoReader(source, CHUNK_FRAMES)
+        for batch in reader:
+            first_time = float(batch.timestamps[0]) if first_time is None else first_time
+            seconds = batch.timestamps - first_time + TIME_TOLERANCE
             while pending and pending[0].start <= seconds[-1]:
                 span = pending.pop(0)
                 writers[span] = video.VideoWriter(span.target, rate, _clip_comment(source))
             for span, writer in list(writers.items()):
                 in_span = (seconds >= span.start) & (seconds < span.stop)
                 if in_span.any():
-                    writer.write(frames[in_span])
+                    writer.write(batch.frames[in_span])
                 if seconds[-1] >= span.stop:
                     results[span.target] = _publish_clip(writers.pop(span), float(rate))
+        if reader.summary.problem:
+            print(f"{source.name}: {reader.summary.problem}", flush=True)
         for span in list(writers):
             results[span.target] = _publish_clip(writers.pop(span), float(rate))
     reason = "it ends before" if first_time is not None else "it has no frame"

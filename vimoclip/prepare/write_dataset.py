@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vimoclip import annotations
+from vimoclip import annotations, cli
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split, selection_split
 
 CLASS_COUNTS_FILE = "class_counts.html"
@@ -36,15 +37,19 @@ class PreparedDataset:
 
 def write_dataset(
     annotations_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
-) -> Path:
-    """Write the annotations with selection clips, print the summary and return the folder.
+) -> cli.RunReport:
+    """Write the annotations with selection clips, print the summary and return the report of the run.
 
     Existing annotations must be the same, and keep their selection. Raises UserError."""
     data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
     annotations.write(annotations_dir, name, data)
     write_sources(annotations_dir, prepared.sources)
     print_summary(annotations_dir, replace(prepared, data=data))
-    return annotations_dir
+    return cli.RunReport([annotations_dir], done=count_videos(data), skipped=dict(prepared.skipped))
+
+
+def count_videos(data: Annotations) -> int:
+    return sum(map(len, data.splits.values()))
 
 
 def add_selection(
@@ -71,7 +76,7 @@ def add_selection(
         differences += sorted(video for video in {*new, *old} if new.get(video) != old.get(video))
     if differences:
         raise UserError(
-            f"holds {len(differences)} other classes, clips or labels ({', '.join(differences[:3])})",
+            f"holds {len(differences)} other classes, clips or labels ({list_some(differences)})",
             "name another folder, or delete it and what was made from it",
             path=annotations_dir,
         )

@@ -7,10 +7,12 @@ hardly ever reach."""
 
 import numpy as np
 
+from vimoclip import metrics
+
 
 def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return (N, C) bool: each clip's k highest-scored classes, k its number of labels; ties go to lower class ids."""
-    order = np.argsort(-scores, axis=1, kind="stable")
+    order = metrics.descending_order(scores)
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(scores.shape[1])[None, :], axis=1)
     return ranks < targets.sum(axis=1, keepdims=True)
@@ -32,15 +34,10 @@ def co_occurrence(targets: np.ndarray) -> np.ndarray:
 
 
 def clip_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return (N,) float64: AP of each clip over the classes, ties as in scikit-learn; NaN without a label.
+    """Return (N,) float64: AP of each clip over the classes; NaN without a label.
 
     It is 1 if all labels score above all other classes."""
-    clips, labels = np.nonzero(targets)
-    at_least = scores[clips] >= scores[clips, labels][:, None]
-    precisions = (at_least & targets[clips]).sum(axis=1) / at_least.sum(axis=1)
-    counts = targets.sum(axis=1)
-    sums = np.bincount(clips, weights=precisions, minlength=len(targets))
-    return np.divide(sums, counts, out=np.full(len(targets), np.nan), where=counts > 0)
+    return metrics.bootstrap_ap_per_class(scores.T, targets.T, np.ones((1, scores.shape[1]), np.int64))[0]
 
 
 def clip_cross_entropy(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

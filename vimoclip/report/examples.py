@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vimoclip import metrics
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.io.names import is_safe_name
@@ -39,7 +40,7 @@ def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[E
     precision = confusion.clip_average_precision(scores, targets)
 
     def example(clip: int) -> ExampleClip:
-        order = np.argsort(-scores[clip], kind="stable")[: max(TOP_CLASSES, int(targets[clip].sum()))].tolist()
+        order = metrics.descending_order(scores[clip])[: max(TOP_CLASSES, int(targets[clip].sum()))].tolist()
         top_classes = [(classes[c], float(scores[clip, c]), bool(targets[clip, c])) for c in order]
         labels = [classes[c] for c in np.flatnonzero(targets[clip]).tolist()]
         return ExampleClip(evaluation.videos[clip], float(precision[clip]), labels, top_classes)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vimoclip import metrics
 from vimoclip.annotations import SEGMENTS
 from vimoclip.report import confusion, pr_curves
 
@@ -224,7 +225,7 @@ def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     """Return confusions and co-occurrence, as fractions of the clips with the row's label; frequent classes first."""
     targets = evaluation.targets
     positives = targets.sum(axis=0)
-    order = np.argsort(-positives, kind="stable")
+    order = metrics.descending_order(positives)
     with_positives = [int(c) for c in order if positives[c]]
     all_classes = [int(c) for c in order]
     confusions = confusion.confusion_counts(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]

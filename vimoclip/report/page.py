@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.io import atomic, html_page
 from vimoclip.report import examples, figures, tables
 
@@ -24,16 +25,6 @@ ANIMAL_SCOPES = (
     "micro over {num_videos} clips",
 )
 OPTIONAL_KEYS = ("notes", "predictions_sha256", "bootstrap", "torchmetrics_macro", "comparison", "command", "versions")
-PROTOCOLS = {
-    "held_out": "Held out: the epoch was chosen by {chosen_on}; the reported clips had no part in it.",
-    "published": (
-        "The epoch was chosen on the clips that are reported here, as in the paper's code: "
-        "the numbers are better than they would be on clips that had no part in the choice."
-    ),
-    "three_splits": ("Three splits: the epoch was chosen on the val clips; the reported test clips had no part in it."),
-    "zero_shot": "Zero-shot: CLIP alone, by the actions' words. Nothing was learnt, and no epoch chosen.",
-    "": "Not known: these predictions don't say on which clips their epoch was chosen.",
-}
 
 
 def write_report(
@@ -59,8 +50,9 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
     return {
         "title": evaluation.title,
         "metrics": metrics,
-        "protocol": _protocol_text(metrics),
-        "published": metrics.get("protocol") == "published",
+        "protocol": PROTOCOL_NOTES.get(metrics.get("protocol") or "", UNKNOWN_PROTOCOL_NOTE),
+        "epoch_chosen_on": metrics.get("epoch_chosen_on"),
+        "published": metrics.get("protocol") == PUBLISHED,
         "numbers": tables.metric_rows(metrics),
         "segments": _segment_rows(metrics),
         "animals": tables.group_rows(metrics.get("animal_classes") or {}, *ANIMAL_SCOPES),
@@ -103,8 +95,3 @@ def _segment_rows(metrics: Mapping[str, Any]) -> dict[str, list[tables.MetricRow
         for name, entries in (metrics.get("segments") or {}).items()
         if entries
     }
-
-
-def _protocol_text(metrics: Mapping[str, Any]) -> str:
-    text = PROTOCOLS.get(metrics.get("protocol") or "", PROTOCOLS[""])
-    return text.format(chosen_on=metrics.get("epoch_chosen_on") or "clips that are not reported")

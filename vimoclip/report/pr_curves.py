@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vimoclip import metrics
+
 MAX_POINTS = 101  # of a plotted curve
 
 
@@ -18,10 +20,7 @@ def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> Precision
     """Return one point for each threshold at which recall increases; tied scores are one threshold.
 
     scores (N,) float, targets (N,) bool. The area of the steps is scikit-learn's AP. Empty without a positive."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(targets[order])
-    last_ranks = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
-    true_positives, predicted = hits[last_ranks], last_ranks + 1
+    _, predicted, true_positives = metrics.score_steps(scores, targets)
     increases = np.diff(true_positives, prepend=0) > 0
     recall = true_positives[increases] / max(int(targets.sum()), 1)
     return PrecisionRecallCurve(recall, true_positives[increases] / predicted[increases])

@@ -6,27 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vimoclip.metrics import METRIC_NAMES, descending_order
 from vimoclip.report import confusion
 
 MISSING = "–"
 MAX_CONFUSIONS = 3  # per class
-# key of metrics.json -> (name, description)
-METRIC_DESCRIPTIONS = {
-    "map_macro": (
-        "Mean average precision, macro",
-        "mean of the average precision of the {classes} that have a positive",
-    ),
-    "map_micro": ("Mean average precision, micro", "average precision over all pairs of clip and class, pooled"),
-    "f1_macro_at_0.5": ("F1, macro, at 0.5", "mean over classes; predicted is what scores 0.5 or more"),
-    "f1_micro_at_0.5": ("F1, micro, at 0.5", "over all pairs, pooled"),
-    "f1_macro_at_fitted_thresholds": ("F1, macro, fitted", "at a threshold a class, fitted on the selection clips"),
-    "f1_micro_at_fitted_thresholds": ("F1, micro, fitted", "at the same thresholds, pooled"),
-    "hit_at_1": ("Hit at 1", "share of clips whose highest score is one of their labels"),
-    "precision_at_3": ("Precision at 3", "share of labels among a clip's 3 highest scores"),
-    "precision_at_5": ("Precision at 5", "share of labels among a clip's 5 highest scores"),
-    "top1": ("Top-1 accuracy", "share of clips whose highest score is their label"),
-    "mean_per_class_top1": ("Top-1 accuracy, mean over classes", "each class counts alike"),
-}
 
 
 class MetricRow(NamedTuple):
@@ -73,15 +57,12 @@ def metric_row(name: str, scope: str, entry: Mapping[str, Any]) -> MetricRow:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
-    """Return one row for each metric that metrics.json has, the calibration error last."""
-    rows = []
-    for key, (name, description) in METRIC_DESCRIPTIONS.items():
-        if metrics.get(key):
-            classes = pluralize(metrics[key].get("classes", 0), "class", "classes")
-            rows.append(metric_row(name, description.format(classes=classes), metrics[key]))
-    if ece := (metrics.get("calibration") or {}).get("ece"):
-        description = "how far scores are from the share of positives, on average; less is better"
-        rows.append(metric_row("Expected calibration error", description, ece))
+    """Return one row for each metric that metrics.json has."""
+    entries, rows = {**metrics, **(metrics.get("calibration") or {})}, []
+    for key, (label, description) in METRIC_NAMES.items():
+        if entries.get(key):
+            classes = pluralize(entries[key].get("classes", 0), "class", "classes")
+            rows.append(metric_row(label, description.format(classes=classes), entries[key]))
     return rows
 
 
@@ -118,7 +99,7 @@ def confused_with(
     for c, name in enumerate(class_names):
         wrong = counts[c].copy()
         wrong[c] = 0
-        order = [int(d) for d in np.argsort(-wrong, kind="stable")[:MAX_CONFUSIONS] if wrong[d]]
+        order = [int(d) for d in descending_order(wrong)[:MAX_CONFUSIONS] if wrong[d]]
         confusions[name] = (int(counts[c, c]), [f"{class_names[d]} ({wrong[d]:,})" for d in order])
     return confusions
 
@@ -127,7 +108,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Return the paired differences of both averages, and of the classes that gained and lost most."""
     averages = [
         (
-            METRIC_DESCRIPTIONS[key][0],
+            METRIC_NAMES[key].label,
             format_signed(comparison[key]["difference"]),
             format_interval(comparison[key].get("ci95"), sign="+"),
         )

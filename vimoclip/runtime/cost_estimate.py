@@ -1,19 +1,18 @@
 """Cost estimates for --dry-run, from a probe of a few seconds on this machine.
 
-    python -m vimoclip.runtime.cost_estimate < output_of_several_dry_runs
-Prints the sum of the estimates in days and terabytes."""
+    python -m vimoclip.runtime.cost_estimate REPORT...
+Prints the sum of the estimates in the reports (`--report`) of several dry runs, in days and terabytes."""
 
 import contextlib
-import re
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vimoclip.cli import CostEstimate
+
 PROBE_SECONDS = 3.0
-UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400, "bytes": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}
-_TIME_PATTERN = r"about ([\d a-z]+) for \d+ [a-z ]+ at \S+ [a-z ]+/s|\d+ [a-z ]+, too few to tell how long they take"
-_ESTIMATE_PATTERN = re.compile(rf"(?:{_TIME_PATTERN}); ([\d.]+ \w+) of disk")
 
 
 def measure_rate(steps: Iterator[float], seconds: float | None = None) -> float | None:
@@ -48,55 +47,21 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def format_estimate(units: float, unit: str, rate: float | None, disk: float, memory: float) -> str:
-    """Return one line: the time for `units` at `rate` (units/s), and the disk space and memory (bytes)."""
-    if rate is None:
-        duration = f"{units:.0f} {unit}s, too few to tell how long they take"
-    else:
-        duration = f"about {format_duration(units / rate)} for {units:.0f} {unit}s at {rate:.3g} {unit}s/s"
-    return f"{duration}; {format_bytes(disk)} of disk, {format_bytes(memory)} of memory"
+def estimate_cost(units: float, unit: str, rate: float | None, disk_bytes: float) -> CostEstimate:
+    """Return the estimate for `units` at `rate` (units/s), with the peak memory of this process so far."""
+    return CostEstimate(units, unit, rate, disk_bytes, peak_memory())
 
 
-def format_duration(seconds: float) -> str:
-    """Format a duration like 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours = round(seconds / 3600)
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
-
-
-def format_bytes(count: float) -> str:
-    """Format a size like 850 KB, 3.2 MB, 1.5 GB."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
-def sum_estimates(lines: Iterable[str]) -> str:
-    """Return one line with the sum of the `format_estimate` lines among these."""
-    seconds = disk = 0.0
-    estimates = without_time = 0
-    for match in filter(None, map(_ESTIMATE_PATTERN.search, lines)):
-        estimates += 1
-        without_time += match[1] is None
-        seconds += _parse_quantity(match[1] or "0 s")
-        disk += _parse_quantity(match[2])
+def sum_reports(paths: Iterable[Path]) -> str:
+    """Return one line with the sum of the estimates in JSON reports of dry runs."""
+    estimates = [json.loads(path.read_text(encoding="utf-8"))["estimate"] for path in paths]
+    estimates = [estimate for estimate in estimates if estimate is not None]
+    seconds = sum(estimate["seconds"] or 0.0 for estimate in estimates)
+    disk_bytes = sum(estimate["disk_bytes"] for estimate in estimates)
+    without_time = sum(estimate["seconds"] is None for estimate in estimates)
     note = f"; {without_time} of them have too little to do to tell their time" if without_time else ""
-    return f"in sum {seconds / 86400:.2g} days and {disk / 1e12:.2g} TB for {estimates} dry runs{note}"
-
-
-def _parse_quantity(text: str) -> float:
-    """Return the seconds or bytes in a text of `format_duration` or `format_bytes`."""
-    numbers, units = text.split()[::2], text.split()[1::2]
-    return sum(float(number) * UNITS[unit] for number, unit in zip(numbers, units, strict=True))
+    return f"in sum {seconds / 86400:.2g} days and {disk_bytes / 1e12:.2g} TB for {len(estimates)} dry runs{note}"
 
 
 if __name__ == "__main__":
-    print(sum_estimates(sys.stdin))
+    print(sum_reports(map(Path, sys.argv[1:])))

@@ -8,14 +8,13 @@ keys and the output is published atomically: its bytes do not depend on interrup
 
 from vimoclip.store.part_files import PartWriter
 from vimoclip.store.reader import EmbeddingReader, rgb_embeddings_path, verify
-from vimoclip.store.writer import SCHEMA, EmbeddingWriter, is_done_predicate
+from vimoclip.store.writer import SCHEMA, EmbeddingWriter
 
 __all__ = [
     "SCHEMA",
     "EmbeddingReader",
     "EmbeddingWriter",
     "PartWriter",
-    "is_done_predicate",
     "rgb_embeddings_path",
     "verify",
 ]

@@ -5,6 +5,7 @@ cannot close a file on a full disk and aborts the process."""
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,26 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic
 
 PART_SUFFIX = ".part"
+SETTINGS_FILE = "settings.json"  # in a folder of parts: the settings that all its parts share
 _ATTRIBUTES = ("original_frames", "fps")
 
 
 class PartWriter:
-    """Writer of a part: `append` rows, then `finalize` and `publish`, or `discard`. Raises OSError if a write fails."""
+    """Writer of a part: `append` rows, then `finalize` and `publish`, or `discard`.
+
+    The file is created with the first rows. Raises OSError if a write fails, or if the folder of parts was deleted."""
 
     def __init__(self, path: Path, key: str, dtype: str, on_publish: Callable[[str], None] = lambda name: None):
         """`on_publish` is called with the file name after publication."""
-        self.key, self.dtype, self._on_publish = key, np.dtype(dtype), on_publish
-        self._file = atomic.AtomicFile(path)
+        self.path, self.key, self.dtype, self._on_publish = path, key, np.dtype(dtype), on_publish
+        self._file: atomic.AtomicFile | None = None
         self._rows = self._dim = 0
 
     def append(self, rows: np.ndarray) -> None:
         """Append (n, D) embeddings."""
+        if self._file is None:
+            os.stat(self.path.with_name(SETTINGS_FILE))  # raises if the folder was deleted
+            self._file = atomic.AtomicFile(self.path)
         self._dim = rows.shape[1]
         self._rows += len(rows)
         self._file.write(np.ascontiguousarray(rows, self.dtype))
@@ -43,7 +50,7 @@ class PartWriter:
         labels: np.ndarray | None = None,
     ) -> None:
         """Complete the temporary file. Raises ValueError if the lengths of the arrays differ or there are no rows."""
-        if not self._rows or self._rows != len(frame_indices) or self._rows != len(timestamps):
+        if self._file is None or self._rows != len(frame_indices) or self._rows != len(timestamps):
             raise ValueError(f"{self.key}: {self._rows} embeddings for {len(frame_indices)} frames")
         arrays = {
             "frame_indices": np.asarray(frame_indices, np.int64),
@@ -63,6 +70,7 @@ class PartWriter:
 
     def publish(self) -> None:
         """Give the file its final name."""
+        assert self._file is not None, "finalize comes first"
         self._on_publish(self._file.publish().name)
 
     def finalize_and_publish(self, *args: Any, **kwargs: Any) -> None:
@@ -71,8 +79,9 @@ class PartWriter:
         self.publish()
 
     def discard(self) -> None:
-        """Delete the file."""
-        self._file.discard()
+        """Delete the file, if it was created."""
+        if self._file is not None:
+            self._file.discard()
 
 
 class PartReader:

@@ -252,9 +252,9 @@ def _build_and_save_index(
     return index
 
 
-def verify(path: Path) -> list[str]:
-    """Return the problems of a file that this project wrote, one line each."""
-    problems: list[str] = []
+def verify(path: Path) -> list[tuple[str, str]]:
+    """Return (key, problem) of each problem of a file that this project wrote; key "" for the file as a whole."""
+    problems: list[tuple[str, str]] = []
     try:
         with _as_user_error(path), h5py.File(path, "r") as file:
             attributes = _read_root_attributes(path)
@@ -264,27 +264,30 @@ def verify(path: Path) -> list[str]:
             keys = validation.video_keys(file, path, strict=True)
             index = _build_and_save_index(file, _RawFile(path), path, keys, attributes)
             for key in keys:
-                problems += [] if key in index else _video_problems(file[key], names, path)
+                if key not in index and (problem := _video_problem(file[key], names, path)):
+                    problems.append((key, problem))
     except UserError as error:
-        problems.append(error.problem)
+        problems.append(("", error.problem))
     return problems
 
 
-def _video_problems(group: Any, names: list[str], path: Path) -> list[str]:
-    """Return the problems of one video."""
-    key = group.name[1:]
+def _video_problem(group: Any, names: list[str], path: Path) -> str | None:
+    """Return the problem of one video, None if there is none."""
     if not set(names) <= set(group):
-        return [f"{key} lacks one of {', '.join(names)}"]
+        return f"lacks one of {', '.join(names)}"
     attributes = {name: value for name, value in validation.read_attributes(group.attrs).items() if np.ndim(value) == 0}
     if not {"total_frames", "original_frames", "fps"} <= set(attributes):
-        return [f"{key} lacks one of the numbers total_frames, original_frames, fps"]
-    arrays = {
-        name: validation.open_numeric_dataset(group, name, 2 if name == "embeddings" else 1, path, strict=True)
-        for name in names
-    }
+        return "lacks one of the numbers total_frames, original_frames, fps"
+    try:
+        arrays = {
+            name: validation.open_numeric_dataset(group, name, 2 if name == "embeddings" else 1, path, strict=True)
+            for name in names
+        }
+    except UserError as error:
+        return error.problem
     if {len(arrays[name]) for name in names[:3]} != {attributes["total_frames"]}:
-        return [f"{key}: embeddings, frame_indices and timestamps differ in length"]
-    return []
+        return "embeddings, frame_indices and timestamps differ in length"
+    return None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import atomic, yaml_json
 from vimoclip.store import offset_index
-from vimoclip.store.part_files import PART_SUFFIX, PartReader, PartWriter
+from vimoclip.store.part_files import PART_SUFFIX, SETTINGS_FILE, PartReader, PartWriter
 from vimoclip.store.reader import EmbeddingReader, verify
 
 SCHEMA = "vimoclip-embeddings-1"
@@ -28,31 +28,45 @@ class EmbeddingWriter:
     """Writer of one HDF5 file, which keeps the videos in the file and in parts of earlier runs.
 
     `attributes`: root attributes, also the settings that all runs must share; `overwrite`: delete the existing
-    file and parts. Raises UserError if the output is another kind of file or was begun with other settings."""
+    file and parts; `read_only`: check the existing output, but write nothing. Raises UserError if the output is another
+    kind of file or was begun with other settings."""
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any], dtype: str = "float32", overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        attributes: Mapping[str, Any],
+        dtype: str = "float32",
+        overwrite: bool = False,
+        read_only: bool = False,
+    ):
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
         self.parts_dir = path.with_name(path.name + ".parts")
         if self.parts_dir.is_symlink():
             raise UserError("is a link, and nothing is written through one", "remove it", path=self.parts_dir)
+        self._merged_keys, self._part_names = frozenset[str](), set[str]()
+        if overwrite and read_only:
+            return
         if overwrite:
             path.unlink(missing_ok=True)
             if self.parts_dir.exists():
                 shutil.rmtree(self.parts_dir)
-        self._merged_keys = self._read_merged_keys() if path.exists() else frozenset()
-        self.parts_dir.mkdir(parents=True, exist_ok=True)
-        self._part_names = set[str]()
+        if path.exists():
+            self._merged_keys = self._read_merged_keys()
+        if not read_only:
+            self.parts_dir.mkdir(parents=True, exist_ok=True)
         self.refresh()
         settings = json.loads(json.dumps(self.settings(), sort_keys=True))
-        self._settings_path = self.parts_dir / "settings.json"
-        exists = self._settings_path.exists() or self._part_names  # parts without a settings file are not used
-        if exists or not atomic.write_text_exclusive(self._settings_path, json.dumps(settings, sort_keys=True)):
-            self._check_settings(_read_settings(self._settings_path), settings, self.parts_dir)
+        settings_path = self.parts_dir / SETTINGS_FILE
+        exists = settings_path.exists() or bool(self._part_names)  # parts without a settings file are not used
+        if not (exists or read_only):
+            exists = not atomic.write_text_exclusive(settings_path, json.dumps(settings, sort_keys=True))
+        if exists:
+            self._check_settings(_read_settings(settings_path), settings, self.parts_dir)
 
     @classmethod
     def reopen(cls, path: Path, versions: Mapping[str, str]) -> "EmbeddingWriter":
         """Return a writer with the settings of the existing parts or file. Raises UserError if there are none."""
-        settings_path = path.with_name(path.name + ".parts") / "settings.json"
+        settings_path = path.with_name(path.name + ".parts") / SETTINGS_FILE
         if settings_path.exists():
             settings = _read_settings(settings_path)
         elif path.exists():
@@ -75,8 +89,7 @@ class EmbeddingWriter:
         return key in self._merged_keys or _part_name(key) in self._part_names
 
     def open_part(self, key: str) -> PartWriter:
-        """Return a writer for the part of a video. Raises OSError if the folder of parts was deleted."""
-        os.stat(self._settings_path)
+        """Return a writer for the part of a video."""
         return PartWriter(self.parts_dir / _part_name(key), key, self.dtype, self._part_names.add)
 
     def merge(self, keys: Iterable[str], labels: Mapping[str, np.ndarray] | None = None) -> Path | None:
@@ -167,7 +180,10 @@ class EmbeddingWriter:
                 "was not written by this project", "name another output or give --overwrite", path=self.path
             )
         if problems := verify(self.path):
-            raise UserError(problems[0], "give --overwrite to create it again", path=self.path)
+            key, problem = problems[0]
+            raise UserError(
+                f"{key}: {problem}" if key else problem, "give --overwrite to create it again", path=self.path
+            )
         settings = json.loads(json.dumps(self.settings()))
         stored = {k: v for k, v in reader.attributes.items() if k != "schema" and k not in _UNCOMPARED_ATTRIBUTES}
         if reader.keys:
@@ -183,14 +199,6 @@ class EmbeddingWriter:
                     "use the same settings, another output, or --overwrite",
                     path=path,
                 )
-
-
-def is_done_predicate(path: Path) -> Callable[[str], bool]:
-    """Return a predicate like `EmbeddingWriter.is_done`; writes nothing. Raises UserError for another file."""
-    parts_dir = path.with_name(path.name + ".parts")
-    part_names = set(os.listdir(parts_dir)) if parts_dir.is_dir() else set()
-    merged_keys = frozenset(EmbeddingReader(path).keys) if path.exists() else frozenset[str]()
-    return lambda key: key in merged_keys or _part_name(key) in part_names
 
 
 class _GroupReader:
@@ -233,10 +241,7 @@ def _copy_video(
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise UserError("is damaged", f"delete {path.parent} or give --overwrite", path=path) from None
+    return yaml_json.read_json(path, f"delete {path.parent} or give --overwrite")
 
 
 def _encode_attribute(value: Any) -> Any:

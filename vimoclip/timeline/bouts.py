@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DECIMALS = 6  # of seconds; coarser than the rounding errors of summed floats
+from vimoclip.timeline.windows import DECIMALS
 
 
 class Bout(NamedTuple):

@@ -1,25 +1,22 @@
 """Write the files of a timeline: JSON, two CSV tables, an HTML page and a table for BORIS; read the JSON again."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimoclip import boris
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS
+from vimoclip.timeline.windows import DECIMALS
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
 CSV_COLUMNS = ("video", "action", "start", "stop", "score")
-ROWS_PER_WRITE = 4096  # bounds memory: the windows of a long video are millions of rows
 
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
@@ -28,8 +25,8 @@ def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
     json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # the other files of an earlier result are replaced first
     written = [
-        _write_csv(folder / f"{stem}.csv", _bout_rows(timeline)),
-        _write_csv(folder / f"{stem}_windows.csv", _window_rows(timeline)),
+        csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
+        csv.write_csv(folder / f"{stem}_windows.csv", CSV_COLUMNS, _window_rows(timeline)),
         atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
         boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
     ]
@@ -50,15 +47,13 @@ def check_output_name(folder: Path, stem: str) -> None:
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] == SCHEMA:
-            return dict(document["made_with"])
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError("is no timeline of this version", "remove it, or name another folder with -o", path=path)
+    hint = "remove it, or name another folder with -o"
+    document = yaml_json.read_json(path, hint)
+    if document.get("schema") != SCHEMA or not isinstance(document.get("made_with"), dict):
+        raise UserError("is no timeline of this version", hint, path=path)
+    return document["made_with"]
 
 
 def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
@@ -76,21 +71,6 @@ def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
 def _format_number(number: float) -> str:
     """Format seconds or a score; NaN is an empty field."""
     return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
-
-
-def _write_csv(path: Path, rows: Iterable[tuple[str, ...]]) -> Path:
-    with atomic.open_atomic(path) as file:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        for number, row in enumerate(rows):
-            writer.writerow(row)
-            if number % ROWS_PER_WRITE == 0:
-                file.write(text.getvalue().encode("utf-8"))
-                text.seek(0)
-                text.truncate()
-        file.write(text.getvalue().encode("utf-8"))
-    return path
 
 
 def _format_json(timeline: "Timeline") -> str:

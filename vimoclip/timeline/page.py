@@ -9,7 +9,9 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
-from vimoclip.timeline.bouts import DECIMALS, window_edges
+from vimoclip.metrics import descending_order
+from vimoclip.timeline.bouts import window_edges
+from vimoclip.timeline.windows import DECIMALS
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -89,7 +91,7 @@ def _class_order(timeline: "Timeline") -> list[int]:
 
 def _top_classes(timeline: "Timeline") -> list[tuple[str, float]]:
     scores = np.nan_to_num(timeline.whole, nan=0.0)
-    return [(timeline.classes[c], float(scores[c])) for c in np.argsort(-scores, kind="stable")[:TOP_CLASSES]]
+    return [(timeline.classes[c], float(scores[c])) for c in descending_order(scores)[:TOP_CLASSES]]
 
 
 def _bout_tuples(timeline: "Timeline") -> list[tuple[int, float, float, float]]:

@@ -1,10 +1,10 @@
 """Batches of the processes of a run, and the DataLoader that reads them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from vimoclip.runtime import seeding
 from vimoclip.runtime.distributed import ProcessGroup
@@ -41,14 +41,13 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: Dataset[Any],
+    dataset: Any,
     batches: Sampler[list[int]] | Sequence[list[int]],
-    collate: Callable[[list[Any]], Any],
     num_workers: int,
     device: torch.device,
     persistent_workers: bool = False,
 ) -> DataLoader[Any]:
-    """Return a DataLoader over `batches` for a model on `device`.
+    """Return a DataLoader over `batches` for a model on `device`. `dataset`: with a method `collate`.
 
     Its own generator leaves the global random state unchanged: a run that resumes within an epoch starts the workers
     once more than an uninterrupted run."""
@@ -57,7 +56,7 @@ def make_loader(
         batch_sampler=batches,
         num_workers=num_workers,
         persistent_workers=persistent_workers and num_workers > 0,
-        collate_fn=collate,
+        collate_fn=dataset.collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )

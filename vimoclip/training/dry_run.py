@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from vimoclip import cli
 from vimoclip.runtime import cost_estimate
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
@@ -23,8 +24,8 @@ def format_progress(
     return f"{done}{partial_epoch}; an epoch has {num_train} {unit}s to train on and {num_monitor} to validate"
 
 
-def format_cost(trainer: Trainer, progress: Progress, extra_bytes: int = 0, final_items: int = 0) -> str:
-    """Return time, disk and memory of the remaining work as text. Trains the model for a few steps; writes nothing.
+def estimate_cost(trainer: Trainer, progress: Progress, extra_bytes: int = 0, final_items: int = 0) -> cli.CostEstimate:
+    """Return time, disk and memory of the remaining work. Trains the model for a few steps; writes nothing.
 
     `extra_bytes`: on disk, besides the run's checkpoints; `final_items`: evaluated after the last epoch."""
     epochs = max(0, trainer.epochs - len(progress.rows))
@@ -32,7 +33,7 @@ def format_cost(trainer: Trainer, progress: Progress, extra_bytes: int = 0, fina
     remaining = max(0.0, epochs * epoch_cost - progress.seen + VALIDATION_COST * final_items)
     rate = total_rate(_probe_steps(trainer), trainer.run.group)
     disk = trainer.output_bytes(epochs) + extra_bytes
-    return cost_estimate.format_estimate(remaining, trainer.unit, rate, disk, cost_estimate.peak_memory())
+    return cost_estimate.estimate_cost(remaining, trainer.unit, rate, disk)
 
 
 def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:

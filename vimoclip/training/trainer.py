@@ -69,7 +69,6 @@ class Trainer(ABC):
     its files."""
 
     unit: ClassVar[str]  # of the items, like video
-    collate: Callable[[list[Any]], Any]
     first_epoch: ClassVar[int]  # in `seeding.epoch_permutation`
     learning_rate_column: ClassVar[str]  # of metrics.csv
     tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column, where it isn't the name with a slash; empty: no tag
@@ -236,8 +235,7 @@ class Trainer(ABC):
 
     def make_loader(self, dataset: Any, batches: Any) -> DataLoader[Any]:
         """Return a loader of batches of this process."""
-        run = self.run
-        return make_loader(dataset, batches, self.collate, run.num_workers, run.device, self.persistent_workers)
+        return make_loader(dataset, batches, self.run.num_workers, self.run.device, self.persistent_workers)
 
     def _open_writer(self) -> None:
         self.writer = tensorboard.open_writer(self.run.logs_dir, len(self.progress.rows), self.last_step)

@@ -3,9 +3,9 @@
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
 from vimoclip.video.prefetch import prefetch_videos
-from vimoclip.video.probe import VideoInfo, find_videos, probe
+from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
-from vimoclip.video.reader import read_batches, read_batches_multiscale, read_evenly_spaced
+from vimoclip.video.reader import FrameBatch, VideoReader, read_evenly_spaced
 from vimoclip.video.sampling import (
     EVERY_FRAME,
     ReadSummary,
@@ -18,19 +18,20 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 
 __all__ = [
     "EVERY_FRAME",
+    "FrameBatch",
     "RandomAccessReader",
     "ReadSummary",
     "Sampling",
     "VideoInfo",
+    "VideoReader",
     "VideoWriter",
+    "estimate_kept_frames",
     "find_videos",
     "frame_indices_from_comment",
     "frames_to_comment",
     "pad_to_even",
     "prefetch_videos",
     "probe",
-    "read_batches",
-    "read_batches_multiscale",
     "read_evenly_spaced",
     "timestamps_from_comment",
 ]

@@ -44,18 +44,6 @@ def demux_packets(container: Any, stream: Any, ignore_errors: bool = False) -> I
         yield packet
 
 
-def decode_packet(packet: Any) -> Iterator[Any]:
-    """Yield the frames that the decoder returns for a packet. Raises CorruptStreamError."""
-    try:
-        frames = packet.decode()
-    except FFmpegError as error:
-        raise CorruptStreamError(error_text(error)) from None
-    for frame in frames:
-        if frame.is_corrupt:
-            raise CorruptStreamError("a frame is damaged")
-        yield frame
-
-
 class DecodeMonitor:
     """Comparison of the packets sent to a decoder with the frames it returns.
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 
 from vimoclip.errors import VideoError
-from vimoclip.video.container import DECODER_OPTIONS, frame_rate, open_container, video_stream
+from vimoclip.video.container import DECODER_OPTIONS, error_text, frame_rate, open_container, video_stream
 from vimoclip.video.corruption import (
     CorruptStreamError,
     DecodeMonitor,
     count_gif_images,
-    decode_packet,
     decode_single_threaded,
     demux_packets,
     find_intact_frames,
@@ -93,7 +93,13 @@ class VideoDecoder:
                 if packet.size and packet.is_discard:
                     self.expected_frames -= 1
                 monitor.add_packet(packet)
-                for frame in decode_packet(packet):
+                try:
+                    frames = packet.decode()
+                except FFmpegError as error:
+                    raise CorruptStreamError(error_text(error)) from None
+                for frame in frames:
+                    if frame.is_corrupt:
+                        raise CorruptStreamError("a frame is damaged")
                     yield monitor.add_frame(frame), frame
             monitor.check_end()
             if monitor.skipped:

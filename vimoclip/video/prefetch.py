@@ -6,70 +6,87 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count, islice
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from vimoclip.errors import VideoError
-
-T = TypeVar("T")
+Reader = TypeVar("Reader", bound=Iterable[Any])  # of the batches of one video, as VideoReader
+Converted = TypeVar("Converted")
 
 
 def prefetch_videos(
-    sources: Iterable[Callable[[], Iterator[T]]], workers: int, sources_ahead: int = 2, depth: int = 4
-) -> Generator[tuple[int, T | VideoError], None, None]:
-    """Yield (index of the source, item) of all sources in order; threads read up to `sources_ahead` sources ahead.
+    readers: Iterable[Reader],
+    convert: Callable[[Any], Converted],
+    workers: int,
+    videos_ahead: int = 2,
+    depth: int = 4,
+) -> Generator[tuple[Reader, Iterator[Converted]], None, None]:
+    """Yield (reader, its converted batches) in order; threads read up to `videos_ahead` videos ahead.
 
-    `sources` is consumed lazily. A VideoError ends its source and is yielded as the last item. At most `depth` items
-    per source are queued. A consumer that may stop early must close the generator (contextlib.closing), otherwise the
-    threads wait for space in the queues. Without `workers` the sources are read in the calling thread."""
+    `readers` is consumed lazily; each is iterated, and its batches converted, in one thread. An exception of a reader
+    is raised where its batches are iterated; batches that the consumer leaves out are dropped. At most `depth` batches
+    per video are queued. A consumer that may stop early must close the generator (contextlib.closing), otherwise the
+    threads wait for space in the queues. Without `workers` the videos are read in the calling thread."""
     if workers <= 0:
-        for index, source in enumerate(sources):
-            yield from ((index, item) for item in _with_error_item(source))
+        yield from ((reader, map(convert, reader)) for reader in readers)
         return
-    stop, end_of_source = threading.Event(), object()
+    import torch  # here, as importing it takes seconds, which scripts that only probe videos don't need
 
-    def put(items: "queue.Queue[Any]", item: Any) -> None:
-        while not stop.is_set():
+    torch.get_num_threads()  # fixes the count of this thread before other threads set theirs
+    # one thread of torch per prefetch thread: 1.07 times as fast with several of them
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def start(reader: Reader) -> tuple[Reader, _BatchQueue[Converted]]:
+            batches = _BatchQueue[Converted](depth)
+            pool.submit(batches.fill, reader, convert)
+            return reader, batches
+
+        not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
+        try:
+            started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
+            while started:
+                reader, batches = started[0]
+                yield reader, iter(batches)
+                batches.close()
+                started.popleft()
+                started.extend(islice(not_started, 1))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for _, batches in started:
+                batches.close()  # the pool's context manager waits for the running threads
+
+
+class _BatchQueue(Generic[Converted]):
+    """Queue of the batches of one video, between the thread that reads them and the consumer."""
+
+    def __init__(self, depth: int):
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._end = object()  # follows the last batch
+        self._error: BaseException | None = None
+
+    def fill(self, reader: Iterable[Any], convert: Callable[[Any], Converted]) -> None:
+        """Read all batches; to be called in a thread."""
+        try:
+            for batch in reader:
+                self._put(convert(batch))
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._error = error
+        self._put(self._end)
+
+    def _put(self, item: Any) -> None:
+        while not self._closed.is_set():
             with contextlib.suppress(queue.Full):
-                items.put(item, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
                 return
 
-    def read_source(source: Callable[[], Iterator[T]], items: "queue.Queue[Any]") -> None:
-        try:
-            for item in _with_error_item(source):
-                put(items, item)
-                if stop.is_set():
-                    return
-            put(items, end_of_source)
-        except BaseException as error:  # a bug in a source: raised in the consumer
-            put(items, error)
+    def __iter__(self) -> Iterator[Converted]:
+        while (item := self._queue.get()) is not self._end:
+            yield item
+        if self._error is not None:
+            raise self._error
 
-    with ThreadPoolExecutor(workers) as pool:
-
-        def start(source: Callable[[], Iterator[T]]) -> "queue.Queue[Any]":
-            items: queue.Queue[Any] = queue.Queue(depth)
-            pool.submit(read_source, source, items)
-            return items
-
-        try:
-            not_started = map(start, sources)
-            queues = deque(islice(not_started, 1 + max(sources_ahead, workers)))
-            for index in count():
-                if not queues:
-                    return
-                while (item := queues[0].get()) is not end_of_source:
-                    if isinstance(item, BaseException) and not isinstance(item, VideoError):
-                        raise item
-                    yield index, item
-                queues.popleft()
-                queues.extend(islice(not_started, 1))
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)  # the context manager waits for running threads
-
-
-def _with_error_item(source: Callable[[], Iterator[T]]) -> Iterator[T | VideoError]:
-    try:
-        yield from source()
-    except VideoError as error:
-        yield error
+    def close(self) -> None:
+        """Stop the thread at its next batch."""
+        self._closed.set()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from vimoclip.errors import VideoError
 from vimoclip.video.container import CONTAINER_OPTIONS, VIDEO_EXTENSIONS, frame_rate, open_container, video_stream
+from vimoclip.video.sampling import Sampling
 
 # By default FFmpeg decodes the first frames to complete the header, which takes 6 ms for H.264 of 640x360. The packets
 # alone give the same information in 0.4 ms.
 HEADER_OPTIONS = CONTAINER_OPTIONS | {"skip_frame": "all"}
+SAMPLED_VIDEOS = 200  # whose headers are read for an estimate, which takes 0.1 s
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ def probe(path: Path, check_complete: bool = False) -> VideoInfo:
         rate, seconds = frame_rate(stream), float((stream.duration or 0) * (stream.time_base or 0))
         seconds = seconds or (container.duration or 0) / 1e6
         return VideoInfo(context.width, context.height, rate, stream.frames, context.name, comment, seconds)
+
+
+def estimate_kept_frames(paths: Sequence[Path], sampling: Sampling) -> float:
+    """Return the number of kept frames in all videos, extrapolated from the headers of evenly spaced ones."""
+    sample = paths[:: max(1, len(paths) // SAMPLED_VIDEOS)]
+    counts = list[float]()
+    for path in sample:
+        try:
+            info = probe(path)
+        except VideoError:
+            continue
+        if frames := info.frames or info.seconds * float(info.fps):
+            counts.append(sampling.kept_frames(frames, float(info.fps)))
+    return sum(counts) / len(counts) * len(paths) if counts else 0.0
 
 
 def find_videos(folder: Path) -> tuple[list[Path], list[str]]:

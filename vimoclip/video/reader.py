@@ -1,7 +1,8 @@
 """Stream the frames of a video in batches, or read evenly spaced frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,61 +15,81 @@ from vimoclip.video.sampling import EVERY_FRAME, ReadSummary, Sampling
 MAX_BATCH_PIXELS = MAX_PIXELS  # of all frames in a batch
 
 
-def read_batches(
-    path: Path, batch_size: int, sampling: Sampling = EVERY_FRAME, shorter_side: int | None = None, overlap: int = 0
-) -> Iterator[np.ndarray | ReadSummary]:
-    """Yield the sampled frames as (n, H, W, 3) uint8, n <= batch_size, then one `ReadSummary`.
+class FrameBatch(NamedTuple):
+    """n consecutive sampled frames.
 
-    `shorter_side`: size after scaling, in pixels. `overlap`: each batch repeats that many frames of the batch before
-    and adds `batch_size` new ones. Batches are smaller for very large frames (MAX_BATCH_PIXELS). One batch is held in
-    memory. Raises VideoError, also for a video without frames."""
-    for item in read_batches_multiscale(path, batch_size, [shorter_side], sampling, overlap):
-        yield item if isinstance(item, ReadSummary) else item[1][0]
+    `images`: (n, H, W, 3) uint8 RGB at each requested size; `timestamps` (n,) in seconds; `repeated`: number of frames
+    at the beginning that the previous batch has too."""
+
+    images: list[np.ndarray]
+    timestamps: np.ndarray
+    repeated: int
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The images at the first requested size."""
+        return self.images[0]
 
 
-def read_batches_multiscale(
-    path: Path,
-    batch_size: int,
-    shorter_sides: Sequence[int | None],
-    sampling: Sampling = EVERY_FRAME,
-    overlap: int = 0,
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]] | ReadSummary]:
-    """Like `read_batches` at several sizes with one decoder; yield (timestamps (n,) in s, frames at each size)."""
-    is_kept, indices = sampling.frame_filter(), list[int]()
-    timestamps: list[float] = []
-    pending: list[list[np.ndarray]] = []
-    new_frames, decoder = 0, VideoDecoder(path, *shorter_sides)
+class VideoReader:
+    """Iterable over the sampled frames of a video in batches, once. `summary` is valid after the last batch.
 
-    def batch() -> tuple[np.ndarray, list[np.ndarray]]:
-        return np.array(timestamps[-len(pending) :]), [np.stack(images) for images in zip(*pending, strict=True)]
+    `batch_size`: new frames per batch, at most; fewer for very large frames (MAX_BATCH_PIXELS). `shorter_sides`: sizes
+    after scaling in pixels, None for the video's own size. `overlap`: frames of the previous batch that each batch
+    repeats. `on_start` is called when iteration starts, in its thread. One batch is held in memory. Iteration raises
+    VideoError, also for a video without frames."""
 
-    for frame in decoder:
-        if not is_kept(frame.index, frame.timestamp):
-            continue
-        indices.append(frame.index)
-        timestamps.append(frame.timestamp)
-        pending.append(_convert_sizes(frame, shorter_sides))
-        if not new_frames:
-            batch_size = min(batch_size, max(1, MAX_BATCH_PIXELS // max(image[..., 0].size for image in pending[0])))
-        new_frames += 1
-        if new_frames == batch_size + (overlap if len(indices) <= batch_size + overlap else 0):
-            yield batch()
-            pending, new_frames = pending[len(pending) - overlap :], 0
-    if not decoder.decoded_frames:
-        raise VideoError(decoder.problem or "has no frames")
-    if not indices:
-        raise VideoError("none of its frames that can be decoded is kept", "choose a smaller --stride")
-    if new_frames:
-        yield batch()
-    yield ReadSummary(
-        np.array(indices, np.int64),
-        np.array(timestamps, np.float64),
-        decoder.decoded_frames,
-        decoder.fps,
-        decoder.expected_frames,
-        decoder.problem,
-        decoder.note,
-    )
+    summary: ReadSummary
+
+    def __init__(
+        self,
+        path: Path,
+        batch_size: int,
+        sampling: Sampling = EVERY_FRAME,
+        shorter_sides: Sequence[int | None] = (None,),
+        overlap: int = 0,
+        on_start: Callable[[], None] = lambda: None,
+    ):
+        self.path, self.batch_size, self.sampling = path, batch_size, sampling
+        self.shorter_sides, self.overlap, self.on_start = shorter_sides, overlap, on_start
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        self.on_start()
+        is_kept, decoder, batch_size = self.sampling.frame_filter(), VideoDecoder(self.path, *self.shorter_sides), 0
+        indices, timestamps = list[int](), list[float]()
+        pending, repeated = list[list[np.ndarray]](), 0  # images of the next batch; how many of them are repeated
+        for frame in decoder:
+            if not is_kept(frame.index, frame.timestamp):
+                continue
+            indices.append(frame.index)
+            timestamps.append(frame.timestamp)
+            pending.append(_convert_sizes(frame, self.shorter_sides))
+            if not batch_size:
+                pixels = max(image[..., 0].size for image in pending[0])
+                batch_size = min(self.batch_size, max(1, MAX_BATCH_PIXELS // pixels))
+            if len(pending) == batch_size + self.overlap:
+                yield FrameBatch(_stack_sizes(pending), np.array(timestamps[-len(pending) :]), repeated)
+                pending, repeated = pending[len(pending) - self.overlap :], self.overlap
+        if not decoder.decoded_frames:
+            raise VideoError(decoder.problem or "has no frames")
+        if not indices:
+            raise VideoError("none of its frames that can be decoded is kept", "choose a smaller --stride")
+        if len(pending) > repeated:
+            yield FrameBatch(_stack_sizes(pending), np.array(timestamps[-len(pending) :]), repeated)
+        self.summary = ReadSummary(
+            np.array(indices, np.int64),
+            np.array(timestamps, np.float64),
+            decoder.decoded_frames,
+            decoder.fps,
+            decoder.expected_frames,
+            decoder.problem,
+            decoder.note,
+        )
+
+
+def _stack_sizes(frames: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Return one (n, H, W, 3) array per size."""
+    return [np.stack(images) for images in zip(*frames, strict=True)]
 
 
 def _convert_sizes(frame: DecodedFrame, shorter_sides: Sequence[int | None]) -> list[np.ndarray]:

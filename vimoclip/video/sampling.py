@@ -21,6 +21,13 @@ class Sampling:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def kept_frames(self, frames: float, fps: float) -> float:
+        """Return the approximate number of frames that are kept of a video with this frame rate."""
+        kept = frames / self.stride
+        if self.fps is not None:
+            kept = min(kept, frames / fps * self.fps)
+        return kept if self.max_frames is None else min(kept, self.max_frames)
+
     def frame_filter(self) -> Callable[[int, float], bool]:
         """Return a stateful predicate of (index, timestamp in seconds), to be called once per frame in order."""
         state: dict[str, Any] = {"kept": 0, "start": None, "next": 0}

@@ -1,0 +1,20 @@
+"""Reading of UTF-8 text files."""
+
+from pathlib import Path
+
+from vimoclip.errors import UserError
+
+
+def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
+    """Return a text, or its first `limit` characters, without byte order mark and with \\n line ends.
+
+    Raises UserError; `hint`: what to do if the file is missing."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read(limit)
+    except FileNotFoundError:
+        raise UserError("there is no such file", hint, path=path) from None
+    except OSError as error:
+        raise UserError(f"can't be read ({error.strerror})", "make it a file that you may read", path=path) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text (byte {error.start})", "save it as UTF-8", path=path) from None
