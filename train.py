@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 # change too, since the content of the files is compared with the checkpoint.
 MAY_CHANGE_ON_RESUME = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
 MAY_CHANGE_ON_RESUME |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
-MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames"}
-NOT_RESTORED = {"resume", "overwrite", "dry_run", "run_name", "compile"}  # settings of args.yaml that resuming ignores
+MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames", "report"}
+NOT_RESTORED = {
+    "resume",
+    "overwrite",
+    "dry_run",
+    "run_name",
+    "compile",
+    "report",
+}  # settings of args.yaml that resuming ignores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser, workers=4)
     cli.add_run_arguments(parser, "only the first N videos of each split")
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -111,10 +119,8 @@ def main(argv: list[str] | None = None) -> Path:
         logs_dir, precision = args.logs_dir / folder.absolute().name, select_precision(args.precision, device)
         workers = cli.limit_workers(args.num_workers)
         run = RunOptions(folder, logs_dir, device, precision, workers, args.save_every_minutes, group)
-        if args.dry_run:
-            print_dry_run(args, run, splits, is_new)
-        else:
-            run_training(args, run, splits)
+        report = print_dry_run(args, run, splits, is_new) if args.dry_run else run_training(args, run, splits)
+        report.write(args.report)
         return folder
 
 
@@ -167,7 +173,7 @@ def open_embeddings(args: argparse.Namespace, split: str) -> "EmbeddingReader":
     return EmbeddingReader(cli.require_file(path, hint), kind="rgb")
 
 
-def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits") -> None:
+def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits") -> cli.RunReport:
     """Train in the run folder; resume if it has a last.pth. Raises UserError, TrainingError."""
     from vimoclip.annotations import split_protocol
     from vimoclip.moclip import builder
@@ -190,9 +196,10 @@ def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingS
             flush=True,
         )
         trainer.train()
+        return trainer.report({video: reason for _, video, reason in trainer.excluded})
 
 
-def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits", is_new: bool) -> None:
+def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits", is_new: bool) -> cli.RunReport:
     """Print what a run would do and its estimated cost; write nothing. Raises UserError."""
     from vimoclip import clip
     from vimoclip.moclip import builder
@@ -205,9 +212,12 @@ def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "Training
     progress = StudentTrainer.read_progress(folder)
     sizes = [len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired_videos.values()]
     print(dry_run.format_progress(folder, progress, args.epochs, StudentTrainer.unit, *sizes), flush=True)
+    report = dry_run.plan(progress, args.epochs, {video: reason for _, video, reason in splits.excluded()})
+    if not report.pending:
+        return report
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
         print(f"the time it takes can be estimated once {download['name']} is here: it would be downloaded")
-        return
+        return report
     student = builder.build_student(args, splits)
     cache_bytes = 0
     if args.cache_frames:
@@ -215,7 +225,9 @@ def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "Training
         uncached = cache.uncached_videos(splits.videos())
         cache.check_disk_space(uncached)
         cache_bytes = cache.required_bytes(uncached)
-    print(dry_run.estimate_cost(StudentTrainer(args, run, student, splits), progress, cache_bytes), flush=True)
+    report.estimate = dry_run.estimate_cost(StudentTrainer(args, run, student, splits), progress, cache_bytes)
+    print(report.estimate, flush=True)
+    return report
 
 
 def launch_command(group: "ProcessGroup") -> str:

@@ -90,6 +90,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
         disk = len(dataset) * len(metadata["class_names"]) * BYTES_PER_PREDICTION
         estimate = cost_estimate.estimate_cost(len(dataset), "video", rate, disk)
         print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
+        cli.RunReport(pending=len(dataset), skipped=dataset.excluded, estimate=estimate).write(args.report)
         return {}
     if group.is_main:
         loader = progress(loader, len(loader), "step", "evaluating")
@@ -104,6 +105,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     }
     if group.is_main:
         write_evaluation(folder, result, state.get("class_names") or metadata["class_names"], metrics)
+        cli.RunReport([folder], done=len(dataset), skipped=dataset.excluded).write(args.report)
     return metrics
 
 

@@ -28,7 +28,7 @@ from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, Ru
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
 METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")  # of the monitor split
 # ends of the names of flags that don't change the result; HParams leaves them out
-OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames")
+OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames", "report")
 # frames per micro-batch on a CPU: ViT-B/32 on 4 x 29 frames then takes 0.48 of the memory and no more time
 CPU_MICRO_BATCH_FRAMES = 32
 

@@ -1,7 +1,7 @@
 """--dry-run of a training: progress of a run, and its remaining cost, estimated from a few real steps."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -22,6 +22,12 @@ def format_progress(
     done = f"{folder}: {len(progress.rows)} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
     partial_epoch = f", and {progress.seen} {unit}s of the next" if progress.seen else ""
     return f"{done}{partial_epoch}; an epoch has {num_train} {unit}s to train on and {num_monitor} to validate"
+
+
+def plan(progress: Progress, epochs: int, left_out: Mapping[str, str]) -> cli.RunReport:
+    """Return the completed and remaining epochs, without an estimate; `left_out`: video -> reason."""
+    done = len(progress.rows)
+    return cli.RunReport(already_done=done, pending=max(0, epochs - done), skipped=dict(left_out), unit="epoch")
 
 
 def estimate_cost(trainer: Trainer, progress: Progress, extra_bytes: int = 0, final_items: int = 0) -> cli.CostEstimate:

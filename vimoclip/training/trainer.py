@@ -96,6 +96,7 @@ class Trainer(ABC):
         self.last_path = run.folder / "last.pth"
         self.progress = Progress(items=run_folder.digest(self.item_ids()))
         self.should_save = checkpoint.IntervalTimer(60 * run.save_every_minutes)
+        self.epochs_before = 0  # finished when this process started
         self.writer: Any = None  # of TensorBoard, on rank 0
 
     # --- the loss loop
@@ -225,6 +226,7 @@ class Trainer(ABC):
             self.state.restore(saved, self.last_path)
             position = f"epoch {len(self.progress.rows)}, step {self.progress.step} of the next"
             print(f"{self.run.folder}: resumes after {position}", flush=True)
+            self.epochs_before = len(self.progress.rows)
         self.run.group.barrier()  # all processes have read last.pth before rank 0 writes
         self.started = time.monotonic() - self.progress.seconds
 
@@ -236,6 +238,11 @@ class Trainer(ABC):
     def make_loader(self, dataset: Any, batches: Any) -> DataLoader[Any]:
         """Return a loader of batches of this process."""
         return make_loader(dataset, batches, self.run.num_workers, self.run.device, self.persistent_workers)
+
+    def report(self, left_out: Mapping[str, str]) -> cli.RunReport:
+        """Return the result of `train`, in epochs; `left_out`: video -> reason."""
+        done, before = len(self.progress.rows) - self.epochs_before, self.epochs_before
+        return cli.RunReport([self.run.folder], done=done, already_done=before, skipped=dict(left_out), unit="epoch")
 
     def _open_writer(self) -> None:
         self.writer = tensorboard.open_writer(self.run.logs_dir, len(self.progress.rows), self.last_step)
