@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from TFAM.data import ClipFeatures, FusionBatch, collate
+from TFAM.data import FusionBatch
 from vimoclip import metrics
 from vimoclip.runtime.device import autocast
 from vimoclip.runtime.distributed import ProcessGroup
@@ -39,13 +39,6 @@ def train_steps(
                 check_finite(loss, "the loss", batch.videos, NON_FINITE_HINT)
                 step.backward({"loss": loss}, len(batch.videos))
         yield step.losses
-
-
-def zero_loss(forward: Callable[..., torch.Tensor], width: int, pooling: str, device: torch.device) -> torch.Tensor:
-    """Return zero times the logits of one video of two zero frames, see `data_parallel.ZeroLoss`."""
-    rgb = torch.zeros(2, width)
-    batch = collate([ClipFeatures("", rgb, rgb[1:], torch.empty(0))], pooling)
-    return 0 * forward(*batch.model_inputs(device)).float().sum()
 
 
 @torch.no_grad()

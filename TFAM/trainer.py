@@ -10,7 +10,7 @@ import torch
 
 from TFAM import loops
 from TFAM.config import check_unchanged, logged_sections
-from TFAM.data import PairedEmbeddings, selection_digest
+from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
@@ -55,8 +55,9 @@ class FusionTrainer(Trainer):
         return loops.train_steps(replica, batches, self.loss_function, self.run.device, self.run.precision)
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
-        model = self.metadata["config"]["model"]
-        return loops.zero_loss(forward, model["d_model"], model["pooling"], self.run.device)
+        rgb = torch.zeros(2, self.train_set.rgb.dim)  # one video of two frames
+        batch = self.train_set.collate([ClipFeatures("", rgb, rgb[1:], torch.empty(0))])
+        return 0 * forward(*batch.model_inputs(self.run.device)).float().sum()
 
     def evaluate(self, batches: Iterable[Any]) -> EvaluationResult:
         run = self.run

@@ -7,7 +7,7 @@ import argparse
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -186,11 +186,9 @@ class TrainPyStep:
     def __init__(self, name: str):
         self.model, self.preprocess = make_student(name)
         settings: dict[str, Any] = {"learning_rate": 1e-5, "encoder_learning_rate": None, "weight_decay": 0.0}
-        settings |= {"distillation_loss_mode": "cosine", "class_positive_weight": 9, "distillation_weight": 1.0}
         args = argparse.Namespace(**settings, warmup_steps=0, grad_clip_norm=None, compile=False)
-        state, device = trainer.make_train_state(args, self.model, "fp32"), torch.device("cpu")
-        self.objective = trainer.make_objective(args, self.preprocess, device, "fp32")
-        self.replica = ModelReplica(state, partial(loops.zero_loss, size=self.preprocess.size, device=device))
+        self.objective = loops.StudentObjective(self.preprocess, nullcontext, "cosine", 9)
+        self.replica = ModelReplica(trainer.make_train_state(args, self.model, "fp32"))
         self.micro_batch_size = trainer.resolve_micro_batch_size(None, self.model, BATCH_SIZE, SEQUENCE_LENGTH - 1)
 
     def __call__(self, batch: SegmentBatch) -> float:

@@ -94,13 +94,6 @@ def set_train_mode(model: MoCLIP) -> None:
         model.visual_encoder.eval()
 
 
-def zero_loss(forward: Callable[..., StudentOutput], size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Return zero times the output for one black frame, see `data_parallel.ZeroLoss`. `size`: (height, width)."""
-    images = torch.zeros(1, 1, 3, *size, device=device)
-    output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=device))
-    return 0 * (output.predicted.float().sum() + output.logits.float().sum())
-
-
 class SegmentScores(NamedTuple):
     """Results of one micro-batch of B segments."""
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from vimoclip import cli, clip
+from vimoclip import cli
 from vimoclip.annotations import split_protocol
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
@@ -61,7 +61,13 @@ class StudentTrainer(Trainer):
             annotations_dir=args.dataset_dir / "annotations",
             settings=plain_settings(args),
         )
-        self.objective = make_objective(args, student.preprocess, run.device, run.precision)
+        self.objective = loops.StudentObjective(
+            student.preprocess,
+            partial(device.autocast, run.device, run.precision),
+            args.distillation_loss_mode,
+            args.class_positive_weight,
+            args.distillation_weight,
+        )
         sizes = args.batch_size, args.sequence_length - 1
         self.micro_batch_size = resolve_micro_batch_size(args.micro_batch_size, self.model, *sizes)
 
@@ -74,7 +80,9 @@ class StudentTrainer(Trainer):
         return loops.train_steps(replica, batches, self.objective, self.micro_batch_size, exclude)
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
-        return loops.zero_loss(forward, self.input_size, self.run.device)
+        images = torch.zeros(1, 1, 3, *self.input_size, device=self.run.device)  # one black frame
+        output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=self.run.device))
+        return 0 * (output.predicted.float().sum() + output.logits.float().sum())
 
     def evaluate(self, batches: Iterable[Any]) -> EvaluationResult:
         exclude = partial(self._exclude, self.monitor_split)
@@ -222,19 +230,6 @@ def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) ->
         model.visual_encoder.compile(dynamic=True)
     loops.set_train_mode(model)
     return TrainState(model, optimizer, scheduler, scaler, "step", args.grad_clip_norm, rng_key="random_state")
-
-
-def make_objective(
-    args: argparse.Namespace, preprocess: clip.Preprocess, device_: torch.device, precision: str
-) -> loops.StudentObjective:
-    """Return the forward pass and losses that the flags describe."""
-    return loops.StudentObjective(
-        preprocess,
-        partial(device.autocast, device_, precision),
-        args.distillation_loss_mode,
-        args.class_positive_weight,
-        args.distillation_weight,
-    )
 
 
 def resolve_micro_batch_size(requested: int | None, model: nn.Module, batch_size: int, segment_length: int) -> int:

@@ -23,10 +23,10 @@ class ModelReplica:
     def __init__(
         self,
         state: TrainState,
-        zero_loss: ZeroLoss,
         group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
+        zero_loss: ZeroLoss = lambda forward: torch.zeros(()),  # a single process needs none
     ):
-        self.state, self.zero_loss, self.group = state, zero_loss, group
+        self.state, self.group, self.zero_loss = state, group, zero_loss
         self.forward: nn.Module = state.model
         if group.size > 1:
             _freeze_unused_parameters(state.model, zero_loss)

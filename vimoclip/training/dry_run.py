@@ -56,5 +56,5 @@ def _probe_steps(trainer: Trainer) -> Iterator[float]:
     size, num_items = trainer.probe_batch_size, len(trainer.train_set)
     order = random.Random(0).sample(range(num_items), num_items)
     batches = trainer.make_loader(trainer.train_set, [order[i : i + size] for i in range(0, num_items, size)])
-    for losses in trainer.train_steps(ModelReplica(trainer.state, trainer.zero_loss), batches):
+    for losses in trainer.train_steps(ModelReplica(trainer.state), batches):
         yield losses.count

@@ -195,7 +195,7 @@ class Trainer(ABC):
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
         self.resume()
-        replica = ModelReplica(self.state, self.zero_loss, self.run.group)
+        replica = ModelReplica(self.state, self.run.group, self.zero_loss)
         if self.run.group.is_main:
             self._open_writer()
         sampler = EpochBatchSampler(len(self.train_set), self.seed, self.batch_size, self.run.group)
