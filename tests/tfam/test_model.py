@@ -1,6 +1,7 @@
 """The fusion Transformer: published logits, independence of the batch, state dict."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,7 @@ def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> tor
     else:
         frame_padding = motion_padding if is_masked else rgb_padding[:, :-1]
         x, padding = torch.cat([rgb[:, :-1], motion], 1), torch.cat([frame_padding, motion_padding], 1)
+    layer: Any
     for layer in model.layers:
         x = layer.norm_self(x + attend(layer.self_attn, x, x, padding))
         if model.fusion == "cross_attention":
