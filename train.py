@@ -12,9 +12,8 @@ import argparse
 import os
 import shlex
 import sys
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vimoclip import cli
 from vimoclip.errors import UserError
@@ -23,13 +22,21 @@ if TYPE_CHECKING:
     from vimoclip.moclip.dataset import TrainingSplits
     from vimoclip.runtime.distributed import ProcessGroup
     from vimoclip.store import EmbeddingReader
+    from vimoclip.training.trainer import RunOptions
 
 # Settings that may differ when a run resumes: the number of epochs, and those that do not change the result. Paths may
 # change too, since the content of the files is compared with the checkpoint.
 MAY_CHANGE_ON_RESUME = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
 MAY_CHANGE_ON_RESUME |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
-MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames"}
-NOT_RESTORED = {"resume", "overwrite", "dry_run", "run_name", "compile"}  # settings of args.yaml that resuming ignores
+MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames", "report"}
+NOT_RESTORED = {
+    "resume",
+    "overwrite",
+    "dry_run",
+    "run_name",
+    "compile",
+    "report",
+}  # settings of args.yaml that resuming ignores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser, workers=4)
     cli.add_run_arguments(parser, "only the first N videos of each split")
+    cli.add_report_argument(parser)
     return parser
 
 
@@ -94,10 +102,10 @@ def _sequence_length(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> Path:
     args, folder = parse_arguments(sys.argv[1:] if argv is None else argv)
-    from vimoclip.io import lock
     from vimoclip.runtime import distributed
-    from vimoclip.runtime.device import select_device
+    from vimoclip.runtime.device import select_device, select_precision
     from vimoclip.training import run_folder
+    from vimoclip.training.trainer import RunOptions
 
     with distributed.init_process_group() as group:
         device = select_device(args.device, group.local_rank)
@@ -106,12 +114,13 @@ def main(argv: list[str] | None = None) -> Path:
         args.protocol = resolve_protocol(args)
         splits = open_splits(args, group)
         group.barrier()  # all processes have read the folder before rank 0 changes it
-        if args.dry_run:
-            print_dry_run(args, folder, splits, device, group)
-            return folder or args.checkpoints_dir
+        is_new = folder is None
         folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or run_folder.timestamp_name())
-        with lock.exclusive_lock(folder) if group.is_main else nullcontext():
-            run_training(args, folder, splits, device, group)
+        logs_dir, precision = args.logs_dir / folder.absolute().name, select_precision(args.precision, device)
+        workers = cli.limit_workers(args.num_workers)
+        run = RunOptions(folder, logs_dir, device, precision, workers, args.save_every_minutes, group)
+        report = print_dry_run(args, run, splits, is_new) if args.dry_run else run_training(args, run, splits)
+        report.write(args.report)
         return folder
 
 
@@ -164,77 +173,61 @@ def open_embeddings(args: argparse.Namespace, split: str) -> "EmbeddingReader":
     return EmbeddingReader(cli.require_file(path, hint), kind="rgb")
 
 
-def run_training(
-    args: argparse.Namespace, folder: Path, splits: "TrainingSplits", device: Any, group: "ProcessGroup"
-) -> None:
+def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits") -> cli.RunReport:
     """Train in the run folder; resume if it has a last.pth. Raises UserError, TrainingError."""
     from vimoclip.annotations import split_protocol
-    from vimoclip.io import yaml_json
-    from vimoclip.moclip import builder, trainer
+    from vimoclip.moclip import builder
     from vimoclip.moclip.frame_cache import FrameCache
+    from vimoclip.moclip.trainer import StudentTrainer, plain_settings
     from vimoclip.training import run_folder
 
-    config, model, preprocess = build_student(args, splits)
-    if group.is_main:
-        if args.overwrite:
-            run_folder.remove_run(folder, args.logs_dir / folder.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        yaml_json.write_yaml(
-            folder / "args.yaml", {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    student = builder.build_student(args, splits)
+    with run_folder.open_run(run.folder, run.logs_dir, "args.yaml", plain_settings(args), args.overwrite, run.group):
+        cli.set_resume_command(lambda: f"{launch_command(run.group)} train.py --resume {shlex.quote(str(run.folder))}")
+        cache = FrameCache(args.cache_frames, student.config["clip"]) if args.cache_frames else None
+        if cache:
+            cache.fill_distributed(splits.videos(), student.preprocess, run.num_workers, run.group)
+        trainer = StudentTrainer(args, run, student, splits, cache)
+        processes = f" in {run.group.size} processes" if run.group.size > 1 else ""
+        monitor = f"{len(trainer.monitor_set)} to validate ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})"
+        print(
+            f"run {run.folder} on {run.device}{processes}, protocol {args.protocol}: {len(trainer.train_set)} segments "
+            f"to train on, {monitor}",
+            flush=True,
         )
-    cli.set_resume_command(lambda: f"{launch_command(group)} train.py --resume {shlex.quote(str(folder))}")
-    cache = FrameCache(args.cache_frames, config["clip"]) if args.cache_frames else None
-    setup = trainer.TrainingSetup(args, model.to(device), preprocess, group)
-    if cache:
-        cache.fill_distributed(splits.videos(), preprocess, setup.workers, group)
-    datasets = splits.datasets(args.sequence_length, preprocess, cache)
-    processes = f" in {group.size} processes" if group.size > 1 else ""
-    num_monitor = len(datasets[split_protocol.MONITOR_SPLIT[args.protocol]])
-    print(
-        f"run {folder} on {device}{processes}, protocol {args.protocol}: {len(datasets['train'])} segments to train "
-        f"on, {num_monitor} to validate ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})",
-        flush=True,
-    )
-    class_names = builder.class_names_or_numbers(splits.readers["train"])
-    trainer.StudentTrainer(args, folder, setup, config, datasets, class_names, splits.excluded()).train()
+        trainer.train()
+        return trainer.report({video: reason for _, video, reason in trainer.excluded})
 
 
-def print_dry_run(
-    args: argparse.Namespace, folder: Path | None, splits: "TrainingSplits", device: Any, group: "ProcessGroup"
-) -> None:
+def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits", is_new: bool) -> cli.RunReport:
     """Print what a run would do and its estimated cost; write nothing. Raises UserError."""
     from vimoclip import clip
-    from vimoclip.moclip import builder, dry_run, trainer
+    from vimoclip.moclip import builder
     from vimoclip.moclip.dataset import split_into_segments
     from vimoclip.moclip.frame_cache import FrameCache
+    from vimoclip.moclip.trainer import StudentTrainer
+    from vimoclip.training import dry_run
 
-    progress = dry_run.read_progress(folder)
-    num_train, num_monitor = (
-        len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired_videos.values()
-    )
-    print(dry_run.format_progress(folder, progress, args.epochs, num_train, num_monitor), flush=True)
+    folder = None if is_new else run.folder
+    progress = StudentTrainer.read_progress(folder)
+    sizes = [len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired_videos.values()]
+    print(dry_run.format_progress(folder, progress, args.epochs, StudentTrainer.unit, *sizes), flush=True)
+    report = dry_run.plan(progress, args.epochs, {video: reason for _, video, reason in splits.excluded()})
+    if not report.pending:
+        return report
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
         print(f"the time it takes can be estimated once {download['name']} is here: it would be downloaded")
-        return
-    config, model, preprocess = build_student(args, splits)
+        return report
+    student = builder.build_student(args, splits)
     cache_bytes = 0
     if args.cache_frames:
-        cache = FrameCache(args.cache_frames, config["clip"])
+        cache = FrameCache(args.cache_frames, student.config["clip"])
         uncached = cache.uncached_videos(splits.videos())
         cache.check_disk_space(uncached)
         cache_bytes = cache.required_bytes(uncached)
-    setup = trainer.TrainingSetup(args, model.to(device), preprocess, group)
-    datasets = splits.datasets(args.sequence_length, preprocess)
-    print(dry_run.format_cost(setup, datasets, progress, cache_bytes), flush=True)
-
-
-def build_student(args: argparse.Namespace, splits: "TrainingSplits") -> Any:
-    """Return (config, model, preprocessing). Raises UserError."""
-    from vimoclip.moclip import builder
-
-    flow_settings = splits.paired_videos["train"].flow_settings
-    config, model, preprocess = builder.build_student(args, splits.readers["train"], flow_settings)
-    return config | splits.metadata, model, preprocess
+    report.estimate = dry_run.estimate_cost(StudentTrainer(args, run, student, splits), progress, cache_bytes)
+    print(report.estimate, flush=True)
+    return report
 
 
 def launch_command(group: "ProcessGroup") -> str:

@@ -97,6 +97,9 @@ class PairedEmbeddings(Dataset):
             motion = motion[torch.arange(len(rgb) - 1) % len(motion)]
         return ClipFeatures(video, rgb, motion, labels)
 
+    def collate(self, clips: Sequence[ClipFeatures]) -> FusionBatch:
+        return collate(clips, self.pooling)
+
 
 def collate(clips: Sequence[ClipFeatures], pooling: str = Pooling.MASKED) -> FusionBatch:
     """Pack clips for a model with this pooling. A step of several processes may have none for one: an empty batch."""

@@ -1,27 +1,29 @@
 """Metadata of runs, and evaluation of a checkpoint without training."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from TFAM import dry_run
 from TFAM.config import Config, changed_settings, check_unchanged, from_arguments
 from TFAM.data import PairedEmbeddings, open_evaluation_split
-from TFAM.loops import evaluate, make_loader, sequential_batches
+from TFAM.loops import evaluate
 from TFAM.model import FusionTransformer, shape_from_state_dict
+from TFAM.trainer import BYTES_PER_PREDICTION
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.cli import progress
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.runtime import distributed, versions
-from vimoclip.runtime.device import select_device, select_precision
+from vimoclip.runtime import cost_estimate, distributed, versions
+from vimoclip.runtime.device import autocast, select_device, select_precision
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint
+from vimoclip.training.batches import make_loader, sequential_batches
+from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 EMBEDDING_KEYS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # of the config's section `data`
@@ -82,11 +84,14 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     model = FusionTransformer(**metadata["config"]["model"])
     checkpoint.load_state(model, state["state_dict"], path)
     batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
+    loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers), device)
     if args.dry_run:
-        estimate = dry_run.format_evaluation_cost(model.to(device), dataset, batches, device, precision, group)
+        rate = total_rate(_probe_batches(model.to(device), loader, device, precision), group)
+        disk = len(dataset) * len(metadata["class_names"]) * BYTES_PER_PREDICTION
+        estimate = cost_estimate.estimate_cost(len(dataset), "video", rate, disk)
         print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
+        cli.RunReport(pending=len(dataset), skipped=dataset.excluded, estimate=estimate).write(args.report)
         return {}
-    loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers))
     if group.is_main:
         loader = progress(loader, len(loader), "step", "evaluating")
     loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
@@ -100,7 +105,18 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     }
     if group.is_main:
         write_evaluation(folder, result, state.get("class_names") or metadata["class_names"], metrics)
+        cli.RunReport([folder], done=len(dataset), skipped=dataset.excluded).write(args.report)
     return metrics
+
+
+@torch.no_grad()
+def _probe_batches(model: FusionTransformer, loader: Any, device: torch.device, precision: str) -> Iterator[float]:
+    """Evaluate batches, and yield their numbers of videos."""
+    model.eval()
+    for batch in loader:
+        with autocast(device, precision):
+            model(*batch.model_inputs(device))
+        yield len(batch.videos)
 
 
 def evaluation_config(

@@ -4,22 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from TFAM.config import INPUT_KEYS, Config, changed_settings, flatten, logged_sections
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.evaluation import metrics_summary
-from TFAM.loops import evaluate, make_loader, sequential_batches
+from TFAM.loops import evaluate
 from TFAM.model import FusionTransformer
 from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.cli import progress
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
-from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint, tensorboard
+from vimoclip.training.batches import make_loader, sequential_batches
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
+from vimoclip.training.trainer import RunOptions
 
 SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
 PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
@@ -32,19 +31,15 @@ def evaluate_best_checkpoint(
     config: Config,
     splits: Mapping[str, PairedEmbeddings],
     motion: EmbeddingReader | None,
-    folder: Path,
-    device: torch.device,
-    precision: str,
-    num_workers: int,
-    group: ProcessGroup,
+    run: RunOptions,
     seconds: float,
-    logs_dir: Path,
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
 
     selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
-    held_out and three_splits the evaluation file is opened here. `seconds`: training time. `logs_dir`: TensorBoard
-    folder, to which the HParams row is added. Raises UserError, TrainingError."""
+    held_out and three_splits the evaluation file is opened here. `seconds`: training time. Raises UserError,
+    TrainingError."""
+    folder, device = run.folder, run.device
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
     if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
         splits = {"train": splits["train"], SELECTION_SPLIT: splits["val"]}
@@ -55,14 +50,14 @@ def evaluate_best_checkpoint(
     results = {}
     for split in [name for name in PREDICTION_FILES if name in splits]:
         dataset = splits[split]
-        batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
-        loader: Any = make_loader(dataset, batches, num_workers)
-        if group.is_main:
+        batches = sequential_batches(len(dataset), config["training"]["batch_size"], run.group)
+        loader: Any = make_loader(dataset, batches, run.num_workers, device)
+        if run.group.is_main:
             loader = progress(loader, len(loader), "step", f"evaluating {split}")
-        results[split] = evaluate(model, loader, loss_function, device, precision, group)
+        results[split] = evaluate(model, loader, loss_function, device, run.precision, run.group)
         if not results[split]["metrics"]["classes_with_a_positive"]:
             raise TrainingError("no video has a label, so nothing can be measured on them", path=dataset.rgb.path)
-    if not group.is_main:
+    if not run.group.is_main:
         return
     for split, result in results.items():
         path = folder / PREDICTION_FILES[split]
@@ -70,14 +65,14 @@ def evaluate_best_checkpoint(
     split_metrics = {split: result["metrics"] for split, result in results.items()}
     metrics = run_summary(config, best, split_metrics, splits, motion) | {
         "config": folder.absolute().parent.name,
-        "precision": precision,
+        "precision": run.precision,
         "seconds": round(seconds, 1),
         "thresholds": fit_class_thresholds(results.get(SELECTION_SPLIT), best["class_names"]),
     }
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
     epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
     print(f"{folder}: {scores} on the reported clips, at {epoch}")
-    log_hparams(logs_dir, best["config"], metrics)
+    log_hparams(run.logs_dir, best["config"], metrics)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 

@@ -11,7 +11,6 @@ keeps its clips out of training, and reads the val file when all epochs are done
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
+    from TFAM.trainer import FusionTrainer
     from vimoclip.runtime.distributed import ProcessGroup
 
 SETTINGS_HINT = "give the same, --overwrite to start again, or a copy of the config under another name"
@@ -55,6 +55,7 @@ def build_parser() -> cli.Parser:
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser)
     cli.add_run_arguments(parser, limit="only the first N videos of each split")
+    cli.add_report_argument(parser)
     parser.set_defaults(seed=None)  # the config's
     return parser
 
@@ -96,12 +97,26 @@ def train(args: argparse.Namespace) -> Path:
             check_finished_inputs(folder, config)
             reason = f"protocol {data['protocol']}; metrics.json is there"
             print(f"{folder}: finished already ({reason}); --overwrite repeats it")
+            left_out = left_out_videos(folder)
+            epochs = config["training"]["epochs"]
+            cli.RunReport([folder], already_done=epochs, skipped=left_out, unit="epoch").write(args.report)
             return folder
     with distributed.init_process_group() as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
-        _train_in_group(args, config, folder, logs_dir, group)
+        _train_in_group(args, config, folder, logs_dir, group).write(args.report)
     return folder
+
+
+def left_out_videos(folder: Path) -> dict[str, str]:
+    """Return the reasons, by video, why a finished run left out videos of any split."""
+    from TFAM.table import read_metrics
+
+    metrics = read_metrics(folder / "metrics.json")
+    prefixes = ("train_", "selection_", "")
+    return {
+        video: reason for prefix in prefixes for video, reason in metrics.get(f"{prefix}left_out_videos", {}).items()
+    }
 
 
 def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
@@ -130,17 +145,16 @@ def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
 
 def _train_in_group(
     args: argparse.Namespace, config: dict[str, Any], folder: Path, logs_dir: Path, group: "ProcessGroup"
-) -> None:
+) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits
-    from TFAM.dry_run import print_training_estimate
     from TFAM.evaluation import run_metadata
     from TFAM.final_evaluation import evaluate_best_checkpoint, warn_about_student
-    from TFAM.trainer import fit
+    from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
-    from vimoclip.io import lock, yaml_json
     from vimoclip.runtime.device import select_device, select_precision
-    from vimoclip.training import checkpoint, run_folder
+    from vimoclip.training import run_folder
+    from vimoclip.training.trainer import RunOptions
 
     device = select_device(args.device, group.local_rank)
     precision = select_precision(args.precision, device)
@@ -150,24 +164,36 @@ def _train_in_group(
         print(f"note: {evaluation_path} is not there yet; it is needed once the last epoch is done", flush=True)
     warn_about_student(config, splits["train"].rgb, motion)
     metadata = run_metadata(config, splits["train"].rgb, motion)
+    num_workers = cli.limit_workers(args.num_workers)
+    run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
     if args.dry_run:
-        print_training_estimate(metadata, splits, folder, device, precision, args.overwrite, group)
-        return
-    with lock.exclusive_lock(folder) if group.is_main else nullcontext():
-        if group.is_main:
-            if args.overwrite:
-                run_folder.remove_run(folder, logs_dir)
-                cli.mark_overwritten()
-            folder.mkdir(parents=True, exist_ok=True)
-            yaml_json.write_yaml(folder / "config.yaml", config)
-        group.barrier()  # all ranks see the folder as rank 0 prepared it
-        should_save = checkpoint.IntervalTimer(60 * args.save_every_minutes)
-        num_workers = cli.limit_workers(args.num_workers)
-        seconds = fit(metadata, splits, folder, logs_dir, device, precision, num_workers, should_save, group)
+        left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
+        return print_dry_run(FusionTrainer(metadata, splits, run), args.overwrite, left_out)
+    with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
+        trainer = FusionTrainer(metadata, splits, run)
+        trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(
-            config, splits, motion, folder, device, precision, num_workers, group, seconds, logs_dir
-        )
+        evaluate_best_checkpoint(config, splits, motion, run, trainer.progress.seconds)
+        return trainer.report(left_out_videos(folder) if group.is_main else {})
+
+
+def print_dry_run(trainer: "FusionTrainer", overwrite: bool, left_out: dict[str, str]) -> cli.RunReport:
+    """Print the completed epochs and the estimated cost of the remaining ones; write nothing. Raises UserError."""
+    from vimoclip.annotations import split_protocol
+    from vimoclip.training import dry_run
+
+    run = trainer.run
+    progress = trainer.read_progress(None if overwrite else run.folder)
+    num_train, num_monitor = len(trainer.train_set), len(trainer.monitor_set)
+    text = dry_run.format_progress(run.folder, progress, trainer.epochs, trainer.unit, num_train, num_monitor)
+    if trainer.monitor_split == split_protocol.MONITOR_SPLIT[split_protocol.HELD_OUT]:
+        text += " (selection clips; those that are reported come on top, once)"
+    print(f"{text}; on {run.device} in {run.precision}; nothing was written")
+    report = dry_run.plan(progress, trainer.epochs, left_out)
+    if report.pending:
+        report.estimate = dry_run.estimate_cost(trainer, progress, final_items=num_monitor)
+        print(report.estimate)
+    return report
 
 
 if __name__ == "__main__":

@@ -148,12 +148,14 @@ def train_epoch(folder: Path) -> None:
     """Train one small layer on every video of both splits once."""
     import torch
 
-    from TFAM.loops import EpochBatchSampler, make_loader
+    from vimoclip.runtime.distributed import ProcessGroup
+    from vimoclip.training.batches import EpochBatchSampler, make_loader
 
-    splits = open_pairs(folder)
+    splits, device = open_pairs(folder), torch.device("cpu")
     model = torch.nn.Linear(input_sizes.DIM, input_sizes.CLASSES)
     for pairs in splits.values():
-        for batch in make_loader(pairs, EpochBatchSampler(len(pairs), 0, BATCH_SIZE), NUM_WORKERS):
+        sampler = EpochBatchSampler(len(pairs), 0, BATCH_SIZE, ProcessGroup())
+        for batch in make_loader(pairs, sampler, NUM_WORKERS, device, persistent_workers=True):
             loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
             # SGD by hand, since torch.optim imports more of torch than all else here
             weights = list(model.parameters())

@@ -20,12 +20,11 @@ from torch import nn
 from benchmarks.harness import BenchmarkRow, make_row, matmul_rate, measure_peak_memory, measure_rates, memory_copy_rate
 from benchmarks.inputs import BenchmarkInputs
 from vimoclip import clip, video
-from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, trainer
-from vimoclip.moclip.data_parallel import DistributedStudent
+from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, loops, trainer
 from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_video_reader, collate
-from vimoclip.moclip.train_state import LossMeter
-from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import losses
+from vimoclip.training.batches import make_loader
+from vimoclip.training.data_parallel import ModelReplica
 
 SEQUENCE_LENGTH, BATCH_SIZE, CLASSES = 30, 4, 140  # frames per segment, segments per batch
 FLOP_PER_FRAME = 3 * 2 * 4.37e9  # ViT-B/32, forward and backward; 4.37 billion multiply-adds a forward pass
@@ -185,21 +184,18 @@ class TrainPyStep:
     """A training step as in train.py."""
 
     def __init__(self, name: str):
-        self.model, preprocess = make_student(name)
-        settings: dict[str, Any] = {"precision": "fp32", "learning_rate": 1e-5, "encoder_learning_rate": None}
+        self.model, self.preprocess = make_student(name)
+        settings: dict[str, Any] = {"learning_rate": 1e-5, "encoder_learning_rate": None, "weight_decay": 0.0}
         settings |= {"distillation_loss_mode": "cosine", "class_positive_weight": 9, "distillation_weight": 1.0}
-        settings |= {"weight_decay": 0.0, "warmup_steps": 0, "compile": False, "micro_batch_size": None}
-        settings |= {
-            "num_workers": 2,
-            "batch_size": BATCH_SIZE,
-            "sequence_length": SEQUENCE_LENGTH,
-            "grad_clip_norm": None,
-        }
-        self.setup = trainer.TrainingSetup(argparse.Namespace(**settings), self.model, preprocess, ProcessGroup())
-        self.state, self.student = self.setup.initial_state({}), DistributedStudent(self.model)
+        args = argparse.Namespace(**settings, warmup_steps=0, grad_clip_norm=None, compile=False)
+        state, device = trainer.make_train_state(args, self.model, "fp32"), torch.device("cpu")
+        self.objective = trainer.make_objective(args, self.preprocess, device, "fp32")
+        self.replica = ModelReplica(state, partial(loops.zero_loss, size=self.preprocess.size, device=device))
+        self.micro_batch_size = trainer.resolve_micro_batch_size(None, self.model, BATCH_SIZE, SEQUENCE_LENGTH - 1)
 
     def __call__(self, batch: SegmentBatch) -> float:
-        return self.setup.train_one_epoch(self.state, [batch], self.student, meter=LossMeter())["loss"]
+        (losses_of_step,) = loops.train_steps(self.replica, [batch], self.objective, self.micro_batch_size)
+        return losses_of_step.means()["loss"]
 
 
 def step_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
@@ -241,10 +237,12 @@ def _run_train_py_steps(name: str) -> None:
 def data_wait_row(inputs: BenchmarkInputs, steps: int = 6) -> BenchmarkRow:
     """Measure the fraction of time that steps wait for the loader, with flow videos of 640x360."""
     ours, reader = TrainPyStep(inputs.clip_model()), cast(Any, RandomEmbeddingReader())
-    dataset = SegmentDataset(reader, list_training_videos(inputs.flows(None)), SEQUENCE_LENGTH, ours.setup.preprocess)
+    dataset = SegmentDataset(reader, list_training_videos(inputs.flows(None)), SEQUENCE_LENGTH, ours.preprocess)
     indices = sample_full_segments(dataset)
     order = random.Random(0).sample(indices, BATCH_SIZE * min(steps + 1, len(indices) // BATCH_SIZE))
-    wait_seconds, step_seconds, batches = 0.0, 0.0, iter(ours.setup.make_rank_loader(dataset, order))
+    order_batches = [order[i : i + BATCH_SIZE] for i in range(0, len(order), BATCH_SIZE)]
+    batches = iter(make_loader(dataset, order_batches, 2, torch.device("cpu")))
+    wait_seconds, step_seconds = 0.0, 0.0
     ours(next(batches))
     for _ in range(len(order) // BATCH_SIZE - 1):
         started = time.perf_counter()

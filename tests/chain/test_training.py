@@ -228,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_videos(in_dataset: Path, 
     with h5py.File(path, "a") as file:
         file["train3.mp4/embeddings"][2] = np.nan
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
-    with pytest.raises(TrainingError, match=r"the training loss is nan at videos train3.mp4;"):
+    with pytest.raises(TrainingError, match=r"the training loss is not finite at videos train3.mp4;"):
         train.main(arguments)
 
 
@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_in_validation_does_too(in_dataset: Path, tiny
     with h5py.File(in_dataset / "embeddings" / "ak_val_clip_embeddings.h5", "a") as file:
         file["val2.mp4/embeddings"][2] = np.nan
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
-    with pytest.raises(TrainingError, match=r"the validation loss is nan at videos val2.mp4;"):
+    with pytest.raises(TrainingError, match=r"the validation loss is not finite at videos val2.mp4;"):
         train.main(arguments)
 
 

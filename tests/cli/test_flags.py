@@ -220,6 +220,7 @@ TRAINING: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 EXPORT: dict[str, Any] = {
     "--checkpoint-dir": "checkpoints/run/student_epoch_1.pth",
@@ -265,6 +266,7 @@ FUSION: dict[str, Any] = {
     "--limit": "2",
     "--overwrite": [],
     "--dry-run": [],
+    "--report": "report.json",
 }
 RUN = "checkpoints/TFAM/cross_attention/seed49"
 EVALUATION: dict[str, Any] = {

@@ -1,14 +1,28 @@
 """Students, flow videos and embedding files for the tests of MoCLIP."""
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vimoclip import clip, moclip, store, video
+from vimoclip.moclip import loops
+from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.train_state import TrainState
 
 TRAIN_FLAGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
 FLOW_SETTINGS = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
+IDENTITY_PREPROCESSING: dict = {
+    "image_size": [8, 8],
+    "resize": "model",
+    "resize_mode": "squash",
+    "interpolation": "bicubic",
+    "fill_color": 0,
+    "mean": [0.0, 0.0, 0.0],
+    "std": [1.0, 1.0, 1.0],
+}
 
 
 def write_flow(path: Path, frames: np.ndarray, kept: int, **settings: object) -> Path:
@@ -36,6 +50,20 @@ def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[mocl
     dim = encoder.config["embed_dim"]
     config = {"clip": encoder.config, "alpha": 0.1, "num_classes": num_classes, "teacher": {}, "flow": {}}
     return moclip.MoCLIP(encoder.visual, dim, num_classes, 0.1), config
+
+
+def make_objective(mode: str = "cosine", class_positive_weight: float = 9, weight: float = 1) -> loops.StudentObjective:
+    """Return the losses of images that need no preprocessing, in float32."""
+    preprocess = clip.Preprocess(IDENTITY_PREPROCESSING)
+    return loops.StudentObjective(preprocess, nullcontext, mode, class_positive_weight, weight)
+
+
+def make_replica(model: moclip.MoCLIP, lr: float = 0.1) -> ModelReplica:
+    """Return a single process's replica, with a new optimizer and a constant learning rate."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    state = TrainState(model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), "step")
+    return ModelReplica(state, partial(loops.zero_loss, size=(8, 8), device=torch.device("cpu")))
 
 
 class MeanColorEncoder(torch.nn.Module):

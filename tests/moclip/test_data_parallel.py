@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.moclip.helpers import MeanColorEncoder, make_student
+from tests.moclip.helpers import MeanColorEncoder, make_replica, make_student
 from vimoclip import clip, moclip
-from vimoclip.moclip import data_parallel, dataset, loops
-from vimoclip.runtime import distributed
+from vimoclip.moclip import dataset, loops, trainer
+from vimoclip.runtime.distributed import ProcessGroup
+from vimoclip.training import batches
 
 
 def compute_gradients(
@@ -23,12 +24,10 @@ def compute_gradients(
     torch.manual_seed(3)
     model = make_student(encoder)[0].train()
     torch.nn.init.normal_(model.residual_mlp.fc2.weight)
-    scaler, compute = torch.amp.GradScaler("cpu", enabled=False), loops.make_loss_function("cosine", 9)
-    student = data_parallel.DistributedStudent(model)
-    loss_sums = loops.accumulate_gradients(
-        student, batch, len(batch.keys), micro_batch_size, scaler, compute, encoder.preprocess, nullcontext
-    )
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, loss_sums
+    objective = loops.StudentObjective(encoder.preprocess, nullcontext, "cosine", 9)
+    replica = make_replica(model, lr=0.0)
+    (meter,) = loops.train_steps(replica, [batch], objective, micro_batch_size)
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, meter.sums
 
 
 def make_uneven_batch(lengths: list[int]) -> dataset.SegmentBatch:
@@ -56,19 +55,16 @@ def test_micro_batches_add_up_to_the_gradient_and_loss_of_the_batch(tiny_clip: s
 
 def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1).train()
-    assert data_parallel.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
+    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
     model.visual_encoder.eval()  # as a frozen encoder
-    assert data_parallel.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
-    assert (
-        data_parallel.resolve_micro_batch_size(None, model, 99, segment_length=5)
-        == data_parallel.CPU_MICRO_BATCH_FRAMES // 5
-    )
+    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
+    assert trainer.resolve_micro_batch_size(None, model, 99, segment_length=5) == trainer.CPU_MICRO_BATCH_FRAMES // 5
 
 
 @given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
 def test_batches_of_all_processes_combine_to_those_of_one(length: int, batch_size: int, num_ranks: int) -> None:
     order = list(range(length))
-    by_rank = [distributed.rank_batches(order, batch_size, rank, num_ranks) for rank in range(num_ranks)]
-    combined = [list(chain(*batches)) for batches in zip(*by_rank, strict=True)]
-    assert combined == distributed.rank_batches(order, batch_size * num_ranks, 0, 1)
+    by_rank = [batches.rank_batches(order, batch_size, ProcessGroup(rank, num_ranks)) for rank in range(num_ranks)]
+    combined = [list(chain(*step)) for step in zip(*by_rank, strict=True)]
+    assert combined == batches.rank_batches(order, batch_size * num_ranks, ProcessGroup())
     assert list(chain(*combined)) == order

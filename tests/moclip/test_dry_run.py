@@ -1,5 +1,6 @@
-"""train.py --dry-run."""
+"""train.py --dry-run, and the report of a run and of a dry run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 import train
 from tests.conftest import modification_times
-from tests.moclip.helpers import TRAIN_FLAGS
+from tests.moclip.helpers import TRAIN_FLAGS, break_flow
 from vimoclip import clip
 from vimoclip.runtime import cost_estimate
 
@@ -30,6 +31,32 @@ def test_dry_run_reports_remaining_work_and_writes_nothing(
     assert "1 of 3 epochs are done" in output
     assert "for 46 segments at" in output
     assert modification_times(workspace) == before
+
+
+def test_report_counts_epochs_and_names_the_videos_that_are_left_out(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
+    (workspace / "dataset/flows/train2.mp4").unlink()
+    break_flow("train1.mp4")
+    report_path = workspace / "report.json"
+    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--run-name", "run", "--report", str(report_path)]
+    train.main([*settings, "--epochs", "1"])
+    report = json.loads(report_path.read_text())
+    assert (report["unit"], report["done"], report["already"], report["failed"]) == ("epoch", 1, 0, {})
+    assert report["outputs"] == ["checkpoints/run"]
+    assert report["skipped"].keys() == {"train1.mp4", "train2.mp4"} and all(report["skipped"].values())
+    train.main([*settings, "--epochs", "3", "--dry-run"])
+    report = json.loads(report_path.read_text())
+    assert (report["done"], report["already"], report["pending"]) == (0, 1, 2)
+    assert report["skipped"].keys() == {"train2.mp4"}  # the flow of the other is not decoded
+    estimate = report["estimate"]
+    assert estimate["unit"] == "segment" and estimate["seconds"] == estimate["units"] / estimate["rate"] > 0
+    assert estimate["disk_bytes"] > (workspace / "checkpoints/run/student_best.pth").stat().st_size
+    train.main([*settings, "--epochs", "2"])
+    report = json.loads(report_path.read_text())
+    assert (report["done"], report["already"], report["pending"]) == (1, 1, None)
+    assert report["skipped"].keys() == {"train1.mp4", "train2.mp4"}  # train1.mp4 was found in the first epoch
 
 
 def test_dry_run_downloads_nothing(

@@ -1,13 +1,11 @@
 """Training and evaluation loops of the student."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
-from tests.moclip.helpers import MeanColorEncoder
-from vimoclip import clip, moclip
-from vimoclip.moclip import loops, train_state
+from tests.moclip.helpers import MeanColorEncoder, make_objective, make_replica
+from vimoclip import moclip
+from vimoclip.moclip import loops
 from vimoclip.moclip.dataset import SegmentBatch
 
 
@@ -19,42 +17,13 @@ def make_batch(lengths: list[int], keys: list[str]) -> SegmentBatch:
     return SegmentBatch(flow, z_image, mask, torch.eye(2)[torch.arange(len(keys)) % 2], keys, [])
 
 
-IDENTITY_PREPROCESSING: dict = {
-    "image_size": [8, 8],
-    "resize": "model",
-    "resize_mode": "squash",
-    "interpolation": "bicubic",
-    "fill_color": 0,
-    "mean": [0.0, 0.0, 0.0],
-    "std": [1.0, 1.0, 1.0],
-}
-
-
-def train_one_epoch(
-    model: moclip.MoCLIP, batches: list[SegmentBatch], compute_losses: loops.StudentLossFunction
-) -> None:
-    """Train with the loops' function and a new optimizer."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = train_state.StudentTrainerState(model, {}, optimizer, scheduler, scaler, train_state.initial_progress())
-    loops.train_one_epoch(
-        state,
-        batches,
-        compute_losses,
-        clip.Preprocess(IDENTITY_PREPROCESSING),
-        nullcontext,
-        meter=train_state.LossMeter(),
-    )
-
-
 @pytest.mark.parametrize("frozen", [True, False])
 def test_only_a_frozen_encoder_stays_unchanged(frozen: bool) -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1)
     model.visual_encoder.requires_grad_(not frozen)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train_one_epoch(model, [make_batch([5, 3], ["a", "b"])] * 2, loops.make_loss_function("cosine", 9))
+    list(loops.train_steps(make_replica(model), [make_batch([5, 3], ["a", "b"])] * 2, make_objective()))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("visual_encoder") for name in changed) != frozen
     assert any(name.startswith("classification_head") for name in changed)
@@ -68,7 +37,7 @@ def test_the_teacher_matters_only_with_a_distillation_weight(weight: float, matt
         model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1)
         batch = make_batch([5, 3], ["a", "b"])
         batch = batch._replace(z_image=sign * batch.z_image)
-        train_one_epoch(model, [batch] * 2, loops.make_loss_function("cosine", 9, weight))
+        list(loops.train_steps(make_replica(model), [batch] * 2, make_objective(weight=weight)))
         state_dicts.append(model.state_dict())
     assert any(not torch.equal(state_dicts[0][name], state_dicts[1][name]) for name in state_dicts[0]) == matters
 
@@ -76,10 +45,10 @@ def test_the_teacher_matters_only_with_a_distillation_weight(weight: float, matt
 def test_video_scores_are_length_weighted_means_over_segments() -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(MeanColorEncoder().eval(), 4, 2, 0.1).eval()
-    batch, preprocess = make_batch([5, 2, 4], ["long", "long", "short"]), clip.Preprocess(IDENTITY_PREPROCESSING)
-    compute_losses = loops.make_loss_function("mse", 9)
-    means, probabilities = loops.evaluate(model, [batch], compute_losses, preprocess, nullcontext)
-    segment_scores = model(preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
+    batch, objective = make_batch([5, 2, 4], ["long", "long", "short"]), make_objective("mse")
+    means, probabilities, labels = loops.evaluate(model, [batch], objective)
+    segment_scores = model(objective.preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
+    assert torch.equal(labels, batch.labels[1:])
     assert torch.allclose(probabilities["long"], (5 * segment_scores[0] + 2 * segment_scores[1]) / 7)
     assert torch.allclose(probabilities["short"], segment_scores[2])
     assert means["loss"] == pytest.approx(means["distillation_loss"] + means["classification_loss"], rel=1e-5)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 
@@ -78,6 +79,15 @@ def test_a_killed_process_ends_both_and_one_process_resumes(workspace: Path) -> 
     assert [row["epoch"] for row in read_metrics("two")] == list(range(1, completed_epochs + 2))
     train.main([*TRAIN_FLAGS, "--batch-size", "40", "--epochs", "1", "--run-name", "one", "--freeze-encoder"])
     assert read_metrics("two")[0] == pytest.approx(read_metrics("one")[0], rel=1e-5)
+
+
+def test_classes_without_a_name_have_a_number(workspace: Path) -> None:
+    for path in Path("dataset/embeddings").glob("*.h5"):
+        with h5py.File(path, "a") as file:
+            del file.attrs["class_names"]
+    folder = train.main([*TRAIN_FLAGS, "--epochs", "1", "--run-name", "unnamed"])
+    content = checkpoint.load_checkpoint(folder / "student_best.pth")
+    assert content["class_names"] == [f"class_{i}" for i in range(content["config"]["num_classes"])]
 
 
 def test_a_checkpoint_that_counted_steps_resumes_at_its_segment(

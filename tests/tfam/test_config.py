@@ -12,7 +12,7 @@ from TFAM import config as tfam_config
 from TFAM.config import from_arguments
 from TFAM.model import Fusion
 from TFAM.train_and_eval import build_parser
-from TFAM.trainer import TrainerState
+from TFAM.trainer import make_train_state
 from vimoclip.errors import UserError
 
 
@@ -55,7 +55,7 @@ def test_learning_rate_that_yaml_reads_as_text_reaches_the_optimizer(tmp_path):
     (tmp_path / "slow.yaml").write_text("training: {lr: 3e-4}\n")
     assert isinstance(yaml.safe_load("lr: 3e-4")["lr"], str)
     config = tfam_config.load([tmp_path / "slow.yaml"], ["training.weight_decay=0"])
-    state = TrainerState({**config, "model": config["model"] | SMALL_MODEL}, CPU, "fp32")
+    state = make_train_state({**config, "model": config["model"] | SMALL_MODEL}, CPU, "fp32")
     assert isinstance(state.optimizer, torch.optim.AdamW)
     assert state.optimizer.param_groups[0]["lr"] == 3e-4
     assert state.optimizer.param_groups[0]["weight_decay"] == 0

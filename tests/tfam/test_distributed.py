@@ -19,15 +19,16 @@ from vimoclip.training import checkpoint
 DETERMINISTIC = ["model.dropout=0", "model.classifier_dropout=0", "training.checkpoint=last"]
 FAILING_SCRIPT = f"""
 import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
-from TFAM import train_and_eval, trainer
+from TFAM import train_and_eval
+from TFAM.trainer import FusionTrainer
 from vimoclip import cli
 from vimoclip.errors import TrainingError
-real = trainer.train_one_epoch
-def train_one_epoch(*args, **kwargs):
-    if os.environ["RANK"] == "1" and kwargs["seed"] == 49 + 2:
+real = FusionTrainer.train_steps
+def train_steps(self, *args):
+    if os.environ["RANK"] == "1" and len(self.progress.rows) == 1:
         raise TrainingError("fails in the second epoch")
-    return real(*args, **kwargs)
-trainer.train_one_epoch = train_one_epoch
+    return real(self, *args)
+FusionTrainer.train_steps = train_steps
 cli.run(train_and_eval.main)
 """
 
@@ -99,7 +100,7 @@ def test_dry_run_estimates_the_remaining_cost(
     small = [*train_command(), "training.batch_size=2"]
     train_and_eval.main([*small, "--dry-run"])
     out = capsys.readouterr().out
-    assert "0 of 3 epochs are done, 9 videos to train on and 6 to validate" in out
+    assert "0 of 3 epochs are done; an epoch has 9 videos to train on and 6 to validate" in out
     assert re.search(r"for 35 videos " + costs, out)  # 3 x (9 + 6 / 3), and the final evaluation
     assert not Path("checkpoints").exists()
     folder = train_and_eval.main(small)

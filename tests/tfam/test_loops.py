@@ -1,5 +1,6 @@
 """Batches of several processes, steps of training, evaluation."""
 
+from functools import partial
 from itertools import chain, zip_longest
 
 import pytest
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from tests.tfam.helpers import CPU, MirrorGroup, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
-from TFAM.loops import EpochBatchSampler, evaluate, sequential_batches, train_one_epoch
+from TFAM.loops import evaluate, train_steps, zero_loss
 from TFAM.model import Fusion, FusionTransformer
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
 from vimoclip.runtime.distributed import ProcessGroup
+from vimoclip.training.batches import EpochBatchSampler, sequential_batches
+from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.train_state import TrainState
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(0, 40))
@@ -33,7 +37,7 @@ def test_ranks_share_each_video_once(length: int, batch_size: int, size: int, sk
     assert sorted(chain(*joined)) == sorted(seeding.epoch_permutation(length, 3, 2)[skip:])
     by_rank = [sequential_batches(length, batch_size, ProcessGroup(rank, size)) for rank in range(size)]
     interleaved = [batch for step in zip_longest(*by_rank, fillvalue=[]) for batch in step if batch]
-    assert interleaved == sequential_batches(length, batch_size)
+    assert interleaved == sequential_batches(length, batch_size, ProcessGroup())
     assert list(chain(*interleaved)) == list(range(length))
 
 
@@ -58,17 +62,20 @@ def test_seed_step_differs_between_ranks_and_steps(seed: int) -> None:
     assert len(drawn) == 4
 
 
-def training_arguments(model, lr=0.01, weight_decay=0.0):
-    """Return the positional arguments of `train_one_epoch` after the loader."""
+def train_on(model, batch, steps=1, lr=0.01, weight_decay=0.0):
+    """Take steps on one batch with a new AdamW; return the losses."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    return optimizer, torch.amp.GradScaler("cpu", enabled=False), F.binary_cross_entropy_with_logits, CPU, "fp32"
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    state = TrainState(model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
+    replica = ModelReplica(state, partial(zero_loss, width=8, pooling="masked", device=CPU))
+    meters = train_steps(replica, [batch] * steps, F.binary_cross_entropy_with_logits, CPU, "fp32")
+    return [meter.means()["loss"] for meter in meters]
 
 
 @pytest.mark.parametrize("fusion", Fusion)
 def test_one_batch_can_be_overfitted(fusion):
     model, batch = build_model(fusion, num_layers=1), collate(random_clips([6, 4, 5]))
-    arguments = training_arguments(model)
-    losses = [train_one_epoch(model, [batch], *arguments) for _ in range(200)]
+    losses = train_on(model, batch, steps=200)
     assert losses[-1] < 0.05 < losses[0]
     metrics = evaluate(model, [batch], F.binary_cross_entropy_with_logits, CPU, "fp32")["metrics"]
     assert metrics["map_macro"] == metrics["map_micro"] == 1
@@ -89,7 +96,7 @@ class SingleWeightModel(torch.nn.Module):
 def test_adamw_step_on_bce_matches_manual_computation():
     model = SingleWeightModel()
     batch = collate([ClipFeatures("a.mp4", torch.ones(1, 1), None, torch.ones(1))])
-    loss = train_one_epoch(model, [batch], *training_arguments(model, lr=0.1, weight_decay=0.5))
+    (loss,) = train_on(model, batch, lr=0.1, weight_decay=0.5)
     assert loss == pytest.approx(0.126928, abs=1e-6)  # ln(1 + e^-2)
     # decay: 2 (1 - 0.1 * 0.5) = 1.9; Adam's first step is lr against the sign of the gradient
     assert model.weight.item() == pytest.approx(2.0, abs=1e-6)
@@ -100,5 +107,5 @@ def test_non_finite_loss_names_the_videos():
     videos[1].rgb[0] = float("nan")
     model = build_model("rgb")
     with pytest.raises(TrainingError) as error:
-        train_one_epoch(model, [collate(videos)], *training_arguments(model))
+        train_on(model, collate(videos))
     assert "v0.mp4, v1.mp4" in error.value.problem and "training.lr" in error.value.hint

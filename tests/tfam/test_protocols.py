@@ -34,6 +34,7 @@ from TFAM.train_and_eval import main
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv
 from vimoclip.training import run_folder
+from vimoclip.training.losses import LossMeter
 
 
 def test_held_out_run_writes_its_files_and_metrics(selection_dataset: Path) -> None:
@@ -259,9 +260,14 @@ def test_interrupted_held_out_run_ends_like_an_uninterrupted_one(
         if when == "before the evaluation":
             patch.setattr(final_evaluation, "evaluate_best_checkpoint", stop)
         else:
-            patch.setattr(
-                trainer.FusionTrainer, "after_step", lambda self, loss: stop() if len(self.history) == 2 else None
-            )
+            after_step = trainer.FusionTrainer.after_step
+
+            def stop_in_third_epoch(self: trainer.FusionTrainer, losses: LossMeter) -> None:
+                after_step(self, losses)
+                if len(self.progress.rows) == 2:
+                    stop()
+
+            patch.setattr(trainer.FusionTrainer, "after_step", stop_in_third_epoch)
         main(train_command())
     last = Path("checkpoints/TFAM/cross_attention/seed49/last.pth")
     torch.save(torch.load(last, weights_only=True) | {"seconds": 1000.0}, last)

@@ -27,11 +27,12 @@ from TFAM import table
 from TFAM.data import PairedEmbeddings
 from TFAM.evaluation import run_metadata
 from TFAM.train_and_eval import main
-from TFAM.trainer import fit
+from TFAM.trainer import FusionTrainer
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv
-from vimoclip.runtime import seeding
+from vimoclip.runtime import cost_estimate, seeding
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
+from vimoclip.training.trainer import RunOptions
 
 
 @pytest.mark.parametrize("loss", MULTI_LABEL_LOSSES)
@@ -158,7 +159,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(dataset, command, checkp
     interrupting.loaded, interrupting.stop_after = [], 2 * len(train) + 5  # in the second batch of the third epoch
     metadata = run_metadata(config, train.rgb, motion)
     with pytest.raises(KeyboardInterrupt):
-        fit(metadata, splits | {"train": interrupting}, folder, Path("logs"), CPU, "fp32", 0)
+        FusionTrainer(metadata, splits | {"train": interrupting}, RunOptions(folder, Path("logs"), CPU)).train()
     assert interrupting.loaded[:18] == seeding.epoch_permutation(9, 49, 1) + seeding.epoch_permutation(9, 49, 2)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
     assert (folder / "best_model.pth").is_file() == (checkpoint == "best")  # "last" is written at the end only
@@ -221,6 +222,39 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     with pytest.raises(UserError) as error:
         main(["--config", str(config_path("rgb_positions")), "third.yaml", "second.yaml", *more])
     assert "model.num_layers 1" in error.value.problem
+
+
+def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, monkeypatch):
+    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
+    (dataset / "flow_embeddings.h5").unlink()
+    write_motion(dataset / "flow_embeddings.h5", [n for n in range(15) if n not in (2, 12)])
+    command = [*train_command("motion"), "training.batch_size=2", "--report", "report.json"]
+    left_out = {"V02.mp4", "V12.mp4"}
+
+    def report(*more):
+        main([*command, *more])
+        content = read_json(Path("report.json"))
+        assert content["unit"] == "epoch" and content["skipped"].keys() == left_out and content["failed"] == {}
+        return content
+
+    planned = report("--dry-run")
+    assert (planned["done"], planned["already"], planned["pending"]) == (0, 0, 3)
+    assert planned["estimate"]["units"] == pytest.approx(3 * (8 + 5 / 3) + 5 / 3) and planned["estimate"]["rate"] > 0
+    trained = report()
+    assert (trained["done"], trained["already"]) == (3, 0)
+    folder = Path("checkpoints/TFAM/motion/seed49")
+    assert trained["outputs"] == [str(folder)]
+    assert (report()["done"], report()["already"]) == (0, 3)  # finished
+    (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
+    planned = report("--dry-run")
+    assert (planned["already"], planned["pending"], planned["estimate"]) == (3, 0, None)
+    assert (report()["done"], report()["already"]) == (0, 3)
+    evaluation = ["--evaluate", str(folder / "best_model.pth"), "--num-workers", "0", "--report", "report.json"]
+    for more, done, pending in (["--dry-run"], 0, 5), ([], 5, None):
+        main([*evaluation, *more])
+        content = read_json(Path("report.json"))
+        assert (content["unit"], content["done"], content["pending"]) == ("video", done, pending)
+        assert content["skipped"].keys() == {"V12.mp4"}
 
 
 def test_dry_run_and_limit(dataset, capsys):

@@ -1,13 +1,16 @@
 """Losses against values computed by hand."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from tests.moclip.helpers import IDENTITY_PREPROCESSING, make_objective
+from vimoclip import clip
 from vimoclip.moclip import StudentOutput
 from vimoclip.moclip.dataset import SegmentBatch
-from vimoclip.moclip.loops import make_loss_function
+from vimoclip.moclip.loops import StudentObjective
 from vimoclip.training import losses
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -79,7 +82,8 @@ def test_norms_are_clamped_at_1e_5() -> None:
 def test_the_loss_is_classification_plus_weighted_distillation(weight: float) -> None:
     labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, labels, ["a", "b"], [])
-    loss_values = make_loss_function("mse", 1.0, weight)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    output = StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2))
+    _, loss_values = make_objective("mse", 1, weight)(lambda *_: output, batch, "training")
     classification = (2 + 1 + 1 + 1) / 4 * math.log(2)  # the one positive has weight 2
     assert loss_values["distillation_loss"].item() == pytest.approx(3)
     assert loss_values["classification_loss"].item() == pytest.approx(classification)
@@ -88,7 +92,9 @@ def test_the_loss_is_classification_plus_weighted_distillation(weight: float) ->
 
 def test_the_default_distillation_weight_is_1() -> None:
     batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, torch.eye(2), ["a", "b"], [])
-    loss_values = make_loss_function("cosine", 9)(StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2)), batch)
+    output = StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2))
+    objective = StudentObjective(clip.Preprocess(IDENTITY_PREPROCESSING), nullcontext, "cosine", 9)
+    _, loss_values = objective(lambda *_: output, batch, "training")
     assert loss_values["loss"].item() == pytest.approx(
         (loss_values["distillation_loss"] + loss_values["classification_loss"]).item()
     )

@@ -27,8 +27,9 @@ from tests.training.event_files import read_raw_events, read_shown_events
 from TFAM import train_and_eval
 from vimoclip import cli
 from vimoclip.errors import UserError
-from vimoclip.moclip import MoCLIP, train_state
+from vimoclip.moclip import MoCLIP
 from vimoclip.training import checkpoint
+from vimoclip.training.train_state import TrainState
 
 WITHOUT_DURATION = {"seconds": None}  # the only value that differs between equal runs
 
@@ -284,20 +285,28 @@ def test_events_are_on_disk_before_their_checkpoint(
     assert saves == sorted([(e, s) for e in (0, 1, 2) for s in range(1, run.steps + 1)] + epoch_ends)
 
 
-def test_the_checkpoint_of_the_student_holds_the_scaler(tmp_path: Path) -> None:
-    def state() -> train_state.StudentTrainerState:
-        model = MoCLIP(torch.nn.Linear(4, 4), 4, 2, 0.1)
-        optimizer = torch.optim.AdamW(model.parameters())
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        scaler = torch.amp.GradScaler("cpu")  # enabled; a run enables it on a GPU only
-        return train_state.StudentTrainerState(model, {}, optimizer, scheduler, scaler, train_state.initial_progress())
+def make_state(**flags: Any) -> TrainState:
+    model = MoCLIP(torch.nn.Linear(4, 4), 4, 2, 0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), **flags)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    return TrainState(model, optimizer, scheduler, torch.amp.GradScaler("cpu"))  # enabled; a run: on a GPU only
 
-    before, after = state(), state()
+
+def test_a_checkpoint_holds_the_scaler(tmp_path: Path) -> None:
+    before, after = make_state(), make_state()
     before.scaler.load_state_dict(before.scaler.state_dict() | {"scale": 8.0, "_growth_tracker": 5})
-    before.save(tmp_path / "last.pth")
-    after.load(tmp_path / "last.pth")
+    path = checkpoint.save_checkpoint(tmp_path / "last.pth", before.state_dict())
+    after.restore(checkpoint.load_checkpoint(path), path)
     assert after.scaler.state_dict() == before.scaler.state_dict()
     assert after.scaler.get_scale() == 8
+
+
+def test_flags_of_the_optimizer_that_depend_on_the_device_are_not_restored(tmp_path: Path) -> None:
+    before, after = make_state(fused=True, lr=0.5), make_state(foreach=False)
+    path = checkpoint.save_checkpoint(tmp_path / "last.pth", before.state_dict())
+    after.restore(checkpoint.load_checkpoint(path), path)
+    group = after.optimizer.param_groups[0]
+    assert (group["fused"], group["foreach"], group["lr"]) == (None, False, 0.5)
 
 
 @pytest.mark.parametrize("stage", ["TFAM"])
@@ -308,7 +317,7 @@ def test_a_checkpoint_without_progress_is_of_a_finished_epoch(
     run_in_process(uninterrupted)
 
     def save_in_old_format(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
-        older = {key: value for key, value in content.items() if key not in ("progress", "videos")}
+        older = {key: value for key, value in content.items() if key not in ("progress", "videos", "format")}
         save(path, older)
         if path.name == "last.pth" and len(content["history"]) == 2:
             raise KeyboardInterrupt
@@ -318,6 +327,34 @@ def test_a_checkpoint_without_progress_is_of_a_finished_epoch(
         patch.setattr(checkpoint, "save_checkpoint", save_in_old_format)
         run_in_process(run)
     run_in_process(run)
+    assert_same_run(uninterrupted, run)
+
+
+@both_stages
+def test_an_epoch_that_an_older_version_began_continues_only_with_the_same_random_numbers(
+    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted, run = RUNS[stage]("uninterrupted"), RUNS[stage]("old", "--save-every-minutes", "0")
+    run_in_process(uninterrupted)
+
+    def save_without_format(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
+        save(path, {key: value for key, value in content.items() if key != "format"})
+        if path.name == "last.pth" and saved_position(run) == (1, 2):
+            raise KeyboardInterrupt
+        return path
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save_checkpoint", save_without_format)
+        run_in_process(run)
+    if stage == "train.py":
+        run_in_process(run)
+        assert_same_run(uninterrupted, run)
+        return
+    for command in (run, run._replace(command=[*run.command, "--dry-run"])):
+        with pytest.raises(UserError) as error:
+            run_in_process(command)
+        assert error.value.path == str(run.folder / "last.pth") and "--overwrite" in error.value.hint
+    run_in_process(run._replace(command=[*run.command, "--overwrite"]))
     assert_same_run(uninterrupted, run)
 
 

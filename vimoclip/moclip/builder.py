@@ -1,17 +1,28 @@
 """Construction of the student from the teacher's image encoder, checked against the embedding file's attributes."""
 
 import argparse
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vimoclip import cli, clip, store
+from vimoclip.check.compatibility import class_names
 from vimoclip.moclip import MoCLIP
+from vimoclip.moclip.dataset import TrainingSplits
 from vimoclip.runtime import seeding
 
 QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
+
+
+class Student(NamedTuple):
+    """A student at the start of a run; `config`: of its checkpoints."""
+
+    model: MoCLIP
+    preprocess: clip.Preprocess
+    config: dict[str, Any]
+    class_names: list[str]
 
 
 def resolve_clip_model(args: argparse.Namespace, reader: store.EmbeddingReader) -> tuple[str, str | None]:
@@ -21,10 +32,9 @@ def resolve_clip_model(args: argparse.Namespace, reader: store.EmbeddingReader) 
     return name, args.clip_pretrained or attributes.get("clip_pretrained") or (None if ":" in name else "openai")
 
 
-def build_student(
-    args: argparse.Namespace, reader: store.EmbeddingReader, flow_settings: dict[str, Any]
-) -> tuple[dict[str, Any], MoCLIP, clip.Preprocess]:
-    """Return (config, model, preprocessing). Raises UserError if the encoder is not the teacher of the embeddings."""
+def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
+    """Build the student. Raises UserError if its encoder is not the teacher of the embeddings."""
+    reader = splits.readers["train"]
     attributes = reader.attributes if reader.has_schema else {}
     name, pretrained = resolve_clip_model(args, reader)
     if download := clip.missing_download(name, pretrained):
@@ -40,24 +50,19 @@ def build_student(
     cli.check_settings_match(
         {"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student_name, teacher_name, hint
     )
-    num_classes = len(reader.labels(reader.keys[0]))
-    model = MoCLIP(encoder.visual, reader.dim, num_classes, args.residual_alpha)
+    names = class_names(reader)
+    model = MoCLIP(encoder.visual, reader.dim, len(names), args.residual_alpha)
     if args.freeze_encoder:
         model.visual_encoder.requires_grad_(False)
     config = {
         "clip": encoder.config,
         "alpha": args.residual_alpha,
-        "num_classes": num_classes,
+        "num_classes": len(names),
         "sequence_length": args.sequence_length,
         "teacher": teacher | ({"sampling": attributes["sampling"]} if "sampling" in attributes else {}),
-        "flow": flow_settings,
+        "flow": splits.paired_videos["train"].flow_settings,
     }
-    return config, model, encoder.preprocess
-
-
-def class_names_or_numbers(reader: store.EmbeddingReader) -> list[str]:
-    """Return the class names of an RGB file, or numbers if it has none."""
-    return list(reader.attributes.get("class_names") or map(str, range(len(reader.labels(reader.keys[0])))))
+    return Student(model, encoder.preprocess, config | splits.metadata, names)
 
 
 class FusedQuickGELU(nn.Module):

@@ -95,6 +95,9 @@ class SegmentDataset(Dataset):
         labels = torch.from_numpy(self.reader.labels(key))
         return SegmentBatch(flow[None], z_image[None], mask[None], labels[None], [key], [], [index])
 
+    def collate(self, items: "list[SegmentBatch | UnreadableVideo]") -> SegmentBatch:
+        return collate(items)
+
     def _read_flow(self, path: Path, start: int, stop: int) -> torch.Tensor:
         """Read flow frames start..stop as (n, 3, S, S) uint8. Raises VideoError."""
         if self.cache is not None and (frames := self.cache.read(path, start, stop)) is not None:

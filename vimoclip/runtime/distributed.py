@@ -69,15 +69,6 @@ class ProcessGroup:
             yield items[index]
 
 
-def rank_batches(order: Sequence[int], batch_size: int, rank: int, size: int) -> list[list[int]]:
-    """Return one rank's batches: its `batch_size` of each `size * batch_size` items in this order.
-
-    Every rank has the same number of batches; the last may be short or empty."""
-    step = batch_size * size
-    first = rank * batch_size
-    return [list(order[i + first : i + first + batch_size]) for i in range(0, len(order), step)]
-
-
 @contextlib.contextmanager
 def init_process_group() -> Iterator[ProcessGroup]:
     """Join the group of torchrun's environment for the block; stdout of all ranks but 0 is discarded."""

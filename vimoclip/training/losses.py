@@ -1,9 +1,11 @@
-"""Loss functions of MoCLIP and TFAM."""
+"""Loss functions of MoCLIP and TFAM, and their running means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+
+from vimoclip.errors import TrainingError
 
 MIN_NORM = 1e-5
 
@@ -65,3 +67,31 @@ MULTI_LABEL_LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tenso
     "focal": focal_loss,
     "asymmetric": asymmetric_loss,
 }
+
+
+class LossMeter:
+    """Running means of losses over items.
+
+    `sums`: total by loss, and "count"; plain Python, so that a run can resume within an epoch."""
+
+    def __init__(self, sums: Mapping[str, float] | None = None):
+        self.sums = dict(sums or {})
+
+    @property
+    def count(self) -> float:
+        """Number of items."""
+        return self.sums.get("count", 0)
+
+    def add(self, sums: Mapping[str, float]) -> None:
+        """Add losses summed over "count" items."""
+        for name, total in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items() if name != "count"}
+
+
+def check_finite(values: torch.Tensor, name: str, videos: Sequence[str], hint: str) -> None:
+    """Raise TrainingError with the names of the batch's videos if a value is not finite."""
+    if not torch.isfinite(values).all():
+        raise TrainingError(f"{name} is not finite at videos {', '.join(dict.fromkeys(videos))}", hint)
