@@ -106,8 +106,8 @@ def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> tor
     else:
         frame_padding = motion_padding if is_masked else rgb_padding[:, :-1]
         x, padding = torch.cat([rgb[:, :-1], motion], 1), torch.cat([frame_padding, motion_padding], 1)
-    layers: Any = model.layers
-    for layer in layers:
+    layer: Any
+    for layer in model.layers:
         x = layer.norm_self(x + attend(layer.self_attn, x, x, padding))
         if model.fusion == "cross_attention":
             x = layer.norm_cross(x + attend(layer.cross_attn, x, motion, motion_padding))
