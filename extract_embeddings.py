@@ -61,6 +61,9 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
     videos_dir = cli.require_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     output_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
     load_encoder = functools.cache(functools.partial(load_frozen_encoder, args))
+    missing_download = functools.cache(
+        functools.partial(clip.missing_download, args.clip_model_name, args.clip_pretrained)
+    )
     sampling, jobs = video.Sampling(args.stride, args.fps, args.max_frames), list[EmbeddingJob]()
     for split in args.split or data.splits:
         if not data.splits[split]:
@@ -85,7 +88,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
             sampling=sampling,
             labels={key: data.multi_hot(split, key) for key in data.splits[split]},
             label=f"{split}: ",
-            missing_download=clip.missing_download(args.clip_model_name, args.clip_pretrained),
+            missing_download=missing_download,
         )
         jobs.append(job)
     return jobs
@@ -97,6 +100,7 @@ def load_frozen_encoder(
     """Return the encoder, and what the root attributes of its files say about it. Raises UserError."""
     from vimoclip import clip
 
+    cli.check_downloadable(clip.missing_download(args.clip_model_name, args.clip_pretrained))
     encoder = clip.load_encoder(args.clip_model_name, args.clip_pretrained, args.resize)
     encoder.freeze(device, precision, args.backend)
     print(f"encoder {encoder.config['clip_model']} on {device} in {precision} by {args.backend}", flush=True)

@@ -104,7 +104,7 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
         size=args.size,
         pair_batch_size=args.pair_batch_size,
         rejected=rejected,
-        missing_download=flow.missing_download(args.model, checkpoint),
+        missing_download=functools.partial(flow.missing_download, args.model, checkpoint),
     )
 
 

@@ -199,7 +199,7 @@ reproduce() {
 # --- planning them
 
 estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry run of the stage, or why there is none
-    local stage=$1 needed=$2 output reports
+    local stage=$1 needed=$2 output reports code=0
     reports=$(mktemp -d "$scratch/reports/XXXXXX")
     shift 2
     echo
@@ -207,7 +207,11 @@ estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry ru
     if [ ! -e "$needed" ]; then
         not_estimated+=("$stage")
         echo "can't be estimated yet: there is no $needed"
-    elif output=$("$@" --dry-run --report "$reports/stage" 2>&1); then
+        return
+    fi
+    output=$("$@" --dry-run --report "$reports/stage" 2>&1) || code=$?
+    # exit code 1 with a report: some videos can't be processed
+    if [ $code -eq 0 ] || { [ $code -eq 1 ] && all_reports 'report["failed"]' "$reports/stage"; }; then
         echo "$output"
         # no estimate if a model is not downloaded yet, so that its rate can't be measured
         all_reports 'report["estimate"] or report["pending"] == 0' "$reports"/* || not_estimated+=("$stage")

@@ -10,7 +10,7 @@ import extract_embeddings
 import extract_flows
 import inference
 from tests.conftest import modification_times
-from vimoclip import video
+from vimoclip import flow, video
 from vimoclip.errors import UserError
 from vimoclip.runtime import cost_estimate
 
@@ -146,3 +146,18 @@ def test_kept_frames_are_counted(tiny_dataset: Path) -> None:
     assert video.estimate_kept_frames(paths, video.Sampling(fps=5)) == pytest.approx((87 + 54) / 5)
     assert video.estimate_kept_frames(paths, video.Sampling(max_frames=3)) == pytest.approx(30)
     assert video.estimate_kept_frames([tiny_dataset], video.EVERY_FRAME) == 0
+
+
+def test_finished_output_needs_no_model(tiny_dataset: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a dry run nor --merge nor finished flow looks for weights or devices."""
+    monkeypatch.chdir(tiny_dataset.parent)
+    embeddings = ["--num-workers", "0", "--split", "train", "--limit", "2"]
+    extract_embeddings.main([*embeddings, "--clip-model-name", tiny_clip])
+    extract_flows.main(["--model", "dis", "--num-workers", "0", "--limit", "2"])
+    gone = ["--clip-model-name", "local-dir:gone"]
+    assert extract_embeddings.main([*embeddings, *gone, "--merge"]).already_done == 2
+    assert extract_embeddings.main([*embeddings, *gone, "--dry-run", "--device", "cuda:7"]).failed == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(flow, "missing_download", lambda *names: pytest.fail("looked for weights"))
+        assert extract_flows.main(["--model", "dis", "--num-workers", "0", "--limit", "2"]).already_done == 2
+        assert extract_flows.main(["--model", "dis", "--limit", "2", "--merge"]).already_done == 2

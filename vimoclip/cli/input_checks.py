@@ -65,8 +65,12 @@ def check_settings_match(
             raise UserError(f"{key} is {first[key]} in {first_name} but {second[key]} in {second_name}", hint)
 
 
-def check_downloadable(download: Mapping[str, str], timeout: float = 5.0) -> None:
-    """Raise UserError if a download (`url`, `name`, `hint`) is not reachable, without a minute of retries."""
+def check_downloadable(download: Mapping[str, str] | None, timeout: float = 5.0) -> None:
+    """Raise UserError if a download (`url`, `name`, `hint`) is not reachable, without a minute of retries.
+
+    None: there is nothing to download."""
+    if download is None:
+        return
     url = download["url"]
     problems: list[str] = ["no answer"]
 

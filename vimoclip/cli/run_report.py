@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.cli.input_checks import is_main_process, require_creatable_folder
+from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
 
 REPORT_SCHEMA = 1
@@ -143,6 +144,8 @@ def remove_old_report(path: Path | None) -> None:
     """Delete the report of an earlier run, so that a run that ends early leaves none. Raises UserError, OSError."""
     if path is not None and is_main_process():
         require_creatable_folder(path.parent, "--report")
+        if path.is_dir():
+            raise UserError("is a folder", "name a file with --report", path=path)
         path.unlink(missing_ok=True)
 
 

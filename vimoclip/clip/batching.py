@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-EncodeBatch = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
+from vimoclip.clip.encoder import EncodeFunction
 
 
 class BatchEncoder:
@@ -15,7 +15,7 @@ class BatchEncoder:
     As all batches have one size, the embedding of a frame has the same bytes on one machine regardless of the other
     frames in its batch. Callbacks are called in the order in which they were added."""
 
-    def __init__(self, encode: EncodeBatch, batch_size: int):
+    def __init__(self, encode: EncodeFunction, batch_size: int):
         self.encode, self.batch_size = encode, batch_size
         self._batch: torch.Tensor | None = None
         self._filled = 0
@@ -57,7 +57,7 @@ class BatchEncoder:
                 start += count
 
 
-def deterministic_batch_size(encode: EncodeBatch, frame: torch.Tensor, requested: int) -> int:
+def deterministic_batch_size(encode: EncodeFunction, frame: torch.Tensor, requested: int) -> int:
     """Return the first size >= `requested` for which the embedding of a frame doesn't depend on its position.
 
     Matrix products are split into blocks and over threads, and elements at the borders may be summed in another order:

@@ -249,22 +249,24 @@ def _torch_encode_function(visual: nn.Module, preprocess: Preprocess, precision:
 
 
 class _OnnxEncoder:
-    """The tower exported to ONNX and loaded with ONNX Runtime or OpenVINO, once for each shape of batch."""
+    """The tower exported to ONNX and loaded with ONNX Runtime or OpenVINO, for the last shape of batch."""
 
     def __init__(self, backend: str, visual: nn.Module, preprocess: Preprocess):
         self._load = _load_onnxruntime if backend == "onnxruntime" else _load_openvino
         is_vit = is_supported(visual)
         tower = FoldedViT(visual, preprocess, linear_kernels.plain_linear) if is_vit else None
         self._tower = (tower or NormalizedTower(visual, preprocess)).eval()
-        self._functions: dict[torch.Size, EncodeFunction] = {}
+        self._shape: torch.Size | None = None
+        self._function: EncodeFunction | None = None
 
     def __call__(self, prepared: torch.Tensor) -> torch.Tensor:
-        if prepared.shape not in self._functions:
+        if self._function is None or prepared.shape != self._shape:
+            self._function, self._shape = None, prepared.shape  # release the old session first
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "encoder.onnx"
                 _export_onnx(self._tower, prepared, path)
-                self._functions[prepared.shape] = self._load(path)
-        return self._functions[prepared.shape](prepared)
+                self._function = self._load(path)
+        return self._function(prepared)
 
 
 def _export_onnx(tower: nn.Module, batch: torch.Tensor, path: Path) -> None:

@@ -52,18 +52,22 @@ class EmbeddingJob(ExtractionJob):
         self.encoder: clip.ImageEncoder | None = None
 
     def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:
-        attributes = self.attributes | {"precision": self.precision, "backend": self.args.backend}
-        if not (dry_run and self.missing_download):
-            if self.missing_download:
-                cli.check_downloadable(self.missing_download)
-            self.encoder, encoder_attributes = self.load_encoder(self.device, self.precision)
-            attributes |= encoder_attributes | {"versions": versions.package_versions()}
         overwrite = self.args.overwrite and worker.group.is_main
-        self.writer = worker.run_rank0_first(
-            lambda: store.EmbeddingWriter(
-                self.output, attributes, self.args.embedding_dtype, overwrite, read_only=dry_run
-            )
+        open_writer = partial(
+            store.EmbeddingWriter,
+            self.output,
+            dtype=self.args.embedding_dtype,
+            overwrite=overwrite,
+            read_only=dry_run,
         )
+        if dry_run:
+            self.writer = open_writer(self.attributes)
+            if all(map(self.is_done, videos)) or self.missing_download():
+                return
+        self.encoder, attributes = self.load_encoder(self.device, self.precision)
+        attributes |= self.attributes | {"versions": versions.package_versions()}
+        attributes |= {"precision": self.precision, "backend": self.args.backend}
+        self.writer = worker.run_rank0_first(lambda: open_writer(attributes))
 
     def reopen(self, report: cli.RunReport) -> None:
         self.writer = store.EmbeddingWriter.reopen(self.output, versions.package_versions())

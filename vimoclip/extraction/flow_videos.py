@@ -60,6 +60,7 @@ class FlowVideoJob(ExtractionJob):
         return self.output / f"{source.stem}.mp4"
 
     def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:
+        report.outputs.append(self.output)
         if not worker.group.is_main:
             return
         if not self.args.overwrite:
@@ -70,6 +71,7 @@ class FlowVideoJob(ExtractionJob):
                 self.output_path(path).unlink(missing_ok=True)
 
     def reopen(self, report: cli.RunReport) -> None:
+        report.outputs.append(self.output)
         self._done = self._find_existing(self.sources, report)
 
     def is_done(self, video: str) -> bool:
@@ -79,7 +81,7 @@ class FlowVideoJob(ExtractionJob):
         self._done = {name for name, path in self.sources.items() if self.output_path(path).exists()}
 
     def finalize(self) -> Path | None:
-        return self.output
+        return None  # `open` has reported the folder
 
     def process(self, tracker: VideoTracker) -> None:
         if not tracker.pending:
@@ -154,8 +156,7 @@ class FlowVideoJob(ExtractionJob):
 
     def _get_renderer(self) -> FlowRenderer:
         if self._render is None:
-            if self.missing_download:
-                cli.check_downloadable(self.missing_download)
+            cli.check_downloadable(self.missing_download())
             self._render = self.load_renderer(self.device, self.precision)
         return self._render
 

@@ -2,16 +2,16 @@
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vimoclip import cli
-from vimoclip.extraction.sharding import SINGLE_PROCESS, WorkerContext
+from vimoclip.extraction.sharding import WorkerContext, remove_shard_record
 from vimoclip.extraction.video_status import VideoTracker
 from vimoclip.io import lock
 from vimoclip.runtime import distributed, seeding
@@ -22,11 +22,11 @@ class ExtractionJob(ABC):
     """One output, the videos that it is made from, and what is specific to a stage.
 
     `args`: flags of the script; `sources`: files by video id; `rejected`: videos with an invalid name, with the reason;
-    `label`: begins printed lines; `unit`: what an estimate counts. `device` and `precision` are set before `open`."""
+    `label`: begins printed lines; `missing_download`: see `clip.missing_download`, called only where a model is needed;
+    `unit`: what an estimate counts. `local_rank` is set before `open`."""
 
     unit: str
-    device: torch.device
-    precision: str
+    local_rank = 0
 
     def __init__(
         self,
@@ -36,10 +36,20 @@ class ExtractionJob(ABC):
         *,
         label: str = "",
         rejected: Mapping[str, str] | None = None,
-        missing_download: Mapping[str, str] | None = None,
+        missing_download: Callable[[], Mapping[str, str] | None] = lambda: None,
     ):
         self.args, self.output, self.sources, self.label = args, output, sources, label
         self.rejected, self.missing_download = dict(rejected or {}), missing_download
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Device of the model. Raises UserError if it is not available."""
+        return select_device(self.args.device, self.local_rank)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the model."""
+        return select_precision(self.args.precision, self.device)
 
     @abstractmethod
     def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:
@@ -94,7 +104,7 @@ def run_extraction(jobs: Sequence[ExtractionJob], args: argparse.Namespace) -> c
             job_lock.enter_context(worker.lock(job.output))
             worker.check_shard_inputs(job.output, job.sources)
         # Open all outputs before the first video to report a mismatch at once.
-        trackers = [_open(job, worker, report, report) for job in jobs]
+        trackers = [_open(job, worker, report, statuses=report) for job in jobs]
         if args.overwrite:
             cli.mark_overwritten()
         for job, tracker, job_lock in zip(jobs, trackers, locks, strict=True):
@@ -115,20 +125,19 @@ def run_extraction(jobs: Sequence[ExtractionJob], args: argparse.Namespace) -> c
 
 
 def _open(
-    job: ExtractionJob, worker: WorkerContext, report: cli.RunReport, earlier: cli.RunReport, dry_run: bool = False
+    job: ExtractionJob, worker: WorkerContext, report: cli.RunReport, statuses: cli.RunReport, dry_run: bool = False
 ) -> VideoTracker:
-    """Open a job's output and determine its pending videos; `earlier` receives the status of the others."""
+    """Open a job's output and determine its pending videos; `statuses` receives the status of the others."""
     args = job.args
     seeding.seed_everything(args.seed)
-    job.device = select_device(args.device, worker.group.local_rank)
-    job.precision = select_precision(args.precision, job.device)
+    job.local_rank = worker.group.local_rank
     videos = worker.assigned_videos(job.sources)
     job.open(videos, worker, report, dry_run)
     tracker = VideoTracker(
         job.output,
         videos,
         job.is_done,
-        earlier,
+        statuses,
         overwrite=args.overwrite,
         retry_failed=args.retry_failed,
         strict=args.strict,
@@ -161,7 +170,7 @@ def _merge_shards(job: ExtractionJob, strict: bool) -> cli.RunReport:
         tracker = VideoTracker(job.output, job.sources, job.is_done, report, strict=strict, settings=job.settings)
         tracker.check_complete()
         _finalize(job, tracker)
-        SINGLE_PROCESS.check_shard_inputs(job.output, job.sources)
+        remove_shard_record(job.output)
     return report
 
 
@@ -176,8 +185,8 @@ def _estimate_cost(jobs: Sequence[ExtractionJob], args: argparse.Namespace, repo
         earlier.pending += len(tracker.pending)
         if not tracker.pending:
             estimates.append(cli.CostEstimate(0.0, job.unit, None, 0.0, 0.0))
-        elif job.missing_download:
-            print(f"the time it takes can be estimated once {job.missing_download['name']} is here")
+        elif download := job.missing_download():
+            print(f"the time it takes can be estimated once this is here: {download['name']}")
             estimates.append(None)
         else:
             estimates.append(job.estimate([job.sources[video] for video in tracker.pending]))
@@ -185,6 +194,7 @@ def _estimate_cost(jobs: Sequence[ExtractionJob], args: argparse.Namespace, repo
     known = [estimate for estimate in estimates if estimate is not None]
     if known and len(known) == len(jobs):
         earlier.estimate = cli.add_estimates(known)
+    for video, reason in report.failed.items():
+        print(f"  failed: {video}: {reason}")
     earlier.failed |= report.failed
-    earlier.manifests.clear()
     earlier.write(args.report)

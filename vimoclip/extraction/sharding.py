@@ -75,7 +75,7 @@ class WorkerContext:
     def check_shard_inputs(self, output: Path, sources: Mapping[str, Path]) -> None:
         """Raise UserError if the videos differ from those of the first shard: assignments would overlap.
 
-        The process that merges the output deletes the record of the inputs."""
+        A run without shards deletes the record of the inputs."""
         record = atomic.sidecar_path(output, ".shards")
         if self.shard and self.group.is_main:
             sizes = sorted((video, stat_source(path)["size"]) for video, path in sources.items())
@@ -88,7 +88,7 @@ class WorkerContext:
                     path=record,
                 )
         elif self.merges_output:
-            record.unlink(missing_ok=True)
+            remove_shard_record(output)
 
     def merge_if_last(self, merge: Callable[[], RunReport]) -> RunReport:
         """Merge all shards and return the results of the others; print a line instead if another shard still runs."""
@@ -98,6 +98,11 @@ class WorkerContext:
             print(f"left to a shard that is still at work: {error}", flush=True)
             return RunReport()
         return replace(report, already_done=0, not_retried=0, changed=[])
+
+
+def remove_shard_record(output: Path) -> None:
+    """Delete the record of the shards' inputs."""
+    atomic.sidecar_path(output, ".shards").unlink(missing_ok=True)
 
 
 SINGLE_PROCESS = WorkerContext()

@@ -37,8 +37,7 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
     reader = splits.readers["train"]
     attributes = reader.attributes if reader.has_schema else {}
     name, pretrained = resolve_clip_model(args, reader)
-    if download := clip.missing_download(name, pretrained):
-        cli.check_downloadable(download)
+    cli.check_downloadable(clip.missing_download(name, pretrained))
     seeding.seed_everything(args.seed)
     encoder = clip.load_encoder(name, pretrained, attributes.get("resize", "model"))
     student_name, teacher_name = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from vimoclip import video
+from vimoclip.clip.encoder import EncodeFunction
+from vimoclip.flow.factory import FlowRenderer
 
-EncodeBatch = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 PrepareFrames = Callable[[np.ndarray], torch.Tensor]  # (n, H, W, 3) uint8 -> (n, 3, S, S) uint8
 FLOW_BATCH_PAIRS = 8  # pairs of frames per flow batch, as in extract_flows.py
 PREFETCH_BATCHES = 2  # decoded batches in the queue; 17 frames of 1080p take 106 MB
@@ -23,7 +24,7 @@ class FrameEncoder:
     """An image encoder and its preprocessing."""
 
     prepare: PrepareFrames
-    encode: EncodeBatch
+    encode: EncodeFunction
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TwoStreamEncoder:
     sampling: video.Sampling
     rgb: FrameEncoder | None
     motion: FrameEncoder | None = None
-    render: Callable[[np.ndarray], np.ndarray] | None = None
+    render: FlowRenderer | None = None
     flow_side: int | None = None
 
 

@@ -58,8 +58,7 @@ def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> F
 
 def load_image_encoder(name: str, pretrained: str | None, resize: str) -> clip.ImageEncoder:
     """Load an image encoder; refuse a download that can't work here. Raises UserError."""
-    if download := clip.missing_download(name, pretrained):
-        cli.check_downloadable(download)
+    cli.check_downloadable(clip.missing_download(name, pretrained))
     return clip.load_encoder(name, pretrained, resize)
 
 
@@ -67,8 +66,7 @@ def load_zero_shot_classifier(
     name: str, pretrained: str | None, labels: Sequence[str], templates: Sequence[str] | None, resize: str = "model"
 ) -> tuple[clip.ImageEncoder, clip.ZeroShotClassifier]:
     """Load an image encoder, and a classifier of `labels` by the text encoder of the same CLIP. Raises UserError."""
-    if download := clip.missing_download(name, pretrained):
-        cli.check_downloadable(download)
+    cli.check_downloadable(clip.missing_download(name, pretrained))
     return clip.load_zero_shot(name, pretrained, labels, templates, resize)
 
 
@@ -135,8 +133,7 @@ def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, comp
     if ckpt_path and Path(ckpt_path).name != checkpoint:
         raise UserError(f"--ckpt-path {ckpt_path}: the student was trained on flow by {checkpoint}", "give that file")
     checkpoint = ckpt_path or checkpoint
-    if download := flow.missing_download(settings["method"], checkpoint):
-        cli.check_downloadable(download)
+    cli.check_downloadable(flow.missing_download(settings["method"], checkpoint))
     return flow.load_renderer(
         settings["method"],
         checkpoint,

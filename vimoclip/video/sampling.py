@@ -54,7 +54,7 @@ EVERY_FRAME = Sampling()
 
 @dataclass(frozen=True)
 class ReadSummary:
-    """Summary of a video, yielded after its last batch.
+    """Summary of a video that was read to its end, see `VideoReader.summary`.
 
     `frame_indices` (T,) and `timestamps` (T,) in seconds: of the sampled frames; `original_frames`: number of decoded
     frames; `expected_frames`: number according to the file; `problem`: why the two differ; `note`: an irregularity that
