@@ -8,7 +8,6 @@ from typing import Any
 
 from vimoclip.cli.input_checks import is_main_process, require_creatable_folder
 from vimoclip.errors import UserError
-from vimoclip.io import yaml_json
 
 REPORT_SCHEMA = 1
 
@@ -110,6 +109,8 @@ class RunReport:
         """Write the report as JSON on rank 0, if there is a path. Raises OSError."""
         if path is None or not is_main_process():
             return
+        from vimoclip.io import yaml_json  # imports yaml, which --help doesn't need
+
         content = vars(self) | {
             "schema": REPORT_SCHEMA,
             "outputs": [str(output) for output in dict.fromkeys(self.outputs)],
