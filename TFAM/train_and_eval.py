@@ -99,7 +99,9 @@ def train(args: argparse.Namespace) -> Path:
             print(f"{folder}: finished already ({reason}); --overwrite repeats it")
             left_out = left_out_videos(folder)
             epochs = config["training"]["epochs"]
-            cli.RunReport([folder], already_done=epochs, skipped=left_out, unit="epoch").write(args.report)
+            pending = 0 if args.dry_run else None
+            report = cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit="epoch")
+            report.write(args.report)
             return folder
     with distributed.init_process_group() as group:
         data = config["data"]

@@ -16,9 +16,8 @@ from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
 from vimoclip.training import tensorboard
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.dry_run import parameter_bytes
 from vimoclip.training.losses import MULTI_LABEL_LOSSES, LossMeter
-from vimoclip.training.train_state import TrainState
+from vimoclip.training.train_state import TrainState, parameter_bytes
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
 
 BYTES_PER_PREDICTION = 12  # of a probability in predictions.csv
@@ -94,7 +93,7 @@ class FusionTrainer(Trainer):
             **self.metadata,
             "precision": self.run.precision,
             "history": progress.rows,
-            "videos": progress.items,
+            "videos": progress.items_sha256,
             **self.monitor_fingerprint,
             "progress": {
                 "steps": progress.step,
@@ -112,7 +111,7 @@ class FusionTrainer(Trainer):
             step=epoch["steps"],
             seen=epoch["videos"],
             losses=LossMeter({"loss": epoch["loss"], "count": epoch["videos"]}),
-            items=saved.get("videos", ""),
+            items_sha256=saved.get("videos", ""),
             seconds=float(saved.get("seconds", 0.0)),
         )
 

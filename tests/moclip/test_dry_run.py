@@ -46,7 +46,9 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(
     assert (report["unit"], report["done"], report["already"], report["failed"]) == ("epoch", 1, 0, {})
     assert report["outputs"] == ["checkpoints/run"]
     assert report["skipped"].keys() == {"train1.mp4", "train2.mp4"} and all(report["skipped"].values())
-    train.main([*settings, "--epochs", "3", "--dry-run"])
+    before = modification_times(workspace / "checkpoints")
+    train.main([*settings, "--epochs", "3", "--dry-run"])  # reads the video that is left out
+    assert modification_times(workspace / "checkpoints") == before
     report = json.loads(report_path.read_text())
     assert (report["done"], report["already"], report["pending"]) == (0, 1, 2)
     assert report["skipped"].keys() == {"train2.mp4"}  # the flow of the other is not decoded

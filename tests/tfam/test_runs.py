@@ -245,6 +245,7 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, mo
     folder = Path("checkpoints/TFAM/motion/seed49")
     assert trained["outputs"] == [str(folder)]
     assert (report()["done"], report()["already"]) == (0, 3)  # finished
+    assert (report("--dry-run")["pending"], report()["pending"]) == (0, None)
     (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
     planned = report("--dry-run")
     assert (planned["already"], planned["pending"], planned["estimate"]) == (3, 0, None)

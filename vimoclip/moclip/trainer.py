@@ -20,9 +20,8 @@ from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.runtime import device, versions
 from vimoclip.training import tensorboard
 from vimoclip.training.data_parallel import ModelReplica, batch_norm_layers
-from vimoclip.training.dry_run import parameter_bytes
 from vimoclip.training.losses import LossMeter
-from vimoclip.training.train_state import TrainState
+from vimoclip.training.train_state import TrainState, parameter_bytes
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
 
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
@@ -37,6 +36,7 @@ class StudentTrainer(Trainer):
     """Training of the student, which leaves out videos that can't be decoded."""
 
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
+    unreadable_hint = "create the flow videos again with extract_flows.py"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
     continues_epochs_without_format = True
 
@@ -129,7 +129,7 @@ class StudentTrainer(Trainer):
             "stale": self.stale_epochs,
             "rows": progress.rows,
             "unreadable": progress.unreadable,
-            "segments": progress.items,
+            "segments": progress.items_sha256,
         }
         return {"config": self.config, "progress": content}
 
@@ -141,7 +141,7 @@ class StudentTrainer(Trainer):
             step=progress["step"],
             seen=progress.get("seen", 0),
             losses=LossMeter(progress["sums"]),
-            items=progress.get("segments", ""),
+            items_sha256=progress.get("segments", ""),
             global_step=progress["global_step"],
             unreadable=progress["unreadable"],
         )
@@ -180,7 +180,8 @@ class StudentTrainer(Trainer):
             return
         self.excluded.append((split, *video))
         self.progress.unreadable.append([split, *video])
-        self._write_left_out()
+        if self.writer is not None:  # not in a dry run, which writes nothing
+            self._write_left_out()
         print(f"  left out: {video.key}: {video.reason}", flush=True)
 
     def _write_left_out(self) -> None:

@@ -4,8 +4,6 @@ import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from torch import nn
-
 from vimoclip import cli
 from vimoclip.runtime import cost_estimate
 from vimoclip.runtime.distributed import ProcessGroup
@@ -45,10 +43,6 @@ def estimate_cost(trainer: Trainer, progress: Progress, extra_bytes: int = 0, fi
 def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:
     """Return the units/s of all processes together; all measure their own work at the same time."""
     return sum(rate or 0.0 for rate in group.gather(cost_estimate.measure_rate(work))) or None
-
-
-def parameter_bytes(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _probe_steps(trainer: Trainer) -> Iterator[float]:

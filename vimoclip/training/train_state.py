@@ -62,3 +62,8 @@ class TrainState:
         if saved["scaler"]:  # empty if the scaler was disabled
             self.scaler.load_state_dict(saved["scaler"])
         seeding.set_rng_state(saved[self.rng_key])
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Return the size of the parameters of a model."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())

@@ -47,7 +47,7 @@ class Progress:
     step: int = 0
     seen: int = 0  # items in the epoch's order, including unreadable ones
     losses: LossMeter = field(default_factory=LossMeter)
-    items: str = ""  # hash of the training items, to whose order `seen` refers
+    items_sha256: str = ""  # hash of the training items, to whose order `seen` refers
     global_step: int = 0  # steps of all epochs
     unreadable: list[list[str]] = field(default_factory=list)  # videos found to be so in training, for the subclass
     seconds: float = 0.0
@@ -69,9 +69,10 @@ class Trainer(ABC):
     its files."""
 
     unit: ClassVar[str]  # of the items, like video
-    first_epoch: ClassVar[int]  # in `seeding.epoch_permutation`
+    unreadable_hint: ClassVar[str] = ""  # what to do if no item can be read
+    first_epoch: ClassVar[int]  # number of the first epoch in `seeding.epoch_permutation`, from which its order follows
     learning_rate_column: ClassVar[str]  # of metrics.csv
-    tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column, where it isn't the name with a slash; empty: no tag
+    tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column; default: val_loss -> val/loss; empty: none
     persistent_workers: ClassVar[bool] = False
     # whether an epoch continues with the same random numbers if a version that wrote no `format` began it
     continues_epochs_without_format: ClassVar[bool] = False
@@ -94,7 +95,7 @@ class Trainer(ABC):
         (self.monitor_split,) = datasets.keys() - {"train"}  # selection or val
         self.train_set, self.monitor_set = datasets["train"], datasets[self.monitor_split]
         self.last_path = run.folder / "last.pth"
-        self.progress = Progress(items=run_folder.digest(self.item_ids()))
+        self.progress = Progress(items_sha256=run_folder.digest(self.item_ids()))
         self.should_save = checkpoint.IntervalTimer(60 * run.save_every_minutes)
         self.epochs_before = 0  # finished when this process started
         self.writer: Any = None  # of TensorBoard, on rank 0
@@ -215,14 +216,14 @@ class Trainer(ABC):
         if self.run.group.broadcast(self.last_path.is_file()):
             saved = checkpoint.load_checkpoint(self.last_path)
             self.check_resumable(saved)
-            items, self.progress = self.progress.items, self._checked_progress(saved, self.last_path)
-            if self.progress.step and self.progress.items != items:
+            items_sha256, self.progress = self.progress.items_sha256, self._checked_progress(saved, self.last_path)
+            if self.progress.step and self.progress.items_sha256 != items_sha256:
                 raise UserError(
                     "stopped in the middle of an epoch of other videos than there are now",
                     "bring back what was there, or give --overwrite to start again",
                     path=self.last_path,
                 )
-            self.progress.items = items
+            self.progress.items_sha256 = items_sha256
             self.state.restore(saved, self.last_path)
             position = f"epoch {len(self.progress.rows)}, step {self.progress.step} of the next"
             print(f"{self.run.folder}: resumes after {position}", flush=True)
@@ -255,11 +256,10 @@ class Trainer(ABC):
     def _run_epoch(self, replica: ModelReplica, loader: DataLoader[Any], monitor_loader: DataLoader[Any]) -> None:
         progress, started = self.progress, time.monotonic()
         epoch = len(progress.rows) + 1
-        for losses in self.train_steps(replica, self._seeded(loader, f"epoch {epoch}/{self.epochs}")):
+        for losses in self.train_steps(replica, self._step_batches(loader, f"epoch {epoch}/{self.epochs}")):
             self.after_step(losses)
         if not progress.losses.count:
-            hint = "create them again with extract_flows.py"
-            raise TrainingError("no flow video of the training split can be read", hint)
+            raise TrainingError(f"no {self.unit} of the training split can be read", self.unreadable_hint)
         replica.broadcast_running_stats()
         row: MetricsRow = {"epoch": epoch, self.learning_rate_column: self.state.learning_rate}
         row |= {f"train_{name}": value for name, value in progress.losses.means().items()}
@@ -275,8 +275,8 @@ class Trainer(ABC):
             seconds = time.monotonic() - started
             print(f"epoch {epoch}/{self.epochs}: {self.format_row(row)}, {seconds:.0f} s{best}", flush=True)
 
-    def _seeded(self, loader: DataLoader[Any], description: str) -> Iterator[Any]:
-        """Yield the loader's batches, and seed each step on all ranks but 0."""
+    def _step_batches(self, loader: DataLoader[Any], description: str) -> Iterator[Any]:
+        """Yield the loader's batches with a progress bar; seed each step on all ranks but 0."""
         batches = cli.progress(loader, len(loader), "step", description) if self.run.group.is_main else loader
         for batch in batches:
             self.run.group.seed_step(self.seed, self.last_step)
