@@ -64,9 +64,9 @@ class EmbeddingJob(ExtractionJob):
             self.writer = open_writer(self.attributes)
             if all(map(self.is_done, videos)) or self.missing_download():
                 return
-        self.encoder, attributes = self.load_encoder(self.device, self.precision)
-        attributes |= self.attributes | {"versions": versions.package_versions()}
-        attributes |= {"precision": self.precision, "backend": self.args.backend}
+        self.encoder, encoder_attributes = self.load_encoder(self.device, self.precision)
+        compute = {"precision": self.precision, "backend": self.args.backend}
+        attributes = self.attributes | encoder_attributes | compute | {"versions": versions.package_versions()}
         self.writer = worker.run_rank0_first(lambda: open_writer(attributes))
 
     def reopen(self, report: cli.RunReport) -> None:
