@@ -156,7 +156,7 @@ def train_epoch(folder: Path) -> None:
     for pairs in splits.values():
         sampler = EpochBatchSampler(len(pairs), 0, BATCH_SIZE, ProcessGroup())
         for batch in make_loader(pairs, sampler, NUM_WORKERS, device, persistent_workers=True):
-            loss = sum(model(rows.flatten(0, -2).mean(0)).square().mean() for rows in (batch.rgb, batch.motion))
+            loss = sum(model(tokens.x.mean(0)).square().mean() for tokens in (batch.rgb, batch.motion))
             # SGD by hand, since torch.optim imports more of torch than all else here
             weights = list(model.parameters())
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
