@@ -8,13 +8,14 @@ from vimoclip.errors import UserError
 def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
     """Return a text, or its first `limit` characters, without byte order mark and with \\n line ends.
 
-    Raises UserError; `hint`: what to do if the file is missing."""
+    Raises UserError; `hint`: what to do if the file is missing, or a folder."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read(limit)
+        with open(path, encoding="utf-8") as file:  # utf-8-sig takes the first bytes of a mark alone for an empty text
+            return file.read(limit).removeprefix("\ufeff")
     except FileNotFoundError:
         raise UserError("there is no such file", hint, path=path) from None
     except OSError as error:
-        raise UserError(f"can't be read ({error.strerror})", "make it a file that you may read", path=path) from None
+        hint = hint if path.is_dir() and hint else "make it a file that you may read"
+        raise UserError(f"can't be read ({error.strerror})", hint, path=path) from None
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text (byte {error.start})", "save it as UTF-8", path=path) from None
