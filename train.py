@@ -202,17 +202,21 @@ def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingS
 def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "TrainingSplits", is_new: bool) -> cli.RunReport:
     """Print what a run would do and its estimated cost; write nothing. Raises UserError."""
     from vimoclip import clip
+    from vimoclip.annotations import split_protocol
     from vimoclip.moclip import builder
     from vimoclip.moclip.dataset import split_into_segments
     from vimoclip.moclip.frame_cache import FrameCache
-    from vimoclip.moclip.trainer import StudentTrainer
+    from vimoclip.moclip.trainer import StudentTrainer, has_stopped_early
     from vimoclip.training import dry_run
 
     folder = None if is_new else run.folder
     progress = StudentTrainer.read_progress(folder)
     sizes = [len(split_into_segments(paired.videos, args.sequence_length)) for paired in splits.paired_videos.values()]
     print(dry_run.format_progress(folder, progress, args.epochs, StudentTrainer.unit, *sizes), flush=True)
-    report = dry_run.plan(progress, args.epochs, {video: reason for _, video, reason in splits.excluded()})
+    monitor_split = split_protocol.MONITOR_SPLIT[args.protocol]
+    has_stopped = has_stopped_early(progress.rows, monitor_split, args.early_stopping_patience)
+    epochs = len(progress.rows) if has_stopped else args.epochs
+    report = dry_run.plan(progress, epochs, {video: reason for _, video, reason in splits.excluded()})
     if not report.pending:
         return report
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):

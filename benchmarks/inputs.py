@@ -152,7 +152,8 @@ def write_embeddings(paths: dict[str, Path], lengths: list[int], num_val: int) -
             key, video_labels = (f"v{number:05}", None) if role == "motion" else (f"v{number:05}.mp4", labels)
             part = writers[role].open_part(key)
             part.append(rng.standard_normal((rows, DIM)).astype(np.float32) + signal)
-            part.finalize_and_publish(np.arange(rows), times[:rows], length, FPS, video_labels)
+            part.finalize(np.arange(rows), times[:rows], length, FPS, video_labels)
+            part.publish()
     for role, writer in writers.items():
         keys = [f"v{n:05}" + (".mp4" if role != "motion" else "") for n in range(len(lengths))]
         writer.merge(keys)

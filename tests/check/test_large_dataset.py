@@ -66,7 +66,8 @@ def write_large_file(
     for key, one_hot in labels.items():
         part = writer.open_part(key)
         part.append(np.ones((frames, 512), np.float16))
-        part.finalize_and_publish(np.arange(frames), np.arange(frames) / 25, 30, 25.0, one_hot)
+        part.finalize(np.arange(frames), np.arange(frames) / 25, 30, 25.0, one_hot)
+        part.publish()
     writer.merge(labels)
 
 

@@ -63,7 +63,7 @@ def test_a_wrong_call_leaves_no_report_of_an_earlier_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     script, *command = stage.split()
-    Path("report.json").write_text("{}")
+    RunReport(done=1).write(Path("report.json"))
     with pytest.raises(UserError) as error:
         importlib.import_module(script).main([*command, *STAGES[stage], "--report", "report.json"])
     assert error.value.exit_code == 2
@@ -75,6 +75,22 @@ def test_a_report_without_a_possible_folder_is_refused_before_the_work(tmp_path:
     with pytest.raises(UserError) as error:
         remove_old_report(tmp_path / "file" / "report.json")
     assert error.value.path == str(tmp_path / "file")
+
+
+def test_only_a_report_is_replaced(tmp_path: Path) -> None:
+    table, link, empty = tmp_path / "labels.json", tmp_path / "link", tmp_path / "empty"
+    table.write_text('{"done": 1}')
+    link.symlink_to(table)
+    empty.touch()
+    for path in (table, link, tmp_path, Path("/dev/null")):
+        with pytest.raises(UserError) as error:
+            remove_old_report(path)
+        assert error.value.path == str(path)
+    assert table.read_text() == '{"done": 1}' and link.is_symlink() and Path("/dev/null").exists()
+    remove_old_report(empty)
+    RunReport(done=1).write(empty)
+    remove_old_report(empty)
+    assert not empty.exists()
 
 
 def test_estimates_add_up_at_the_mean_measured_rate() -> None:

@@ -39,7 +39,8 @@ def write_embeddings(path: Path, lengths: dict[str, int], dim: int = 4, **attrib
     for key, frames in lengths.items():
         part = writer.open_part(key)
         part.append(np.repeat(np.arange(frames, dtype=np.float32)[:, None], dim, 1))
-        part.finalize_and_publish(np.arange(frames), np.arange(frames) / 25, frames, 25, np.array([1, 0, 0]))
+        part.finalize(np.arange(frames), np.arange(frames) / 25, frames, 25, np.array([1, 0, 0]))
+        part.publish()
     writer.merge(lengths)
     return store.EmbeddingReader(path, "rgb")
 

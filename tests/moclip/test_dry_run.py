@@ -67,3 +67,14 @@ def test_dry_run_downloads_nothing(
     monkeypatch.setattr(clip, "missing_download", lambda *names: {"url": "", "name": "the file", "hint": ""})
     train.main([*TRAIN_FLAGS, "--dry-run"])
     assert "can be estimated once the file is here: it would be downloaded" in capsys.readouterr().out
+
+
+def test_a_run_that_stopped_early_has_nothing_pending(workspace: Path) -> None:
+    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--run-name", "run", "--report", "report.json"]
+    settings += ["--learning-rate", "1e-30", "--early-stopping-patience", "1"]  # the loss stays the same
+    train.main([*settings, "--epochs", "9"])
+    done = json.loads(Path("report.json").read_text())["done"]
+    assert done == 2
+    train.main([*settings, "--epochs", "9", "--dry-run"])
+    report = json.loads(Path("report.json").read_text())
+    assert (report["already"], report["pending"]) == (done, 0)

@@ -50,9 +50,8 @@ def write_part(writer: store.EmbeddingWriter, key: str, labels: bool = True) -> 
     for start in range(0, len(data["embeddings"]), 2):
         part.append(data["embeddings"][start : start + 2])
     count = 2 * len(data["frame_indices"])
-    part.finalize_and_publish(
-        data["frame_indices"], data["timestamps"], count, 12.5, data["labels"] if labels else None
-    )
+    part.finalize(data["frame_indices"], data["timestamps"], count, 12.5, data["labels"] if labels else None)
+    part.publish()
 
 
 def write_file(path: Path, keys: tuple[str, ...] = VIDEOS, dtype: str = "float32", **changes: Any) -> Path:

@@ -68,7 +68,8 @@ def test_more_rows_than_one_copy_step(tmp_path: Path) -> None:
     part = writer.open_part("a.mp4")
     for start in range(0, len(rows), 1000):
         part.append(rows[start : start + 1000])
-    part.finalize_and_publish(np.arange(len(rows)), np.arange(len(rows)) / 25, len(rows), 25, np.zeros(3))
+    part.finalize(np.arange(len(rows)), np.arange(len(rows)) / 25, len(rows), 25, np.zeros(3))
+    part.publish()
     writer.merge(["a.mp4"])
     assert np.array_equal(store.EmbeddingReader(tmp_path / "a.h5").embeddings("a.mp4"), rows)
 
@@ -246,7 +247,8 @@ def test_parts_with_inconsistent_lengths_are_refused(tmp_path: Path) -> None:
         if appended is not None:
             part.append(appended)
         with pytest.raises(ValueError, match=r"a\.mp4"):
-            part.finalize_and_publish(indices, times, 3, 25.0, np.zeros(3))
+            part.finalize(indices, times, 3, 25.0, np.zeros(3))
+            part.publish()
         part.discard()
     writer = store.EmbeddingWriter(path, ATTRIBUTES)
     assert not writer.is_done("a.mp4")

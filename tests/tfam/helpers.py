@@ -69,7 +69,8 @@ def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | 
         part = writer.open_part(key)
         part.append(rows)
         indices = np.arange(len(rows))
-        part.finalize_and_publish(indices, indices / 25, len(rows), 25.0, None if labels is None else labels[number])
+        part.finalize(indices, indices / 25, len(rows), 25.0, None if labels is None else labels[number])
+        part.publish()
     writer.merge(videos)
     return path
 

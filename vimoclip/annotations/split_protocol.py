@@ -111,7 +111,7 @@ def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_fi
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
     if renamed := [video for video in missing if annotations.stem(video) in stems]:
-        problem = f"{len(renamed)} ({list_some(renamed)}) stand in {training_file} under other extensions"
+        problem = f"{len(renamed)} ({list_some(renamed)}) are in {training_file} under other extensions"
         raise UserError(problem, "write the names as there", path=selection_path)
     val_path = annotations_dir / "val_multi.txt"
     val_videos = annotations.read_split(val_path, 2**31) if val_path.is_file() else {}

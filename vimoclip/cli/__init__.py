@@ -41,6 +41,7 @@ from vimoclip.cli.run_report import (
     add_estimates,
     add_report_argument,
     format_bytes,
+    read_estimate,
     remove_old_report,
 )
 
@@ -76,6 +77,7 @@ __all__ = [
     "positive_float",
     "positive_int",
     "progress",
+    "read_estimate",
     "regex",
     "remove_old_report",
     "require_creatable_folder",

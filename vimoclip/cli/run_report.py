@@ -1,6 +1,8 @@
 """The result of a run: outputs, status of each video, estimate of --dry-run; as text and as JSON for `--report`."""
 
 import argparse
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +12,7 @@ from vimoclip.cli.input_checks import is_main_process, require_creatable_folder
 from vimoclip.errors import UserError
 
 REPORT_SCHEMA = 1
+_REPORT_KEYS = {"schema", "done", "already", "failed"}  # by which a report is recognised
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,33 @@ def add_report_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def remove_old_report(path: Path | None) -> None:
-    """Delete the report of an earlier run, so that a run that ends early leaves none. Raises UserError, OSError."""
+    """Delete the report of an earlier run, so that a run that ends early leaves none.
+
+    Raises UserError if the path is something else than a report or an empty file, OSError if it can't be deleted."""
     if path is not None and is_main_process():
         require_creatable_folder(path.parent, "--report")
-        if path.is_dir():
-            raise UserError("is a folder", "name a file with --report", path=path)
+        if os.path.lexists(path) and not _is_report(path):
+            raise UserError("is not a report of a run", "name another file with --report", path=path)
         path.unlink(missing_ok=True)
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether a path is a report or an empty file; false for links and devices."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        if file.read(1) not in (b"", b"{"):  # a large file of another kind is not read
+            return False
+    try:
+        return path.stat().st_size == 0 or json.loads(path.read_bytes()).keys() >= _REPORT_KEYS
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_estimate(path: Path) -> CostEstimate | None:
+    """Return the estimate in a report; None if it has none."""
+    estimate = json.loads(path.read_bytes())["estimate"]
+    return estimate and CostEstimate(**{field.name: estimate[field.name] for field in fields(CostEstimate)})
 
 
 def format_duration(seconds: float) -> str:

@@ -55,8 +55,8 @@ class ImageEncoder:
     ) -> "ImageEncoder":
         """Move the tower to a device and build the function that `encode` calls; return the encoder.
 
-        Later changes of the tower's weights have no effect on `encode`. `precision`: int8, or that of autocast;
-        `backend`: torch, onnxruntime or openvino. Raises UserError for an unsupported combination."""
+        Call it again after a change of the tower's weights. `precision`: int8, or that of autocast; `backend`: torch,
+        onnxruntime or openvino. Raises UserError for an unsupported combination."""
         self._device = next(self.visual.parameters()).device if device is None else device
         self._precision = precision
         check_backend(backend, precision, self._device)

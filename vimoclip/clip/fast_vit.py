@@ -37,8 +37,8 @@ def is_supported(visual: nn.Module) -> bool:
 class FoldedViT(nn.Module):
     """Preprocessed images (n, 3, S, S) uint8 -> embeddings (n, D).
 
-    The weights are copied from `visual` once; later changes of `visual` have no effect. `make_linear` creates the
-    linear layers from their weights."""
+    Build it again after a change of `visual`, whose weights are copied in part. `make_linear` creates the linear layers
+    from their weights."""
 
     def __init__(self, visual: Any, preprocess: Preprocess, make_linear: LinearFactory):
         super().__init__()

@@ -41,5 +41,5 @@ def score_steps(scores: np.ndarray, targets: np.ndarray) -> ScoreSteps:
 def descending_order(values: np.ndarray) -> np.ndarray:
     """Return the indices along the last axis, highest value first: of equal values the lower index, NaN last.
 
-    For lists, where each entry needs a place of its own."""
+    For lists, in which equal values need distinct positions."""
     return np.argsort(-values, axis=-1, kind="stable")

@@ -90,17 +90,10 @@ class StudentTrainer(Trainer):
 
     def best_row(self) -> MetricsRow | None:
         """Return the row of the lowest loss, the first of equals."""
-        return min(self.progress.rows, key=lambda row: row[f"{self.monitor_split}_loss"], default=None)
-
-    @property
-    def stale_epochs(self) -> int:
-        """Number of epochs since the best one."""
-        best = self.best_row()
-        return len(self.progress.rows) - best["epoch"] if best else 0
+        return best_row(self.progress.rows, self.monitor_split)
 
     def should_stop(self) -> bool:
-        patience = self.args.early_stopping_patience
-        return patience is not None and self.stale_epochs >= patience
+        return has_stopped_early(self.progress.rows, self.monitor_split, self.args.early_stopping_patience)
 
     # --- what files hold
 
@@ -126,7 +119,7 @@ class StudentTrainer(Trainer):
             "global_step": progress.global_step,
             "sums": progress.losses.sums,
             "best": best[f"{self.monitor_split}_loss"] if best else math.inf,
-            "stale": self.stale_epochs,
+            "stale": stale_epochs(progress.rows, self.monitor_split),
             "rows": progress.rows,
             "unreadable": progress.unreadable,
             "segments": progress.items_sha256,
@@ -231,6 +224,22 @@ def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) ->
         model.visual_encoder.compile(dynamic=True)
     loops.set_train_mode(model)
     return TrainState(model, optimizer, scheduler, scaler, "step", args.grad_clip_norm, rng_key="random_state")
+
+
+def best_row(rows: Sequence[MetricsRow], monitor_split: str) -> MetricsRow | None:
+    """Return the row of the lowest loss on the monitor split, the first of equals; None without rows."""
+    return min(rows, key=lambda row: row[f"{monitor_split}_loss"], default=None)
+
+
+def stale_epochs(rows: Sequence[MetricsRow], monitor_split: str) -> int:
+    """Return the number of epochs since the best one."""
+    best = best_row(rows, monitor_split)
+    return len(rows) - best["epoch"] if best else 0
+
+
+def has_stopped_early(rows: Sequence[MetricsRow], monitor_split: str, patience: int | None) -> bool:
+    """Return whether early stopping ends a run with these rows; `patience`: epochs without a lower loss, None: off."""
+    return patience is not None and stale_epochs(rows, monitor_split) >= patience
 
 
 def resolve_micro_batch_size(requested: int | None, model: nn.Module, batch_size: int, segment_length: int) -> int:

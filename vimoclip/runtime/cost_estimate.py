@@ -4,13 +4,12 @@
 Prints the sum of the estimates in the reports (`--report`) of several dry runs, in days and terabytes."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vimoclip.cli import CostEstimate
+from vimoclip.cli import CostEstimate, read_estimate
 
 PROBE_SECONDS = 3.0
 
@@ -54,11 +53,10 @@ def estimate_cost(units: float, unit: str, rate: float | None, disk_bytes: float
 
 def sum_reports(paths: Iterable[Path]) -> str:
     """Return one line with the sum of the estimates in JSON reports of dry runs."""
-    estimates = [json.loads(path.read_text(encoding="utf-8"))["estimate"] for path in paths]
-    estimates = [estimate for estimate in estimates if estimate is not None]
-    seconds = sum(estimate["seconds"] or 0.0 for estimate in estimates)
-    disk_bytes = sum(estimate["disk_bytes"] for estimate in estimates)
-    without_time = sum(estimate["seconds"] is None for estimate in estimates)
+    estimates = [estimate for estimate in map(read_estimate, paths) if estimate is not None]
+    seconds = sum(estimate.seconds or 0.0 for estimate in estimates)
+    disk_bytes = sum(estimate.disk_bytes for estimate in estimates)
+    without_time = sum(estimate.seconds is None for estimate in estimates)
     note = f"; {without_time} of them have too little to do to tell their time" if without_time else ""
     return f"in sum {seconds / 86400:.2g} days and {disk_bytes / 1e12:.2g} TB for {len(estimates)} dry runs{note}"
 

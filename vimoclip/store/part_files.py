@@ -73,11 +73,6 @@ class PartWriter:
         assert self._file is not None, "finalize comes first"
         self._on_publish(self._file.publish().name)
 
-    def finalize_and_publish(self, *args: Any, **kwargs: Any) -> None:
-        """`finalize` with these arguments, then `publish`."""
-        self.finalize(*args, **kwargs)
-        self.publish()
-
     def discard(self) -> None:
         """Delete the file, if it was created."""
         if self._file is not None:
