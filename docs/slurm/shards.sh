@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One of the three extraction scripts as a Slurm job array, a GPU a task, from the repository's folder:
+# Runs one of the three extraction scripts as a Slurm job array with one GPU per task. From the repository's folder:
 #     sbatch --array=1-8 docs/slurm/shards.sh extract_embeddings.py --split train
-# Each task does its share; the one that ends last puts the file together. A task that was stopped is queued again and
-# goes on where it was. One of them alone once more:
+# Each task processes its shard. The last task to finish merges the shards into one file. An interrupted task is queued
+# again and resumes. To run a single shard again:
 #     SHARDS=8 sbatch --array=3 docs/slurm/shards.sh extract_embeddings.py --split train
 #SBATCH --gpus-per-task=1
 #SBATCH --ntasks=1

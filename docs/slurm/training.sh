@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Training over nodes, a process a GPU, from the repository's folder:
+# Runs a training, or another stage, on several nodes with one process per GPU. From the repository's folder:
 #     sbatch --nodes=2 docs/slurm/training.sh train.py --run-name first --batch-size 4
-#     sbatch --nodes=1 docs/slurm/training.sh -m TFAM.train_and_eval --config TFAM/configs/cross_attention.yaml
-# The same command goes on where a stopped run was, with as many nodes as there are then. The extraction scripts run so
-# too. --batch-size is of each process: 2 nodes of 4 GPUs with 4 are one process with 32.
+#     sbatch --nodes=1 docs/slurm/training.sh -m TFAM.train_and_eval --config cross_attention
+# The same command resumes an interrupted run, also with another number of nodes. --batch-size is per process: 2 nodes of
+# 4 GPUs with 4 equal one process with 32.
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
