@@ -21,7 +21,7 @@ source demo/environment.sh
 PROTOCOLS=${PROTOCOLS:-published held_out}
 CLIP=${CLIP:---clip-model-name ViT-B/32 --clip-pretrained openai}
 FLOW=${FLOW:---model raft --ckpt-path things --flow-normalization frame} # the paper's: a frame's largest motion has full colour
-# those of the published command, see docs/stages.md
+# the published command's, as in README.md
 STUDENT=${STUDENT:---epochs 10 --batch-size 32 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine
     --num-classes 140 --sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9}
 FUSIONS=${FUSIONS:-rgb motion concat_embedding concat_time cross_attention}
