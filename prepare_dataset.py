@@ -242,10 +242,10 @@ def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
 
 
 def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
-    from vimoclip.prepare import csv_table, label_table
+    from vimoclip.prepare import csv_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
-    table = label_table.read_label_table(path, args.classes, args.group_by)
+    table = csv_table.read_table(path, args.classes, args.group_by)
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
     return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
@@ -292,10 +292,10 @@ def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
 
 
 def prepare_selection(args: argparse.Namespace) -> cli.RunReport:
-    from vimoclip.prepare import selection_split
+    from vimoclip.prepare import write_dataset
 
     annotations_dir = args.dataset_dir / "annotations"
-    return selection_split.prepare(annotations_dir, args.dataset_name, args.share, args.seed, args.overwrite)
+    return write_dataset.draw_selection(annotations_dir, args.dataset_name, args.share, args.seed, args.overwrite)
 
 
 if __name__ == "__main__":
