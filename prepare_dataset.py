@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 
 def check_dataset(args: argparse.Namespace) -> cli.RunReport:
     """Print the report of a check. Raises UserError, with exit code 1 if there is a problem."""
-    from vimoclip.check.checker import ProblemsFoundError, run_checks
+    from vimoclip.check.checker import CheckError, run_checks
 
     paths = dataset_paths(args)
     to_stdout = args.json == Path("-")
@@ -204,7 +204,7 @@ def check_dataset(args: argparse.Namespace) -> cli.RunReport:
         print(f"wrote {args.json}")
     if not checked.fine:
         report.write(args.report)
-        raise ProblemsFoundError(checked.summary(), "see above what to do", path=args.dataset_dir)
+        raise CheckError(checked.summary(), "see above what to do", path=args.dataset_dir)
     print(f"{args.dataset_dir}: nothing is wrong", file=sys.stderr if to_stdout else None)
     return report
 
