@@ -1,4 +1,4 @@
-"""Bouts against a fine grid of time, and the files of a timeline: read back, and the page as a browser shows it."""
+"""Bouts, compared with those on a fine grid of time and with examples computed by hand."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,11 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from vimoclip.timeline import Bout, find_bouts
 
-GRID_STEP = 0.125  # seconds: middles of windows in whole seconds, and what is halfway between them, are multiples of it
+GRID_STEP = 0.125  # seconds; all edges between windows of whole seconds are multiples of it
 MORE_EXAMPLES = settings(max_examples=150, deadline=None)
-
-
-# ---- bouts
 
 
 @st.composite
@@ -37,7 +34,7 @@ def find_bouts_arguments(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def bouts_on_a_grid(given: dict[str, Any], column: int) -> list[tuple[float, float, float]]:
-    """The bouts of a class, by looking at each eighth of a second."""
+    """Return the bouts of a class, from the score at each step of the grid."""
     times = np.arange(0, given["seconds"], GRID_STEP) + GRID_STEP / 2
     window = np.abs(times[:, None] - (given["starts"] + given["stops"]) / 2).argmin(axis=1)
     high = [bool(given["scores"][w, column] >= given["thresholds"][column]) for w in window]
