@@ -28,6 +28,13 @@ SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the pub
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
 RELEASE_HINT = "get the workbook again from its authors"
 CELL_HINT = "correct the cell"
+SHEET_COLUMNS = {
+    "AR": ("video_id", "type", "labels", "list_animal_action"),
+    "Action": ("Label", "Action"),
+    "Animal": ("Animal", "Parent Class"),
+    "AR_count": ("action", "index", "segment"),
+}
+SheetRows = list[tuple[int, tuple[Any, ...]]]  # row number, cells of SHEET_COLUMNS; None for an empty cell
 
 
 class ClipRow(NamedTuple):
@@ -51,15 +58,17 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     """Write the annotations, print the summary and every resolved conflict, and return the report of the run.
 
     Raises UserError."""
-    count_rows = read_action_counts(actions)
-    clips = read_clips(metadata, len(count_rows))
-    class_names, lines = resolve_class_names(count_rows, read_action_ids(metadata), clips, metadata, actions)
+    count_rows = parse_action_counts(actions, read_sheets(actions, "AR_count")["AR_count"])
+    sheets = read_sheets(metadata, "AR", "Action", *(["Animal"] if with_species else []))
+    clips = parse_clips(metadata, sheets["AR"], len(count_rows))
+    action_ids = parse_action_ids(metadata, sheets["Action"])
+    class_names, lines = resolve_class_names(count_rows, action_ids, clips, metadata, actions)
     data = build_annotations(class_names, {normalize_name(row.name): row.segment for row in count_rows}, clips)
     lines += describe(data)
     animals: dict[str, VideoAnimals] = {}
     if with_species:
         names = {clip.video: [animal for animal, _ in clip.animal_actions if animal] for clip in clips}
-        animals, animal_lines = classify_animals(names, read_animal_classes(metadata))
+        animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
         lines += animal_lines
     data = add_selection(data, annotations_dir, name)
     lines += describe_selection(data)
@@ -71,10 +80,9 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     return cli.RunReport([annotations_dir], done=len(clips))
 
 
-def read_action_counts(path: Path) -> list[ActionCountRow]:
+def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:
     """Return the classes of the sheet AR_count. Raises UserError."""
     rows: dict[str, ActionCountRow] = {}
-    sheet = read_sheet(path, "AR_count", ("action", "index", "segment"))
     for line, (action, index, segment) in sheet:
         row = ActionCountRow(cell_text(action), _parse_id(index, len(sheet)), cell_text(segment))
         if not row.name or row.class_id < 0:
@@ -92,10 +100,10 @@ def read_action_counts(path: Path) -> list[ActionCountRow]:
     return list(rows.values())
 
 
-def read_action_ids(path: Path) -> dict[str, int | None]:
+def parse_action_ids(path: Path, sheet: SheetRows) -> dict[str, int | None]:
     """Return the id by class name of the sheet Action; None for a row without an id. Raises UserError."""
     ids: dict[str, int | None] = {}
-    for line, (label, action) in read_sheet(path, "Action", ("Label", "Action")):
+    for line, (label, action) in sheet:
         name = cell_text(action)
         if not name:
             raise UserError(f"sheet Action, row {line} has no action", "complete it", path=path)
@@ -105,10 +113,10 @@ def read_action_ids(path: Path) -> dict[str, int | None]:
     return ids
 
 
-def read_clips(path: Path, num_classes: int) -> list[ClipRow]:
+def parse_clips(path: Path, sheet: SheetRows, num_classes: int) -> list[ClipRow]:
     """Return the clips of the sheet AR, in its order. Raises UserError."""
     clips: dict[str, ClipRow] = {}
-    for line, values in read_sheet(path, "AR", ("video_id", "type", "labels", "list_animal_action")):
+    for line, values in sheet:
         try:
             clip = _parse_clip(values, num_classes)
         except ValueError as error:
@@ -206,7 +214,9 @@ def _describe_conflicts(
                 f"{evidence.describe(class_id, claim.name)}"
             )
     if lines:
-        lines.insert(0, f"ids of {len(lines)} of {len(claims)} classes that differ between sheets and clips; used:")
+        lines.insert(
+            0, f"{len(lines)} of {len(claims)} classes have different ids in sheets and clips; those of clips:"
+        )
     else:
         lines = [f"sheets and clips agree on the ids of all {len(claims)} classes"]
     class_names = {claim.name for claim in claims}
@@ -246,10 +256,10 @@ def describe(data: Annotations) -> list[str]:
     return lines
 
 
-def read_animal_classes(path: Path) -> dict[str, tuple[str, str]]:
+def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, tuple[str, str]]:
     """Return (name, class) by normalized name of an animal, from the sheet `Animal`. Raises UserError."""
     classes: dict[str, tuple[str, str]] = {}
-    for line, values in read_sheet(path, "Animal", ("Animal", "Parent Class")):
+    for line, values in sheet:
         animal, parent = map(cell_text, values)
         if not animal or not parent:
             problem = f"sheet Animal, row {line} has no Animal or no Parent Class"
@@ -290,45 +300,39 @@ def classify_animals(
     return animals_by_video, lines
 
 
-def read_sheet(path: Path, sheet: str, columns: Sequence[str]) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return (row number, cells of `columns`) of the rows below the header, except empty ones. Raises UserError.
-
-    An empty cell is None."""
-    if not path.is_file():
-        raise UserError("there is no such file", "name the workbook of the data set's authors", path=path)
-    all_rows = _read_all_rows(path, sheet)
-    header = [str(value).strip() if value is not None else "" for value in all_rows[0]] if all_rows else []
-    if missing := [column for column in columns if column not in header]:
-        raise UserError(f"its sheet {sheet} has no column {', '.join(missing)}", RELEASE_HINT, path=path)
-    indices = [header.index(column) for column in columns]
-    rows = []
-    for line, row in enumerate(all_rows[1:], start=2):
-        values = tuple(row[index] if index < len(row) else None for index in indices)
-        if any(value is not None for value in values):
-            rows.append((line, values))
-    if not rows:
-        raise UserError(f"its sheet {sheet} is empty", RELEASE_HINT, path=path)
-    return rows
-
-
-def _read_all_rows(path: Path, sheet: str) -> list[tuple[Any, ...]]:
+def read_sheets(path: Path, *sheets: str) -> dict[str, SheetRows]:
+    """Return by sheet the rows below its header that are not empty in SHEET_COLUMNS. Raises UserError."""
     import openpyxl
 
+    if not path.is_file():
+        raise UserError("there is no such file", "name the workbook of the data set's authors", path=path)
     try:
         with open(path, "rb") as file:  # if openpyxl opens the file and fails, it stays open
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            if sheet not in book.sheetnames:
-                problem = f"has no sheet {sheet}, but {', '.join(book.sheetnames)}"
-                raise UserError(problem, RELEASE_HINT, path=path)
-            worksheet = book[sheet]
-            worksheet.reset_dimensions()  # some programs write wrong ones
-            return list(worksheet.iter_rows(values_only=True))
+            return {sheet: _read_sheet(path, book, sheet) for sheet in sheets}
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"can't be read ({error.strerror or error})", "check its permissions", path=path) from None
     except Exception as error:  # a damaged file: any exception of zip, XML and openpyxl
         raise UserError(f"is not an Excel workbook ({type(error).__name__})", RELEASE_HINT, path=path) from None
+
+
+def _read_sheet(path: Path, book: Any, sheet: str) -> SheetRows:
+    if sheet not in book.sheetnames:
+        raise UserError(f"has no sheet {sheet}, but {', '.join(book.sheetnames)}", RELEASE_HINT, path=path)
+    book[sheet].reset_dimensions()  # some programs write wrong ones
+    rows = book[sheet].iter_rows(values_only=True)
+    header = [str(value).strip() for value in next(rows, ())]
+    columns = SHEET_COLUMNS[sheet]
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(f"its sheet {sheet} has no column {', '.join(missing)}", RELEASE_HINT, path=path)
+    indices = [header.index(column) for column in columns]
+    cells = ((line, tuple(row[i] if i < len(row) else None for i in indices)) for line, row in enumerate(rows, start=2))
+    found = [(line, values) for line, values in cells if any(value is not None for value in values)]
+    if not found:
+        raise UserError(f"its sheet {sheet} is empty", RELEASE_HINT, path=path)
+    return found
 
 
 def parse_whole_number(value: Any) -> int | None:
