@@ -153,11 +153,11 @@ def predict_video(
         path,
         model.encoder,
         model.score,
-        length=options.window,
-        stride=options.stride_seconds,
-        batch_size=batch_size,
-        workers=workers,
-        on_frames=lambda count: meter.add(items=count),
+        options.window,
+        options.stride_seconds,
+        batch_size,
+        workers,
+        lambda count: meter.add(items=count),
     )
     summary = result.summary
     if summary.note:
@@ -171,8 +171,8 @@ def predict_video(
         model.thresholds,
         model.classes,
         result.seconds,
-        min_length=options.min_length,
-        max_gap=options.max_gap,
+        options.min_length,
+        options.max_gap,
     )
     return Timeline(
         video=path,

@@ -115,31 +115,32 @@ class WindowScorer:
     def __init__(self, score: ScoreWindows, min_frames: int):
         self.score, self.min_frames = score, min_frames
         self.spans: list[tuple[float, float]] = []
-        self.unscored = 0
-        self._queue: list[WindowFeatures] = []
-        self._rows: list[np.ndarray | None] = []  # None: a window without a score
+        self._queue: dict[int, WindowFeatures] = {}  # by index
+        self._rows: dict[int, np.ndarray] = {}
 
     def add(self, window: WindowFeatures) -> None:
+        if window.frames >= self.min_frames:
+            self._queue[len(self.spans)] = window
         self.spans.append((window.start, window.stop))
-        if window.frames < self.min_frames:
-            self.flush()
-            self.unscored += 1
-            self._rows.append(None)
-            return
-        self._queue.append(window)
         if len(self._queue) == WINDOWS_PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Score the windows that wait for a full batch."""
         if self._queue:
-            self._rows += list(self.score(self._queue))
+            self._rows |= zip(self._queue, self.score(list(self._queue.values())), strict=True)
             self._queue.clear()
+
+    @property
+    def unscored(self) -> int:
+        return len(self.spans) - len(self._rows) - len(self._queue)
 
     def scores(self) -> np.ndarray:
         """Return (W, C) scores; NaN for windows without one, such as pauses of the recording."""
-        num_classes = next(len(row) for row in self._rows if row is not None)
-        return np.stack([np.full(num_classes, np.nan) if row is None else row for row in self._rows])
+        scores = np.full((len(self.spans), len(next(iter(self._rows.values())))), np.nan)
+        for index, row in self._rows.items():
+            scores[index] = row
+        return scores
 
 
 def score_windows(
