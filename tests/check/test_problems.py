@@ -49,6 +49,30 @@ def annotations_with_a_label_out_of_range(dataset: Path) -> None:
     edit_text(dataset / "annotations/train_multi.txt", "t1.mp4 1", "t1.mp4 7")
 
 
+def write_annotation_file(dataset: Path, name: str, text: str) -> None:
+    (dataset / "annotations" / name).write_text(text)
+
+
+@case("annotations, selection.txt, broken", reason=r"\(v0.mp4\)")
+def a_selection_of_a_val_video(dataset: Path) -> None:
+    write_annotation_file(dataset, "selection.txt", "t0.mp4\nv0.mp4\n")
+
+
+@case("annotations, selection.txt, broken", reason=":2: t0.mp4")
+def a_duplicated_selection_clip(dataset: Path) -> None:
+    write_annotation_file(dataset, "selection.txt", "t0.mp4\nt0.mp4\n")
+
+
+@case("annotations, animals.csv, misfit", reason=r"\(x.mp4\)")
+def animals_of_an_unknown_video(dataset: Path) -> None:
+    write_annotation_file(dataset, "animals.csv", "video_id,animals,animal_classes\nx.mp4,Lion,Mammal\nv0.mp4,,\n")
+
+
+@case("annotations, animals.csv, broken", reason=":2: .*animal_classes")
+def animals_without_a_column(dataset: Path) -> None:
+    write_annotation_file(dataset, "animals.csv", "video_id,animals\nt0.mp4,Lion\n")
+
+
 # videos
 
 

@@ -104,7 +104,7 @@ def test_thresholds_are_those_fitted_on_the_selection_split(chain: Path, tmp_pat
     run = "checkpoints/TFAM/cross_attention/seed49"
     fitted = json.loads((chain / run / "metrics.json").read_text())["thresholds"]
     scores = predictions_csv.read(chain / run / "selection_predictions.csv").scores
-    # clips 1 and 2 alone show classes 1 and 2: the threshold at which F1 is highest lies between the two, or at a clip
+    # one clip each shows classes 1 and 2, so the threshold of the highest F1 is between their scores
     assert min(scores[:, 1]) - 1e-8 <= fitted["running"] <= max(scores[:, 1]) + 1e-8
     assert fitted["walking"] == 0.5  # which no selection clip shows
     command = ["dataset/videos/clip3.mp4", "--tfam", run, "--student", "checkpoints/student"]

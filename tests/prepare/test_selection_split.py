@@ -1,6 +1,5 @@
 """Selection clips: fractions of every label, remaining training clips, the command, and the check."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -160,37 +159,3 @@ def test_flags_are_passed_on(annotations_dir: Path) -> None:
     assert len(selections) > 1
     (annotations_dir / "ak_action.csv").rename(annotations_dir / "zoo_action.csv")
     assert draw_selection(annotations_dir, "--overwrite", "--dataset-name", "zoo")
-
-
-def check_annotations(annotations_dir: Path) -> list[dict[str, str]]:
-    """Return the problems of the annotations that a check finds."""
-    (annotations_dir.parent / "videos").mkdir(exist_ok=True)
-    path = annotations_dir.parent / "check.json"
-    with pytest.raises(UserError):  # the videos are missing
-        prepare_dataset.main(
-            ["check", "--dataset-dir", str(annotations_dir.parent), "--num-workers", "0", "--json", str(path)]
-        )
-    return [problem for problem in json.loads(path.read_text())["problems"] if problem["area"] == "annotations"]
-
-
-def test_check_accepts_a_valid_selection_and_valid_animals(annotations_dir: Path) -> None:
-    draw_selection(annotations_dir)
-    (annotations_dir / "animals.csv").write_text("video_id,animals,animal_classes\nt00.mp4,Lion,Mammal\nv.mp4,,\n")
-    assert check_annotations(annotations_dir) == []
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "name"),
-    [
-        ("selection.txt", "t00.mp4\nv.mp4\n", "(v.mp4)"),
-        ("selection.txt", "t00.mp4\nt00.mp4\n", "t00.mp4"),
-        ("animals.csv", "video_id,animals,animal_classes\nx.mp4,Lion,Mammal\n", "(x.mp4)"),
-        ("animals.csv", "video_id,animals\nt00.mp4,Lion\n", "animal_classes"),
-    ],
-)
-def test_check_reports_a_broken_selection_and_unknown_animals(
-    file: str, text: str, name: str, annotations_dir: Path
-) -> None:
-    (annotations_dir / file).write_text(text)
-    (problem,) = check_annotations(annotations_dir)
-    assert problem["id"] == str(annotations_dir / file) and name in problem["reason"]

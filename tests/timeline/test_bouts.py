@@ -81,14 +81,14 @@ def test_bouts_respect_min_length_and_max_gap(given: dict[str, Any]) -> None:
 def test_bout_computed_by_hand() -> None:
     starts = np.arange(0, 5.0)  # windows of 2 s every second: their middles are 1, 2, 3, 4, 5
     scores = np.array([[0.1, 0.9, 0.3, 0.6, 0.2]]).T
-    asked: dict[str, Any] = {"thresholds": np.array([0.5]), "classes": ["drinking"], "seconds": 6.0}
-    assert find_bouts(starts, starts + 2, scores, **asked, max_gap=0.5) == (
+    arguments: dict[str, Any] = {"thresholds": np.array([0.5]), "classes": ["drinking"], "seconds": 6.0}
+    assert find_bouts(starts, starts + 2, scores, **arguments, max_gap=0.5) == (
         Bout("drinking", 1.5, 2.5, 0.9),
         Bout("drinking", 3.5, 4.5, 0.6),
     )
-    (joined,) = find_bouts(starts, starts + 2, scores, **asked)
+    (joined,) = find_bouts(starts, starts + 2, scores, **arguments)
     assert joined[:3] == ("drinking", 1.5, 4.5) and joined.score == pytest.approx(0.6)
-    assert find_bouts(starts, starts + 2, scores, **asked, max_gap=0.5, min_length=1.01) == ()
+    assert find_bouts(starts, starts + 2, scores, **arguments, max_gap=0.5, min_length=1.01) == ()
 
 
 def test_short_video_can_be_one_bout() -> None:

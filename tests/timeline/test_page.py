@@ -172,7 +172,7 @@ def test_keys_and_the_table_seek(browser: Browser, tmp_path: Path, video: Path) 
     assert shown == ["drinking", "drinking"]  # the action that lasts longest comes first
     press(browser, "n")
     assert video_time(browser) == 2.25
-    browser.driver.find_element(By.ID, "previous").send_keys(" ")  # a button that is pressed does its own work alone
+    browser.driver.find_element(By.ID, "previous").send_keys(" ")  # a focused button handles the key, not the page
     assert video_time(browser) == 0.5 and browser.run("return document.getElementById('video').paused")
     browser.run("document.activeElement.blur()")
     press(browser, " ")
@@ -223,7 +223,7 @@ def test_scores_are_drawn_at_their_position(browser: Browser, tmp_path: Path, vi
         for share in (0.1, 0.65)
     }
     assert shares[0.1] == (pytest.approx(0.25 * high, abs=1.1), 0)
-    assert shares[0.65] == (0, 4)  # a window without a score, in a bout that goes on
+    assert shares[0.65] == (0, 4)  # a window without a score, within a bout
     mouse_at(browser, 0, 0.65).perform()
     assert browser.run("return document.getElementById('tip').innerText.split('\\n')[1]") == "score –"
 

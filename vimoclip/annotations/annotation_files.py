@@ -96,7 +96,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """Return the class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
     header, rows = csv.read_table(path, _DATASET_HINT)
     if not rows or not {"id", "name"} <= set(header):
-        raise UserError("needs the header id,name and one line per class", path=path)
+        raise UserError("needs the header id,name and one line per class", "correct the file", path=path)
     names: dict[int, str] = {}
     hint = f"give each class one id of 0..{len(rows) - 1}"
     for line, row in rows:

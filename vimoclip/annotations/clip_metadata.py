@@ -32,7 +32,7 @@ def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
     for line, row in csv.read_table(path)[1]:
         if not set(_ANIMALS_HEADER) <= row.keys():
             problem = f"needs the header {','.join(_ANIMALS_HEADER)} and three values per line"
-            raise UserError(problem, path=f"{path}:{line}")
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
         video, *cells = (row[column] for column in _ANIMALS_HEADER)
         if video in animals_by_video:
             raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
@@ -56,7 +56,8 @@ def read_sources(annotations_dir: Path) -> dict[str, str]:
     for line, row in csv.read_table(path)[1]:
         video, source = (row.get(column) for column in _SOURCES_HEADER)
         if not video or not source:
-            raise UserError(f"needs the header {','.join(_SOURCES_HEADER)} and both values", path=f"{path}:{line}")
+            problem = f"needs the header {','.join(_SOURCES_HEADER)} and both values per line"
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
         if video in sources:
             raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
         sources[video] = source

@@ -1,12 +1,13 @@
 """Checks whether a data set and everything created from it is complete, undamaged, up to date and consistent."""
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
@@ -16,7 +17,7 @@ from vimoclip import annotations, cli
 from vimoclip.check import compatibility
 from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, command_for, rgb_area, scan_dataset
 from vimoclip.check.problems import CheckReport, escape_line
-from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
+from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
 from vimoclip.errors import UserError
 from vimoclip.io.names import list_some
 from vimoclip.store import EmbeddingReader
@@ -69,7 +70,8 @@ def _run_tasks(data: DatasetContents, num_workers: int) -> CheckResults:
             reader.build_index()
     results, meter = CheckResults(), cli.ProgressMeter(len(data.videos), desc="checking")
     try:
-        for task, task_results in zip(tasks, map_in_processes(TaskRunner(data), tasks, num_workers), strict=True):
+        run = functools.partial(run_task, data)
+        for task, task_results in zip(tasks, map_in_processes(run, tasks, num_workers), strict=True):
             results.merge(task_results)
             meter.add(0 if isinstance(task, str) else len(task))
     finally:
@@ -214,17 +216,18 @@ def _record_errors(report: CheckReport, area: str, path: Path, kind: str, hint: 
         report.add_file_problem(area, path, kind, error, hint)
 
 
-_runner: list[TaskRunner] = []  # of this worker process
+RunTask = Callable[[CheckTask], CheckResults]
+_worker_task: list[RunTask] = []  # of this worker process
 
 
-def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
+def map_in_processes(run: RunTask, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
     """Yield the results of the tasks in order; with fewer than two workers, in this process.
 
     Raises CheckError."""
     if num_workers < 2:
-        yield from map(runner, tasks)
+        yield from map(run, tasks)
         return
-    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(runner,))
+    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(run,))
     try:
         yield from executor.map(_run_task, tasks)
     except BrokenProcessPool:
@@ -233,12 +236,12 @@ def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers
         executor.shutdown(cancel_futures=True)
 
 
-def _start_worker(runner: TaskRunner) -> None:
+def _start_worker(run: RunTask) -> None:
     """Initialize a worker, which ignores Ctrl-C and exits with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _runner[:] = [runner]
+    _worker_task[:] = [run]
 
 
 def _exit_with_parent() -> None:
@@ -249,4 +252,4 @@ def _exit_with_parent() -> None:
 
 
 def _run_task(task: CheckTask) -> CheckResults:
-    return _runner[0](task)
+    return _worker_task[0](task)

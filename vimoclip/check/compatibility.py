@@ -76,8 +76,8 @@ def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
     teacher = motion.attributes.get("student", {}).get("teacher", {})
     rgb_name, motion_name = str(rgb.path), str(motion.path)
     hint = "use the same CLIP model for extract_embeddings.py, train.py and inference.py"
-    for key in ("clip_model", "quick_gelu", "weights_sha256"):
-        check_settings_match(_subset(rgb.attributes, key), teacher, rgb_name, f"the teacher of {motion_name}", hint)
+    encoder = _subset(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
+    check_settings_match(encoder, teacher, rgb_name, f"the teacher of {motion_name}", hint)
     check_settings_match(_subset(rgb.attributes, "resize"), motion.attributes, rgb_name, motion_name, hint)
     hint = "give both extractors the same --stride, --fps and --max-frames"
     check_settings_match(_subset(rgb.attributes, "sampling"), motion.attributes, rgb_name, motion_name, hint)
@@ -102,9 +102,8 @@ def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_nam
     Only files with a schema are compared: published files say ViT-B/16 for every encoder."""
     if not ("schema" in first and "schema" in second):
         return
-    for key in ENCODER_ATTRIBUTES:
-        hint = "create both with the same settings, or name others with --set data.<file>=..."
-        check_settings_match(_subset(first, key), second, first_name, second_name, hint)
+    hint = "create both with the same settings, or name others with --set data.<file>=..."
+    check_settings_match(_subset(first, *ENCODER_ATTRIBUTES), second, first_name, second_name, hint)
 
 
 def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
@@ -132,5 +131,5 @@ def default_class_name(class_id: int) -> str:
     return f"class_{class_id}"
 
 
-def _subset(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {key: attributes[key]} if key in attributes else {}
+def _subset(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: attributes[key] for key in keys if key in attributes}

@@ -47,22 +47,17 @@ class CheckResults:
         self.verify_problems |= other.verify_problems
 
 
-class TaskRunner:
-    """Picklable callable that runs a task."""
-
-    def __init__(self, data: DatasetContents):
-        self.data = data
-
-    def __call__(self, task: CheckTask) -> CheckResults:
-        results = CheckResults()
-        if isinstance(task, str):
-            results.verify_problems[task] = store.verify(self.data.readers[task].path)
-            return results
-        motion = self.data.motion_reader
-        motion_key = compatibility.motion_key_function(motion) if motion else annotations.stem
-        for name in task:
-            _VideoChecker(self.data, name, motion_key(name), results).check()
+def run_task(data: DatasetContents, task: CheckTask) -> CheckResults:
+    """Check a group of videos, or verify a file of embeddings."""
+    results = CheckResults()
+    if isinstance(task, str):
+        results.verify_problems[task] = store.verify(data.readers[task].path)
         return results
+    motion = data.motion_reader
+    motion_key = compatibility.motion_key_function(motion) if motion else annotations.stem
+    for name in task:
+        _VideoChecker(data, name, motion_key(name), results).check()
+    return results
 
 
 class _VideoChecker:

@@ -168,7 +168,7 @@ def _check_header(path: Path, header: list[str], group_by: str | None) -> None:
     if duplicates := sorted({name for name in header if name and header.count(name) > 1}):
         raise UserError(f"column {duplicates[0]} is duplicated", "remove or rename one", path=path)
     if group_by and (group_by not in header or group_by in COLUMNS):
-        raise UserError(f"has no column {group_by} for --group-by (its columns: {names})", path=path)
+        raise UserError(f"has no column {group_by}", f"choose --group-by from {names}", path=path)
     if ("start" in header) != ("end" in header):
         raise UserError("has only one of the columns start and end", "give both, in seconds", path=path)
 
