@@ -121,7 +121,7 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
 
 def test_very_long_line(tmp_path: Path) -> None:
     start = time.monotonic()
-    assert read_split_text(tmp_path, "a.mp4" + " 1" * 200_000) == {"a.mp4": (1,)}
+    assert read_split_text(tmp_path, "a.mp4" + " 1" * 50_000) == {"a.mp4": (1,)}
     assert time.monotonic() - start < 20
 
 

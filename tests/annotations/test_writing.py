@@ -34,7 +34,7 @@ def data_sets(draw: st.DrawFn) -> Annotations:
     return Annotations(classes, splits, partitions, selection)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data_sets(), st.booleans())
 def test_annotations_round_trip(data: Annotations, spreadsheet: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -28,8 +28,7 @@ def test_bouts_round_trip_through_boris(tmp_path: Path) -> None:
     assert len(events) == 2 * len(BOUTS)
     assert [row[5] for row in events if row[2] == "rest"] == [50, 175]  # frames at 25 a second
     project = boris_program.project(BEHAVIORS, {"one": events}, {"a.mp4": 8.0})
-    text = boris_program.run("aggregate", project=project, format="tsv")["text"]
-    (tmp_path / "events.tsv").write_text(text)
+    (tmp_path / "events.tsv").write_text(boris_program.run("aggregate", project=project)["tsv"])
     expected = {"a.mp4": sorted((b.action, "No focal subject", b.start, b.stop, False) for b in BOUTS)}
     assert events_by_media(boris.read_events(tmp_path / "events.tsv")) == expected
 
@@ -56,8 +55,7 @@ def test_project_and_aggregated_events_agree(tmp_path: Path) -> None:
         ("walk", "Bob", 2.0, 6.0, False),
     ]
     assert b == [("bite", "Bob", 0.5, 0.5, True), ("rest", "Ann", 0.0, 1.0, False)]
-    for suffix in ("tsv", "csv"):
-        text = boris_program.run("aggregate", project=project, format=suffix)["text"]
+    for suffix, text in boris_program.run("aggregate", project=project).items():
         (tmp_path / f"events.{suffix}").write_text(text, newline="")
         aggregated = boris.read_events(tmp_path / f"events.{suffix}")
         assert events_by_media(aggregated) == events_by_media(collection)
