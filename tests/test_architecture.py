@@ -18,7 +18,7 @@ LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "cl
 LAYERS += ["timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "prepare", "prediction"]
 # a package outside the standard library -> the only modules that may import it
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "safetensors": "clip", "ptlflow": "flow", "cv2": "flow"}
-OWNERS |= {"openpyxl": "prepare/excel", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}
+OWNERS |= {"openpyxl": "prepare/animal_kingdom", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}
 OWNERS |= {"plotly": "report", "sklearn": "metrics"}
 NOT_USED_YET = {"safetensors", "sklearn"}  # owned all the same
 EMPTY_INIT = ["io", "runtime", "extraction", "training"]  # imported by --help, which must not import torch

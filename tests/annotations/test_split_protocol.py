@@ -37,7 +37,7 @@ def test_held_out_without_selection_clips_and_unknown_protocols_are_refused(tmp_
     assert "prepare_dataset.py selection" in error.value.hint
     with pytest.raises(UserError) as error:
         split_protocol.resolve("heldout", tmp_path)
-    assert "heldout" in error.value.problem and "held_out or published" in error.value.hint
+    assert "heldout" in error.value.problem and all(name in error.value.hint for name in ("held_out", "published"))
 
 
 @given(st.lists(st.booleans(), max_size=12), st.sets(st.integers(20, 25)))
@@ -66,7 +66,8 @@ def test_missing_selection_clips_are_named(tmp_path: Path, capsys: pytest.Captur
     split_protocol.check_selection_keys(keys, write_selection(tmp_path, "a.mp4"), training_file)
     assert capsys.readouterr().out == ""
     split_protocol.check_selection_keys(keys, write_selection(tmp_path, "a.mp4", "x.mp4"), training_file)
-    assert "train.h5: 1 (x.mp4) of the 2 selection clips are not in it" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("warning: ") and "train.h5" in out and "(x.mp4)" in out
     with pytest.raises(UserError) as error:
         split_protocol.check_selection_keys(keys, write_selection(tmp_path, "a.mp4", "b.avi"), training_file)
     assert error.value.path == str(tmp_path / "selection.txt") and "b.avi" in error.value.problem

@@ -97,7 +97,7 @@ def paste(content: dict[str, Any]) -> Any:
 
 
 def aggregate(content: dict[str, Any]) -> Any:
-    """Return the aggregated events of all observations as tsv or csv. Asserts that state events are valid."""
+    """Return the aggregated events of all observations as tsv and as csv. Asserts that state events are valid."""
     export, config, functions, utilities = _modules("export_observation", "config", "project_functions", "utilities")
     pj = utilities.convert_time_to_decimal(content["project"])
     behaviors = [row["code"] for row in pj["behaviors_conf"].values()]
@@ -111,7 +111,8 @@ def aggregate(content: dict[str, Any]) -> Any:
         data, _ = export.export_aggregated_events(pj, parameters, name)
         rows += [list(row) for row in data]
     tablib = importlib.import_module("tablib")
-    return {"text": tablib.Dataset(*rows, headers=HEADER).export(content["format"])}
+    table = tablib.Dataset(*rows, headers=HEADER)
+    return {suffix: table.export(suffix) for suffix in ("tsv", "csv")}
 
 
 HEADER = ["Observation id", "Observation date", "Description", "Observation type", "Source", "Time offset (s)"]

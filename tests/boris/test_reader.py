@@ -28,8 +28,7 @@ def test_bouts_round_trip_through_boris(tmp_path: Path) -> None:
     assert len(events) == 2 * len(BOUTS)
     assert [row[5] for row in events if row[2] == "rest"] == [50, 175]  # frames at 25 a second
     project = boris_program.project(BEHAVIORS, {"one": events}, {"a.mp4": 8.0})
-    text = boris_program.run("aggregate", project=project, format="tsv")["text"]
-    (tmp_path / "events.tsv").write_text(text)
+    (tmp_path / "events.tsv").write_text(boris_program.run("aggregate", project=project)["tsv"])
     expected = {"a.mp4": sorted((b.action, "No focal subject", b.start, b.stop, False) for b in BOUTS)}
     assert events_by_media(boris.read_events(tmp_path / "events.tsv")) == expected
 
@@ -56,8 +55,7 @@ def test_project_and_aggregated_events_agree(tmp_path: Path) -> None:
         ("walk", "Bob", 2.0, 6.0, False),
     ]
     assert b == [("bite", "Bob", 0.5, 0.5, True), ("rest", "Ann", 0.0, 1.0, False)]
-    for suffix in ("tsv", "csv"):
-        text = boris_program.run("aggregate", project=project, format=suffix)["text"]
+    for suffix, text in boris_program.run("aggregate", project=project).items():
         (tmp_path / f"events.{suffix}").write_text(text, newline="")
         aggregated = boris.read_events(tmp_path / f"events.{suffix}")
         assert events_by_media(aggregated) == events_by_media(collection)
@@ -80,8 +78,7 @@ def test_columns_of_version_7_are_read(tmp_path: Path) -> None:
     assert events_by_media(collection) == {
         "C:\\films\\a.mp4": [("bite", "Ann", 5.0, 5.0, True), ("walk", "Ann", 1.0, 4.0, False)],
     }
-    assert collection.skipped["o1: rest in line 4"] == "has no end"
-    assert "no media file" in collection.skipped["live"]
+    assert collection.skipped.keys() == {"o1: rest in line 4", "live"}
 
 
 def test_unusable_parts_of_a_project_are_listed(tmp_path: Path) -> None:
@@ -91,9 +88,7 @@ def test_unusable_parts_of_a_project_are_listed(tmp_path: Path) -> None:
     project["observations"]["live"]["type"] = "LIVE"
     collection = boris.read_events(boris_program.write(tmp_path / "p.boris", project))
     assert events_by_media(collection) == {"a.mp4": [("walk", "", 1.0, 4.0, False)]}
-    assert "live" in collection.skipped
-    assert "ethogram" in collection.skipped["one: fly"]
-    assert "one is missing" in collection.skipped["one: rest of no subject from 3 s on"]
+    assert collection.skipped.keys() == {"live", "one: fly", "one: rest of no subject from 3 s on"}
 
 
 def test_missing_stop_event_does_not_swap_starts_and_stops(tmp_path: Path) -> None:
@@ -103,22 +98,22 @@ def test_missing_stop_event_does_not_swap_starts_and_stops(tmp_path: Path) -> No
     project = boris_program.project(BEHAVIORS, {"one": rows}, {"a.mp4": 30.0})
     collection = boris.read_events(boris_program.write(tmp_path / "p.boris", project))
     assert events_by_media(collection) == {"a.mp4": [("rest", "", 2.0, 3.0, False)]}
-    assert "5 starts and stops" in collection.skipped["one: walk of no subject from 1 s on"]
+    assert collection.skipped.keys() == {"one: walk of no subject from 1 s on"}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "text", "line"),
     [
-        ("p.boris", "{}", "no project of BORIS"),
-        ("p.boris", "walk", "is no JSON object"),
-        ("p.csv", "a,b\n1,2\n", "no column Behavior type"),
-        ("p.tsv", VERSION_7_TABLE.replace("\tBehavior\t", "\tAction\t"), "no column Behavior;"),
-        ("p.tsv", VERSION_7_TABLE.replace("1.0\t4.0\t3.0", "4.0\t1.0\t3.0", 1), ":2: walk stops at 1 s"),
-        ("p.tsv", VERSION_7_TABLE.replace("POINT", "DOT"), ":3: the behavior type 'DOT'"),
+        ("p.boris", "{}", ""),
+        ("p.boris", "walk", ""),
+        ("p.csv", "a,b\n1,2\n", ""),
+        ("p.tsv", VERSION_7_TABLE.replace("\tBehavior\t", "\tAction\t"), ""),
+        ("p.tsv", VERSION_7_TABLE.replace("1.0\t4.0\t3.0", "4.0\t1.0\t3.0", 1), ":2"),
+        ("p.tsv", VERSION_7_TABLE.replace("POINT", "DOT"), ":3"),
     ],
 )
-def test_invalid_files_are_refused(name: str, text: str, words: str, tmp_path: Path) -> None:
+def test_invalid_files_are_refused(name: str, text: str, line: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError) as caught:
         boris.read_events(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
+    assert caught.value.path == f"{tmp_path / name}{line}"

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import write_video
 from vimoclip import timeline, video
-from vimoclip.prediction import (
-    FrameEmbeddings,
-    FrameEncoder,
-    SlidingWindows,
-    TwoStreamEncoder,
-    WindowFeatures,
-    score_windows,
-    sliding_window,
-)
+from vimoclip.prediction import WindowFeatures, sliding_window
+from vimoclip.prediction.frame_encoder import FrameEmbeddings, FrameEncoder, TwoStreamEncoder
+from vimoclip.prediction.sliding_window import SlidingWindows, score_windows
 from vimoclip.timeline.windows import WindowGrid
 
 

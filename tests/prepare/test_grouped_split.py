@@ -24,7 +24,7 @@ def labels_and_sources(draw: st.DrawFn) -> tuple[dict[str, tuple[int, ...]], dic
     return {video: tuple(sorted(ids)) for video, ids in zip(videos, labels, strict=True)}, source_by_video
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(labels_and_sources(), st.integers(0, 3), st.sampled_from([{"val": 1 / 3}, {"val": 0.2, "test": 0.2}]))
 def test_each_source_is_in_one_split(
     drawn_data: tuple[dict[str, tuple[int, ...]], dict[str, str]], seed: int, fractions: dict[str, float]

@@ -45,7 +45,7 @@ def test_selection_depends_on_the_seed() -> None:
     assert grouped_split.draw_stratified(data) != grouped_split.draw_stratified(data, 0.1, 50)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.sets(st.integers(0, 3), max_size=3).map(tuple), max_size=25),
     st.floats(0.01, 0.99),
@@ -107,24 +107,20 @@ def test_command_draws_for_existing_annotations(annotations_dir: Path, capsys: p
     assert draw_selection(annotations_dir, "--share", "0.25") == annotations_dir / "selection.txt"
     data = annotations.load(annotations_dir, "ak")
     assert sorted(data.splits["train"][video] for video in data.selection) == [(0,), (1,), (2,)]
-    assert capsys.readouterr().out.splitlines() == [
-        "selection.txt: 3 of 12 training clips are kept out of training, to choose epochs and thresholds on"
-    ]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "3 of 12 training clips" in line
 
 
-def test_classes_without_selection_clip_are_named(annotations_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_without_selection_or_training_clip_are_named(
+    annotations_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw_selection(annotations_dir)
     (selected,) = annotations.load(annotations_dir, "ak").selection
-    lacking = [name for i, name in enumerate(CLASSES) if i != int(selected[1:3]) % 3]
-    assert f"  2 classes have no clip among them: {', '.join(lacking)}" in capsys.readouterr().out
-
-
-def test_classes_without_training_clip_are_named(annotations_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = [name for i, name in enumerate(CLASSES) if i != int(selected[1:3]) % 3]
+    assert f"  2 classes have no selection clip: {', '.join(missing)}" in capsys.readouterr().out
     write_annotations(annotations_dir, {"train": {"a.mp4": (0,), "b.mp4": (1,)}})
-    draw_selection(annotations_dir)
-    output = capsys.readouterr().out
-    assert "1 of 2 training clips" in output
-    assert "1 classes have no clip left to train on: " in output
+    draw_selection(annotations_dir, "--overwrite")
+    assert "1 classes have no clip to train on: " in capsys.readouterr().out
 
 
 def test_another_selection_is_replaced_with_overwrite_only(annotations_dir: Path) -> None:
@@ -134,21 +130,17 @@ def test_another_selection_is_replaced_with_overwrite_only(annotations_dir: Path
     with pytest.raises(UserError, match="--overwrite"):
         draw_selection(annotations_dir, "--share", "0.5")
     assert (annotations_dir / "selection.txt").read_bytes() == before
+    (annotations_dir / "selection.txt").write_text("unknown.mp4\n")  # also a broken one
     draw_selection(annotations_dir, "--share", "0.5", "--overwrite")
     assert len(annotations.load(annotations_dir, "ak").selection) == 6
-
-
-def test_broken_selection_is_replaced_with_overwrite(annotations_dir: Path) -> None:
-    (annotations_dir / "selection.txt").write_text("unknown.mp4\n")
-    draw_selection(annotations_dir, "--overwrite")
-    assert annotations.load(annotations_dir, "ak").selection
 
 
 @pytest.mark.parametrize("train", [{}, {"a.mp4": (0,)}])
 def test_fewer_than_two_training_videos_are_an_error(train: dict[str, tuple[int, ...]], annotations_dir: Path) -> None:
     write_annotations(annotations_dir, {"train": train})
-    with pytest.raises(UserError, match=r"train_multi\.txt"):
+    with pytest.raises(UserError) as caught:
         draw_selection(annotations_dir)
+    assert caught.value.path == str(annotations_dir / "train_multi.txt")
     assert not (annotations_dir / "selection.txt").exists()
 
 
@@ -167,42 +159,3 @@ def test_flags_are_passed_on(annotations_dir: Path) -> None:
     assert len(selections) > 1
     (annotations_dir / "ak_action.csv").rename(annotations_dir / "zoo_action.csv")
     assert draw_selection(annotations_dir, "--overwrite", "--dataset-name", "zoo")
-
-
-def annotation_problems(annotations_dir: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the lines of a check about the annotations."""
-    (annotations_dir.parent / "videos").mkdir(exist_ok=True)
-    with pytest.raises(UserError):  # the videos are missing
-        prepare_dataset.main(["check", "--dataset-dir", str(annotations_dir.parent), "--num-workers", "0"])
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("annotations: ")]
-
-
-def test_check_accepts_a_valid_selection_and_valid_animals(
-    annotations_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    draw_selection(annotations_dir)
-    (annotations_dir / "animals.csv").write_text("video_id,animals,animal_classes\nt00.mp4,Lion,Mammal\nv.mp4,,\n")
-    assert annotation_problems(annotations_dir, capsys) == []
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "words"),
-    [
-        ("selection.txt", "t00.mp4\nv.mp4\n", "names 1 that are no training videos (v.mp4)"),
-        ("selection.txt", "t00.mp4\nt00.mp4\n", "t00.mp4 is duplicated"),
-        (
-            "animals.csv",
-            "video_id,animals,animal_classes\nx.mp4,Lion,Mammal\n",
-            "names 1 videos that no split names (x",
-        ),
-        ("animals.csv", "video_id,animals\nt00.mp4,Lion\n", "needs the header"),
-    ],
-)
-def test_check_reports_a_broken_selection_and_unknown_animals(
-    file: str, text: str, words: str, annotations_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (annotations_dir / file).write_text(text)
-    (line,) = annotation_problems(annotations_dir, capsys)
-    assert words in line
-    assert file in line
-    assert not line.rstrip().endswith(";")

@@ -100,7 +100,7 @@ def test_missing_filmstrips_have_a_reason(tmp_path: Path) -> None:
             "published",
             '<p class="warning" role="note"><strong>Not held out.</strong> published: the epoch was chosen on the',
         ),
-        (None, "It is not known on which clips the epoch and the settings"),
+        (None, "The clips on which the epoch and the settings"),
     ],
 )
 def test_the_header_states_the_protocol(protocol: str | None, text: str) -> None:

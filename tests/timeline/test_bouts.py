@@ -1,4 +1,4 @@
-"""Bouts against a fine grid of time, and the files of a timeline: read back, and the page as a browser shows it."""
+"""Bouts, compared with those on a fine grid of time and with examples computed by hand."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,11 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from vimoclip.timeline import Bout, find_bouts
 
-GRID_STEP = 0.125  # seconds: middles of windows in whole seconds, and what is halfway between them, are multiples of it
+GRID_STEP = 0.125  # seconds; all edges between windows of whole seconds are multiples of it
 MORE_EXAMPLES = settings(max_examples=150, deadline=None)
-
-
-# ---- bouts
 
 
 @st.composite
@@ -37,7 +34,7 @@ def find_bouts_arguments(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def bouts_on_a_grid(given: dict[str, Any], column: int) -> list[tuple[float, float, float]]:
-    """The bouts of a class, by looking at each eighth of a second."""
+    """Return the bouts of a class, from the score at each step of the grid."""
     times = np.arange(0, given["seconds"], GRID_STEP) + GRID_STEP / 2
     window = np.abs(times[:, None] - (given["starts"] + given["stops"]) / 2).argmin(axis=1)
     high = [bool(given["scores"][w, column] >= given["thresholds"][column]) for w in window]
@@ -84,14 +81,14 @@ def test_bouts_respect_min_length_and_max_gap(given: dict[str, Any]) -> None:
 def test_bout_computed_by_hand() -> None:
     starts = np.arange(0, 5.0)  # windows of 2 s every second: their middles are 1, 2, 3, 4, 5
     scores = np.array([[0.1, 0.9, 0.3, 0.6, 0.2]]).T
-    asked: dict[str, Any] = {"thresholds": np.array([0.5]), "classes": ["drinking"], "seconds": 6.0}
-    assert find_bouts(starts, starts + 2, scores, **asked, max_gap=0.5) == (
+    arguments: dict[str, Any] = {"thresholds": np.array([0.5]), "classes": ["drinking"], "seconds": 6.0}
+    assert find_bouts(starts, starts + 2, scores, **arguments, max_gap=0.5) == (
         Bout("drinking", 1.5, 2.5, 0.9),
         Bout("drinking", 3.5, 4.5, 0.6),
     )
-    (joined,) = find_bouts(starts, starts + 2, scores, **asked)
+    (joined,) = find_bouts(starts, starts + 2, scores, **arguments)
     assert joined[:3] == ("drinking", 1.5, 4.5) and joined.score == pytest.approx(0.6)
-    assert find_bouts(starts, starts + 2, scores, **asked, max_gap=0.5, min_length=1.01) == ()
+    assert find_bouts(starts, starts + 2, scores, **arguments, max_gap=0.5, min_length=1.01) == ()
 
 
 def test_short_video_can_be_one_bout() -> None:

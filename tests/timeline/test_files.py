@@ -1,4 +1,4 @@
-"""Bouts against a fine grid of time, and the files of a timeline: read back, and the page as a browser shows it."""
+"""The CSV, JSON and BORIS files of a timeline."""
 
 import csv
 import json

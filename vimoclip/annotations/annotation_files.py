@@ -1,4 +1,4 @@
-"""The annotation format: classes, labels, splits and selection clips in `dataset/annotations/`."""
+"""Classes, labels, splits and selection clips in `dataset/annotations/`, and the rules for video ids."""
 
 import re
 import tempfile
@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimoclip.annotations.parsing import check_video_id, quote, stem
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv
-from vimoclip.io.names import has_control_characters, list_some
+from vimoclip.io.names import has_control_characters, is_safe_name, list_some
 from vimoclip.io.text import read_text
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ SEGMENTS = ("head", "middle", "tail")
 _CLASSES_SUFFIX = "_action.csv"
 _LABEL = re.compile(r"[+-]?\d+")
 _DATASET_HINT = "name the data set with --dataset-dir and --dataset-name"
+_MAX_QUOTED = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Annotations:
     """Annotations of a data set.
 
     `classes`: names in the order of their ids. `splits`: split -> video id -> label ids, in the files' order.
-    `partitions`: name of PARTITIONS -> head, middle or tail per class. `selection`: the training videos on which epochs
-    are chosen, may be empty."""
+    `partitions`: name of PARTITIONS -> head, middle or tail per class. `selection`: the training videos of the
+    model-selection split, may be empty."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -47,41 +47,74 @@ class Annotations:
         return labels
 
 
+def stem(video: str) -> str:
+    """Return a video id without its last extension. Flow videos and motion embeddings are named after it."""
+    return video.rpartition(".")[0]
+
+
+def check_video_id(video: str, path: Path | str | None = None) -> None:
+    """Raise UserError if a file name can't be a video id in every file of the chain. `path`: the file that holds it."""
+    name, hint = stem(video), "rename the video and its line"
+    if not name:
+        raise UserError(f"{quote(video)} is not a file name with an extension", hint, path=path)
+    if "." in name or video[0] in "=+@" or not is_safe_name(video):
+        raise UserError(
+            f"{quote(video)} is not allowed as a video name: at most 255 bytes; no dot before the extension; no slash "
+            "or control character; no =, +, @ or drive letter at the start",
+            hint,
+            path=path,
+        )
+
+
+def invalid_video_ids(videos: Iterable[str]) -> dict[str, str]:
+    """Return the names that can't be used as video ids, with the reason."""
+    invalid = dict[str, str]()
+    for video in videos:
+        try:
+            check_video_id(video)
+        except UserError as error:
+            invalid[video] = str(error)
+    return invalid
+
+
+def quote(text: str) -> str:
+    """Return the repr of a text from a file, shortened for a message."""
+    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
+
+
 def find_dataset_name(annotations_dir: Path) -> str:
     """Return the data set's name from the only `<name>_action.csv`. Raises UserError if there are none or several."""
     names = sorted(path.name.removesuffix(_CLASSES_SUFFIX) for path in annotations_dir.glob(f"*{_CLASSES_SUFFIX}"))
-    if len(names) == 1:
-        return names[0]
-    found = f"several ({list_some(names)})" if names else "none"
-    hint = "name the data set with --dataset-name"
-    raise UserError(f"holds {found} of <name>{_CLASSES_SUFFIX}", hint, path=annotations_dir)
+    if len(names) != 1:
+        found = f"several files ({list_some(names)})" if names else "no file"
+        hint = "name the data set with --dataset-name"
+        raise UserError(f"has {found} of the name <name>{_CLASSES_SUFFIX}", hint, path=annotations_dir)
+    return names[0]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
     header, rows = csv.read_table(path, _DATASET_HINT)
     if not rows or not {"id", "name"} <= set(header):
-        raise UserError("needs the header id,name and a line a class", path=path)
+        raise UserError("needs the header id,name and one line per class", "correct the file", path=path)
     names: dict[int, str] = {}
-    hint = f"ids are 0..{len(rows) - 1}"
+    hint = f"give each class one id of 0..{len(rows) - 1}"
     for line, row in rows:
+        location, name = f"{path}:{line}", row.get("name", "")
         try:
-            class_id = int(row["id"])
-        except (KeyError, ValueError):
-            raise UserError(f"{quote(row.get('id', ''))} is not a class id", hint, path=f"{path}:{line}") from None
+            class_id = int(row.get("id", ""))
+        except ValueError:
+            raise UserError(f"{quote(row.get('id', ''))} is not a class id", hint, path=location) from None
         if class_id in names:
-            raise UserError(f"class id {class_id} is duplicated", f"{hint}, each once", path=f"{path}:{line}")
-        names[class_id] = row.get("name", "")
-        if not names[class_id]:
-            raise UserError(f"class {class_id} has no name", path=f"{path}:{line}")
-        if has_control_characters(names[class_id]):
-            problem = f"{quote(names[class_id])} holds a control character"
-            raise UserError(problem, "rename the class", path=f"{path}:{line}")
+            raise UserError(f"class id {class_id} is duplicated", hint, path=location)
+        if not name or has_control_characters(name):
+            problem = f"has a control character in its name, {quote(name)}" if name else "has no name"
+            raise UserError(f"class {class_id} {problem}", "rename the class", path=location)
+        names[class_id] = name
     if set(names) != set(range(len(names))):
-        problem = f"class ids must be 0..{len(names) - 1}, each once"
-        raise UserError(problem, f"found {min(names)}..{max(names)}", path=path)
+        raise UserError(f"has the class ids {min(names)}..{max(names)}", hint, path=path)
     if len(set(names.values())) != len(names):
-        raise UserError("two classes have the same name", "give each its own", path=path)
+        raise UserError("two classes have the same name", "rename one of them", path=path)
     return tuple(names[i] for i in range(len(names)))
 
 
@@ -98,7 +131,7 @@ def read_partitions(path: Path) -> dict[str, tuple[str, ...]]:
         for (line, _), segment in zip(rows, segments.values(), strict=True):
             if segment not in SEGMENTS:
                 problem = f"{column} {quote(segment)} is none of {', '.join(SEGMENTS)}"
-                raise UserError(problem, "fix it", path=f"{path}:{line}")
+                raise UserError(problem, "correct the line", path=f"{path}:{line}")
         partitions[column] = tuple(segments[i] for i in range(len(segments)))
     return partitions
 
@@ -111,29 +144,22 @@ def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
     for number, line in enumerate(read_text(path, _DATASET_HINT).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            video, labels = _parse_line(line)
-            check_video_id(video)
-        except UserError as error:
-            raise UserError(error.problem, error.hint, path=f"{path}:{number}") from None
-        out_of_range = [label for label in labels if not 0 <= label < num_classes]
-        if out_of_range:
-            raise UserError(
-                f"label {out_of_range[0]} of {video} is not in 0..{num_classes - 1}",
-                "fix the line, or the classes in the _action.csv beside it",
-                path=f"{path}:{number}",
-            )
+        location = f"{path}:{number}"
+        video, labels = _parse_line(line, location)
+        check_video_id(video, location)
+        if out_of_range := [label for label in labels if not 0 <= label < num_classes]:
+            problem = f"label {out_of_range[0]} of {video} is not in 0..{num_classes - 1}"
+            raise UserError(problem, "correct the line, or the classes in the _action.csv beside it", path=location)
         if video in videos:
-            problem = f"{video} is duplicated"
-            raise UserError(problem, "give it one line with all its labels", path=f"{path}:{number}")
+            raise UserError(f"{video} is duplicated", "give it one line with all its labels", path=location)
         videos[video] = tuple(dict.fromkeys(labels))
     return videos
 
 
-def _parse_line(line: str) -> tuple[str, list[int]]:
+def _parse_line(line: str, location: str) -> tuple[str, list[int]]:
     """Return the video id and the labels of a line."""
     if has_control_characters(line.replace("\t", " ")):
-        raise UserError(f"{quote(line)} holds a control character", "remove it")
+        raise UserError(f"{quote(line)} has a control character", "remove it", path=location)
     words = list(re.finditer(r"\S+", line))
     labels: list[int] = []
     while len(words) > 1 and _LABEL.fullmatch(words[-1][0]):
@@ -141,22 +167,18 @@ def _parse_line(line: str) -> tuple[str, list[int]]:
         try:
             labels.append(int(label))
         except ValueError:  # more digits than Python converts
-            raise UserError(f"{quote(label)} is not a class id", "fix the line") from None
+            raise UserError(f"{quote(label)} is not a class id", "correct the line", path=location) from None
     return line[words[0].start() : words[-1].end()], labels[::-1]
 
 
 def read_selection(path: Path) -> tuple[str, ...]:
-    """Return the video ids of `selection.txt`, one a line, in its order. Raises UserError, also for duplicates."""
+    """Return the video ids of `selection.txt`, one per line, in its order. Raises UserError, also for duplicates."""
     line_numbers: dict[str, int] = {}
     for number, line in enumerate(read_text(path, _DATASET_HINT).split("\n"), start=1):
-        if not (video := line.strip()):
-            continue
-        try:
-            check_video_id(video)
-        except UserError as error:
-            raise UserError(error.problem, error.hint, path=f"{path}:{number}") from None
-        if line_numbers.setdefault(video, number) != number:
-            raise UserError(f"{video} is duplicated", "remove one of the lines", path=f"{path}:{number}")
+        if video := line.strip():
+            check_video_id(video, f"{path}:{number}")
+            if line_numbers.setdefault(video, number) != number:
+                raise UserError(f"{video} is duplicated", "remove one of the lines", path=f"{path}:{number}")
     if not line_numbers:
         raise UserError("names no video", "delete it, or draw one with prepare_dataset.py selection", path=path)
     return tuple(line_numbers)
@@ -170,7 +192,7 @@ def load(
     `splits` are those that must exist. `with_selection=False` ignores `selection.txt`. Raises UserError, also for a
     video in two splits, two videos with one stem, or a selection of other than training videos."""
     if not annotations_dir.is_dir():
-        raise UserError("there is no such folder with annotations", _DATASET_HINT, path=annotations_dir)
+        raise UserError("there is no such folder", _DATASET_HINT, path=annotations_dir)
     classes = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     existing = [split for split in SPLITS if (annotations_dir / f"{split}_multi.txt").is_file()]
     missing = [split for split in splits or () if split not in existing]
@@ -178,7 +200,7 @@ def load(
         raise UserError("there is no such file", _DATASET_HINT, path=annotations_dir / (missing[0] + "_multi.txt"))
     if not existing:
         files = ", ".join(split + "_multi.txt" for split in SPLITS)
-        raise UserError(f"holds none of {files}", _DATASET_HINT, path=annotations_dir)
+        raise UserError(f"has none of {files}", _DATASET_HINT, path=annotations_dir)
     videos = {split: read_split(annotations_dir / f"{split}_multi.txt", len(classes)) for split in existing}
     _check_unique_stems(annotations_dir, videos)
     selection_path = annotations_dir / SELECTION_FILE
@@ -192,7 +214,12 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
     """Write the files that `load` reads.
 
     Raises UserError, without writing anything, if `load` would refuse the files or read other annotations from them."""
-    texts = _format_files(name, data)
+    texts = {f"{split}_multi.txt": _format_split(videos) for split, videos in data.splits.items()}
+    if data.selection:
+        texts[SELECTION_FILE] = format_selection(data.selection)
+    rows = zip(range(len(data.classes)), data.classes, *data.partitions.values(), strict=True)
+    table = csv.format_csv([("id", "name", *data.partitions), *rows])
+    texts[f"{name}{_CLASSES_SUFFIX}"] = table  # written last: if it exists, the others are complete
     with tempfile.TemporaryDirectory() as temporary_dir:
         try:
             for file, text in texts.items():
@@ -200,31 +227,21 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
             is_unchanged = load(Path(temporary_dir), name, data.splits) == data
         except UserError as error:
             path = (error.path or "").replace(temporary_dir, str(annotations_dir))
-            raise UserError(error.problem, error.hint, path=path or annotations_dir) from None
+            raise UserError(error.problem, error.hint, path=path) from None
         except UnicodeEncodeError as error:
             excerpt = error.object[max(0, error.start - 40) : error.end + 40]
             problem = f"{excerpt!r} can't be written as UTF-8"
             raise UserError(problem, "rename the video or class", path=annotations_dir) from None
     if not is_unchanged:
-        raise UserError("a class or a video has a name that can't be read back", "rename it", path=annotations_dir)
+        raise UserError("a class or video has a name that can't be read back", "rename it", path=annotations_dir)
     if not data.selection:
         (annotations_dir / SELECTION_FILE).unlink(missing_ok=True)  # of earlier annotations
     for file, text in texts.items():
         atomic.write_text(annotations_dir / file, text)
 
 
-def _format_files(name: str, data: Annotations) -> dict[str, str]:
-    """Return the content of each file, by name."""
-    texts: dict[str, str] = {}
-    for split, videos in data.splits.items():
-        lines = (" ".join([video, *map(str, labels)]) for video, labels in videos.items())
-        texts[f"{split}_multi.txt"] = "".join(f"{line}\n" for line in lines)
-    if data.selection:
-        texts[SELECTION_FILE] = format_selection(data.selection)
-    rows = zip(range(len(data.classes)), data.classes, *data.partitions.values(), strict=True)
-    table = csv.format_csv([("id", "name", *data.partitions), *rows])
-    texts[f"{name}{_CLASSES_SUFFIX}"] = table  # written last: if it exists, the others are complete
-    return texts
+def _format_split(videos: Mapping[str, tuple[int, ...]]) -> str:
+    return "".join(" ".join([video, *map(str, labels)]) + "\n" for video, labels in videos.items())
 
 
 def format_selection(selection: Iterable[str]) -> str:
@@ -234,15 +251,14 @@ def format_selection(selection: Iterable[str]) -> str:
 
 def _check_unique_stems(annotations_dir: Path, splits: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
     """Raise UserError if two videos share a stem, in one split or in two."""
-    video_and_split: dict[str, tuple[str, str]] = {}
+    places: dict[str, str] = {}
     for split, videos in splits.items():
         for video in videos:
-            if (key := stem(video)) in video_and_split:
-                other, other_split = video_and_split[key]
-                files = f"{video} in {split}_multi.txt and {other} in {other_split}_multi.txt"
-                hint = "each video belongs in one split, under a unique name"
-                raise UserError(f"{files} are one video or share a name", hint, path=annotations_dir)
-            video_and_split[key] = (video, split)
+            place = f"{video} in {split}_multi.txt"
+            if (other := places.setdefault(stem(video), place)) is not place:
+                problem = f"{place} and {other} have the same name without extension"
+                hint = "name each video in one split only, and rename videos that differ by extension"
+                raise UserError(problem, hint, path=annotations_dir)
 
 
 def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, object]) -> None:
@@ -250,7 +266,7 @@ def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, ob
     unknown = [video for video in selection if video not in train]
     if unknown:
         raise UserError(
-            f"names {len(unknown)} that are no training videos ({list_some(unknown)})",
-            "remove these lines, or draw others with prepare_dataset.py selection --overwrite",
+            f"names {len(unknown)} videos that are not in the training split ({list_some(unknown)})",
+            "remove these lines, or draw it again with prepare_dataset.py selection --overwrite",
             path=path,
         )

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip.annotations.parsing import quote
+from vimoclip.annotations.annotation_files import quote
 from vimoclip.errors import UserError
 from vimoclip.io import csv
-from vimoclip.io.names import has_control_characters
 
 ANIMALS_FILE = "animals.csv"
 SOURCES_FILE = "sources.csv"
@@ -32,26 +31,20 @@ def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
     animals_by_video: dict[str, VideoAnimals] = {}
     for line, row in csv.read_table(path)[1]:
         if not set(_ANIMALS_HEADER) <= row.keys():
-            raise UserError(
-                f"needs the header {','.join(_ANIMALS_HEADER)} and as many values a line", path=f"{path}:{line}"
-            )
+            problem = f"needs the header {','.join(_ANIMALS_HEADER)} and three values per line"
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
         video, *cells = (row[column] for column in _ANIMALS_HEADER)
         if video in animals_by_video:
-            raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
+            raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
         animals, classes = (tuple(name for name in cell.split(";") if name) for cell in cells)
         animals_by_video[video] = VideoAnimals(animals, classes)
     return animals_by_video
 
 
 def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
-    """Return the content of `animals.csv`. Raises ValueError for a name that is empty or contains the separator."""
-    rows = [_ANIMALS_HEADER]
-    for video, (animals, classes) in animals_by_video.items():
-        for name in (*animals, *classes):
-            if not name or ";" in name or has_control_characters(name):
-                raise ValueError(f"{quote(name)} can't be the name of an animal or of a class of animals")
-        rows.append((video, ";".join(animals), ";".join(classes)))
-    return csv.format_csv(rows)
+    """Return the content of `animals.csv`. Names are not empty and contain no semicolon or control character."""
+    rows = ((video, ";".join(animals), ";".join(classes)) for video, (animals, classes) in animals_by_video.items())
+    return csv.format_csv([_ANIMALS_HEADER, *rows])
 
 
 def read_sources(annotations_dir: Path) -> dict[str, str]:
@@ -63,9 +56,10 @@ def read_sources(annotations_dir: Path) -> dict[str, str]:
     for line, row in csv.read_table(path)[1]:
         video, source = (row.get(column) for column in _SOURCES_HEADER)
         if not video or not source:
-            raise UserError(f"needs the header {','.join(_SOURCES_HEADER)} and both values", path=f"{path}:{line}")
+            problem = f"needs the header {','.join(_SOURCES_HEADER)} and both values per line"
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
         if video in sources:
-            raise UserError(f"{quote(video)} is duplicated", "give it one line", path=f"{path}:{line}")
+            raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
         sources[video] = source
     return sources
 

@@ -26,15 +26,14 @@ MONITOR_DESCRIPTION = {
 }
 # what a protocol means for the numbers, in reports and tables
 PROTOCOL_NOTES = {
-    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were kept out of training; the reported clips "
-    "were read once, at the end.",
-    PUBLISHED: "published: the epoch was chosen on the clips that are reported, as in the paper's code, so the numbers "
-    "are too high.",
-    THREE_SPLITS: "three_splits: the epoch was chosen on the val clips; the test clips, which are those reported, were "
-    "read once, at the end.",
-    ZERO_SHOT: "zero_shot: CLIP alone, by the actions' words; no clip was learnt from, and no epoch chosen.",
+    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were not trained on; the val split was "
+    "evaluated once, at the end.",
+    PUBLISHED: "published: the epoch was chosen on the clips that are evaluated, as in the paper's code, so the "
+    "numbers are too high.",
+    THREE_SPLITS: "three_splits: the epoch was chosen on the val split; the test split was evaluated once, at the end.",
+    ZERO_SHOT: "zero_shot: CLIP alone, by class names, without training.",
 }
-UNKNOWN_PROTOCOL_NOTE = "It is not known on which clips the epoch and the settings of these predictions were chosen."
+UNKNOWN_PROTOCOL_NOTE = "The clips on which the epoch and the settings of these predictions were chosen are unknown."
 DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
@@ -46,15 +45,14 @@ def resolve(requested: str | None, annotations_dir: Path) -> str:
     selection_path = annotations_dir / annotations.SELECTION_FILE
     has_selection = selection_path.is_file()
     if requested not in (None, *MONITOR_SPLIT):
-        raise UserError(f"protocol {requested}: there is no such protocol", f"it is {' or '.join(MONITOR_SPLIT)}")
+        raise UserError(f"there is no protocol {requested}", f"choose {' or '.join(MONITOR_SPLIT)}")
     if requested == HELD_OUT and not has_selection:
-        problem = f"there is no such file, and {HELD_OUT} chooses on its clips"
-        raise UserError(problem, f"{DRAW_COMMAND} draws them", path=selection_path)
+        problem = f"there is no such file, which {HELD_OUT} needs"
+        raise UserError(problem, f"draw it with {DRAW_COMMAND}", path=selection_path)
     if requested == THREE_SPLITS and not _has_test_split(annotations_dir):
+        path = annotations_dir / "test_multi.txt"
         raise UserError(
-            f"names no video, and {requested} reports its clips",
-            "give another protocol",
-            path=annotations_dir / "test_multi.txt",
+            f"names no video, but {requested} evaluates the test split", "choose another protocol", path=path
         )
     if requested is None and evaluation_split(annotations_dir) == "test":
         print(
@@ -65,7 +63,7 @@ def resolve(requested: str | None, annotations_dir: Path) -> str:
     if requested is None and not has_selection:
         print(
             f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {PUBLISHED}: the "
-            f"epoch is chosen on the clips that are reported; {DRAW_COMMAND} draws selection clips",
+            f"epoch is chosen on the clips that are evaluated; draw selection clips with {DRAW_COMMAND}",
             flush=True,
         )
     return requested or (HELD_OUT if has_selection else PUBLISHED)
@@ -93,34 +91,29 @@ def split_train_selection(
     train_keys = [key for key in keys if key not in selection]
     selection_keys = [key for key in keys if key in selection]
     if not (train_keys and selection_keys):
-        amount = "nothing but" if selection_keys else "none of the"
-        raise UserError(
-            f"holds {amount} selection clips of {selection_path}",
-            f"{DRAW_COMMAND} --overwrite draws others, and extract_embeddings.py makes the file whole",
-            path=training_file,
-        )
+        amount = "only" if selection_keys else "none of the"
+        hint = f"draw others with {DRAW_COMMAND} --overwrite, or complete the file with extract_embeddings.py"
+        raise UserError(f"has {amount} selection clips of {selection_path}", hint, path=training_file)
     return train_keys, selection_keys
 
 
 def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_file: Path) -> None:
     """Check the keys of a training file against the selection clips and the val split; call before splitting them.
 
-    Prints a warning for selection clips that the file lacks. Raises UserError if one is there under another extension,
-    or if a clip of the file or of the selection is in val."""
+    Prints a warning for selection clips that the file lacks. Raises UserError if the file has one with another
+    extension, or if a clip of the file or of the selection is in val."""
     selection_path, key_set = annotations_dir / annotations.SELECTION_FILE, set(keys)
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
     if renamed := [video for video in missing if annotations.stem(video) in stems]:
-        problem = f"{len(renamed)} ({list_some(renamed)}) are in {training_file} under other extensions"
-        raise UserError(problem, "write the names as there", path=selection_path)
+        problem = f"{len(renamed)} videos ({list_some(renamed)}) have other extensions in {training_file}"
+        raise UserError(problem, "use the names of that file", path=selection_path)
     val_path = annotations_dir / "val_multi.txt"
     val_videos = annotations.read_split(val_path, 2**31) if val_path.is_file() else {}
     if shared := sorted((key_set | selection) & val_videos.keys()):
-        raise UserError(
-            f"{len(shared)} ({list_some(shared)}) are to be trained on, or chosen on, too",
-            f"a video belongs in one split: fix the annotations, and create {training_file} again",
-            path=val_path,
-        )
+        problem = f"{len(shared)} videos ({list_some(shared)}) are also in the training split or in selection.txt"
+        hint = f"name each video in one split only, and create {training_file} again"
+        raise UserError(problem, hint, path=val_path)
     if missing:
-        problem = f"{len(missing)} ({list_some(missing)}) of the {len(selection)} selection clips are not in it"
-        print(f"warning: {training_file}: {problem}", flush=True)
+        count = f"{len(missing)} of the {len(selection)} selection clips"
+        print(f"warning: {training_file} lacks {count} ({list_some(missing)})", flush=True)

@@ -3,14 +3,16 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vimoclip.boris.events import WHOLE_OBSERVATION, BehaviorEvent, EventCollection, MediaFile
 from vimoclip.errors import UserError
 from vimoclip.io import csv, yaml_json
 
+MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
+WHOLE_OBSERVATION = 0.0, math.inf
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # indices in an event of a project
 NOT_AVAILABLE = "NA"  # in a cell of aggregated events
@@ -29,7 +31,82 @@ COLUMN_NAMES = {
     "stop": ("Stop (s)",),
 }
 REQUIRED_COLUMNS = ("behavior", "type", "start", "stop")
+EXPORT_HINT = "export aggregated events from BORIS"
+PROJECT_HINT = "name a .boris file, or aggregated events"
+OTHER_PLAYERS = "only the media files of the first player are used"
 PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
+
+
+class BehaviorEvent(NamedTuple):
+    """A behaviour of a subject. `start`, `stop`: seconds since the file's first frame, equal for a point event."""
+
+    behavior: str
+    subject: str
+    start: float
+    stop: float
+    is_point: bool
+
+
+@dataclass
+class Recording:
+    """All events in one media file, from all observations of it.
+
+    `media_path`: as written in BORIS. `seconds`: duration, None if unknown. `observations`: their ids.
+    `coded_intervals`: (start, stop) of the part that each observation covers, in seconds."""
+
+    media_path: str
+    seconds: float | None
+    events: list[BehaviorEvent] = field(default_factory=list)
+    observations: list[str] = field(default_factory=list)
+    coded_intervals: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass
+class EventCollection:
+    """Events of a BORIS file.
+
+    `behaviors`: in the order of the ethogram, or sorted by name. `recordings`: by path of the media file. `skipped`:
+    unusable entry -> reason."""
+
+    behaviors: list[str]
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add_skipped(self, entry: str, reason: str) -> None:
+        """Record an entry that can't be used; a repeated entry gets a number."""
+        name, number = entry, 1
+        while name in self.skipped:
+            number += 1
+            name = f"{entry} ({number})"
+        self.skipped[name] = reason
+
+    def add_observation(
+        self,
+        observation: str,
+        media_files: Sequence[MediaFile],
+        events: Sequence[BehaviorEvent],
+        coded_interval: tuple[float, float] = WHOLE_OBSERVATION,
+    ) -> None:
+        """Add the events of an observation to the recordings of its media files.
+
+        Times of `events` and `coded_interval` count from the start of the first of the media files, which follow each
+        other. The observation is skipped if their durations are needed and unknown."""
+        if any(seconds is None for _, seconds in media_files[:-1]):
+            self.add_skipped(observation, "has several media files, but not their durations")
+            return
+        start = 0.0
+        for number, (path, seconds) in enumerate(media_files, start=1):
+            recording = self.recordings.setdefault(path, Recording(path, seconds))
+            recording.seconds = recording.seconds or seconds
+            recording.observations.append(observation)
+            stop = math.inf if number == len(media_files) else start + (seconds or 0.0)
+            recording.coded_intervals.append((max(coded_interval[0] - start, 0.0), coded_interval[1] - start))
+            for event in events:
+                inside = start <= event.start < stop if event.is_point else event.start < stop and event.stop > start
+                if inside:  # add the part of the event in this file, with times relative to the file's start
+                    begin, end = (round(min(max(time, start), stop) - start, 6) for time in (event.start, event.stop))
+                    recording.events.append(event._replace(start=begin, stop=end))
+            start = stop
 
 
 def read_events(path: Path) -> EventCollection:
@@ -61,12 +138,11 @@ def _read_lines(path: Path) -> list[csv.CsvLine]:
     for index, (_, cells) in enumerate(lines):
         if TYPE_COLUMN in cells:
             return lines[index:]
-    raise UserError(f"is no table of aggregated events of BORIS (it has no column {TYPE_COLUMN})", path=path)
+    raise UserError(f"has no column {TYPE_COLUMN}", EXPORT_HINT, path=path)
 
 
 def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
     """Return the column index by key of COLUMN_NAMES, for existing columns. Raises UserError."""
-    hint = "export aggregated events from BORIS again"
     by_name = {cell: index for index, cell in reversed(list(enumerate(header)))}
     indices: dict[str, int] = {}
     for key, names in COLUMN_NAMES.items():
@@ -74,9 +150,9 @@ def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
         if index is not None:
             indices[key] = index
         elif key in REQUIRED_COLUMNS:
-            raise UserError(f"has no column {names[0]}", hint, path=path)
+            raise UserError(f"has no column {names[0]}", EXPORT_HINT, path=path)
     if "source" not in indices and "media" not in indices:
-        raise UserError("has no column with the media file of an event", hint, path=path)
+        raise UserError("has no column with media files", EXPORT_HINT, path=path)
     return indices
 
 
@@ -94,13 +170,11 @@ def _media_files(collection: EventCollection, observation: str, rows: list[dict[
     if not paths:  # some versions write only the media file of each event
         paths = list(dict.fromkeys(row["media"] for row in rows if row.get("media") not in ("", None, "Not found")))
     if not paths:
-        reason = f"{len(rows)} events that are in no media file (a live observation?)"
+        reason = f"{len(rows)} events without a media file, as in a live observation"
         collection.add_skipped(observation or "an observation", reason)
     if "|" in source:
-        collection.add_skipped(f"{observation}, players other than the first", "media files that show it again")
-    if len(seconds) != len(paths):
-        seconds = [None] * len(paths)
-    return [MediaFile(file, length) for file, length in zip(paths, seconds, strict=True)]
+        collection.add_skipped(f"{observation}, players other than the first", OTHER_PLAYERS)
+    return list(zip(paths, seconds if len(seconds) == len(paths) else [None] * len(paths), strict=True))
 
 
 def _first_player_entries(text: str) -> list[str]:
@@ -111,17 +185,15 @@ def _first_player_entries(text: str) -> list[str]:
 
 def _parse_row(path: Path, number: int, row: Mapping[str, str], collection: EventCollection) -> BehaviorEvent | None:
     """Return the event of a row. A row without start or stop is skipped, and gives None. Raises UserError."""
-    location, hint = f"{path}:{number}", "fix the line"
+    location, hint = f"{path}:{number}", "correct the line"
     event_type = row["type"].upper()
     if not row["behavior"] or event_type not in ("STATE", "POINT"):
-        raise UserError(f"the behavior type {row['type']!r} is neither STATE nor POINT", hint, path=location)
-    is_point = event_type == "POINT"
-    start, stop = _parse_seconds(row["start"]), _parse_seconds(row["stop"])
-    if is_point:
-        stop = start
+        raise UserError(f"behavior type {row['type']!r} is neither STATE nor POINT", hint, path=location)
+    is_point, start = event_type == "POINT", _parse_seconds(row["start"])
+    stop = start if is_point else _parse_seconds(row["stop"])
     if start is None or stop is None:
         entry = f"{row.get('observation', '')}: {row['behavior']} in line {number}"
-        collection.add_skipped(entry, "has no time" if start is None else "has no end")
+        collection.add_skipped(entry, "has no start" if start is None else "has no stop")
         return None
     if stop < start:
         raise UserError(f"{row['behavior']} stops at {stop:g} s, before it starts", hint, path=location)
@@ -144,19 +216,18 @@ def _parse_seconds(text: str) -> float | None:
 def read_project(path: Path) -> EventCollection:
     """Read a project. Raises UserError if the file is none, or an observation can't be read."""
     try:
-        project = yaml_json.read_json(path, "name a .boris file, or aggregated events")
+        project = yaml_json.read_json(path, PROJECT_HINT)
         event_types = {row["code"]: str(row["type"]) for row in _sorted_ethogram(project[ETHOGRAM_KEY])}
         observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem, hint = f"is no project of BORIS ({error!r})", "name a .boris file, or aggregated events"
-        raise UserError(problem, hint, path=path) from None
+        raise UserError(f"is not a BORIS project ({error!r})", PROJECT_HINT, path=path) from None
     collection = EventCollection(list(event_types))
     for observation, content in observations.items():
         try:
             _add_observation(collection, observation, content, event_types)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            problem = f"the observation {observation} can't be read ({error!r})"
-            raise UserError(problem, "open and save it in BORIS", path=path) from None
+            problem = f"observation {observation} can't be read ({error!r})"
+            raise UserError(problem, "open the project in BORIS and save it", path=path) from None
     return collection
 
 
@@ -171,19 +242,16 @@ def _add_observation(
 ) -> None:
     """Add the events in the first player's media files; other observations and players are skipped."""
     if content.get("type", "MEDIA") != "MEDIA":
-        reason = f"is an observation of {str(content['type']).lower()}, not of media files"
-        collection.add_skipped(observation, reason)
+        collection.add_skipped(observation, f"is of type {str(content['type']).lower()}, and has no media files")
         return
     players = {number: list(files) for number, files in (content.get("file") or {}).items() if files}
     if not players.get("1"):
         collection.add_skipped(observation, "names no media file")
         return
     if len(players) > 1:
-        num_others = sum(len(files) for number, files in players.items() if number != "1")
-        reason = f"{num_others} media files that show it again"
-        collection.add_skipped(f"{observation}, players other than the first", reason)
+        collection.add_skipped(f"{observation}, players other than the first", OTHER_PLAYERS)
     lengths = (content.get("media_info") or {}).get("length") or {}
-    media_files = [MediaFile(file, float(lengths[file]) if lengths.get(file) else None) for file in players["1"]]
+    media_files = [(file, float(lengths[file]) if lengths.get(file) else None) for file in players["1"]]
     start, stop = (content.get("observation time interval") or (0, 0))[:2]  # [0, 0]: the whole observation
     coded_interval = (float(start), float(stop)) if stop else WHOLE_OBSERVATION
     events = _pair_state_events(collection, observation, content, event_types)
@@ -215,9 +283,9 @@ def _pair_state_events(
         else:
             events.append(BehaviorEvent(code, subject, start, time, is_point=False))
     for code, count in unknown.items():
-        collection.add_skipped(f"{observation}: {code}", f"{count} events of a behaviour that is not in the ethogram")
+        collection.add_skipped(f"{observation}: {code}", f"is not in the ethogram ({count} events)")
     for key, start in start_times.items():
         entry = f"{observation}: {key[1]} of {key[0] or 'no subject'} from {start:g} s on"
-        reason = f"has {num_rows[key]} starts and stops, so that one is missing; check state events in BORIS"
+        reason = f"has {num_rows[key]} starts and stops: one is missing; check state events in BORIS"
         collection.add_skipped(entry, reason)
     return sorted(events, key=lambda event: event.start)

@@ -1,33 +1,39 @@
 """Checks whether a data set and everything created from it is complete, undamaged, up to date and consistent."""
 
 import contextlib
+import functools
+import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import combinations
+from pathlib import Path
 
 from vimoclip import annotations, cli
-from vimoclip.check import cross_file
-from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, rgb_area, scan_dataset
-from vimoclip.check.problems import CheckReport
-from vimoclip.check.video_checks import CheckResults, CheckTask, TaskRunner
+from vimoclip.check import compatibility
+from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, command_for, rgb_area, scan_dataset
+from vimoclip.check.problems import CheckReport, escape_line
+from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
 from vimoclip.errors import UserError
+from vimoclip.io.names import list_some
+from vimoclip.store import EmbeddingReader
 
 VIDEOS_PER_TASK = 100
 VIDEOS_PER_DECODE_TASK = 4  # few, so that Ctrl-C stops a check soon
 
 
-class ProblemsFoundError(UserError):
-    """The data set has problems. The message is the last line of the output."""
+class CheckError(UserError):
+    """The data set has problems, or the check could not finish."""
 
     exit_code = 1
 
 
 def run_checks(paths: DatasetPaths, decode: bool = False, num_workers: int = 1) -> CheckReport:
-    """Check everything; `decode` decodes every video and flow video. Raises UserError if a worker is killed.
+    """Check everything; `decode` decodes every video and flow video. Raises CheckError if a worker is killed.
 
     If the annotations are broken, the report holds only this problem: they define what should exist."""
     report = CheckReport()
@@ -36,46 +42,41 @@ def run_checks(paths: DatasetPaths, decode: bool = False, num_workers: int = 1) 
     except UserError as error:
         report.entries["annotations"] = 0
         report.add_file_problem("annotations", paths.annotations, "broken", error)
-        report.add_note("annotations", "nothing else was looked at, as these say what there should be")
+        report.add_note("annotations", "nothing else was checked, as the annotations define the expected files")
         return report
     data = DatasetContents(paths, loaded, decode)
-    cross_file.check_annotation_files(data, report)
+    check_annotation_files(data, report)
     scan_dataset(data, report)
-    cross_file.check_video_names(data, report)
-    cross_file.check_embedding_files(data, report)
-    results = _check_all(data, num_workers)
+    check_video_names(data, report)
+    check_embedding_files(data, report)
+    results = _run_tasks(data, num_workers)
     report.merge(results.report)
-    cross_file.check_flow_settings(data, results, report)
-    cross_file.add_verify_problems(data, results, report)
-    num_stale = cross_file.add_stale_entries(data, results, report)
+    check_flow_settings(data, results, report)
+    add_verify_problems(data, results, report)
+    num_stale = add_stale_entries(data, results, report)
     report.entries = _count_entries(data, results, report, num_stale)
     report.sort()
     return report
 
 
-def _check_all(data: DatasetContents, num_workers: int) -> CheckResults:
-    """Check every file of embeddings and every video."""
-    results, meter = CheckResults(), cli.ProgressMeter(len(data.videos), desc="checking")
-    tasks = list(_make_tasks(data))
+def _run_tasks(data: DatasetContents, num_workers: int) -> CheckResults:
+    """Check every file of embeddings and every video; the longest tasks, files of embeddings, run first."""
+    areas = [area for area, reader in data.readers.items() if reader.has_schema]
+    tasks: list[CheckTask] = [*sorted(areas, key=lambda area: -len(data.keys[area]))]
+    step = VIDEOS_PER_DECODE_TASK if data.decode else VIDEOS_PER_TASK
+    tasks += [data.videos[start : start + step] for start in range(0, len(data.videos), step)]
     for reader in data.readers.values():
         with contextlib.suppress(UserError):  # reported when the file is checked
             reader.build_index()
+    results, meter = CheckResults(), cli.ProgressMeter(len(data.videos), desc="checking")
     try:
-        for task, task_results in zip(tasks, map_in_processes(TaskRunner(data), tasks, num_workers), strict=True):
+        run = functools.partial(run_task, data)
+        for task, task_results in zip(tasks, map_in_processes(run, tasks, num_workers), strict=True):
             results.merge(task_results)
             meter.add(0 if isinstance(task, str) else len(task))
     finally:
         meter.close()
     return results
-
-
-def _make_tasks(data: DatasetContents) -> Iterator[CheckTask]:
-    """Yield the tasks, the longest first: one per file of embeddings, then groups of videos."""
-    areas = [area for area, reader in data.readers.items() if reader.has_schema]
-    yield from sorted(areas, key=lambda area: -len(data.keys[area]))
-    step = VIDEOS_PER_DECODE_TASK if data.decode else VIDEOS_PER_TASK
-    for start in range(0, len(data.videos), step):
-        yield data.videos[start : start + step]
 
 
 def _count_entries(
@@ -94,38 +95,153 @@ def _count_entries(
     return counts
 
 
-_runner: list[TaskRunner] = []  # of this worker process
+def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
+    """Check that selection clips and animals name annotated videos only."""
+    folder = data.paths.annotations
+    if (path := folder / annotations.SELECTION_FILE).exists():
+        with _record_errors(report, "annotations", path, "broken"):
+            train = data.annotations.splits.get("train", {})
+            annotations.check_selection(path, annotations.read_selection(path), train)
+    path = folder / annotations.ANIMALS_FILE
+    with _record_errors(report, "annotations", path, "broken"):
+        if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
+            reason = f"names {len(unknown)} videos that are in no split ({list_some(unknown)})"
+            hint = "remove these lines, or delete the file"
+            report.add_file_problem("annotations", path, "misfit", reason, hint)
 
 
-class WorkerKilledError(UserError):
-    """A worker process was killed."""
+def check_video_names(data: DatasetContents, report: CheckReport) -> None:
+    """Check for names of videos that the extractors refuse."""
+    videos_by_stem: dict[str, str] = {}
+    for name in sorted((data.files or frozenset()) - data.other_files):
+        try:
+            annotations.check_video_id(name)
+        except UserError as error:
+            report.add_problem("videos", name, "misfit", error)
+            continue
+        if (other := videos_by_stem.setdefault(annotations.stem(name), name)) != name:
+            reason = f"has the same name as {other} but for the extension, so both would have one flow video"
+            report.add_problem("videos", name, "misfit", reason, "rename one of them")
 
-    exit_code = 1
+
+def check_embedding_files(data: DatasetContents, report: CheckReport) -> None:
+    """Compare the RGB files with the annotations, with each other, and with the motion file."""
+    for split, reader in data.rgb_readers.items():
+        _check_against_annotations(data, split, reader, report)
+    not_empty = [(split, reader) for split, reader in data.rgb_readers.items() if reader.keys]
+    for (_, first), (split, second) in combinations(not_empty, 2):
+        with _record_errors(report, rgb_area(split), second.path, "misfit"):
+            compatibility.check_train_val(first, second)
+    motion = data.motion_reader
+    for _, reader in not_empty:
+        if motion and motion.keys:
+            with _record_errors(report, "motion", motion.path, "misfit"):
+                compatibility.check_rgb_motion(reader, motion)
 
 
-def map_in_processes(runner: TaskRunner, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
+def _check_against_annotations(data: DatasetContents, split: str, reader: EmbeddingReader, report: CheckReport) -> None:
+    area = rgb_area(split)
+    hint = f"create it again with {command_for(area)} --overwrite"
+    if reader.has_schema and (type_attribute := reader.attributes.get("type", split)) != split:
+        report.add_file_problem(area, reader.path, "misfit", f"has embeddings of the split {type_attribute}", hint)
+    if reader.keys:
+        with _record_errors(report, area, reader.path, "stale", hint):
+            names = compatibility.class_names(reader)
+            compatibility.check_classes(names, data.annotations.classes, str(reader.path), str(data.paths.annotations))
+
+
+def check_flow_settings(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
+    """Check that all flow has the same settings, and those of the embeddings and of the student.
+
+    The most frequent settings are the reference."""
+    if not results.videos_by_flow_settings:
+        return
+    folder, videos_by_settings = data.paths.flows, results.videos_by_flow_settings
+    settings_dicts = {settings: json.loads(settings) for settings in videos_by_settings}
+    reference = settings_dicts[max(settings_dicts, key=lambda settings: len(videos_by_settings[settings]))]
+    for settings, names in videos_by_settings.items():
+        try:
+            cli.check_settings_match(reference, settings_dicts[settings], "most flow videos", "this one", "")
+        except UserError as error:
+            for name in names:
+                hint = "delete it, and create it again by extract_flows.py with the flags of the others"
+                report.add_problem("flows", name, "misfit", error, hint)
+    for reader in data.rgb_readers.values():
+        with _record_errors(report, "flows", folder, "misfit"):
+            compatibility.check_sampling(reader, reference, str(folder))
+    motion = data.motion_reader
+    if motion and motion.has_schema:
+        motion_settings = {key: value for key, value in motion.attributes.items() if key == "sampling"}
+        trained_on = motion.attributes.get("student", {}).get("flow")
+        motion_settings |= trained_on if isinstance(trained_on, dict) else {}
+        hint = "create it again with inference.py --overwrite, with a student that was trained on this flow"
+        with _record_errors(report, "motion", motion.path, "misfit"):
+            cli.check_settings_match(motion_settings, reference, str(motion.path), str(folder), hint)
+
+
+def add_stale_entries(data: DatasetContents, results: CheckResults, report: CheckReport) -> dict[str, int]:
+    """Add entries whose video is gone or no longer annotated; return their number in `flows` and `motion`."""
+    for split, reader in data.rgb_readers.items():
+        area = rgb_area(split)
+        hint = f"remove it by {command_for(area)}" if reader.has_schema else "create the file again, or annotate it"
+        for key in sorted(data.keys[area] - data.annotations.splits[split].keys()):
+            report.add_problem(area, key, "stale", f"is not annotated in {split}_multi.txt", hint)
+    flows = sorted(data.flow_folder.paths.keys() - set(results.matched_flows)) if data.flow_folder else []
+    motions = sorted(data.keys.get("motion", frozenset()) - set(results.matched_motions))
+    reason = "belongs to no annotated or existing video"
+    for name in flows:
+        report.add_problem("flows", name, "stale", reason, "delete it, or restore its video")
+    for key in motions:
+        report.add_problem("motion", key, "stale", reason, "create the file again with inference.py --overwrite")
+    return {"flows": len(flows), "motion": len(motions)}
+
+
+def add_verify_problems(data: DatasetContents, results: CheckResults, report: CheckReport) -> None:
+    """Add the problems found by `store.verify`, except those already found for a single video."""
+    broken = {(problem.area, problem.id) for problem in report.problems if problem.kind == "broken"}
+    for area, problems in results.verify_problems.items():
+        for key, problem in problems:
+            if (area, escape_line(key)) not in broken:
+                hint = f"create it again with {command_for(area)} --overwrite"
+                reason = f"{key}: {problem}" if key else problem
+                report.add_file_problem(area, data.readers[area].path, "broken", reason, hint)
+
+
+@contextlib.contextmanager
+def _record_errors(report: CheckReport, area: str, path: Path, kind: str, hint: str = "") -> Iterator[None]:
+    """Turn a UserError into a problem of a file or folder as a whole."""
+    try:
+        yield
+    except UserError as error:
+        report.add_file_problem(area, path, kind, error, hint)
+
+
+RunTask = Callable[[CheckTask], CheckResults]
+_worker_task: list[RunTask] = []  # of this worker process
+
+
+def map_in_processes(run: RunTask, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:
     """Yield the results of the tasks in order; with fewer than two workers, in this process.
 
-    Raises WorkerKilledError."""
+    Raises CheckError."""
     if num_workers < 2:
-        yield from map(runner, tasks)
+        yield from map(run, tasks)
         return
-    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(runner,))
+    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(run,))
     try:
         yield from executor.map(_run_task, tasks)
     except BrokenProcessPool:
-        problem = "a process that looked at videos was killed, which is what happens where memory is short"
-        raise WorkerKilledError(problem, "try --num-workers 1") from None
+        raise CheckError("a worker process was killed, as if memory were short", "try --num-workers 1") from None
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _start_worker(runner: TaskRunner) -> None:
+def _start_worker(run: RunTask) -> None:
     """Initialize a worker, which ignores Ctrl-C and exits with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _runner[:] = [runner]
+    _worker_task[:] = [run]
 
 
 def _exit_with_parent() -> None:
@@ -136,4 +252,4 @@ def _exit_with_parent() -> None:
 
 
 def _run_task(task: CheckTask) -> CheckResults:
-    return _runner[0](task)
+    return _worker_task[0](task)

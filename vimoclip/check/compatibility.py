@@ -42,7 +42,7 @@ def motion_mismatch(
         return f"{num_frames} RGB frames need {num_frames - 1} motions, but there are {num_motions}"
     if frame_indices is None or motion_indices is None or np.array_equal(frame_indices[:-1], motion_indices):
         return None
-    return f"its motions are of other frames in {motion_path}: was the video replaced?"
+    return f"its motions are of other frames in {motion_path} (was the video replaced?)"
 
 
 def motion_key_function(motion: EmbeddingReader) -> Callable[[str], str]:
@@ -69,17 +69,15 @@ def check_sampling(rgb: EmbeddingReader, flow_settings: Mapping[str, Any], flow_
 def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
     """Raise UserError if the width, the encoder or the sampling of RGB and motion embeddings differ."""
     if rgb.dim != motion.dim:
-        raise UserError(
-            f"embeddings are {rgb.dim} wide in {rgb.path} but {motion.dim} in {motion.path}",
-            "make both with the same CLIP model",
-        )
+        problem = f"embeddings have width {rgb.dim} in {rgb.path} but {motion.dim} in {motion.path}"
+        raise UserError(problem, "create both with the same CLIP model")
     if not (rgb.has_schema and motion.has_schema):
         return
     teacher = motion.attributes.get("student", {}).get("teacher", {})
     rgb_name, motion_name = str(rgb.path), str(motion.path)
-    hint = "make both with the same CLIP model: extract_embeddings.py, then train.py and inference.py"
-    for key in ("clip_model", "quick_gelu", "weights_sha256"):
-        check_settings_match(_subset(rgb.attributes, key), teacher, rgb_name, f"the teacher of {motion_name}", hint)
+    hint = "use the same CLIP model for extract_embeddings.py, train.py and inference.py"
+    encoder = _subset(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
+    check_settings_match(encoder, teacher, rgb_name, f"the teacher of {motion_name}", hint)
     check_settings_match(_subset(rgb.attributes, "resize"), motion.attributes, rgb_name, motion_name, hint)
     hint = "give both extractors the same --stride, --fps and --max-frames"
     check_settings_match(_subset(rgb.attributes, "sampling"), motion.attributes, rgb_name, motion_name, hint)
@@ -89,7 +87,7 @@ def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
     """Raise UserError if two RGB files can't be splits of one data set, or share a video."""
     train_name, val_name = str(train.path), str(val.path)
     if train.dim != val.dim:
-        problem = f"embeddings are {train.dim} wide in {train_name} but {val.dim} in {val_name}"
+        problem = f"embeddings have width {train.dim} in {train_name} but {val.dim} in {val_name}"
         raise UserError(problem, "create both again with the same settings")
     check_encoder(train.attributes, val.attributes, train_name, val_name)
     check_classes(class_names(train), class_names(val), train_name, val_name)
@@ -104,9 +102,8 @@ def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_nam
     Only files with a schema are compared: published files say ViT-B/16 for every encoder."""
     if not ("schema" in first and "schema" in second):
         return
-    for key in ENCODER_ATTRIBUTES:
-        hint = "make both in the same way, or name others with --set data.<file>=..."
-        check_settings_match(_subset(first, key), second, first_name, second_name, hint)
+    hint = "create both with the same settings, or name others with --set data.<file>=..."
+    check_settings_match(_subset(first, *ENCODER_ATTRIBUTES), second, first_name, second_name, hint)
 
 
 def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
@@ -125,7 +122,7 @@ def class_names(rgb: EmbeddingReader) -> list[str]:
     num_classes = len(rgb.labels(rgb.keys[0]))
     names = rgb.attributes.get("class_names") or [default_class_name(class_id) for class_id in range(num_classes)]
     if len(names) != num_classes:
-        problem = f"names {len(names)} classes, but its labels have {num_classes}"
+        problem = f"has {len(names)} class names, but labels of {num_classes} classes"
         raise UserError(problem, "create it again", path=rgb.path)
     return names
 
@@ -134,5 +131,5 @@ def default_class_name(class_id: int) -> str:
     return f"class_{class_id}"
 
 
-def _subset(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {key: attributes[key]} if key in attributes else {}
+def _subset(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: attributes[key] for key in keys if key in attributes}

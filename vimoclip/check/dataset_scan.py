@@ -107,14 +107,13 @@ def scan_dataset(data: DatasetContents, report: CheckReport) -> None:
 def _list_videos(data: DatasetContents, report: CheckReport) -> None:
     folder = data.paths.videos
     if not folder.is_dir():
-        hint = "name it with --videos-dir"
-        report.add_file_problem("videos", folder, "missing", "there is no such folder", hint)
+        report.add_file_problem("videos", folder, "missing", "there is no such folder", "name it with --videos-dir")
         return
     paths, others = video.find_videos(folder)
     data.other_files = frozenset(others)
     data.files = frozenset(path.name for path in paths) | data.other_files
     if not_annotated := len(data.files - data.other_files - data.split_of.keys()):
-        report.add_note("videos", f"{not_annotated} in {folder} are not annotated")
+        report.add_note("videos", f"{not_annotated} videos in {folder} are not annotated")
 
 
 def _read_manifest(area: str, output: Path, report: CheckReport) -> dict[str, ManifestEntry]:
@@ -124,8 +123,7 @@ def _read_manifest(area: str, output: Path, report: CheckReport) -> dict[str, Ma
     except UserError as error:
         report.add_file_problem(area, path, "broken", error)
     except OSError as error:
-        reason = f"can't be read ({error.strerror})"
-        report.add_file_problem(area, path, "broken", reason, "make it a file that you may read")
+        report.add_file_problem(area, path, "broken", f"can't be read ({error.strerror})", "check its permissions")
     return {}
 
 
@@ -141,17 +139,17 @@ def _open_embeddings(
     try:
         reader = store.EmbeddingReader(path, kind)
     except UserError as error:
-        report.add_file_problem(area, path, "broken", error, f"{command_for(area)} --overwrite creates it again")
+        report.add_file_problem(area, path, "broken", error, f"create it again with {command_for(area)} --overwrite")
         return None
     if not reader.has_schema:
         checked = "widths, lengths and labels" if kind == "rgb" else "widths and lengths"
-        report.add_note(area, f"{path} doesn't say what made it, so nothing could be checked but {checked}")
+        report.add_note(area, f"{path} does not record its settings, so only these are checked: {checked}")
     return reader
 
 
 def _add_unfinished(area: str, path: Path, entries: dict[str, ManifestEntry], report: CheckReport) -> None:
     done = sum(entry.status in DONE_STATUSES for entry in entries.values())
     failed = sum(entry.status == "failed" for entry in entries.values())
-    reason = f"is not there, but its manifest has {done} videos as done, {failed} as failed"
-    hint = f"wait for the run that makes it, or start {command_for(area)} again"
+    reason = f"does not exist, but its manifest records {done} finished and {failed} failed videos"
+    hint = f"wait for the run that creates it, or run {command_for(area)} again"
     report.add_file_problem(area, path, "missing", reason, hint)

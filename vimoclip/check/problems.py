@@ -21,10 +21,6 @@ class Problem(NamedTuple):
     reason: str
     hint: str
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the fields for JSON, where the hint has the key `cure`."""
-        return {"cure" if name == "hint" else name: value for name, value in self._asdict().items()}
-
 
 class CheckNote(NamedTuple):
     """A remark that is not a problem. `id`: as in Problem, empty for a remark on the whole area."""
@@ -88,8 +84,8 @@ class CheckReport:
         return f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}, in {', '.join(areas)}"
 
     def area_counts(self) -> dict[str, dict[str, int | bool]]:
-        """Return for each area whether it exists (`there`), its entries, those that are fine, ids by kind of problem,
-        and skipped entries."""
+        """Return by area: whether it exists (`there`), and numbers of entries, of fine and skipped ones, and of those
+        with each kind of problem."""
         ids: dict[tuple[str, str], set[str]] = defaultdict(set)
         for problem in self.problems:
             ids[problem.area, problem.kind].add(problem.id)
@@ -108,7 +104,10 @@ class CheckReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report for JSON."""
-        problems, notes = [problem.as_dict() for problem in self.problems], [note._asdict() for note in self.notes]
+        problems = [
+            dict(zip(("area", "id", "kind", "reason", "cure"), problem, strict=True)) for problem in self.problems
+        ]
+        notes = [note._asdict() for note in self.notes]
         return {"areas": self.area_counts(), "problems": problems, "notes": notes, "fine": self.fine}
 
     def run_report(self) -> RunReport:
@@ -122,7 +121,14 @@ class CheckReport:
 
     def format_lines(self) -> Iterator[str]:
         """Yield the lines for a terminal: the table, then the first notes and problems of each area and kind."""
-        yield from self._format_table()
+        yield f"{'':12}" + "".join(f"{name:>9}" for name in ("entries", "fine", *PROBLEM_KINDS, "skipped"))
+        for area, counts in self.area_counts().items():
+            if not (counts["there"] or any(counts[kind] for kind in PROBLEM_KINDS)):
+                yield f"{area:12}  not created yet"
+                continue
+            numbers = [str(counts["entries"]), str(counts["fine"])]
+            numbers += [str(counts[name] or "-") for name in (*PROBLEM_KINDS, "skipped")]
+            yield f"{area:12}" + "".join(f"{number:>9}" for number in numbers)
         notes: dict[str, list[str]] = defaultdict(list)
         for note in self.notes:
             notes[note.area].append(": ".join(filter(None, (note.area, note.id, note.reason))))
@@ -134,17 +140,7 @@ class CheckReport:
             for group, lines in groups.items():
                 yield from lines[:MAX_LINES]
                 if len(lines) > MAX_LINES:
-                    yield f"{group}: and {len(lines) - MAX_LINES} more, all of them with --json FILE"
-
-    def _format_table(self) -> Iterator[str]:
-        yield f"{'':12}" + "".join(f"{name:>9}" for name in ("entries", "fine", *PROBLEM_KINDS, "skipped"))
-        for area, counts in self.area_counts().items():
-            if not (counts["there"] or any(counts[kind] for kind in PROBLEM_KINDS)):
-                yield f"{area:12}  not there yet"
-                continue
-            numbers = [str(counts["entries"]), str(counts["fine"])]
-            numbers += [str(counts[name] or "-") for name in (*PROBLEM_KINDS, "skipped")]
-            yield f"{area:12}" + "".join(f"{number:>9}" for number in numbers)
+                    yield f"{group}: {len(lines) - MAX_LINES} more, see --json FILE"
 
 
 def escape_line(text: object) -> str:

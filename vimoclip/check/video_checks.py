@@ -47,22 +47,17 @@ class CheckResults:
         self.verify_problems |= other.verify_problems
 
 
-class TaskRunner:
-    """Picklable callable that runs a task."""
-
-    def __init__(self, data: DatasetContents):
-        self.data = data
-
-    def __call__(self, task: CheckTask) -> CheckResults:
-        results = CheckResults()
-        if isinstance(task, str):
-            results.verify_problems[task] = store.verify(self.data.readers[task].path)
-            return results
-        motion = self.data.motion_reader
-        motion_key = compatibility.motion_key_function(motion) if motion else annotations.stem
-        for name in task:
-            _VideoChecker(self.data, name, motion_key(name), results).check()
+def run_task(data: DatasetContents, task: CheckTask) -> CheckResults:
+    """Check a group of videos, or verify a file of embeddings."""
+    results = CheckResults()
+    if isinstance(task, str):
+        results.verify_problems[task] = store.verify(data.readers[task].path)
         return results
+    motion = data.motion_reader
+    motion_key = compatibility.motion_key_function(motion) if motion else annotations.stem
+    for name in task:
+        _VideoChecker(data, name, motion_key(name), results).check()
+    return results
 
 
 class _VideoChecker:
@@ -90,15 +85,15 @@ class _VideoChecker:
 
     def _check_video(self, files: frozenset[str]) -> None:
         if self.name in self.data.other_files:
-            reason = "isn't named like a video, so extract_flows.py leaves it out"
-            self._add_problem("videos", "misfit", reason, "rename it and its line, to .mp4 or what it is")
+            reason = "has no extension of a video, so extract_flows.py skips it"
+            self._add_problem("videos", "misfit", reason, "rename the file, and its line in the annotations")
         elif self.name not in files:
-            hint = "put it there, or take its line out of the annotations"
-            self._add_problem("videos", "missing", f"isn't in {self.data.paths.videos}", hint)
+            hint = "add it, or remove its line from the annotations"
+            self._add_problem("videos", "missing", f"is not in {self.data.paths.videos}", hint)
         elif self.data.decode or not self._was_decoded():
             _, problem = inspect_video(self.path, self.data.decode)
             if problem:
-                hint = "get it again, or take its line out of the annotations"
+                hint = "replace it, or remove its line from the annotations"
                 self._add_problem("videos", "broken", problem, hint)
 
     def _was_decoded(self) -> bool:
@@ -114,7 +109,7 @@ class _VideoChecker:
         if self.name not in self.data.keys[area]:
             self._check_absence(area, self.name)
             return
-        self._check_source(area, self.name, self.path, f"{command_for(area)} --overwrite creates the file again")
+        self._check_source(area, self.name, self.path, f"create the file again with {command_for(area)} --overwrite")
         reader = self.data.readers[area]
         self.num_rgb_frames, self.frame_indices = _length_and_indices(reader, self.name)
         stored, annotated = reader.labels(self.name), self.data.annotations.multi_hot(self.split, self.name)
@@ -122,7 +117,7 @@ class _VideoChecker:
         if len(stored) == len(annotated) and not np.array_equal(stored, annotated):
             texts = [" ".join(map(str, np.flatnonzero(labels))) or "none" for labels in (stored, annotated)]
             reason = f"its labels are {texts[0]} in the file but {texts[1]} in the annotations"
-            hint = f"{command_for(area)} takes over the labels without embedding again"
+            hint = f"run {command_for(area)}, which updates the labels without encoding again"
             self._add_problem(area, "stale", reason, hint)
 
     def _check_flow(self, flow_folder: FlowFolder) -> None:
@@ -148,14 +143,14 @@ class _VideoChecker:
             self.results.videos_by_flow_settings[json.dumps(settings, sort_keys=True)].append(self.name)
         source_stem = (info.comment or {}).get("video", annotations.stem(self.name))
         if source_stem != annotations.stem(self.name):
-            self._add_problem("flows", "misfit", f"{self.flow_path.name} says that it shows {source_stem}", hint)
+            self._add_problem("flows", "misfit", f"{self.flow_path.name} is the flow of {source_stem}", hint)
         if self.num_rgb_frames:
             mismatch = compatibility.flow_mismatch(self.num_rgb_frames, self.frame_indices, info)
             if mismatch:
                 self._add_problem("flows", "misfit", mismatch, f"{hint}; give both extractors the same flags")
 
     def _check_motion(self) -> None:
-        motion, hint = self.data.readers["motion"], "inference.py --overwrite creates the file again"
+        motion, hint = self.data.readers["motion"], "create the file again with inference.py --overwrite"
         if self.motion_key not in self.data.keys["motion"]:
             self._check_absence("motion", self.motion_key)
             return
@@ -170,7 +165,7 @@ class _VideoChecker:
                 self.num_rgb_frames, self.frame_indices, num_motions, motion_indices, motion.path
             )
         elif self.num_flow_frames and num_motions != self.num_flow_frames:
-            mismatch = f"there are {num_motions} motions but {self.num_flow_frames} flow frames"
+            mismatch = f"has {num_motions} motion embeddings but {self.num_flow_frames} flow frames"
         if mismatch:
             self._add_problem("motion", "misfit", mismatch, hint, self.motion_key)
 
@@ -187,21 +182,17 @@ class _VideoChecker:
             self.results.report.skipped[area] += 1
         else:
             path = self.data.paths.flows if area == "flows" else self.data.readers[area].path
-            hint = f"{self._prerequisite(area)}run {command}"
-            self._add_problem(area, "missing", f"isn't in {path}", hint, entry_id)
+            hint = f"run {command}"
+            if self.data.files is not None and self.name not in self.data.files:
+                hint = f"add its video, then {hint}"
+            elif area == "motion" and self.data.flow_folder and not self.flow_path:
+                hint = f"run extract_flows.py, then {hint}"
+            self._add_problem(area, "missing", f"is not in {path}", hint, entry_id)
 
     def _has_no_flow(self) -> bool:
         """Return whether the video is too short for flow."""
         entry = self.data.manifest_entry("flows", self.name)
         return self.num_rgb_frames == 1 or (entry is not None and entry.status == "skipped")
-
-    def _prerequisite(self, area: str) -> str:
-        """Return what has to be done before the missing entry of an area can be created, or nothing."""
-        if self.data.files is not None and self.name not in self.data.files:
-            return "put its video there, then "
-        if area == "motion" and self.data.flow_folder and not self.flow_path:
-            return "after extract_flows.py, "
-        return ""
 
     def _check_source(self, area: str, entry_id: str, source: Path, hint: str) -> None:
         """Add a problem if the source changed after the entry was created, and a note if it was decoded in part."""
@@ -217,8 +208,8 @@ class _VideoChecker:
         if not entry or entry.status not in DONE_STATUSES or entry.size is None or state["size"] is None:
             return None
         if state["size"] != entry.size:
-            return f"{source} has {state['size']} bytes now, but had {entry.size} when this was made from it"
-        return None if state["mtime"] == entry.mtime else f"{source} was written again after this was made from it"
+            return f"{source} has changed from {entry.size} to {state['size']} bytes since this was created from it"
+        return None if state["mtime"] == entry.mtime else f"{source} has been written since this was created from it"
 
     def _count_if_unannotated(self, area: str) -> None:
         if not self.split:
@@ -232,7 +223,7 @@ class _VideoChecker:
         try:
             check()
         except UserError as error:
-            hint = f"{command_for(area)} --overwrite creates the file again"
+            hint = f"create the file again with {command_for(area)} --overwrite"
             self._add_problem(area, "broken", error, hint, entry_id)
 
 
@@ -253,6 +244,6 @@ def inspect_video(path: Path, decode: bool) -> tuple[video.VideoInfo | None, str
 
 
 def _length_and_indices(reader: store.EmbeddingReader, key: str) -> tuple[int, np.ndarray | None]:
-    """Return T and the frame indices, None if unknown. T is read from the indices: the reader compares it anyway."""
+    """Return T and the frame indices, None if unknown. The reader checks that both agree, so one read is enough."""
     indices = reader.frame_indices(key)
     return (reader.length(key) if indices is None else len(indices)), indices

@@ -3,23 +3,6 @@
 `EncodedVideo` yields the embeddings that extract_embeddings.py, extract_flows.py and inference.py would write,
 `SlidingWindows` groups them, `score_windows` scores each window and the whole video."""
 
-from vimoclip.prediction.frame_encoder import EncodedVideo, FrameEmbeddings, FrameEncoder, TwoStreamEncoder
-from vimoclip.prediction.sliding_window import (
-    ScoreWindows,
-    SlidingWindows,
-    VideoScores,
-    WindowFeatures,
-    score_windows,
-)
+from vimoclip.prediction.sliding_window import WindowFeatures
 
-__all__ = [
-    "EncodedVideo",
-    "FrameEmbeddings",
-    "FrameEncoder",
-    "ScoreWindows",
-    "SlidingWindows",
-    "TwoStreamEncoder",
-    "VideoScores",
-    "WindowFeatures",
-    "score_windows",
-]
+__all__ = ["WindowFeatures"]

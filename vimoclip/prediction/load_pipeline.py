@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
+from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures
 
 TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
@@ -36,12 +38,19 @@ def load_two_stream_encoder(
     Raises UserError if a file is missing, or is not the one that the checkpoint was trained with."""
     rgb, motion = inputs["rgb"], inputs["motion"]
     if motion and student is None:
-        raise UserError("uses motion", "give the student that it was trained with: --student", path=tfam)
+        raise UserError("uses motion", "name the student that it was trained with: --student", path=tfam)
     sampling = video.Sampling(**(rgb or motion or {})["sampling"])
-    # the student first: it needs no download, so a mismatch is reported early
-    motion_encoder, flow_settings = _load_student(motion, tfam, student, compute) if motion and student else (None, {})
-    render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute) if motion_encoder else None
-    rgb_encoder = _load_teacher(rgb, tfam, weights, compute) if rgb else None
+    rgb_encoder = motion_encoder = render = None
+    flow_settings: dict[str, Any] = {}
+    if motion and student:  # first: the student needs no download, so a mismatch is reported early
+        motion_encoder, flow_settings = _load_student(motion, tfam, student, compute)
+        render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute)
+    if rgb:
+        name, pretrained = resolve_teacher(rgb, tfam, weights["clip_model_name"], weights["clip_pretrained"])
+        cli.check_downloadable(clip.missing_download(name, pretrained))
+        teacher = clip.load_encoder(name, pretrained, rgb.get("resize", "model"))
+        check_teacher(rgb, tfam, teacher)
+        rgb_encoder = make_frame_encoder(teacher, compute)
     return TwoStreamEncoder(sampling, rgb_encoder, motion_encoder, render, flow_settings.get("size"))
 
 
@@ -50,16 +59,34 @@ def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> F
     encoder.freeze(compute.device, compute.precision)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
-        # The extraction scripts pad the last batch for reproducible bytes; here that would double the work of a clip.
+        # not padded to full batches, as in the extraction scripts: that would double the work for a clip
         return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
 
     return FrameEncoder(encoder.preprocess, encode)
 
 
-def load_image_encoder(name: str, pretrained: str | None, resize: str) -> clip.ImageEncoder:
-    """Load an image encoder; refuse a download that can't work here. Raises UserError."""
-    cli.check_downloadable(clip.missing_download(name, pretrained))
-    return clip.load_encoder(name, pretrained, resize)
+def load_zero_shot_encoder(
+    name: str,
+    pretrained: str | None,
+    labels: Sequence[str],
+    templates: Sequence[str] | None,
+    sampling: video.Sampling,
+    compute: ComputeOptions,
+) -> tuple[TwoStreamEncoder, ScoreWindows, dict[str, Any]]:
+    """Return the encoder of a CLIP, a function that scores windows by `labels`, and metadata. Raises UserError."""
+    image_encoder, classifier = load_zero_shot_classifier(name, pretrained, labels, templates)
+
+    def score(windows: Sequence[WindowFeatures]) -> np.ndarray:
+        return np.stack([classifier.score(window.rgb).double().numpy() for window in windows if window.rgb is not None])
+
+    metadata = {
+        "zero_shot": True,
+        "clip_model": image_encoder.config["clip_model"],
+        "clip_weights_sha256": image_encoder.config["weights_sha256"],
+        "templates": list(templates or clip.PROMPT_TEMPLATES),
+        "sampling": sampling.as_dict(),
+    }
+    return TwoStreamEncoder(sampling, make_frame_encoder(image_encoder, compute)), score, metadata
 
 
 def load_zero_shot_classifier(
@@ -73,36 +100,22 @@ def load_zero_shot_classifier(
 def resolve_teacher(
     attributes: Mapping[str, Any], path: Path, name: str | None, pretrained: str | None
 ) -> tuple[str, str | None]:
-    """Return name and weights of the CLIP behind RGB embeddings with these `attributes`, recorded in the file `path`.
+    """Return name and weights of the CLIP of RGB embeddings with these `attributes`, recorded in the file `path`.
 
-    `name`, `pretrained`: override the recorded ones. Raises UserError if the recorded one is a folder that is not
-    here."""
+    `name`, `pretrained`: override the recorded ones. Raises UserError if the recorded one is a missing folder."""
     folder = attributes["clip_model"].removeprefix("local-dir:")
     if not name and attributes["clip_model"] != folder and not Path(folder).is_dir():
-        raise UserError(
-            f"its RGB embeddings come from the CLIP in a folder called {folder}, which isn't here",
-            f"say where it is: --clip-model-name local-dir:PATH/{folder}",
-            path=path,
-        )
+        problem = f"its RGB embeddings are from a CLIP in a folder {folder}, which is missing here"
+        raise UserError(problem, f"name it with --clip-model-name local-dir:PATH/{folder}", path=path)
     name = name or attributes["clip_model"]
     return name, pretrained or (None if ":" in name else attributes.get("clip_pretrained") or None)
 
 
 def check_teacher(attributes: Mapping[str, Any], path: Path, encoder: clip.ImageEncoder) -> None:
-    """Raise UserError if `encoder` is not the one behind RGB embeddings with these `attributes`."""
-    hint = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
+    """Raise UserError if `encoder` is not the one of RGB embeddings with these `attributes`."""
+    hint = "use the --clip-model-name and --clip-pretrained of extract_embeddings.py"
     expected = {key: attributes[key] for key in TEACHER_ATTRIBUTES if key in attributes}
-    actual = {key: encoder.config[key] for key in expected}
-    cli.check_settings_match(expected, actual, str(path), "the encoder that is given", hint)
-
-
-def _load_teacher(
-    attributes: dict[str, Any], tfam: Path, weights: Mapping[str, str | None], compute: ComputeOptions
-) -> FrameEncoder:
-    name, pretrained = resolve_teacher(attributes, tfam, weights["clip_model_name"], weights["clip_pretrained"])
-    encoder = load_image_encoder(name, pretrained, attributes.get("resize", "model"))
-    check_teacher(attributes, tfam, encoder)
-    return make_frame_encoder(encoder, compute)
+    cli.check_settings_match(expected, encoder.config, str(path), "the chosen encoder", hint)
 
 
 def _load_student(
@@ -111,27 +124,25 @@ def _load_student(
     """Return the student and the settings of the flow that it was trained on."""
     path = moclip.find_checkpoint(student)
     model, config = moclip.load(path)
-    hint = "give the --checkpoint-dir that inference.py had, with --student"
+    hint = "name the student of inference.py --checkpoint-dir with --student"
     expected = {"weights_sha256": attributes["weights_sha256"]} if "weights_sha256" in attributes else {}
     actual = {"weights_sha256": clip.weights_sha256(model.visual_encoder)}
     cli.check_settings_match(expected, actual, f"the student of {tfam}", str(path), hint)
     flow_settings = config["flow"]
     if "method" not in flow_settings:
-        raise UserError(
-            "doesn't say which flow it was trained on, as published students don't",
-            "train one with train.py",
-            path=path,
-        )
+        problem = "does not record the flow that it was trained on, like all published students"
+        raise UserError(problem, "train a student with train.py", path=path)
     return make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), compute), flow_settings
 
 
 def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, compute: ComputeOptions) -> Any:
-    """Return the renderer of flow with these `settings`; `ckpt_path`: file of a checkpoint that isn't ptlflow's."""
+    """Return the renderer of flow with these `settings`; `ckpt_path`: checkpoint file, if not ptlflow's own."""
     checkpoint = settings["checkpoint"]
     if ckpt_path and not checkpoint:
-        raise UserError(f"--ckpt-path {ckpt_path}: {settings['method']} has no weights", "leave it out")
+        raise UserError(f"--ckpt-path {ckpt_path}: {settings['method']} has no weights", "omit the flag")
     if ckpt_path and Path(ckpt_path).name != checkpoint:
-        raise UserError(f"--ckpt-path {ckpt_path}: the student was trained on flow by {checkpoint}", "give that file")
+        problem = f"--ckpt-path {ckpt_path}: the student was trained on flow of {checkpoint}"
+        raise UserError(problem, "name that file")
     checkpoint = ckpt_path or checkpoint
     cli.check_downloadable(flow.missing_download(settings["method"], checkpoint))
     return flow.load_renderer(

@@ -1,7 +1,7 @@
 """Predict many videos: skip those that are done, record failures, show progress."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from vimoclip import cli, timeline, video
-from vimoclip.errors import VideoError
+from vimoclip.errors import UserError, VideoError
 from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.io.text import read_text
 from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
@@ -48,6 +49,35 @@ class PredictionModel:
         return json.loads(json.dumps(classes | asdict(self.options) | self.metadata))
 
 
+def find_input_videos(inputs: Sequence[Path], limit: int | None) -> dict[str, Path]:
+    """Return stem -> video for videos, folders of videos, and lists (.txt, one path per line, relative to the list).
+
+    Raises UserError if there is none, or if two would write the same files."""
+    hint, paths = "name a video, a folder of videos or a list of videos (.txt)", []
+    for path in inputs:
+        if path.is_dir():
+            videos, others = video.find_videos(path)
+            paths += videos
+            if others:
+                print(f"{path}: files that are no videos are skipped: {', '.join(map(repr, others))}", flush=True)
+        elif path.suffix.lower() == ".txt":
+            lines = [line.strip() for line in read_text(path, hint).splitlines()]
+            paths += [cli.require_file(path.parent / line, f"correct its line in {path}") for line in lines if line]
+        else:
+            paths.append(cli.require_file(path, hint))
+    if not paths:
+        raise UserError("has no videos", hint, path=inputs[0])
+    stems: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        for stem in (path.stem, f"{path.stem}_windows", path.stem.removesuffix("_windows")):
+            if other := stems.get(stem):
+                raise UserError(f"would write the same files as {other}", "use another folder for it: -o", path=path)
+        if f"{path.stem}.csv" == WHOLE_VIDEOS_FILE:
+            raise UserError(f"would write {WHOLE_VIDEOS_FILE}, the table of all videos", "rename the video", path=path)
+        stems[path.stem] = path
+    return dict(list(stems.items())[:limit])
+
+
 def select_pending(
     videos: Mapping[str, Path], folder: Path, model: PredictionModel, report: cli.RunReport
 ) -> dict[str, Path]:
@@ -61,10 +91,10 @@ def select_pending(
         if existing is None:
             timeline.check_output_name(folder, stem)
         else:
-            hint = "give --overwrite, or another folder with -o"
+            hint = "use --overwrite, or another folder with -o"
             cli.check_settings_match(model.provenance(), existing, "this command", str(json_path), hint)
             if existing.get("video_bytes") != _file_size(path):
-                print(f"{path.name}: differs from the file that {json_path} describes; predicted again", flush=True)
+                print(f"{path.name} has changed since {json_path} was written; it is predicted again", flush=True)
                 existing = None
         if existing is None:
             pending[stem] = path
@@ -82,7 +112,7 @@ def predict_videos(
     workers: int,
 ) -> None:
     """Predict each video and write its files; failures go into `report`."""
-    sampling = replace(model.encoder.sampling, max_frames=None)  # which limits training clips, not the timeline
+    sampling = replace(model.encoder.sampling, max_frames=None)  # the limit is for training clips, not for timelines
     total = round(video.estimate_kept_frames(list(videos.values()), sampling))
     meter = cli.ProgressMeter(total or None, "frame", "predicting")
     for path in videos.values():
@@ -90,7 +120,7 @@ def predict_videos(
             predicted = predict_video(path, model, meter, batch_size, workers)
         except VideoError as error:
             report.failed[path.name] = str(error)
-            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # an earlier result, of another file or overwritten
+            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # an earlier result is out of date
             continue
         timeline.write_timeline(folder, predicted)
         if predicted.provenance["problem"]:
@@ -118,22 +148,22 @@ def predict_video(
     """Return one video's timeline. Raises VideoError."""
     options, size = model.options, _file_size(path)
     if size is None:
-        raise VideoError("there is no such file" + (", the link points nowhere" if path.is_symlink() else ""))
+        raise VideoError("is a broken link" if path.is_symlink() else "there is no such file")
     result = score_windows(
         path,
         model.encoder,
         model.score,
-        length=options.window,
-        stride=options.stride_seconds,
-        batch_size=batch_size,
-        workers=workers,
-        on_frames=lambda count: meter.add(items=count),
+        options.window,
+        options.stride_seconds,
+        batch_size,
+        workers,
+        lambda count: meter.add(items=count),
     )
     summary = result.summary
     if summary.note:
         print(f"{path.name}: {summary.note}", flush=True)
     if result.unscored:
-        print(f"{path.name}: {result.unscored} windows hold too few frames to be scored", flush=True)
+        print(f"{path.name}: {result.unscored} windows have too few frames for a score", flush=True)
     bouts = timeline.find_bouts(
         result.starts,
         result.stops,
@@ -141,8 +171,8 @@ def predict_video(
         model.thresholds,
         model.classes,
         result.seconds,
-        min_length=options.min_length,
-        max_gap=options.max_gap,
+        options.min_length,
+        options.max_gap,
     )
     return Timeline(
         video=path,
@@ -157,9 +187,14 @@ def predict_video(
         whole_by=result.whole_by,
         thresholds=model.thresholds,
         bouts=bouts,
-        provenance=model.provenance()
-        | {"video_bytes": size, "problem": summary.problem, "note": summary.note}
-        | {"windows_unscored": result.unscored, "versions": versions.package_versions()},
+        provenance={
+            **model.provenance(),
+            "video_bytes": size,
+            "problem": summary.problem,
+            "note": summary.note,
+            "windows_unscored": result.unscored,
+            "versions": versions.package_versions(),
+        },
     )
 
 

@@ -115,31 +115,32 @@ class WindowScorer:
     def __init__(self, score: ScoreWindows, min_frames: int):
         self.score, self.min_frames = score, min_frames
         self.spans: list[tuple[float, float]] = []
-        self.unscored = 0
-        self._queue: list[WindowFeatures] = []
-        self._rows: list[np.ndarray | None] = []  # None: a window without a score
+        self._queue: dict[int, WindowFeatures] = {}  # by index
+        self._rows: dict[int, np.ndarray] = {}
 
     def add(self, window: WindowFeatures) -> None:
+        if window.frames >= self.min_frames:
+            self._queue[len(self.spans)] = window
         self.spans.append((window.start, window.stop))
-        if window.frames < self.min_frames:
-            self.flush()
-            self.unscored += 1
-            self._rows.append(None)
-            return
-        self._queue.append(window)
         if len(self._queue) == WINDOWS_PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Score the windows that wait for a full batch."""
         if self._queue:
-            self._rows += list(self.score(self._queue))
+            self._rows |= zip(self._queue, self.score(list(self._queue.values())), strict=True)
             self._queue.clear()
 
+    @property
+    def unscored(self) -> int:
+        return len(self.spans) - len(self._rows) - len(self._queue)
+
     def scores(self) -> np.ndarray:
-        """Return (W, C) scores; NaN for windows without one, as in a pause of the recording."""
-        num_classes = next(len(row) for row in self._rows if row is not None)
-        return np.stack([np.full(num_classes, np.nan) if row is None else row for row in self._rows])
+        """Return (W, C) scores; NaN for windows without one, such as pauses of the recording."""
+        scores = np.full((len(self.spans), len(next(iter(self._rows.values())))), np.nan)
+        for index, row in self._rows.items():
+            scores[index] = row
+        return scores
 
 
 def score_windows(
@@ -168,14 +169,14 @@ def score_windows(
         on_frames(len(batch.times))
     summary = encoded.summary
     if len(summary.timestamps) < min_frames:
-        raise VideoError("has one kept frame, so there is no motion")
+        raise VideoError("has only one sampled frame, so there is no motion")
     frame_interval = _frame_interval(summary)
     seconds = float(summary.timestamps[-1] - summary.timestamps[0]) + frame_interval
     for window in windows.flush(seconds, frame_interval):
         scorer.add(window)
     scorer.flush()
     if scorer.unscored == len(scorer.spans):
-        raise VideoError(f"no window of {length:g} s holds {min_frames} kept frames", "give a longer --window")
+        raise VideoError(f"no window of {length:g} s has {min_frames} sampled frames", "use a longer --window")
     starts, stops = np.array(scorer.spans).T
     scores = scorer.scores()
     whole, whole_by = whole_video.score(score, scores)
@@ -204,13 +205,13 @@ class _WholeVideoScorer:
     def score(self, score: ScoreWindows, window_scores: np.ndarray) -> tuple[np.ndarray, str]:
         """Return (C,) scores and a description of how they are computed."""
         if self.buffer is None or (self.num_frames > self.max_frames and not self.is_limited):
-            described = f"the mean over {len(window_scores)} windows, as it is longer than {self.max_frames} frames"
+            described = f"mean over {len(window_scores)} windows, as the video has more than {self.max_frames} frames"
             return np.nanmean(window_scores, 0), described
         count = min(self.num_frames, self.max_frames)
         rgb = None if self.buffer.rgb is None else self.buffer.rgb[:count]
         motion = None if self.buffer.motion is None else self.buffer.motion[: count - 1]
-        which = "the first " if count < self.num_frames else "all "
-        return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{which}{count} frames at once"
+        which = "first " if count < self.num_frames else "all "
+        return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{which}{count} frames as one window"
 
 
 def _frame_interval(summary: video.ReadSummary) -> float:

@@ -6,7 +6,7 @@ AR_count, the classes with their segments."""
 
 import ast
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,7 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.io.names import list_some
-from vimoclip.prepare import selection_split
-from vimoclip.prepare.animals import classify_animals, read_animal_classes
+from vimoclip.io.names import has_control_characters, list_some
 from vimoclip.prepare.class_ids import (
     AmbiguousClassIdError,
     ClassIdClaim,
@@ -24,11 +22,19 @@ from vimoclip.prepare.class_ids import (
     normalize_name,
     resolve_class_ids,
 )
-from vimoclip.prepare.excel import cell_text, parse_whole_number, read_sheet
-from vimoclip.prepare.write_dataset import add_selection, count_videos, plot_class_counts
+from vimoclip.prepare.write_dataset import add_selection, describe_selection, plot_class_counts
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
+RELEASE_HINT = "get the workbook again from its authors"
+CELL_HINT = "correct the cell"
+SHEET_COLUMNS = {
+    "AR": ("video_id", "type", "labels", "list_animal_action"),
+    "Action": ("Label", "Action"),
+    "Animal": ("Animal", "Parent Class"),
+    "AR_count": ("action", "index", "segment"),
+}
+SheetRows = list[tuple[int, tuple[Any, ...]]]  # row number, cells of SHEET_COLUMNS; None for an empty cell
 
 
 class ClipRow(NamedTuple):
@@ -46,81 +52,80 @@ class ActionCountRow(NamedTuple):
     name: str
     class_id: int
     segment: str
-    num_clips: int
 
 
 def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> cli.RunReport:
     """Write the annotations, print the summary and every resolved conflict, and return the report of the run.
 
     Raises UserError."""
-    count_rows = read_action_counts(actions)
-    clips = read_clips(metadata, len(count_rows))
-    class_names, lines = resolve_class_names(count_rows, read_action_ids(metadata), clips, metadata, actions)
+    count_rows = parse_action_counts(actions, read_sheets(actions, "AR_count")["AR_count"])
+    sheets = read_sheets(metadata, "AR", "Action", *(["Animal"] if with_species else []))
+    clips = parse_clips(metadata, sheets["AR"], len(count_rows))
+    action_ids = parse_action_ids(metadata, sheets["Action"])
+    class_names, lines = resolve_class_names(count_rows, action_ids, clips, metadata, actions)
     data = build_annotations(class_names, {normalize_name(row.name): row.segment for row in count_rows}, clips)
-    lines += describe(data, count_rows)
+    lines += describe(data)
     animals: dict[str, VideoAnimals] = {}
     if with_species:
         names = {clip.video: [animal for animal, _ in clip.animal_actions if animal] for clip in clips}
-        animals, animal_lines = classify_animals(names, read_animal_classes(metadata))
+        animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
         lines += animal_lines
     data = add_selection(data, annotations_dir, name)
-    lines += selection_split.describe_selection(data)
+    lines += describe_selection(data)
     if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)
     print("\n".join(lines))
     print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-    return cli.RunReport([annotations_dir], done=count_videos(data))
+    return cli.RunReport([annotations_dir], done=len(clips))
 
 
-def read_action_counts(path: Path) -> list[ActionCountRow]:
+def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:
     """Return the classes of the sheet AR_count. Raises UserError."""
     rows: dict[str, ActionCountRow] = {}
-    sheet = read_sheet(path, "AR_count", ("action", "index", "segment", "count"))
-    for line, (action, index, segment, count) in sheet:
-        class_id, num_clips = _parse_id(index, len(sheet)), parse_whole_number(count) or 0
-        row = ActionCountRow(cell_text(action), class_id, cell_text(segment), num_clips)
+    for line, (action, index, segment) in sheet:
+        row = ActionCountRow(cell_text(action), _parse_id(index, len(sheet)), cell_text(segment))
         if not row.name or row.class_id < 0:
-            problem = f"row {line} needs an action, and an index in 0..{len(sheet) - 1}"
-            raise UserError(problem, "fix it", path=path)
+            problem = f"sheet AR_count, row {line} needs an action, and an index of 0..{len(sheet) - 1}"
+            raise UserError(problem, CELL_HINT, path=path)
         if row.segment not in SEGMENTS:
-            problem = f"row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}"
-            raise UserError(problem, "fix it", path=path)
+            problem = f"sheet AR_count, row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}"
+            raise UserError(problem, CELL_HINT, path=path)
         if rows.setdefault(normalize_name(row.name), row) is not row:
-            raise UserError(f"row {line}: {row.name} is duplicated", "give each class one row", path=path)
+            problem = f"sheet AR_count, row {line}: {row.name} is duplicated"
+            raise UserError(problem, "keep one row per class", path=path)
     if missing := sorted(set(range(len(rows))) - {row.class_id for row in rows.values()}):
-        problem = f"no action has index {list_some(missing)}"
-        raise UserError(problem, "each needs a name", path=path)
+        problem = f"sheet AR_count: no action has index {list_some(missing)}"
+        raise UserError(problem, "give each action its own index", path=path)
     return list(rows.values())
 
 
-def read_action_ids(path: Path) -> dict[str, int | None]:
+def parse_action_ids(path: Path, sheet: SheetRows) -> dict[str, int | None]:
     """Return the id by class name of the sheet Action; None for a row without an id. Raises UserError."""
     ids: dict[str, int | None] = {}
-    for line, (label, action) in read_sheet(path, "Action", ("Label", "Action")):
+    for line, (label, action) in sheet:
         name = cell_text(action)
         if not name:
             raise UserError(f"sheet Action, row {line} has no action", "complete it", path=path)
         if normalize_name(name) in {normalize_name(other) for other in ids}:
-            problem = f"sheet Action, row {line}: {name} is duplicated"
-            raise UserError(problem, "give each class one row", path=path)
+            raise UserError(f"sheet Action, row {line}: {name} is duplicated", "keep one row per class", path=path)
         ids[name] = parse_whole_number(label)
     return ids
 
 
-def read_clips(path: Path, num_classes: int) -> list[ClipRow]:
+def parse_clips(path: Path, sheet: SheetRows, num_classes: int) -> list[ClipRow]:
     """Return the clips of the sheet AR, in its order. Raises UserError."""
     clips: dict[str, ClipRow] = {}
-    for line, values in read_sheet(path, "AR", ("video_id", "type", "labels", "list_animal_action")):
+    for line, values in sheet:
         try:
             clip = _parse_clip(values, num_classes)
         except ValueError as error:
-            raise UserError(f"sheet AR, row {line}: {error}", "fix it", path=path) from None
+            raise UserError(f"sheet AR, row {line}: {error}", CELL_HINT, path=path) from None
         except UserError as error:
             raise UserError(f"sheet AR, row {line}: {error.problem}", error.hint, path=path) from None
         if clips.setdefault(clip.video, clip) is not clip:
             problem = f"sheet AR, row {line}: {cell_text(values[0])} is duplicated"
-            raise UserError(problem, "give each clip one row", path=path)
+            raise UserError(problem, "keep one row per clip", path=path)
     return list(clips.values())
 
 
@@ -155,14 +160,14 @@ def _parse_animal_actions(cell: Any) -> Iterator[tuple[str, str]]:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         items = None
     if not isinstance(items, list):
-        raise ValueError(f"list_animal_action is no list of animals and actions: {str(cell)[:60]!r}")
+        raise ValueError(f"list_animal_action is not a list of (animal, action): {str(cell)[:60]!r}")
     for item in items:
         if isinstance(item, str):
             yield from _parse_animal_actions(item)
         elif isinstance(item, tuple) and len(item) == 2 and all(isinstance(word, str) for word in item):
             yield cell_text(item[0].replace(";", ",")), cell_text(item[1])  # animals.csv joins with semicolons
         else:
-            raise ValueError(f"list_animal_action holds what is no animal with its action: {str(item)[:60]!r}")
+            raise ValueError(f"an item of list_animal_action is not (animal, action): {str(item)[:60]!r}")
 
 
 def resolve_class_names(
@@ -176,23 +181,21 @@ def resolve_class_names(
     spellings = {normalize_name(name): name for name in action_ids}
     if unknown := sorted(spellings.keys() - {normalize_name(row.name) for row in count_rows}):
         names = list_some(spellings[name] for name in unknown)
-        problem = f"sheet Action names {names}, which {actions} doesn't"
-        raise UserError(problem, "take both of one release", path=metadata)
+        problem = f"sheet Action names {names}, which {actions} does not"
+        raise UserError(problem, "use both workbooks of one release", path=metadata)
     evidence = LabelEvidence()
     for clip in clips:
         evidence.add_clip(clip.labels, (action for _, action in clip.animal_actions))
-    claims = []
-    for row in count_rows:
-        key = normalize_name(row.name)
-        claims.append(ClassIdClaim(key, row.class_id, action_ids.get(spellings.get(key, ""))))
+    keys = [normalize_name(row.name) for row in count_rows]
+    claims = [
+        ClassIdClaim(key, row.class_id, action_ids.get(spellings.get(key, "")))
+        for key, row in zip(keys, count_rows, strict=True)
+    ]
     try:
         ids = resolve_class_ids(claims, evidence)
     except AmbiguousClassIdError as error:
         raise UserError(f"{metadata} and {actions}: {error}", "ask the data set's authors which is right") from None
-    names_by_id = {}
-    for row in count_rows:
-        key = normalize_name(row.name)
-        names_by_id[ids[key]] = spellings.get(key, row.name)
+    names_by_id = {ids[key]: spellings.get(key, row.name) for key, row in zip(keys, count_rows, strict=True)}
     lines = _describe_conflicts(claims, ids, names_by_id, evidence)
     return [names_by_id[class_id] for class_id in range(len(names_by_id))], lines
 
@@ -205,21 +208,22 @@ def _describe_conflicts(
     for claim in sorted(claims, key=lambda claim: ids[claim.name]):
         class_id = ids[claim.name]
         if not claim.by_list == claim.by_counts == class_id:
-            listed = "without an id" if claim.by_list is None else f"at {claim.by_list}"
+            listed = "no id" if claim.by_list is None else f"id {claim.by_list}"
             lines.append(
-                f"  id {class_id} is {names[class_id]} (in the sheet Action {listed}, in AR_count at "
-                f"{claim.by_counts}): {evidence.describe(class_id, claim.name)}"
+                f"  id {class_id} is {names[class_id]} (sheet Action: {listed}, AR_count: id {claim.by_counts}): "
+                f"{evidence.describe(class_id, claim.name)}"
             )
     if lines:
-        count = f"{len(lines)} of {len(claims)} classes"
-        lines.insert(0, f"{count} have another id in a sheet than in the clips; the clips' id is used:")
+        lines.insert(
+            0, f"{len(lines)} of {len(claims)} classes have different ids in sheets and clips; those of clips:"
+        )
     else:
         lines = [f"sheets and clips agree on the ids of all {len(claims)} classes"]
     class_names = {claim.name for claim in claims}
     unknown_names = {name: count for name, count in evidence.names.items() if name not in class_names}
     if unknown_names:
-        names_and_count = f"{list_some(unknown_names)}, in {sum(unknown_names.values())} clips"
-        lines.append(f"  in words, but no class: {names_and_count}")
+        num_clips = sum(unknown_names.values())
+        lines.append(f"  described actions that are no class: {list_some(unknown_names)}, in {num_clips} clips")
     return lines
 
 
@@ -239,32 +243,108 @@ def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: 
     return Annotations(tuple(names), splits, {"segment": by_authors, "segment_by_count": tuple(by_count)})
 
 
-def describe(data: Annotations, count_rows: Sequence[ActionCountRow]) -> list[str]:
-    """Return lines with the sizes of splits and segments, classes without clips, and differences to AR_count."""
+def describe(data: Annotations) -> list[str]:
+    """Return lines with the sizes of splits and segments, and classes without clips."""
     lines = [", ".join(f"{len(videos)} clips in {split}" for split, videos in data.splits.items())]
     for partition, segments in data.partitions.items():
         sizes = Counter(segments)
         lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
-    counts = {split: Counter(i for ids in videos.values() for i in ids) for split, videos in data.splits.items()}
-    for split, split_counts in counts.items():
-        if empty := [name for i, name in enumerate(data.classes) if not split_counts[i]]:
+    for split, videos in data.splits.items():
+        used = {label for labels in videos.values() for label in labels}
+        if empty := [name for i, name in enumerate(data.classes) if i not in used]:
             lines.append(f"{len(empty)} classes have no clip in {split}: {list_some(empty)}")
-    return [*lines, *_compare_counts(data.classes, counts["train"], counts["train"] + counts["val"], count_rows)]
-
-
-def _compare_counts(
-    classes: Sequence[str], train: Counter[int], total: Counter[int], count_rows: Sequence[ActionCountRow]
-) -> list[str]:
-    """Return lines that compare the clip counts of AR_count, an earlier state of the data set, with those of AR."""
-    listed_by_name = {normalize_name(row.name): row.num_clips for row in count_rows}
-    listed = [listed_by_name[normalize_name(name)] for name in classes]
-    num_like_total, num_like_train = (
-        sum(count == counts[i] for i, count in enumerate(listed)) for counts in (total, train)
-    )
-    different = [i for i, count in enumerate(listed) if count not in (total[i], train[i])]
-    summary = f"counts of AR_count: {num_like_total} of {len(classes)} are those of all clips in AR"
-    lines = [f"{summary}, {num_like_train} of its training clips"]
-    if different:
-        examples = [f"{classes[i]} {listed[i]} (AR: {train[i]} to train on, {total[i]} in all)" for i in different]
-        lines.append(f"  {len(different)} are neither: {list_some(examples)}")
     return lines
+
+
+def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, tuple[str, str]]:
+    """Return (name, class) by normalized name of an animal, from the sheet `Animal`. Raises UserError."""
+    classes: dict[str, tuple[str, str]] = {}
+    for line, values in sheet:
+        animal, parent = map(cell_text, values)
+        if not animal or not parent:
+            problem = f"sheet Animal, row {line} has no Animal or no Parent Class"
+            raise UserError(problem, "complete it", path=path)
+        if classes.setdefault(normalize_name(animal), (animal, parent))[1] != parent:
+            problem = f"sheet Animal, row {line}: {animal} has two Parent Classes"
+            raise UserError(problem, "keep one of its rows", path=path)
+    return classes
+
+
+def classify_animals(
+    names_by_video: Mapping[str, Iterable[str]], classes: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, VideoAnimals], list[str]]:
+    """Return the animals of each video, each once, and lines with counts by class and with unknown names."""
+    animals_by_video: dict[str, VideoAnimals] = {}
+    clips: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    respelled: set[str] = set()
+    for video, names in names_by_video.items():
+        parents: dict[str, str | None] = {}
+        for name in dict.fromkeys(names):
+            animal, parent = classes.get(normalize_name(name), (name, None))
+            if parent and animal != name:
+                respelled.add(name)
+            parents[animal] = parent
+        animals_by_video[video] = VideoAnimals(tuple(parents), tuple(dict.fromkeys(p for p in parents.values() if p)))
+        clips.update(animals_by_video[video].classes)
+        unknown.update(animal for animal, parent in parents.items() if parent is None)
+    counts = ", ".join(f"{parent} in {n}" for parent, n in clips.most_common())
+    lines = [f"animals in {len(animals_by_video)} clips: {counts}"]
+    if respelled:
+        lines.append(f"  {len(respelled)} animals are spelled differently in the sheets AR and Animal, and matched")
+    if unknown:
+        examples = list_some((f"{animal} (in {n} clips)" for animal, n in unknown.most_common()), limit=10)
+        lines.append(f"  {len(unknown)} animals without a class, as the sheet Animal lacks them: {examples}")
+    if empty := [video for video, animals in animals_by_video.items() if not animals.animals]:
+        lines.append(f"  clips without an animal: {len(empty)} ({list_some(empty)})")
+    return animals_by_video, lines
+
+
+def read_sheets(path: Path, *sheets: str) -> dict[str, SheetRows]:
+    """Return by sheet the rows below its header that are not empty in SHEET_COLUMNS. Raises UserError."""
+    import openpyxl
+
+    if not path.is_file():
+        raise UserError("there is no such file", "name the workbook of the data set's authors", path=path)
+    try:
+        with open(path, "rb") as file:  # if openpyxl opens the file and fails, it stays open
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            return {sheet: _read_sheet(path, book, sheet) for sheet in sheets}
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"can't be read ({error.strerror or error})", "check its permissions", path=path) from None
+    except Exception as error:  # a damaged file: any exception of zip, XML and openpyxl
+        raise UserError(f"is not an Excel workbook ({type(error).__name__})", RELEASE_HINT, path=path) from None
+
+
+def _read_sheet(path: Path, book: Any, sheet: str) -> SheetRows:
+    if sheet not in book.sheetnames:
+        raise UserError(f"has no sheet {sheet}, but {', '.join(book.sheetnames)}", RELEASE_HINT, path=path)
+    book[sheet].reset_dimensions()  # some programs write wrong ones
+    rows = book[sheet].iter_rows(values_only=True)
+    header = [str(value).strip() for value in next(rows, ())]
+    columns = SHEET_COLUMNS[sheet]
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(f"its sheet {sheet} has no column {', '.join(missing)}", RELEASE_HINT, path=path)
+    indices = [header.index(column) for column in columns]
+    cells = ((line, tuple(row[i] if i < len(row) else None for i in indices)) for line, row in enumerate(rows, start=2))
+    found = [(line, values) for line, values in cells if any(value is not None for value in values)]
+    if not found:
+        raise UserError(f"its sheet {sheet} is empty", RELEASE_HINT, path=path)
+    return found
+
+
+def parse_whole_number(value: Any) -> int | None:
+    """Return the integer in a cell, which may be stored as text or float; None if there is none."""
+    try:
+        number = float(str(value).strip())
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def cell_text(value: Any) -> str:
+    """Return the text of a cell on one line; empty for an empty cell and for control characters."""
+    text = "" if value is None else " ".join(str(value).split())
+    return "" if has_control_characters(text) else text

@@ -1,15 +1,15 @@
 """Importer of BORIS events: sliding windows over each media file, labelled with the behaviours in them."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
-from vimoclip.boris.events import media_file_name, merge_state_events
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.trim_clips import SourceClip, check_video_names, trim_clips
+from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
 
@@ -20,8 +20,7 @@ NUM_BLOCKS = 10  # of a single recording
 class WindowLabeler:
     """Rules for the positions and labels of windows.
 
-    `point_margin`: seconds. `min_overlap`: a fraction. `keep_unlabelled`: keep windows without a
-    behaviour."""
+    `point_margin`: seconds. `min_overlap`: a fraction. `keep_unlabelled`: keep windows without a behaviour."""
 
     grid: WindowGrid
     min_overlap: float = 0.5
@@ -29,11 +28,21 @@ class WindowLabeler:
     keep_unlabelled: bool = True
 
     def event_intervals(self, events: Sequence[BehaviorEvent]) -> list[tuple[str, float, float]]:
-        """Return (behaviour, start, stop) of all events; a point event covers `point_margin` on both sides of it."""
-        intervals = [(name, start, stop) for name, spans in merge_state_events(events).items() for start, stop in spans]
-        margin = self.point_margin
-        points = (event for event in events if event.is_point)
-        return intervals + [(event.behavior, event.start - margin, event.start + margin) for event in points]
+        """Return (behaviour, start, stop) of all events; a point event covers `point_margin` on both sides of it.
+
+        State events of one behaviour that touch or overlap are merged, also those of different subjects."""
+        intervals: list[tuple[str, float, float]] = []
+        spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for event in sorted(events, key=lambda event: event.start):
+            merged = spans[event.behavior]
+            if event.is_point:
+                start = event.start
+                intervals.append((event.behavior, start - self.point_margin, start + self.point_margin))
+            elif merged and event.start <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(merged[-1][1], event.stop)
+            else:
+                merged.append((event.start, event.stop))
+        return intervals + [(name, start, stop) for name, merged in spans.items() for start, stop in merged]
 
     def labels(self, span: tuple[float, float], intervals: Sequence[tuple[str, float, float]]) -> set[str]:
         """Return the behaviours that overlap a window by `min_overlap` of the window, or of the shorter interval.
@@ -79,23 +88,17 @@ def prepare(
             if not (behaviors or labeler.keep_unlabelled):
                 continue
             clip = SourceClip(file, *span)
-            if clips.setdefault(clip.name, clip) != clip:
-                raise UserError(
-                    f"{file} and {clips[clip.name].source} share a name", "rename one of them", path=events_path
-                )
+            add_clip(clips, clip.name, clip)
             labels[clip.name] = behaviors
             sources[clip.name] = recording.observations[0] if group_by == "observation" else file.name
     if not any(labels.values()):
-        entry, reason = next(iter(skipped.items()), ("it", "holds no event"))
-        raise UserError(
-            f"labels no window ({entry}: {reason})", "see --videos-dir, --subjects, --exclude", path=events_path
-        )
+        entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
+        hint = "see --videos-dir, --subjects and --exclude"
+        raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
     if len(set(sources.values())) == 1:
         sources = split_into_blocks(clips, labeler)
-        for key in clips.keys() - sources.keys():
-            del clips[key]
-    check_video_names(events_path, clips)
-    seconds_of = trim_clips(clips, dataset_dir / "videos", skipped)
+        clips = {key: clip for key, clip in clips.items() if key in sources}
+    seconds_of = place_clips(clips, dataset_dir, skipped, events_path)
     labels = {key: labels[key] for key in clips if key not in skipped}
     sources = {key: sources[key] for key in labels}
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
@@ -113,32 +116,31 @@ def filter_events(
     Raises UserError for unknown names."""
     all_events = [event for recording in events.recordings.values() for event in recording.events]
     all_subjects = {event.subject for event in all_events}
-    for name in subjects or ():
-        if name not in all_subjects:
-            names = ", ".join(sorted(filter(None, all_subjects)))
-            raise UserError(f"has no subject {name} (there are: {names})", path=events_path)
-    for name in exclude:
-        if name not in events.behaviors:
-            raise UserError(
-                f"has no behaviour {name} to exclude (there are: {', '.join(events.behaviors)})", path=events_path
-            )
+    for kind, names, known in (
+        ("subject", subjects or (), sorted(filter(None, all_subjects))),
+        ("behaviour", exclude, events.behaviors),
+    ):
+        if unknown := [name for name in names if name not in known]:
+            problem = f"has no {kind} {unknown[0]}"
+            raise UserError(problem, f"choose from {', '.join(known)}", path=events_path)
+    num_kept = num_points = 0
     for recording in events.recordings.values():
         recording.events = [
             event
             for event in recording.events
             if event.behavior not in exclude and (subjects is None or event.subject in subjects)
         ]
-    num_kept = sum(len(recording.events) for recording in events.recordings.values())
-    num_points = sum(event.is_point for recording in events.recordings.values() for event in recording.events)
+        num_kept += len(recording.events)
+        num_points += sum(event.is_point for event in recording.events)
     print(
         f"{events_path}: {num_kept} events ({num_points} of them points) in {len(events.recordings)} media files, of "
-        f"{len(all_subjects)} subjects; {len(all_events) - num_kept} are not asked for",
+        f"{len(all_subjects)} subjects; {len(all_events) - num_kept} events are excluded",
         flush=True,
     )
 
 
 def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
-    """Return whether an observation covers the whole window; elsewhere, the absence of events means nothing."""
+    """Return whether an observation covers the whole window; without one, a window is not known to be unlabelled."""
     intervals = recording.coded_intervals
     return any(start <= span[0] + TIME_TOLERANCE and span[1] <= stop + TIME_TOLERANCE for start, stop in intervals)
 
@@ -157,7 +159,8 @@ def _recordings_by_file(
             continue
         merged = recordings[file][0]
         print(
-            f"warning: {merged.media_path} and {recording.media_path} both match {file}; are they one film?",
+            f"warning: {merged.media_path} and {recording.media_path} are both taken from {file}; rename one of the "
+            "files if they are different videos",
             flush=True,
         )
         merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
@@ -169,32 +172,27 @@ def _recordings_by_file(
 def _locate_recording(
     events_path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
 ) -> tuple[Path | None, float]:
-    """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable."""
-    file = find_media(events_path, videos_dir, recording.media_path)
+    """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable.
+
+    The file is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`,
+    then beside the file of events."""
+    path = recording.media_path
+    file_name = (PureWindowsPath if "\\" in path else PurePosixPath)(path).name
+    folders = [folder for folder in (videos_dir, events_path.parent) if folder]
+    candidates = (folder / name for folder in folders for name in (path, file_name))
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        skipped[recording.media_path] = (
-            f"is not there, and no {media_file_name(recording.media_path)} beside the file of events"
-        )
+        skipped[path] = f"there is no such file, and no {file_name} in {' or '.join(map(str, folders))}"
         return None, 0.0
     try:
         return file, video.probe(file).seconds or recording.seconds or 0.0
     except VideoError as error:
-        skipped[recording.media_path] = str(error)
+        skipped[path] = str(error)
         return None, 0.0
 
 
-def find_media(events_path: Path, videos_dir: Path | None, media_path: str) -> Path | None:
-    """Return a media file, or None if it is missing.
-
-    It is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`, then
-    beside the file of events."""
-    candidates = [] if videos_dir is None else [videos_dir / media_path, videos_dir / media_file_name(media_path)]
-    candidates += [events_path.parent / media_path, events_path.parent / media_file_name(media_path)]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
 def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:
-    """Return the block by window of the only recording, and print a warning. Windows across two blocks are left out."""
+    """Return the block by window of the only recording, and print a warning. Windows across two blocks are dropped."""
     recording_end = max(clip.end or 0.0 for clip in clips.values())
     length = max(recording_end / NUM_BLOCKS, 2 * labeler.grid.length)
     blocks = {}
@@ -203,9 +201,9 @@ def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -
         if first == last:
             blocks[key] = f"{clip.source.name}, from {first * length:g} s on"
     print(
-        f"warning: there is one recording only. It is split by stretches of {length:.0f} s, without the "
-        f"{len(clips) - len(blocks)} windows that lie across two of them; the numbers will say how well the rest of "
-        "this recording is recognised, and nothing of another one",
+        f"warning: there is only one recording. It is split into blocks of {length:.0f} s, without the "
+        f"{len(clips) - len(blocks)} windows that cover parts of two blocks; results hold for this recording only, not "
+        "for others",
         flush=True,
     )
     return blocks

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-MIN_FRACTION = 0.9  # of the clips described with an action, which must have its id
+MIN_FRACTION = 0.9  # minimum fraction of the clips described with an action that have its id
 
 
 def normalize_name(name: str) -> str:
@@ -50,8 +50,8 @@ class LabelEvidence:
     def describe(self, class_id: int, name: str) -> str:
         """Return the counts as text."""
         return (
-            f"{self.both[class_id, name]} of the {self.names[name]} clips said to show it have the id, "
-            f"which {self.ids[class_id]} have"
+            f"{self.both[class_id, name]} of the {self.names[name]} clips described with it have the id, as do "
+            f"{self.ids[class_id]} clips in all"
         )
 
 
@@ -70,17 +70,30 @@ def resolve_class_ids(claims: Sequence[ClassIdClaim], evidence: LabelEvidence) -
         class_id: _best_matches({name: evidence.jaccard(class_id, name) for name in names})
         for class_id in range(len(claims))
     }
-    ids = {}
+    ids: dict[str, int] = {}
     for claim in claims:
-        best = _best_matches({class_id: evidence.jaccard(class_id, claim.name) for class_id in range(len(claims))})
-        is_clear = len(best) == 1 and best_names[min(best)] == {claim.name}
-        if is_clear and evidence.id_fraction(min(best), claim.name) >= MIN_FRACTION:
-            ids[claim.name] = min(best)
-        elif claim.by_list == claim.by_counts and _is_consistent(claim, best, evidence):
-            ids[claim.name] = claim.by_counts
+        name, agreed = claim.name, claim.by_counts
+        best = _best_matches({class_id: evidence.jaccard(class_id, name) for class_id in range(len(claims))})
+        frequent = {class_id for class_id in best if evidence.id_fraction(class_id, name) >= MIN_FRACTION}
+        is_clear = len(best) == 1 and best_names[min(best)] == {name}
+        if is_clear and frequent:
+            ids[name] = min(best)
+        elif claim.by_list == agreed and (agreed in frequent or not evidence.names[name]):
+            ids[name] = agreed
         else:
-            raise AmbiguousClassIdError(_describe_ambiguity(claim, best, evidence))
-    _check_unique_ids(ids)
+            listed = "no id" if claim.by_list is None else f"id {claim.by_list}"
+            counts = "; ".join(f"id {class_id}: {evidence.describe(class_id, name)}" for class_id in sorted(best)[:3])
+            raise AmbiguousClassIdError(
+                f"class {name!r} has {listed} in one sheet and id {agreed} in the other, and the clips' descriptions "
+                f"don't decide between them ({counts or 'no description contains it'})"
+            )
+    names_by_id: dict[int, str] = {}
+    for name, class_id in ids.items():
+        if (other := names_by_id.setdefault(class_id, name)) != name:
+            missing = sorted(set(range(len(ids))) - set(ids.values()))
+            raise AmbiguousClassIdError(
+                f"classes {other!r} and {name!r} would both have id {class_id}, and no class would have id {missing[0]}"
+            )
     return ids
 
 
@@ -88,29 +101,3 @@ def _best_matches(scores: Mapping[T, float]) -> set[T]:
     """Return the keys with the highest score; none if all scores are 0."""
     highest = max(scores.values())
     return {key for key, score in scores.items() if score == highest and score > 0}
-
-
-def _is_consistent(claim: ClassIdClaim, best: set[int], evidence: LabelEvidence) -> bool:
-    """Return whether the descriptions allow the id on which both sheets agree."""
-    if not evidence.names[claim.name]:
-        return True
-    return claim.by_counts in best and evidence.id_fraction(claim.by_counts, claim.name) >= MIN_FRACTION
-
-
-def _describe_ambiguity(claim: ClassIdClaim, best: set[int], evidence: LabelEvidence) -> str:
-    listed = "no id" if claim.by_list is None else f"id {claim.by_list}"
-    counts = "; ".join(f"id {class_id}: {evidence.describe(class_id, claim.name)}" for class_id in sorted(best)[:3])
-    return (
-        f"the class {claim.name!r} stands at {listed} in one sheet and at id {claim.by_counts} in the other, and the "
-        f"clips don't decide between them ({counts or 'none is said to show it'})"
-    )
-
-
-def _check_unique_ids(ids: Mapping[str, int]) -> None:
-    names: dict[int, str] = {}
-    for name, class_id in ids.items():
-        if (other := names.setdefault(class_id, name)) != name:
-            missing = sorted(set(range(len(ids))) - set(ids.values()))
-            raise AmbiguousClassIdError(
-                f"the classes {other!r} and {name!r} would both have id {class_id}, and id {missing[0]} no name"
-            )

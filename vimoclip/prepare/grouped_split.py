@@ -10,8 +10,8 @@ from vimoclip.annotations import SPLITS, Annotations
 from vimoclip.io.names import list_some
 
 SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
-PATIENCE, PATIENCE_PER_GROUP = 200, 10  # changes without improvement after which draw_groups ends
-MISSING_LABEL_COST = 10.0  # for each label that is left without a clip to train on
+PATIENCE, PATIENCE_PER_GROUP = 200, 10  # draw_groups stops after so many changes without improvement
+MISSING_LABEL_COST = 10.0  # for each label without a remaining clip to train on
 
 
 def split_videos(
@@ -39,8 +39,13 @@ def split_videos(
     return Annotations(tuple(classes), {name: splits[name] for name in SPLITS if name in splits})
 
 
+def _source_key(video: str, sources: Mapping[str, str]) -> tuple[bool, str]:
+    """Return a key that only videos of one source share; a video without a source is one by itself."""
+    return (True, sources[video]) if video in sources else (False, video)
+
+
 def _has_several_sources(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
-    return len({(True, sources[v]) if v in sources else (False, v) for v in videos}) > 1
+    return len({_source_key(video, sources) for video in videos}) > 1
 
 
 def find_leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) -> list[str]:
@@ -54,8 +59,8 @@ def find_leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) 
                 clips = sum(counts[second][source] for source in shared)
                 warnings.append(
                     f"warning: {len(shared)} sources are in {first} and in {second}, with {clips} clips of {second} "
-                    f"({list_some(shared)}): a model may know these by their place or animal, and "
-                    "the numbers are then too good; keep what comes from one recording, animal or site in one split"
+                    f"({list_some(shared)}): results are too good if a model recognises the place or animal; keep all "
+                    "clips of one recording, animal or site in one split"
                 )
     return warnings
 
@@ -74,15 +79,21 @@ def draw_stratified(
     videos = list(data.splits.get("train", {}))
     if len(videos) < 2:
         return ()
-    labels = np.zeros((len(videos), len(data.classes)), bool)
-    for row, video in zip(labels, videos, strict=True):
-        row[list(data.splits["train"][video])] = True
-    groups = _group_indices(videos, sources or {})
+    labels = np.stack([data.multi_hot("train", video) for video in videos]).astype(bool)
+    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)  # indices of videos by source
+    for index, video in enumerate(videos):
+        groups[_source_key(video, sources or {})].append(index)
     if 1 < len(groups) < len(videos):
-        return _draw_whole_groups(videos, labels, groups, fraction, seed)
-    size = min(max(1, round(fraction * len(videos))), len(videos) - 1)
-    drawn = _return_last_clips(labels, _iterative_stratification(labels, size, seed))
-    drawn = _fill_to_size(labels, drawn, size, random.Random(seed))
+        indices = list(groups.values())
+        counts = np.stack([labels[group].sum(0) for group in indices])
+        is_group_drawn = draw_groups(counts, np.array(list(map(len, indices))), fraction, seed)
+        drawn = np.zeros(len(videos), bool)
+        for group, is_drawn in zip(indices, is_group_drawn, strict=True):
+            drawn[group] = is_drawn
+    else:
+        size = min(max(1, round(fraction * len(videos))), len(videos) - 1)
+        drawn = _return_last_clips(labels, _iterative_stratification(labels, size, seed))
+        drawn = _fill_to_size(labels, drawn, size, random.Random(seed))
     return tuple(video for video, is_drawn in zip(videos, drawn, strict=True) if is_drawn)
 
 
@@ -130,25 +141,6 @@ def _fill_to_size(labels: np.ndarray, drawn: np.ndarray, size: int, generator: r
         lost_classes = (labels & (total == 1)).sum(axis=1)  # classes that lose their only clip
         drawn[order[lost_classes[order].argmin()]] = True
     return drawn
-
-
-def _group_indices(videos: Sequence[str], sources: Mapping[str, str]) -> list[list[int]]:
-    """Return the indices of the videos of each source; a video without a source is a group by itself."""
-    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for index, video in enumerate(videos):
-        groups[(True, sources[video]) if video in sources else (False, video)].append(index)
-    return list(groups.values())
-
-
-def _draw_whole_groups(
-    videos: Sequence[str], labels: np.ndarray, groups: Sequence[Sequence[int]], fraction: float, seed: int
-) -> tuple[str, ...]:
-    """Draw videos as `draw_stratified` does: either all of a group or none."""
-    counts = np.stack([labels[list(indices)].sum(0) for indices in groups])
-    sizes = np.array([len(indices) for indices in groups])
-    drawn = draw_groups(counts, sizes, fraction, seed)
-    chosen = {index for indices, is_drawn in zip(groups, drawn, strict=True) if is_drawn for index in indices}
-    return tuple(video for index, video in enumerate(videos) if index in chosen)
 
 
 def draw_groups(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:

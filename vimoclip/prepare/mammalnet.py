@@ -13,8 +13,8 @@ from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.text import read_text
-from vimoclip.prepare.trim_clips import check_video_names, video_seconds
-from vimoclip.prepare.write_dataset import PreparedDataset, clean_name, link_videos, write_dataset
+from vimoclip.prepare.place_videos import SourceClip, add_clip, clean_name, place_clips
+from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
 NUM_BEHAVIORS = 12
 LIST_FOLDERS = ("", "annotation", "composition", "annotation/composition")  # of the lists, below the release
@@ -22,9 +22,8 @@ BEHAVIOR_FILE, GENUS_FILE = "behavior_to_id.txt", "genus_to_id.txt"
 
 
 class ListEntry(NamedTuple):
-    """A line of a list. `location`: file and line. `animal_id`: None if the line has none."""
+    """A line of a list. `animal_id`: None if the line has none."""
 
-    location: str
     video: str
     behavior_id: int
     animal_id: int | None
@@ -40,16 +39,20 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
     entries = {split: read_list(lists_dir / f"{split}.csv") for split in SPLITS}
     classes = read_class_names(root, lists_dir)
     skipped: dict[str, str] = {}
-    paths, splits = _assign_videos(root, lists_dir, entries, skipped)
-    if not paths:
-        problem = f"holds none of the videos, like {next(iter(entries['train'])).video}"
-        raise UserError(problem, "name their folder", path=root)
-    check_video_names(lists_dir, paths)
-    link_videos(paths, dataset_dir / "videos")
-    seconds = {key: length for key, path in paths.items() if (length := video_seconds(path))}
+    clips, splits = _assign_videos(root, lists_dir, entries, skipped)
+    if not clips:
+        problem = f"has none of the videos, such as {next(iter(entries['train'])).video}"
+        raise UserError(problem, "name the folder that has trimmed_videos/", path=root)
+    seconds = place_clips(clips, dataset_dir, skipped, lists_dir)
     annotations_dir = dataset_dir / "annotations"
     report = write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
-    if animals := _video_animals(root, lists_dir, entries, paths):
+    genera = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
+    animals = {}
+    for entry in (entry for split_entries in entries.values() for entry in split_entries):
+        if entry.video_id in clips and entry.animal_id in genera:
+            genus = genera[entry.animal_id].replace(";", ",")  # animals.csv joins with semicolons
+            animals[entry.video_id] = VideoAnimals((genus,), ("Mammal",))
+    if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     return report
 
@@ -60,8 +63,8 @@ def find_lists(root: Path) -> Path:
         if all((root / folder / f"{split}.csv").is_file() for split in SPLITS):
             return root / folder
     raise UserError(
-        "holds no train.csv, val.csv and test.csv, neither itself nor in annotation/composition",
-        "name the folder that MammalNet's annotation.tar and trimmed_videos.tar.gz were unpacked in",
+        "has no train.csv, val.csv and test.csv, also not in annotation/composition",
+        "name the folder with the content of MammalNet's annotation.tar and trimmed_videos.tar.gz",
         path=root,
     )
 
@@ -73,16 +76,15 @@ def read_list(path: Path) -> list[ListEntry]:
         if not (words := text.split()):
             continue
         location, ids = f"{path}:{number}", words[1:]
-        if not 1 <= len(ids) <= 2 or not all(word.isdecimal() for word in ids):
-            problem = f"is not a video with the id of its behaviour (and of its animal): {text[:80]!r}"
-            raise UserError(problem, path=location)
+        if len(ids) not in (1, 2) or not all(word.isdecimal() for word in ids) or int(ids[0]) >= NUM_BEHAVIORS:
+            problem = (
+                f"{text[:80]!r} is not a video with a behaviour's id of 0..{NUM_BEHAVIORS - 1}, then an animal's id"
+            )
+            raise UserError(problem, "correct the line", path=location)
         behavior_id, *animal_id = map(int, ids)
-        if behavior_id >= NUM_BEHAVIORS:
-            problem = f"{behavior_id} is not the id of a behaviour, which are 0..{NUM_BEHAVIORS - 1}"
-            raise UserError(problem, "fix it", path=location)
-        entries.append(ListEntry(location, words[0], behavior_id, animal_id[0] if animal_id else None))
+        entries.append(ListEntry(words[0], behavior_id, animal_id[0] if animal_id else None))
     if not entries:
-        raise UserError("names no video", "take the file from annotation.tar again", path=path)
+        raise UserError("names no video", "extract it again from annotation.tar", path=path)
     return entries
 
 
@@ -91,10 +93,13 @@ def read_class_names(root: Path, lists_dir: Path) -> tuple[str, ...]:
     path = _find_release_file(root, lists_dir, BEHAVIOR_FILE)
     names = _read_id_file(path)
     if not names:
-        print(f"{root}: has no {BEHAVIOR_FILE}, so that behaviours are called by their ids; it is in annotation.tar")
+        print(
+            f"{root} has no {BEHAVIOR_FILE} (of annotation.tar), so the classes are named behavior_0, behavior_1, ..."
+        )
         return tuple(f"behavior_{class_id}" for class_id in range(NUM_BEHAVIORS))
     if set(names) != set(range(NUM_BEHAVIORS)):
-        raise UserError(f"names {len(names)} behaviours, not those of 0..{NUM_BEHAVIORS - 1}", path=path)
+        hint = "extract it again from annotation.tar"
+        raise UserError(f"does not name the behaviours 0..{NUM_BEHAVIORS - 1}", hint, path=path)
     return tuple(names[class_id] for class_id in range(NUM_BEHAVIORS))
 
 
@@ -114,17 +119,17 @@ def _read_id_file(path: Path) -> dict[int, str]:
             continue
         name, _, class_id = text.strip().rpartition("\t" if "\t" in text else " ")
         if not (name.strip() and class_id.strip().isdecimal()):
-            problem = f"is not a name with its id: {text[:80]!r}"
-            raise UserError(problem, "take the file as it is released", path=f"{path}:{number}")
+            problem = f"{text[:80]!r} is not a name with an id"
+            raise UserError(problem, "extract it again from annotation.tar", path=f"{path}:{number}")
         names[int(class_id)] = name.strip()
     return names
 
 
 def _assign_videos(
     root: Path, lists_dir: Path, entries: Mapping[str, list[ListEntry]], skipped: dict[str, str]
-) -> tuple[dict[str, Path], dict[str, dict[str, tuple[int, ...]]]]:
+) -> tuple[dict[str, SourceClip], dict[str, dict[str, tuple[int, ...]]]]:
     """Return (video id -> file, splits). A video with two entries in a split has both labels."""
-    paths: dict[str, Path] = {}
+    clips: dict[str, SourceClip] = {}
     splits: dict[str, dict[str, tuple[int, ...]]] = {}
     for split, split_entries in entries.items():
         labels = splits[split] = {}
@@ -134,22 +139,8 @@ def _assign_videos(
             if path is None:
                 skipped[entry.video] = "there is no such file"
             elif other := next((s for s, videos in splits.items() if s != split and key in videos), None):
-                skipped[f"{entry.video} in {split}"] = f"is in {other} already"
-            elif paths.setdefault(key, path) != path:
-                problem = f"{path} and {paths[key]} would share the name {key}"
-                raise UserError(problem, "rename one of them", path=entry.location)
+                skipped[f"{entry.video} in {split}"] = f"is also in {other}"
             else:
+                add_clip(clips, key, SourceClip(path))
                 labels[key] = tuple(sorted({*labels.get(key, ()), entry.behavior_id}))
-    return paths, splits
-
-
-def _video_animals(
-    root: Path, lists_dir: Path, entries: Mapping[str, list[ListEntry]], paths: Mapping[str, Path]
-) -> dict[str, VideoAnimals]:
-    """Return the animal by video id, if the release names it."""
-    names = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
-    animals = {}
-    for entry in (entry for split_entries in entries.values() for entry in split_entries):
-        if entry.video_id in paths and entry.animal_id in names:
-            animals[entry.video_id] = VideoAnimals((names[entry.animal_id].replace(";", ","),), ("Mammal",))
-    return animals
+    return clips, splits

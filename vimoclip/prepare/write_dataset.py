@@ -1,25 +1,22 @@
-"""The last step of every importer: videos, selection clips, annotations, a summary and a plot of the class counts."""
+"""The last step of every importer: selection clips, annotations, a summary and a plot of the class counts."""
 
-import os
-import re
-import shutil
+import filecmp
 import statistics
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vimoclip import annotations, cli
-from vimoclip.annotations import Annotations
+from vimoclip.annotations import SELECTION_FILE, Annotations
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import list_some
-from vimoclip.prepare import grouped_split, selection_split
+from vimoclip.prepare import grouped_split
 
 CLASS_COUNTS_FILE = "class_counts.html"
 MAX_NAMED = 10  # skipped entries in the summary
 MAX_CLASS_LINES = 24
-SPLIT_PURPOSE = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,14 @@ def write_dataset(
     Existing annotations must be the same, and keep their selection. Raises UserError."""
     data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
     annotations.write(annotations_dir, name, data)
-    write_sources(annotations_dir, prepared.sources)
+    path = annotations_dir / annotations.SOURCES_FILE
+    if prepared.sources:
+        atomic.write_text(path, annotations.format_sources(prepared.sources))
+    else:
+        path.unlink(missing_ok=True)  # of earlier annotations
     print_summary(annotations_dir, replace(prepared, data=data))
-    return cli.RunReport([annotations_dir], done=count_videos(data), skipped=dict(prepared.skipped))
-
-
-def count_videos(data: Annotations) -> int:
-    return sum(map(len, data.splits.values()))
+    num_videos = sum(map(len, data.splits.values()))
+    return cli.RunReport([annotations_dir], done=num_videos, skipped=dict(prepared.skipped))
 
 
 def add_selection(
@@ -76,39 +74,64 @@ def add_selection(
         differences += sorted(video for video in {*new, *old} if new.get(video) != old.get(video))
     if differences:
         raise UserError(
-            f"holds {len(differences)} other classes, clips or labels ({list_some(differences)})",
-            "name another folder, or delete it and what was made from it",
+            f"has {len(differences)} other classes, clips or labels ({list_some(differences)})",
+            "choose another folder, or delete it and all files created from it",
             path=annotations_dir,
         )
     return replace(data, selection=existing.selection or drawn)
 
 
-def write_sources(annotations_dir: Path, sources: Mapping[str, str]) -> None:
-    """Write `sources.csv`, or remove it if no source is known."""
-    path = annotations_dir / annotations.SOURCES_FILE
-    if sources:
-        atomic.write_text(path, annotations.format_sources(sources))
-    else:
-        path.unlink(missing_ok=True)
+def draw_selection(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> cli.RunReport:
+    """Draw `selection.txt` for existing annotations and return the report of the run.
+
+    Raises UserError if another selection exists and `overwrite` is not set."""
+    data = annotations.load(annotations_dir, name, ["train"], with_selection=False)
+    path = annotations_dir / SELECTION_FILE
+    sources = annotations.read_sources(annotations_dir)
+    data = replace(data, selection=grouped_split.draw_stratified(data, fraction, seed, sources))
+    if not data.selection:
+        hint = "add training videos"
+        raise UserError("names fewer than two videos", hint, path=annotations_dir / "train_multi.txt")
+    text = annotations.format_selection(data.selection)
+    if not overwrite and path.exists() and path.read_bytes() != text.encode():
+        hint = "keep it, or draw it again with --overwrite and then train again"
+        raise UserError("exists already, with other clips", hint, path=path)
+    atomic.write_text(path, text)
+    print("\n".join(describe_selection(data)), flush=True)
+    return cli.RunReport([path], done=len(data.selection))
+
+
+def describe_selection(data: Annotations) -> list[str]:
+    """Return lines: the number of selection clips, and the classes without one or without a clip to train on."""
+    train = data.splits.get("train", {})
+    if not data.selection:
+        if data.splits.get("test"):
+            return ["no selection clips, as there is a test split: epochs and thresholds are chosen on val"]
+        return [f"no {SELECTION_FILE}: prepare_dataset.py selection draws it from two or more training clips"]
+    selection_labels = {label for video in data.selection for label in train[video]}
+    train_labels = {label for video in train.keys() - set(data.selection) for label in train[video]}
+    count = f"{len(data.selection)} of {len(train)} training clips"
+    lines = [f"{SELECTION_FILE}: {count} are selection clips, on which epochs and thresholds are chosen"]
+    for kind, missing in (
+        ("selection clip", train_labels - selection_labels),
+        ("clip to train on", selection_labels - train_labels),
+    ):
+        if missing:
+            names = list_some(data.classes[label] for label in sorted(missing))
+            lines.append(f"  {len(missing)} classes have no {kind}: {names}")
+    return lines
 
 
 def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     """Print the summary and the warnings, and plot the class counts."""
-    data, sources = prepared.data, prepared.sources
-    print("\n".join(summary_lines(prepared)))
-    print("\n".join(selection_split.describe_selection(data)))
-    leaks = grouped_split.find_leaks(data.splits, sources)
-    leaks += grouped_split.find_leaks(_train_and_selection(data), sources)
-    for line in leaks:
-        print(line)
-    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-
-
-def _train_and_selection(data: Annotations) -> dict[str, list[str]]:
-    """Return the training videos that are trained on, and the selection clips."""
+    data = prepared.data
     selected = set(data.selection)
     train = [video for video in data.splits.get("train", {}) if video not in selected]
-    return {"train": train, "selection": list(data.selection)}
+    lines = [*summary_lines(prepared), *describe_selection(data)]
+    for splits in (data.splits, {"train": train, "selection": data.selection}):
+        lines += grouped_split.find_leaks(splits, prepared.sources)
+    print("\n".join(lines))
+    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
 
 
 def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
@@ -123,22 +146,24 @@ def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
 
 def summary_lines(prepared: PreparedDataset) -> list[str]:
     """Return the summary: skipped entries with reasons, counts per class and split, labels per clip, durations."""
-    data = prepared.data
+    data, skipped = prepared.data, prepared.skipped
     videos = {video: labels for split in data.splits.values() for video, labels in split.items()}
-    split_sizes = ", ".join(f"{len(split)} {SPLIT_PURPOSE[name]}" for name, split in data.splits.items())
+    split_sizes = ", ".join(f"{len(split)} in {name}" for name, split in data.splits.items())
     labels_per_clip = Counter(map(len, videos.values()))
-    lines = [
-        *_skipped_lines(prepared.skipped),
+    lines = [f"  skipped: {entry}: {reason}" for entry, reason in list(skipped.items())[:MAX_NAMED]]
+    if len(skipped) > MAX_NAMED:
+        reasons = ", ".join(f"{n}: {reason}" for reason, n in Counter(skipped.values()).most_common(3))
+        lines.append(f"  {len(skipped) - MAX_NAMED} more are skipped; most frequent reasons of all: {reasons}")
+    lines += [
         *_class_lines(data),
         f"{len(videos)} clips: {split_sizes}; {len(data.classes)} actions",
-        "labels a clip: "
-        + ", ".join(f"{number} in {labels_per_clip[number]} clips" for number in sorted(labels_per_clip)),
+        "labels per clip: " + ", ".join(f"{count} in {n} clips" for count, n in sorted(labels_per_clip.items())),
     ]
     if seconds := [prepared.seconds[video] for video in videos if video in prepared.seconds]:
-        unknown = f", of {len(seconds)} clips that say it" if len(seconds) < len(videos) else ""
+        known = f" (of {len(seconds)} clips with a known duration)" if len(seconds) < len(videos) else ""
         lines.append(
             f"durations: {min(seconds):.1f} to {max(seconds):.1f} s, median {statistics.median(seconds):.1f} s, "
-            f"{sum(seconds) / 60:.1f} min in all{unknown}"
+            f"total {sum(seconds) / 60:.1f} min{known}"
         )
     return lines
 
@@ -151,52 +176,25 @@ def _class_counts(data: Annotations, split: str) -> list[int]:
 
 def _class_lines(data: Annotations) -> list[str]:
     """Return a line per class; of many classes the most frequent and the rarest ones."""
-    counts_by_split = {split: _class_counts(data, split) for split in data.splits}
+    counts_by_class = zip(*(_class_counts(data, split) for split in data.splits), strict=True)
     totals_and_lines = []
-    for label, action in enumerate(data.classes):
-        counts = {split: split_counts[label] for split, split_counts in counts_by_split.items()}
-        all_splits = "all" if len(counts) > 2 else "both"
-        warning = "" if min(counts.values()) else f"   too few clips to be in {all_splits}"
-        text = ", ".join(f"{count} {SPLIT_PURPOSE[split]}" for split, count in counts.items())
-        totals_and_lines.append((sum(counts.values()), f"  {action}: {text}{warning}"))
-    if len(totals_and_lines) <= MAX_CLASS_LINES:
-        return [line for _, line in totals_and_lines]
-    totals_and_lines.sort(key=lambda pair: -pair[0])
-    lines = [line for _, line in totals_and_lines]
-    half = MAX_CLASS_LINES // 2
-    more = f"  ... {len(lines) - MAX_CLASS_LINES} more, all of them in {CLASS_COUNTS_FILE} ..."
-    return [*lines[:half], more, *lines[-half:]]
+    for action, counts in zip(data.classes, counts_by_class, strict=True):
+        warning = "" if min(counts) else "   too few clips for all splits"
+        text = ", ".join(f"{count} in {split}" for split, count in zip(data.splits, counts, strict=True))
+        totals_and_lines.append((sum(counts), f"  {action}: {text}{warning}"))
+    if len(totals_and_lines) > MAX_CLASS_LINES:
+        totals_and_lines.sort(key=lambda pair: -pair[0])
+        half = MAX_CLASS_LINES // 2
+        more = f"  ... {len(totals_and_lines) - MAX_CLASS_LINES} more, see {CLASS_COUNTS_FILE} ..."
+        totals_and_lines[half:-half] = [(0, more)]
+    return [line for _, line in totals_and_lines]
 
 
-def _skipped_lines(skipped: Mapping[str, str]) -> list[str]:
-    lines = [f"  left out: {entry}: {reason}" for entry, reason in list(skipped.items())[:MAX_NAMED]]
-    if len(skipped) > MAX_NAMED:
-        reasons = Counter(skipped.values()).most_common(3)
-        lines.append(
-            f"  and {len(skipped) - MAX_NAMED} more left out; of all, " + ", ".join(f"{n}: {r}" for r, n in reasons)
-        )
-    return lines
-
-
-def clean_name(name: str) -> str:
-    """Replace what a video id must not contain: control characters, slashes, dots, and = + @ at the start."""
-    return re.sub(r"^[=+@]", "-", re.sub(r"[\x00-\x1f\x7f/\\.]", "-", name))
-
-
-def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
-    """Hard-link each video under its new name, or copy it if that fails. Existing files are kept.
-
-    Raises UserError, before any is linked, if an existing file has another size."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = {folder / name: path for name, path in paths.items() if not (folder / name).exists()}
-    for name, path in paths.items():
-        target = folder / name
-        if target not in missing and target.stat().st_size != path.stat().st_size:
-            hint = "name another --dataset-dir, or delete it"
-            raise UserError(f"is another video than {path}", hint, path=target)
-    for target, path in missing.items():
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            with atomic.open_atomic(target) as copy, open(path, "rb") as source:
-                shutil.copyfileobj(source, copy)
+def warn_about_duplicates(paths: Iterable[Path]) -> None:
+    """Print a warning for files with the same content, which may end up in both train and val."""
+    paths_by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        same_size = paths_by_size[path.stat().st_size]
+        if other := next((other for other in same_size if filecmp.cmp(path, other, shallow=False)), None):
+            print(f"warning: {path} and {other} are the same video; keep one, with the labels of both")
+        same_size.append(path)

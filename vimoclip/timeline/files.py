@@ -20,10 +20,10 @@ CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
-    """Write all files of a video, `<stem>.json` last: if it exists, so do the others. Raises OSError."""
+    """Write all files of a video, `<stem>.json` last: if it exists, the others are complete. Raises OSError."""
     stem, video = timeline.video.stem, timeline.video
     json_path = folder / f"{stem}.json"
-    json_path.unlink(missing_ok=True)  # the other files of an earlier result are replaced first
+    json_path.unlink(missing_ok=True)  # of an earlier result
     written = [
         csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
         csv.write_csv(folder / f"{stem}_windows.csv", CSV_COLUMNS, _window_rows(timeline)),
@@ -34,7 +34,7 @@ def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
 
 
 def check_output_name(folder: Path, stem: str) -> None:
-    """Raise UserError if a file that is no table of bouts has the name that the table would get."""
+    """Raise UserError if the file of the table of bouts exists and is something else."""
     path = folder / f"{stem}.csv"
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -42,17 +42,17 @@ def check_output_name(folder: Path, stem: str) -> None:
     except OSError:
         return
     if not is_own:
-        raise UserError("exists and is no table of bouts", "name another folder with -o, or rename it", path=path)
+        raise UserError("exists and is not a table of bouts", "use another folder with -o, or rename it", path=path)
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
     if not path.exists():
         return None
-    hint = "remove it, or name another folder with -o"
+    hint = "remove it, or use another folder with -o"
     document = yaml_json.read_json(path, hint)
     if document.get("schema") != SCHEMA or not isinstance(document.get("made_with"), dict):
-        raise UserError("is no timeline of this version", hint, path=path)
+        raise UserError("is not a timeline of this version", hint, path=path)
     return document["made_with"]
 
 

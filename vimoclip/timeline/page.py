@@ -3,7 +3,7 @@
 import base64
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -25,28 +25,27 @@ SCORE_ONE, NO_SCORE = 65534, 65535  # 16-bit codes of the score 1 and of NaN
 
 def render_timeline(timeline: "Timeline", folder: Path) -> str:
     """Return the HTML for a file in `folder`; its link to the video is relative to that folder."""
-    order = _class_order(timeline)
-    with_bouts = {bout.action for bout in timeline.bouts}
-    visible = [c for c in order if timeline.classes[c] in with_bouts]
-    visible += [c for c in order if timeline.classes[c] not in with_bouts][: max(0, MIN_LANES - len(visible))]
+    order = _class_order(timeline)  # classes with bouts first
+    num_with_bouts = len({bout.action for bout in timeline.bouts})
     data = {
         "seconds": round(timeline.seconds, DECIMALS),
         "fps": timeline.fps,
         "classes": timeline.classes,
-        "order": visible + [c for c in order if c not in set(visible)],
-        "shown": len(visible),
+        "order": order,
+        "shown": min(max(MIN_LANES, num_with_bouts), len(order)),
         "edges": window_edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
         "scores": _pack_scores(timeline.scores),
-        "thresholds": [_finite_or_none(threshold) for threshold in timeline.thresholds.tolist()],
-        "bouts": _bout_tuples(timeline),
+        "thresholds": [t if np.isfinite(t) else None for t in timeline.thresholds.tolist()],
+        "bouts": [(timeline.classes.index(b.action), b.start, b.stop, round(b.score, 4)) for b in timeline.bouts],
     }
+    whole = np.nan_to_num(timeline.whole, nan=0.0)
     content = {
         "video": timeline.video.name,
         "sources": video_urls(timeline.video, folder),
         "timeline": timeline,
         "duration": _format_clock(timeline.seconds),
         "counts": _format_counts(timeline),
-        "likeliest": _top_classes(timeline),
+        "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
@@ -54,9 +53,9 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
-    """Return URLs of the video relative to `folder`: by the paths as given, then with symbolic links resolved.
+    """Return URLs of the video relative to `folder`: of the given paths, then with symbolic links resolved.
 
-    A video on another drive gets its absolute file URL."""
+    The URL of a video on another drive (Windows) is absolute."""
     urls = []
     for target, start in ((video.absolute(), folder.absolute()), (video.resolve(), folder.resolve())):
         try:
@@ -89,21 +88,7 @@ def _class_order(timeline: "Timeline") -> list[int]:
     return sorted(range(len(timeline.classes)), key=lambda c: (-lengths[timeline.classes[c]], -highest[c], c))
 
 
-def _top_classes(timeline: "Timeline") -> list[tuple[str, float]]:
-    scores = np.nan_to_num(timeline.whole, nan=0.0)
-    return [(timeline.classes[c], float(scores[c])) for c in descending_order(scores)[:TOP_CLASSES]]
-
-
-def _bout_tuples(timeline: "Timeline") -> list[tuple[int, float, float, float]]:
-    number = {name: c for c, name in enumerate(timeline.classes)}
-    return [(number[b.action], b.start, b.stop, round(b.score, 4)) for b in timeline.bouts]
-
-
 def _pack_scores(scores: np.ndarray) -> str:
     """Encode (W, C) scores in 0..1 as base64 of little-endian 16-bit integers, class by class."""
     packed = np.where(np.isfinite(scores), np.nan_to_num(scores).clip(0, 1) * SCORE_ONE, NO_SCORE).round().astype("<u2")
     return base64.b64encode(np.ascontiguousarray(packed.T).tobytes()).decode()
-
-
-def _finite_or_none(number: float) -> Any:
-    return number if np.isfinite(number) else None

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-DECIMALS = 6  # of seconds; coarser than the rounding errors of summed floats
-TIME_TOLERANCE = 1e-6  # s; covers the rounding errors of summed floats
+DECIMALS = 6  # of rounded seconds
+TIME_TOLERANCE = 1e-6  # seconds, larger than the rounding errors of summed floats
 
 
 class WindowGrid(NamedTuple):

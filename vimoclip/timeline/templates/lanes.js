@@ -1,10 +1,10 @@
 "use strict";
-// Draws scores and bouts on canvas: `data`, what the page holds; `view`, the part of it that is looked at.
+// Functions that draw scores and bouts on canvases. `data`: the page's JSON; `view`: the visible part, {from, span} in seconds.
 function drawer(data, view) {
-  const TOP = 65534, NONE = 65535; // a score of 1, and none
-  const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
+  const SCORE_ONE = 65534, NO_SCORE = 65535; // codes of the score 1 and of no score, as in page.py
+  const TICK_STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
   const { edges, thresholds } = data, windows = edges.length - 1;
-  const scores = new Uint16Array(Uint8Array.from(atob(data.scores), (letter) => letter.charCodeAt(0)).buffer);
+  const scores = new Uint16Array(Uint8Array.from(atob(data.scores), (character) => character.charCodeAt(0)).buffer);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
   const colors = { strong: css("--strong"), light: css("--light"), mark: css("--mark") };
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -27,55 +27,55 @@ function drawer(data, view) {
 
   const scoreAt = (action, window) => {
     const packed = scores[action * windows + window];
-    return packed === NONE ? null : packed / TOP;
+    return packed === NO_SCORE ? null : packed / SCORE_ONE;
   };
 
   const xOf = (time, width) => ((time - view.from) / view.span) * width;
 
-  function prepared(canvas) {
+  function prepareCanvas(canvas) {
     const scale = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
-    const pen = canvas.getContext("2d");
-    pen.scale(scale, scale);
-    return { pen, width, height };
+    const context = canvas.getContext("2d");
+    context.scale(scale, scale);
+    return { context, width, height };
   }
 
   function ticks(width) {
-    const step = STEPS.find((each) => (each / view.span) * width >= 92) || STEPS.at(-1);
+    const step = TICK_STEPS.find((seconds) => (seconds / view.span) * width >= 92) || TICK_STEPS.at(-1);
     const first = Math.ceil(view.from / step - 1e-9), count = Math.floor((view.from + view.span) / step + 1e-9) - first + 1;
     return { step, times: Array.from({ length: Math.max(0, count) }, (_, i) => (first + i) * step) };
   }
 
   function drawAxis(canvas) {
-    const { pen, width, height } = prepared(canvas), { step, times } = ticks(width);
-    pen.font = "12px system-ui, sans-serif";
-    pen.fillStyle = "#555b63";
-    let end = 0; // of the label before
+    const { context, width, height } = prepareCanvas(canvas), { step, times } = ticks(width);
+    context.font = "12px system-ui, sans-serif";
+    context.fillStyle = "#555b63";
+    let end = 0; // right end of the previous label
     for (const time of times) {
-      const x = xOf(time, width), text = clock(time, step < 1 ? 1 : 0), wide = pen.measureText(text).width;
-      pen.fillRect(x - 0.5, height - 6, 1, 6);
-      const left = clamp(x - wide / 2, 6, width - wide);
+      const x = xOf(time, width), text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
+      context.fillRect(x - 0.5, height - 6, 1, 6);
+      const left = clamp(x - textWidth / 2, 6, width - textWidth);
       if (left < end) continue;
-      pen.fillText(text, left, 14);
-      end = left + wide + 8;
+      context.fillText(text, left, 14);
+      end = left + textWidth + 8;
     }
   }
 
-  // the highest score in each pixel, as steps: no short peak is lost in a long video
+  // Return a path with the highest score in each pixel column, so that short peaks stay visible in long videos.
   function area(action, width, top, bottom) {
     const path = new Path2D(), last = width - 1;
     let window = windowAt(view.from);
     path.moveTo(0, bottom);
     for (let x = 0; x < width; x++) {
-      const until = view.from + ((x + 1) / width) * view.span;
-      let most = 0;
+      const pixelEnd = view.from + ((x + 1) / width) * view.span;
+      let highest = 0;
       for (;;) {
-        most = Math.max(most, scoreAt(action, window) || 0);
-        if (window === windows - 1 || edges[window + 1] >= until) break;
+        highest = Math.max(highest, scoreAt(action, window) || 0);
+        if (window === windows - 1 || edges[window + 1] >= pixelEnd) break;
         window++;
       }
-      const y = bottom - most * (bottom - top);
+      const y = bottom - highest * (bottom - top);
       path.lineTo(x, y);
       path.lineTo(x === last ? width : x + 1, y);
     }
@@ -84,34 +84,34 @@ function drawer(data, view) {
   }
 
   function drawLane(lane) {
-    const { pen, width, height } = prepared(lane.canvas), bottom = height - 7, top = 3;
-    pen.fillStyle = "#eceff2";
-    for (const time of ticks(width).times) pen.fillRect(xOf(time, width) - 0.5, 0, 1, height);
+    const { context, width, height } = prepareCanvas(lane.canvas), bottom = height - 7, top = 3;
+    context.fillStyle = "#eceff2";
+    for (const time of ticks(width).times) context.fillRect(xOf(time, width) - 0.5, 0, 1, height);
     const path = area(lane.action, Math.floor(width), top, bottom), strong = new Path2D(), bars = new Path2D();
     for (const bout of lane.bouts) {
       const x = xOf(bout.start, width), end = xOf(bout.stop, width);
       if (end < 0 || x > width) continue;
-      const wide = Math.max(1.5, end - x);
-      strong.rect(x, 0, wide, height);
-      bars.rect(x, bottom + 2, wide, 4);
+      const barWidth = Math.max(1.5, end - x);
+      strong.rect(x, 0, barWidth, height);
+      bars.rect(x, bottom + 2, barWidth, 4);
     }
-    pen.fillStyle = colors.light;
-    pen.fill(path);
-    pen.fillStyle = colors.strong;
-    pen.fill(bars);
-    pen.save();
-    pen.clip(strong);
-    pen.fill(path);
-    pen.restore();
+    context.fillStyle = colors.light;
+    context.fill(path);
+    context.fillStyle = colors.strong;
+    context.fill(bars);
+    context.save();
+    context.clip(strong);
+    context.fill(path);
+    context.restore();
     const threshold = thresholds[lane.action];
     if (threshold !== null && threshold <= 1) {
       const y = Math.round(bottom - threshold * (bottom - top)) - 0.5;
-      pen.strokeStyle = colors.mark;
-      pen.setLineDash([4, 4]);
-      pen.beginPath();
-      pen.moveTo(0, y);
-      pen.lineTo(width, y);
-      pen.stroke();
+      context.strokeStyle = colors.mark;
+      context.setLineDash([4, 4]);
+      context.beginPath();
+      context.moveTo(0, y);
+      context.lineTo(width, y);
+      context.stroke();
     }
   }
 

@@ -1,7 +1,7 @@
 "use strict";
-// The timeline: its lanes, a playhead that goes with the video, ways to move it, and the table.
+// The timeline page: lanes of actions, a playhead in sync with the video, pointer and keys, and the table of bouts.
 (() => {
-  const ROWS = 300; // of the table, before more are asked for
+  const ROWS = 300; // rows of the table that are shown at first
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
   const { seconds, thresholds, classes } = data, view = { from: 0, span: seconds };
@@ -9,15 +9,15 @@
   const bouts = data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score }));
   const video = byId("video"), box = byId("lanes"), axis = byId("axis"), playhead = byId("playhead"), tip = byId("tip");
   const lanes = []; // {action, bouts, row, canvas, number}
-  const LATE = 1e-3; // seconds: a video stands so little before the time that it was sent to
-  let now = 0, origin = null; // the browser's time of the video's first frame, once that is there
-  let playable = true, chosen = bouts, dragging = null, spoken = -1;
+  const TOLERANCE = 1e-3; // seconds; after a seek, currentTime may be slightly before the requested time
+  let now = 0, origin = null; // seconds since the first frame; currentTime of the first frame, null until it is loaded
+  let playable = true, chosen = bouts, dragging = null, shownWindow = -1; // chosen: bouts in the table
 
   const element = (tag, text, parent, name) => {
-    const made = document.createElement(tag);
-    made.textContent = text;
-    if (name) made.className = name;
-    return parent.appendChild(made);
+    const node = document.createElement(tag);
+    node.textContent = text;
+    if (name) node.className = name;
+    return parent.appendChild(node);
   };
 
   // ---- drawing
@@ -49,19 +49,19 @@
     }
   }
 
-  // ---- the time that is shown
+  // ---- current time
 
   function show() {
     place();
     byId("clock").firstChild.textContent = clock(now);
-    const window = windowAt(now + LATE);
+    const window = windowAt(now + TOLERANCE);
     axis.setAttribute("aria-valuenow", now.toFixed(1));
     axis.setAttribute("aria-valuetext", clock(now));
-    const lasts = (bout) => bout.start <= now + LATE && now + LATE < bout.stop;
-    for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(lasts));
-    for (const row of byId("bouts").querySelectorAll("tbody tr")) row.classList.toggle("now", lasts(chosen[row.dataset.bout]));
-    if (window === spoken) return;
-    spoken = window;
+    const isNow = (bout) => bout.start <= now + TOLERANCE && now + TOLERANCE < bout.stop;
+    for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(isNow));
+    for (const row of byId("bouts").querySelectorAll("tbody tr")) row.classList.toggle("now", isNow(chosen[row.dataset.bout]));
+    if (window === shownWindow) return;
+    shownWindow = window;
     for (const lane of lanes) {
       const score = scoreAt(lane.action, window);
       lane.number.textContent = score === null ? "–" : score.toFixed(2);
@@ -70,7 +70,7 @@
 
   function follow() {
     if (now >= view.from && now <= view.from + view.span) return;
-    look(now - view.span / 10, view.span);
+    setView(now - view.span / 10, view.span);
   }
 
   function seek(time) {
@@ -98,32 +98,32 @@
   }
 
   function jump(direction) {
-    const near = video.paused ? 0.01 : 0.5; // so that a second press while it plays goes on to the bout before
+    const margin = video.paused ? 0.01 : 0.5; // during playback, a second press reaches the bout before
     const starts = chosen.map((bout) => bout.start);
-    const found = direction > 0 ? starts.find((start) => start > now + 0.01) : starts.findLast((start) => start < now - near);
+    const found = direction > 0 ? starts.find((start) => start > now + 0.01) : starts.findLast((start) => start < now - margin);
     if (found !== undefined) seek(found);
   }
 
-  // ---- the part of the video that is shown
+  // ---- visible part
 
   const shortest = () => Math.min(seconds, Math.max(2, 20 / data.fps));
 
-  function look(from, span) {
+  function setView(from, span) {
     view.span = clamp(span, shortest(), seconds);
     view.from = clamp(from, 0, seconds - view.span);
     draw();
   }
 
-  function zoom(factor, around = now >= view.from && now <= view.from + view.span ? now : view.from + view.span / 2) {
+  function zoom(factor, center = now >= view.from && now <= view.from + view.span ? now : view.from + view.span / 2) {
     const span = clamp(view.span * factor, shortest(), seconds);
-    look(around - ((around - view.from) / view.span) * span, span);
+    setView(center - ((center - view.from) / view.span) * span, span);
   }
 
   // ---- pointer and keys
 
   const timeAt = (event) => {
-    const place = axis.querySelector("canvas").getBoundingClientRect();
-    return view.from + clamp((event.clientX - place.left) / place.width, 0, 1) * view.span;
+    const box = axis.querySelector("canvas").getBoundingClientRect();
+    return view.from + clamp((event.clientX - box.left) / box.width, 0, 1) * view.span;
   };
 
   box.addEventListener("pointerdown", (event) => {
@@ -140,7 +140,7 @@
   for (const end of ["pointerleave", "pointercancel"]) box.addEventListener(end, () => { tip.hidden = true; });
 
   function hover(event) {
-    const over = dragging || event.target, lane = lanes.find((each) => each.canvas === over);
+    const over = dragging || event.target, lane = lanes.find((item) => item.canvas === over);
     tip.hidden = over.tagName !== "CANVAS";
     if (tip.hidden) return;
     const time = timeAt(event), lines = [clock(time)];
@@ -148,7 +148,7 @@
       const score = scoreAt(lane.action, windowAt(time)), threshold = thresholds[lane.action];
       lines[0] += ` ${classes[lane.action]}`;
       lines.push(`score ${score === null ? "–" : score.toFixed(3)}` + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
-      const bout = lane.bouts.find((each) => each.start <= time && time < each.stop);
+      const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
       if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
     }
     tip.textContent = lines.join("\n");
@@ -160,7 +160,7 @@
   box.addEventListener("wheel", (event) => {
     const sideways = event.shiftKey ? event.deltaY || event.deltaX : event.deltaX;
     if (event.ctrlKey) zoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(event));
-    else if (Math.abs(sideways) > 0 && view.span < seconds) look(view.from + (sideways / 800) * view.span, view.span);
+    else if (Math.abs(sideways) > 0 && view.span < seconds) setView(view.from + (sideways / 800) * view.span, view.span);
     else return;
     event.preventDefault();
   }, { passive: false });
@@ -170,7 +170,7 @@
     ArrowLeft: (event) => seek(now - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => seek(now + (event.shiftKey ? 10 : 1)),
     ",": () => seek(now - 1 / data.fps), ".": () => seek(now + 1 / data.fps), Home: () => seek(0), End: () => seek(seconds),
   };
-  // before the video's own controls hear of it, which would act too
+  // in the capture phase, as the controls of the video would handle the key as well
   document.addEventListener("keydown", (event) => {
     const key = keys[event.key], tag = event.target.tagName;
     if (!key || event.ctrlKey || event.metaKey || event.altKey || tag === "SELECT" || tag === "INPUT") return;
@@ -180,16 +180,16 @@
     key(event);
   }, true);
 
-  const buttons = { previous: () => jump(-1), next: () => jump(1), play: toggle, in: () => zoom(0.5), out: () => zoom(2), all: () => look(0, seconds) };
+  const buttons = { previous: () => jump(-1), next: () => jump(1), play: toggle, in: () => zoom(0.5), out: () => zoom(2), all: () => setView(0, seconds) };
   for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
-  byId("pan").addEventListener("input", (event) => look((event.target.value / 1000) * (seconds - view.span), view.span));
+  byId("pan").addEventListener("input", (event) => setView((event.target.value / 1000) * (seconds - view.span), view.span));
 
   const more = byId("more");
   more.addEventListener("click", () => {
     if (lanes.length < data.order.length) addLanes(data.order.slice(lanes.length));
     else lanes.forEach((lane, i) => { lane.row.hidden = i >= data.shown && !lane.row.hidden; });
     relabel();
-    spoken = -1;
+    shownWindow = -1;
     draw();
     show();
     more.scrollIntoView({ block: "nearest" });
@@ -230,7 +230,7 @@
   if (picker) {
     const counts = new Map();
     for (const bout of bouts) counts.set(bout.action, (counts.get(bout.action) || 0) + 1);
-    element("option", `all actions (${bouts.length})`, picker).value = "";
+    element("option", `all (${bouts.length})`, picker).value = "";
     for (const action of data.order) if (counts.has(action)) element("option", `${classes[action]} (${counts.get(action)})`, picker).value = action;
     picker.addEventListener("change", pick);
     rest.addEventListener("click", () => fill(body.rows.length, chosen.length));
@@ -250,17 +250,17 @@
   }
 
   function ready() {
-    origin = video.currentTime; // most begin at 0, others later
-    if (now > 0) seek(now); // asked for before
+    origin = video.currentTime; // 0 in most videos
+    if (now > 0) seek(now); // a time chosen before the video was loaded
   }
 
   const label = () => { byId("play").textContent = video.paused ? "Play" : "Pause"; };
   video.addEventListener("error", () => cannotPlay(true));
   video.querySelector("source:last-of-type").addEventListener("error", () => cannotPlay(true));
-  video.addEventListener("loadedmetadata", () => cannotPlay(video.videoWidth === 0)); // sound alone, of a film that it can't read
+  video.addEventListener("loadedmetadata", () => cannotPlay(video.videoWidth === 0)); // the browser reads only the sound
   video.addEventListener("loadeddata", ready);
-  for (const happening of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(happening, fromVideo);
-  for (const happening of ["play", "pause", "ended"]) video.addEventListener(happening, label);
+  for (const name of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(name, fromVideo);
+  for (const name of ["play", "pause", "ended"]) video.addEventListener(name, label);
   video.addEventListener("play", run);
   byId("file").addEventListener("change", (event) => {
     if (!event.target.files.length) return;
@@ -275,7 +275,7 @@
   relabel();
   if (picker) pick();
   new ResizeObserver(draw).observe(axis);
-  if (video.error || video.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) cannotPlay(true); // known already
+  if (video.error || video.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) cannotPlay(true); // the event has passed
   if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) ready();
   draw();
   show();

@@ -1,5 +1,8 @@
-"""Trimming of clips from longer videos, exact to the frame, in one pass over each video."""
+"""Put videos into `dataset/videos/`: link whole files, and trim clips out of longer ones, exact to the frame."""
 
+import os
+import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,10 +11,9 @@ from typing import NamedTuple
 
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
-from vimoclip.prepare.write_dataset import clean_name
+from vimoclip.io import atomic
 from vimoclip.timeline.windows import TIME_TOLERANCE
 
-CLIP_SUFFIX = ".mp4"  # of trimmed clips
 CHUNK_FRAMES = 8  # frames decoded before they are written
 
 
@@ -19,8 +21,8 @@ class SourceClip(NamedTuple):
     """A file, or a part of it, that becomes a video of the data set. `start`, `end`: seconds; None: the whole file."""
 
     source: Path
-    start: float | None
-    end: float | None
+    start: float | None = None
+    end: float | None = None
 
     @property
     def name(self) -> str:
@@ -28,7 +30,7 @@ class SourceClip(NamedTuple):
         stem = clean_name(self.source.stem.strip())
         if self.start is None or self.end is None:
             return stem + self.source.suffix
-        return f"{stem}_{round(1000 * self.start)}-{round(1000 * self.end)}ms{CLIP_SUFFIX}"
+        return f"{stem}_{round(1000 * self.start)}-{round(1000 * self.end)}ms.mp4"
 
 
 class TrimSpan(NamedTuple):
@@ -39,17 +41,35 @@ class TrimSpan(NamedTuple):
     stop: float
 
 
-def trim_clips(clips: Mapping[str, SourceClip], folder: Path, skipped: dict[str, str]) -> dict[str, float]:
-    """Trim all clips that are parts of a file; return their seconds by video id.
+def clean_name(name: str) -> str:
+    """Replace what a video id must not contain: control characters, slashes, dots, and = + @ at the start."""
+    return re.sub(r"^[=+@]", "-", re.sub(r"[\x00-\x1f\x7f/\\.]", "-", name))
 
-    Clips that can't be trimmed are added to `skipped`, with the reason."""
+
+def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip) -> None:
+    """Add a clip under its video id. Raises UserError if another clip has it."""
+    if (other := clips.setdefault(name, clip)) != clip:
+        raise UserError(f"{clip.source} and {other.source} would have the same name {name}", "rename one of them")
+
+
+def place_clips(
+    clips: Mapping[str, SourceClip], dataset_dir: Path, skipped: dict[str, str], origin: Path
+) -> dict[str, float]:
+    """Link and trim all clips; return their seconds by video id, as far as known.
+
+    Clips that can't be trimmed are added to `skipped`, with the reason. Raises UserError for names that are no valid
+    video ids or differ only by extension, before anything is written. `origin`: the file or folder they come from."""
+    _check_names(clips, origin)
+    folder = dataset_dir / "videos"
+    whole_files = {key: clip.source for key, clip in clips.items() if clip.start is None}
+    link_videos(whole_files, folder)
+    seconds = {key: length for key, path in whole_files.items() if (length := video_seconds(path))}
     spans_by_source: dict[Path, list[TrimSpan]] = defaultdict(list)
     for key, clip in clips.items():
         if clip.start is not None and clip.end is not None:
             spans_by_source[clip.source].append(TrimSpan(folder / key, clip.start, clip.end))
-    seconds = {}
     for number, (source, spans) in enumerate(spans_by_source.items(), start=1):
-        print(f"cutting {len(spans)} clips out of {source.name} ({number} of {len(spans_by_source)})", flush=True)
+        print(f"trimming {len(spans)} clips from {source.name} ({number} of {len(spans_by_source)})", flush=True)
         for target, result in trim_video(source, spans).items():
             if isinstance(result, str):
                 skipped[target.name] = result
@@ -58,7 +78,34 @@ def trim_clips(clips: Mapping[str, SourceClip], folder: Path, skipped: dict[str,
     return seconds
 
 
-def trim_video(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
+def _check_names(clips: Mapping[str, SourceClip], origin: Path) -> None:
+    names_by_stem: dict[str, str] = {}
+    for name, clip in clips.items():
+        annotations.check_video_id(name, origin)
+        if (other := names_by_stem.setdefault(annotations.stem(name), name)) != name:
+            problem = f"{clip.source} and {clips[other].source} would have names that differ only by extension"
+            raise UserError(problem, "rename one of them", path=origin)
+
+
+def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
+    """Hard-link each video under its new name, or copy it if that fails. Existing files are kept.
+
+    Raises UserError, before any is linked, if an existing file has another size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {name: path for name, path in paths.items() if not (folder / name).exists()}
+    for name, path in paths.items():
+        if name not in missing and (folder / name).stat().st_size != path.stat().st_size:
+            hint = "choose another --dataset-dir, or delete this file"
+            raise UserError(f"exists already, and is another video than {path}", hint, path=folder / name)
+    for name, path in missing.items():
+        try:
+            os.link(path.resolve(), folder / name)
+        except OSError:
+            with atomic.open_atomic(folder / name) as copy, open(path, "rb") as source:
+                shutil.copyfileobj(source, copy)
+
+
+def trim_video(source: Path, spans: Iterable[TrimSpan]) -> dict[Path, float | str]:
     """Write each clip that does not exist yet; return by target its seconds, or the reason why there is none.
 
     Clips are H.264 with the quality of flow videos. Time counts from the first frame, as in players. Raises OSError."""
@@ -69,14 +116,10 @@ def trim_video(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | st
             results[span.target] = video_seconds(span.target) or 0.0
         else:
             missing.append(span)
-    if not missing:
-        return results
     try:
-        results |= _trim_missing(source, missing)
+        return results | (_trim_missing(source, missing) if missing else {})
     except VideoError as error:
-        for span in missing:
-            results.setdefault(span.target, f"{source.name}: {error}")
-    return results
+        return dict.fromkeys((span.target for span in missing), f"{source.name}: {error}") | results
 
 
 def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
@@ -86,7 +129,7 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
     pending, writers = list(spans), dict[TrimSpan, video.VideoWriter]()
     first_time: float | None = None
     with ExitStack() as stack:
-        stack.callback(_abandon_writers, writers)
+        stack.callback(_discard_all, writers)
         reader = video.VideoReader(source, CHUNK_FRAMES)
         for batch in reader:
             first_time = float(batch.timestamps[0]) if first_time is None else first_time
@@ -108,6 +151,11 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
     return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
 
 
+def _discard_all(writers: Mapping[TrimSpan, video.VideoWriter]) -> None:
+    for writer in writers.values():
+        writer.discard()
+
+
 def _clip_comment(source: Path) -> dict[str, str | int]:
     """Return the comment of a clip's container, which identifies its source."""
     return {"cut_from": source.name, "bytes": source.stat().st_size}
@@ -119,11 +167,6 @@ def _is_up_to_date(span: TrimSpan, source: Path) -> bool:
         return span.target.exists() and video.probe(span.target, check_complete=True).comment == _clip_comment(source)
     except (VideoError, OSError):
         return False
-
-
-def _abandon_writers(writers: dict[TrimSpan, video.VideoWriter]) -> None:
-    for writer in writers.values():
-        writer.discard()
 
 
 def _publish_clip(writer: video.VideoWriter, rate: float) -> float | str:
@@ -142,16 +185,3 @@ def video_seconds(path: Path) -> float | None:
         return video.probe(path).seconds or None
     except VideoError:
         return None
-
-
-def check_video_names(path: Path, names: Iterable[str]) -> None:
-    """Raise UserError if names are no valid video ids or share a stem. `path`: the file or folder they come from."""
-    names_by_stem: dict[str, str] = {}
-    for name in names:
-        try:
-            annotations.check_video_id(name)
-        except UserError as error:
-            raise UserError(error.problem, error.hint, path=path) from None
-        if other := names_by_stem.get(annotations.stem(name)):
-            raise UserError(f"{other} and {name} would share their flow's name", "rename one of them", path=path)
-        names_by_stem[annotations.stem(name)] = name
