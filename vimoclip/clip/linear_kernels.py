@@ -13,7 +13,7 @@ INT8_MAX, ZERO_POINT = 127, 128  # activations are quantized to 1 .. 255, with z
 
 
 def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFunction:
-    """F.linear, for any device, autocast, and ONNX export."""
+    """F.linear, for any device and autocast."""
     return lambda x: F.linear(x, weight, bias)
 
 
@@ -32,7 +32,7 @@ def packed_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFunc
 def int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFunction:
     """int8 weights with one scale per output, int8 activations with one scale per row, computed at run time.
 
-    One scale for all rows, as in ONNX Runtime's dynamic quantization, would make a frame depend on its batch.
+    One scale for all rows would make a frame depend on its batch.
     Activations are stored unsigned, as oneDNN has no fast kernel for signed ones (over 60 s instead of 10 ms).
     Raises UserError without oneDNN."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
