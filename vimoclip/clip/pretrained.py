@@ -10,7 +10,6 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import _find_checkpoint_in_dir
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch import nn
 
 from vimoclip.errors import UserError
@@ -47,7 +46,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
         return None
     cfg = _tag_config(source, pretrained)
     if not cfg:
-        tags = ", ".join(list_pretrained_tags_by_model(source)) or "none"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(source)) or "none"
         raise UserError(
             f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags})", "give one with --clip-pretrained"
         )
@@ -101,7 +100,9 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
 def _tag_config(source: str, pretrained: str | None) -> dict[str, Any]:
     if not pretrained or ":" in source:
         return {}
-    return get_pretrained_cfg(source, pretrained) or get_pretrained_cfg(f"{source}-quickgelu", pretrained)
+    return open_clip.get_pretrained_cfg(source, pretrained) or open_clip.get_pretrained_cfg(
+        f"{source}-quickgelu", pretrained
+    )
 
 
 def find_weights_file(source: str, pretrained: str | None) -> Path | None:
@@ -128,8 +129,8 @@ def find_weights_file(source: str, pretrained: str | None) -> Path | None:
 def preprocess_config(source: str, pretrained: str | None) -> dict[str, Any]:
     """Return a tag's preprocessing; for weights from a file, that of the model's first tag."""
     cfg = _tag_config(source, pretrained)
-    if not cfg and ":" not in source and (tags := list_pretrained_tags_by_model(source)):
-        cfg = get_pretrained_cfg(source, tags[0])
+    if not cfg and ":" not in source and (tags := open_clip.list_pretrained_tags_by_model(source)):
+        cfg = open_clip.get_pretrained_cfg(source, tags[0])
     return {k: cfg[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in cfg}
 
 
@@ -147,7 +148,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def _openai_sha256() -> set[str]:
-    urls = (get_pretrained_cfg(model, "openai").get("url", "") for model in open_clip.list_models())
+    urls = (open_clip.get_pretrained_cfg(model, "openai").get("url", "") for model in open_clip.list_models())
     return {url.split("/")[-2] for url in urls if url}
 
 
