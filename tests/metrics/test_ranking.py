@@ -25,9 +25,9 @@ def test_every_metric_of_a_ranking_has_the_same_steps() -> None:
     curve = pr_curves.precision_recall_curve(SCORES, TARGETS)
     assert (curve.recall.tolist(), curve.precision.tolist()) == ([2 / 3, 1], [2 / 3, 3 / 5])
     for value in (
-        metrics.average_precision(torch.from_numpy(SCORES), torch.from_numpy(TARGETS)),
-        metrics.bootstrap_ap(*column, ones).per_class[0, 0],
-        metrics.bootstrap_ap(*column, ones).micro[0],
+        metrics.map_micro(*map(torch.from_numpy, column)),
+        metrics.bootstrap_ap_per_class(*column, ones)[0, 0],
+        metrics.bootstrap_ap_micro(*column, ones)[0],
         confusion.clip_average_precision(SCORES[None], TARGETS[None])[0],
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-12)

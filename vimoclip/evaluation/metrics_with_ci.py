@@ -90,9 +90,9 @@ def map_entries(
     random_ap = [metrics.expected_random_ap(int(count), len(targets)) for count in positives]
     constant, constant_macro, constant_micro = scored.constant_scores(), None, None
     if constant is not None:
-        constant_ap = metrics.bootstrap_ap(constant[:, columns], targets, unit_weights)
-        constant_macro = float(metrics.macro_average(constant_ap.per_class)[0])
-        constant_micro = float(constant_ap.micro[0])
+        ap = metrics.bootstrap_ap_per_class(constant[:, columns], targets, unit_weights)
+        constant_macro = float(metrics.macro_average(ap)[0])
+        constant_micro = float(metrics.bootstrap_ap_micro(constant[:, columns], targets, unit_weights)[0])
     macro = metric_entry(
         metrics.macro_average(ap_per_class[:, columns]),
         constant_macro,

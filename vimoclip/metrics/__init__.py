@@ -4,23 +4,19 @@ Training uses average_precision.py, which takes tensors. The other modules take 
 `targets` (N, C) bool, `weights` (R, N) int: how often each of R resamples contains each of N videos."""
 
 from vimoclip.metrics.average_precision import (
-    average_precision,
     average_precision_per_class,
-    map_macro,
-    map_micro,
-    permute_targets,
-)
-from vimoclip.metrics.baselines import constant_scores, expected_random_ap, random_scores, torchmetrics_macro
-from vimoclip.metrics.bootstrap import (
-    BootstrapAP,
-    bootstrap_ap,
     bootstrap_ap_micro,
     bootstrap_ap_per_class,
     bootstrap_weights,
     confidence_interval,
+    expected_random_ap,
     macro_average,
+    map_macro,
+    map_micro,
+    permute_targets,
     weighted_mean,
 )
+from vimoclip.metrics.baselines import constant_scores, random_scores, torchmetrics_macro
 from vimoclip.metrics.calibration import ReliabilityCurve, ece, reliability_curve
 from vimoclip.metrics.names import METRIC_NAMES, MetricName
 from vimoclip.metrics.ranking import ScoreSteps, descending_order, score_steps
@@ -29,14 +25,11 @@ from vimoclip.metrics.top_k import hit_at_1, mean_per_class_top1, precision_at_k
 
 __all__ = [
     "METRIC_NAMES",
-    "BootstrapAP",
     "F1Scores",
     "MetricName",
     "ReliabilityCurve",
     "ScoreSteps",
-    "average_precision",
     "average_precision_per_class",
-    "bootstrap_ap",
     "bootstrap_ap_micro",
     "bootstrap_ap_per_class",
     "bootstrap_weights",

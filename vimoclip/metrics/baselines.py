@@ -17,18 +17,6 @@ def random_scores(shape: tuple[int, int], rounds: int, seed: int) -> Iterator[np
         yield generator.random(shape)
 
 
-def expected_random_ap(positives: int, count: int) -> float:
-    """Return the expected AP of a random ranking of `count` items with `positives` positives; NaN without a positive.
-
-    A positive at rank i has expected precision (1 + (i - 1) (m - 1) / (n - 1)) / i, and all ranks are equally likely.
-    The result is above the prevalence; the fewer positives, the larger the difference (Bestgen, 2015)."""
-    if not positives:
-        return float("nan")
-    harmonic = float((1 / np.arange(1, count + 1)).sum())
-    other_positives = (positives - 1) / (count - 1) if count > 1 else 0.0
-    return (harmonic + other_positives * (count - harmonic)) / count
-
-
 def torchmetrics_macro(per_class: np.ndarray) -> float:
     """Return the value of torchmetrics' MultilabelAveragePrecision(average="macro") for (C,) per-class APs.
 
