@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from vimoclip import metrics
-from vimoclip.report import confusion, pr_curves
+from vimoclip.report import confusion, figures
 
 
 def test_equal_scores_are_one_step_in_every_metric() -> None:
@@ -19,7 +19,7 @@ def test_equal_scores_are_one_step_in_every_metric() -> None:
     scores, targets = np.array([0.2, 0.5, 0.5, 0.2, 0.5]), np.array([True, True, False, False, True])
     steps = metrics.score_steps(scores, targets)
     assert [column.tolist() for column in steps] == [[0.5, 0.2], [3, 5], [2, 3]]
-    curve = pr_curves.precision_recall_curve(scores, targets)
+    curve = figures.precision_recall_curve(scores, targets)
     assert (curve.recall.tolist(), curve.precision.tolist()) == ([2 / 3, 1], [2 / 3, 3 / 5])
     expected = 2 / 3 * 2 / 3 + 1 / 3 * 3 / 5  # the sum of recall gained times precision
     column = scores[:, None], targets[:, None]
