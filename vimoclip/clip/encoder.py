@@ -15,7 +15,6 @@ from torch import nn
 
 from vimoclip.clip import linear_kernels
 from vimoclip.clip.fast_vit import FoldedViT, is_supported
-from vimoclip.clip.int8 import quantize
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.pretrained import (
     OPENAI_NAMES,
@@ -206,7 +205,7 @@ def _make_encode_function(visual: nn.Module, preprocess: Preprocess, precision: 
     if precision == "int8":
         if is_supported(visual):
             return FoldedViT(visual, preprocess, linear_kernels.int8_linear)
-        return NormalizedTower(quantize(copy.deepcopy(visual)), preprocess)
+        return NormalizedTower(linear_kernels.quantize(copy.deepcopy(visual)), preprocess)
     if not is_supported(visual):
         return NormalizedTower(visual, preprocess)
     on_cpu = next(visual.parameters()).device.type == "cpu"

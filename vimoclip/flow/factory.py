@@ -17,9 +17,9 @@ from vimoclip.flow.opencv import (
     MIN_SIDE,
     frame_difference,
     make_pair_flow,
+    pad_to_min_side,
     to_grayscale,
 )
-from vimoclip.flow.padding import pad_to_min_side
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
 from vimoclip.runtime.device import autocast

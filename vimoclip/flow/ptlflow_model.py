@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from vimoclip.errors import UserError, first_line
-from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS
-from vimoclip.flow.padding import pad_to_min_side
+from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
