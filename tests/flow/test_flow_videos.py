@@ -47,7 +47,7 @@ def test_threads_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 def test_flow_of_different_presets_is_not_mixed(tmp_path: Path) -> None:
     medium = extract_two_flow_videos(tmp_path, "flows")
     assert video.probe(tmp_path / "flows" / "0.mp4").comment["preset"] == "medium"  # type: ignore[index]
-    with pytest.raises(UserError, match="preset is fast in this run but medium in"):
+    with pytest.raises(UserError, match=r"preset.*fast.*medium"):
         extract_two_flow_videos(tmp_path, "flows", "--dis-preset", "fast")
     assert extract_two_flow_videos(tmp_path, "flows", "--dis-preset", "medium") == medium
     assert extract_two_flow_videos(tmp_path, "fast", "--dis-preset", "fast") != medium
@@ -61,7 +61,7 @@ def test_flow_without_a_recorded_preset_counts_as_medium(tmp_path: Path, monkeyp
         )
         before = extract_two_flow_videos(tmp_path, "flows")
     assert "preset" not in (video.probe(tmp_path / "flows" / "0.mp4").comment or {})
-    with pytest.raises(UserError, match="preset is fast in this run but medium in"):
+    with pytest.raises(UserError, match=r"preset.*fast.*medium"):
         extract_two_flow_videos(tmp_path, "flows", "--dis-preset", "fast")
     assert extract_two_flow_videos(tmp_path, "flows") == before
 
@@ -90,6 +90,6 @@ def test_published_student_warns_about_other_normalizations(
         writer.write(moving_frames(3, (1, 0)))
     flow_folder.common_settings([path], {}, tmp_path / "published.pth")
     output = capsys.readouterr().out
-    assert ("warning: " in output and f"made with {normalization}" in output) == warns
+    assert ("warning: " in output and normalization in output) == warns
     flow_folder.common_settings([path], {"normalization": normalization}, tmp_path / "ours.pth")
     assert not capsys.readouterr().out

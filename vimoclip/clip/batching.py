@@ -67,7 +67,7 @@ def deterministic_batch_size(encode: EncodeFunction, frame: torch.Tensor, reques
         embeddings = encode(noise.expand(size, *frame.shape[1:]).contiguous())
         if (embeddings == embeddings[0]).all():
             if size != requested:
-                print(f"--frame-batch-size {requested}: uses {size}, for which results don't depend on the position")
+                print(f"--frame-batch-size {requested}: {size} is used; results then don't depend on the position")
             return size
-    print(f"--frame-batch-size {requested}: uses 1, as results depend on the position in every larger batch")
+    print(f"--frame-batch-size {requested}: 1 is used, as results depend on the position in every larger batch")
     return 1

@@ -50,7 +50,7 @@ class ImageEncoder:
         self._device = next(self.visual.parameters()).device if device is None else device
         self._precision = precision
         if precision == "int8" and self._device.type != "cpu":
-            raise UserError(f"--precision int8: is for the CPU, not for {self._device}", "give bf16 or fp16 there")
+            raise UserError(f"--precision int8: runs on the CPU only, not on {self._device}", "give bf16 or fp16")
         self._encode_function = _make_encode_function(self.visual.to(self._device).eval(), self.preprocess, precision)
         return self
 
@@ -124,7 +124,7 @@ def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple
         raise
     except Exception as error:  # open_clip raises many types: missing keys, pickles that hold code, ...
         model_name = f"{name} with {pretrained}" if pretrained else name
-        raise UserError(f"{model_name}: can't be loaded as a CLIP model by open_clip: {first_line(error)}") from error
+        raise UserError(f"{model_name}: open_clip can't load it as a CLIP model: {first_line(error)}") from error
 
 
 def _create_model(source: str, pretrained: str | None, quick_gelu: bool) -> Any:
@@ -157,7 +157,7 @@ def encoder_config(name: str, resize: str = "model") -> dict[str, Any]:
         return load_encoder(name, None, resize).config
     source = OPENAI_NAMES.get(name, name)
     if open_clip.get_model_config(source) is None:
-        raise UserError(f"{name}: open_clip has no such model", "see open_clip.list_models()")
+        raise UserError(f"{name}: is not a model of open_clip", "see open_clip.list_models()")
     architecture = _architecture(source, name in OPENAI_NAMES)
     preprocess = open_clip.transform.PreprocessCfg(**preprocess_config(source, None))
     return {

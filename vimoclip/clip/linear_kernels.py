@@ -39,7 +39,7 @@ def int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFuncti
     Activations are stored unsigned, as oneDNN has no fast kernel for signed ones (over 60 s instead of 10 ms).
     Raises UserError without oneDNN."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
-        raise UserError("--precision int8: this PyTorch has no oneDNN for it", "leave the flag out")
+        raise UserError("--precision int8: this PyTorch has no oneDNN, which it needs", "omit the flag")
     weight = weight.float()
     weight_scale = (weight.abs().amax(1) / INT8_MAX).clamp(min=1e-12)
     quantized = (weight / weight_scale[:, None]).round().to(torch.int8).contiguous()

@@ -40,7 +40,7 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")
         url = hf_hub_url(repository, HF_SAFE_WEIGHTS_NAME)
-        hint = "and open_clip_config.json beside it, put both into a folder and give --clip-model-name local-dir:FOLDER"
+        hint = "put it and its open_clip_config.json into a folder, and give --clip-model-name local-dir:FOLDER"
         return {"url": url, "name": name, "hint": hint}
     if source.startswith("local-dir:") or find_weights_file(source, pretrained):
         return None
@@ -48,14 +48,14 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
     if not cfg:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(source)) or "none"
         raise UserError(
-            f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags})", "give one with --clip-pretrained"
+            f"{pretrained}: is neither a file nor a tag of {name} (tags: {tags})", "give one with --clip-pretrained"
         )
     if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
         url = hf_hub_url(repository, _hub_file_names(cfg)[0])
         target = f"{hub_constants.HF_HUB_CACHE} (in the layout of huggingface_hub)"
     else:
         url, target = cfg["url"], str(_download_dir() / cfg["url"].rpartition("/")[2])
-    hint = f"put it at {target}, or name a file with --clip-pretrained"
+    hint = f"put it at {target}, or give a file with --clip-pretrained"
     return {"url": url, "name": f"the weights {pretrained} of {name}", "hint": hint}
 
 
@@ -64,7 +64,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
 
     Raises UserError."""
     if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default
-        raise UserError(f"--clip-pretrained {pretrained}: {name} holds its own weights", "leave the flag out")
+        raise UserError(f"--clip-pretrained {pretrained}: {name} contains its own weights", "omit the flag")
     if name.startswith("hf-hub:"):
         config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
         folder = Path(config).parent if isinstance(config, str) else Path()
@@ -74,7 +74,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
             raise UserError(
-                "there is no such file",
+                "does not exist",
                 "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format",
                 path=folder / "open_clip_config.json",
             )
@@ -83,7 +83,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
     config = open_clip.get_model_config(source)
     if config is None:
         raise UserError(
-            f"{name}: open_clip has no such model", "see open_clip.list_models(), or give local-dir:<folder>"
+            f"{name}: is not a model of open_clip", "see open_clip.list_models(), or give local-dir:<folder>"
         )
     if pretrained is None:
         raise UserError(f"{name}: needs weights", "give a tag or a file with --clip-pretrained")
@@ -93,7 +93,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
         return source, True if tag_quick_gelu is None else tag_quick_gelu
     if tag_quick_gelu is not None and tag_quick_gelu != config.get("quick_gelu", False):
         other = f"{source}-quickgelu" if tag_quick_gelu else source.removesuffix("-quickgelu")
-        print(f"warning: {pretrained} was trained with another activation than {name} has; {other} fits it")
+        print(f"warning: {pretrained} was trained with another activation than that of {name}; use {other}")
     return source, config.get("quick_gelu", False)
 
 
@@ -153,11 +153,11 @@ def _openai_sha256() -> set[str]:
 
 
 def check_weights_file(path: Path) -> None:
-    """Raise UserError for weights that could run code. TorchScript holds code, so only OpenAI's files are accepted."""
+    """Raise UserError for weights that could run code, such as TorchScript files other than OpenAI's."""
     if is_torchscript(path):
         if _file_sha256(path) not in _openai_sha256():
             raise UserError(
-                "is a TorchScript file, which holds code, and not one of OpenAI's",
+                "is a TorchScript file, which contains code, and not one of OpenAI's",
                 "save its state dict with torch.save or as safetensors",
                 path=path,
             )

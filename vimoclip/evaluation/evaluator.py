@@ -71,13 +71,13 @@ def evaluate(
 
     Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
-        raise UserError("is a run's, which holds probabilities", "leave --logits out", path=source.path)
+        raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
     logits = source.holds_logits(settings.logits)
     expected = list(data.splits[settings.split])
     optional = source.optional_videos(expected, settings.allow_missing)
     videos, scores = sources.read_scores(source.path, data, expected, logits, optional)
     if not videos:
-        raise UserError(f"has predictions of none of the clips of {settings.split}_multi.txt", path=source.path)
+        raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
     training = sources.training_counts(data, data.selection if source.protocol == HELD_OUT else ())
     resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
@@ -90,7 +90,7 @@ def evaluate(
     metrics |= metrics_with_ci.map_entries(scored, ap_per_class)
     metrics["torchmetrics_macro"] = {
         "value": float(np.nan_to_num(ap_per_class[0]).mean()),
-        "note": "torchmetrics' average='macro', which counts a class without a positive as 0; not for comparison",
+        "note": "torchmetrics' average='macro', which counts a class without a positive as 0, so do not compare it",
     }
     metrics["segments"] = metrics_with_ci.metrics_by_segment(scored, ap_per_class, data.partitions)
     animals = annotations.read_animals(annotations_dir)
@@ -126,14 +126,14 @@ def _read_selection_predictions(
     expected = tuple(data.splits.get("val", ())) if from_val else data.selection
     if not expected:
         raise UserError(
-            f"is of selection clips, but the annotations have no {annotations.SELECTION_FILE}",
-            "name the annotations that the run learnt from with --annotations-dir",
+            f"belongs to the model-selection split, but the annotations have no {annotations.SELECTION_FILE}",
+            "give the annotations that the run was trained with by --annotations-dir",
             path=source.selection_path,
         )
     if not set(evaluated).isdisjoint(expected):
         raise UserError(
-            f"thresholds would be fitted on clips that --split {settings.split} reports",
-            "name another --split, or predictions without selection clips",
+            f"contains clips of the evaluation split, so thresholds can't be fitted on it (--split {settings.split})",
+            "give another --split, or predictions without the model-selection split",
             path=source.selection_path,
         )
     optional = expected if settings.allow_missing else source.excluded_selection_videos
@@ -163,7 +163,7 @@ def _header(
             "seed": settings.seed,
             "level": 0.95,
             "over": "clips",
-            "method": "percentiles, moved so that the resamples' mean is the value",
+            "method": "percentiles, shifted so that the mean of the resamples is the value",
         },
         "versions": versions.package_versions(),
     }
@@ -186,7 +186,7 @@ def _compare(
     in_both = np.array([video in other_rows for video in videos])
     if not in_both.any():
         raise UserError(
-            "has predictions of none of the clips compared", "name predictions of the same ones", path=other.path
+            "contains no prediction for a clip to compare", "give predictions of the same clips", path=other.path
         )
     if not in_both.all():
         scored = scored.subset(in_both)
