@@ -1,4 +1,4 @@
-"""Flow: its colours, its direction and size, odd sizes, and what is refused."""
+"""Flow by OpenCV: direction, size and time, tiny frames, presets, and what is refused."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from vimoclip.clip.encoder import EncodeFunction
 
 
 class BatchEncoder:
-    """Collects preprocessed frames and encodes them in batches of one size, which may hold frames of several videos.
+    """Collects preprocessed frames and encodes them in batches of one size, which may mix frames of several videos.
 
     As all batches have one size, the embedding of a frame has the same bytes on one machine regardless of the other
     frames in its batch. Callbacks are called in the order in which they were added."""

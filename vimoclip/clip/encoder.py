@@ -103,7 +103,7 @@ def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple
     Raises UserError."""
     source, quick_gelu = resolve_model(name, pretrained)
     if ":" in name:
-        pretrained = None  # the folder or repository holds the weights
+        pretrained = None  # the folder or repository contains the weights
     try:
         with warnings.catch_warnings(), force_weights_only():
             warnings.simplefilter("ignore")
@@ -122,7 +122,7 @@ def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple
         return ImageEncoder(model.visual.float().eval(), config), model, source
     except UserError:
         raise
-    except Exception as error:  # open_clip raises many types: missing keys, pickles that hold code, ...
+    except Exception as error:  # open_clip raises many types: missing keys, pickles with code, ...
         model_name = f"{name} with {pretrained}" if pretrained else name
         raise UserError(f"{model_name}: open_clip can't load it as a CLIP model: {first_line(error)}") from error
 

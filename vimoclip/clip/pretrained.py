@@ -27,7 +27,7 @@ SUFFIXES_WITHOUT_PICKLE = (".safetensors", ".npz", ".npy")  # open_clip reads th
 
 
 def canonical_name(name: str) -> str:
-    """Return OpenAI's name of a model where there is one, and a folder's name without its path."""
+    """Return OpenAI's name of a model if it has one; a folder's name without its path."""
     if name.startswith("local-dir:"):
         return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name
     base_name = name.removesuffix("-quickgelu")

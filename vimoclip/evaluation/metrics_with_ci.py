@@ -240,7 +240,7 @@ def _difference_entry(differences: np.ndarray) -> dict[str, Any]:
 def _evaluate_metric(
     scored: ScoredVideos, metric: MetricFunction, selection_scores: np.ndarray | None = None
 ) -> MetricEntry:
-    """Return the entry of a metric. If given, the scores of the model-selection split stand before the others."""
+    """Return the entry of a metric, which gets `selection_scores` (of the model-selection split) before the others."""
     scores = scored.scores if selection_scores is None else np.concatenate([selection_scores, scored.scores])
     unit_weights, baseline = scored.weights[:1], None
     if scored.prevalences is not None:

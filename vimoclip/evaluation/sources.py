@@ -30,7 +30,7 @@ class PredictionSource:
     selection_path: Path | None = None  # predictions of the model-selection split
     excluded_videos: Mapping[str, str] = field(default_factory=dict)
     excluded_selection_videos: Mapping[str, str] = field(default_factory=dict)
-    dataset_dir: Path | None = None  # the folder that holds the run's embeddings
+    dataset_dir: Path | None = None  # the folder of the run's data set
     split: str = "val"  # the evaluation split of a run
 
     @property
@@ -40,7 +40,7 @@ class PredictionSource:
 
     @property
     def selection_split(self) -> str:
-        """Return the model-selection split: it chose the epoch, and thresholds are fitted on it."""
+        """Return the model-selection split: the epoch is chosen and thresholds are fitted on it."""
         return "val" if self.protocol == THREE_SPLITS else "selection"
 
     def holds_logits(self, logits_flag: bool) -> bool:

@@ -12,7 +12,7 @@ from vimoclip.io.names import is_safe_name
 from vimoclip.video import find_videos, probe
 
 # The published script names flow videos <stem>_<method>_<checkpoint>.mp4, with the names of ptlflow's models and
-# checkpoints. All three may hold underscores.
+# checkpoints. All three may contain underscores.
 _PUBLISHED_METHODS = (
     "ccmr craft csflow dicl dip dpflow fastflownet flow1d flow_anything flowformer flownet[a-z0-9]* flowseek gma "
     "gmflow gmflownet hd3 irr lcv liteflownet[a-z0-9]* llaflow maskflownet matchflow memflow memfof ms neuflow[0-9]* "

@@ -35,7 +35,7 @@ def make_pair_flow(method: str, preset: str = DEFAULT_DIS_PRESET) -> PairFlow:
     thread_state = threading.local()
 
     def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        if not hasattr(thread_state, "dis"):  # the object holds buffers, so each thread needs its own
+        if not hasattr(thread_state, "dis"):  # the object has buffers, so each thread needs its own
             thread_state.dis = cv2.DISOpticalFlow.create(DIS_PRESETS[preset])
         return thread_state.dis.calc(a, b, None)
 

@@ -50,7 +50,7 @@ def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[E
 
 
 def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:
-    """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that hold for all clips."""
+    """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that apply to all clips."""
     notes = [] if videos_dir else ["Frames are not shown: the folder of videos is missing."]
     notes += [] if flows_dir else ["Flow is not shown: the folder of flow videos is missing."]
     flows = FlowFolder(flows_dir, [clip.video for clip in clips]) if flows_dir else None

@@ -224,7 +224,7 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
         trace = _curve_trace("precision", curve, {"color": COLORS[0], "width": 2.5})
         prevalence = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
-        chance = {"type": "scatter", "mode": "lines", "name": "share of clips that have the label", "line": dashed}
+        chance = {"type": "scatter", "mode": "lines", "name": "prevalence (chance level)", "line": dashed}
         choices.append([trace, chance | {"x": [0, 1], "y": [prevalence, prevalence], "hoverinfo": "skip"}])
     return {"data": choices[0], "layout": _curve_layout(380), "choices": choices}
 
@@ -260,7 +260,7 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
     layout["margin"] = {"l": 55, "r": 12, "t": 10, "b": 50}
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     layout["xaxis"] = {"title": {"text": "score", "standoff": 6}, "anchor": "y2", **UNIT_AXIS}
-    layout["yaxis"] = {"title": {"text": "share positive"}, "domain": [0.34, 1], **UNIT_AXIS}
+    layout["yaxis"] = {"title": {"text": "fraction positive"}, "domain": [0.34, 1], **UNIT_AXIS}
     layout["yaxis2"] = {"title": {"text": "scores"}, "domain": [0, 0.26], "type": "log", "nticks": 4}
     return {"data": [*lines, counts], "layout": layout}
 
