@@ -67,20 +67,6 @@ def test_raft_gets_bgr_as_ptlflows_adapter_gives_it(raft: flow.PTLFlowModel) -> 
     assert np.abs(raft(frames)[0] - expected).max() < 1e-3
 
 
-def test_colours_are_computed_on_the_models_device(raft: flow.PTLFlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = moving_frames(4, (2, 1), 40, 60)
-
-    def colors(device: str) -> np.ndarray:
-        monkeypatch.setattr("vimoclip.flow.factory.PTLFlowModel", lambda *_: raft)
-        monkeypatch.setattr(raft, "device", torch.device(device))
-        monkeypatch.setattr(raft, "_upload", torch.from_numpy)
-        return flow.load_renderer("raft", None, None, "log", 0.05, torch.device(device))(frames).astype(int)
-
-    difference = np.abs(colors("cpu") - colors("cuda"))  # only the name of the device is used
-    assert difference.max() <= 6
-    assert (difference > 0).mean() < 0.01
-
-
 def test_upsampling_only_the_last_iteration_changes_no_flow(
     raft: flow.PTLFlowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,15 +109,6 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -
         flow.load_renderer("raft", str(path), None, "frame", 0.05, CPU)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_weights_are_loaded_from_a_checkpoint_file(tmp_path: Path, raft: flow.PTLFlowModel) -> None:
-    path = tmp_path / "raft.ckpt"
-    torch.save({"state_dict": raft.model.state_dict(), "hyper_parameters": {}}, path)
-    torch.manual_seed(1)
-    loaded = flow.PTLFlowModel("raft", str(path), 2, CPU)
-    frames = moving_frames(2, (2, 1), 40, 60)
-    assert np.abs(loaded(frames) - raft(frames)).max() < 1e-4
 
 
 def test_missing_download_gives_url_and_target_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
