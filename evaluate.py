@@ -4,11 +4,11 @@
     python evaluate.py predictions.csv --annotations-dir dataset/annotations
     python evaluate.py predictions.csv --compare others.csv
 
-Reads a finished run of TFAM, or any CSV with a column `video_id` and one of scores per class, headed by the names or
-the ids of the classes, in any order; and the annotations of the clips. Prints and writes metrics.json, per_class.csv
-and report.html, to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are of a bootstrap
-over clips; thresholds are fitted on selection clips, never on those reported. A quarter of a minute for 6,096 clips of
-140 classes."""
+Reads the annotations and a finished run of TFAM, or a CSV with a column `video_id` and a column of scores per class,
+named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and report.html to
+evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over clips.
+Thresholds are fitted on the model-selection split, never on the evaluation split. 6,096 clips of 140 classes take 15
+seconds."""
 
 import argparse
 import shlex
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
-    add("predictions", type=Path, metavar="RUN_OR_PREDICTIONS.csv", help="a run folder of TFAM, or a CSV")
+    add("predictions", type=Path, metavar="RUN_OR_PREDICTIONS.csv", help="run folder of TFAM, or CSV of predictions")
     add(
-        "--annotations-dir", type=Path, default=None, help="default: that of a run's data set, else dataset/annotations"
+        "--annotations-dir",
+        type=Path,
+        default=None,
+        help="folder of the annotations; default: that of the run's data set, else dataset/annotations",
     )
-    add("--dataset-name", default=None, help="of <name>_action.csv; default: the one that is there")
+    add("--dataset-name", default=None, help="name in <name>_action.csv; default: the only one in the folder")
     add(
         "--split",
         choices=["val", "test", "train"],
         default=None,
-        help="the clips that are reported; default: a run's, val",
+        help="evaluation split; default: that of the run, else val",
     )
     add("--logits", action="store_true", help="scores of a CSV are logits, not probabilities")
     add(
@@ -44,24 +47,29 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="CSV",
-        help="of the selection clips, which thresholds are fitted on; default: a run's own",
+        help="predictions of the model-selection split, to fit thresholds; default: those of the run",
     )
     add(
         "--allow-missing",
         action="store_true",
-        help="evaluate without the clips that have no predictions, and say which",
+        help="exclude clips without predictions, and list them",
     )
-    add("--compare", type=Path, default=None, metavar="OTHER", help="another run or CSV of the same clips")
-    add("--output-dir", type=Path, default=None, help="default: beside the predictions, see above")
+    add("--compare", type=Path, default=None, metavar="OTHER", help="run or CSV to compare with, of the same clips")
+    add("--output-dir", type=Path, default=None, help="output folder; default: see above")
     add(
         "--videos-dir",
         type=Path,
         default=None,
-        help="of the report's pictures; default: videos/ beside the annotations",
+        help="folder of videos, for the examples of the report; default: videos/ beside the annotations",
     )
-    add("--flow-videos-dir", type=Path, default=None, help="the same; default: flows/ beside the annotations")
-    add("--resamples", type=cli.positive_int, default=1000, help="of the clips, behind each interval")
-    add("--seed", type=cli.seed, default=0, help="of the resamples, and of the random predictor")
+    add(
+        "--flow-videos-dir",
+        type=Path,
+        default=None,
+        help="folder of flow videos, for the same examples; default: flows/ beside the annotations",
+    )
+    add("--resamples", type=cli.positive_int, default=1000, help="number of bootstrap resamples")
+    add("--seed", type=cli.seed, default=0, help="seed of the resamples and of the random predictor")
     cli.add_report_argument(parser)
     return parser
 
@@ -71,14 +79,14 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     args = build_parser().parse_args(argv)
     for path in filter(None, (args.predictions, args.compare, args.selection_predictions)):
         if not path.exists():
-            raise UserError("there is no such file or folder", "name a run of TFAM, or a CSV of predictions", path=path)
+            raise UserError("does not exist", "give a run folder of TFAM or a CSV of predictions", path=path)
     from vimoclip import annotations, evaluation, report
     from vimoclip.evaluation import output, sources
 
     source = sources.open_predictions(args.predictions, args.selection_predictions)
     annotations_dir = find_annotations_dir(args, source)
     for folder in filter(None, (args.videos_dir, args.flow_videos_dir)):
-        cli.require_folder(folder, "name the folder of the videos, or leave the flag out")
+        cli.require_folder(folder, "give the folder of the videos, or omit the flag")
     dataset_name = args.dataset_name or annotations.find_dataset_name(annotations_dir)
     args.split = args.split or source.split
     data = annotations.load(annotations_dir, dataset_name, [args.split])
@@ -99,7 +107,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     )
     print("wrote " + ", ".join(str(path) for path in (*written, page)), flush=True)
     missing = [video for video in data.splits[args.split] if video not in set(result.videos)]
-    skipped = {video: source.excluded_videos.get(video, "has no predictions") for video in missing}
+    skipped = {video: source.excluded_videos.get(video, "no predictions") for video in missing}
     cli.RunReport([*written, page], done=len(result.videos), skipped=skipped).write(args.report)
     return result
 
@@ -108,7 +116,7 @@ def find_annotations_dir(args: argparse.Namespace, source: "PredictionSource") -
     """Return `--annotations-dir`, that of the run's data set, or dataset/annotations. Raises UserError if missing."""
     run_dir = source.dataset_dir / "annotations" if source.dataset_dir else None
     folder = args.annotations_dir or (run_dir if run_dir and run_dir.is_dir() else Path("dataset/annotations"))
-    return cli.require_folder(folder, "name the folder of the annotations with --annotations-dir")
+    return cli.require_folder(folder, "give the folder of the annotations with --annotations-dir")
 
 
 def resolve_output_dir(args: argparse.Namespace) -> Path:
@@ -120,7 +128,9 @@ def resolve_output_dir(args: argparse.Namespace) -> Path:
     output_dir: Path = args.output_dir or default_dir
     if (output_dir / "config.yaml").exists() or (output_dir / "args.yaml").exists():
         raise UserError(
-            "is a run folder, whose metrics.json would be lost", "name another with --output-dir", path=output_dir
+            "is a run folder, whose metrics.json would be lost",
+            "give another folder with --output-dir",
+            path=output_dir,
         )
     cli.require_creatable_folder(output_dir, "--output-dir")
     return output_dir

@@ -102,8 +102,8 @@ def load_frozen_encoder(
 
     cli.check_downloadable(clip.missing_download(args.clip_model_name, args.clip_pretrained))
     encoder = clip.load_encoder(args.clip_model_name, args.clip_pretrained, args.resize)
-    encoder.freeze(device, precision, args.backend)
-    print(f"encoder {encoder.config['clip_model']} on {device} in {precision} by {args.backend}", flush=True)
+    encoder.freeze(device, precision)
+    print(f"encoder {encoder.config['clip_model']} on {device} in {precision}", flush=True)
     keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
     attributes = {key: encoder.config[key] for key in keys}
     return encoder, attributes | {"clip_pretrained": encoder.config["clip_pretrained"] or ""}

@@ -91,8 +91,8 @@ def load_student(
 
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
     flow_settings = common_settings(flow_paths, config["flow"], checkpoint)
-    encoder = clip.ImageEncoder(student.visual_encoder, config["clip"]).freeze(device, precision, args.backend)
-    print(f"student {checkpoint} on {device} in {precision} by {args.backend}", flush=True)
+    encoder = clip.ImageEncoder(student.visual_encoder, config["clip"]).freeze(device, precision)
+    print(f"student {checkpoint} on {device} in {precision}", flush=True)
     keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
     # published flow videos do not store it
     sampling = {"sampling": flow_settings["sampling"]} if "sampling" in flow_settings else {}

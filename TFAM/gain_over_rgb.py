@@ -197,8 +197,11 @@ class RunBootstrap:
         order = np.argsort(np.array(table.videos))  # same order for all runs, so that weights belong to the same clips
         targets = read_labels(run, table.videos)[order]
         weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
-        resampled = metrics.bootstrap_ap(table.scores[order], targets, weights)
-        return {"map_macro": metrics.macro_average(resampled.per_class), "map_micro": resampled.micro}
+        per_class, micro = (
+            bootstrap(table.scores[order], targets, weights)
+            for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
+        )
+        return {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
 
 
 def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":

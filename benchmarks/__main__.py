@@ -22,9 +22,13 @@ STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(STAGES)}; default: all")
+    parser.add_argument(
+        "stages", nargs="*", metavar="stage", help=f"stages to measure: {', '.join(STAGES)}; default: all"
+    )
     parser.add_argument("--rounds", type=cli.positive_int, default=5, help="repetitions of each measurement")
-    parser.add_argument("--inputs-dir", type=Path, default=Path("benchmarks/inputs.cache"), help="gets about 1.5 GB")
+    parser.add_argument(
+        "--inputs-dir", type=Path, default=Path("benchmarks/inputs.cache"), help="folder of the inputs, about 1.5 GB"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"), help="output file")
     return parser
 
@@ -32,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
     args = build_parser().parse_args(argv)
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
-        raise UserError(f"{unknown[0]}: there is no such stage", f"there are {', '.join(STAGES)}")
+        raise UserError(f"{unknown[0]}: is not a stage", f"give some of {', '.join(STAGES)}")
     from benchmarks.inputs import BenchmarkInputs
 
     inputs, rows = BenchmarkInputs(args.inputs_dir), list["BenchmarkRow"]()
@@ -47,7 +51,7 @@ def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
 
 
 def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
-    """Write the rows as JSON; keep the rows of other stages that the file already holds."""
+    """Write the rows as JSON; keep the rows of other stages that the file already contains."""
     import json
 
     from vimoclip.io import yaml_json

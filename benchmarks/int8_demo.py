@@ -47,7 +47,7 @@ def evaluate_precision(name: str, precision: str) -> dict[str, dict[str, Any]]:
     students = Path("checkpoints", name, "student").glob("student_epoch_*.pth")
     student = max(students, key=lambda path: int(path.stem.rpartition("_")[2]), default=None)
     if student is None:
-        raise UserError(f"checkpoints/{name}/student: holds no student_epoch_<n>.pth")
+        raise UserError(f"checkpoints/{name}/student: contains no student_epoch_<n>.pth")
     frames = ["--fps", str(attributes["sampling"]["fps"]), "--resize", attributes["resize"]]
     teacher = ["--clip-model-name", f"local-dir:checkpoints/{name}/teacher", "--split", "val"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):

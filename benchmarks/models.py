@@ -38,7 +38,7 @@ SIZES = ((225, 397), (67, 51))
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("table", choices=list(COLUMNS))
-    parser.add_argument("names", nargs="+", help="of open_clip's models, or of extract_flows.py --model")
+    parser.add_argument("names", nargs="+", help="models of open_clip, or values of extract_flows.py --model")
     return parser
 
 

@@ -35,7 +35,7 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
 
 
 class RandomEmbeddingReader:
-    """Stand-in for the reader of the RGB embeddings; benchmarks.reading measures reading them."""
+    """Replaces the reader of the RGB embeddings, which benchmarks.reading measures."""
 
     def embeddings(self, key: str, start: int, stop: int) -> np.ndarray:
         return np.random.default_rng(len(key) + start).standard_normal((stop - start, 512)).astype(np.float32)

@@ -138,10 +138,10 @@ def evaluate_run(
 
 def group_map(scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]]) -> dict[str, float]:
     """Return `map_macro_<group>` and `map_micro_<group>`."""
-    from vimoclip.metrics import average_precision_per_class, map_micro
+    from vimoclip.metrics import average_precision_per_class, macro_average, map_micro
 
     per_class = average_precision_per_class(scores, targets)
-    macro = {f"map_macro_{name}": float(per_class[classes].nanmean()) for name, classes in groups.items()}
+    macro = {f"map_macro_{name}": float(macro_average(per_class[classes])) for name, classes in groups.items()}
     return macro | {
         f"map_micro_{name}": map_micro(scores[:, classes], targets[:, classes]) for name, classes in groups.items()
     }

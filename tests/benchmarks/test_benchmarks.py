@@ -25,13 +25,13 @@ def test_an_implementation_twice_as_fast_has_the_ratio_two() -> None:
         time.sleep(seconds)
         return 10.0
 
-    rates = harness.measure_rates({"plain": lambda: work("plain", 0.04), "ours": lambda: work("ours", 0.02)}, rounds=3)
-    row = harness.make_row("stage", "what", "frames", rates, bound=1000.0, bound_name="a bound")
+    rates = harness.measure_rates({"plain": lambda: work("plain", 0.4), "ours": lambda: work("ours", 0.2)}, rounds=1)
+    row = harness.make_row("stage", "what", "frames", rates, bound=100.0, bound_name="a bound")
     assert row.ratio == pytest.approx(2, rel=0.3)
     assert row.spread and row.ratio and row.spread[0] <= row.ratio <= row.spread[1]
-    assert row.ours == pytest.approx(500, rel=0.3)
+    assert row.ours == pytest.approx(50, rel=0.3)
     assert row.bound_fraction == pytest.approx(0.5, rel=0.3)
-    assert len(calls) == 2 * (3 + 1)  # one warm-up round
+    assert len(calls) == 2 * (1 + 1)  # one warm-up round
     assert calls[:4] in (["plain", "ours", "ours", "plain"], ["ours", "plain", "plain", "ours"])  # the order alternates
 
 
@@ -80,7 +80,7 @@ def test_a_stage_prints_a_table_and_writes_json(
     written = json.loads((tmp_path / "results.json").read_text())
     assert [row["ratio"] for row in written["rows"]] == [4.0]
     assert "torch" in written["machine"]["versions"]
-    with pytest.raises(UserError, match="there is no such stage; there are start, reading"):
+    with pytest.raises(UserError, match="start, reading"):
         benchmarks.main(["nonsense"])
 
 

@@ -129,7 +129,7 @@ EMBEDDINGS: dict[str, Any] = {
     "--output-dir": "out",
     "--resize": "squash",
     "--frame-batch-size": "3",
-    "--backend": None,  # clip/test_backends.py
+    "--backend": None,  # clip/test_encoder.py
     "--embedding-dtype": "float16",
     "--clip-model-name": "ViT-B/33",
     "--clip-pretrained": ["nonsense", "--clip-model-name", "ViT-B/32"],
@@ -230,7 +230,7 @@ EXPORT: dict[str, Any] = {
     "--num-classes": "140",
     "--batch-size": "4",
     "--frame-batch-size": "3",
-    "--backend": None,  # clip/test_backends.py
+    "--backend": None,  # clip/test_encoder.py
     "--embedding-dtype": "float16",
     "--dataset-dir": "elsewhere",
     "--dataset-name": "zoo",

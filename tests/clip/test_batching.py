@@ -1,9 +1,71 @@
-"""Batches of one size over many videos."""
+"""Batches of one size over many videos; a frame's embedding is the same bytes in every batch."""
+
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from vimoclip import clip
+
+
+def embed_at_every_position(encoder: clip.ImageEncoder, batch_size: int) -> set[bytes]:
+    """The embeddings of one frame at several positions of a batch among other frames."""
+    size = encoder.config["image_size"]
+    others = torch.randint(0, 256, (batch_size * 2, 3, *size), dtype=torch.uint8)
+    frame = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    found = set()
+    for place in range(0, batch_size, max(1, batch_size // 5)):
+        batches = clip.BatchEncoder(encoder.encode, batch_size)
+        batches.add_frames(others[:place], lambda rows: None)
+        batches.add_frames(frame, lambda rows: found.add(rows.tobytes()))
+        batches.add_frames(others[place:], lambda rows: None)
+        batches.flush()
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
+def test_embeddings_do_not_depend_on_the_position_in_the_batch(tiny_clip: str, batch_size: int) -> None:
+    torch.manual_seed(0)
+    assert len(embed_at_every_position(clip.load_encoder(tiny_clip, None), batch_size)) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [5, 16])
+def test_vit_b_32_does_not_depend_on_the_position_in_the_batch(batch_size: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        encoder = clip.build_encoder(clip.encoder_config("ViT-B/32"))
+        encoder.visual.eval()
+        assert len(embed_at_every_position(encoder, batch_size)) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("uneven", "taken"), [((), 4), ((4,), 5), ((4, 5, 6), 7), (range(99), 1)])
+def test_the_batch_size_is_raised_until_all_positions_agree(
+    uneven: Sequence[int], taken: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        found = batch.flatten(1).float()
+        if len(batch) in uneven and len(batch) > 1:
+            found[-1] *= 1 + 1e-6  # as at the edge of a block of the matmul
+        return found
+
+    frames = torch.randint(1, 256, (10, 2, 2), dtype=torch.uint8)
+    found: list[np.ndarray] = []
+    batches = clip.BatchEncoder(encode, 4)
+    batches.add_frames(frames, found.append)
+    batches.flush()
+    assert np.array_equal(np.concatenate(found), frames.flatten(1).float())
+    assert sizes[-1] == taken
+    assert ("--frame-batch-size 4" in capsys.readouterr().out) == (taken != 4)
 
 
 def test_embeddings_do_not_depend_on_the_other_frames_of_the_batch(tiny_clip: str) -> None:

@@ -1,8 +1,10 @@
 """Loading image encoders: model names, weights from every source, refused files."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -15,16 +17,35 @@ from vimoclip.clip import pretrained
 from vimoclip.clip.pretrained import _file_sha256
 from vimoclip.errors import UserError
 
+TEXT = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+# small architectures under the names of open_clip, which weights, tags and preprocessing belong to
+SMALL_MODELS = {
+    "ViT-B-32": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+    "RN50": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
+    "ViT-B-16-SigLIP": {
+        "image_size": 224,
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+}
 
-def random_weights(path: Path, name: str = "ViT-B-32") -> Path:
-    torch.manual_seed(1)
-    torch.save(open_clip.create_model(name).state_dict(), path)
-    return path
+
+@pytest.fixture(scope="module", autouse=True)
+def small_models() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, vision in SMALL_MODELS.items():
+            config = {"embed_dim": 192, "vision_cfg": vision, "text_cfg": TEXT}
+            patch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+        yield
 
 
 @pytest.fixture(scope="module")
-def b32_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights") / "b32.pt")
+def b32_weights(small_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "b32.pt"
+    torch.manual_seed(1)
+    torch.save(open_clip.create_model("ViT-B-32").state_dict(), path)
+    return path
 
 
 def test_openai_spelling_implies_quick_gelu_and_rebuilding_keeps_it(b32_weights: Path) -> None:
@@ -34,7 +55,7 @@ def test_openai_spelling_implies_quick_gelu_and_rebuilding_keeps_it(b32_weights:
     assert openai.config["clip_model"] == plain.config["clip_model"] == "ViT-B/32"
     assert openai.config["weights_sha256"] == plain.config["weights_sha256"]
     assert openai.config["clip_pretrained"] == "b32.pt"  # the config holds no path
-    prepared = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    prepared = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert not torch.allclose(openai.encode(prepared), plain.encode(prepared), atol=1e-3)
     for encoder in (openai, plain):
         rebuilt = clip.build_encoder(encoder.config)
@@ -83,8 +104,12 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def test_openai_weights_are_loaded_from_the_hub_cache_offline(b32_weights: Path, tmp_path: Path) -> None:
     state = torch.load(b32_weights, weights_only=True)
     home = fill_hub_cache(tmp_path, state)
-    code = """
+    config = {"embed_dim": 192, "vision_cfg": SMALL_MODELS["ViT-B-32"], "text_cfg": TEXT}
+    (tmp_path / "ViT-B-32.json").write_text(json.dumps(config))
+    code = f"""
+import open_clip
 from vimoclip import clip
+open_clip.add_model_config({str(tmp_path / "ViT-B-32.json")!r})
 assert clip.missing_download("ViT-B/32", "openai") is None
 encoder = clip.load_encoder("ViT-B/32", "openai")
 print(encoder.config["weights_sha256"], encoder.config["quick_gelu"], encoder.config["clip_pretrained"])
@@ -100,7 +125,7 @@ def test_unknown_torchscript_file_is_refused(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
     with pytest.raises(UserError) as raised:
         clip.load_encoder("ViT-B/32", str(path))
-    assert raised.value.path == str(path) and "TorchScript" in raised.value.problem
+    assert raised.value.path == str(path)
 
 
 def test_torchscript_file_with_a_published_hash_loads(
@@ -109,7 +134,7 @@ def test_torchscript_file_with_a_published_hash_loads(
     class OpenAIArchive(torch.nn.Module):  # weights in half precision, and three numbers
         def __init__(self, model: torch.nn.Module):
             super().__init__()
-            self.register_buffer("input_resolution", torch.tensor(224))
+            self.register_buffer("input_resolution", torch.tensor(32))
             for name, tensor in model.state_dict().items():
                 parent, _, last = name.rpartition(".")
                 module: torch.nn.Module = self
@@ -138,25 +163,25 @@ def test_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) 
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"state_dict": RunsCode()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match=r"evil\.pt"):
         clip.load_encoder("ViT-B/32", str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "pretrained", "message"),
+    ("name", "pretrained", "words"),
     [
-        ("ViT-B/33", "openai", "has no such model"),
-        ("ViT-B/32", "nonsense", "neither a file nor a tag"),
-        ("local-dir:/nowhere", None, "there is no such file"),
+        ("ViT-B/33", "openai", "ViT-B/33"),
+        ("ViT-B/32", "nonsense", "nonsense.*laion2b_s34b_b79k"),  # its tags are listed
+        ("local-dir:/nowhere", None, "/nowhere/open_clip_config.json"),
     ],
 )
-def test_unknown_names_are_reported(name: str, pretrained: str | None, message: str) -> None:
-    with pytest.raises(UserError, match=message) as raised:
+def test_unknown_names_are_reported(name: str, pretrained: str | None, words: str) -> None:
+    with pytest.raises(UserError, match=words) as raised:
         clip.missing_download(name, pretrained)
     assert "\n" not in str(raised.value)
 
 
 def test_weights_beside_a_model_folder_are_refused(tiny_clip: str) -> None:
-    with pytest.raises(UserError, match="holds its own weights"):
+    with pytest.raises(UserError, match=r"--clip-pretrained another\.safetensors"):
         clip.load_encoder(tiny_clip, "another.safetensors")

@@ -18,6 +18,7 @@ from torchmetrics.classification import BinaryCalibrationError
 import evaluate
 from tests.conftest import REPOSITORY
 from vimoclip import metrics
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 from vimoclip.errors import UserError
 
 CLASSES = ("walk", "run, fast", "eat", "7")
@@ -58,10 +59,21 @@ SCORES = {
 }
 
 
-@pytest.fixture
-def annotations_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory."""
     monkeypatch.chdir(tmp_path)
-    return write_annotations(tmp_path / "dataset" / "annotations", TRAIN, VAL)
+    return tmp_path
+
+
+@pytest.fixture
+def annotations_dir(folder: Path) -> Path:
+    return write_annotations(folder / "dataset" / "annotations", TRAIN, VAL)
+
+
+def names(notes: Sequence[str], *words: str) -> bool:
+    """Whether a note has all words: names of clips and classes, and numbers."""
+    return any(all(word in note for word in words) for note in notes)
 
 
 def read_rows(path: Path) -> dict[str, dict[str, str]]:
@@ -100,7 +112,7 @@ def test_metrics_of_a_small_example_worked_by_hand(annotations_dir: Path, capsys
     assert rows["7"]["ap"] == "" and rows["7"]["positives"] == "0"
     assert float(rows["walk"]["ap"]) == pytest.approx(5 / 6, abs=1e-5)
     output = capsys.readouterr().out
-    assert f"{macro:.4f}" in output and "torchmetrics" in output and "report.html" in output
+    assert f"{macro:.4f}" in output and "report.html" in output
     page = Path("p_evaluation/report.html").read_text(encoding="utf-8")
     assert "run, fast" in page
 
@@ -121,17 +133,16 @@ def check_intervals(scores: np.ndarray, targets: np.ndarray, result: Mapping[str
         assert result[name]["ci95"] != pytest.approx(plain.tolist(), abs=1e-4)
 
 
-def test_against_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_against_scikit_learn(folder: Path) -> None:
     rng = np.random.default_rng(3)
     targets = rng.random((60, 4)) < [0.5, 0.3, 0.1, 0.1]
     scores = np.round(np.clip(0.4 * targets + rng.random((60, 4)) * 0.6, 0, 1), 1)  # ties
     names = [f"v{i}.mp4" for i in range(60)]
     val = {name: np.flatnonzero(row).tolist() for name, row in zip(names, targets, strict=True)}
-    write_annotations(tmp_path / "annotations", TRAIN, val)
+    write_annotations(folder / "annotations", TRAIN, val)
     result = evaluate.main(
         [
-            str(write_csv(tmp_path / "p.csv", dict(zip(names, scores, strict=True)))),
+            str(write_csv(folder / "p.csv", dict(zip(names, scores, strict=True)))),
             "--annotations-dir",
             "annotations",
             *FAST,
@@ -155,12 +166,13 @@ def test_a_perfect_a_constant_and_a_random_predictor(annotations_dir: Path) -> N
     assert result["map_macro"]["value"] == result["map_micro"]["value"] == 1
     assert result["map_macro"]["ci95"] == [1, 1]
     assert result["calibration"]["ece"]["value"] == 0
-    assert any("exactly 1" in note for note in result["notes"])
+    assert names(result["notes"], "walk", "eat")  # an AP of 1 is suspicious
     constant = {video: [0.75, 0.25, 0.25, 0.0] for video in VAL}  # the training prevalences
+    perfect_notes = result["notes"]
     result = evaluate.main([str(write_csv(Path("constant.csv"), constant)), *FAST]).metrics
     for name in ("map_macro", "map_micro", "hit_at_1", "f1_micro_at_0.5", "precision_at_3"):
         assert result[name]["value"] == pytest.approx(result[name]["baseline"]), name
-    assert any("same scores" in note for note in result["notes"])
+    assert set(result["notes"]) - set(perfect_notes)  # the scores do not depend on the clips
     assert result["hit_at_1"]["random"] == pytest.approx(5 / 16, abs=0.15)
     # one positive among four clips, at each rank as likely: (1 + 1/2 + 1/3 + 1/4) / 4
     rows = read_rows(Path("constant_evaluation/per_class.csv"))
@@ -184,30 +196,26 @@ def replace_rows(**rows: Any) -> dict[str, Sequence[Any]]:
     return unchanged | {f"{name}.mp4": row for name, row in rows.items() if row is not None}
 
 
+WITH_A_COLUMN = {v: [*r, 0] for v, r in SCORES.items()}
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "words"),
     [
-        (replace_rows(a=None, b=None), CLASSES, ["2 have no predictions", "a.mp4, b.mp4"]),
-        (replace_rows(z=[0.1] * 4), CLASSES, ["1 are not among", "z.mp4"]),
-        ({**SCORES, "a": [0.1] * 4}, CLASSES, ["1 are duplicated", "(a)"]),
-        (replace_rows(a=["nan", 0.1, "", "x"]), CLASSES, ["3 scores are not finite", "a.mp4, walk: nan", "empty"]),
-        (
-            replace_rows(a=[1.5, 0.1, -2, 0.1]),
-            CLASSES,
-            ["2 scores are no probabilities", "a.mp4, walk: 1.5", "--logits"],
-        ),
-        (replace_rows(a=[0.1] * 3), CLASSES, ["1 lines", "line"]),
-        (SCORES, ("walk", "run, fast", "fly", "7"), ["1 classes have no column", "eat"]),
-        ({v: [*r, 0] for v, r in SCORES.items()}, (*CLASSES, "fly"), ["1 columns are no class", "fly"]),
-        (SCORES, ("walk", "eat", "eat", "7"), ["1 columns are duplicated", "eat"]),
-        (SCORES, ("0", "1", "2", "9"), ["1 classes have no column", "(3)"]),
-        (
-            {v: [*r, 0] for v, r in SCORES.items()},
-            ("0", "1", "01", "2", "3"),
-            ["two columns are of one class id", "01"],
-        ),
-        ({v: [0, *r] for v, r in SCORES.items()}, ("", *CLASSES), ["column 2 has no name", "index=False"]),
-        ({}, CLASSES, ["no predictions"]),
+        (replace_rows(a=None, b=None), CLASSES, ["2 ", "a.mp4, b.mp4"]),
+        (replace_rows(z=[0.1] * 4), CLASSES, ["1 ", "z.mp4"]),
+        ({**SCORES, "a": [0.1] * 4}, CLASSES, ["1 ", "(a)"]),
+        ({**SCORES, "b.mp4 ": [0] * 4}, CLASSES, ["1 ", "b.mp4"]),
+        (replace_rows(a=["nan", 0.1, "", "x"]), CLASSES, ["3 ", "a.mp4, walk: nan"]),
+        (replace_rows(a=[1.5, 0.1, -2, 0.1]), CLASSES, ["2 ", "a.mp4, walk: 1.5", "--logits"]),
+        (replace_rows(a=[0.1] * 3), CLASSES, ["1 ", "line"]),
+        (SCORES, ("walk", "run, fast", "fly", "7"), ["1 ", "eat"]),
+        (WITH_A_COLUMN, (*CLASSES, "fly"), ["1 ", "fly"]),
+        (SCORES, ("walk", "eat", "eat", "7"), ["1 ", "eat"]),
+        (SCORES, ("0", "1", "2", "9"), ["1 ", "(3)"]),
+        (WITH_A_COLUMN, ("0", "1", "01", "2", "3"), ["01"]),
+        ({v: [0, *r] for v, r in SCORES.items()}, ("", *CLASSES), ["2 "]),
+        ({}, CLASSES, []),
     ],
 )
 def test_invalid_predictions_are_counted_and_named(
@@ -215,29 +223,33 @@ def test_invalid_predictions_are_counted_and_named(
 ) -> None:
     with pytest.raises(UserError) as error:
         evaluate.main([str(write_csv(Path("p.csv"), rows, header)), *FAST])
-    for word in ["p.csv", *words]:
+    assert error.value.path == "p.csv"
+    for word in words:
         assert word in str(error.value), error.value
     assert not Path("p_evaluation").exists()
 
 
-def test_a_duplicated_video_is_named(annotations_dir: Path) -> None:
-    path = write_csv(Path("p.csv"), SCORES)
-    path.write_text(path.read_text() + "b.mp4,0,0,0,0\n")
-    with pytest.raises(UserError, match=r"1 videos are duplicated \(b.mp4\)"):
-        evaluate.main([str(path), *FAST])
+def test_an_error_is_one_line_with_exit_code_2(annotations_dir: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "evaluate.py"), "nothing.csv"]
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    completed = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    assert completed.returncode == 2 and len(completed.stderr.splitlines()) == 1, completed.stderr
 
 
-def test_exit_codes(annotations_dir: Path) -> None:
-    def run(*argv: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(REPOSITORY / "evaluate.py"), *argv]
-        return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}, timeout=120)
-
-    valid = run(str(write_csv(Path("p.csv"), SCORES)), *FAST)
-    assert valid.returncode == 0, valid.stderr
-    for argv in (["nothing.csv"], ["p.csv", "--annotations-dir", "nowhere"], [str(annotations_dir)]):
-        invalid = run(*argv)
-        assert invalid.returncode == 2 and "Traceback" not in invalid.stderr, invalid.stderr
-        assert len(invalid.stderr.splitlines()) == 1, invalid.stderr
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        (["nothing.csv"], "nothing.csv"),
+        (["dataset/annotations"], "dataset/annotations"),
+        (["p.csv", "--videos-dir", "nowhere"], "nowhere"),
+        (["p.csv", "--flow-videos-dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_invalid_paths_are_named(annotations_dir: Path, argv: list[str], path: str) -> None:
+    write_csv(Path("p.csv"), SCORES)
+    with pytest.raises(UserError) as error:
+        evaluate.main([*argv, *FAST])
+    assert error.value.path == path
 
 
 def test_output_is_deterministic_and_the_seed_changes_intervals_only(annotations_dir: Path) -> None:
@@ -246,16 +258,11 @@ def test_output_is_deterministic_and_the_seed_changes_intervals_only(annotations
     first = {p.name: p.read_bytes() for p in Path("p_evaluation").iterdir()}
     evaluate.main([path, *FAST])
     assert {p.name: p.read_bytes() for p in Path("p_evaluation").iterdir()} == first
-    other = evaluate.main([path, *FAST, "--seed", "1"]).metrics
+    other = evaluate.main([path, "--compare", path, *FAST, "--seed", "1"]).metrics
+    assert other["comparison"]["map_macro"] == {"difference": 0, "ci95": [0, 0]} == other["comparison"]["map_micro"]
+    assert other["comparison"]["gained"] == other["comparison"]["lost"] == []
     assert other["map_micro"]["ci95"] != json.loads(first["metrics.json"])["map_micro"]["ci95"]
     assert other["map_micro"]["value"] == json.loads(first["metrics.json"])["map_micro"]["value"]
-
-
-def test_a_comparison_with_itself_has_no_difference(annotations_dir: Path) -> None:
-    path = str(write_csv(Path("p.csv"), SCORES))
-    result = evaluate.main([path, "--compare", path, *FAST]).metrics["comparison"]
-    assert result["map_macro"] == {"difference": 0, "ci95": [0, 0]} == result["map_micro"]
-    assert result["gained"] == result["lost"] == []
 
 
 def test_a_comparison_lists_the_classes_that_gained_and_lost(
@@ -274,40 +281,29 @@ def test_a_comparison_lists_the_classes_that_gained_and_lost(
     assert result["gained"][0]["ci95"] is None  # of two clips
     assert (result["other"], result["other_protocol"], result["num_videos"]) == ("q.csv", None, 4)
     assert result["other_sha256"] == hashlib.sha256(second.read_bytes()).hexdigest()
-    assert result["gained"][0]["positives"] == 2 and "gained walk (2 clips)" in capsys.readouterr().out
+    assert result["gained"][0]["positives"] == 2 and "walk (2 clips)" in capsys.readouterr().out
     reverse = evaluate.main([str(second), "--compare", str(first), *FAST]).metrics["comparison"]
     assert reverse["map_macro"]["ci95"] == pytest.approx([-x for x in reversed(result["map_macro"]["ci95"])])
     write_csv(second, replace_rows(a=None))
-    with pytest.raises(UserError, match=r"q\.csv.*1 have no predictions \(a\.mp4\)"):
+    with pytest.raises(UserError, match=r"\(a\.mp4\)") as error:
         evaluate.main([str(first), "--compare", str(second), *FAST])
+    assert error.value.path == str(second)
 
 
-def test_without_positives_the_difference_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_annotations(tmp_path / "dataset" / "annotations", TRAIN, {video: [] for video in VAL})
+def test_without_positives_values_and_differences_are_null(folder: Path) -> None:
+    write_annotations(folder / "dataset" / "annotations", TRAIN, {video: [] for video in VAL})
     path = str(write_csv(Path("p.csv"), SCORES))
     result = evaluate.main([path, "--compare", path, *FAST]).metrics
     assert result["map_macro"]["value"] is result["map_micro"]["value"] is None
     assert result["comparison"]["map_macro"] == {"difference": None, "ci95": None}
-    assert "no class has a positive" in capsys.readouterr().out
 
 
-def test_a_missing_folder_of_videos_raises(annotations_dir: Path) -> None:
-    path = str(write_csv(Path("p.csv"), SCORES))
-    for flag in ("--videos-dir", "--flow-videos-dir"):
-        with pytest.raises(UserError, match="nowhere: there is no such folder"):
-            evaluate.main([path, flag, "nowhere", *FAST])
-
-
-def test_intervals_contain_the_value_for_rare_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_contain_the_value_for_rare_classes(folder: Path) -> None:
     """A single positive, drawn twice, ranks higher: the plain percentiles would all be above the value."""
-    monkeypatch.chdir(tmp_path)
     val = {f"v{i}.mp4": [i % 4] if i < 4 else [] for i in range(200)}
     rng = np.random.default_rng(0)
-    write_annotations(tmp_path / "dataset" / "annotations", TRAIN, val)
-    path = write_csv(tmp_path / "p.csv", {video: rng.random(4).round(4).tolist() for video in val})
+    write_annotations(folder / "dataset" / "annotations", TRAIN, val)
+    path = write_csv(folder / "p.csv", {video: rng.random(4).round(4).tolist() for video in val})
     result = evaluate.main([str(path), "--resamples", "200"]).metrics
     low, high = result["map_macro"]["ci95"]
     assert low <= result["map_macro"]["value"] <= high
@@ -330,10 +326,9 @@ def make_run(folder: Path, annotations_dir: Path, **more: Any) -> Path:
     return folder
 
 
-def test_a_run_folder_provides_its_protocol_and_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    annotations_dir = write_annotations(tmp_path / "zoo" / "annotations", TRAIN, VAL, ["t1.mp4"])
-    run = make_run(tmp_path / "rgb" / "seed49", annotations_dir)
+def test_a_run_folder_provides_its_protocol_and_annotations(folder: Path) -> None:
+    annotations_dir = write_annotations(folder / "zoo" / "annotations", TRAIN, VAL, ["t1.mp4"])
+    run = make_run(folder / "rgb" / "seed49", annotations_dir)
     before = (run / "metrics.json").read_bytes()
     result = evaluate.main([str(run), *FAST])
     assert (run / "metrics.json").read_bytes() == before
@@ -344,40 +339,39 @@ def test_a_run_folder_provides_its_protocol_and_annotations(tmp_path: Path, monk
     assert [row["train_positives"] for row in result.per_class] == [2, 0, 1, 0]
     with pytest.raises(UserError, match="--output-dir"):
         evaluate.main([str(run), "--output-dir", str(run)])
-    published = make_run(tmp_path / "rgb" / "seed50", annotations_dir, protocol="published")
-    assert any("too high" in note for note in evaluate.main([str(published), *FAST]).metrics["notes"])
+    published = make_run(folder / "rgb" / "seed50", annotations_dir, protocol="published")
+    assert PROTOCOL_NOTES["published"] in evaluate.main([str(published), *FAST]).metrics["notes"]
     for other, is_noted in ((published, True), (run, False)):
         run_notes = evaluate.main([str(run), "--compare", str(other), *FAST]).metrics["notes"]
-        assert any("here held_out, there published" in note for note in run_notes) == is_noted
-    with pytest.raises(UserError, match="holds probabilities; leave --logits out"):
+        assert names(run_notes, "held_out", "published") == is_noted
+    with pytest.raises(UserError, match="--logits"):
         evaluate.main([str(run), "--logits", *FAST])
     # --logits applies to the CSV only: a run holds probabilities
-    logits = write_csv(tmp_path / "l.csv", {v: [np.log(x / (1 - x)) for x in row] for v, row in SCORES.items()})
+    logits = write_csv(folder / "l.csv", {v: [np.log(x / (1 - x)) for x in row] for v, row in SCORES.items()})
     compared = evaluate.main([str(run), "--compare", str(logits), "--logits", *FAST]).metrics
     assert compared["f1_macro_at_0.5"] == result.metrics["f1_macro_at_0.5"]
     assert compared["comparison"]["map_macro"]["difference"] == pytest.approx(0)
     (run / "metrics.json").write_text("[]")
-    with pytest.raises(UserError, match="is no JSON object"):
+    with pytest.raises(UserError) as error:
         evaluate.main([str(run), *FAST])
-    (run / "metrics.json").unlink()
-    with pytest.raises(UserError, match="no finished run"):
+    assert error.value.path == str(run / "metrics.json")
+    (run / "metrics.json").unlink()  # not finished
+    with pytest.raises(UserError, match=r"metrics\.json") as error:
         evaluate.main([str(run), *FAST])
+    assert error.value.path == str(run)
 
 
-def test_clips_that_a_run_left_out_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_clips_that_a_run_left_out_are_named_in_a_note(folder: Path) -> None:
     annotations_dir = write_annotations(
-        tmp_path / "zoo" / "annotations", TRAIN, {**VAL, "e.mp4": [0], "f.mp4": [1]}, ["t1.mp4"]
+        folder / "zoo" / "annotations", TRAIN, {**VAL, "e.mp4": [0], "f.mp4": [1]}, ["t1.mp4"]
     )
-    run = make_run(
-        tmp_path / "rgb" / "seed49", annotations_dir, left_out_videos={"e.mp4": "has one frame, so no motion"}
-    )
-    with pytest.raises(UserError, match=r"1 have no predictions \(f\.mp4\)"):
+    run = make_run(folder / "rgb" / "seed49", annotations_dir, left_out_videos={"e.mp4": "has one frame, so no motion"})
+    with pytest.raises(UserError, match=r"\(f\.mp4\)"):
         evaluate.main([str(run), *FAST])
     write_csv(run / "predictions.csv", {**SCORES, "f.mp4": [0.1] * 4})
     result = evaluate.main([str(run), *FAST]).metrics
     assert result["num_videos"] == 5
-    assert any("left out" in note and "the others: 1 (e.mp4)" in note for note in result["notes"])
+    assert names(result["notes"], "1 (e.mp4)")
     write_csv(run / "predictions.csv", SCORES)
     result = evaluate.main([str(run), "--allow-missing", *FAST, "--report", "report.json"]).metrics
     assert result["num_videos"] == 4
@@ -387,14 +381,13 @@ def test_clips_that_a_run_left_out_are_named_in_a_note(tmp_path: Path, monkeypat
     assert counts["skipped"]["e.mp4"] == "has one frame, so no motion"  # the run's reason
     assert [Path(path).name for path in counts["outputs"]] == ["metrics.json", "per_class.csv", "report.html"]
     assert all(Path(path).is_file() for path in counts["outputs"])
-    assert any("left out" in note and "the others: 2 (e.mp4, f.mp4)" in note for note in result["notes"])
+    assert names(result["notes"], "2 (e.mp4, f.mp4)")
 
 
-def test_thresholds_are_fitted_on_selection_clips_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_thresholds_are_fitted_on_selection_clips_only(folder: Path) -> None:
     selection = {"s0.mp4": [0], "s1.mp4": [1], "s2.mp4": [2]}
-    annotations_dir = write_annotations(tmp_path / "zoo" / "annotations", {**TRAIN, **selection}, VAL, list(selection))
-    run = make_run(tmp_path / "rgb" / "seed49", annotations_dir)
+    annotations_dir = write_annotations(folder / "zoo" / "annotations", {**TRAIN, **selection}, VAL, list(selection))
+    run = make_run(folder / "rgb" / "seed49", annotations_dir)
     # walk: 0.35; on the val clips the best threshold is 0.7
     selection_scores = {"s0.mp4": [0.4, 0, 0, 0], "s1.mp4": [0.3, 0.5, 0, 0], "s2.mp4": [0.2, 0.1, 0.6, 0]}
     write_csv(run / "selection_predictions.csv", selection_scores)
@@ -407,25 +400,24 @@ def test_thresholds_are_fitted_on_selection_clips_only(tmp_path: Path, monkeypat
     assert [row["f1_at_0.5"] for row in result.per_class] == pytest.approx([4 / 5, 1 / 2, 1, None])
     # the constant predictor's threshold is its one score, so that it predicts all three classes for each clip
     assert f1["baseline"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 5) / 3)
-    assert not any("may have been trained on" in note for note in result.metrics["notes"])
-    write_csv(tmp_path / "other.csv", {**selection_scores, "s0.mp4": [0.2, 0, 0, 0], "s2.mp4": [0.1, 0.1, 0.6, 0]})
+    write_csv(folder / "other.csv", {**selection_scores, "s0.mp4": [0.2, 0, 0, 0], "s2.mp4": [0.1, 0.1, 0.6, 0]})
     other = evaluate.main([str(run), "--selection-predictions", "other.csv", *FAST])
     assert other.per_class[0]["threshold"] == pytest.approx(0.15)
-    write_csv(tmp_path / "other.csv", SCORES)
-    with pytest.raises(UserError, match="4 are not among"):
+    write_csv(folder / "other.csv", SCORES)
+    with pytest.raises(UserError, match="4 "):
         evaluate.main([str(run), "--selection-predictions", "other.csv", *FAST])
-    write_csv(tmp_path / "bare.csv", SCORES)
+    write_csv(folder / "bare.csv", SCORES)
     csv_arguments = ["bare.csv", "--annotations-dir", str(annotations_dir), "--selection-predictions"]
     bare = evaluate.main([*csv_arguments, str(run / "selection_predictions.csv"), *FAST])
-    assert any("may have been trained on" in note for note in bare.metrics["notes"])
-    write_csv(tmp_path / "bare.csv", {video: [0.1] * 4 for video in (*TRAIN, *selection)})
-    with pytest.raises(UserError, match="fitted on clips that --split train reports"):
+    without = evaluate.main([*csv_arguments[:-1], *FAST])
+    assert len(bare.metrics["notes"]) == len(without.metrics["notes"]) + 1  # it may have been trained on them
+    write_csv(folder / "bare.csv", {video: [0.1] * 4 for video in (*TRAIN, *selection)})
+    with pytest.raises(UserError, match="--split train"):
         evaluate.main([*csv_arguments, str(run / "selection_predictions.csv"), "--split", "train", *FAST])
 
 
-def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    annotations_dir = write_annotations(tmp_path / "dataset" / "annotations", TRAIN, VAL, segments=True)
+def test_segments_and_animals(folder: Path) -> None:
+    annotations_dir = write_annotations(folder / "dataset" / "annotations", TRAIN, VAL, segments=True)
     animals = {"a.mp4": "Mammal", "b.mp4": "Mammal;Bird", "c.mp4": "Bird", "d.mp4": "Mammal"}
     lines = [f"{video},x,{classes}\n" for video, classes in animals.items()]
     (annotations_dir / "animals.csv").write_text("video_id,animals,animal_classes\n" + "".join(lines))
@@ -440,13 +432,12 @@ def test_segments_and_animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert bird["num_videos"] == 2  # b and c: walk b - after c, run b and c
     assert bird["map_macro"]["value"] == pytest.approx((1 / 2 + 1) / 2)
     assert result["animal_classes"]["Mammal"]["num_videos"] == 3
-    assert any("several classes of animals count in each: 1." in note for note in result["notes"])
+    assert names(result["notes"], "animals", " 1.")
 
 
-def test_single_label_data_has_top1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_single_label_data_has_top1(folder: Path) -> None:
     write_annotations(
-        tmp_path / "dataset" / "annotations", TRAIN, {"a.mp4": [0], "b.mp4": [0], "c.mp4": [0], "d.mp4": [2]}
+        folder / "dataset" / "annotations", TRAIN, {"a.mp4": [0], "b.mp4": [0], "c.mp4": [0], "d.mp4": [2]}
     )
     result = evaluate.main([str(write_csv(Path("p.csv"), SCORES)), *FAST]).metrics
     # a is walk, b is taken for run, c is walk, d is eat
@@ -456,48 +447,39 @@ def test_single_label_data_has_top1(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("run_metrics", "words"),
+    ("run_metrics", "is_noted"),
     [
-        ({"student_protocol": "published"}, "too high"),
-        ({"student_protocol": None}, "not known on which clips the student"),
-        ({"student_protocol": "held_out", "student_selection_agrees": False}, "may have learnt"),
-        ({"student_protocol": "held_out", "student_selection_agrees": True}, None),
-        ({"student_protocol": None, "fusion": "rgb"}, None),
+        ({"student_protocol": "published"}, True),
+        ({"student_protocol": None}, True),
+        ({"student_protocol": "held_out", "student_selection_agrees": False}, True),
+        ({"student_protocol": "held_out", "student_selection_agrees": True}, False),
+        ({"student_protocol": None, "fusion": "rgb"}, False),
     ],
 )
-def test_a_student_that_was_not_held_out_has_a_note(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_metrics: dict[str, Any], words: str | None
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    annotations_dir = write_annotations(tmp_path / "zoo" / "annotations", TRAIN, VAL, ["t1.mp4"])
-    run = make_run(tmp_path / "fused" / "seed49", annotations_dir, **{"fusion": "cross_attention", **run_metrics})
+def test_a_student_that_was_not_held_out_has_a_note(folder: Path, run_metrics: dict[str, Any], is_noted: bool) -> None:
+    annotations_dir = write_annotations(folder / "zoo" / "annotations", TRAIN, VAL, ["t1.mp4"])
+    run = make_run(folder / "fused" / "seed49", annotations_dir, **{"fusion": "cross_attention", **run_metrics})
     result = evaluate.main([str(run), *FAST]).metrics
-    student_notes = [note for note in result["notes"] if "student" in note]
-    assert len(student_notes) == (words is not None) and all(str(words) in note for note in student_notes)
+    assert names(result["notes"], "student") == is_noted
     assert result["student_protocol"] == run_metrics["student_protocol"]
 
 
-def test_classes_with_five_or_more_positives_have_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_with_five_or_more_positives_have_an_interval(folder: Path) -> None:
     """With fewer it would be too narrow: a single positive at rank 1 has the same AP in every resample."""
-    monkeypatch.chdir(tmp_path)
     counts = [1, 4, 5, 12]
     val = {f"v{i}.mp4": [c for c in range(4) if i < counts[c]] for i in range(40)}
-    write_annotations(tmp_path / "dataset" / "annotations", TRAIN, val)
+    write_annotations(folder / "dataset" / "annotations", TRAIN, val)
     rng = np.random.default_rng(0)
     rows = {video: (0.4 * np.isin(range(4), labels) + 0.6 * rng.random(4)).tolist() for video, labels in val.items()}
-    path = str(write_csv(tmp_path / "p.csv", rows))
+    path = str(write_csv(folder / "p.csv", rows))
     result = evaluate.main([path, "--compare", path, *FAST])
     assert [row["ap_low"] is not None for row in result.per_class] == [False, False, True, True]
-    assert any("below 5 none is given" in note for note in result.metrics["notes"])
 
 
-def test_runs_that_left_out_different_clips_are_compared_on_common_clips(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_left_out_different_clips_are_compared_on_common_clips(folder: Path) -> None:
     """RGB and motion differ in their clips if a clip has one frame."""
-    monkeypatch.chdir(tmp_path)
-    annotations_dir = write_annotations(tmp_path / "zoo" / "annotations", TRAIN, {**VAL, "e.mp4": [0]}, ["t1.mp4"])
-    rgb, fused = (tmp_path / name / "seed49" for name in ("rgb", "fused"))
+    annotations_dir = write_annotations(folder / "zoo" / "annotations", TRAIN, {**VAL, "e.mp4": [0]}, ["t1.mp4"])
+    rgb, fused = (folder / name / "seed49" for name in ("rgb", "fused"))
     make_run(rgb, annotations_dir)
     write_csv(rgb / "predictions.csv", {**SCORES, "e.mp4": [0.5] * 4})
     make_run(fused, annotations_dir, left_out_videos={"e.mp4": "has one frame, so no motion"})
@@ -510,12 +492,10 @@ def test_runs_that_left_out_different_clips_are_compared_on_common_clips(
     inverted_ap = average_precision_score([1, 1, 0, 0], [0.1, 0.3, 0.2, 0.9])
     assert first["comparison"]["map_macro"]["difference"] == pytest.approx((5 / 6 - inverted_ap) / 3)
     assert second["comparison"]["map_macro"]["difference"] == pytest.approx(-(5 / 6 - inverted_ap) / 3)
-    assert "on the same 4 clips" in capsys.readouterr().out
 
 
 def test_probabilities_with_the_logits_flag_have_a_note(annotations_dir: Path) -> None:
-    path = str(write_csv(Path("p.csv"), SCORES))
-    assert any("like probabilities" in note for note in evaluate.main([path, "--logits", *FAST]).metrics["notes"])
     logits = {video: [x * 3 - 1 for x in row] for video, row in SCORES.items()}
-    path = str(write_csv(Path("l.csv"), logits))
-    assert not any("like probabilities" in note for note in evaluate.main([path, "--logits", *FAST]).metrics["notes"])
+    for scores, is_noted in ((SCORES, True), (logits, False)):
+        result = evaluate.main([str(write_csv(Path("p.csv"), scores)), "--logits", *FAST]).metrics
+        assert names(result["notes"], "--logits") == is_noted

@@ -1,4 +1,4 @@
-"""Flow: its colours, its direction and size, odd sizes, and what is refused."""
+"""Flow by OpenCV: direction, size and time, tiny frames, presets, and what is refused."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def load_renderer(method: str, normalization: str = "frame") -> Any:
 
 
 @pytest.mark.parametrize("method", OPENCV)
-@pytest.mark.parametrize("velocity", [(2, 0), (-3, 0), (0, 2), (0, -1), (3, -2), (-1, 4)])
+@pytest.mark.parametrize("velocity", [(-3, 0), (0, 2), (3, -2), (-1, 4)])
 def test_translation_is_recovered(method: str, velocity: tuple[int, int]) -> None:
     vectors = flow.opencv_flow(method)(moving_frames(3, velocity, 120, 160))
     assert vectors.shape == (2, 120, 160, 2)
@@ -70,32 +70,21 @@ def test_frame_difference_is_the_absolute_difference_of_grey_frames() -> None:
     assert (found[1] == 255).all()
 
 
-def test_frame_difference_of_grey_frames_is_exact() -> None:
-    grey = np.random.default_rng(1).integers(0, 256, (4, 5, 6, 1)).astype(np.uint8)
-    found = flow.frame_difference(grey.repeat(3, axis=-1))
-    assert np.array_equal(found[..., :1], np.abs(np.diff(grey.astype(int), axis=0)))
-
-
 # --- presets, threads, and what is written
 
 
-@pytest.mark.parametrize("preset", flow.DIS_PRESETS)
-def test_every_preset_finds_the_motion(preset: str) -> None:
-    vectors = flow.opencv_flow("dis", preset)(moving_frames(3, (3, -2), 120, 160))
-    assert np.median(vectors[:, 10:-10, 10:-10].reshape(-1, 2), axis=0) == pytest.approx((3, -2), abs=0.3)
-
-
-def test_presets_differ_and_medium_is_the_default() -> None:
-    frames = moving_frames(3, (3, 1), 120, 160)
+def test_every_preset_finds_the_motion_and_medium_is_the_default() -> None:
+    frames = moving_frames(3, (3, -2), 120, 160)
     found = [flow.opencv_flow("dis", preset)(frames) for preset in flow.DIS_PRESETS]
+    for vectors in found:
+        assert np.median(vectors[:, 10:-10, 10:-10].reshape(-1, 2), axis=0) == pytest.approx((3, -2), abs=0.3)
     assert np.array_equal(flow.opencv_flow("dis")(frames), found[0])
-    assert not np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[1], found[2])
+    assert len({vectors.tobytes() for vectors in found}) == 3
 
 
 @pytest.mark.parametrize(("method", "preset"), [("farneback", "fast"), ("frame_diff", "medium"), ("raft", "fast")])
 def test_presets_of_another_method_are_refused(method: str, preset: str) -> None:
-    with pytest.raises(UserError, match=rf"--dis-preset {preset}: {method} has no presets"):
+    with pytest.raises(UserError, match=f"--dis-preset {preset}"):
         flow.load_renderer(method, None, None, "frame", 0.05, CPU, preset=preset)
 
 

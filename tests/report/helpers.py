@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from vimoclip.evaluation import Evaluation
+from vimoclip.metrics import METRIC_NAMES
 from vimoclip.report import page
 
 
@@ -46,7 +47,7 @@ def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: list[str], *
         "classes_with_a_positive": int(has_positive.sum()),
         "map_macro": entry(0.1234567, classes=int(has_positive.sum())),
         "map_micro": entry(0.7709),
-        "top1": None,
+        **dict.fromkeys(key for key in METRIC_NAMES if key not in ("map_macro", "map_micro", "hit_at_1", "ece")),
         "torchmetrics_macro": {"value": 0.4, "note": "what counts absent classes as 0"},
         "segments": {
             "segment": {"head": {"classes": 4, **entries}},
@@ -54,7 +55,6 @@ def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: list[str], *
         },
         "animal_classes": {"Mammal": {"num_videos": 7, **entries}},
         "hit_at_1": entry(0.75),
-        "f1_macro_at_fitted_thresholds": None,
         "calibration": {"ece": entry(0.0125), "bins": reliability_bins(scores, targets)},
         "bootstrap": {"resamples": 1000, "seed": 0, "level": 0.95, "over": "clips"},
         "comparison": None,
@@ -86,12 +86,12 @@ def reliability_bins(scores: np.ndarray, targets: np.ndarray) -> list[dict[str, 
 
 
 def large_evaluation(**overrides: Any) -> Evaluation:
-    """600 clips of 140 classes, the last 13 without a clip; some names are long."""
+    """200 clips of 60 classes, the last 13 without a clip; some names are long."""
     rng = np.random.default_rng(0)
-    targets = rng.random((600, 140)) < np.minimum(0.4, 2 / np.arange(1, 141))
-    targets[:, 127:] = False
+    targets = rng.random((200, 60)) < np.minimum(0.4, 4 / np.arange(1, 61))
+    targets[0, :47], targets[:, 47:] = True, False
     scores = 1 / (1 + np.exp(-rng.normal(-3, 1, targets.shape) - 3 * targets))
-    names = [f"class {c}" + " with a name that is long" * (c % 5 == 0) for c in range(140)]
+    names = [f"class {c}" + " with a name that is long" * (c % 5 == 0) for c in range(60)]
     return make_evaluation(targets, scores, names, **overrides)
 
 

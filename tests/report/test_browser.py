@@ -12,7 +12,7 @@ from tests.conftest import CLASSES, write_annotations
 from tests.report.helpers import large_evaluation, render_plots, small_evaluation
 from vimoclip import report
 from vimoclip.evaluation import Evaluation
-from vimoclip.report import page, pr_curves
+from vimoclip.report import figures, page
 
 DRAWN = "document.documentElement.dataset.drawn"
 SPECIAL_NAMES = (
@@ -39,8 +39,9 @@ def has_no_errors_or_requests(browser: Browser) -> bool:
     return True
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("evaluation", [large_evaluation(), small_evaluation()], ids=["140 classes", "5 classes"])
+@pytest.mark.parametrize(
+    ("evaluation", "width"), [(large_evaluation(), 1280), (large_evaluation(), 360), (small_evaluation(), 360)]
+)
 def test_every_plot_is_drawn_without_network_requests(
     browser: Browser, tmp_path: Path, evaluation: Evaluation, width: int
 ) -> None:
@@ -86,7 +87,7 @@ def test_the_class_picker_changes_the_curve(browser: Browser, tmp_path: Path) ->
     )
     name = third.split(" (")[0]
     c = evaluation.classes.index(name)
-    curve = pr_curves.precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c])
+    curve = figures.precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c])
     displayed = browser.run("return document.getElementById('class-curve').data[0].x")
     assert displayed[1:] == pytest.approx(curve.recall.round(4))
     assert has_no_errors_or_requests(browser)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from vimoclip.report import confusion, pr_curves, tables
+from vimoclip.report import confusion, figures, tables
 
-few_examples = settings(max_examples=100, deadline=None)
+few_examples = settings(max_examples=50, deadline=None)
 tied = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])  # few values, so that many are equal
 
 
@@ -52,7 +52,7 @@ def test_clip_average_precision_equals_sklearn(scores: np.ndarray, targets: np.n
 @few_examples
 @given(arrays(float, 30, elements=tied), arrays(bool, 30))
 def test_the_area_of_the_curve_is_average_precision(scores: np.ndarray, targets: np.ndarray) -> None:
-    curve = pr_curves.precision_recall_curve(scores, targets)
+    curve = figures.precision_recall_curve(scores, targets)
     if targets.any():
         assert (np.diff(curve.recall, prepend=0) > 0).all() and curve.recall[-1] == 1
         area = (np.diff(curve.recall, prepend=0) * curve.precision).sum()
@@ -64,18 +64,18 @@ def test_the_area_of_the_curve_is_average_precision(scores: np.ndarray, targets:
 def test_micro_and_macro_curve() -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.3], [0.2, 0.2]])
     targets = np.array([[1, 0], [0, 0], [0, 1]], bool)
-    micro, macro = pr_curves.micro_curve(scores, targets), pr_curves.macro_curve(scores, targets)
+    micro, macro = figures.micro_curve(scores, targets), figures.macro_curve(scores, targets)
     # pooled: 0.9 right, 0.8 wrong, 0.3 wrong, then two scores of 0.2 of which one is right
     assert micro.recall == pytest.approx([0.5, 1]) and micro.precision == pytest.approx([1, 2 / 5])
     assert macro.precision == pytest.approx(np.full(101, (1 + 1 / 2) / 2))  # 1 for the first class, 1/2 for the second
 
 
 def test_a_long_curve_is_sampled_at_even_recalls() -> None:
-    curve = pr_curves.PrecisionRecallCurve(np.linspace(0.001, 1, 1000), np.linspace(1, 0.5, 1000))
-    thinned = pr_curves.thin_curve(curve)
+    curve = figures.PrecisionRecallCurve(np.linspace(0.001, 1, 1000), np.linspace(1, 0.5, 1000))
+    thinned = figures.thin_curve(curve)
     assert len(thinned.recall) == 101
     assert thinned.recall[50] == 0.5 and thinned.precision[50] == pytest.approx(curve.precision[499])
-    assert pr_curves.thin_curve(thinned) is thinned
+    assert figures.thin_curve(thinned) is thinned
 
 
 def test_best_and_worst_clips_are_disjoint_and_varied() -> None:

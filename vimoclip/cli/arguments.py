@@ -133,14 +133,19 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
     )
 
 
+def _removed_backend(text: str) -> str:
+    """Warn about torch, the only backend; refuse every other one."""
+    if text != "torch":
+        raise argparse.ArgumentTypeError(f"{text} is not supported, the encoder runs in torch only; omit the flag")
+    print("warning: --backend torch has no effect and may be omitted")
+    return text
+
+
 def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("embedding")
     group.add_argument("--frame-batch-size", type=positive_int, default=16, help="frames per encoder batch")
     group.add_argument(
-        "--backend",
-        choices=["torch", "onnxruntime", "openvino"],
-        default="torch",
-        help="what computes the encoder on a CPU; the others need pip install '.[onnxruntime]' or '.[openvino]'",
+        "--backend", type=_removed_backend, default=argparse.SUPPRESS, help="has no effect; only torch is accepted"
     )
     group.add_argument(
         "--embedding-dtype",

@@ -10,7 +10,7 @@ from vimoclip.clip.encoder import EncodeFunction
 
 
 class BatchEncoder:
-    """Collects preprocessed frames and encodes them in batches of one size, which may hold frames of several videos.
+    """Collects preprocessed frames and encodes them in batches of one size, which may mix frames of several videos.
 
     As all batches have one size, the embedding of a frame has the same bytes on one machine regardless of the other
     frames in its batch. Callbacks are called in the order in which they were added."""
@@ -67,7 +67,7 @@ def deterministic_batch_size(encode: EncodeFunction, frame: torch.Tensor, reques
         embeddings = encode(noise.expand(size, *frame.shape[1:]).contiguous())
         if (embeddings == embeddings[0]).all():
             if size != requested:
-                print(f"--frame-batch-size {requested}: uses {size}, for which results don't depend on the position")
+                print(f"--frame-batch-size {requested}: {size} is used; results then don't depend on the position")
             return size
-    print(f"--frame-batch-size {requested}: uses 1, as results depend on the position in every larger batch")
+    print(f"--frame-batch-size {requested}: 1 is used, as results depend on the position in every larger batch")
     return 1

@@ -10,7 +10,6 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import _find_checkpoint_in_dir
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch import nn
 
 from vimoclip.errors import UserError
@@ -28,7 +27,7 @@ SUFFIXES_WITHOUT_PICKLE = (".safetensors", ".npz", ".npy")  # open_clip reads th
 
 
 def canonical_name(name: str) -> str:
-    """Return OpenAI's name of a model where there is one, and a folder's name without its path."""
+    """Return OpenAI's name of a model if it has one; a folder's name without its path."""
     if name.startswith("local-dir:"):
         return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name
     base_name = name.removesuffix("-quickgelu")
@@ -41,22 +40,22 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")
         url = hf_hub_url(repository, HF_SAFE_WEIGHTS_NAME)
-        hint = "and open_clip_config.json beside it, put both into a folder and give --clip-model-name local-dir:FOLDER"
+        hint = "put it and its open_clip_config.json into a folder, and give --clip-model-name local-dir:FOLDER"
         return {"url": url, "name": name, "hint": hint}
     if source.startswith("local-dir:") or find_weights_file(source, pretrained):
         return None
     cfg = _tag_config(source, pretrained)
     if not cfg:
-        tags = ", ".join(list_pretrained_tags_by_model(source)) or "none"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(source)) or "none"
         raise UserError(
-            f"{pretrained}: is neither a file nor a tag of {name} (its tags: {tags})", "give one with --clip-pretrained"
+            f"{pretrained}: is neither a file nor a tag of {name} (tags: {tags})", "give one with --clip-pretrained"
         )
     if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
         url = hf_hub_url(repository, _hub_file_names(cfg)[0])
         target = f"{hub_constants.HF_HUB_CACHE} (in the layout of huggingface_hub)"
     else:
         url, target = cfg["url"], str(_download_dir() / cfg["url"].rpartition("/")[2])
-    hint = f"put it at {target}, or name a file with --clip-pretrained"
+    hint = f"put it at {target}, or give a file with --clip-pretrained"
     return {"url": url, "name": f"the weights {pretrained} of {name}", "hint": hint}
 
 
@@ -65,7 +64,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
 
     Raises UserError."""
     if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default
-        raise UserError(f"--clip-pretrained {pretrained}: {name} holds its own weights", "leave the flag out")
+        raise UserError(f"--clip-pretrained {pretrained}: {name} contains its own weights", "omit the flag")
     if name.startswith("hf-hub:"):
         config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
         folder = Path(config).parent if isinstance(config, str) else Path()
@@ -75,7 +74,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
         folder = Path(name.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
             raise UserError(
-                "there is no such file",
+                "does not exist",
                 "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format",
                 path=folder / "open_clip_config.json",
             )
@@ -84,7 +83,7 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
     config = open_clip.get_model_config(source)
     if config is None:
         raise UserError(
-            f"{name}: open_clip has no such model", "see open_clip.list_models(), or give local-dir:<folder>"
+            f"{name}: is not a model of open_clip", "see open_clip.list_models(), or give local-dir:<folder>"
         )
     if pretrained is None:
         raise UserError(f"{name}: needs weights", "give a tag or a file with --clip-pretrained")
@@ -94,14 +93,16 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
         return source, True if tag_quick_gelu is None else tag_quick_gelu
     if tag_quick_gelu is not None and tag_quick_gelu != config.get("quick_gelu", False):
         other = f"{source}-quickgelu" if tag_quick_gelu else source.removesuffix("-quickgelu")
-        print(f"warning: {pretrained} was trained with another activation than {name} has; {other} fits it")
+        print(f"warning: {pretrained} was trained with another activation than that of {name}; use {other}")
     return source, config.get("quick_gelu", False)
 
 
 def _tag_config(source: str, pretrained: str | None) -> dict[str, Any]:
     if not pretrained or ":" in source:
         return {}
-    return get_pretrained_cfg(source, pretrained) or get_pretrained_cfg(f"{source}-quickgelu", pretrained)
+    return open_clip.get_pretrained_cfg(source, pretrained) or open_clip.get_pretrained_cfg(
+        f"{source}-quickgelu", pretrained
+    )
 
 
 def find_weights_file(source: str, pretrained: str | None) -> Path | None:
@@ -128,8 +129,8 @@ def find_weights_file(source: str, pretrained: str | None) -> Path | None:
 def preprocess_config(source: str, pretrained: str | None) -> dict[str, Any]:
     """Return a tag's preprocessing; for weights from a file, that of the model's first tag."""
     cfg = _tag_config(source, pretrained)
-    if not cfg and ":" not in source and (tags := list_pretrained_tags_by_model(source)):
-        cfg = get_pretrained_cfg(source, tags[0])
+    if not cfg and ":" not in source and (tags := open_clip.list_pretrained_tags_by_model(source)):
+        cfg = open_clip.get_pretrained_cfg(source, tags[0])
     return {k: cfg[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in cfg}
 
 
@@ -147,16 +148,16 @@ def is_torchscript(path: Path) -> bool:
 
 
 def _openai_sha256() -> set[str]:
-    urls = (get_pretrained_cfg(model, "openai").get("url", "") for model in open_clip.list_models())
+    urls = (open_clip.get_pretrained_cfg(model, "openai").get("url", "") for model in open_clip.list_models())
     return {url.split("/")[-2] for url in urls if url}
 
 
 def check_weights_file(path: Path) -> None:
-    """Raise UserError for weights that could run code. TorchScript holds code, so only OpenAI's files are accepted."""
+    """Raise UserError for weights that could run code, such as TorchScript files other than OpenAI's."""
     if is_torchscript(path):
         if _file_sha256(path) not in _openai_sha256():
             raise UserError(
-                "is a TorchScript file, which holds code, and not one of OpenAI's",
+                "is a TorchScript file, which contains code, and not one of OpenAI's",
                 "save its state dict with torch.save or as safetensors",
                 path=path,
             )

@@ -52,7 +52,7 @@ def load_zero_shot(
     templates = templates or PROMPT_TEMPLATES
     for template in templates:
         if template.count("{}") != 1:
-            raise UserError(f"--template {template!r}: needs one {{}}, where the label goes")
+            raise UserError(f"--template {template!r}: must contain one {{}}, which the label replaces")
     encoder, model, source = load_clip(name, pretrained, resize)
     if not hasattr(model, "encode_text"):
         raise UserError(f"{name}: has no text tower", "give another --clip-model-name")
@@ -85,10 +85,10 @@ def _format_prompt(template: str, label: str) -> str:
 def _load_tokenizer(name: str, source: str) -> Any:
     try:
         return open_clip.get_tokenizer(source)
-    except Exception as error:  # many types, where a tokenizer of the hub can't be downloaded
+    except Exception as error:  # open_clip raises many types if a tokenizer can't be downloaded
         raise UserError(
             f"{name}: its tokenizer can't be loaded ({first_line(error)})",
-            "get it on a machine with a network, or give another --clip-model-name",
+            "download it on a machine with internet access, or give another --clip-model-name",
         ) from error
 
 

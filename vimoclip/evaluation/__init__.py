@@ -1,5 +1,5 @@
 """Evaluation of predictions: metrics with intervals, tables and files of evaluate.py."""
 
-from vimoclip.evaluation.evaluator import Evaluation, EvaluationSettings, evaluate, read_selection_predictions
+from vimoclip.evaluation.evaluator import Evaluation, EvaluationSettings, evaluate
 
-__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "read_selection_predictions"]
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate"]

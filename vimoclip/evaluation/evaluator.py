@@ -1,7 +1,7 @@
 """Compute all metrics of one set of predictions."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,23 @@ import numpy as np
 
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
-from vimoclip.annotations.split_protocol import HELD_OUT
+from vimoclip.annotations.split_protocol import (
+    HELD_OUT,
+    PROTOCOL_NOTES,
+    PUBLISHED,
+    THREE_SPLITS,
+    UNKNOWN_PROTOCOL_NOTE,
+    ZERO_SHOT,
+)
 from vimoclip.errors import UserError
-from vimoclip.evaluation import caveats, metrics_with_ci, paired_comparison, sources
-from vimoclip.evaluation.metrics_with_ci import ScoredVideos
+from vimoclip.evaluation import metrics_with_ci, sources
+from vimoclip.evaluation.metrics_with_ci import MIN_POSITIVES_FOR_CI, ScoredVideos
 from vimoclip.evaluation.sources import PredictionSource
-from vimoclip.metrics import bootstrap_ap_per_class, fit_thresholds, torchmetrics_macro
+from vimoclip.io.names import list_some
+from vimoclip.metrics import bootstrap_ap_per_class, bootstrap_weights, fit_thresholds
 from vimoclip.runtime import versions
+
+FEW_POSITIVES = 10  # below this number a class's AP depends on single clips
 
 
 @dataclass(frozen=True)
@@ -61,25 +71,26 @@ def evaluate(
 
     Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
-        raise UserError("is a run's, which holds probabilities", "leave --logits out", path=source.path)
+        raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
     logits = source.holds_logits(settings.logits)
     expected = list(data.splits[settings.split])
     optional = source.optional_videos(expected, settings.allow_missing)
     videos, scores = sources.read_scores(source.path, data, expected, logits, optional)
     if not videos:
-        raise UserError(f"has predictions of none of the clips of {settings.split}_multi.txt", path=source.path)
+        raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
     training = sources.training_counts(data, data.selection if source.protocol == HELD_OUT else ())
-    weights = metrics_with_ci.draw_sample_weights(len(videos), settings.resamples, settings.seed)
+    resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
+    weights = np.concatenate([np.ones((1, len(videos)), resamples.dtype), resamples])
     prevalences = training.positives / training.num_videos if training else None
     scored = ScoredVideos(scores, targets, weights, prevalences, settings.seed)
-    selection = read_selection_predictions(source, data, settings, videos)
+    selection = _read_selection_predictions(source, data, settings, videos)
     ap_per_class = bootstrap_ap_per_class(scores, targets, weights)
     metrics = _header(source, settings, scored, ap_per_class)
     metrics |= metrics_with_ci.map_entries(scored, ap_per_class)
     metrics["torchmetrics_macro"] = {
-        "value": torchmetrics_macro(ap_per_class[0]),
-        "note": "torchmetrics' average='macro', which counts a class without a positive as 0; not for comparison",
+        "value": float(np.nan_to_num(ap_per_class[0]).mean()),
+        "note": "torchmetrics' average='macro', which counts a class without a positive as 0, so do not compare it",
     }
     metrics["segments"] = metrics_with_ci.metrics_by_segment(scored, ap_per_class, data.partitions)
     animals = annotations.read_animals(annotations_dir)
@@ -89,17 +100,21 @@ def evaluate(
     metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other) if other else None
     thresholds = fit_thresholds(*selection) if selection else None
     rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds)
-    metrics["notes"] = caveats.prediction_caveats(source, scored, rows, videos, expected) + caveats.context_caveats(
+    metrics["notes"] = _caveats(
         source,
         other,
-        animal_classes,
+        scored,
+        rows,
+        videos,
+        expected,
+        several_animal_classes=sum(len(set(names)) > 1 for names in animal_classes),
         thresholds_fitted=selection is not None,
         probabilities_as_logits=logits and sources.resemble_probabilities(scores),
     )
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, metrics, rows)
 
 
-def read_selection_predictions(
+def _read_selection_predictions(
     source: PredictionSource, data: Annotations, settings: EvaluationSettings, evaluated: list[str]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions.
@@ -111,14 +126,14 @@ def read_selection_predictions(
     expected = tuple(data.splits.get("val", ())) if from_val else data.selection
     if not expected:
         raise UserError(
-            f"is of selection clips, but the annotations have no {annotations.SELECTION_FILE}",
-            "name the annotations that the run learnt from with --annotations-dir",
+            f"belongs to the model-selection split, but the annotations have no {annotations.SELECTION_FILE}",
+            "give the annotations that the run was trained with by --annotations-dir",
             path=source.selection_path,
         )
     if not set(evaluated).isdisjoint(expected):
         raise UserError(
-            f"thresholds would be fitted on clips that --split {settings.split} reports",
-            "name another --split, or predictions without selection clips",
+            f"contains clips of the evaluation split, so thresholds can't be fitted on it (--split {settings.split})",
+            "give another --split, or predictions without the model-selection split",
             path=source.selection_path,
         )
     optional = expected if settings.allow_missing else source.excluded_selection_videos
@@ -148,7 +163,7 @@ def _header(
             "seed": settings.seed,
             "level": 0.95,
             "over": "clips",
-            "method": "percentiles, moved so that the resamples' mean is the value",
+            "method": "percentiles, shifted so that the mean of the resamples is the value",
         },
         "versions": versions.package_versions(),
     }
@@ -171,14 +186,76 @@ def _compare(
     in_both = np.array([video in other_rows for video in videos])
     if not in_both.any():
         raise UserError(
-            "has predictions of none of the clips compared", "name predictions of the same ones", path=other.path
+            "contains no prediction for a clip to compare", "give predictions of the same clips", path=other.path
         )
     if not in_both.all():
         scored = scored.subset(in_both)
         ap_per_class = bootstrap_ap_per_class(scored.scores, scored.targets, scored.weights)
     other_scores = other_scores[[other_rows[video] for video in videos if video in other_rows]]
-    comparison = paired_comparison.compare_predictions(scored, other_scores, ap_per_class, data.classes)
+    comparison = metrics_with_ci.compare_predictions(scored, other_scores, ap_per_class, data.classes)
     return {"other": other.title, "other_sha256": _sha256(other.path), "other_protocol": other.protocol} | comparison
+
+
+def _caveats(
+    source: PredictionSource,
+    other: PredictionSource | None,
+    scored: ScoredVideos,
+    class_rows: Sequence[dict[str, Any]],
+    videos: Sequence[str],
+    expected: Sequence[str],
+    *,
+    several_animal_classes: int,
+    thresholds_fitted: bool,
+    probabilities_as_logits: bool,
+) -> list[str]:
+    """Return sentences about what limits the numbers: `notes` of metrics.json.
+
+    `class_rows`: of per_class.csv; `videos`: the scored ones among the `expected`; `several_animal_classes`: number of
+    videos that show more than one class of animals."""
+    caveats = []
+    if source.protocol in (PUBLISHED, ZERO_SHOT):
+        caveats.append(PROTOCOL_NOTES[source.protocol])
+    if source.student_caveat:
+        caveats.append(source.student_caveat)
+    if source.protocol is None:
+        caveats.append(UNKNOWN_PROTOCOL_NOTE)
+    scored_videos = set(videos)
+    if missing := [video for video in expected if video not in scored_videos]:
+        caveats.append(f"Clips without predictions are excluded: {len(missing)} ({list_some(missing)}).")
+    if unlabelled := int((~scored.targets.any(1)).sum()):
+        labelled = len(videos) - unlabelled
+        caveats.append(f"Clips without a label: {unlabelled}; hit@1 and precision@k are over the other {labelled}.")
+    if len(videos) > 1:
+        constant = [row["class"] for row in class_rows if np.ptp(scored.scores[:, row["id"]]) == 0]
+        if len(constant) == len(class_rows):
+            caveats.append("All clips have the same scores: these predictions do not depend on the clips.")
+        elif constant:
+            caveats.append(f"Classes with the same score for all clips: {len(constant)} ({list_some(constant)}).")
+    if perfect := [row["class"] for row in class_rows if row["ap"] == 1 and row["positives"] < len(videos)]:
+        caveats.append(f"Classes with an AP of exactly 1, which is suspicious: {len(perfect)} ({list_some(perfect)}).")
+    if rare := [row["class"] for row in class_rows if 0 < row["positives"] < FEW_POSITIVES]:
+        caveats.append(
+            f"Classes with fewer than {FEW_POSITIVES} positive clips: {len(rare)}. Their AP depends on single clips, "
+            f"more than their interval shows. With fewer than {MIN_POSITIVES_FOR_CI} there is no interval."
+        )
+    if empty := [row["class"] for row in class_rows if not row["positives"]]:
+        caveats.append(
+            f"Classes without a positive clip: {len(empty)} ({list_some(empty)}). They have no AP, and macro averages "
+            "exclude them."
+        )
+    if thresholds_fitted and source.protocol not in (HELD_OUT, THREE_SPLITS):
+        caveats.append("Thresholds are fitted on the model-selection split, on which this model may have been trained.")
+    if probabilities_as_logits:
+        caveats.append("All scores are between 0 and 1, like probabilities, but --logits reads them as logits.")
+    if other and other.protocol != source.protocol:
+        protocol, other_protocol = (s.protocol or "unknown" for s in (source, other))
+        caveats.append(
+            f"The epochs of the compared models were chosen by different protocols (here {protocol}, other "
+            f"{other_protocol}), so their difference is not due to the models alone."
+        )
+    if several_animal_classes:
+        caveats.append(f"Clips that show several classes of animals count in each: {several_animal_classes}.")
+    return caveats
 
 
 def _sha256(path: Path) -> str:

@@ -21,6 +21,7 @@ CALIBRATION_BINS = 15
 # 95 % intervals covered the true value in 29 % of cases at one positive, 67 at two, 83 at three, 90 at five, 94 at ten
 # (NOTES.md)
 MIN_POSITIVES_FOR_CI = 5
+MAX_COMPARED_CLASSES = 10  # in metrics.json, with the largest gain, and with the largest loss
 MetricEntry = dict[str, Any]
 MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores, targets, weights (R, N) -> (R,)
 
@@ -42,16 +43,6 @@ class ScoredVideos:
         return ScoredVideos(
             self.scores[videos], self.targets[videos], self.weights[:, videos], self.prevalences, self.seed
         )
-
-    def constant_scores(self) -> np.ndarray | None:
-        """Return the (N, C) scores of the constant predictor; None without training videos."""
-        return None if self.prevalences is None else metrics.constant_scores(self.prevalences, len(self.scores))
-
-
-def draw_sample_weights(num_videos: int, resamples: int, seed: int) -> np.ndarray:
-    """Return (1 + R, N) weights: ones for all videos, then those of the resamples."""
-    weights = metrics.bootstrap_weights(num_videos, resamples, seed)
-    return np.concatenate([np.ones((1, num_videos), weights.dtype), weights])
 
 
 def metric_entry(values: np.ndarray, baseline: float | None, random: float | None) -> MetricEntry:
@@ -85,23 +76,20 @@ def map_entries(
 ) -> dict[str, MetricEntry]:
     """Return `map_macro` and `map_micro` of the class ids (default: all). `ap_per_class` (1 + R, C): of all classes."""
     columns = np.arange(scored.targets.shape[1]) if class_ids is None else np.asarray(class_ids)
-    targets, unit_weights = scored.targets[:, columns], np.ones((1, len(scored.targets)), np.int64)
+    targets, constant_macro, constant_micro = scored.targets[:, columns], None, None
     positives = targets.sum(0)
-    random_ap = [metrics.expected_random_ap(int(count), len(targets)) for count in positives]
-    constant, constant_macro, constant_micro = scored.constant_scores(), None, None
-    if constant is not None:
-        constant_ap = metrics.bootstrap_ap(constant[:, columns], targets, unit_weights)
-        constant_macro = float(metrics.macro_average(constant_ap.per_class)[0])
-        constant_micro = float(constant_ap.micro[0])
-    macro = metric_entry(
-        metrics.macro_average(ap_per_class[:, columns]),
-        constant_macro,
-        float(metrics.macro_average(np.array(random_ap))),
-    )
+    if scored.prevalences is not None:
+        constant = np.tile(scored.prevalences[columns], (len(targets), 1))
+        constant_ap = metrics.bootstrap_ap_per_class(constant, targets, scored.weights[:1])
+        constant_macro = float(metrics.macro_average(constant_ap)[0])
+        constant_micro = float(metrics.bootstrap_ap_micro(constant, targets, scored.weights[:1])[0])
+    random_ap = np.array([metrics.expected_random_ap(int(count), len(targets)) for count in positives])
+    macro = metrics.macro_average(ap_per_class[:, columns])
     micro = metrics.bootstrap_ap_micro(scored.scores[:, columns], targets, scored.weights)
     random_micro = metrics.expected_random_ap(int(positives.sum()), targets.size)
     return {
-        "map_macro": macro | {"classes": int((positives > 0).sum())},
+        "map_macro": metric_entry(macro, constant_macro, float(metrics.macro_average(random_ap)))
+        | {"classes": int((positives > 0).sum())},
         "map_micro": metric_entry(micro, constant_micro, random_micro),
     }
 
@@ -142,8 +130,11 @@ def threshold_and_ranking_metrics(
     single_label = bool((scored.targets.sum(1) == 1).all())
     entries: dict[str, Any] = {name: _evaluate_metric(scored, metric) for name, metric in MULTI_LABEL_METRICS.items()}
     for average in ("macro", "micro"):
-        name = f"f1_{average}_at_fitted_thresholds"
-        entries[name] = _f1_at_fitted_thresholds(scored, selection, average) if selection else None
+        entries[f"f1_{average}_at_fitted_thresholds"] = (
+            _evaluate_metric(scored, _f1_at_fitted_thresholds(selection[1], average), selection[0])
+            if selection
+            else None
+        )
     for name, metric in SINGLE_LABEL_METRICS.items():
         entries[name] = _evaluate_metric(scored, metric) if single_label else None
     entries["calibration"] = {"ece": entries.pop("ece"), "bins": reliability_bins(scored)}
@@ -177,8 +168,11 @@ def per_class_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of per_class.csv in the order of the class ids; undefined numbers are None."""
     num_videos, positives = len(scored.targets), scored.targets.sum(0)
-    f1_at_half = metrics.f1_scores(scored.scores >= 0.5, scored.targets).per_class
-    f1_fitted = None if thresholds is None else metrics.f1_scores(scored.scores >= thresholds, scored.targets).per_class
+
+    def f1_at(threshold: float | np.ndarray) -> np.ndarray:
+        return metrics.f1_scores(scored.scores >= threshold, scored.targets, scored.weights[:1]).per_class[0]
+
+    f1_at_half, f1_fitted = f1_at(0.5), None if thresholds is None else f1_at(thresholds)
     rows = []
     for c, name in enumerate(data.classes):
         low, high = class_interval(ap_per_class[:, c], positives[c]) or (None, None)
@@ -205,33 +199,66 @@ def per_class_rows(
     return rows
 
 
-def _evaluate_metric(scored: ScoredVideos, metric: MetricFunction) -> MetricEntry:
-    constant, unit_weights = scored.constant_scores(), scored.weights[:1]
-    baseline = None if constant is None else metric(constant, scored.targets, unit_weights)[0]
-    rounds = metrics.random_scores(scored.targets.shape, RANDOM_ROUNDS, scored.seed)
-    random = float(np.mean([metric(scores, scored.targets, unit_weights)[0] for scores in rounds]))
-    return metric_entry(metric(scored.scores, scored.targets, scored.weights), baseline, random)
+def compare_predictions(
+    scored: ScoredVideos, other_scores: np.ndarray, ap_per_class: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the entries of `comparison` in metrics.json.
+
+    `other_scores` (N, C): of the other predictions; `ap_per_class` (1 + R, C): APs of `scored`."""
+    targets, weights = scored.targets, scored.weights
+    other_ap = metrics.bootstrap_ap_per_class(other_scores, targets, weights)
+    micro = metrics.bootstrap_ap_micro(scored.scores, targets, weights)
+    other_micro = metrics.bootstrap_ap_micro(other_scores, targets, weights)
+    gains, positives = ap_per_class - other_ap, targets.sum(0)
+    rows = [
+        {
+            "class": classes[c],
+            "positives": int(positives[c]),
+            "ap": nan_to_none(ap_per_class[0, c]),
+            "other_ap": nan_to_none(other_ap[0, c]),
+            "difference": nan_to_none(gains[0, c]),
+            "ci95": class_interval(gains[:, c], positives[c], low=-1.0),
+        }
+        for c in metrics.descending_order(gains[0])
+        if not np.isnan(gains[0, c])
+    ]
+    return {
+        "num_videos": len(targets),
+        "classes": len(rows),
+        "map_macro": _difference_entry(metrics.macro_average(ap_per_class) - metrics.macro_average(other_ap)),
+        "map_micro": _difference_entry(micro - other_micro),
+        "gained": [row for row in rows if row["difference"] > 0][:MAX_COMPARED_CLASSES],
+        "lost": [row for row in rows[::-1] if row["difference"] < 0][:MAX_COMPARED_CLASSES],
+    }
 
 
-def _f1_at_fitted_thresholds(
-    scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray], average: str
+def _difference_entry(differences: np.ndarray) -> dict[str, Any]:
+    """Return an entry from (1 + R,) differences: of all videos, then of the resamples."""
+    return {"difference": nan_to_none(differences[0]), "ci95": bounded_interval(differences, low=-1.0)}
+
+
+def _evaluate_metric(
+    scored: ScoredVideos, metric: MetricFunction, selection_scores: np.ndarray | None = None
 ) -> MetricEntry:
-    """Return the entry of F1 at thresholds fitted on the selection split, for all three predictors."""
-    selection_scores, selection_targets = selection
+    """Return the entry of a metric, which gets `selection_scores` (of the model-selection split) before the others."""
+    scores = scored.scores if selection_scores is None else np.concatenate([selection_scores, scored.scores])
+    unit_weights, baseline = scored.weights[:1], None
+    if scored.prevalences is not None:
+        baseline = metric(np.tile(scored.prevalences, (len(scores), 1)), scored.targets, unit_weights)[0]
+    generator = np.random.default_rng(scored.seed)
+    rounds = [metric(generator.random(scores.shape), scored.targets, unit_weights)[0] for _ in range(RANDOM_ROUNDS)]
+    return metric_entry(metric(scores, scored.targets, scored.weights), baseline, float(np.mean(rounds)))
 
-    def metric(scores: np.ndarray, fit_scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        decisions = scores >= metrics.fit_thresholds(fit_scores, selection_targets)
-        return getattr(metrics.f1_scores(decisions, scored.targets, weights), average)
 
-    unit_weights, constant, baseline = scored.weights[:1], scored.constant_scores(), None
-    num_selection = len(selection_scores)
-    if constant is not None and scored.prevalences is not None:
-        constant_selection = metrics.constant_scores(scored.prevalences, num_selection)
-        baseline = metric(constant, constant_selection, unit_weights)[0]
-    shape = (len(scored.scores) + num_selection, scored.scores.shape[1])
-    rounds = metrics.random_scores(shape, RANDOM_ROUNDS, scored.seed)
-    random = float(np.mean([metric(s[num_selection:], s[:num_selection], unit_weights)[0] for s in rounds]))
-    return metric_entry(metric(scored.scores, selection_scores, scored.weights), baseline, random)
+def _f1_at_fitted_thresholds(selection_targets: np.ndarray, average: str) -> MetricFunction:
+    """Return a metric of scores that begin with those of the model-selection split."""
+    count = len(selection_targets)
+
+    def metric(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        decisions = scores[count:] >= metrics.fit_thresholds(scores[:count], selection_targets)
+        return getattr(metrics.f1_scores(decisions, targets, weights), average)
+
+    return metric
 
 
 def _precision_at(k: int) -> MetricFunction:
@@ -249,9 +276,9 @@ MULTI_LABEL_METRICS: dict[str, MetricFunction] = {
     "hit_at_1": _precision_at(1),
     "precision_at_3": _precision_at(3),
     "precision_at_5": _precision_at(5),
-    "ece": lambda scores, targets, weights: metrics.ece(scores, targets, CALIBRATION_BINS, weights),
+    "ece": lambda scores, targets, weights: metrics.ece(scores, targets, weights, CALIBRATION_BINS),
 }
 SINGLE_LABEL_METRICS: dict[str, MetricFunction] = {
-    "top1": lambda scores, targets, weights: metrics.weighted_mean(metrics.top1(scores, targets), weights),
+    "top1": _precision_at(1),
     "mean_per_class_top1": metrics.mean_per_class_top1,
 }

@@ -1,4 +1,4 @@
-"""The table of an evaluation for the terminal, and the files metrics.json and per_class.csv."""
+"""Terminal table of an evaluation, and the files metrics.json and per_class.csv."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def format_table(evaluation: Evaluation) -> str:
     lines = [
         f"{evaluation.title}: {metrics['num_videos']} clips of {metrics['split']}, {metrics['num_classes']} classes, "
         f"of which {metrics['classes_with_a_positive']} have a positive",
-        f"protocol: {metrics['protocol'] or 'not known'}; epoch chosen by: {metrics['epoch_chosen_on'] or 'not known'}",
+        f"protocol: {metrics['protocol'] or 'unknown'}; epoch chosen by: {metrics['epoch_chosen_on'] or 'unknown'}",
         "",
         f"{'':46} {'value':>7}  {'95 % interval':16} {'constant':>8} {'random':>8}",
     ]
@@ -35,8 +35,8 @@ def format_table(evaluation: Evaluation) -> str:
     if empty := metrics["num_classes"] - metrics["classes_with_a_positive"]:
         torchmetrics_macro = metrics["torchmetrics_macro"]["value"]
         lines.append(
-            f"note: torchmetrics' average='macro' would say {torchmetrics_macro:.4f}: it counts as 0 each class "
-            f"without a positive, here {empty}."
+            f"note: torchmetrics' average='macro' is {torchmetrics_macro:.4f}: it counts classes without a positive "
+            f"(here {empty}) as 0."
         )
     return "\n".join([*lines, *_format_comparison(metrics["comparison"])])
 
@@ -65,7 +65,7 @@ def _format_comparison(comparison: dict[str, Any] | None) -> list[str]:
             name = f"{row['class']} ({row['positives']} clips)"
             lines.append(f"  {direction} {name}: {row['other_ap']:.4f} -> {row['ap']:.4f}, {_format_difference(row)}")
     if comparison["gained"] or comparison["lost"]:
-        lines.append(f"  (the extremes of {comparison['classes']} classes: of so many some exclude 0 by chance)")
+        lines.append(f"  (extremes of {comparison['classes']} classes: some of these intervals exclude 0 by chance)")
     return lines
 
 

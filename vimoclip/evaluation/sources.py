@@ -30,7 +30,7 @@ class PredictionSource:
     selection_path: Path | None = None  # predictions of the model-selection split
     excluded_videos: Mapping[str, str] = field(default_factory=dict)
     excluded_selection_videos: Mapping[str, str] = field(default_factory=dict)
-    dataset_dir: Path | None = None  # the folder that holds the run's embeddings
+    dataset_dir: Path | None = None  # the folder of the run's data set
     split: str = "val"  # the evaluation split of a run
 
     @property
@@ -40,7 +40,7 @@ class PredictionSource:
 
     @property
     def selection_split(self) -> str:
-        """Return the model-selection split: it chose the epoch, and thresholds are fitted on it."""
+        """Return the model-selection split: the epoch is chosen and thresholds are fitted on it."""
         return "val" if self.protocol == THREE_SPLITS else "selection"
 
     def holds_logits(self, logits_flag: bool) -> bool:
@@ -69,8 +69,8 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
     if not (predictions_path.is_file() and metrics_path.is_file()):
         missing = metrics_path.name if predictions_path.is_file() else predictions_path.name
         raise UserError(
-            f"is no finished run of TFAM (it has no {missing})",
-            "finish it with the same command, or name a CSV of predictions",
+            f"is not a finished run of TFAM ({missing} is missing)",
+            "finish it with the same command, or give a CSV of predictions",
             path=path,
         )
     run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
@@ -96,16 +96,14 @@ def student_caveat(run_metrics: Mapping[str, Any]) -> str | None:
     if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
     if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
-        return "It is not known on which clips the student whose motion this run reads was trained and chosen."
+        return "It is unknown which clips the student of this run's motion was trained on and selected on."
     if run_metrics.get("student_protocol") == PUBLISHED:
         return (
-            "The student whose motion this run reads chose its epoch on the clips that are reported (protocol "
-            "published), so these numbers are too high."
+            "The student of this run's motion was selected on the evaluation split (protocol published), so these "
+            "numbers are too high."
         )
     if run_metrics.get("student_selection_agrees") is False:
-        return (
-            "The student whose motion this run reads may have learnt from the clips on which this run chose its epoch."
-        )
+        return "The student of this run's motion may have been trained on this run's model-selection split."
     return None
 
 
@@ -133,8 +131,8 @@ def read_scores(
             f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*invalid.nonzero(), strict=True)
         )
         raise UserError(
-            f"{int(invalid.sum())} scores are no probabilities ({listed})",
-            "write probabilities from 0 to 1, or say with --logits that they are logits",
+            f"{int(invalid.sum())} scores are not probabilities ({listed})",
+            "give probabilities from 0 to 1, or --logits for logits",
             path=path,
         )
     return list(rows), scores
@@ -152,19 +150,19 @@ def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -
     if not set(names) & set(column_by_name) and all(name.isdecimal() for name in column_by_name):
         if len({int(name) for name in column_by_name}) < len(column_by_name):
             raise UserError(
-                f"two columns are of one class id ({list_some(sorted(column_by_name))})",
-                "give each class one",
+                f"a class id has two columns ({list_some(sorted(column_by_name))})",
+                "give each class one column",
                 path=path,
             )
         column_by_name = {str(int(name)): column for name, column in column_by_name.items()}
         names = [str(i) for i in range(len(classes))]
     missing = [name for name in names if name not in column_by_name]
     unknown = [name for name in column_by_name if name not in set(names)]
-    for problem, mismatched in (("classes have no column", missing), ("columns are no class", unknown)):
+    for problem, mismatched in (("classes have no column", missing), ("columns match no class", unknown)):
         if mismatched:
             raise UserError(
                 f"{len(mismatched)} {problem} ({list_some(mismatched)})",
-                f"give a column each of the {len(classes)} classes of the annotations, headed by their names or ids",
+                f"give one column for each of the {len(classes)} classes of the annotations, named by class name or id",
                 path=path,
             )
     return [column_by_name[name] for name in names]
@@ -189,14 +187,14 @@ def match_videos(
     missing = [video for video in expected if video not in rows and video not in optional_set]
     names_by_problem = {
         "have no predictions": missing,
-        "are not among these clips": unknown,
+        "are unknown": unknown,
         "are duplicated": duplicates,
     }
     problems = [f"{len(names)} {problem} ({list_some(names)})" for problem, names in names_by_problem.items() if names]
     if problems:
         raise UserError(
-            f"of the {len(expected)} clips to evaluate, {'; '.join(problems)}",
-            "predict each clip once, or name the annotations and --split that these are of",
+            f"has invalid clips, of {len(expected)} to evaluate: {'; '.join(problems)}",
+            "predict each clip once, or give the matching annotations and --split",
             path=path,
         )
     return {video: rows[video] for video in expected if video in rows}

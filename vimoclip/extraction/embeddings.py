@@ -65,7 +65,7 @@ class EmbeddingJob(ExtractionJob):
             if all(map(self.is_done, videos)) or self.missing_download():
                 return
         self.encoder, encoder_attributes = self.load_encoder(self.device, self.precision)
-        compute = {"precision": self.precision, "backend": self.args.backend}
+        compute = {"precision": self.precision, "backend": "torch"}
         attributes = self.attributes | encoder_attributes | compute | {"versions": versions.package_versions()}
         self.writer = worker.run_rank0_first(lambda: open_writer(attributes))
 

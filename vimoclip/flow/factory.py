@@ -17,9 +17,9 @@ from vimoclip.flow.opencv import (
     MIN_SIDE,
     frame_difference,
     make_pair_flow,
+    pad_to_min_side,
     to_grayscale,
 )
-from vimoclip.flow.padding import pad_to_min_side
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
 from vimoclip.runtime.device import autocast
@@ -41,11 +41,11 @@ def load_renderer(
 
     `preset`: of OpenCV's DIS. Uses torch's number of threads (OMP_NUM_THREADS), which does not change the result."""
     if iters is not None and method in METHODS_WITHOUT_WEIGHTS:
-        raise UserError(f"--iters {iters}: {method} has no iterations", "leave it out")
+        raise UserError(f"--iters {iters}: {method} has no iterations", "omit the flag")
     if preset is not None and method != "dis":
-        raise UserError(f"--dis-preset {preset}: {method} has no presets", "leave it out, or give --model dis")
+        raise UserError(f"--dis-preset {preset}: {method} has no presets", "omit the flag, or give --model dis")
     if preset is not None and preset not in DIS_PRESETS:
-        raise UserError(f"--dis-preset {preset}: there is no such preset", f"there are {', '.join(DIS_PRESETS)}")
+        raise UserError(f"--dis-preset {preset}: is not a preset", f"give one of {', '.join(DIS_PRESETS)}")
     if method == "frame_diff":
         return frame_difference
     if method in METHODS_WITHOUT_WEIGHTS:
@@ -103,6 +103,6 @@ def _with_video_error(method: str, render: FlowRenderer) -> FlowRenderer:
         try:
             return render(frames)
         except FloatingPointError:
-            raise VideoError(f"{method} gives flow that is not finite at size {frames.shape[1:3]}") from None
+            raise VideoError(f"flow of {method} is not finite at size {frames.shape[1:3]}") from None
 
     return checked_render

@@ -12,7 +12,7 @@ from vimoclip.io.names import is_safe_name
 from vimoclip.video import find_videos, probe
 
 # The published script names flow videos <stem>_<method>_<checkpoint>.mp4, with the names of ptlflow's models and
-# checkpoints. All three may hold underscores.
+# checkpoints. All three may contain underscores.
 _PUBLISHED_METHODS = (
     "ccmr craft csflow dicl dip dpflow fastflownet flow1d flow_anything flowformer flownet[a-z0-9]* flowseek gma "
     "gmflow gmflownet hd3 irr lcv liteflownet[a-z0-9]* llaflow maskflownet matchflow memflow memfof ms neuflow[0-9]* "
@@ -24,7 +24,7 @@ _PUBLISHED_NAME = re.compile(
     rf"(.+?)_(?:{'|'.join(_PUBLISHED_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
     rf"_(?:{'|'.join(_PUBLISHED_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
 )
-# keys in a flow video's comment that are no settings of the flow
+# keys of a flow video's comment other than the settings of the flow
 _PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")
 
 
@@ -47,7 +47,9 @@ class FlowFolder:
         matches = self.matches(video_id)
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
-            raise UserError(f"{names} may all be the flow of {video_id}", "keep one of them", path=self.folder)
+            raise UserError(
+                f"several files may be the flow of {video_id}: {names}", "keep one of them", path=self.folder
+            )
         return matches[0] if matches else None
 
     def matches(self, video_id: str) -> list[Path]:
@@ -71,7 +73,9 @@ class FlowFolder:
             stem = (self._source_stem(path) or published[1]) if published else path.stem
             if stem in found:
                 raise UserError(
-                    f"{found[stem].name} and {path.name} are both the flow of {stem}", "keep one", path=self.folder
+                    f"two files are the flow of {stem}: {found[stem].name}, {path.name}",
+                    "keep one of them",
+                    path=self.folder,
                 )
             found[stem] = path
         return found
@@ -106,7 +110,7 @@ def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], ch
         try:
             settings = settings_from_comment(probe(path).comment)
         except VideoError:
-            continue  # is recorded as failed when its frames are read
+            continue  # recorded as failed when its frames are read
         check_settings_match(
             training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
         )
@@ -116,8 +120,8 @@ def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], ch
         common = common or settings
     if not training_settings and common.get("normalization") not in (None, "frame"):
         print(
-            f"warning: {checkpoint} does not say which flow it was trained on, as published students don't; those were "
-            f"trained on --flow-normalization frame, and these videos are made with {common['normalization']}",
+            f"warning: {checkpoint} does not record which flow it was trained on, like published students, which were "
+            f"trained on --flow-normalization frame; these videos have {common['normalization']}",
             flush=True,
         )
     return common

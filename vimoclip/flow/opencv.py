@@ -7,8 +7,6 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from vimoclip.flow.padding import pad_to_min_side
-
 METHODS_WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 MIN_SIDE = 32  # pixels; DIS refuses images smaller than its patches
 # Presets of DIS (Kroeger et al. 2016), named as in OpenCV. Mean end-point error at a shorter side of 224 against medium
@@ -37,7 +35,7 @@ def make_pair_flow(method: str, preset: str = DEFAULT_DIS_PRESET) -> PairFlow:
     thread_state = threading.local()
 
     def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        if not hasattr(thread_state, "dis"):  # the object holds buffers, so each thread needs its own
+        if not hasattr(thread_state, "dis"):  # the object has buffers, so each thread needs its own
             thread_state.dis = cv2.DISOpticalFlow.create(DIS_PRESETS[preset])
         return thread_state.dis.calc(a, b, None)
 
@@ -64,3 +62,10 @@ def frame_difference(frames: np.ndarray) -> np.ndarray:
 def to_grayscale(frames: np.ndarray) -> np.ndarray:
     """(n, H, W, 3) RGB frames -> (n, H, W) grey frames."""
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+
+
+def pad_to_min_side(frames: np.ndarray, side: int) -> np.ndarray:
+    """Pad (n, H, W, C) frames to at least `side` pixels in both directions, by repeating the last row and column."""
+    height, width = frames.shape[1:3]
+    extra = max(0, side - height), max(0, side - width)
+    return np.pad(frames, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), mode="edge") if any(extra) else frames

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from vimoclip.errors import UserError, first_line
-from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS
-from vimoclip.flow.padding import pad_to_min_side
+from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
@@ -42,10 +41,10 @@ class PTLFlowModel:
             with _suppress_output(), force_weights_only():
                 model = ptlflow.get_model(name, ckpt_path=checkpoint)
         except Exception as error:  # ptlflow and torch.load raise many types for a wrong file
-            raise UserError(f"{name} with {checkpoint}: can't be loaded by ptlflow: {first_line(error)}") from error
+            raise UserError(f"{name} with {checkpoint}: ptlflow can't load it: {first_line(error)}") from error
         if iters is not None:
             if not hasattr(model, "iters"):
-                raise UserError(f"--iters {iters}: {name} has no iterations", "leave it out")
+                raise UserError(f"--iters {iters}: {name} has no iterations", "omit the flag")
             model.iters = iters
         if name == "raft":
             _upsample_last_only(model)
@@ -106,13 +105,13 @@ def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | No
     urls = getattr(_model_reference(ptlflow, method), "pretrained_checkpoints", {})
     if checkpoint not in urls:
         raise UserError(
-            f"{checkpoint}: is neither a file nor a checkpoint of {method} (it has: {', '.join(urls) or 'none'})",
+            f"{checkpoint}: is neither a file nor a checkpoint of {method} (checkpoints: {', '.join(urls) or 'none'})",
             "give one with --ckpt-path",
         )
     target = _download_path(urls[checkpoint])
     if target.exists():
         return None
-    hint = f"put it at {target}, or name a file with --ckpt-path"
+    hint = f"put it at {target}, or give a file with --ckpt-path"
     return {"url": urls[checkpoint], "name": f"the checkpoint {checkpoint} of {method}", "hint": hint}
 
 
@@ -135,7 +134,7 @@ def _model_reference(ptlflow: Any, name: str) -> Any:
         return ptlflow.get_model_reference(name)
     except ValueError:
         names = ", ".join((*METHODS_WITHOUT_WEIGHTS, *ptlflow.get_model_names()))
-        raise UserError(f"--model {name}: there is no such flow method", f"there are {names}") from None
+        raise UserError(f"--model {name}: is not a flow method", f"give one of {names}") from None
 
 
 @lru_cache(maxsize=1)

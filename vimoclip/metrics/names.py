@@ -18,18 +18,22 @@ METRIC_NAMES = {
     "map_micro": MetricName(
         "Mean average precision, micro", "average precision over all pairs of clip and class, pooled"
     ),
-    "f1_macro_at_0.5": MetricName("F1, macro, at 0.5", "mean over classes; predicted is what scores 0.5 or more"),
-    "f1_micro_at_0.5": MetricName("F1, micro, at 0.5", "over all pairs, pooled"),
+    "f1_macro_at_0.5": MetricName("F1, macro, at 0.5", "mean over classes, at threshold 0.5"),
+    "f1_micro_at_0.5": MetricName("F1, micro, at 0.5", "all pairs of clip and class pooled, at threshold 0.5"),
     "f1_macro_at_fitted_thresholds": MetricName(
-        "F1, macro, fitted", "at a threshold a class, fitted on the selection clips"
+        "F1, macro, fitted", "mean over classes, at one threshold per class, fitted on the model-selection split"
     ),
-    "f1_micro_at_fitted_thresholds": MetricName("F1, micro, fitted", "at the same thresholds, pooled"),
-    "hit_at_1": MetricName("hit@1", "share of clips whose highest score is one of their labels"),
-    "precision_at_3": MetricName("precision@3", "share of labels among a clip's 3 highest scores"),
-    "precision_at_5": MetricName("precision@5", "share of labels among a clip's 5 highest scores"),
-    "top1": MetricName("Top-1 accuracy", "share of clips whose highest score is their label"),
-    "mean_per_class_top1": MetricName("Top-1 accuracy, mean over classes", "each class counts alike"),
+    "f1_micro_at_fitted_thresholds": MetricName(
+        "F1, micro, fitted", "all pairs of clip and class pooled, at the same thresholds"
+    ),
+    "hit_at_1": MetricName("hit@1", "fraction of clips whose highest score is one of their labels"),
+    "precision_at_3": MetricName("precision@3", "fraction of labels among the 3 highest scores of a clip"),
+    "precision_at_5": MetricName("precision@5", "fraction of labels among the 5 highest scores of a clip"),
+    "top1": MetricName("Top-1 accuracy", "fraction of clips whose highest score is their label"),
+    "mean_per_class_top1": MetricName(
+        "Top-1 accuracy, mean over classes", "mean over classes of the accuracy on their clips"
+    ),
     "ece": MetricName(
-        "Expected calibration error", "how far scores are from the share of positives, on average; less is better"
+        "Expected calibration error", "mean distance between score and fraction of positives; lower is better"
     ),
 }

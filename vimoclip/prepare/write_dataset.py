@@ -136,10 +136,10 @@ def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
 
 def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
     """Write the page with the class counts and return its path."""
-    from vimoclip.report import class_histogram
+    from vimoclip import report
 
     counts = {split: _class_counts(data, split) for split in data.splits}
-    return class_histogram.write_class_histogram(
+    return report.write_class_histogram(
         annotations_dir / CLASS_COUNTS_FILE, "Clips of each action", data.classes, counts
     )
 

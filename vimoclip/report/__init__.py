@@ -1,5 +1,5 @@
-"""Rendering of an evaluation as report.html, one self-contained page for a screen, a phone or paper."""
+"""Self-contained HTML pages: report.html of an evaluation, and class_counts.html."""
 
-from vimoclip.report.page import write_report
+from vimoclip.report.page import write_class_histogram, write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_class_histogram", "write_report"]

@@ -1,4 +1,4 @@
-"""Examples of the report: labels, highest scores and filmstrips of the best and the worst clips."""
+"""Examples of the report: labels, highest scores and filmstrips of the best and worst clips."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ class ExampleClip:
 
 
 def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[ExampleClip]]:
-    """Return the best and the worst clips, without filmstrips."""
+    """Return the best and worst clips, without filmstrips."""
     scores, targets, classes = evaluation.scores, evaluation.targets, evaluation.classes
     precision = confusion.clip_average_precision(scores, targets)
 
@@ -50,26 +50,21 @@ def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[E
 
 
 def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:
-    """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that hold for all clips."""
-    notes = []
-    if videos_dir is None or not videos_dir.is_dir():
-        notes.append(
-            f"No frames: {'no folder of videos was given' if videos_dir is None else 'there is no such folder'}."
-        )
-    if flows_dir is None or not flows_dir.is_dir():
-        notes.append(f"No flow: {'no folder of flow was given' if flows_dir is None else 'there is no such folder'}.")
-    flows = FlowFolder(flows_dir, [clip.video for clip in clips]) if flows_dir and flows_dir.is_dir() else None
+    """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that apply to all clips."""
+    notes = [] if videos_dir else ["Frames are not shown: the folder of videos is missing."]
+    notes += [] if flows_dir else ["Flow is not shown: the folder of flow videos is missing."]
+    flows = FlowFolder(flows_dir, [clip.video for clip in clips]) if flows_dir else None
     for clip in clips:
-        if videos_dir and videos_dir.is_dir():
+        if videos_dir:
             path = videos_dir / clip.video if is_safe_name(clip.video) else None
-            alt_text = f"{STRIP_FRAMES} frames of {clip.video}, from its first to its last"
-            _add_filmstrip(clip, alt_text, path, "its video is missing")
+            alt_text = f"{STRIP_FRAMES} frames of {clip.video}, from first to last"
+            _add_filmstrip(clip, alt_text, path, "the video is missing")
         if flows:
-            alt_text = f"Optical flow of {clip.video} as colours, at {STRIP_FRAMES} moments"
+            alt_text = f"Optical flow of {clip.video} as colours, {STRIP_FRAMES} frames"
             try:
-                _add_filmstrip(clip, alt_text, flows.find(clip.video), "its flow is missing")
+                _add_filmstrip(clip, alt_text, flows.find(clip.video), "the flow video is missing")
             except UserError:
-                clip.missing.append("several files may be its flow")
+                clip.missing.append("several flow videos match")
     return notes
 
 
@@ -80,7 +75,7 @@ def _add_filmstrip(clip: ExampleClip, alt_text: str, path: Path | None, missing_
     try:
         clip.strips.append((alt_text, filmstrip_data_uri(path)))
     except (VideoError, OSError) as error:
-        clip.missing.append(f"{path.name} can't be read: {error}")
+        clip.missing.append(f"{path.name} is unreadable: {error}")
 
 
 def filmstrip_data_uri(path: Path) -> str:

@@ -1,14 +1,14 @@
-"""Plots of the report as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
+"""Plots as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vimoclip import metrics
 from vimoclip.annotations import SEGMENTS
-from vimoclip.report import confusion, pr_curves
+from vimoclip.report import confusion
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -20,6 +20,7 @@ GREY = "#666666"
 BLUES = [[0, "#ffffff"], [0.02, "#e3eef9"], [0.1, "#b5d4e9"], [0.3, "#6baed6"], [0.6, "#2171b5"], [1, "#08306b"]]
 BARS_PER_PLOT = 44  # fit on a printed page below a heading
 MAX_LABEL_LENGTH = 26  # characters
+MAX_POINTS = 101  # of a plotted curve
 UNIT_AXIS: Figure = {"range": [0, 1.02], "zeroline": False, "tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]}
 
 
@@ -125,6 +126,51 @@ def _hover_text(row: dict[str, Any]) -> str:
     return "<br>".join(lines + ([f"segment {escape_label(row['segment'])}"] if row["segment"] else []))
 
 
+class PrecisionRecallCurve(NamedTuple):
+    """Ascending recall and the precision at each recall, both (n,) float64."""
+
+    recall: np.ndarray
+    precision: np.ndarray
+
+
+def precision_recall_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
+    """Return one point for each threshold at which recall increases; tied scores are one threshold.
+
+    scores (N,) float, targets (N,) bool. The area of the steps is scikit-learn's AP. Empty without a positive."""
+    _, predicted, true_positives = metrics.score_steps(scores, targets)
+    increases = np.diff(true_positives, prepend=0) > 0
+    recall = true_positives[increases] / max(int(targets.sum()), 1)
+    return PrecisionRecallCurve(recall, true_positives[increases] / predicted[increases])
+
+
+def precision_at_recall(curve: PrecisionRecallCurve, recall: np.ndarray) -> np.ndarray:
+    """Return (n,) precision at the highest threshold that reaches each recall. `curve` must not be empty."""
+    return curve.precision[np.searchsorted(curve.recall, recall - 1e-12).clip(max=len(curve.recall) - 1)]
+
+
+def thin_curve(curve: PrecisionRecallCurve, points: int = MAX_POINTS) -> PrecisionRecallCurve:
+    """Return the curve, sampled at `points` evenly spaced recalls if it has more points."""
+    if len(curve.recall) <= points:
+        return curve
+    recall = np.linspace(0, 1, points)
+    return PrecisionRecallCurve(recall, precision_at_recall(curve, recall))
+
+
+def micro_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
+    """Return the curve of all (clip, class) pairs pooled. scores, targets: (N, C)."""
+    return thin_curve(precision_recall_curve(scores.ravel(), targets.ravel()))
+
+
+def macro_curve(scores: np.ndarray, targets: np.ndarray) -> PrecisionRecallCurve:
+    """Return the mean precision at each recall over the classes that have a positive. scores, targets: (N, C)."""
+    recall = np.linspace(0, 1, MAX_POINTS)
+    classes = np.flatnonzero(targets.any(axis=0))
+    if not len(classes):
+        return PrecisionRecallCurve(np.empty(0), np.empty(0))
+    precisions = [precision_at_recall(precision_recall_curve(scores[:, c], targets[:, c]), recall) for c in classes]
+    return PrecisionRecallCurve(recall, np.mean(precisions, axis=0))
+
+
 def precision_recall_figure(evaluation: "Evaluation", partition: str, colors: dict[str, str]) -> Figure:
     """Return micro and macro curves over all classes and over each segment of a partition ("" for none)."""
     scores, targets = evaluation.scores, evaluation.targets
@@ -133,19 +179,19 @@ def precision_recall_figure(evaluation: "Evaluation", partition: str, colors: di
     groups += [(name, segments == name, color) for name, color in colors.items() if (segments == name).any()]
     traces = []
     for number, (name, mask, color) in enumerate(groups):
-        for average, compute, width in (("micro", pr_curves.micro_curve, 2.5), ("macro", pr_curves.macro_curve, 1.5)):
+        for average, compute, width in (("micro", micro_curve, 2.5), ("macro", macro_curve, 1.5)):
             curve = compute(scores[:, mask], targets[:, mask])
             line = {"color": color, "width": width, "dash": "dot" if average == "macro" else "solid"}
             traces.append(_curve_trace(f"{escape_label(name)}, {average}", curve, line) | {"legendgroup": str(number)})
     return {"data": traces, "layout": _curve_layout(400)}
 
 
-def _curve_trace(name: str, curve: pr_curves.PrecisionRecallCurve, line: dict[str, Any]) -> Figure:
+def _curve_trace(name: str, curve: PrecisionRecallCurve, line: dict[str, Any]) -> Figure:
     x, y = curve.recall.tolist(), curve.precision.tolist()
     if x and x[0] > 0:
         x, y = [0.0, *x], [y[0], *y]
     hover = "recall %{x:.2f}, precision %{y:.3f}"
-    line = line | {"shape": "vh" if len(x) < pr_curves.MAX_POINTS else "linear"}  # few points are steps
+    line = line | {"shape": "vh" if len(x) < MAX_POINTS else "linear"}  # few points are steps
     return {
         "type": "scatter",
         "mode": "lines",
@@ -174,13 +220,11 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
     choices = []
     for row in rows:
         c = class_ids[row["name"]]
-        curve = pr_curves.thin_curve(
-            pr_curves.precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c])
-        )
+        curve = thin_curve(precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c]))
         trace = _curve_trace("precision", curve, {"color": COLORS[0], "width": 2.5})
         prevalence = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
-        chance = {"type": "scatter", "mode": "lines", "name": "share of clips that have the label", "line": dashed}
+        chance = {"type": "scatter", "mode": "lines", "name": "prevalence (chance level)", "line": dashed}
         choices.append([trace, chance | {"x": [0, 1], "y": [prevalence, prevalence], "hoverinfo": "skip"}])
     return {"data": choices[0], "layout": _curve_layout(380), "choices": choices}
 
@@ -216,7 +260,7 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
     layout["margin"] = {"l": 55, "r": 12, "t": 10, "b": 50}
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     layout["xaxis"] = {"title": {"text": "score", "standoff": 6}, "anchor": "y2", **UNIT_AXIS}
-    layout["yaxis"] = {"title": {"text": "share positive"}, "domain": [0.34, 1], **UNIT_AXIS}
+    layout["yaxis"] = {"title": {"text": "fraction positive"}, "domain": [0.34, 1], **UNIT_AXIS}
     layout["yaxis2"] = {"title": {"text": "scores"}, "domain": [0, 0.26], "type": "log", "nticks": 4}
     return {"data": [*lines, counts], "layout": layout}
 
@@ -232,7 +276,7 @@ def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     co_occurrence = confusion.co_occurrence(targets) / np.maximum(positives, 1)[:, None]
     np.fill_diagonal(co_occurrence, np.nan)
     labels = list(axis_labels(evaluation.classes).values())
-    confusion_hover = "labelled %{y}<br>taken for %{x}<br>%{z:.1%} of its clips"
+    confusion_hover = "labelled %{y}<br>predicted %{x}<br>%{z:.1%} of its clips"
     co_occurrence_hover = "of clips labelled %{y}<br>%{z:.1%} are also %{x}"
     return (
         _heatmap(confusions, with_positives, all_classes, labels, confusion_hover),
@@ -270,3 +314,31 @@ def _heatmap(fractions: np.ndarray, rows: list[int], columns: list[int], labels:
         },
         "zoom": True,
     }
+
+
+def class_histogram_figure(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
+    """Return a plotly figure with one stacked bar per class, the most frequent class at the top."""
+    totals = [sum(split_counts) for split_counts in zip(*counts.values(), strict=True)]
+    order = sorted(range(len(classes)), key=lambda i: (-totals[i], classes[i]))
+    labels = axis_labels(classes)
+    ticks = [labels[classes[i]] for i in order]
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": split,
+            "x": [class_counts[i] for i in order],
+            "y": ticks,
+            "marker": {"color": color},
+        }
+        for (split, class_counts), color in zip(counts.items(), COLORS, strict=False)
+    ]
+    layout = {
+        "barmode": "stack",
+        "height": 120 + 20 * len(classes),
+        "margin": {"l": 20, "r": 12, "t": 30, "b": 50},
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "xaxis": {"title": {"text": "clips"}, "rangemode": "tozero"},
+        "yaxis": {"automargin": True, "dtick": 1, "type": "category", "range": [len(classes) - 0.4, -0.6]},
+    }
+    return {"data": traces, "layout": layout}

@@ -1,6 +1,5 @@
 """Text rows of the report's tables, from the content of metrics.json and per_class.csv."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,25 +23,14 @@ class MetricRow(NamedTuple):
     random: str
 
 
-def parse_number(value: Any) -> float | None:
-    """Parse a number or its text; return None for None, "", NaN and infinities."""
-    number = float(value) if value not in (None, "") else math.nan
-    return number if math.isfinite(number) else None
+def format_number(value: float | None, digits: int = 4, sign: str = "") -> str:
+    return MISSING if value is None else f"{value:{sign}.{digits}f}"
 
 
-def format_number(value: Any, digits: int = 4) -> str:
-    number = parse_number(value)
-    return MISSING if number is None else f"{number:.{digits}f}"
-
-
-def format_signed(value: Any, digits: int = 4) -> str:
-    number = parse_number(value)
-    return MISSING if number is None else f"{number:+.{digits}f}"
-
-
-def format_interval(bounds: Any, digits: int = 4, sign: str = "") -> str:
-    low, high = (parse_number(bound) for bound in bounds or (None, None))
-    return MISSING if low is None or high is None else f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+def format_interval(bounds: Sequence[float | None] | None, digits: int = 4, sign: str = "") -> str:
+    if bounds is None or bounds[0] is None:
+        return MISSING
+    return " to ".join(format_number(bound, digits, sign) for bound in bounds)
 
 
 def pluralize(count: Any, singular: str, plural: str) -> str:
@@ -56,11 +44,11 @@ def metric_row(name: str, scope: str, entry: Mapping[str, Any]) -> MetricRow:
     )
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
-    """Return one row for each metric that metrics.json has."""
-    entries, rows = {**metrics, **(metrics.get("calibration") or {})}, []
+def metric_rows(metrics: dict[str, Any]) -> list[MetricRow]:
+    """Return one row for each metric of metrics.json that is not null."""
+    entries, rows = metrics | metrics["calibration"], []
     for key, (label, description) in METRIC_NAMES.items():
-        if entries.get(key):
+        if entries[key]:
             classes = pluralize(entries[key].get("classes", 0), "class", "classes")
             rows.append(metric_row(label, description.format(classes=classes), entries[key]))
     return rows
@@ -72,22 +60,15 @@ def group_rows(groups: Mapping[str, Mapping[str, Any]], macro_scope: str, micro_
     for name, group in groups.items():
         sizes = {key: f"{group[key]:,}" for key in ("classes", "num_videos") if key in group}
         for key, scope in (("map_macro", macro_scope), ("map_micro", micro_scope)):
-            if group.get(key):
-                with_positives = pluralize(group[key].get("classes", 0), "class", "classes")
-                scope_text = scope.format(classes_with_positives=with_positives, **sizes)
-                rows.append(metric_row(name, scope_text, group[key]))
+            with_positives = pluralize(group[key].get("classes", 0), "class", "classes")
+            rows.append(metric_row(name, scope.format(classes_with_positives=with_positives, **sizes), group[key]))
     return rows
 
 
 def class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of per_class.csv with parsed numbers in descending order of AP, classes without an AP last."""
-    parsed = []
-    for row in rows:
-        numbers = {key: parse_number(row.get(key)) for key in ("ap", "ap_low", "ap_high", "ap_baseline", "ap_random")}
-        segment = row.get("segment") or row.get("segment_by_count") or ""
-        positives = int(parse_number(row.get("positives")) or 0)
-        parsed.append({"name": row["class"], "segment": segment, "positives": positives, **numbers})
-    return sorted(parsed, key=lambda row: (row["ap"] is None, -(row["ap"] or 0), -row["positives"]))
+    """Return the rows of per_class.csv with `name` and `segment`, in descending order of AP, without an AP last."""
+    named = [{**row, "name": row["class"], "segment": row["segment"] or row["segment_by_count"] or ""} for row in rows]
+    return sorted(named, key=lambda row: (row["ap"] is None, -(row["ap"] or 0), -row["positives"]))
 
 
 def confused_with(
@@ -109,26 +90,25 @@ def comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
     averages = [
         (
             METRIC_NAMES[key].label,
-            format_signed(comparison[key]["difference"]),
-            format_interval(comparison[key].get("ci95"), sign="+"),
+            format_number(comparison[key]["difference"], sign="+"),
+            format_interval(comparison[key]["ci95"], sign="+"),
         )
         for key in ("map_macro", "map_micro")
-        if comparison.get(key)
     ]
 
     def class_cells(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         return [
             (
                 row["class"],
-                str(row.get("positives", "")),
-                format_number(row.get("ap"), 3),
-                format_number(row.get("other_ap"), 3),
-                format_signed(row.get("difference"), 3),
-                format_interval(row.get("ci95"), 3, "+"),
+                str(row["positives"]),
+                format_number(row["ap"], 3),
+                format_number(row["other_ap"], 3),
+                format_number(row["difference"], 3, "+"),
+                format_interval(row["ci95"], 3, "+"),
             )
             for row in rows
         ]
 
-    gained, lost = (class_cells(comparison.get(key) or []) for key in ("gained", "lost"))
+    gained, lost = (class_cells(comparison[key]) for key in ("gained", "lost"))
     sizes = {key: comparison[key] for key in ("num_videos", "classes")}
-    return sizes | {"other": comparison.get("other"), "averages": averages, "gained": gained, "lost": lost}
+    return sizes | {"other": comparison["other"], "averages": averages, "gained": gained, "lost": lost}

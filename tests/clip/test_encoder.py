@@ -1,8 +1,8 @@
-"""Backends and precisions of the image encoder against the tower's own forward."""
+"""The image encoder and its precisions against the tower's own forward."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import extract_embeddings
+import inference
 from tests.conftest import moving_frames, write_annotations, write_video
-from vimoclip import clip
+from vimoclip import clip, store
 from vimoclip.clip import fast_vit
-from vimoclip.clip.encoder import check_backend
 from vimoclip.errors import UserError
 from vimoclip.runtime.device import select_precision
 
@@ -101,17 +101,6 @@ def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
     assert cosines(ours, expected).min() > 0.999
 
 
-@pytest.mark.parametrize("kind", ["class token, QuickGELU", "ResNet"])
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_other_backends_give_the_towers_own_embeddings(backend: str, kind: str) -> None:
-    pytest.importorskip(backend)
-    pytest.importorskip("onnx")
-    encoder = build_encoder(kind)
-    encoder.freeze(backend=backend)
-    assert cosines(encoder.encode(frames()), encode_with_tower(encoder, frames())).min() > 0.99999
-    assert len(encoder.encode(frames(2))) == 2  # another shape of batch
-
-
 def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
     encoder, other = build_encoder("class token, GELU"), build_encoder("class token, GELU")
     with torch.no_grad():
@@ -122,13 +111,6 @@ def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
     after = encoder.freeze().encode(frames())
     assert not torch.allclose(after, before)
     assert torch.equal(after, other.encode(frames()))
-
-
-def test_a_frozen_encoder_does_not_look_at_the_tower_again() -> None:
-    encoder = build_encoder("class token, QuickGELU").freeze()
-    before = encoder.encode(frames())
-    encoder.visual = None  # type: ignore[assignment]
-    assert torch.equal(encoder.encode(frames()), before)
 
 
 def test_encoding_leaves_the_tower_unchanged() -> None:
@@ -153,27 +135,9 @@ def test_folded_vit_is_used_only_for_supported_towers() -> None:
     assert not fast_vit.is_supported(nn.Identity())
 
 
-@pytest.mark.parametrize(
-    ("backend", "precision", "device", "message"),
-    [
-        ("onnxruntime", "bf16", "cpu", r"computes in fp32 only"),
-        ("onnxruntime", "int8", "cpu", r"computes in fp32 only"),
-        ("openvino", "fp32", "meta", r"is for the CPU"),
-        ("torch", "int8", "meta", r"is for the CPU"),
-    ],
-)
-def test_unsupported_combinations_are_refused(backend: str, precision: str, device: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as raised:
-        check_backend(backend, precision, torch.device(device))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_missing_package_is_reported_with_the_install_command(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, backend, None)  # makes its import fail
-    with pytest.raises(UserError) as raised:
-        check_backend(backend, "fp32", CPU)
-    assert backend in raised.value.problem and f"pip install '.[{backend}]'" in raised.value.hint
+def test_int8_is_refused_off_the_cpu() -> None:
+    with pytest.raises(UserError):
+        build_encoder("class token, GELU").freeze(torch.device("meta"), "int8")
 
 
 def test_auto_precision_is_fp32_on_a_cpu() -> None:
@@ -181,19 +145,24 @@ def test_auto_precision_is_fp32_on_a_cpu() -> None:
     assert select_precision("int8", CPU) == "int8"
 
 
-def test_file_records_its_precision_and_is_not_resumed_with_another(
-    tiny_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def command(tiny_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Flags of extract_embeddings.py for two videos in the working directory."""
     for number in range(2):
         write_video(tmp_path / f"dataset/videos/v{number}.mp4", moving_frames(5, (1, 1), 32, 32), lossless=False)
     write_annotations(tmp_path / "dataset" / "annotations", {"train": {f"v{number}.mp4": (0,) for number in range(2)}})
     monkeypatch.chdir(tmp_path)
-    command = ["--clip-model-name", tiny_clip, "--num-workers", "0"]
-    output = tmp_path / "dataset" / "embeddings" / "ak_train_clip_embeddings.h5"
+    return ["--clip-model-name", tiny_clip, "--num-workers", "0"]
+
+
+OUTPUT = Path("dataset/embeddings/ak_train_clip_embeddings.h5")
+
+
+def test_file_records_its_precision_and_is_not_resumed_with_another(command: list[str]) -> None:
     rows = {}
     for precision in ("fp32", "int8", "bf16"):
         extract_embeddings.main([*command, "--precision", precision, "--overwrite"])
-        with h5py.File(output) as file:
+        with h5py.File(OUTPUT) as file:
             assert (file.attrs["precision"], file.attrs["backend"]) == (precision, "torch")
             rows[precision] = torch.from_numpy(file["v0.mp4/embeddings"][:])
     for precision in ("int8", "bf16"):
@@ -201,3 +170,31 @@ def test_file_records_its_precision_and_is_not_resumed_with_another(
         assert cosines(rows[precision], rows["fp32"]).mean() > 0.998
     with pytest.raises(UserError, match="precision"):
         extract_embeddings.main([*command, "--precision", "fp32"])
+
+
+def test_file_of_a_removed_backend_is_read_and_not_resumed(command: list[str]) -> None:
+    extract_embeddings.main([*command, "--limit", "1"])
+    with h5py.File(OUTPUT, "a") as file:
+        file.attrs["backend"] = "openvino"
+    content = OUTPUT.read_bytes()
+    with pytest.raises(UserError, match="backend=openvino") as raised:
+        extract_embeddings.main(command)
+    assert raised.value.path == str(OUTPUT) and OUTPUT.read_bytes() == content
+    reader = store.EmbeddingReader(OUTPUT)
+    assert reader.attributes["backend"] == "openvino" and not store.verify(OUTPUT)
+    assert reader.embeddings("v0.mp4").shape[0] == 5
+
+
+@pytest.mark.parametrize("script", [extract_embeddings, inference])
+def test_backend_torch_warns_once_and_others_are_refused(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = ["--checkpoint-dir", "x"] if script is inference else []
+    script.build_parser().parse_args(required)
+    assert not capsys.readouterr().out
+    script.build_parser().parse_args([*required, "--backend", "torch"])
+    assert capsys.readouterr().out.count("warning") == 1
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(SystemExit) as raised:
+            script.build_parser().parse_args([*required, "--backend", backend])
+        assert raised.value.code == 2 and backend in capsys.readouterr().err

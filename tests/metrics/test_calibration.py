@@ -1,4 +1,4 @@
-"""F1, thresholds and calibration against scikit-learn and numbers worked by hand."""
+"""F1, fitted thresholds and calibration against scikit-learn and numbers worked by hand."""
 
 import math
 
@@ -22,11 +22,15 @@ def column(*targets: int) -> np.ndarray:
     return np.array(targets, bool)[:, None]
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_weighted_f1_equals_sklearn(seed: int, videos: int) -> None:
-    scores, targets = draw_samples(seed, videos)
-    decisions, weights = scores >= 0.5, metrics.bootstrap_weights(videos, 4, seed)
+def ones(videos: int) -> np.ndarray:
+    return np.ones((1, videos), int)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(20))
+def test_weighted_f1_equals_sklearn(seed: int) -> None:
+    scores, targets = draw_samples(seed, 1 + seed)
+    decisions, weights = scores >= 0.5, metrics.bootstrap_weights(1 + seed, 2, seed)
     result = metrics.f1_scores(decisions, targets, weights)
     for number, row in enumerate(weights):
         per_class = f1_score(targets, decisions, average=None, sample_weight=row, zero_division=0.0)
@@ -34,24 +38,19 @@ def test_weighted_f1_equals_sklearn(seed: int, videos: int) -> None:
         np.testing.assert_allclose(result.per_class[number], np.where(has_positive, per_class, math.nan), atol=1e-12)
         macro = per_class[has_positive].mean() if has_positive.any() else math.nan
         assert result.macro[number] == pytest.approx(macro, abs=1e-12, nan_ok=True)
-        if (row @ (targets | decisions)).any():
-            micro = f1_score(targets, decisions, average="micro", sample_weight=row, zero_division=0.0)
-            assert result.micro[number] == pytest.approx(micro, abs=1e-12)
-        else:
-            assert math.isnan(result.micro[number])
+        counts = (row @ (targets | decisions)).any()
+        micro = f1_score(targets, decisions, average="micro", sample_weight=row) if counts else math.nan
+        assert result.micro[number] == pytest.approx(micro, abs=1e-12, nan_ok=True)
 
 
 def test_f1_worked_by_hand() -> None:
     decisions = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)
     targets = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]], bool)
-    result = metrics.f1_scores(decisions, targets)
+    result = metrics.f1_scores(decisions, targets, ones(3))
     # class 0: one TP, FP and FN; class 1: one FN; class 2 has no positive, but its FP counts in micro
-    np.testing.assert_allclose(result.per_class, [2 / 4, 0, math.nan])
+    np.testing.assert_allclose(result.per_class, [[2 / 4, 0, math.nan]])
     assert result.macro == pytest.approx(1 / 4)
     assert result.micro == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))
-    weighted = metrics.f1_scores(decisions, targets, np.ones((1, 3), int))
-    np.testing.assert_array_equal(weighted.per_class[0], result.per_class)
-    np.testing.assert_array_equal([weighted.macro[0], weighted.micro[0]], [result.macro, result.micro])
 
 
 @pytest.mark.parametrize(
@@ -70,14 +69,14 @@ def test_thresholds_worked_by_hand(targets: tuple[int, ...], threshold: float) -
     assert metrics.fit_thresholds(COLUMN, column(*targets))[0] == pytest.approx(threshold)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25))
 def test_no_other_threshold_has_a_higher_f1(seed: int, videos: int) -> None:
     scores, targets = draw_samples(seed, videos)
     fitted = metrics.fit_thresholds(scores, targets)
-    best = metrics.f1_scores(scores >= fitted, targets).per_class
+    best = metrics.f1_scores(scores >= fitted, targets, ones(videos)).per_class
     for threshold in np.arange(-1, 18) / 16:
-        other = metrics.f1_scores(scores >= threshold, targets).per_class
+        other = metrics.f1_scores(scores >= threshold, targets, ones(videos)).per_class
         assert not (other > best + 1e-12).any()
     assert (fitted[~targets.any(0)] == 0.5).all()
 
@@ -99,33 +98,32 @@ def test_reliability_worked_by_hand() -> None:
     np.testing.assert_allclose(result.mean_score, [0.05, 0.275, 0.5, 0.9])
     np.testing.assert_allclose(result.fraction_positive, [0, 0.5, 1, 0.5])
     expected = (1 * 0.05 + 2 * 0.225 + 1 * 0.5 + 2 * 0.4) / 6
-    assert metrics.ece(scores, targets, bins=4) == pytest.approx(expected)
+    assert metrics.ece(scores, targets, ones(3), bins=4) == pytest.approx(expected)
 
 
 def test_an_empty_bin_is_nan_and_adds_nothing() -> None:
-    result = metrics.reliability_curve(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0))
+    samples = np.full((5, 1), 0.2), column(1, 0, 0, 0, 0)
+    result = metrics.reliability_curve(*samples)
     assert np.isnan(result.mean_score).sum() == np.isnan(result.fraction_positive).sum() == 14
-    assert metrics.ece(np.full((5, 1), 0.2), column(1, 0, 0, 0, 0)) == pytest.approx(0)
+    assert metrics.ece(*samples, ones(5)) == pytest.approx(0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 20))
 def test_ece_of_a_resample_equals_that_of_its_videos(seed: int, videos: int, bins: int) -> None:
     scores, targets = draw_samples(seed, videos)
     weights = metrics.bootstrap_weights(videos, 3, seed)
-    result = metrics.ece(scores, targets, bins, weights)
+    result = metrics.ece(scores, targets, weights, bins)
     for number, row in enumerate(weights):
-        copies = np.arange(videos).repeat(row)
-        curve = metrics.reliability_curve(scores[copies], targets[copies], bins)
+        curve = metrics.reliability_curve(scores.repeat(row, 0), targets.repeat(row, 0), bins)
         fraction = curve.count / curve.count.sum()
         expected = np.nansum(fraction * np.abs(curve.mean_score - curve.fraction_positive))
         assert result[number] == pytest.approx(expected, abs=1e-12)
-        assert metrics.ece(scores[copies], targets[copies], bins) == pytest.approx(expected, abs=1e-12)
 
 
 def test_true_probabilities_are_calibrated_and_overconfident_scores_are_not() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((2000, 20))
     targets = rng.random(scores.shape) < scores
-    assert metrics.ece(scores, targets) < 0.01
-    assert metrics.ece((scores > 0.5) * 1.0, targets) == pytest.approx(0.25, abs=0.02)
+    assert metrics.ece(scores, targets, ones(2000)) < 0.01
+    assert metrics.ece((scores > 0.5) * 1.0, targets, ones(2000)) == pytest.approx(0.25, abs=0.02)
