@@ -1,4 +1,4 @@
-"""Configs of runs. `configs/default.yaml` is the schema and has all defaults; other configs hold only differences."""
+"""Configs of runs. configs/default.yaml is the schema and has all defaults; other configs hold only differences."""
 
 import argparse
 import contextlib
@@ -16,6 +16,7 @@ from vimoclip.store import rgb_embeddings_path
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
+VARIANTS = DEFAULT_CONFIG.with_name("variants.yaml")
 Config = dict[str, dict[str, Any]]  # section -> key -> value
 
 # type of the keys whose default is null
@@ -58,7 +59,7 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
     if base is not None:
         _merge(config, base, "the checkpoint")
     for path in paths:
-        _merge(config, read_yaml(path), str(path))
+        _merge(config, read_config(path), str(path))
     for text in overrides:
         _merge(config, _parse_override(text), f"--set {text}")
     if config["training"]["min_lr"] > config["training"]["lr"]:
@@ -72,6 +73,18 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
             f"data.motion is {motion}, but model.fusion rgb sees no motion", "give one of the other fusions"
         )
     return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file, or the variant that `<name>` or `configs/<name>.yaml` names. Raises UserError."""
+    if path.is_file():
+        return read_yaml(path)
+    variants = read_yaml(VARIANTS)
+    name = path.stem if path.parent.name == "configs" else str(path)
+    if name not in variants:
+        nearest = difflib.get_close_matches(name, variants, n=3) or variants
+        raise UserError("there is no such file or variant", f"the nearest variants are {', '.join(nearest)}", path=path)
+    return variants[name]
 
 
 def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None:

@@ -1,7 +1,7 @@
 """Train the fusion Transformer on RGB and motion embeddings, or evaluate a checkpoint of it.
 
-    python -m TFAM.train_and_eval --config TFAM/configs/cross_attention.yaml
-    python -m TFAM.train_and_eval --config TFAM/configs/rgb.yaml --seed 50 --set training.epochs=1
+    python -m TFAM.train_and_eval --config cross_attention
+    python -m TFAM.train_and_eval --config rgb --seed 50 --set training.epochs=1
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, resumes from last.pth; a run that has metrics.json is finished and isn't repeated.
@@ -32,8 +32,9 @@ def build_parser() -> cli.Parser:
         nargs="+",
         action="extend",
         default=[],
-        metavar="FILE",
-        help="YAML with what differs from TFAM/configs/default.yaml; the first names the run, further ones win over it",
+        metavar="NAME_OR_FILE",
+        help="variant of TFAM/configs/variants.yaml, or YAML file with the differences from TFAM/configs/default.yaml; "
+        "the first one names the run, later ones override earlier ones",
     )
     parser.add_argument(
         "--set",
@@ -82,7 +83,7 @@ def train(args: argparse.Namespace) -> Path:
     if args.resume and not (args.resume / "config.yaml").is_file():
         raise UserError("holds no config.yaml", "name the folder of a run that was begun", path=args.resume)
     if not (args.config or args.resume):
-        raise UserError("no --config", "give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
+        raise UserError("no --config", "give a variant of TFAM/configs/variants.yaml, like --config cross_attention")
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
     seed = f"seed{config['training']['seed']}"
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed

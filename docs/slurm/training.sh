@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training over nodes, a process a GPU, from the repository's folder:
 #     sbatch --nodes=2 docs/slurm/training.sh train.py --run-name first --batch-size 4
-#     sbatch --nodes=1 docs/slurm/training.sh -m TFAM.train_and_eval --config TFAM/configs/cross_attention.yaml
+#     sbatch --nodes=1 docs/slurm/training.sh -m TFAM.train_and_eval --config cross_attention
 # The same command goes on where a stopped run was, with as many nodes as there are then. The extraction scripts run so
 # too. --batch-size is of each process: 2 nodes of 4 GPUs with 4 are one process with 32.
 #SBATCH --ntasks-per-node=1

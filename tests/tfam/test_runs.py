@@ -13,7 +13,6 @@ from tests.tfam.helpers import (
     CPU,
     TEACHER,
     assert_same_run,
-    config_path,
     have_same_weights,
     open_train_val,
     read_csv,
@@ -206,7 +205,7 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     Path("third.yaml").write_text(
         "{training: {epochs: 2}, model: {num_layers: 1, num_heads: 4, dim_feedforward: 16}}\n"
     )
-    configs = ["--config", str(config_path("rgb_positions")), "second.yaml", "--config", "third.yaml"]
+    configs = ["--config", "rgb_positions", "second.yaml", "--config", "third.yaml"]
     more = ["--num-workers", "0", "--device", "cpu", "--set", "model.num_heads=2", "model.normalize_inputs=true"]
     folder = main([*configs, *more])
     assert folder == Path("checkpoints/TFAM/rgb_positions/seed49")
@@ -220,7 +219,7 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     evaluated = main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu", "--num-workers", "0"])
     assert evaluated["map_micro"] == metrics["map_micro"]
     with pytest.raises(UserError) as error:
-        main(["--config", str(config_path("rgb_positions")), "third.yaml", "second.yaml", *more])
+        main(["--config", "rgb_positions", "third.yaml", "second.yaml", *more])
     assert "model.num_layers 1" in error.value.problem
 
 

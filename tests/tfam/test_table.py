@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.tfam.helpers import (
     ANNOTATIONS_DIR,
     CLASSES,
-    CONFIGS,
+    VARIANTS,
     read_csv,
     read_json,
     replace_rgb,
@@ -243,7 +243,7 @@ def test_most_similar_rgb_row_is_the_baseline(workspace: Path) -> None:
 
 
 def test_shipped_configs_can_be_compared_with_rgb() -> None:
-    changed = [tfam_config.changed_settings(tfam_config.load([path])) for path in CONFIGS]
+    changed = [tfam_config.changed_settings(tfam_config.load([Path(name)])) for name in VARIANTS]
     assert set().union(*changed) <= gain_over_rgb.CONFIG_SPECIFIC_KEYS
 
 
@@ -253,7 +253,7 @@ def test_experiments_are_five_fusions_and_two_controls_with_three_seeds() -> Non
     assert configs and seeds
     names = configs[1].split()
     assert set(names) == {*table.PAPER_MAP_MICRO, "cross_attention_none", "cross_attention_shuffled"}
-    assert {path.stem for path in CONFIGS} >= set(names) and len(seeds[1].split()) == 3
+    assert set(VARIANTS) >= set(names) and len(seeds[1].split()) == 3
 
 
 def test_trained_runs_appear_in_the_table(selection_dataset: Path) -> None:

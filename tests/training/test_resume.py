@@ -35,7 +35,7 @@ WITHOUT_DURATION = {"seconds": None}  # the only value that differs between equa
 
 STUDENT = ["--epochs", "3", "--batch-size", "4", "--sequence-length", "4", "--warmup-steps", "20", "--device", "cpu"]
 STUDENT += ["--learning-rate", "0.01", "--weight-decay", "0.1", "--grad-clip-norm", "1", "--num-workers", "0"]
-CONFIG = ["--config", str(REPOSITORY / "TFAM/configs/cross_attention.yaml")]
+CONFIG = ["--config", "cross_attention"]
 FUSION = ["--device", "cpu", "--num-workers", "0", "--precision", "fp16"]  # uses the gradient scaler
 SMALL = ["training.epochs=3", "training.batch_size=2", "training.lr=1e-2", "model.dropout=0.3"]
 SMALL += ["model.num_heads=2", "model.num_layers=1", "model.dim_feedforward=16"]

@@ -22,7 +22,7 @@ import extract_embeddings
 import extract_flows
 import inference
 import train
-from tests.conftest import REPOSITORY, make_dataset
+from tests.conftest import make_dataset
 from TFAM import train_and_eval
 from vimoclip import video
 
@@ -69,7 +69,7 @@ def board(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         train.main([*TRAIN, "--clip-model-name", tiny_clip])
         inference.main(["--checkpoint-dir", "checkpoints/student"])
         for seed in ("49", "50"):
-            config = ["--config", str(REPOSITORY / "TFAM/configs/cross_attention.yaml"), "--seed", seed]
+            config = ["--config", "cross_attention", "--seed", seed]
             train_and_eval.main([*config, "--set", *SMALL])
         # a resumed run has one row too
         train.main([*TRAIN[2:], "--epochs", "3", "--clip-model-name", tiny_clip])
