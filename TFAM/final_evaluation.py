@@ -33,12 +33,13 @@ def evaluate_best_checkpoint(
     motion: EmbeddingReader | None,
     run: RunOptions,
     seconds: float,
+    last_step: int,
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
 
     selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
-    held_out and three_splits the evaluation file is opened here. `seconds`: training time. Raises UserError,
-    TrainingError."""
+    held_out and three_splits the evaluation file is opened here. `seconds`: training time; `last_step`: number of the
+    last training step. Raises UserError, TrainingError."""
     folder, device = run.folder, run.device
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
     if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
@@ -72,21 +73,18 @@ def evaluate_best_checkpoint(
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
     epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
     print(f"{folder}: {scores} on the reported clips, at {epoch}")
-    log_hparams(run.logs_dir, best["config"], metrics)
+    write_hparams(run.logs_dir, best["config"], metrics, last_step)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 
-def log_hparams(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Log the run's row of TensorBoard's HParams tab; `metrics`: content of metrics.json."""
+def write_hparams(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], step: int) -> None:
+    """Write the run's row of TensorBoard's HParams tab; `metrics`: content of metrics.json."""
     flat = flatten(logged_sections(config))
     settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
     results = {f"final/reported_{name}": metrics[name] for name in ("map_macro", "map_micro")}
     if "selection" in metrics:
         results |= {f"final/selection_{name}": metrics["selection"][name] for name in ("map_macro", "map_micro")}
-    writer = tensorboard.open_writer(logs_dir, config["training"]["epochs"], 2**62)
-    tensorboard.add_settings(writer, logged_sections(config))
-    tensorboard.add_hparams(writer, settings, results, metrics["epoch"])
-    writer.close()
+    tensorboard.write_hparams(logs_dir, settings, results, step)
 
 
 def fit_class_thresholds(result: Mapping[str, Any] | None, class_names: list[str]) -> dict[str, float] | None:

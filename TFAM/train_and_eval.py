@@ -176,7 +176,7 @@ def _train_in_group(
         trainer = FusionTrainer(metadata, splits, run)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(config, splits, motion, run, trainer.progress.seconds)
+        evaluate_best_checkpoint(config, splits, motion, run, trainer.progress.seconds, trainer.last_step)
         return trainer.report(left_out_videos(folder) if group.is_main else {})
 
 

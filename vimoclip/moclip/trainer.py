@@ -92,8 +92,9 @@ class StudentTrainer(Trainer):
         """Return the row of the lowest loss, the first of equals."""
         return best_row(self.progress.rows, self.monitor_split)
 
-    def should_stop(self) -> bool:
-        return has_stopped_early(self.progress.rows, self.monitor_split, self.args.early_stopping_patience)
+    def is_finished(self) -> bool:
+        rows, patience = self.progress.rows, self.args.early_stopping_patience
+        return super().is_finished() or has_stopped_early(rows, self.monitor_split, patience)
 
     # --- what files hold
 
@@ -203,13 +204,13 @@ class StudentTrainer(Trainer):
             f"{distillation:.4f}), accessory head's {self.monitor_split} map_macro {macro:.4f}, map_micro {micro:.4f}"
         )
 
-    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float], int] | None:
+    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:
         """Return the row of the HParams tab, with the metrics of the epoch of student_best.pth."""
         if (best := self.best_row()) is None:
             return None
         results = {f"final/{self.monitor_split}_{name}": best[f"{self.monitor_split}_{name}"] for name in METRICS}
         settings = {k: v for k, v in self.settings.items() if not k.endswith(OMITTED_SUFFIXES)}
-        return {"stage": "student", **settings, "protocol": self.config["protocol"]}, results, best["epoch"]
+        return {"stage": "student", **settings, "protocol": self.config["protocol"]}, results
 
 
 def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) -> TrainState:

@@ -118,9 +118,9 @@ class Trainer(ABC):
     def best_row(self) -> MetricsRow | None:
         """Return the row of the epoch that is best so far, None if there is none yet."""
 
-    def should_stop(self) -> bool:
-        """Return whether to stop before the last epoch."""
-        return False
+    def is_finished(self) -> bool:
+        """Return whether no epoch is left to train."""
+        return len(self.progress.rows) >= self.epochs
 
     # --- what files hold
 
@@ -168,8 +168,8 @@ class Trainer(ABC):
     def format_row(self, row: MetricsRow) -> str:
         """Return what is printed after an epoch."""
 
-    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float], int] | None:
-        """Return (settings, final metrics, their epoch) for the HParams tab; None if another stage logs them."""
+    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:
+        """Return (settings, final metrics) for the HParams tab; None if there are none yet."""
         return None
 
     # --- the run
@@ -197,19 +197,19 @@ class Trainer(ABC):
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
         self.resume()
         replica = ModelReplica(self.state, self.run.group, self.zero_loss)
-        if self.run.group.is_main:
+        if self.run.group.is_main and not self.is_finished():
             self._open_writer()
         sampler = EpochBatchSampler(len(self.train_set), self.seed, self.batch_size, self.run.group)
         loader = self.make_loader(self.train_set, sampler)
         monitor_batches = sequential_batches(len(self.monitor_set), self.batch_size, self.run.group)
         monitor_loader = self.make_loader(self.monitor_set, monitor_batches)
-        while len(self.progress.rows) < self.epochs and not self.should_stop():
+        while not self.is_finished():
             sampler.epoch, sampler.skip = self.first_epoch + len(self.progress.rows), self.progress.seen
             self._run_epoch(replica, loader, monitor_loader)
         if self.writer:
-            if row := self.hparams():
-                tensorboard.add_hparams(self.writer, *row)
             self.writer.close()
+        if self.run.group.is_main and (row := self.hparams()):
+            tensorboard.write_hparams(self.run.logs_dir, *row, self.last_step)
 
     def resume(self) -> None:
         """Restore last.pth, if there is one. Raises UserError."""
@@ -246,12 +246,11 @@ class Trainer(ABC):
         return cli.RunReport([self.run.folder], done=done, already_done=before, skipped=dict(left_out), unit="epoch")
 
     def _open_writer(self) -> None:
-        self.writer = tensorboard.open_writer(self.run.logs_dir, len(self.progress.rows), self.last_step)
-        tensorboard.add_settings(self.writer, self.settings)
-        if len(self.progress.rows) < self.epochs:
-            class_names = self.metadata["class_names"]
-            arguments = (self.monitor_split, class_names, self.annotations_dir, self.panel_clips())
-            self.logger = tensorboard.EpochLogger(self.writer, *arguments)
+        first_step = self.last_step + 1
+        self.writer = tensorboard.open_writer(self.run.logs_dir, first_step)
+        tensorboard.add_settings(self.writer, self.settings, first_step)
+        arguments = (self.monitor_split, self.metadata["class_names"], self.annotations_dir, self.panel_clips())
+        self.logger = tensorboard.EpochLogger(self.writer, *arguments)
 
     def _run_epoch(self, replica: ModelReplica, loader: DataLoader[Any], monitor_loader: DataLoader[Any]) -> None:
         progress, started = self.progress, time.monotonic()
@@ -292,7 +291,8 @@ class Trainer(ABC):
         if self.writer and losses.count:
             for tag, value in self.step_scalars(losses.means()).items():
                 self.writer.add_scalar(tag, value, self.last_step)
-            if self.should_save():
+            # not after the last step of an epoch: events of the epoch have the same step, and would be logged twice
+            if progress.seen < len(self.train_set) and self.should_save():
                 self.save()
 
     def _write_epoch(self, row: MetricsRow, evaluation: EvaluationResult) -> None:
@@ -301,7 +301,7 @@ class Trainer(ABC):
         csv.write_csv(self.run.folder / "metrics.csv", list(row), [list(r.values()) for r in self.progress.rows])
         tags = {name: self.tags.get(name, name.replace("_", "/", 1)) for name in row}  # val_loss -> val/loss
         scalars = {tag: row[name] for name, tag in tags.items() if tag}
-        self.logger.log_epoch(int(row["epoch"]), scalars, evaluation.scores, evaluation.labels)
+        self.logger.log_epoch(self.last_step, scalars, evaluation.scores, evaluation.labels)
         self.save()  # last: a run that is killed before repeats the epoch and writes the same files again
 
     def save(self) -> None:
