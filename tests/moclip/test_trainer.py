@@ -57,7 +57,7 @@ def test_two_processes_equal_one_with_twice_the_batch(workspace: Path) -> None:
     )
     assert left_out == expected_left_out
     assert len(left_out) == 3
-    assert len(list(Path("prepared").rglob("*.frames"))) == 8
+    assert len(list(Path("prepared").rglob("*.npy"))) == 8
     assert not list(Path("checkpoints").glob("*.lock"))
 
 

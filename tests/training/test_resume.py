@@ -199,10 +199,10 @@ def assert_same_run(one: ResumableRun, other: ResumableRun) -> None:
             assert_same(first, second, name)
         else:
             assert files[0].read_text() == files[1].read_text(), name
-    events = [read_shown_events(run.logs) for run in (one, other)]
-    for shown in events:
+    first_events, second_events = (read_shown_events(run.logs) for run in (one, other))
+    for shown in (first_events, second_events):
         assert shown.pop("settings/text_summary")  # once per process
-    assert_same(*events, "TensorBoard")
+    assert_same(first_events, second_events, "TensorBoard")
 
 
 @both_stages

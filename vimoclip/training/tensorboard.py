@@ -32,7 +32,7 @@ def open_writer(folder: Path, step: int) -> Any:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder), purge_step=step)
+    writer: Any = SummaryWriter(str(folder), purge_step=step)
     # TensorBoard ignores the first session start of a folder, and earlier versions of this project wrote none
     start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
     writer.file_writer.add_event(start, step)
