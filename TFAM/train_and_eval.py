@@ -91,8 +91,9 @@ def train(args: argparse.Namespace) -> Path:
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
-        # an existing run keeps its protocol; runs of older versions record none and are published
-        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol") or split_protocol.PUBLISHED
+        data["protocol"] = data["protocol"] or flatten(saved_config).get(
+            "data.protocol"
+        )  # an existing run keeps its own
         check_unchanged(saved_config, config, folder, SETTINGS_HINT)
         if (folder / "metrics.json").is_file():
             check_finished_inputs(folder, config)
@@ -151,8 +152,7 @@ def _train_in_group(
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits
-    from TFAM.evaluation import run_metadata
-    from TFAM.final_evaluation import evaluate_best_checkpoint, warn_about_student
+    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
     from vimoclip.runtime.device import select_device, select_precision
@@ -176,7 +176,7 @@ def _train_in_group(
         trainer = FusionTrainer(metadata, splits, run)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(config, splits, motion, run, trainer.progress.seconds, trainer.last_step)
+        evaluate_best_checkpoint(config, splits, motion, trainer)
         return trainer.report(left_out_videos(folder) if group.is_main else {})
 
 

@@ -72,7 +72,7 @@ def test_run_writes_its_files(dataset, capsys):
 
     before = (folder / "metrics.json").stat().st_mtime_ns
     del config["training"]["checkpoint"], config["data"]["motion"], config["model"]["normalize_inputs"]
-    del config["data"]["protocol"], config["data"]["annotations_dir"]
+    del config["data"]["annotations_dir"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))  # like a run of a version without these keys
     capsys.readouterr()
     main(train_command())
@@ -80,7 +80,7 @@ def test_run_writes_its_files(dataset, capsys):
     assert (folder / "metrics.json").stat().st_mtime_ns == before
     with pytest.raises(UserError) as error:
         main([*train_command(), "training.epochs=2"])
-    assert error.value.path == str(folder) and "training.epochs 3" in error.value.problem
+    assert str(folder) in error.value.problem and "training.epochs" in error.value.problem
     main([*train_command("cross_attention", "--overwrite"), "training.epochs=2"])
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
 
@@ -116,7 +116,7 @@ def test_run_resumes_only_with_its_validation_videos(dataset):
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), informative=False)
     with pytest.raises(UserError) as error:
         main(train_command())
-    assert error.value.path == str(last) and "validated_on" in error.value.problem
+    assert str(last) in error.value.problem and "validated_on" in error.value.problem
 
 
 def test_second_process_on_a_run_is_refused(dataset):
@@ -220,7 +220,7 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     assert evaluated["map_micro"] == metrics["map_micro"]
     with pytest.raises(UserError) as error:
         main(["--config", "rgb_positions", "third.yaml", "second.yaml", *more])
-    assert "model.num_layers 1" in error.value.problem
+    assert "model.num_layers" in error.value.problem and str(folder) in error.value.problem
 
 
 def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, monkeypatch):

@@ -156,10 +156,10 @@ def aggregate_scores(segment_scores: Iterable[SegmentScores]) -> EvaluationResul
         raise TrainingError(
             "no flow video of the validation split can be read", "create them again with extract_flows.py"
         )
-    probabilities = {key: total / weights[key] for key, total in weighted_sums.items()}
-    all_scores, targets = torch.stack(list(probabilities.values())), torch.stack(list(labels.values()))
+    probabilities = torch.stack([total / weights[key] for key, total in weighted_sums.items()])
+    targets = torch.stack(list(labels.values()))
     head_metrics = {
-        "head_map_macro": metrics.map_macro(all_scores, targets),
-        "head_map_micro": metrics.map_micro(all_scores, targets),
+        "head_map_macro": metrics.map_macro(probabilities, targets),
+        "head_map_micro": metrics.map_micro(probabilities, targets),
     }
-    return EvaluationResult(meter.means() | head_metrics, probabilities, targets)
+    return EvaluationResult(meter.means() | head_metrics, list(labels), probabilities, targets)

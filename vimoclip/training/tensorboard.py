@@ -110,14 +110,19 @@ class EpochLogger:
         self.class_groups, self.panel_clips = class_groups(annotations_dir, class_names), panel_clips
 
     def log_epoch(
-        self, step: int, scalars: Mapping[str, float], scores: Mapping[str, torch.Tensor], labels: torch.Tensor
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        videos: Sequence[str],
+        probabilities: torch.Tensor,
+        labels: torch.Tensor,
     ) -> None:
-        """Log `scalars` by tag, and the (C,) `scores` by video; `labels` (N, C) are in their order."""
+        """Log `scalars` by tag, and the probabilities and labels (N, C) of N videos."""
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, step)
-        all_scores = torch.stack(list(scores.values()))
-        add_pr_curves(self.writer, self.monitor_split, all_scores, labels, self.class_groups, step)
-        if (image := draw_panel(self.panel_clips, scores, self.class_names)) is not None:
+        add_pr_curves(self.writer, self.monitor_split, probabilities, labels, self.class_groups, step)
+        by_video = dict(zip(videos, probabilities, strict=True))
+        if (image := draw_panel(self.panel_clips, by_video, self.class_names)) is not None:
             self.writer.add_image(f"{self.monitor_split}/rgb_flow_labels", image, step, dataformats="HWC")
         self.writer.flush()
 

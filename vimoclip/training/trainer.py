@@ -21,7 +21,7 @@ from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.train_state import TrainState
 
-FORMAT = 1  # value of `format` in last.pth; last.pth of older versions has no such key
+FORMAT = 1  # value of `format` in last.pth
 MetricsRow = dict[str, Any]  # of metrics.csv
 
 
@@ -54,10 +54,11 @@ class Progress:
 
 
 class EvaluationResult(NamedTuple):
-    """Results on the monitor split: metrics by name, (C,) probabilities by video, labels (N, C) in their order."""
+    """Metrics by name, and the probabilities and labels (N, C) of N videos."""
 
     metrics: dict[str, float]
-    scores: dict[str, torch.Tensor]
+    videos: list[str]
+    probabilities: torch.Tensor
     labels: torch.Tensor
 
 
@@ -74,8 +75,6 @@ class Trainer(ABC):
     learning_rate_column: ClassVar[str]  # of metrics.csv
     tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column; default: val_loss -> val/loss; empty: none
     persistent_workers: ClassVar[bool] = False
-    # whether an epoch continues with the same random numbers if a version that wrote no `format` began it
-    continues_epochs_without_format: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -180,18 +179,7 @@ class Trainer(ABC):
         last_path = folder / "last.pth" if folder else None
         if last_path is None or not last_path.is_file():
             return Progress()
-        return cls._checked_progress(checkpoint.load_checkpoint(last_path), last_path)
-
-    @classmethod
-    def _checked_progress(cls, saved: Mapping[str, Any], path: Path) -> Progress:
-        progress = cls.parse_progress(saved)
-        if progress.step and "format" not in saved and not cls.continues_epochs_without_format:
-            raise UserError(
-                "an older version, which draws other random numbers, stopped here in the middle of an epoch",
-                "finish the epoch with that version, or give --overwrite to start again",
-                path=path,
-            )
-        return progress
+        return cls.parse_progress(checkpoint.load_checkpoint(last_path))
 
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
@@ -216,7 +204,7 @@ class Trainer(ABC):
         if self.run.group.broadcast(self.last_path.is_file()):
             saved = checkpoint.load_checkpoint(self.last_path)
             self.check_resumable(saved)
-            items_sha256, self.progress = self.progress.items_sha256, self._checked_progress(saved, self.last_path)
+            items_sha256, self.progress = self.progress.items_sha256, self.parse_progress(saved)
             if self.progress.step and self.progress.items_sha256 != items_sha256:
                 raise UserError(
                     "stopped in the middle of an epoch of other videos than there are now",
@@ -301,7 +289,7 @@ class Trainer(ABC):
         csv.write_csv(self.run.folder / "metrics.csv", list(row), [list(r.values()) for r in self.progress.rows])
         tags = {name: self.tags.get(name, name.replace("_", "/", 1)) for name in row}  # val_loss -> val/loss
         scalars = {tag: row[name] for name, tag in tags.items() if tag}
-        self.logger.log_epoch(self.last_step, scalars, evaluation.scores, evaluation.labels)
+        self.logger.log_epoch(self.last_step, scalars, *evaluation[1:])
         self.save()  # last: a run that is killed before repeats the epoch and writes the same files again
 
     def save(self) -> None:
