@@ -32,7 +32,7 @@ SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
 PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
 # clips on which the epoch is chosen, as in metrics.json
 CRITERION_CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
-RERUN_HINT = "all epochs are done: once this is fixed the same command continues with the evaluation alone"
+RERUN_HINT = "then run the same command again: all epochs are done, and only the evaluation is left"
 
 
 def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
@@ -156,10 +156,10 @@ def evaluation_config(
     Raises UserError if it is no checkpoint of TFAM or the command line describes another model."""
     path: Path = args.evaluate
     if not shape_from_state_dict(state["state_dict"]):
-        raise UserError("is no checkpoint of TFAM", "name a best_model.pth under checkpoints/TFAM/", path=path)
+        raise UserError("is not a checkpoint of TFAM", "give a best_model.pth under checkpoints/TFAM/", path=path)
     if not saved_config:
         if not args.config:
-            raise UserError("doesn't say what model it is", "give the --config of its variant", path=path)
+            raise UserError("has no config", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
     model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
     data = {"motion": saved_config["data"].get("motion", "real")}
@@ -167,7 +167,7 @@ def evaluation_config(
         data["protocol"] = THREE_SPLITS  # which evaluates the test file
     base = {"training": saved_config["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
-    check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
+    check_unchanged({"model": model}, {"model": config["model"]}, path, "remove --config and --set model...")
     return config
 
 
@@ -183,7 +183,7 @@ def check_checkpoint(
     `metadata`: of `run_metadata`; only the shape of a published checkpoint is known."""
     shape = shape_from_state_dict(state["state_dict"])
     expected = {key: metadata["config"]["model"][key] for key in shape}
-    hint = "give --set model.<key>, or other files"
+    hint = "use --set model.<key>, or other files"
     cli.check_settings_match(shape, expected, str(path), f"the config and {rgb_path}", hint)
     if not saved_config:
         return
@@ -227,7 +227,7 @@ def evaluate_best_checkpoint(
     for split in [name for name in PREDICTION_FILES if name in splits]:
         results[split] = evaluator.evaluate(splits[split], f"evaluating {split}")
         if not results[split].metrics["classes_with_a_positive"]:
-            raise TrainingError("no video has a label, so nothing can be measured on them", path=splits[split].rgb.path)
+            raise TrainingError("no video has a label, so there is no metric to report", path=splits[split].rgb.path)
     if not run.group.is_main:
         return
     for split, result in results.items():
@@ -349,12 +349,13 @@ def warn_about_student(config: Config, train: EmbeddingReader, motion: Embedding
     """Print a warning if a held_out run reads motion of a student that may have seen its held-out clips."""
     if motion is None or config["data"]["protocol"] != HELD_OUT or config["data"]["motion"] == "none":
         return
-    hint = f"train.py --protocol {HELD_OUT} and inference.py make other motions"
+    hint = f"run train.py --protocol {HELD_OUT} and inference.py"
     if (protocol := student_protocol(motion)) != HELD_OUT:
-        origin = f"its student's protocol was {protocol}" if protocol else "doesn't say its student's protocol"
         print(
-            f"warning: {motion.path}: {origin}, so the student may have chosen its epoch on the reported clips, and "
-            f"learnt from the selection clips; {hint}"
+            f"warning: {motion.path}: the protocol of its student is {protocol or 'unknown'}, so its epoch may have "
+            f"been selected on the evaluation split, and it may have been trained on the model-selection split; {hint}"
         )
     elif student_selection_matches(config, train, motion) is False:
-        print(f"warning: {motion.path}: its student had other selection clips, and may have learnt from these; {hint}")
+        print(
+            f"warning: {motion.path}: its student had other selection clips and may have been trained on these; {hint}"
+        )

@@ -15,7 +15,7 @@ from vimoclip.training.losses import LossMeter, check_finite
 from vimoclip.training.trainer import EvaluationResult
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-NON_FINITE_HINT = "look for NaN in their embeddings, or try a smaller training.lr, training.grad_clip_norm=1 or "
+NON_FINITE_HINT = "check their embeddings for NaN, or use a smaller training.lr, training.grad_clip_norm=1 or "
 NON_FINITE_HINT += "--precision fp32"
 
 

@@ -63,7 +63,7 @@ class FusionTrainer(Trainer):
         result = loops.evaluate(self.state.model, batches, self.loss_function, run.device, run.precision, run.group)
         self.monitor_metrics = result.metrics
         if math.isnan(self.monitor_metrics["map_micro"]):
-            problem = f"no {self.monitor_split} video has a label, so nothing can be measured on them"
+            problem = f"no {self.monitor_split} video has a label, so there is no metric to select an epoch by"
             raise TrainingError(problem, path=self.monitor_set.rgb.path)
         return result._replace(metrics={name: self.monitor_metrics[name] for name in COLUMNS})
 
@@ -118,7 +118,7 @@ class FusionTrainer(Trainer):
         """Raise UserError if the settings or the monitor split have changed."""
         current = {"config": self.metadata["config"], "precision": self.run.precision, **self.monitor_fingerprint}
         previous = {key: saved[key] for key in current}
-        hint = "continue with the same, or give --overwrite to start again"
+        hint = "use the same, or --overwrite to train from scratch"
         check_unchanged(previous, current, self.last_path, hint)
 
     def save_epoch(self, row: MetricsRow, evaluation: EvaluationResult, is_best: bool) -> None:
@@ -149,7 +149,7 @@ class FusionTrainer(Trainer):
         videos, labels = [video for video, _ in self.monitor_set.keys], self.monitor_set.rgb.labels
         clips = tensorboard.load_panel_clips(videos, labels, dataset_dir / "videos", dataset_dir / "flows")
         if not clips:
-            print(f"{dataset_dir}: holds no videos/ that can be read, so TensorBoard shows no clips", flush=True)
+            print(f"{dataset_dir}: no readable videos in videos/, so TensorBoard shows no clips", flush=True)
         return clips
 
     def format_row(self, row: MetricsRow) -> str:

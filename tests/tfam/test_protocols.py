@@ -206,7 +206,7 @@ def test_selection_clips_without_motion_are_counted_and_named(
     write_motion(selection_dataset / "flow_embeddings.h5", [n for n in range(15) if n != 4])
     metrics = read_json(main(train_command()) / "metrics.json")
     assert metrics["selection_num_videos"] == 2 and list(metrics["selection_left_out_videos"]) == ["V04.mp4"]
-    assert metrics["train_left_out"] == 0 and "2 selection videos, 1 left out" in capsys.readouterr().out
+    assert metrics["train_left_out"] == 0 and "2 selection videos, 1 excluded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ class FrameCache:
         print(f"{self.folder}: {format_bytes(required)} for {frames} frames of {len(videos)} flow videos", flush=True)
         if required + RESERVED_BYTES > available:
             raise UserError(
-                f"has room for {format_bytes(available)}, but the prepared frames take {format_bytes(required)}",
-                "name another disk with --cache-frames, or leave it out",
+                f"has {format_bytes(available)} of free space, but the frames take {format_bytes(required)}",
+                "use --cache-frames with another disk, or without it",
                 path=self.folder,
             )
 

@@ -25,17 +25,17 @@ from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, Ru
 
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
 METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")  # of the monitor split
-# ends of the names of flags that don't change the result; HParams leaves them out
+# endings of flags that do not change the result and are not in HParams
 OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames", "report")
-# frames per micro-batch on a CPU: ViT-B/32 on 4 x 29 frames then takes 0.48 of the memory and no more time
+# frames per micro-batch on a CPU: halves the memory of ViT-B/32 on 4 x 29 frames at the same speed
 CPU_MICRO_BATCH_FRAMES = 32
 
 
 class StudentTrainer(Trainer):
-    """Training of the student, which leaves out videos that can't be decoded."""
+    """Training of the student. Videos that can't be decoded are excluded."""
 
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
-    unreadable_hint = "create the flow videos again with extract_flows.py"
+    unreadable_hint = "run extract_flows.py again"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
 
     def __init__(
@@ -100,16 +100,7 @@ class StudentTrainer(Trainer):
         return [(segment.video.key, segment.start, segment.length) for segment in self.train_set.segments]
 
     def checkpoint_content(self) -> dict[str, Any]:
-        """Return `config` and `progress`:
-
-        | key                        | meaning                                                                |
-        |----------------------------|------------------------------------------------------------------------|
-        | epoch, global_step, rows   | completed epochs and steps, rows of metrics.csv                        |
-        | step, seen, sums           | steps, segments and sums of losses of the current epoch                |
-        | best, stale                | lowest loss of the monitored split, epochs since                       |
-        | unreadable                 | rows added to left_out.csv during the run                              |
-        | segments                   | hash of the training segments, to whose order `seen` refers            |
-        """
+        """Return `config` and `progress`, which has the fields of Progress under the keys of last.pth."""
         progress, best = self.progress, self.best_row()
         content = {
             "epoch": len(progress.rows),
@@ -140,13 +131,13 @@ class StudentTrainer(Trainer):
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if last.pth has another encoder, flow, teacher, protocol or selection."""
-        hint = "resume with the same data, or start a new run"
+        hint = "use the same data, or start a new run"
         cli.check_settings_match(self.config, saved["config"], "this command", str(self.last_path), hint)
 
     def train(self) -> None:
         super().train()
         best_path = self.run.folder / "student_best.pth"
-        print(f"finished after epoch {len(self.progress.rows)}; the best student is {best_path}", flush=True)
+        print(f"finished after epoch {len(self.progress.rows)}; best student: {best_path}", flush=True)
 
     def resume(self) -> None:
         super().resume()
@@ -171,7 +162,7 @@ class StudentTrainer(Trainer):
         self.progress.unreadable.append([split, *video])
         if self.writer is not None:  # not in a dry run, which writes nothing
             self._write_left_out()
-        print(f"  left out: {video.key}: {video.reason}", flush=True)
+        print(f"  excluded: {video.key}: {video.reason}", flush=True)
 
     def _write_left_out(self) -> None:
         if self.run.group.is_main:

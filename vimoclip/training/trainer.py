@@ -27,8 +27,8 @@ MetricsRow = dict[str, Any]  # of metrics.csv
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run writes, and how this process computes it. last.pth is written after each epoch, and within one at
-    most every `save_every_minutes`."""
+    """Folders of a run, and how this process computes. last.pth is written after each epoch, and within one at most
+    every `save_every_minutes`."""
 
     folder: Path
     logs_dir: Path
@@ -206,11 +206,9 @@ class Trainer(ABC):
             self.check_resumable(saved)
             items_sha256, self.progress = self.progress.items_sha256, self.parse_progress(saved)
             if self.progress.step and self.progress.items_sha256 != items_sha256:
-                raise UserError(
-                    "stopped in the middle of an epoch of other videos than there are now",
-                    "bring back what was there, or give --overwrite to start again",
-                    path=self.last_path,
-                )
+                problem = "was saved within an epoch of other training data"
+                hint = "restore that data, or use --overwrite to train from scratch"
+                raise UserError(problem, hint, path=self.last_path)
             self.progress.items_sha256 = items_sha256
             self.state.restore(saved, self.last_path)
             position = f"epoch {len(self.progress.rows)}, step {self.progress.step} of the next"
@@ -246,7 +244,7 @@ class Trainer(ABC):
         for losses in self.train_steps(replica, self._step_batches(loader, f"epoch {epoch}/{self.epochs}")):
             self.after_step(losses)
         if not progress.losses.count:
-            raise TrainingError(f"no {self.unit} of the training split can be read", self.unreadable_hint)
+            raise TrainingError(f"no {self.unit} of the training split is readable", self.unreadable_hint)
         replica.broadcast_running_stats()
         row: MetricsRow = {"epoch": epoch, self.learning_rate_column: self.state.learning_rate}
         row |= {f"train_{name}": value for name, value in progress.losses.means().items()}
