@@ -100,7 +100,7 @@ def test_tensorboard_has_losses_rates_both_aps_and_the_panel(in_dataset: Path, t
     for what in ("loss", "distillation_loss", "classification_loss"):
         assert {f"step/{what}", f"train/{what}", f"val/{what}"} <= scalars
     assert {"step/learning_rate", "val/head_map_macro", "val/head_map_micro"} <= scalars
-    assert [event.step for event in events["s"].Scalars("val/loss")] == [1, 2]
+    assert len(events["s"].Scalars("val/loss")) == 2
     panels = {name: found.Images("val/rgb_flow_labels") for name, found in events.items()}
     assert len(panels["s"]) == 2
     # without the videos there is only the flow frame
