@@ -296,7 +296,7 @@ def test_runs_with_other_inputs_have_rows_of_their_own(workspace: Path) -> None:
         write_finished_run(
             "cross_attention", seed, noisy_scores(seed, 0.7), inputs_sha256={**inputs, "motion_h5": motion}
         )
-    _, text = make_table("--resamples", "0")
+    make_table("--resamples", "0")
     rows = rows_of_config("cross_attention")
     assert sorted(row["seeds"] for row in rows) == ["1", "2"]
     assert len({row["settings"] for row in rows}) == 2 and all("inputs=" in row["settings"] for row in rows)
