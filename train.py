@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _sequence_length(text: str) -> int:
     if (value := int(text)) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is not 2 or more; a segment needs at least one flow frame")
+        raise argparse.ArgumentTypeError(f"{text} frames have no flow between them; give 2 or more")
     return value
 
 
