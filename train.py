@@ -3,10 +3,10 @@
     python train.py --run-name first --epochs 10 --learning-rate 1e-5
     tensorboard --logdir logs
 
-Reads the RGB embeddings (extract_embeddings.py) and the flow videos (extract_flows.py), writes checkpoints/<run>/ and
-logs/<run>/. The best epoch is that of the lowest loss on the clips of --protocol. Resumes where it stopped with
---resume checkpoints/<run>, or with the same command and --run-name. On several GPUs, or CPUs: torchrun --nproc-per-node
-4 train.py ..., where --batch-size is each process's."""
+Reads RGB embeddings (extract_embeddings.py) and flow videos (extract_flows.py), writes checkpoints/<run>/ and
+logs/<run>/. The best epoch has the lowest loss on the model-selection split. --resume checkpoints/<run>, or the same
+command with --run-name, resumes a run that was stopped. On several GPUs, or CPUs: torchrun --nproc-per-node 4
+train.py ..."""
 
 import argparse
 import os
@@ -24,72 +24,74 @@ if TYPE_CHECKING:
     from vimoclip.store import EmbeddingReader
     from vimoclip.training.trainer import RunOptions
 
-# Settings that may differ when a run resumes: the number of epochs, and those that do not change the result. Paths may
-# change too, since the content of the files is compared with the checkpoint.
+# Settings that may differ when a run resumes. Paths may differ too, since the content of the files is compared.
 MAY_CHANGE_ON_RESUME = {"epochs", "early_stopping_patience", "num_workers", "device", "resume", "run_name", "overwrite"}
 MAY_CHANGE_ON_RESUME |= {"save_every_minutes", "dry_run", "clip_model_name", "clip_pretrained", "dataset_name"}
 MAY_CHANGE_ON_RESUME |= {"micro_batch_size", "compile", "cache_frames", "report"}
-NOT_RESTORED = {
-    "resume",
-    "overwrite",
-    "dry_run",
-    "run_name",
-    "compile",
-    "report",
-}  # settings of args.yaml that resuming ignores
+NOT_RESTORED = {"resume", "overwrite", "dry_run", "run_name", "compile", "report"}  # from args.yaml on resume
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument_group("data").add_argument
-    add("--train-hdf5-path", type=Path, default=None, help="RGB embeddings; default: <name>_train_... in the data set")
-    add("--val-hdf5-path", type=Path, default=None, help="of --protocol published; default: <name>_val_... likewise")
+    add(
+        "--train-hdf5-path",
+        type=Path,
+        default=None,
+        help="RGB embeddings of the training split; default: <name>_train_...",
+    )
+    add("--val-hdf5-path", type=Path, default=None, help="RGB embeddings of the val split, with --protocol published")
     protocol_help = (
-        "held_out: epochs are chosen on the clips of annotations/selection.txt, which aren't trained on, and the "
+        "split on which the best epoch is selected. held_out: clips of annotations/selection.txt, which are "
     )
-    protocol_help += (
-        "reported ones aren't read; published: on the reported clips, as the paper's code does; default: held_out "
-    )
-    protocol_help += "with a selection.txt, published without one or with --val-hdf5-path, on val with a test split"
+    protocol_help += "excluded from training; published: the val split, as in the paper's code. Default: held_out if "
+    protocol_help += "there is a selection.txt and no --val-hdf5-path, else published"
     add("--protocol", choices=["held_out", "published"], default=None, help=protocol_help)
-    add("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
-    add("--videos-dir", type=Path, default=None, help="of the frames in TensorBoard's panel; default: videos/")
-    add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help="must be what the embeddings have")
-    add("--sequence-length", type=_sequence_length, default=30, help="frames a segment; it has one flow less")
-    cache_help = (
-        "keep flow frames here as the student sees them, and read them instead of decoding: 150 KB a frame at 224"
-    )
+    add("--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in the data set")
+    videos_help = "folder of videos, whose frames TensorBoard shows; default: videos/ in the data set"
+    add("--videos-dir", type=Path, default=None, help=videos_help)
+    classes_help = "number of classes, checked against the embeddings"
+    add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help=classes_help)
+    add("--sequence-length", type=_sequence_length, default=30, help="RGB frames per segment, which has one flow less")
+    cache_help = "cache of preprocessed flow frames, which replaces decoding; takes 150 KB per frame of 224 pixels"
     add("--cache-frames", type=cli.none_or(Path), default=None, metavar="FOLDER", help=cache_help)
     add = parser.add_argument_group("method").add_argument
-    add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help="1 - cos, or squared error")
-    add("--distillation-weight", type=cli.non_negative_float, default=1.0, help="of that loss; 0: classification alone")
-    add("--residual-alpha", type=float, default=0.1, help="of the residual MLP")
-    add("--class-positive-weight", type=cli.non_negative_float, default=9.0, help="a positive weighs this + 1")
-    add("--freeze-encoder", action="store_true", help="train only the MLP and the head")
+    mode_help = "distillation loss: 1 - cosine similarity, or mean squared error"
+    add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help=mode_help)
+    weight_help = "weight of the distillation loss; 0: classification only"
+    add("--distillation-weight", type=cli.non_negative_float, default=1.0, help=weight_help)
+    add("--residual-alpha", type=float, default=0.1, help="weight of the residual MLP")
+    positive_help = "additional weight of positive labels: a positive has this weight + 1"
+    add("--class-positive-weight", type=cli.non_negative_float, default=9.0, help=positive_help)
+    add("--freeze-encoder", action="store_true", help="train only the residual MLP and the classification head")
     add = parser.add_argument_group("optimisation").add_argument
-    add("--epochs", type=cli.positive_int, default=10, help="how many times each segment is seen")
-    add("--batch-size", type=cli.positive_int, default=32, help="in segments, of each process")
+    add("--epochs", type=cli.positive_int, default=10, help="number of epochs")
+    add("--batch-size", type=cli.positive_int, default=32, help="segments per batch of each process")
     micro_batch_help = (
-        "segments at a time of a batch, which give its gradient in less memory; default: all on a GPU, few on a CPU"
+        "segments per forward pass; less memory, same gradient; default: a batch on a GPU, fewer on a CPU"
     )
     add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=micro_batch_help)
-    add("--compile", action="store_true", help="the encoder by torch.compile, on a GPU")
-    add("--learning-rate", type=cli.positive_float, default=1e-3, help="of Adam")
-    add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help="None: as the rest")
-    add("--warmup-steps", type=cli.non_negative_int, default=0, help="over which learning rates grow to their value")
-    add("--weight-decay", type=cli.non_negative_float, default=0.0, help="decoupled (AdamW); 0 is Adam")
-    add("--grad-clip-norm", type=cli.none_or(cli.positive_float), default=None, help="None: off")
-    add("--early-stopping-patience", type=cli.none_or(cli.positive_int), default=None, help="epochs without a gain")
+    add("--compile", action="store_true", help="compile the encoder with torch.compile; GPU only")
+    add("--learning-rate", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
+    encoder_help = "learning rate of the encoder; default: --learning-rate"
+    add("--encoder-learning-rate", type=cli.none_or(cli.positive_float), default=None, help=encoder_help)
+    add("--warmup-steps", type=cli.non_negative_int, default=0, help="steps of linear learning rate warmup")
+    decay_help = "decoupled weight decay (AdamW); 0 is Adam"
+    add("--weight-decay", type=cli.non_negative_float, default=0.0, help=decay_help)
+    clip_help = "maximum norm of the gradient; default: no clipping"
+    add("--grad-clip-norm", type=cli.none_or(cli.positive_float), default=None, help=clip_help)
+    patience_help = "epochs without a lower loss after which training stops; default: no early stopping"
+    add("--early-stopping-patience", type=cli.none_or(cli.positive_int), default=None, help=patience_help)
     add = parser.add_argument_group("run folder").add_argument
-    add("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="of run folders")
-    add("--logs-dir", type=Path, default=Path("logs"), help="of TensorBoard's files")
-    add("--run-name", default=None, help="default: the time, like 20250328-003544")
-    add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="resume this run")
+    add("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of run folders")
+    add("--logs-dir", type=Path, default=Path("logs"), help="folder of TensorBoard's event files")
+    add("--run-name", default=None, help="name of the run folder; default: the time, like 20250328-003544")
+    add("--resume", type=Path, default=None, metavar="RUN_FOLDER", help="resume this run with its settings")
     cli.add_checkpoint_arguments(parser)
     cli.add_clip_arguments(parser, default_model=None)
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser, workers=4)
-    cli.add_run_arguments(parser, "only the first N videos of each split")
+    cli.add_run_arguments(parser, "use only the first N videos of each split")
     cli.add_report_argument(parser)
     return parser
 
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> Path:
     with distributed.init_process_group() as group:
         device = select_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
-            raise UserError("--compile: is for a GPU, and this run is on the CPU", "leave it out")
+            raise UserError("--compile needs a GPU, but this run is on the CPU", "remove the flag")
         args.protocol = resolve_protocol(args)
         splits = open_splits(args, group)
         group.barrier()  # all processes have read the folder before rank 0 changes it
@@ -129,14 +131,12 @@ def resolve_protocol(args: argparse.Namespace) -> str:
     from vimoclip.annotations import split_protocol
 
     if args.val_hdf5_path and args.protocol is None:
-        print(
-            f"--val-hdf5-path is given, so the protocol is {split_protocol.PUBLISHED}: the epoch is chosen on its clips"
-        )
+        print(f"--val-hdf5-path is given, so the protocol is {split_protocol.PUBLISHED}")
         return split_protocol.PUBLISHED
     if args.val_hdf5_path and args.protocol == split_protocol.HELD_OUT:
         raise UserError(
-            f"--val-hdf5-path {args.val_hdf5_path}: these clips aren't read with --protocol {split_protocol.HELD_OUT}",
-            f"leave the path out, or give --protocol {split_protocol.PUBLISHED}",
+            f"--val-hdf5-path {args.val_hdf5_path} is not read with --protocol {split_protocol.HELD_OUT}",
+            f"remove the path, or use --protocol {split_protocol.PUBLISHED}",
         )
     return split_protocol.resolve(args.protocol, args.dataset_dir / "annotations")
 
@@ -169,7 +169,7 @@ def open_embeddings(args: argparse.Namespace, split: str) -> "EmbeddingReader":
 
     path = args.train_hdf5_path if split == "train" else args.val_hdf5_path
     path = path or rgb_embeddings_path(args.dataset_dir / "embeddings", args.dataset_name, split)
-    hint = "run extract_embeddings.py, or name the file with a flag"
+    hint = "run extract_embeddings.py, or give the path with --train-hdf5-path or --val-hdf5-path"
     return EmbeddingReader(cli.require_file(path, hint), kind="rgb")
 
 
@@ -189,7 +189,7 @@ def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingS
             cache.fill_distributed(splits.videos(), student.preprocess, run.num_workers, run.group)
         trainer = StudentTrainer(args, run, student, splits, cache)
         processes = f" in {run.group.size} processes" if run.group.size > 1 else ""
-        monitor = f"{len(trainer.monitor_set)} to validate ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})"
+        monitor = f"{len(trainer.monitor_set)} to validate on ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})"
         print(
             f"run {run.folder} on {run.device}{processes}, protocol {args.protocol}: {len(trainer.train_set)} segments "
             f"to train on, {monitor}",
@@ -220,7 +220,7 @@ def print_dry_run(args: argparse.Namespace, run: "RunOptions", splits: "Training
     if not report.pending:
         return report
     if download := clip.missing_download(*builder.resolve_clip_model(args, splits.readers["train"])):
-        print(f"the time it takes can be estimated once {download['name']} is here: it would be downloaded")
+        print(f"no estimate: {download['name']} must be downloaded first")
         return report
     student = builder.build_student(args, splits)
     cache_bytes = 0
@@ -247,9 +247,9 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
-        raise UserError("--resume resumes a run, --overwrite starts it from scratch", "give one of them")
+        raise UserError("--resume and --overwrite exclude each other", "use one of them")
     if args.run_name is not None and (args.run_name in ("", ".", "..") or Path(args.run_name).name != args.run_name):
-        raise UserError(f"--run-name {args.run_name}: must be the name of one folder, without slashes")
+        raise UserError(f"--run-name {args.run_name} must be a folder name without slashes")
     named_folder = args.checkpoints_dir / args.run_name if args.run_name else None
     folder = args.resume
     if not folder and named_folder and not args.overwrite and (named_folder / "last.pth").exists():
@@ -258,9 +258,9 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
         return args, None
     from vimoclip.io import yaml_json
 
-    # with --resume, a folder without last.pth is trained from the start, with its settings
-    settings_path = cli.require_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
-    saved = {"protocol": "published"} | yaml_json.read_yaml(settings_path)  # old files have no protocol
+    # a run folder without last.pth is trained from scratch with its settings
+    settings_path = cli.require_file(folder / "args.yaml", "give --resume a run folder of train.py")
+    saved = yaml_json.read_yaml(settings_path)
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in NOT_RESTORED})
     args = parser.parse_args(argv)
     fixed_settings = {

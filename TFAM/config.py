@@ -1,4 +1,4 @@
-"""Configs of runs. `configs/default.yaml` is the schema and has all defaults; other configs hold only differences."""
+"""Configs of runs. configs/default.yaml is the schema and has all defaults; other configs hold only differences."""
 
 import argparse
 import contextlib
@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from TFAM.model import Fusion, Pooling
-from vimoclip.annotations.split_protocol import MONITOR_SPLIT, PUBLISHED
+from vimoclip import cli
+from vimoclip.annotations.split_protocol import MONITOR_SPLIT
 from vimoclip.errors import UserError
 from vimoclip.io.yaml_json import parse_yaml, read_yaml
 from vimoclip.store import rgb_embeddings_path
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
+VARIANTS = DEFAULT_CONFIG.with_name("variants.yaml")
 Config = dict[str, dict[str, Any]]  # section -> key -> value
 
 # type of the keys whose default is null
@@ -58,7 +60,7 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
     if base is not None:
         _merge(config, base, "the checkpoint")
     for path in paths:
-        _merge(config, read_yaml(path), str(path))
+        _merge(config, read_config(path), str(path))
     for text in overrides:
         _merge(config, _parse_override(text), f"--set {text}")
     if config["training"]["min_lr"] > config["training"]["lr"]:
@@ -72,6 +74,18 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
             f"data.motion is {motion}, but model.fusion rgb sees no motion", "give one of the other fusions"
         )
     return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file, or the variant that `<name>` or `configs/<name>.yaml` names. Raises UserError."""
+    if path.is_file():
+        return read_yaml(path)
+    variants = read_yaml(VARIANTS)
+    name = path.stem if path.parent.name == "configs" else str(path)
+    if name not in variants:
+        nearest = difflib.get_close_matches(name, variants, n=3) or variants
+        raise UserError("there is no such file or variant", f"the nearest variants are {', '.join(nearest)}", path=path)
+    return variants[name]
 
 
 def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None:
@@ -99,20 +113,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
-    """Raise UserError with the first key in which a run's settings differ from those that it started with.
+    """Raise UserError with the first key in which the settings of the run at `path` differ from the new ones.
 
     A key that is missing in one of the two has its default value: the behaviour before the key existed.
     data.annotations_dir is not compared, since the hash of the selection clips is."""
-    defaults = flatten(read_yaml(DEFAULT_CONFIG)) | {"data.protocol": PUBLISHED}
+    defaults = flatten(read_yaml(DEFAULT_CONFIG))
     old_flat, new_flat = flatten(old), flatten(new)
-    for key in sorted(old_flat.keys() | new_flat.keys()):
-        if key.removeprefix("config.") == "data.annotations_dir":
-            continue
-        default = defaults.get(key.removeprefix("config."))
-        old_value, new_value = old_flat.get(key, default), new_flat.get(key, default)
-        if old_value != new_value:
-            problem = f"was made with {key} {str(old_value)[:60]}, now it is {str(new_value)[:60]}"
-            raise UserError(problem, hint, path=path)
+    keys = sorted(key for key in old_flat | new_flat if not key.endswith("data.annotations_dir"))
+    previous, current = (
+        {key: flat.get(key, defaults.get(key.removeprefix("config."))) for key in keys} for flat in (old_flat, new_flat)
+    )
+    cli.check_settings_match(current, previous, "this command", str(path), hint)
 
 
 def changed_settings(config: Config) -> dict[str, Any]:

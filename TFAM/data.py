@@ -75,7 +75,7 @@ class PairedEmbeddings(Dataset):
             self.keys = [(self.keys[0][0], other_keys[0])]
             return
         if len(self) < 2:
-            raise UserError("data.motion is shuffled, which needs two videos or more", path=self.rgb.path)
+            raise UserError("data.motion shuffled needs two or more videos", path=self.rgb.path)
         order = seeding.epoch_permutation(len(self), seed, 0)
         # a cyclic shift of a random order leaves no video with its own motion
         source = dict(zip(order, order[1:] + order[:1], strict=True))
@@ -162,14 +162,12 @@ def _open_readers(
     if fusion != "rgb" or motion_path.is_file():
         motion = EmbeddingReader(motion_path, "motion")
     else:
-        print(
-            f"{motion_path}: there is no such file, so all RGB videos are used; other rows of the table may see fewer"
-        )
+        print(f"{motion_path}: there is no such file, so all RGB videos are used, also those without motion")
     for reader in [*readers.values(), *([motion] if motion else [])]:
         if not reader.keys:
-            raise UserError("holds no videos", "run the stage that writes it again", path=reader.path)
+            raise UserError("has no videos", "run the script that writes it again", path=reader.path)
         if not reader.has_schema:
-            print(f"{reader.path}: doesn't say what made it, so nothing could be checked but widths and lengths")
+            print(f"{reader.path}: has no metadata, so only widths and lengths are checked")
     return readers, motion
 
 
@@ -245,10 +243,10 @@ def pair_embeddings(
         key, num_frames = motion_key(video), rgb.length(video)
         if key in video_by_key:
             raise UserError(
-                f"{video_by_key[key]} and {video} would share the motions {key}", "rename one of them", path=rgb.path
+                f"{video_by_key[key]} and {video} have the same motion key {key}", "rename one of them", path=rgb.path
             )
         if key not in motion_keys:
-            excluded[video] = "has one frame, so no motion" if num_frames == 1 else f"isn't in {motion.path}"
+            excluded[video] = "has one frame, so no motion" if num_frames == 1 else f"is not in {motion.path}"
             continue
         rgb_indices, motion_indices = rgb.frame_indices(video), motion.frame_indices(key)
         if problem := motion_mismatch(num_frames, rgb_indices, motion.length(key), motion_indices, motion.path):
@@ -258,7 +256,7 @@ def pair_embeddings(
     if not video_by_key:
         video, reason = next(iter(excluded.items()))
         raise UserError(
-            f"no video has fitting motions in {motion.path} ({video}: {reason})", "create it again", path=rgb.path
+            f"no video has fitting motion in {motion.path} ({video}: {reason})", "run inference.py again", path=rgb.path
         )
     keys = [(video, key) for key, video in video_by_key.items()]
     return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, excluded)
@@ -266,8 +264,8 @@ def pair_embeddings(
 
 def print_excluded(summary: str, excluded: Mapping[str, str]) -> None:
     """Print a summary line and the first MAX_NAMED excluded videos, with reasons."""
-    print(summary + (f", {len(excluded)} left out" if excluded else ""), flush=True)
+    print(summary + (f", {len(excluded)} excluded" if excluded else ""), flush=True)
     for video, reason in list(excluded.items())[:MAX_NAMED]:
-        print(f"  left out: {video}: {reason}")
+        print(f"  excluded: {video}: {reason}")
     if len(excluded) > MAX_NAMED:
         print(f"  and {len(excluded) - MAX_NAMED} more")

@@ -1,4 +1,4 @@
-"""Metadata of runs, and evaluation of a checkpoint without training."""
+"""Evaluation of checkpoints: of a run's best one after the last epoch, or of any one with --evaluate."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -7,26 +7,32 @@ from typing import Any
 
 import torch
 
-from TFAM.config import Config, changed_settings, check_unchanged, from_arguments
-from TFAM.data import PairedEmbeddings, open_evaluation_split
-from TFAM.loops import evaluate
+from TFAM import loops
+from TFAM.config import INPUT_KEYS, Config, changed_settings, check_unchanged, flatten, from_arguments, logged_sections
+from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.model import FusionTransformer, shape_from_state_dict
-from TFAM.trainer import BYTES_PER_PREDICTION
+from TFAM.trainer import BYTES_PER_PREDICTION, FusionTrainer
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import PUBLISHED, THREE_SPLITS
+from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
-from vimoclip.cli import progress
-from vimoclip.errors import UserError
+from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime import cost_estimate, distributed, versions
 from vimoclip.runtime.device import autocast, select_device, select_precision
 from vimoclip.store import EmbeddingReader
-from vimoclip.training import checkpoint
+from vimoclip.training import checkpoint, tensorboard
 from vimoclip.training.batches import make_loader, sequential_batches
 from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
+from vimoclip.training.trainer import EvaluationResult, RunOptions
 
 EMBEDDING_KEYS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # of the config's section `data`
+SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
+PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
+# clips on which the epoch is chosen, as in metrics.json
+CRITERION_CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
+RERUN_HINT = "then run the same command again: all epochs are done, and only the evaluation is left"
 
 
 def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
@@ -45,13 +51,12 @@ def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader |
 
 
 def count_parameters(model: Mapping[str, Any]) -> int:
-    """Return the number of parameters; `model`: arguments of FusionTransformer."""
     with torch.device("meta"):  # shapes without memory
         return sum(p.numel() for p in FusionTransformer(**model).parameters())
 
 
 def metrics_summary(metrics: Mapping[str, Any], dataset: PairedEmbeddings, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of metrics.json that training and --evaluate have in common. Metrics are fractions of 1."""
+    """Return the part of metrics.json that training and --evaluate have in common."""
     return {
         **metrics,
         "left_out": len(dataset.excluded),
@@ -59,6 +64,40 @@ def metrics_summary(metrics: Mapping[str, Any], dataset: PairedEmbeddings, model
         "fusion": model["fusion"],
         "parameters": count_parameters(model),
     }
+
+
+class Evaluator:
+    """A checkpoint's model, which scores data sets in the processes of `run`. `model`: arguments of FusionTransformer.
+
+    Raises UserError if the tensors of `state` do not fit the model."""
+
+    def __init__(
+        self, config: Config, model: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path, run: RunOptions
+    ):
+        self.config, self.run, self.model = config, run, FusionTransformer(**model)
+        checkpoint.load_state(self.model, state, path)
+        self.model.to(run.device).eval()
+
+    def make_loader(self, dataset: PairedEmbeddings) -> Any:
+        """Return a loader of this process's batches."""
+        batches = sequential_batches(len(dataset), self.config["training"]["batch_size"], self.run.group)
+        return make_loader(dataset, batches, self.run.num_workers, self.run.device)
+
+    def evaluate(self, dataset: PairedEmbeddings, description: str) -> EvaluationResult:
+        """Return the results of all processes. Raises TrainingError."""
+        loader, run = self.make_loader(dataset), self.run
+        if run.group.is_main:
+            loader = cli.progress(loader, len(loader), "step", description)
+        loss_function = MULTI_LABEL_LOSSES[self.config["training"]["loss"]]
+        return loops.evaluate(self.model, loader, loss_function, run.device, run.precision, run.group)
+
+    @torch.no_grad()
+    def probe_batches(self, dataset: PairedEmbeddings) -> Iterator[float]:
+        """Evaluate batches, and yield their numbers of videos."""
+        for batch in self.make_loader(dataset):
+            with autocast(self.run.device, self.run.precision):
+                self.model(*batch.model_inputs(self.run.device))
+            yield len(batch.videos)
 
 
 def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
@@ -79,24 +118,20 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     metadata = run_metadata(config, dataset.rgb, motion)
     check_checkpoint(state, saved_config, metadata, path, dataset.rgb.path)
     device = select_device(args.device, group.local_rank)
-    precision = select_precision(args.precision, device)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
-    model = FusionTransformer(**metadata["config"]["model"])
-    checkpoint.load_state(model, state["state_dict"], path)
-    batches = sequential_batches(len(dataset), config["training"]["batch_size"], group)
-    loader: Any = make_loader(dataset, batches, cli.limit_workers(args.num_workers), device)
+    precision, num_workers = select_precision(args.precision, device), cli.limit_workers(args.num_workers)
+    run = RunOptions(folder, args.logs_dir, device, precision, num_workers, group=group)
+    model = metadata["config"]["model"]
+    evaluator = Evaluator(config, model, state["state_dict"], path, run)
     if args.dry_run:
-        rate = total_rate(_probe_batches(model.to(device), loader, device, precision), group)
+        rate = total_rate(evaluator.probe_batches(dataset), group)
         disk = len(dataset) * len(metadata["class_names"]) * BYTES_PER_PREDICTION
         estimate = cost_estimate.estimate_cost(len(dataset), "video", rate, disk)
         print(f"{len(dataset)} videos on {device} in {precision}, into {folder}; nothing was written\n{estimate}")
         cli.RunReport(pending=len(dataset), skipped=dataset.excluded, estimate=estimate).write(args.report)
         return {}
-    if group.is_main:
-        loader = progress(loader, len(loader), "step", "evaluating")
-    loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
-    result = evaluate(model.to(device), loader, loss_function, device, precision, group)
-    metrics = metrics_summary(result["metrics"], dataset, metadata["config"]["model"]) | {
+    result = evaluator.evaluate(dataset, "evaluating")
+    metrics = metrics_summary(result.metrics, dataset, model) | {
         "checkpoint": str(path),
         "protocol": (saved_config["data"].get("protocol") or PUBLISHED) if saved_config else None,
         "settings": changed_settings(config),
@@ -104,19 +139,13 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
         "versions": metadata["versions"],
     }
     if group.is_main:
-        write_evaluation(folder, result, state.get("class_names") or metadata["class_names"], metrics)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = state.get("class_names") or metadata["class_names"]
+        predictions_csv.write(folder / "predictions.csv", result.videos, result.probabilities, names)
+        yaml_json.write_json(folder / "metrics.json", metrics)
+        print(f"map_macro {metrics['map_macro']:.4f}\nmap_micro {metrics['map_micro']:.4f}\nwrote {folder}", flush=True)
         cli.RunReport([folder], done=len(dataset), skipped=dataset.excluded).write(args.report)
     return metrics
-
-
-@torch.no_grad()
-def _probe_batches(model: FusionTransformer, loader: Any, device: torch.device, precision: str) -> Iterator[float]:
-    """Evaluate batches, and yield their numbers of videos."""
-    model.eval()
-    for batch in loader:
-        with autocast(device, precision):
-            model(*batch.model_inputs(device))
-        yield len(batch.videos)
 
 
 def evaluation_config(
@@ -127,10 +156,10 @@ def evaluation_config(
     Raises UserError if it is no checkpoint of TFAM or the command line describes another model."""
     path: Path = args.evaluate
     if not shape_from_state_dict(state["state_dict"]):
-        raise UserError("is no checkpoint of TFAM", "name a best_model.pth under checkpoints/TFAM/", path=path)
+        raise UserError("is not a checkpoint of TFAM", "give a best_model.pth under checkpoints/TFAM/", path=path)
     if not saved_config:
         if not args.config:
-            raise UserError("doesn't say what model it is", "give the --config of its variant", path=path)
+            raise UserError("has no config", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
     model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
     data = {"motion": saved_config["data"].get("motion", "real")}
@@ -138,7 +167,7 @@ def evaluation_config(
         data["protocol"] = THREE_SPLITS  # which evaluates the test file
     base = {"training": saved_config["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
-    check_unchanged({"model": model}, {"model": config["model"]}, path, "leave out --config and --set model...")
+    check_unchanged({"model": model}, {"model": config["model"]}, path, "remove --config and --set model...")
     return config
 
 
@@ -149,24 +178,20 @@ def check_checkpoint(
     path: Path,
     rgb_path: Path,
 ) -> None:
-    """Raise UserError if shape or training inputs of a checkpoint differ from `metadata`, see `run_metadata`."""
+    """Raise UserError if shape, classes, encoders or sampling of a checkpoint differ from `metadata`.
+
+    `metadata`: of `run_metadata`; only the shape of a published checkpoint is known."""
     shape = shape_from_state_dict(state["state_dict"])
     expected = {key: metadata["config"]["model"][key] for key in shape}
-    cli.check_settings_match(
-        shape, expected, str(path), f"the config and {rgb_path}", "give --set model.<key>, or other files"
-    )
-    if saved_config:
-        _check_inputs(state, metadata, path, rgb_path)
-
-
-def write_evaluation(
-    folder: Path, result: Mapping[str, Any], class_names: list[str], metrics: Mapping[str, Any]
-) -> None:
-    """Write predictions.csv and metrics.json, and print macro and micro AP. `result`: of `loops.evaluate`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    predictions_csv.write(folder / "predictions.csv", result["videos"], result["probabilities"], class_names)
-    yaml_json.write_json(folder / "metrics.json", metrics)
-    print(f"map_macro {metrics['map_macro']:.4f}\nmap_micro {metrics['map_micro']:.4f}\nwrote {folder}", flush=True)
+    hint = "use --set model.<key>, or other files"
+    cli.check_settings_match(shape, expected, str(path), f"the config and {rgb_path}", hint)
+    if not saved_config:
+        return
+    check_classes(state["class_names"], metadata["class_names"], str(path), str(rgb_path))
+    for stream in ("rgb", "motion"):
+        saved, current = (config["inputs"].get(stream) for config in (saved_config, metadata["config"]))
+        if saved and current:
+            check_encoder(saved, current, str(path), f"the {stream} embeddings given")
 
 
 def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -184,10 +209,153 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"data": {}, **config}
 
 
-def _check_inputs(state: Mapping[str, Any], metadata: Mapping[str, Any], path: Path, rgb_path: Path) -> None:
-    """Raise UserError if a checkpoint was trained with other classes, encoders or frame sampling."""
-    check_classes(state["class_names"], metadata["class_names"], str(path), str(rgb_path))
-    saved_inputs, current_inputs = state["config"]["inputs"], metadata["config"]["inputs"]
-    for stream in ("rgb", "motion"):
-        if saved_inputs.get(stream) and current_inputs[stream]:
-            check_encoder(saved_inputs[stream], current_inputs[stream], str(path), f"the {stream} embeddings given")
+def evaluate_best_checkpoint(
+    config: Config, splits: Mapping[str, PairedEmbeddings], motion: EmbeddingReader | None, trainer: FusionTrainer
+) -> None:
+    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
+
+    selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
+    held_out and three_splits the evaluation file is opened here. Raises UserError, TrainingError."""
+    run = trainer.run
+    folder = run.folder
+    best = checkpoint.load_checkpoint(folder / "best_model.pth")
+    if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
+        splits = {"train": splits["train"], SELECTION_SPLIT: splits["val"]}
+    splits = {**splits, "val": splits.get("val") or _open_evaluation_split(config, splits["train"].rgb)}
+    evaluator = Evaluator(config, best["config"]["model"], best["state_dict"], folder / "best_model.pth", run)
+    results = {}
+    for split in [name for name in PREDICTION_FILES if name in splits]:
+        results[split] = evaluator.evaluate(splits[split], f"evaluating {split}")
+        if not results[split].metrics["classes_with_a_positive"]:
+            raise TrainingError("no video has a label, so there is no metric to report", path=splits[split].rgb.path)
+    if not run.group.is_main:
+        return
+    for split, result in results.items():
+        path = folder / PREDICTION_FILES[split]
+        predictions_csv.write(path, result.videos, result.probabilities, best["class_names"])
+    split_metrics = {split: result.metrics for split, result in results.items()}
+    metrics = run_summary(config, best, split_metrics, splits, motion) | {
+        "config": folder.absolute().parent.name,
+        "precision": run.precision,
+        "seconds": round(trainer.progress.seconds, 1),
+        "thresholds": fit_class_thresholds(results.get(SELECTION_SPLIT), best["class_names"]),
+    }
+    scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
+    epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
+    print(f"{folder}: {scores} on the reported clips, at {epoch}")
+    write_hparams(run.logs_dir, best["config"], metrics, trainer.last_step)
+    yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
+
+
+def write_hparams(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], step: int) -> None:
+    """Write the run's row of TensorBoard's HParams tab; `metrics`: content of metrics.json."""
+    flat = flatten(logged_sections(config))
+    settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
+    results = {f"final/reported_{name}": metrics[name] for name in ("map_macro", "map_micro")}
+    if "selection" in metrics:
+        results |= {f"final/selection_{name}": metrics["selection"][name] for name in ("map_macro", "map_micro")}
+    tensorboard.write_hparams(logs_dir, settings, results, step)
+
+
+def fit_class_thresholds(result: EvaluationResult | None, class_names: list[str]) -> dict[str, float] | None:
+    """Return the threshold of highest F1 by class; `result`: on the selection clips, or None."""
+    if not result:
+        return None
+    thresholds = fit_thresholds(result.probabilities.double().numpy(), result.labels.numpy() > 0)
+    return dict(zip(class_names, thresholds.tolist(), strict=True))
+
+
+def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbeddings:
+    try:
+        return open_evaluation_split(config, train)[0]
+    except UserError as error:
+        hint = f"{error.hint}; {RERUN_HINT}" if error.hint else RERUN_HINT
+        raise UserError(error.problem, hint, path=error.path) from None
+
+
+def run_summary(
+    config: Config,
+    best: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    splits: Mapping[str, PairedEmbeddings],
+    motion: EmbeddingReader | None,
+) -> dict[str, Any]:
+    """Return metrics.json of a finished run, without folder, precision, seconds and thresholds.
+
+    `best`: content of best_model.pth; `metrics`: by split. The metrics at the top level are those of "val", the
+    evaluation split."""
+    protocol, selection_set = config["data"]["protocol"], splits.get(SELECTION_SPLIT)
+    input_readers = {
+        "rgb_train_h5": splits["train"].rgb,
+        "rgb_val_h5": selection_set.rgb if selection_set and protocol == THREE_SPLITS else splits["val"].rgb,
+        "motion_h5": motion,
+    }
+    inputs_sha256 = {
+        key: reader.attributes.get("content_sha256") if reader else None for key, reader in input_readers.items()
+    }
+    if protocol == THREE_SPLITS:
+        inputs_sha256["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
+    elif selection_set:
+        inputs_sha256[SELECTION_SPLIT] = selection_digest(splits["train"].rgb, config["data"])
+    summary = {
+        **metrics_summary(metrics["val"], splits["val"], best["config"]["model"]),
+        "epoch": best["epoch"],
+        "epoch_chosen_by": epoch_criterion(config),
+        "protocol": protocol,
+        "reported_split": "test" if protocol == THREE_SPLITS else "val",
+        "student_protocol": student_protocol(motion),
+        "student_selection_agrees": student_selection_matches(config, splits["train"].rgb, motion),
+        "seed": config["training"]["seed"],
+        "settings": changed_settings(config),
+        "inputs_sha256": inputs_sha256,
+        "versions": best["versions"],
+    }
+    for split in ("train", SELECTION_SPLIT):
+        if split in splits:
+            excluded = splits[split].excluded
+            summary[f"{split}_num_videos"] = len(splits[split])
+            summary |= {f"{split}_left_out": len(excluded), f"{split}_left_out_videos": excluded}
+    if SELECTION_SPLIT in metrics:
+        summary[SELECTION_SPLIT] = metrics[SELECTION_SPLIT]
+    return summary
+
+
+def epoch_criterion(config: Config) -> str:
+    """Return how the epoch of best_model.pth is chosen, as in metrics.json."""
+    if config["training"]["checkpoint"] == "last":
+        return "being the last"
+    return f"map_micro on {CRITERION_CLIPS[config['data']['protocol']]}"
+
+
+def student_protocol(motion: EmbeddingReader | None) -> str | None:
+    """Return the protocol of the student that computed the motion embeddings, or None if unknown.
+
+    Students without a recorded protocol chose their epoch on val, as published."""
+    student = motion.attributes.get("student") if motion else None
+    return student.get("protocol", PUBLISHED) if isinstance(student, dict) else None
+
+
+def student_selection_matches(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> bool | None:
+    """Return whether a held-out student had this run's selection clips, or None if that is unknown or irrelevant."""
+    student = motion.attributes.get("student") if motion else None
+    if student_protocol(motion) != HELD_OUT or config["data"]["protocol"] != HELD_OUT:
+        return None
+    if not isinstance(student, dict) or student.get("selection") is None:
+        return None
+    return student["selection"] == selection_digest(train, config["data"])
+
+
+def warn_about_student(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> None:
+    """Print a warning if a held_out run reads motion of a student that may have seen its held-out clips."""
+    if motion is None or config["data"]["protocol"] != HELD_OUT or config["data"]["motion"] == "none":
+        return
+    hint = f"run train.py --protocol {HELD_OUT} and inference.py"
+    if (protocol := student_protocol(motion)) != HELD_OUT:
+        print(
+            f"warning: {motion.path}: the protocol of its student is {protocol or 'unknown'}, so its epoch may have "
+            f"been selected on the evaluation split, and it may have been trained on the model-selection split; {hint}"
+        )
+    elif student_selection_matches(config, train, motion) is False:
+        print(
+            f"warning: {motion.path}: its student had other selection clips and may have been trained on these; {hint}"
+        )

@@ -25,7 +25,7 @@ COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # 
 class RunGroup(NamedTuple):
     """Key of the runs in one row of the table.
 
-    `student`: how the student of the motion was not held out likewise, or ""; `settings`: `key=value ...`; `inputs`:
+    `student`: a key of table.STUDENT_NOTES, or ""; `settings`: `key=value ...`; `inputs`:
     a hash of what the runs read, if runs of the same config and settings read different files."""
 
     config: str
@@ -36,7 +36,7 @@ class RunGroup(NamedTuple):
 
     @property
     def protocol_label(self) -> str:
-        """Return the protocol with the remark on the student."""
+        """Return the protocol, and the student's if it differs."""
         return f"{self.protocol}, student {self.student}" if self.student else self.protocol
 
 
@@ -82,7 +82,7 @@ def _find_baseline(group: RunGroup, groups: Mapping[RunGroup, Sequence[RunMetric
         and _shared_settings(runs) == shared_settings
     ]
     if not candidates:
-        raise UserError("there is no run of rgb of the same protocol and settings")
+        raise UserError("no run of rgb has the same protocol and settings")
     candidates = [runs for runs in candidates if have_same_inputs(runs[0], groups[group][0])] or candidates
     settings = groups[group][0]["settings"].items()
     return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
@@ -109,7 +109,7 @@ def _paired_difference(
         raise UserError("they have no seed in common")
     bootstrap.check_same_clips([run for pair in pairs for run in pair])
     if not all(have_same_inputs(*pair) for pair in pairs):
-        raise UserError("they are of other labels, embeddings or selection clips")
+        raise UserError("they have different labels, embeddings or selection clips")
     differences = {}
     for metric in METRICS:
         value = mean(run[metric] - rgb[metric] for run, rgb in pairs)
@@ -142,7 +142,7 @@ class RunBootstrap:
             if (run["folder"] / "predictions.csv").is_file()
         }
         if len({run["num_videos"] for run in runs}) > 1 or len(clips) > 1:
-            raise UserError("they are of other clips")
+            raise UserError("they have different clips")
 
     def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
         """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
@@ -215,12 +215,12 @@ def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
     try:
         path = Path(read_yaml(config_path)["data"][key])
     except (KeyError, TypeError):
-        problem = "doesn't name the file of the reported clips, whose labels are needed"
+        problem = "has no path of the evaluation split's file, whose labels are needed"
         raise UserError(problem, path=config_path) from None
     rgb = EmbeddingReader(path, "rgb")
     expected, current = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
     if expected and current != expected:
-        raise UserError(f"is not what {run['folder']} was evaluated on", path=path)
+        raise UserError(f"has changed since {run['folder']} was evaluated on it", path=path)
     if missing := set(videos) - set(rgb.keys):
         raise UserError(f"{len(missing)} videos of {run['folder']} are not in it, like {min(missing)}", path=path)
     return np.stack([rgb.labels(video) > 0 for video in videos])

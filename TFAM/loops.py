@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,10 @@ from vimoclip.runtime.device import autocast
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter, check_finite
+from vimoclip.training.trainer import EvaluationResult
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-NON_FINITE_HINT = "look for NaN in their embeddings, or try a smaller training.lr, training.grad_clip_norm=1 or "
+NON_FINITE_HINT = "check their embeddings for NaN, or use a smaller training.lr, training.grad_clip_norm=1 or "
 NON_FINITE_HINT += "--precision fp32"
 
 
@@ -49,8 +49,8 @@ def evaluate(
     device: torch.device,
     precision: str,
     group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
-) -> dict[str, Any]:
-    """Evaluate all videos; return `videos`, `probabilities` (N, C), `labels` (N, C) and `metrics`, on every rank.
+) -> EvaluationResult:
+    """Evaluate the videos of all processes.
 
     Each process has the batches of `sequential_batches`. Raises TrainingError with the names of the batch's videos if
     logits are not finite."""
@@ -68,15 +68,15 @@ def evaluate(
     videos = [video for video, _, _ in rows]
     all_logits, labels = (torch.from_numpy(np.stack([row[column] for row in rows])) for column in (1, 2))
     probabilities = all_logits.sigmoid()
-    return {
-        "videos": videos,
-        "probabilities": probabilities,
-        "labels": labels,
-        "metrics": {
+    return EvaluationResult(
+        {
             "loss": float(loss_function(all_logits, labels)),
             "map_macro": metrics.map_macro(probabilities, labels),
             "map_micro": metrics.map_micro(probabilities, labels),
             "classes_with_a_positive": int((labels > 0).any(0).sum()),
             "num_videos": len(videos),
         },
-    }
+        videos,
+        probabilities,
+        labels,
+    )

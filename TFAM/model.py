@@ -147,8 +147,8 @@ class FusionTransformer(nn.Module):
         super().__init__()
         if d_model % num_heads:
             raise UserError(
-                f"model.num_heads is {num_heads}, which doesn't divide the embeddings' width {d_model}",
-                "give --set model.num_heads=N with an N that does",
+                f"model.num_heads is {num_heads}, which does not divide the embeddings' width {d_model}",
+                "use --set model.num_heads=N with a divisor",
             )
         self.fusion, self.positions, self.pooling = Fusion(fusion), positions, Pooling(pooling)
         self.normalize_inputs = normalize_inputs

@@ -33,17 +33,15 @@ class FusionPredictor:
         config = checkpoint_config(state)
         if config is None:
             raise UserError(
-                "doesn't say what its embeddings were made with, as published checkpoints don't",
-                "name a run of TFAM/train_and_eval.py, which do",
+                "has no metadata of its embeddings, like all published checkpoints",
+                "give a run folder of TFAM.train_and_eval",
                 path=self.path,
             )
         self.model_config = config["model"]
         self.fusion = Fusion(self.model_config["fusion"])
         motion_mode = config["data"].get("motion", "real")
         if motion_mode == "shuffled" and self.fusion != Fusion.RGB:
-            raise UserError(
-                "learnt from motion of other videos (data.motion: shuffled)", "name another run", path=self.path
-            )
+            raise UserError("was trained on shuffled motion (data.motion)", "give another run", path=self.path)
         uses_rgb = self.fusion != Fusion.MOTION
         uses_motion = self.fusion != Fusion.RGB and motion_mode == "real"
         self.inputs: dict[str, dict[str, Any] | None] = {
@@ -52,8 +50,8 @@ class FusionPredictor:
         }
         for stream, is_used in (("rgb", uses_rgb), ("motion", uses_motion)):
             if is_used and "sampling" not in (self.inputs[stream] or {}):
-                problem = f"its {stream} embeddings don't say what made them"
-                raise UserError(problem, "create them again", path=self.path)
+                problem = f"has no metadata of its {stream} embeddings"
+                raise UserError(problem, "extract them again, and train again", path=self.path)
         self.classes: tuple[str, ...] = tuple(state["class_names"])
         self.device, self.precision = device, precision
         self.model = FusionTransformer(**self.model_config).to(device).eval()
@@ -72,7 +70,7 @@ class FusionPredictor:
         with autocast(self.device, self.precision):
             logits = self.model(*batch.model_inputs(self.device)).float().cpu()
         if not logits.isfinite().all():
-            raise UserError("gives scores that are not finite", "try --precision fp32", path=self.path)
+            raise UserError("gives scores that are not finite", "use --precision fp32", path=self.path)
         return logits.sigmoid().double().numpy()
 
     def _features(self, window: WindowFeatures) -> ClipFeatures:
@@ -91,7 +89,7 @@ class FusionPredictor:
             with contextlib.suppress(UserError):
                 fitted = yaml_json.read_json(self.path.parent / "metrics.json").get("thresholds")
         if not fitted:
-            print(f"{self.path}: no thresholds of it are known; every class has {DEFAULT_THRESHOLD}", flush=True)
+            print(f"{self.path}: no fitted thresholds, so {DEFAULT_THRESHOLD} is used for every class", flush=True)
         return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
 
     def metadata(self) -> dict[str, Any]:

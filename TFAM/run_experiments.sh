@@ -4,8 +4,9 @@
 # Arguments are passed to every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
 # Edit the lists here, or set them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
 
-# names of files in TFAM/configs: the paper's five fusions, and two controls: cross-attention with zeros for motion, and
-# with the motion of another video. If a control scores as well as cross_attention, motion does not contribute.
+# Variants of TFAM/configs/variants.yaml, or files TFAM/configs/<name>.yaml: the paper's five fusions, and two controls,
+# cross-attention with zeros for motion and with the motion of another video. If a control scores as well as
+# cross_attention, motion does not contribute.
 CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
 # Another name is zero_shot: CLIP with the action names, without training, one run; ZERO_SHOT holds its flags.
 SEEDS="${SEEDS:-49 50 51}" # one seed gives no estimate of the variance between seeds

@@ -1,9 +1,9 @@
-"""Select the best finished run, by the clips on which epochs are chosen, never by others.
+"""Select the best finished run by its score on the model-selection split.
 
     python -m TFAM.select_best
-Prints the folder of the run with the highest map_micro, at the epoch it keeps, in checkpoints/TFAM/<config>/seed<k>:
-on the selection clips for the protocol held_out, on the reported ones for published, whose epochs are chosen on them.
-Controls (data.motion: none, shuffled) don't take part. What was compared is printed on stderr."""
+Prints the run folder checkpoints/TFAM/<config>/seed<k> with the highest map_micro at the epoch of best_model.pth: on
+the selection clips with protocol held_out, on the evaluation split with published. Controls (data.motion: none,
+shuffled) and baselines are not compared. The comparison is printed on stderr."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ class ScoredRun(NamedTuple):
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="holds TFAM/<config>/seed<k>/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
     )
     cli.add_report_argument(parser)
     return parser
@@ -39,22 +39,20 @@ def main(argv: list[str] | None = None) -> Path:
     folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
     runs = list(filter(None, map(score_run, folders)))
     if not runs:
-        raise UserError(
-            "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
-        )
+        raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     first = runs[0]
     if other := next((run for run in runs if run.protocol != first.protocol), None):
         raise UserError(
-            f"{first.folder} is of the protocol {first.protocol}, {other.folder} of {other.protocol}: their "
-            "scores are of other clips",
-            "give each protocol its own --checkpoints-dir",
+            f"{first.folder} has protocol {first.protocol}, {other.folder} has {other.protocol}: scores on different "
+            "clips can't be compared",
+            "use one --checkpoints-dir per protocol",
         )
     hashed_runs = [run for run in runs if run.monitor_hash]
     if other := next((run for run in hashed_runs if run.monitor_hash != hashed_runs[0].monitor_hash), None):
         raise UserError(
-            f"{hashed_runs[0].folder} and {other.folder} chose their epochs on other clips, so that their scores "
+            f"{hashed_runs[0].folder} and {other.folder} selected their epochs on different clips, so their scores "
             "can't be compared",
-            "run them again on the same, or give them a --checkpoints-dir each",
+            "train them again on the same clips, or use one --checkpoints-dir for each",
         )
     best = max(runs, key=lambda run: run.score)  # the first of equals
     clips = MONITOR_DESCRIPTION[best.protocol]
@@ -69,16 +67,16 @@ def main(argv: list[str] | None = None) -> Path:
 def score_run(folder: Path) -> ScoredRun | None:
     """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
     from TFAM.table import read_metrics
-    from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, ZERO_SHOT
+    from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv
     from vimoclip.io.yaml_json import read_yaml
 
-    hint = "delete the run and make it again"
+    hint = "delete the run and train again"
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
     if config.get("data", {}).get("motion", "real") != "real" or metrics.get("protocol") == ZERO_SHOT:
         return None
-    protocol = metrics.get("protocol") or PUBLISHED  # runs of older versions record none
+    protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
     column = f"{MONITOR_SPLIT.get(protocol)}_map_micro"
     table = cli.require_file(folder / "metrics.csv", hint)

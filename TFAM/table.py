@@ -1,10 +1,9 @@
 """The table of all finished runs: the mean over seeds of each config, its difference to RGB alone, the paper's number.
 
     python -m TFAM.table
-Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the evaluation split's file that each run names; writes
-TFAM/results/table.csv and table.md. All numbers are fractions of 1, the paper's too. The standard deviation is that of
-a sample, and empty for one seed. Runs of one config that were made with different settings (--set), or protocols, are
-rows of their own."""
+Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB file of the evaluation split of each run; writes
+TFAM/results/table.csv and table.md. All numbers are fractions of 1. The standard deviation is that of a sample, and
+empty for one seed. Runs of one config with different settings (--set) or protocols have separate rows."""
 
 import hashlib
 import html
@@ -17,7 +16,7 @@ from typing import Any
 
 from TFAM.gain_over_rgb import METRICS, RGB, MetricDifferences, RunGroup, RunMetrics, compare_to_rgb
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES, PUBLISHED
+from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES
 from vimoclip.errors import UserError
 
 # Table 2 of the paper, which does not say with which positions and dropout
@@ -46,32 +45,34 @@ MARKDOWN_COLUMNS = [
     "settings",
 ]
 STUDENT_NOTES = {
-    "published": "student published: the student whose motion was read chose its epoch on the clips that are reported, "
-    "and learnt from the selection clips, which flatters the numbers.",
-    "of other selection clips": "student of other selection clips: the student whose motion was read may have learnt "
-    "from the clips on which epochs were chosen.",
-    "unknown": "student unknown: the motion doesn't say on which clips its student was trained and chosen.",
+    "published": "student published: the epoch of the student was selected on the evaluation split, and it was trained "
+    "on the selection clips, so the numbers are too high.",
+    "of other selection clips": "student of other selection clips: the student may have been trained on the clips on "
+    "which epochs were selected.",
+    "unknown": "student unknown: the protocol of the student is not known.",
 }
 INTERVAL_NOTE = (
-    " Of several seeds each resample draws seeds too; of one seed the interval is of the clips alone, and what another "
-    "seed would change is not in it."
+    " With several seeds each resample draws seeds too; with one seed the interval does not include the variance "
+    "between seeds."
 )
-INPUTS_NOTE = (
-    "inputs=: runs of one config that learnt from other files, or chose on other clips, are rows of their own; the "
-    "mark is a hash of what they read."
-)
+INPUTS_NOTE = "inputs=: a hash of the files and selection clips of the runs, if runs of one config differ in them."
 BOOTSTRAP_SEED = 0
-KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings have no number in the paper
+KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings are not in the paper
 
 
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="holds TFAM/<config>/seed<k>/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
     )
-    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results"), help="gets table.csv and table.md")
     parser.add_argument(
-        "--resamples", type=cli.non_negative_int, default=1000, help="of the clips, for the intervals; 0: no intervals"
+        "--output-dir", type=Path, default=Path("TFAM/results"), help="folder of table.csv and table.md"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=cli.non_negative_int,
+        default=1000,
+        help="bootstrap resamples for the intervals; 0: no intervals",
     )
     cli.add_report_argument(parser)
     return parser
@@ -85,9 +86,7 @@ def main(argv: list[str] | None = None) -> Path:
 
     runs = [read_metrics(path) for path in sorted(args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))]
     if not runs:
-        raise UserError(
-            "holds no finished run", "bash TFAM/run_experiments.sh makes them", path=args.checkpoints_dir / "TFAM"
-        )
+        raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     groups = group_runs(runs)
     differences, messages = compare_to_rgb(groups, args.resamples, BOOTSTRAP_SEED)
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
@@ -104,7 +103,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json and add the run folder under the key `folder`. Raises UserError."""
     from vimoclip.io.yaml_json import read_json
 
-    return read_json(path, "delete it and run its config again") | {"folder": path.parent}
+    return read_json(path, "delete it and train again") | {"folder": path.parent}
 
 
 def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
@@ -112,8 +111,7 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
     groups: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for run in runs:
         settings = " ".join(f"{key}={value}" for key, value in sorted(run["settings"].items()))
-        protocol = run.get("protocol") or PUBLISHED  # older runs lack the key
-        groups[RunGroup(run["config"], protocol, student_remark(run), settings)].append(run)
+        groups[RunGroup(run["config"], run["protocol"], student_remark(run), settings)].append(run)
     groups = split_by_inputs(groups)
     paper_order = list(PAPER_MAP_MICRO)
 
@@ -200,19 +198,18 @@ def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: i
     macro, micro = (METRIC_NAMES[metric].description for metric in METRICS)
     clips = _distinct_values([run for runs in groups.values() for run in runs], "num_videos").replace(" ", " or ")
     paragraphs = [
-        f"Average precision on the {clips} clips that are reported, as fractions of 1: mean ± standard deviation over "
-        f"the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
+        f"Average precision on the {clips} clips of the evaluation split, as fractions of 1: mean ± standard deviation "
+        f"over the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
         f"over rgb: the difference to config {RGB} of the same protocol and settings on the same clips, mean over the "
         "seeds that both have"
         + (f", with its 95 % interval: paired bootstrap over clips, {resamples} resamples." if resamples else ".")
         + (INTERVAL_NOTE if resamples else ""),
-        "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the clips that are "
-        "reported; it stands beside its configs, whatever settings they were given here. time: of training, "
-        "the mean over seeds.",
+        "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
+        "whatever the settings here are. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if name in {group.student for group in groups}),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
-        "Where training.checkpoint is last the epoch is the last one, and none was chosen.",
+        "With training.checkpoint last, the epoch is the last one and was not selected.",
         *(html.escape(message, quote=False) for message in messages),
     ]
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)

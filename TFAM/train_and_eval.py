@@ -1,13 +1,13 @@
 """Train the fusion Transformer on RGB and motion embeddings, or evaluate a checkpoint of it.
 
-    python -m TFAM.train_and_eval --config TFAM/configs/cross_attention.yaml
-    python -m TFAM.train_and_eval --config TFAM/configs/rgb.yaml --seed 50 --set training.epochs=1
+    python -m TFAM.train_and_eval --config cross_attention
+    python -m TFAM.train_and_eval --config rgb --seed 50 --set training.epochs=1
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
-or --resume RUN_FOLDER, resumes from last.pth; a run that has metrics.json is finished and isn't repeated.
-On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ..., training.batch_size is each process's.
-Which clips the epoch is chosen on is data.protocol: held_out, the default where the annotations have a selection.txt,
-keeps its clips out of training, and reads the val file when all epochs are done; published chooses on the val clips.
+or --resume RUN_FOLDER, resumes from last.pth; a run that has a metrics.json is finished and is not repeated.
+On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ...; training.batch_size is per process.
+data.protocol sets the model-selection split. held_out, the default if there is a selection.txt, excludes its clips from
+training and reads the val file only after the last epoch; published selects the epoch on the val file.
 --evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
 
 import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from TFAM.trainer import FusionTrainer
     from vimoclip.runtime.distributed import ProcessGroup
 
-SETTINGS_HINT = "give the same, --overwrite to start again, or a copy of the config under another name"
+SETTINGS_HINT = "use the same settings, --overwrite to train from scratch, or a config of another name"
 
 
 def build_parser() -> cli.Parser:
@@ -32,8 +32,9 @@ def build_parser() -> cli.Parser:
         nargs="+",
         action="extend",
         default=[],
-        metavar="FILE",
-        help="YAML with what differs from TFAM/configs/default.yaml; the first names the run, further ones win over it",
+        metavar="NAME_OR_FILE",
+        help="variant of TFAM/configs/variants.yaml, or YAML file with the differences from TFAM/configs/default.yaml; "
+        "the first one names the run, later ones override earlier ones",
     )
     parser.add_argument(
         "--set",
@@ -41,20 +42,27 @@ def build_parser() -> cli.Parser:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="settings that win over the config's, like training.epochs=1 model.fusion=rgb",
+        help="settings that override the config, like training.epochs=1 model.fusion=rgb",
     )
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--evaluate", type=Path, metavar="CHECKPOINT", help="no training; ours, or a published one")
-    modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue this run; needs no --config")
-    parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/<config>/seed<k>/")
-    parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="gets TFAM/<config>/seed<k>/")
+    modes.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="evaluate a checkpoint, ours or a published one, without training",
+    )
+    modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="resume this run with its config")
     parser.add_argument(
-        "--results-dir", type=Path, default=Path("TFAM/results"), help="gets evaluate/... of --evaluate"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
+    )
+    parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="folder of TensorBoard's event files")
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("TFAM/results"), help="folder of the results of --evaluate"
     )
     cli.add_checkpoint_arguments(parser)
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser)
-    cli.add_run_arguments(parser, limit="only the first N videos of each split")
+    cli.add_run_arguments(parser, limit="use only the first N videos of each split")
     cli.add_report_argument(parser)
     parser.set_defaults(seed=None)  # the config's
     return parser
@@ -78,11 +86,11 @@ def train(args: argparse.Namespace) -> Path:
     from vimoclip.runtime import distributed
 
     if args.resume and args.overwrite:
-        raise UserError("--resume continues a run, --overwrite starts it again", "give one of them")
+        raise UserError("--resume and --overwrite exclude each other", "use one of them")
     if args.resume and not (args.resume / "config.yaml").is_file():
-        raise UserError("holds no config.yaml", "name the folder of a run that was begun", path=args.resume)
+        raise UserError("has no config.yaml", "give --resume a run folder of TFAM.train_and_eval", path=args.resume)
     if not (args.config or args.resume):
-        raise UserError("no --config", "give one of TFAM/configs/, like --config TFAM/configs/cross_attention.yaml")
+        raise UserError("no --config", "give a variant of TFAM/configs/variants.yaml, like --config cross_attention")
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
     seed = f"seed{config['training']['seed']}"
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
@@ -90,13 +98,13 @@ def train(args: argparse.Namespace) -> Path:
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
-        # an existing run keeps its protocol; runs of older versions record none and are published
-        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol") or split_protocol.PUBLISHED
+        data["protocol"] = data["protocol"] or flatten(saved_config).get(
+            "data.protocol"
+        )  # an existing run keeps its own
         check_unchanged(saved_config, config, folder, SETTINGS_HINT)
         if (folder / "metrics.json").is_file():
             check_finished_inputs(folder, config)
-            reason = f"protocol {data['protocol']}; metrics.json is there"
-            print(f"{folder}: finished already ({reason}); --overwrite repeats it")
+            print(f"{folder}: finished already (protocol {data['protocol']}); --overwrite repeats it")
             left_out = left_out_videos(folder)
             epochs = config["training"]["epochs"]
             pending = 0 if args.dry_run else None
@@ -111,7 +119,7 @@ def train(args: argparse.Namespace) -> Path:
 
 
 def left_out_videos(folder: Path) -> dict[str, str]:
-    """Return the reasons, by video, why a finished run left out videos of any split."""
+    """Return the videos that a finished run excluded from any split, with reasons."""
     from TFAM.table import read_metrics
 
     metrics = read_metrics(folder / "metrics.json")
@@ -150,8 +158,7 @@ def _train_in_group(
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits
-    from TFAM.evaluation import run_metadata
-    from TFAM.final_evaluation import evaluate_best_checkpoint, warn_about_student
+    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
     from vimoclip.runtime.device import select_device, select_precision
@@ -163,7 +170,7 @@ def _train_in_group(
     splits, motion = open_training_splits(config)
     evaluation_path = evaluation_file(config["data"])
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
-        print(f"note: {evaluation_path} is not there yet; it is needed once the last epoch is done", flush=True)
+        print(f"note: {evaluation_path} does not exist yet; it is needed after the last epoch", flush=True)
     warn_about_student(config, splits["train"].rgb, motion)
     metadata = run_metadata(config, splits["train"].rgb, motion)
     num_workers = cli.limit_workers(args.num_workers)
@@ -175,7 +182,7 @@ def _train_in_group(
         trainer = FusionTrainer(metadata, splits, run)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(config, splits, motion, run, trainer.progress.seconds)
+        evaluate_best_checkpoint(config, splits, motion, trainer)
         return trainer.report(left_out_videos(folder) if group.is_main else {})
 
 
@@ -189,7 +196,7 @@ def print_dry_run(trainer: "FusionTrainer", overwrite: bool, left_out: dict[str,
     num_train, num_monitor = len(trainer.train_set), len(trainer.monitor_set)
     text = dry_run.format_progress(run.folder, progress, trainer.epochs, trainer.unit, num_train, num_monitor)
     if trainer.monitor_split == split_protocol.MONITOR_SPLIT[split_protocol.HELD_OUT]:
-        text += " (selection clips; those that are reported come on top, once)"
+        text += " (selection clips), plus one evaluation of the evaluation split"
     print(f"{text}; on {run.device} in {run.precision}; nothing was written")
     report = dry_run.plan(progress, trainer.epochs, left_out)
     if report.pending:

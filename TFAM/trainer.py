@@ -61,12 +61,11 @@ class FusionTrainer(Trainer):
     def evaluate(self, batches: Iterable[Any]) -> EvaluationResult:
         run = self.run
         result = loops.evaluate(self.state.model, batches, self.loss_function, run.device, run.precision, run.group)
-        self.monitor_metrics = result["metrics"]
+        self.monitor_metrics = result.metrics
         if math.isnan(self.monitor_metrics["map_micro"]):
-            problem = f"no {self.monitor_split} video has a label, so nothing can be measured on them"
+            problem = f"no {self.monitor_split} video has a label, so there is no metric to select an epoch by"
             raise TrainingError(problem, path=self.monitor_set.rgb.path)
-        scores = dict(zip(result["videos"], result["probabilities"], strict=True))
-        return EvaluationResult({name: self.monitor_metrics[name] for name in COLUMNS}, scores, result["labels"])
+        return result._replace(metrics={name: self.monitor_metrics[name] for name in COLUMNS})
 
     def best_row(self) -> MetricsRow | None:
         """Return the row of the epoch that best_model.pth holds so far, by training.checkpoint."""
@@ -105,21 +104,21 @@ class FusionTrainer(Trainer):
 
     @classmethod
     def parse_progress(cls, saved: Mapping[str, Any]) -> Progress:
-        epoch = saved.get("progress", {"steps": 0, "loss": 0.0, "videos": 0})  # older files: after a whole epoch
+        epoch = saved["progress"]
         return Progress(
             rows=saved["history"],
             step=epoch["steps"],
             seen=epoch["videos"],
             losses=LossMeter({"loss": epoch["loss"], "count": epoch["videos"]}),
-            items_sha256=saved.get("videos", ""),
-            seconds=float(saved.get("seconds", 0.0)),
+            items_sha256=saved["videos"],
+            seconds=float(saved["seconds"]),
         )
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if the settings or the monitor split have changed."""
         current = {"config": self.metadata["config"], "precision": self.run.precision, **self.monitor_fingerprint}
-        previous = {key: saved.get(key, current[key]) for key in current}  # files of older versions lack some keys
-        hint = "continue with the same, or give --overwrite to start again"
+        previous = {key: saved[key] for key in current}
+        hint = "use the same, or --overwrite to train from scratch"
         check_unchanged(previous, current, self.last_path, hint)
 
     def save_epoch(self, row: MetricsRow, evaluation: EvaluationResult, is_best: bool) -> None:
@@ -150,7 +149,7 @@ class FusionTrainer(Trainer):
         videos, labels = [video for video, _ in self.monitor_set.keys], self.monitor_set.rgb.labels
         clips = tensorboard.load_panel_clips(videos, labels, dataset_dir / "videos", dataset_dir / "flows")
         if not clips:
-            print(f"{dataset_dir}: holds no videos/ that can be read, so TensorBoard shows no clips", flush=True)
+            print(f"{dataset_dir}: no readable videos in videos/, so TensorBoard shows no clips", flush=True)
         return clips
 
     def format_row(self, row: MetricsRow) -> str:

@@ -1,8 +1,8 @@
-"""Zero-shot baseline: CLIP scores the actions by their names, from existing RGB embeddings, without training.
+"""Zero-shot baseline: score RGB embeddings by the text embeddings of the class names, without training.
 
     python -m TFAM.zero_shot
-Reads the val file (the test file, where there is one) and writes checkpoints/TFAM/zero_shot/seed0/, which the table
-has as a row and evaluate.py reads. The text tower is that of the CLIP that made the embeddings."""
+Reads the RGB file of the evaluation split and writes the run folder checkpoints/TFAM/zero_shot/seed0/, which TFAM.table
+and evaluate.py read. The text encoder is that of the CLIP model that made the embeddings."""
 
 import argparse
 from pathlib import Path
@@ -16,9 +16,15 @@ CONFIG_NAME = "zero_shot"
 
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--rgb-h5-path", type=Path, default=None, help="default: that of the clips that are reported")
-    parser.add_argument("--template", nargs="+", default=None, metavar="TEXT", help="prompts, with {} for the label")
-    parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints"), help="gets TFAM/zero_shot/seed0/")
+    parser.add_argument(
+        "--rgb-h5-path", type=Path, default=None, help="RGB embeddings; default: those of the evaluation split"
+    )
+    parser.add_argument(
+        "--template", nargs="+", default=None, metavar="TEXT", help="prompts, in which {} is replaced by the class name"
+    )
+    parser.add_argument(
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/zero_shot/seed0/"
+    )
     cli.add_clip_arguments(parser, None)
     cli.add_dataset_arguments(parser)
     cli.add_report_argument(parser)
@@ -35,11 +41,9 @@ def main(argv: list[str] | None = None) -> Path:
 
     split = evaluation_split(args.dataset_dir / "annotations")
     path = args.rgb_h5_path or store.rgb_embeddings_path(args.dataset_dir / "embeddings", args.dataset_name, split)
-    reader = store.EmbeddingReader(
-        cli.require_file(path, "run extract_embeddings.py, or name one with --rgb-h5-path"), "rgb"
-    )
+    reader = store.EmbeddingReader(cli.require_file(path, "run extract_embeddings.py, or set --rgb-h5-path"), "rgb")
     if not (reader.has_schema and reader.keys):
-        raise UserError("doesn't say what made it, or holds no video", "run extract_embeddings.py", path=path)
+        raise UserError("has no metadata or no videos", "run extract_embeddings.py", path=path)
     split = reader.attributes.get("type", split)  # --rgb-h5-path may name another split
     folder = args.checkpoints_dir / "TFAM" / CONFIG_NAME / "seed0"
     metrics = {

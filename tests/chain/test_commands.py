@@ -118,7 +118,7 @@ WRONG_CALLS = {  # (command, what its message names, what its hint names)
         ("train.py --sequence-length 1", "--sequence-length", "give 2 or more"),
         ("train.py --resume nowhere", "nowhere/args.yaml", "train.py"),
         ("inference.py --checkpoint-dir nowhere --flow-videos-dir dataset/videos", "nowhere", "train.py"),
-        ("-m TFAM.train_and_eval --config empty", "empty", "name a YAML file"),
+        ("-m TFAM.train_and_eval --config empty", "empty", "cross_attention"),
         ("-m TFAM.train_and_eval --evaluate nowhere.pth", "nowhere.pth", "train"),
     ],
 }

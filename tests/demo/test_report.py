@@ -207,7 +207,7 @@ def test_predictions_of_other_classes_or_clips_are_refused_by_name(tmp_path: Pat
 def test_without_a_finished_run_there_is_no_table(tmp_path: Path) -> None:
     dataset = write_data(tmp_path / "data")
     write_run(tmp_path / "checkpoints" / "TFAM" / "rgb" / "seed1", truth() * 0.5, finished=False)
-    with pytest.raises(UserError, match=r"TFAM: holds no finished run"):
+    with pytest.raises(UserError, match=r"TFAM: has no finished run"):
         tabulate(dataset, tmp_path / "checkpoints", tmp_path / "out")
 
 

@@ -36,7 +36,8 @@ IGNORED = (
     Ignored("*.manifest*.jsonl", "*/reason", "prose"),
     Ignored("*.manifest*.jsonl", "*/seconds", "duration"),
     Ignored("*.manifest*.jsonl", "*/mtime", "time of day"),
-    Ignored("*.frames", "header/flow_changed_ns", "time of day"),
+    Ignored("*.frames", FILE, "frame cache, whose names and format may change"),
+    Ignored("*frames/*.npy", FILE, "frame cache: a name depends on the path of the flow folder"),
     Ignored("*last.pth", "seconds", "duration"),
     Ignored("*left_out.csv", "rows/*/reason", "prose"),
     Ignored("*metrics.json", "*seconds*", "duration"),
@@ -180,7 +181,6 @@ def load(paths: list[Path], root: str) -> Any:
         (".jsonl",): lambda file: [json.loads(line) for line in file.read_text().splitlines()],
         (".yaml", ".yml"): _load_yaml,
         (".csv", ".tsv"): _load_table,
-        (".frames",): _load_frames,
         (".txt", ".vtt", ".sh"): lambda file: file.read_text().splitlines(),
     }
     for suffixes, loader in loaders.items():
@@ -245,11 +245,6 @@ def _load_table(path: Path) -> Any:
     header, *others = rows or [[]]
     named = [dict(zip_longest(header, row, fillvalue=ABSENT)) if len(row) <= len(header) else row for row in others]
     return {"header": header, "rows": named}
-
-
-def _load_frames(path: Path) -> Any:
-    header, _, pixels = path.read_bytes().partition(b"\n")
-    return {"header": json.loads(header), "pixels": np.frombuffer(pixels, np.uint8)}
 
 
 def _load_video(path: Path) -> Any:

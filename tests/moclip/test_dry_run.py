@@ -1,7 +1,6 @@
 """train.py --dry-run, and the report of a run and of a dry run."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,14 @@ from vimoclip import clip
 from vimoclip.runtime import cost_estimate
 
 
-def test_dry_run_reports_remaining_work_and_writes_nothing(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_of_a_new_run_writes_only_the_report(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
-    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--run-name", "run"]
-    train.main([*settings, "--dry-run", "--cache-frames", "prepared"])
-    output = capsys.readouterr().out
-    assert "a new run of 10 epochs; an epoch has 19 segments to train on and 12 to validate" in output
-    assert re.search(r"about .* for 230 segments at .* segments/s; [\d.]+ MB of disk, [\d.]+ [MG]B of memory", output)
-    assert not Path("checkpoints").exists() and not Path("prepared").exists() and not Path("logs").exists()
-    train.main([*settings, "--epochs", "1"])
-    capsys.readouterr()
     before = modification_times(workspace)
-    train.main([*settings, "--epochs", "3", "--dry-run"])
-    output = capsys.readouterr().out
-    assert "1 of 3 epochs are done" in output
-    assert "for 46 segments at" in output
-    assert modification_times(workspace) == before
+    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--dry-run", "--cache-frames", "prepared"]
+    train.main([*settings, "--report", "report.json"])
+    report = json.loads(Path("report.json").read_text())
+    assert (report["already"], report["pending"], report["estimate"]["units"]) == (0, 10, 230)  # 10 (19 + 12 / 3)
+    assert modification_times(workspace).keys() - before.keys() == {"report.json"}
 
 
 def test_report_counts_epochs_and_names_the_videos_that_are_left_out(
@@ -61,12 +50,11 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(
     assert report["skipped"].keys() == {"train1.mp4", "train2.mp4"}  # train1.mp4 was found in the first epoch
 
 
-def test_dry_run_downloads_nothing(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_downloads_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip, "missing_download", lambda *names: {"url": "", "name": "the file", "hint": ""})
-    train.main([*TRAIN_FLAGS, "--dry-run"])
-    assert "can be estimated once the file is here: it would be downloaded" in capsys.readouterr().out
+    train.main([*TRAIN_FLAGS, "--dry-run", "--report", "report.json"])
+    report = json.loads(Path("report.json").read_text())
+    assert report["pending"] == 10 and report["estimate"] is None
 
 
 def test_a_run_that_stopped_early_has_nothing_pending(workspace: Path) -> None:

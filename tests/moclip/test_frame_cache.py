@@ -1,8 +1,11 @@
 """Cache of preprocessed flow frames."""
 
+import copy
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from vimoclip.errors import UserError
 from vimoclip.flow import flow_folder
 from vimoclip.moclip import dataset, flow_pairing, frame_cache
 from vimoclip.moclip.dataset import cached_video_reader
+from vimoclip.runtime.distributed import ProcessGroup
 
 
 class CachedVideos(NamedTuple):
@@ -54,9 +58,10 @@ def test_cached_frames_replace_decoding_and_are_identical(cached_videos: CachedV
     assert cached_videos.count_decoded() == 2
     cached_videos.fill()
     assert cached_videos.count_decoded() == 0
-    assert sum(
-        path.stat().st_size for path in cached_videos.cache.folder.iterdir()
-    ) <= cached_videos.cache.required_bytes(cached_videos.videos)
+    sizes = [path.stat().st_size for path in cached_videos.cache.folder.rglob("*.npy")]
+    assert sum(sizes) == cached_videos.cache.required_bytes(cached_videos.videos)
+    frames = np.load(cached_videos.cache.entry_path(cached_videos.videos[1].flow_path), mmap_mode="r")
+    assert frames.shape == (9, 3, 32, 32) and frames.dtype == np.uint8
     before = modification_times(cached_videos.cache.folder)
     cached_videos.fill()
     assert modification_times(cached_videos.cache.folder) == before
@@ -84,25 +89,47 @@ def clip_config(cached_videos: CachedVideos) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("offset", [0, 200, 5000, -1])
-def test_damaged_entries_are_replaced(cached_videos: CachedVideos, offset: int) -> None:
+@pytest.mark.parametrize("num_bytes", [0, 10, 200, 5000, -1])
+def test_truncated_entries_are_replaced(cached_videos: CachedVideos, num_bytes: int) -> None:
     cached_videos.fill()
     entry = cached_videos.cache.entry_path(cached_videos.videos[0].flow_path)
-    content = bytearray(entry.read_bytes())
-    content[offset] ^= 255
-    entry.write_bytes(content)
+    entry.write_bytes(entry.read_bytes()[:num_bytes])
     assert cached_videos.count_decoded() == 1
     assert cached_videos.cache.uncached_videos(cached_videos.videos) == cached_videos.videos[:1]
     cached_videos.fill()
     assert cached_videos.count_decoded() == 0
-    entry.write_bytes(content[: len(content) // 2])
-    assert cached_videos.cache.uncached_videos(cached_videos.videos) == cached_videos.videos[:1]
+
+
+def test_entries_of_two_flow_folders_are_kept(cached_videos: CachedVideos, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    videos = []
+    for video in cached_videos.videos:
+        path = tmp_path / "other" / video.flow_path.name
+        write_flow(path, indexed_frames(video.num_frames - 1, 48, 80, seed=7), kept=video.num_frames)
+        videos.append(video._replace(flow_path=path))
+    plain, cached = copy.copy(cached_videos.plain), copy.copy(cached_videos.cached)
+    plain.segments = cached.segments = dataset.split_into_segments(videos, 11)
+    others = CachedVideos(videos, plain, cached, cached_videos.cache)
+    cached_videos.fill()
+    others.fill()
+    assert cached_videos.count_decoded() == others.count_decoded() == 0
+
+
+def test_entries_in_the_format_of_earlier_versions_are_replaced(cached_videos: CachedVideos) -> None:
+    cache, flow_path = cached_videos.cache, cached_videos.videos[0].flow_path
+    old = cache.folder / "a.mp4.frames"
+    old.parent.mkdir(parents=True)
+    header = {"flow_bytes": flow_path.stat().st_size, "flow_changed_ns": flow_path.stat().st_mtime_ns, "frames": 40}
+    old.write_bytes(json.dumps(header).encode() + b"\n" + bytes(40 * (4 + cache.frame_bytes)))
+    assert cached_videos.count_decoded() == 2
+    cache.fill_distributed(cached_videos.videos, cached_videos.cached.preprocess, 0, ProcessGroup())
+    assert not old.exists() and cached_videos.count_decoded() == 0
 
 
 def test_an_unreadable_flow_video_gets_no_entry(cached_videos: CachedVideos) -> None:
     longer = cached_videos.videos[0]._replace(num_frames=60)
     assert not cached_videos.cache.write_entry(longer, cached_videos.plain.preprocess)
-    assert not any(cached_videos.cache.folder.iterdir())
+    assert not any(path.is_file() for path in cached_videos.cache.folder.rglob("*"))
 
 
 def test_a_full_disk_is_refused_with_the_bytes_needed(

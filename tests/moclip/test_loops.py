@@ -46,9 +46,10 @@ def test_video_scores_are_length_weighted_means_over_segments() -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(MeanColorEncoder().eval(), 4, 2, 0.1).eval()
     batch, objective = make_batch([5, 2, 4], ["long", "long", "short"]), make_objective("mse")
-    means, probabilities, labels = loops.evaluate(model, [batch], objective)
+    means, videos, probabilities, labels = loops.evaluate(model, [batch], objective)
     segment_scores = model(objective.preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
     assert torch.equal(labels, batch.labels[1:])
-    assert torch.allclose(probabilities["long"], (5 * segment_scores[0] + 2 * segment_scores[1]) / 7)
-    assert torch.allclose(probabilities["short"], segment_scores[2])
+    assert videos == ["long", "short"]
+    assert torch.allclose(probabilities[0], (5 * segment_scores[0] + 2 * segment_scores[1]) / 7)
+    assert torch.allclose(probabilities[1], segment_scores[2])
     assert means["loss"] == pytest.approx(means["distillation_loss"] + means["classification_loss"], rel=1e-5)

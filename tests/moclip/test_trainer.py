@@ -57,7 +57,7 @@ def test_two_processes_equal_one_with_twice_the_batch(workspace: Path) -> None:
     )
     assert left_out == expected_left_out
     assert len(left_out) == 3
-    assert len(list(Path("prepared").rglob("*.frames"))) == 8
+    assert len(list(Path("prepared").rglob("*.npy"))) == 8
     assert not list(Path("checkpoints").glob("*.lock"))
 
 
@@ -88,28 +88,3 @@ def test_classes_without_a_name_have_a_number(workspace: Path) -> None:
     folder = train.main([*TRAIN_FLAGS, "--epochs", "1", "--run-name", "unnamed"])
     content = checkpoint.load_checkpoint(folder / "student_best.pth")
     assert content["class_names"] == [f"class_{i}" for i in range(content["config"]["num_classes"])]
-
-
-def test_a_checkpoint_that_counted_steps_resumes_at_its_segment(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = [*TRAIN_FLAGS, "--batch-size", "4", "--epochs", "1"]
-    train.main([*settings, "--run-name", "uninterrupted"])
-    save_checkpoint, saved = checkpoint.save_checkpoint, []
-
-    def stop_at_second_checkpoint(path: Path, content: dict[str, Any]) -> Path:
-        saved.append(save_checkpoint(path, content))
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        return path
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", stop_at_second_checkpoint)
-        with pytest.raises(KeyboardInterrupt):
-            train.main([*settings, "--run-name", "old", "--save-every-minutes", "0"])
-    last = Path("checkpoints/old/last.pth")
-    content = checkpoint.load_checkpoint(last)
-    assert content["progress"].pop("seen") == 8
-    checkpoint.save_checkpoint(last, content)
-    train.main(["--resume", "checkpoints/old"])
-    assert read_metrics("old") == read_metrics("uninterrupted")

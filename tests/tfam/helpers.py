@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.conftest import REPOSITORY
+from TFAM import config
 from TFAM.data import ClipFeatures, PairedEmbeddings, open_splits
 from TFAM.model import FusionTransformer
 from vimoclip import annotations
+from vimoclip.io.yaml_json import read_yaml
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader, EmbeddingWriter
 
-CONFIGS = sorted(p for p in (REPOSITORY / "TFAM" / "configs").glob("*.yaml") if p.stem != "default")
+VARIANTS = list(read_yaml(config.VARIANTS))
 CPU = torch.device("cpu")
 SMALL_MODEL = {"d_model": 8, "num_heads": 2, "num_layers": 2, "dim_feedforward": 16, "num_classes": 3}
 NO_DROPOUT = {"dropout": 0.0, "classifier_dropout": 0.0}
@@ -134,13 +135,9 @@ def open_train_val(
 # --- runs
 
 
-def config_path(config: str) -> Path:
-    return REPOSITORY / "TFAM" / "configs" / f"{config}.yaml"
-
-
-def train_command(config: str = "cross_attention", *more: str) -> list[str]:
+def train_command(variant: str = "cross_attention", *more: str) -> list[str]:
     """Return arguments of TFAM.train_and_eval for a tiny run; KEY=VALUE settings can be appended."""
-    return ["--config", str(config_path(config)), "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY_RUN]
+    return ["--config", variant, "--num-workers", "0", "--device", "cpu", *more, "--set", *TINY_RUN]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

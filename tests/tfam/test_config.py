@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from tests.tfam.helpers import CONFIGS, CPU, SMALL_MODEL, config_path
+from tests.conftest import REPOSITORY
+from tests.tfam.helpers import CPU, SMALL_MODEL, VARIANTS
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
 from TFAM.model import Fusion
@@ -15,23 +16,52 @@ from TFAM.train_and_eval import build_parser
 from TFAM.trainer import make_train_state
 from vimoclip.errors import UserError
 
-
-def test_configs_are_short_and_pairwise_different():
-    assert len(CONFIGS) == 22
-    assert all(len(path.read_text().splitlines()) <= 2 for path in CONFIGS)
-    resolved = [json.dumps(tfam_config.load([path]), sort_keys=True) for path in CONFIGS]
-    assert len(set(resolved)) == 22
-    assert {path.stem for path in CONFIGS} >= set(Fusion)
-    for path in CONFIGS:
-        config = tfam_config.load([path])
-        assert path.stem.startswith(config["model"]["fusion"])
-        assert config["training"]["batch_size"] == (4 if config["model"]["fusion"] == "concat_time" else 8)
+DROPOUT = {"dropout": 0.2, "classifier_dropout": 0.3}
 
 
-@pytest.mark.parametrize("motion", ["none", "shuffled"])
-def test_controls_differ_from_cross_attention_in_motion_only(motion):
-    real, control = (tfam_config.load([config_path(name)]) for name in ("cross_attention", f"cross_attention_{motion}"))
-    assert {**real, "data": real["data"] | {"motion": motion}} == control
+def load(*names: str) -> dict:
+    return tfam_config.load(list(map(Path, names)))
+
+
+def test_published_variants_have_their_settings():
+    assert len(VARIANTS) == 22 and set(VARIANTS) > set(Fusion)
+    default = load()
+    small_batch = {"training": default["training"] | {"batch_size": 4}}
+    expected: dict[str, dict] = {
+        "rgb": {"model": {"fusion": "rgb"}},
+        "motion_dropout": {"model": {"fusion": "motion", **DROPOUT}},
+        "rgb_positions_dropout": {"model": {"fusion": "rgb", "positions": True, **DROPOUT}},
+        "concat_embedding_positions": {"model": {"fusion": "concat_embedding", "positions": True}},
+        "concat_time": {**small_batch, "model": {"fusion": "concat_time"}},
+        "concat_time_positions_dropout": {
+            **small_batch,
+            "model": {"fusion": "concat_time", "positions": True} | DROPOUT,
+        },
+        "cross_attention": {},
+        "cross_attention_none": {"data": {"motion": "none"}},
+        "cross_attention_shuffled": {"data": {"motion": "shuffled"}},
+    }
+    for name, changes in expected.items():
+        assert load(name) == {section: default[section] | changes.get(section, {}) for section in default}, name
+    assert len({json.dumps(load(name), sort_keys=True) for name in VARIANTS}) == 22
+
+
+def test_a_variant_is_found_by_name_and_by_the_path_of_its_former_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = load("motion_dropout")
+    paths = ["TFAM/configs/motion_dropout.yaml", "configs/motion_dropout.yaml"]
+    for path in [*paths, str(tmp_path / paths[0]), str(REPOSITORY / paths[0])]:
+        assert load(path) == expected, path
+    Path("configs").mkdir()
+    Path("configs/motion_dropout.yaml").write_text("model: {fusion: rgb}\n")  # a file wins
+    assert load("configs/motion_dropout.yaml") == load("rgb") != expected
+    for missing in ("motion_drop", "elsewhere/motion_dropout.yaml", "motion_dropout.yaml", "configs"):
+        with pytest.raises(UserError) as error:
+            load(missing)
+        assert error.value.path == missing
+    with pytest.raises(UserError) as error:
+        load("motion_drop")
+    assert "motion_dropout" in error.value.hint
 
 
 def test_defaults_are_the_published_behaviour():
@@ -42,12 +72,9 @@ def test_defaults_are_the_published_behaviour():
 
 @pytest.mark.parametrize("motion", ["none", "shuffled"])
 def test_motion_control_is_refused_for_rgb(motion):
-    for paths, overrides in (
-        ([config_path("rgb")], [f"data.motion={motion}"]),
-        ([config_path(f"cross_attention_{motion}"), config_path("rgb")], []),
-    ):
+    for names, overrides in ((["rgb"], [f"data.motion={motion}"]), ([f"cross_attention_{motion}", "rgb"], [])):
         with pytest.raises(UserError) as error:
-            tfam_config.load(paths, overrides)
+            tfam_config.load(list(map(Path, names)), overrides)
         assert all(word in error.value.problem for word in ("data.motion", motion, "model.fusion rgb"))
 
 

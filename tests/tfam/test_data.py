@@ -15,9 +15,9 @@ def test_mismatched_videos_are_counted_and_named(dataset, capsys):
     splits, _ = open_train_val(dataset)
     assert len(splits["train"]) == 7 and len(splits["val"]) == 6
     out = capsys.readouterr().out
-    assert "7 train videos, 2 left out" in out and "V00.mp4: isn't in" in out
+    assert "7 train videos, 2 excluded" in out and "V00.mp4: is not in" in out
     assert "V02.mp4: 6 RGB frames need 5 motions, but there are 2" in out
-    assert "left out: V77: in neither RGB file" in out
+    assert "V77: in neither RGB file" in out
     rgb_splits, motion = open_train_val(dataset, "rgb")
     assert rgb_splits["train"].keys == splits["train"].keys and motion is None  # all variants use the same videos
     assert rgb_splits["train"][0].motion is None
@@ -88,6 +88,6 @@ def test_published_files_train_with_a_note(dataset, capsys):
         rewrite_as_published(path, dataset / "other")
     folder = main(train_command())
     out = capsys.readouterr().out
-    assert out.count("nothing could be checked") == 3
+    assert out.count("has no metadata") == 3
     header = (folder / "predictions.csv").read_text().splitlines()[0]
     assert header == "video_id,class_0,class_1,class_2"

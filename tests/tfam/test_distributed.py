@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, modification_times
-from tests.tfam.helpers import MirrorGroup, train_command, write_motion, write_rgb
+from tests.tfam.helpers import MirrorGroup, read_json, train_command, write_motion, write_rgb, write_selection
 from TFAM import train_and_eval
 from vimoclip.runtime import cost_estimate, distributed
 from vimoclip.training import checkpoint
@@ -46,19 +45,12 @@ def read_rows(path: Path) -> list[list[float]]:
         return [[float(cell) for cell in line if cell[:1] not in "Vv"] for line in [*csv.reader(file)][1:]]
 
 
-@pytest.mark.parametrize("protocol", ["published", "held_out"])
-def test_two_processes_train_like_one_with_twice_the_batch(
-    dataset: Path,
-    protocol: str,
-) -> None:
+def test_two_processes_train_like_one_with_twice_the_batch(dataset: Path) -> None:
     """Nine videos in steps of four: in the last step the second process has no video."""
-    prediction_files = ["predictions.csv"]
-    if protocol == "held_out":
-        write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
-        write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
-        Path("dataset/annotations").mkdir()
-        Path("dataset/annotations/selection.txt").write_text("V15.mp4\nV16.mp4\nV17.mp4\n")
-        prediction_files.append("selection_predictions.csv")
+    prediction_files = ["predictions.csv", "selection_predictions.csv"]
+    write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
+    write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
+    write_selection([15, 16, 17])
     result = run_two_processes(
         ["-m", "TFAM.train_and_eval"],
         [*train_command(), *DETERMINISTIC, "training.batch_size=2", "--checkpoints-dir", "two"],
@@ -90,27 +82,23 @@ def test_failed_process_ends_the_job_and_one_process_resumes(dataset: Path) -> N
     assert after[0] == before[0]
 
 
-def test_dry_run_estimates_the_remaining_cost(
-    dataset: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_dry_run_estimates_the_remaining_cost(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
-    costs = r"at [\d.e+]+ videos/s; [\d.]+ \w+ of disk, [\d.]+ \w+ of memory"
     small = [*train_command(), "training.batch_size=2"]
-    train_and_eval.main([*small, "--dry-run"])
-    out = capsys.readouterr().out
-    assert "0 of 3 epochs are done; an epoch has 9 videos to train on and 6 to validate" in out
-    assert re.search(r"for 35 videos " + costs, out)  # 3 x (9 + 6 / 3), and the final evaluation
+
+    def dry_run(*command: str) -> tuple[int, int, float | None]:
+        """Return (finished, pending, units of the estimate)."""
+        train_and_eval.main([*command, "--dry-run", "--report", "report.json"])
+        report = read_json(Path("report.json"))
+        return report["already"], report["pending"], report["estimate"] and report["estimate"]["units"]
+
+    assert dry_run(*small) == (0, 3, 35)  # 3 x (9 + 6 / 3), and the final evaluation
     assert not Path("checkpoints").exists()
     folder = train_and_eval.main(small)
     before = modification_times(folder)
     (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
-    train_and_eval.main([*small, "--dry-run"])
-    assert "3 of 3 epochs are done" in capsys.readouterr().out
-    best = str(folder / "best_model.pth")
-    train_and_eval.main(["--evaluate", best, "--dry-run", "--num-workers", "0", "--set", "training.batch_size=2"])
-    assert re.search(r"6 videos on cpu in fp32.*\n.*for 6 videos " + costs, capsys.readouterr().out)
+    assert dry_run(*small)[:2] == (3, 0)
+    assert dry_run("--evaluate", str(folder / "best_model.pth"), "--num-workers", "0") == (0, 6, 6)
     assert {name: time for name, time in before.items() if name != "metrics.json"} == modification_times(folder)
     assert not Path("TFAM").exists()
 

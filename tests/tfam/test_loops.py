@@ -48,7 +48,7 @@ def test_evaluation_sends_each_video_once() -> None:
     MirrorGroup.sent.clear()
     result = evaluate(model, [batch], F.binary_cross_entropy_with_logits, CPU, "fp32", MirrorGroup(0, 2))
     assert sum(MirrorGroup.sent) < 1.5 * videos * classes * 2 * 4  # logits and labels, four bytes each
-    assert result["videos"] == batch.videos * 2
+    assert result.videos == batch.videos * 2
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])  # the limits of a config
@@ -75,7 +75,7 @@ def test_one_batch_can_be_overfitted(fusion):
     model, batch = build_model(fusion, num_layers=1), collate(random_clips([6, 4, 5]))
     losses = train_on(model, batch, steps=200)
     assert losses[-1] < 0.05 < losses[0]
-    metrics = evaluate(model, [batch], F.binary_cross_entropy_with_logits, CPU, "fp32")["metrics"]
+    metrics = evaluate(model, [batch], F.binary_cross_entropy_with_logits, CPU, "fp32").metrics
     assert metrics["map_macro"] == metrics["map_micro"] == 1
     assert metrics["num_videos"] == metrics["classes_with_a_positive"] == 3
 

@@ -9,15 +9,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.tfam.helpers import CPU, KEEP_LAST_EPOCH, build_model, class_embeddings, read_json, train_command, write_h5
+from tests.tfam.helpers import KEEP_LAST_EPOCH, class_embeddings, read_json, train_command, write_h5
 from TFAM import config as tfam_config
-from TFAM.data import apply_config, collate, pair_embeddings
-from TFAM.model import Fusion
+from TFAM.data import apply_config, pair_embeddings
 from TFAM.train_and_eval import main
 from vimoclip.errors import UserError
 from vimoclip.store import EmbeddingReader
-
-FUSIONS_WITH_MOTION = [fusion for fusion in Fusion if fusion != Fusion.RGB]
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +75,12 @@ def test_seeds_shuffle_differently_and_real_motion_is_unchanged(numbered_readers
     assert [motion_source(dataset[i]) for i in range(50)] == list(range(50))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS_WITH_MOTION)
-def test_every_fusion_with_motion_runs_on_shuffled_motion(numbered_readers, fusion):
-    batch = collate(shuffled_clips(numbered_readers, 50, 1))
-    assert build_model(fusion, d_model=4)(*batch.model_inputs(CPU)).isfinite().all()
-
-
 def test_single_video_takes_motion_of_another_split(dataset):
     folder = main(train_command("cross_attention_shuffled", "--limit", "1"))
     with pytest.raises(UserError) as error:
         main(["--evaluate", str(folder / "best_model.pth"), "--limit", "1"])
     assert error.value.path == str(dataset / "ak_val_clip_embeddings.h5")
-    assert "data.motion is shuffled" in error.value.problem
+    assert "data.motion" in error.value.problem
 
 
 def test_shuffled_motion_removes_motion_only_classes(motion_only_dataset):

@@ -1,6 +1,5 @@
 """Training runs: their files, resuming, choice of the checkpoint, several configs."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,29 +9,20 @@ import yaml
 from tests.conftest import lock_in_subprocess
 from tests.tfam.helpers import (
     CLASSES,
-    CPU,
     TEACHER,
-    assert_same_run,
-    config_path,
     have_same_weights,
-    open_train_val,
     read_csv,
     read_json,
     train_command,
     write_motion,
     write_rgb,
 )
-from TFAM import config as tfam_config
 from TFAM import table
-from TFAM.data import PairedEmbeddings
-from TFAM.evaluation import run_metadata
 from TFAM.train_and_eval import main
-from TFAM.trainer import FusionTrainer
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv
-from vimoclip.runtime import cost_estimate, seeding
+from vimoclip.runtime import cost_estimate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
-from vimoclip.training.trainer import RunOptions
 
 
 @pytest.mark.parametrize("loss", MULTI_LABEL_LOSSES)
@@ -73,7 +63,7 @@ def test_run_writes_its_files(dataset, capsys):
 
     before = (folder / "metrics.json").stat().st_mtime_ns
     del config["training"]["checkpoint"], config["data"]["motion"], config["model"]["normalize_inputs"]
-    del config["data"]["protocol"], config["data"]["annotations_dir"]
+    del config["data"]["annotations_dir"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))  # like a run of a version without these keys
     capsys.readouterr()
     main(train_command())
@@ -81,7 +71,7 @@ def test_run_writes_its_files(dataset, capsys):
     assert (folder / "metrics.json").stat().st_mtime_ns == before
     with pytest.raises(UserError) as error:
         main([*train_command(), "training.epochs=2"])
-    assert error.value.path == str(folder) and "training.epochs 3" in error.value.problem
+    assert str(folder) in error.value.problem and "training.epochs" in error.value.problem
     main([*train_command("cross_attention", "--overwrite"), "training.epochs=2"])
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
 
@@ -117,7 +107,7 @@ def test_run_resumes_only_with_its_validation_videos(dataset):
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), informative=False)
     with pytest.raises(UserError) as error:
         main(train_command())
-    assert error.value.path == str(last) and "validated_on" in error.value.problem
+    assert str(last) in error.value.problem and "validated_on" in error.value.problem
 
 
 def test_second_process_on_a_run_is_refused(dataset):
@@ -126,52 +116,6 @@ def test_second_process_on_a_run_is_refused(dataset):
         main(train_command())
     assert error.value.path == str(folder) and f"process {pid}" in error.value.problem
     assert main(train_command()) == folder
-
-
-class InterruptingDataset(PairedEmbeddings):
-    """Data set that raises KeyboardInterrupt after `stop_after` items."""
-
-    loaded: list[int]
-    stop_after = 0
-
-    def __getitem__(self, index):
-        if len(self.loaded) == self.stop_after:
-            raise KeyboardInterrupt
-        self.loaded.append(index)
-        return super().__getitem__(index)
-
-
-@pytest.mark.parametrize(
-    ("command", "checkpoint"), [("same command", "best"), ("--resume", "best"), ("--resume", "last")]
-)
-def test_interrupted_run_ends_like_an_uninterrupted_one(dataset, command, checkpoint):
-    setting = f"training.checkpoint={checkpoint}"
-    uninterrupted = main(
-        [*train_command("concat_time_positions_dropout", "--checkpoints-dir", "uninterrupted"), setting]
-    )
-    folder = Path("checkpoints/TFAM/concat_time_positions_dropout/seed49")
-    folder.mkdir(parents=True)
-    shutil.copy(uninterrupted / "config.yaml", folder)
-    config = tfam_config.load([folder / "config.yaml"])
-    splits, motion = open_train_val(dataset, "concat_time")
-    train = splits["train"]
-    interrupting = InterruptingDataset(train.rgb, train.motion, train.keys, train.excluded)
-    interrupting.loaded, interrupting.stop_after = [], 2 * len(train) + 5  # in the second batch of the third epoch
-    metadata = run_metadata(config, train.rgb, motion)
-    with pytest.raises(KeyboardInterrupt):
-        FusionTrainer(metadata, splits | {"train": interrupting}, RunOptions(folder, Path("logs"), CPU)).train()
-    assert interrupting.loaded[:18] == seeding.epoch_permutation(9, 49, 1) + seeding.epoch_permutation(9, 49, 2)
-    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
-    assert (folder / "best_model.pth").is_file() == (checkpoint == "best")  # "last" is written at the end only
-    with pytest.raises(UserError) as error:
-        main(["--resume", str(folder), "--set", "training.lr=1e-3"])
-    assert "training.lr" in error.value.problem
-    main(
-        ["--resume", str(folder), "--device", "cpu"]
-        if command == "--resume"
-        else [*train_command(folder.parent.name), setting]
-    )
-    assert_same_run(uninterrupted, folder)
 
 
 def test_checkpoint_last_keeps_the_last_epoch(dataset):
@@ -206,7 +150,7 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     Path("third.yaml").write_text(
         "{training: {epochs: 2}, model: {num_layers: 1, num_heads: 4, dim_feedforward: 16}}\n"
     )
-    configs = ["--config", str(config_path("rgb_positions")), "second.yaml", "--config", "third.yaml"]
+    configs = ["--config", "rgb_positions", "second.yaml", "--config", "third.yaml"]
     more = ["--num-workers", "0", "--device", "cpu", "--set", "model.num_heads=2", "model.normalize_inputs=true"]
     folder = main([*configs, *more])
     assert folder == Path("checkpoints/TFAM/rgb_positions/seed49")
@@ -220,8 +164,8 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
     evaluated = main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu", "--num-workers", "0"])
     assert evaluated["map_micro"] == metrics["map_micro"]
     with pytest.raises(UserError) as error:
-        main(["--config", str(config_path("rgb_positions")), "third.yaml", "second.yaml", *more])
-    assert "model.num_layers 1" in error.value.problem
+        main(["--config", "rgb_positions", "third.yaml", "second.yaml", *more])
+    assert "model.num_layers" in error.value.problem and str(folder) in error.value.problem
 
 
 def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, monkeypatch):

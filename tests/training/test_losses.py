@@ -1,16 +1,13 @@
 """Losses against values computed by hand."""
 
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
 
-from tests.moclip.helpers import IDENTITY_PREPROCESSING, make_objective
-from vimoclip import clip
+from tests.moclip.helpers import make_objective
 from vimoclip.moclip import StudentOutput
 from vimoclip.moclip.dataset import SegmentBatch
-from vimoclip.moclip.loops import StudentObjective
 from vimoclip.training import losses
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -88,16 +85,6 @@ def test_the_loss_is_classification_plus_weighted_distillation(weight: float) ->
     assert loss_values["distillation_loss"].item() == pytest.approx(3)
     assert loss_values["classification_loss"].item() == pytest.approx(classification)
     assert loss_values["loss"].item() == pytest.approx(weight * 3 + classification)
-
-
-def test_the_default_distillation_weight_is_1() -> None:
-    batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, torch.eye(2), ["a", "b"], [])
-    output = StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2))
-    objective = StudentObjective(clip.Preprocess(IDENTITY_PREPROCESSING), nullcontext, "cosine", 9)
-    _, loss_values = objective(lambda *_: output, batch, "training")
-    assert loss_values["loss"].item() == pytest.approx(
-        (loss_values["distillation_loss"] + loss_values["classification_loss"]).item()
-    )
 
 
 def test_unknown_mode_raises() -> None:

@@ -62,7 +62,8 @@ def check_settings_match(
     """Raise UserError if a setting in both has different values; the names say whose settings they are."""
     for key in (key for key in first if key in second):
         if first[key] != second[key]:
-            raise UserError(f"{key} is {first[key]} in {first_name} but {second[key]} in {second_name}", hint)
+            first_value, second_value = (str(settings[key])[:80] for settings in (first, second))
+            raise UserError(f"{key} is {first_value} in {first_name} but {second_value} in {second_name}", hint)
 
 
 def check_downloadable(download: Mapping[str, str] | None, timeout: float = 5.0) -> None:

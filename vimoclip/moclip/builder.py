@@ -1,4 +1,4 @@
-"""Construction of the student from the teacher's image encoder, checked against the embedding file's attributes."""
+"""Construction of the student from the teacher's image encoder, checked against the embedding file."""
 
 import argparse
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
     teacher_keys = ("clip_model", "quick_gelu", "weights_sha256", "embed_dim")
     teacher: dict[str, Any] = {key: attributes[key] for key in teacher_keys if key in attributes}
     student = {key: encoder.config[key] for key in teacher}
-    hint = "give the --clip-model-name and --clip-pretrained that extract_embeddings.py had"
+    hint = "use the --clip-model-name and --clip-pretrained of extract_embeddings.py"
     cli.check_settings_match(student, teacher, student_name, teacher_name, hint)
     cli.check_settings_match(
         {"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student_name, teacher_name, hint

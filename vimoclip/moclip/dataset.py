@@ -158,7 +158,7 @@ class TrainingSplits:
         return [video for paired in self.paired_videos.values() for video in paired.videos]
 
     def excluded(self) -> list[tuple[str, str, str]]:
-        """Return (split, video, reason) of the videos that can't be used."""
+        """Return (split, video, reason) of the excluded videos."""
         return [(split, *item) for split, paired in self.paired_videos.items() for item in paired.excluded.items()]
 
 
@@ -194,15 +194,15 @@ def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes
     train = readers["train"]
     for reader in readers.values():
         if not reader.keys:
-            raise UserError("holds no video", "run extract_embeddings.py again", path=reader.path)
+            raise UserError("has no videos", "run extract_embeddings.py again", path=reader.path)
         if not reader.has_schema:
-            print(f"warning: {reader.path} does not say what made it, so nothing can be checked against it")
+            print(f"warning: {reader.path} has no metadata, so its encoder and sampling are not checked")
     train_classes = len(train.labels(train.keys[0]))
     if num_classes not in (None, train_classes):
-        raise UserError(f"--num-classes {num_classes}: {train.path} has {train_classes}", "leave the flag out")
+        raise UserError(f"--num-classes is {num_classes}, but {train.path} has {train_classes}", "remove the flag")
     if "val" not in readers:
         return
-    val, hint = readers["val"], "make both with one set of flags"
+    val, hint = readers["val"], "extract both with the same flags"
     val_classes = len(val.labels(val.keys[0]))
     train_path, val_path = str(train.path), str(val.path)
     cli.check_settings_match({"classes": train_classes}, {"classes": val_classes}, train_path, val_path, hint)
@@ -215,13 +215,15 @@ def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes
 def check_paired_videos(paired_videos: dict[str, PairedVideos], readers: dict[str, store.EmbeddingReader]) -> None:
     """Print the excluded videos. Raises UserError if a split has no video, or if the splits' flow settings differ."""
     for split, paired in paired_videos.items():
-        print(f"{split}: {len(paired.videos)} videos, {len(paired.excluded)} left out")
+        print(f"{split}: {len(paired.videos)} videos, {len(paired.excluded)} excluded")
         for key, reason in paired.excluded.items():
-            print(f"  left out: {key}: {reason}")
+            print(f"  excluded: {key}: {reason}")
         if not paired.videos:
             path = readers.get(split, readers["train"]).path
             source = "it" if split in readers else f"its {split} clips"
-            raise UserError(f"no video of {source} has flow", "run extract_flows.py, see --flow-videos-dir", path=path)
+            raise UserError(
+                f"no video of {source} has flow", "run extract_flows.py, or set --flow-videos-dir", path=path
+            )
     train_settings, monitor_settings = (paired.flow_settings for paired in paired_videos.values())
     train_name, monitor_name = "the training videos' flow", "the validation videos' flow"
     hint = "extract all flow again with the same flags"

@@ -43,7 +43,7 @@ class StudentObjective:
         distill = losses.distillation_loss(output.predicted.float(), batch.z_image, batch.mask, self.distillation_mode)
         classify = losses.classification_loss(output.logits.float(), batch.labels, self.class_positive_weight)
         loss = self.distillation_weight * distill + classify
-        hint = "check these videos, or lower --learning-rate; earlier checkpoints are intact"
+        hint = "check these videos, or use a smaller --learning-rate"
         losses.check_finite(loss, f"the {phase} loss", batch.keys, hint)
         return output, {"loss": loss, "distillation_loss": distill, "classification_loss": classify}
 
@@ -153,13 +153,11 @@ def aggregate_scores(segment_scores: Iterable[SegmentScores]) -> EvaluationResul
             weights[key] = weights.get(key, 0.0) + length
             labels[key] = label
     if not weighted_sums:
-        raise TrainingError(
-            "no flow video of the validation split can be read", "create them again with extract_flows.py"
-        )
-    probabilities = {key: total / weights[key] for key, total in weighted_sums.items()}
-    all_scores, targets = torch.stack(list(probabilities.values())), torch.stack(list(labels.values()))
+        raise TrainingError("no flow video of the validation split is readable", "run extract_flows.py again")
+    probabilities = torch.stack([total / weights[key] for key, total in weighted_sums.items()])
+    targets = torch.stack(list(labels.values()))
     head_metrics = {
-        "head_map_macro": metrics.map_macro(all_scores, targets),
-        "head_map_micro": metrics.map_micro(all_scores, targets),
+        "head_map_macro": metrics.map_macro(probabilities, targets),
+        "head_map_micro": metrics.map_micro(probabilities, targets),
     }
-    return EvaluationResult(meter.means() | head_metrics, probabilities, targets)
+    return EvaluationResult(meter.means() | head_metrics, list(labels), probabilities, targets)

@@ -71,10 +71,8 @@ def find_checkpoint(folder: Path) -> Path:
             return students[0]
         if students:
             names = ", ".join(path.name for path in students)
-            raise UserError(
-                f"holds no student_best.pth but {names}", "name one of them with --checkpoint-dir", path=candidate
-            )
-    raise UserError("holds no student (student_best.pth)", "name a run folder that train.py wrote", path=folder)
+            raise UserError(f"has no student_best.pth but {names}", "give --checkpoint-dir one of them", path=candidate)
+    raise UserError("has no student_best.pth", "give a run folder of train.py", path=folder)
 
 
 def load(path: Path, clip_model_name: str | None = None, num_classes: int | None = None) -> tuple[MoCLIP, dict]:
@@ -87,15 +85,17 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     head_weight = state.get("classification_head.2.weight")
     if head_weight is None or not any(key.startswith("visual_encoder.") for key in state):
         raise UserError(
-            "is no MoCLIP student (no visual_encoder or classification_head)", "name a run of train.py", path=path
+            "is not a MoCLIP student (no visual_encoder or classification_head)",
+            "give a run folder of train.py",
+            path=path,
         )
     file_classes = int(head_weight.shape[0])
     if num_classes is not None and num_classes != file_classes:
-        problem = f"--num-classes {num_classes}: {path} has {file_classes}"
-        raise UserError(problem, "leave the flag out or name another run")
+        problem = f"--num-classes is {num_classes}, but {path} has {file_classes}"
+        raise UserError(problem, "remove the flag, or give another run")
     if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
         name = clip_model_name or "ViT-B/32"
-        print(f"warning: {path} holds no config of this project, so nothing can be checked; {name} is assumed")
+        print(f"warning: {path} has no config of this project; {name} is assumed, and inputs are not checked")
         config = {
             "clip": clip.encoder_config(name),
             "alpha": 0.1,
@@ -107,15 +107,15 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
         file_model = config["clip"].get("clip_model")
         if clip_model_name and file_model and clip.canonical_name(clip_model_name) != file_model:
             raise UserError(
-                f"--clip-model-name {clip_model_name}: {path} was trained from {file_model}",
-                "leave the flag out or name another run",
+                f"--clip-model-name is {clip_model_name}, but {path} was trained from {file_model}",
+                "remove the flag, or give another run",
             )
         if not (isinstance(config["alpha"], float | int) and isinstance(config["flow"], dict)):
-            raise TypeError("alpha is no number, or flow no dictionary")
+            raise TypeError("alpha must be a number, flow a mapping")
         model = build(config)
     except UserError:
         raise
     except Exception as error:  # open_clip and torch raise many types for unexpected values
-        raise UserError(f"its config describes no student ({error})", "name a run of train.py", path=path) from None
+        raise UserError(f"its config is invalid ({error})", "give a run folder of train.py", path=path) from None
     checkpoint.load_state(model, state, path)
     return model.eval(), config

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from vimoclip import cli
-from vimoclip.annotations import split_protocol
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import Student, fuse_quick_gelu
@@ -26,19 +25,18 @@ from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, Ru
 
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
 METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")  # of the monitor split
-# ends of the names of flags that don't change the result; HParams leaves them out
+# endings of flags that do not change the result and are not in HParams
 OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames", "report")
-# frames per micro-batch on a CPU: ViT-B/32 on 4 x 29 frames then takes 0.48 of the memory and no more time
+# frames per micro-batch on a CPU: halves the memory of ViT-B/32 on 4 x 29 frames at the same speed
 CPU_MICRO_BATCH_FRAMES = 32
 
 
 class StudentTrainer(Trainer):
-    """Training of the student, which leaves out videos that can't be decoded."""
+    """Training of the student. Videos that can't be decoded are excluded."""
 
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
-    unreadable_hint = "create the flow videos again with extract_flows.py"
+    unreadable_hint = "run extract_flows.py again"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
-    continues_epochs_without_format = True
 
     def __init__(
         self,
@@ -92,8 +90,9 @@ class StudentTrainer(Trainer):
         """Return the row of the lowest loss, the first of equals."""
         return best_row(self.progress.rows, self.monitor_split)
 
-    def should_stop(self) -> bool:
-        return has_stopped_early(self.progress.rows, self.monitor_split, self.args.early_stopping_patience)
+    def is_finished(self) -> bool:
+        rows, patience = self.progress.rows, self.args.early_stopping_patience
+        return super().is_finished() or has_stopped_early(rows, self.monitor_split, patience)
 
     # --- what files hold
 
@@ -101,16 +100,7 @@ class StudentTrainer(Trainer):
         return [(segment.video.key, segment.start, segment.length) for segment in self.train_set.segments]
 
     def checkpoint_content(self) -> dict[str, Any]:
-        """Return `config` and `progress`:
-
-        | key                        | meaning                                                                |
-        |----------------------------|------------------------------------------------------------------------|
-        | epoch, global_step, rows   | completed epochs and steps, rows of metrics.csv                        |
-        | step, seen, sums           | steps, segments and sums of losses of the current epoch                |
-        | best, stale                | lowest loss of the monitored split, epochs since                       |
-        | unreadable                 | rows added to left_out.csv during the run                              |
-        | segments                   | hash of the training segments, to whose order `seen` refers            |
-        """
+        """Return `config` and `progress`, which has the fields of Progress under the keys of last.pth."""
         progress, best = self.progress, self.best_row()
         content = {
             "epoch": len(progress.rows),
@@ -132,29 +122,26 @@ class StudentTrainer(Trainer):
         return Progress(
             rows=progress["rows"],
             step=progress["step"],
-            seen=progress.get("seen", 0),
+            seen=progress["seen"],
             losses=LossMeter(progress["sums"]),
-            items_sha256=progress.get("segments", ""),
+            items_sha256=progress["segments"],
             global_step=progress["global_step"],
             unreadable=progress["unreadable"],
         )
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if last.pth has another encoder, flow, teacher, protocol or selection."""
-        saved_config = {"protocol": split_protocol.PUBLISHED} | saved["config"]  # old files have no protocol
-        hint = "resume with the same data, or start a new run"
-        cli.check_settings_match(self.config, saved_config, "this command", str(self.last_path), hint)
+        hint = "use the same data, or start a new run"
+        cli.check_settings_match(self.config, saved["config"], "this command", str(self.last_path), hint)
 
     def train(self) -> None:
         super().train()
         best_path = self.run.folder / "student_best.pth"
-        print(f"finished after epoch {len(self.progress.rows)}; the best student is {best_path}", flush=True)
+        print(f"finished after epoch {len(self.progress.rows)}; best student: {best_path}", flush=True)
 
     def resume(self) -> None:
         super().resume()
-        progress = self.progress
-        progress.seen = progress.seen or progress.step * self.batch_size  # old files count steps only
-        self.excluded += [(split, key, reason) for split, key, reason in progress.unreadable]
+        self.excluded += [(split, key, reason) for split, key, reason in self.progress.unreadable]
         self._write_left_out()
 
     def save_epoch(self, row: MetricsRow, evaluation: EvaluationResult, is_best: bool) -> None:
@@ -175,7 +162,7 @@ class StudentTrainer(Trainer):
         self.progress.unreadable.append([split, *video])
         if self.writer is not None:  # not in a dry run, which writes nothing
             self._write_left_out()
-        print(f"  left out: {video.key}: {video.reason}", flush=True)
+        print(f"  excluded: {video.key}: {video.reason}", flush=True)
 
     def _write_left_out(self) -> None:
         if self.run.group.is_main:
@@ -203,13 +190,13 @@ class StudentTrainer(Trainer):
             f"{distillation:.4f}), accessory head's {self.monitor_split} map_macro {macro:.4f}, map_micro {micro:.4f}"
         )
 
-    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float], int] | None:
+    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:
         """Return the row of the HParams tab, with the metrics of the epoch of student_best.pth."""
         if (best := self.best_row()) is None:
             return None
         results = {f"final/{self.monitor_split}_{name}": best[f"{self.monitor_split}_{name}"] for name in METRICS}
         settings = {k: v for k, v in self.settings.items() if not k.endswith(OMITTED_SUFFIXES)}
-        return {"stage": "student", **settings, "protocol": self.config["protocol"]}, results, best["epoch"]
+        return {"stage": "student", **settings, "protocol": self.config["protocol"]}, results
 
 
 def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) -> TrainState:

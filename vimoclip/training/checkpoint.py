@@ -39,13 +39,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError if the file holds no state dict, or anything but tensors and plain values."""
     if not path.is_file():
-        raise UserError("there is no such checkpoint", "name one that train.py or TFAM wrote", path=path)
+        raise UserError("there is no such checkpoint", "give a checkpoint of train.py or TFAM", path=path)
     content = load_tensors(path)
     if isinstance(content, dict) and content and "state_dict" not in content:
         content = {"state_dict": content}
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise UserError("holds no state dict", "name a checkpoint that train.py or TFAM wrote", path=path)
+        raise UserError("has no state dict", "give a checkpoint of train.py or TFAM", path=path)
     return content | {"state_dict": {key.removeprefix("module."): tensor for key, tensor in state.items()}}
 
 
@@ -58,8 +58,8 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
     mismatched += [key for key in state if key not in expected]
     if mismatched:
         raise UserError(
-            f"{len(mismatched)} tensors don't fit the model, the first is {mismatched[0]}",
-            "is it a checkpoint of another architecture or number of classes?",
+            f"{len(mismatched)} tensors do not fit the model, the first is {mismatched[0]}",
+            "give a checkpoint of the same architecture and number of classes",
             path=path,
         )
     model.load_state_dict(dict(state))

@@ -19,7 +19,7 @@ def format_progress(
     """Return the completed and remaining work as text; `unit`: of the items, like video."""
     done = f"{folder}: {len(progress.rows)} of {epochs} epochs are done" if folder else f"a new run of {epochs} epochs"
     partial_epoch = f", and {progress.seen} {unit}s of the next" if progress.seen else ""
-    return f"{done}{partial_epoch}; an epoch has {num_train} {unit}s to train on and {num_monitor} to validate"
+    return f"{done}{partial_epoch}; an epoch has {num_train} {unit}s to train on and {num_monitor} to validate on"
 
 
 def plan(progress: Progress, epochs: int, left_out: Mapping[str, str]) -> cli.RunReport:

@@ -1,7 +1,8 @@
 """TensorBoard of both trainings: event files that continue after a resume, epochs, settings, HParams, panels."""
 
+import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from vimoclip import annotations
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_folder import FlowFolder
-from vimoclip.io import atomic
 from vimoclip.video.filmstrip import render_filmstrip
 
-# prefixes of tags that are written whenever a run is opened
-REWRITTEN_TAGS = ("settings/", "_hparams_/")
+HPARAMS_FOLDER = "hparams"  # in a run's folder of logs
 PANEL_CLIPS, STRIP_FRAMES, TOP_CLASSES = 4, 5, 5  # clips per panel, frames per strip, predicted classes per clip
 STRIP_HEIGHT, GAP, FONT_SIZE, MIN_TEXT_WIDTH = 90, 6, 14, 300  # in pixels
 LABEL_LINE_CHARACTERS = 40
@@ -26,58 +25,18 @@ GAP_COLOR = "#b0b0b0"  # between frames; not white, since flow without motion is
 PR_THRESHOLDS = 101
 
 
-def open_writer(folder: Path, epoch: int, step: int) -> Any:
-    """Open a SummaryWriter in a folder whose events are purged to this epoch and step.
+def open_writer(folder: Path, step: int) -> Any:
+    """Open a SummaryWriter; TensorBoard then hides earlier events of this step or a later one.
 
-    SummaryWriter's purge_step can't be used, since it compares steps and epochs with one number. The writer must be
-    flushed before a checkpoint is saved."""
+    The writer must be flushed before a checkpoint is saved."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from torch.utils.tensorboard import SummaryWriter
 
-    purge_events(folder, epoch, step)
-    return SummaryWriter(str(folder))
-
-
-def purge_events(folder: Path, epoch: int, step: int) -> None:
-    """Rewrite a folder's event files as one that holds each (tag, step) once, up to this epoch and step.
-
-    If it is interrupted, no event is lost, and the next call removes duplicates."""
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    if not (paths := sorted(folder.glob("*tfevents*"))):
-        return
-    events = read_events(paths, epoch, step)
-    temporary = folder / "events.partial"  # without tfevents in its name, so that TensorBoard ignores it
-    with open(temporary, "wb") as file:
-        writer = RecordWriter(file)
-        for event in events:
-            writer.write(event.SerializeToString())
-    purged_path = folder / "events.out.tfevents.0000000000.kept"  # sorts, and is read, before SummaryWriter's files
-    atomic.publish(temporary, purged_path)
-    for path in paths:
-        if path != purged_path:
-            path.unlink()
-
-
-def read_events(paths: Iterable[Path], epoch: int, step: int) -> list[Any]:
-    """Read each (tag, step) once, ordered by step, up to this epoch and step. A truncated record ends its file.
-
-    Tags that begin with `step/` or end with `_by_step` are counted in steps, the others in epochs."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    events: dict[tuple[str, int], Event] = {}
-    for path in paths:
-        for event in LegacyEventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                if value.tag.startswith(REWRITTEN_TAGS):
-                    continue
-                counts_steps = value.tag.startswith("step/") or value.tag.endswith("_by_step")
-                if event.step <= (step if counts_steps else epoch):
-                    summary = Summary(value=[value])
-                    events[value.tag, event.step] = Event(wall_time=event.wall_time, step=event.step, summary=summary)
-    # from this file version on, TensorBoard does not hide earlier events when the step decreases
-    return [Event(file_version="brain.Event:2"), *sorted(events.values(), key=lambda event: event.step)]
+    writer: Any = SummaryWriter(str(folder), purge_step=step)
+    # TensorBoard ignores the first session start of a folder, and earlier versions of this project wrote none
+    start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+    writer.file_writer.add_event(start, step)
+    return writer
 
 
 def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str, list[int]]:
@@ -102,34 +61,38 @@ def add_pr_curves(
     scores: torch.Tensor,
     targets: torch.Tensor,
     groups: Mapping[str, list[int]],
-    epoch: int,
+    step: int,
 ) -> None:
     """Write a precision-recall curve over all (clip, class) pairs of each group. scores, targets: (N, C)."""
     for name, classes in groups.items():
         labels, predictions = targets[:, classes].reshape(-1) > 0, scores[:, classes].reshape(-1)
         tag = f"{monitor_split}/precision_recall_{name}"
-        writer.add_pr_curve(tag, labels, predictions, epoch, num_thresholds=PR_THRESHOLDS)
+        writer.add_pr_curve(tag, labels, predictions, step, num_thresholds=PR_THRESHOLDS)
 
 
-def add_settings(writer: Any, settings: Mapping[str, Any]) -> None:
-    """Write the resolved settings as YAML. Call it whenever a run is opened, see REWRITTEN_TAGS."""
+def add_settings(writer: Any, settings: Mapping[str, Any], step: int) -> None:
+    """Write the resolved settings as YAML."""
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    writer.add_text("settings", "".join(f"    {line}\n" for line in text.splitlines()), 0)
+    writer.add_text("settings", "".join(f"    {line}\n" for line in text.splitlines()), step)
 
 
-def add_hparams(writer: Any, settings: Mapping[str, Any], results: Mapping[str, float], epoch: int) -> None:
-    """Write the run's row of the HParams tab, and its final metrics as scalars at the chosen epoch.
+def write_hparams(logs_dir: Path, settings: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
+    """Write a run's row of the HParams tab, with its final metrics, or replace it.
 
-    No experiment summary is written, so that TensorBoard shows the columns of all runs of both stages."""
+    The row is in a folder of its own, since TensorBoard takes all scalars of a folder with a row for metrics. No
+    experiment summary is written, so that TensorBoard shows the columns of all runs of both stages."""
+    from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    for name, value in results.items():
-        writer.add_scalar(name, value, epoch)
+    folder = logs_dir / HPARAMS_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
     _, session_start, session_end = hparams(plain, dict(results))
-    writer.file_writer.add_summary(session_start)
-    writer.file_writer.add_summary(session_end)
-    writer.flush()
+    with SummaryWriter(str(folder)) as writer:
+        writer.file_writer.add_summary(session_start)
+        for name, value in results.items():
+            writer.add_scalar(name, value, step)
+        writer.file_writer.add_summary(session_end)
 
 
 class EpochLogger:
@@ -147,15 +110,20 @@ class EpochLogger:
         self.class_groups, self.panel_clips = class_groups(annotations_dir, class_names), panel_clips
 
     def log_epoch(
-        self, epoch: int, scalars: Mapping[str, float], scores: Mapping[str, torch.Tensor], labels: torch.Tensor
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        videos: Sequence[str],
+        probabilities: torch.Tensor,
+        labels: torch.Tensor,
     ) -> None:
-        """Log `scalars` by tag, and the (C,) `scores` by video; `labels` (N, C) are in their order."""
+        """Log `scalars` by tag, and the probabilities and labels (N, C) of N videos."""
         for tag, value in scalars.items():
-            self.writer.add_scalar(tag, value, epoch)
-        all_scores = torch.stack(list(scores.values()))
-        add_pr_curves(self.writer, self.monitor_split, all_scores, labels, self.class_groups, epoch)
-        if (image := draw_panel(self.panel_clips, scores, self.class_names)) is not None:
-            self.writer.add_image(f"{self.monitor_split}/rgb_flow_labels", image, epoch, dataformats="HWC")
+            self.writer.add_scalar(tag, value, step)
+        add_pr_curves(self.writer, self.monitor_split, probabilities, labels, self.class_groups, step)
+        by_video = dict(zip(videos, probabilities, strict=True))
+        if (image := draw_panel(self.panel_clips, by_video, self.class_names)) is not None:
+            self.writer.add_image(f"{self.monitor_split}/rgb_flow_labels", image, step, dataformats="HWC")
         self.writer.flush()
 
 

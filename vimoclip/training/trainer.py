@@ -21,14 +21,14 @@ from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.train_state import TrainState
 
-FORMAT = 1  # value of `format` in last.pth; last.pth of older versions has no such key
+FORMAT = 1  # value of `format` in last.pth
 MetricsRow = dict[str, Any]  # of metrics.csv
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run writes, and how this process computes it. last.pth is written after each epoch, and within one at
-    most every `save_every_minutes`."""
+    """Folders of a run, and how this process computes. last.pth is written after each epoch, and within one at most
+    every `save_every_minutes`."""
 
     folder: Path
     logs_dir: Path
@@ -54,10 +54,11 @@ class Progress:
 
 
 class EvaluationResult(NamedTuple):
-    """Results on the monitor split: metrics by name, (C,) probabilities by video, labels (N, C) in their order."""
+    """Metrics by name, and the probabilities and labels (N, C) of N videos."""
 
     metrics: dict[str, float]
-    scores: dict[str, torch.Tensor]
+    videos: list[str]
+    probabilities: torch.Tensor
     labels: torch.Tensor
 
 
@@ -74,8 +75,6 @@ class Trainer(ABC):
     learning_rate_column: ClassVar[str]  # of metrics.csv
     tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column; default: val_loss -> val/loss; empty: none
     persistent_workers: ClassVar[bool] = False
-    # whether an epoch continues with the same random numbers if a version that wrote no `format` began it
-    continues_epochs_without_format: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -118,9 +117,9 @@ class Trainer(ABC):
     def best_row(self) -> MetricsRow | None:
         """Return the row of the epoch that is best so far, None if there is none yet."""
 
-    def should_stop(self) -> bool:
-        """Return whether to stop before the last epoch."""
-        return False
+    def is_finished(self) -> bool:
+        """Return whether no epoch is left to train."""
+        return len(self.progress.rows) >= self.epochs
 
     # --- what files hold
 
@@ -168,8 +167,8 @@ class Trainer(ABC):
     def format_row(self, row: MetricsRow) -> str:
         """Return what is printed after an epoch."""
 
-    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float], int] | None:
-        """Return (settings, final metrics, their epoch) for the HParams tab; None if another stage logs them."""
+    def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:
+        """Return (settings, final metrics) for the HParams tab; None if there are none yet."""
         return None
 
     # --- the run
@@ -180,49 +179,36 @@ class Trainer(ABC):
         last_path = folder / "last.pth" if folder else None
         if last_path is None or not last_path.is_file():
             return Progress()
-        return cls._checked_progress(checkpoint.load_checkpoint(last_path), last_path)
-
-    @classmethod
-    def _checked_progress(cls, saved: Mapping[str, Any], path: Path) -> Progress:
-        progress = cls.parse_progress(saved)
-        if progress.step and "format" not in saved and not cls.continues_epochs_without_format:
-            raise UserError(
-                "an older version, which draws other random numbers, stopped here in the middle of an epoch",
-                "finish the epoch with that version, or give --overwrite to start again",
-                path=path,
-            )
-        return progress
+        return cls.parse_progress(checkpoint.load_checkpoint(last_path))
 
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
         self.resume()
         replica = ModelReplica(self.state, self.run.group, self.zero_loss)
-        if self.run.group.is_main:
+        if self.run.group.is_main and not self.is_finished():
             self._open_writer()
         sampler = EpochBatchSampler(len(self.train_set), self.seed, self.batch_size, self.run.group)
         loader = self.make_loader(self.train_set, sampler)
         monitor_batches = sequential_batches(len(self.monitor_set), self.batch_size, self.run.group)
         monitor_loader = self.make_loader(self.monitor_set, monitor_batches)
-        while len(self.progress.rows) < self.epochs and not self.should_stop():
+        while not self.is_finished():
             sampler.epoch, sampler.skip = self.first_epoch + len(self.progress.rows), self.progress.seen
             self._run_epoch(replica, loader, monitor_loader)
         if self.writer:
-            if row := self.hparams():
-                tensorboard.add_hparams(self.writer, *row)
             self.writer.close()
+        if self.run.group.is_main and (row := self.hparams()):
+            tensorboard.write_hparams(self.run.logs_dir, *row, self.last_step)
 
     def resume(self) -> None:
         """Restore last.pth, if there is one. Raises UserError."""
         if self.run.group.broadcast(self.last_path.is_file()):
             saved = checkpoint.load_checkpoint(self.last_path)
             self.check_resumable(saved)
-            items_sha256, self.progress = self.progress.items_sha256, self._checked_progress(saved, self.last_path)
+            items_sha256, self.progress = self.progress.items_sha256, self.parse_progress(saved)
             if self.progress.step and self.progress.items_sha256 != items_sha256:
-                raise UserError(
-                    "stopped in the middle of an epoch of other videos than there are now",
-                    "bring back what was there, or give --overwrite to start again",
-                    path=self.last_path,
-                )
+                problem = "was saved within an epoch of other training data"
+                hint = "restore that data, or use --overwrite to train from scratch"
+                raise UserError(problem, hint, path=self.last_path)
             self.progress.items_sha256 = items_sha256
             self.state.restore(saved, self.last_path)
             position = f"epoch {len(self.progress.rows)}, step {self.progress.step} of the next"
@@ -246,12 +232,11 @@ class Trainer(ABC):
         return cli.RunReport([self.run.folder], done=done, already_done=before, skipped=dict(left_out), unit="epoch")
 
     def _open_writer(self) -> None:
-        self.writer = tensorboard.open_writer(self.run.logs_dir, len(self.progress.rows), self.last_step)
-        tensorboard.add_settings(self.writer, self.settings)
-        if len(self.progress.rows) < self.epochs:
-            class_names = self.metadata["class_names"]
-            arguments = (self.monitor_split, class_names, self.annotations_dir, self.panel_clips())
-            self.logger = tensorboard.EpochLogger(self.writer, *arguments)
+        first_step = self.last_step + 1
+        self.writer = tensorboard.open_writer(self.run.logs_dir, first_step)
+        tensorboard.add_settings(self.writer, self.settings, first_step)
+        arguments = (self.monitor_split, self.metadata["class_names"], self.annotations_dir, self.panel_clips())
+        self.logger = tensorboard.EpochLogger(self.writer, *arguments)
 
     def _run_epoch(self, replica: ModelReplica, loader: DataLoader[Any], monitor_loader: DataLoader[Any]) -> None:
         progress, started = self.progress, time.monotonic()
@@ -259,7 +244,7 @@ class Trainer(ABC):
         for losses in self.train_steps(replica, self._step_batches(loader, f"epoch {epoch}/{self.epochs}")):
             self.after_step(losses)
         if not progress.losses.count:
-            raise TrainingError(f"no {self.unit} of the training split can be read", self.unreadable_hint)
+            raise TrainingError(f"no {self.unit} of the training split is readable", self.unreadable_hint)
         replica.broadcast_running_stats()
         row: MetricsRow = {"epoch": epoch, self.learning_rate_column: self.state.learning_rate}
         row |= {f"train_{name}": value for name, value in progress.losses.means().items()}
@@ -292,7 +277,8 @@ class Trainer(ABC):
         if self.writer and losses.count:
             for tag, value in self.step_scalars(losses.means()).items():
                 self.writer.add_scalar(tag, value, self.last_step)
-            if self.should_save():
+            # not after the last step of an epoch: events of the epoch have the same step, and would be logged twice
+            if progress.seen < len(self.train_set) and self.should_save():
                 self.save()
 
     def _write_epoch(self, row: MetricsRow, evaluation: EvaluationResult) -> None:
@@ -301,7 +287,7 @@ class Trainer(ABC):
         csv.write_csv(self.run.folder / "metrics.csv", list(row), [list(r.values()) for r in self.progress.rows])
         tags = {name: self.tags.get(name, name.replace("_", "/", 1)) for name in row}  # val_loss -> val/loss
         scalars = {tag: row[name] for name, tag in tags.items() if tag}
-        self.logger.log_epoch(int(row["epoch"]), scalars, evaluation.scores, evaluation.labels)
+        self.logger.log_epoch(self.last_step, scalars, *evaluation[1:])
         self.save()  # last: a run that is killed before repeats the epoch and writes the same files again
 
     def save(self) -> None:
