@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -16,6 +15,7 @@ import train
 from tests.annotations.test_split_protocol import write_selection
 from tests.conftest import REPOSITORY, make_embedded_dataset, modification_times
 from tests.moclip.helpers import break_flow
+from tests.preloaded import executable
 from vimoclip import store
 from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
@@ -121,7 +121,7 @@ def test_without_selection_clips_the_protocol_is_published_with_a_warning(
 def test_contradictory_flags_give_one_line_and_exit_code_2(
     selection_workspace: Path, flags: list[str], pattern: str
 ) -> None:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL_RUN, *flags]
+    command = [str(executable()), str(REPOSITORY / "train.py"), *SMALL_RUN, *flags]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
@@ -198,7 +198,7 @@ def test_two_processes_leave_out_the_same_clips(selection_workspace: Path) -> No
     break_flow("train1.mp4")
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [
-        sys.executable,
+        str(executable()),
         *torchrun,
         str(REPOSITORY / "train.py"),
         *SMALL_RUN,

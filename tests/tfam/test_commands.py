@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.preloaded import executable
 from tests.tfam.helpers import TINY_RUN, read_csv, train_command
 from TFAM.train_and_eval import main
 
@@ -24,7 +25,7 @@ def test_run_experiments_skips_finished_runs_and_writes_the_table(dataset):
     result = subprocess.run(
         ["bash", "run_experiments.sh", "--num-workers", "0", "--device", "cpu", "--set", *TINY_RUN],
         cwd="TFAM",
-        env={**os.environ, "PYTHON": sys.executable, "SEEDS": "49"},
+        env={**os.environ, "PYTHON": str(executable()), "SEEDS": "49"},
         capture_output=True,
         text=True,
     )
@@ -45,7 +46,7 @@ def test_run_experiments_skips_finished_runs_and_writes_the_table(dataset):
 )
 def test_invalid_command_line_gives_one_line_and_exit_code_2(argv, expected):
     result = subprocess.run(
-        [sys.executable, "-m", "TFAM.train_and_eval", *argv], cwd=REPOSITORY, capture_output=True, text=True
+        [str(executable()), "-m", "TFAM.train_and_eval", *argv], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert result.returncode == 2
     assert expected in result.stderr and len(result.stderr.splitlines()) == 1
