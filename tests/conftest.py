@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import pytest
 from vimoclip import video
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; may be missing
+SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; optional
 CLASSES = ("walking", "running", "eating")
 
 
@@ -132,9 +133,15 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_clip(tmp_path_factory.mktemp("models") / "tinyclip")
 
 
+@pytest.fixture(scope="session")
+def shared_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of `make_dataset`, which no test changes."""
+    return make_dataset(tmp_path_factory.mktemp("shared") / "dataset")
+
+
 @pytest.fixture
-def tiny_dataset(tmp_path: Path) -> Path:
-    return make_dataset(tmp_path / "dataset")
+def tiny_dataset(shared_dataset: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(shared_dataset, tmp_path / "dataset")
 
 
 def make_dataset(dataset: Path) -> Path:

@@ -40,7 +40,7 @@ PACKAGES: tuple[str, ...] = (
     "openpyxl",
 )
 PACKAGES += ("torch.utils.tensorboard", "plotly.graph_objects", "jinja2", "iterstrat.ml_stratifiers")
-START_SECONDS = 120
+START_SECONDS, RUN_SECONDS = 300, 600
 
 
 class ProcessResult(NamedTuple):
@@ -111,9 +111,9 @@ def start(words: Sequence[str], folder: Path, modules: tuple[str, ...] = (), **e
     return Process(_server(modules), words, folder, os.environ | torchrun | environment)
 
 
-def run(words: Sequence[str], folder: Path, timeout: float = 600, **environment: str) -> ProcessResult:
+def run(words: Sequence[str], folder: Path, **environment: str) -> ProcessResult:
     """Run `python WORDS...` to its end."""
-    return start(words, folder, (), **environment).wait(timeout)
+    return start(words, folder, (), **environment).wait(RUN_SECONDS)
 
 
 def executable() -> Path:

@@ -17,11 +17,11 @@ DEMO = ["make_clips", "make_films", "make_teacher", "check_frames", "report", "s
 # a package imports only packages that stand before it
 LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "clip", "flow", "metrics", "boris"]
 LAYERS += ["timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "prepare", "prediction"]
-# a package outside the standard library -> the only modules that may import it
+# third-party package -> the only module or package that may import it
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "safetensors": "clip", "ptlflow": "flow", "cv2": "flow"}
 OWNERS |= {"openpyxl": "prepare/excel", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}
 OWNERS |= {"plotly": "report", "sklearn": "metrics"}
-NOT_USED_YET = {"safetensors", "sklearn"}  # owned all the same
+NOT_USED_YET = {"safetensors", "sklearn"}  # not imported directly
 EMPTY_INIT = ["io", "runtime", "extraction", "training"]  # imported by --help, which must not import torch
 FORBIDDEN_WORDS = ["strangers?", "crew", "eyes", "anew", "afresh", "hears", "wary", "stead", "told"]
 MAX_TEST_LINES = 600
@@ -165,7 +165,7 @@ def test_help_answers_without_heavy_imports(command: str) -> None:
     assert "usage:" in done.stdout
 
 
-# what runs code that a file holds, and the one place that may load such a file, checked by its SHA-256
+# modules and calls that run code from a file; TORCHSCRIPT may load one whose SHA-256 is known
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "pandas"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "os.system", "torch.hub.load"}
 UNSAFE_CALLS |= {"yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.Loader", "yaml.FullLoader"}
