@@ -103,9 +103,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 900) -> Iterator[Br
     for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = webdriver.Chrome(
-        options, Service(driver)
-    )  # without a path, selenium would search the network for a driver
+    window = webdriver.Chrome(options, Service(driver))  # without a path, selenium downloads a driver
     try:
         window.execute_cdp_cmd("Network.enable", {})
         yield Browser(window)

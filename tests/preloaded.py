@@ -1,8 +1,9 @@
 """Python processes that start quickly: forks of a process that has imported PyTorch and other large packages.
 
 `start` and `run` are like those of `subprocess`; `executable()` is a program that stands for `python` in shell scripts.
-    python -m tests.preloaded serve SOCKET PID MODULE...   import the modules, fork for each connection until PID ends
-    python tests/preloaded.py run SOCKET WORDS...          run `python WORDS...` as such a fork"""
+    python -m tests.preloaded serve FOLDER PID       fork a process for each connection until the process PID ends
+    python tests/preloaded.py run SOCKET WORDS...    run `python WORDS...` as such a fork
+The workers of pytest-xdist share one server."""
 
 import array
 import atexit
@@ -23,9 +24,9 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES: tuple[str, ...] = (
@@ -40,6 +41,7 @@ PACKAGES: tuple[str, ...] = (
     "openpyxl",
 )
 PACKAGES += ("torch.utils.tensorboard", "plotly.graph_objects", "jinja2", "iterstrat.ml_stratifiers")
+STAGE_MODULES = ("tests.stage_driver", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.moclip")
 START_SECONDS, RUN_SECONDS = 300, 600
 
 
@@ -105,74 +107,58 @@ class Process:
         return ProcessResult(code, *(b"".join(parts).decode(errors="replace") for parts in chunks.values() or ((), ())))
 
 
-def start(words: Sequence[str], folder: Path, modules: tuple[str, ...] = (), **environment: str) -> Process:
-    """Start `python WORDS...`; `modules`: imported too before such a process is forked."""
-    torchrun = {"PYTHON_EXEC": str(executable())}  # what torchrun starts
-    return Process(_server(modules), words, folder, os.environ | torchrun | environment)
+def start(words: Sequence[str], folder: Path, stages: bool = False, **environment: str) -> Process:
+    """Start `python WORDS...`; `stages`: with the STAGE_MODULES of this checkout imported too."""
+    torchrun = {"PYTHON_EXEC": str(executable())}  # the program that torchrun starts
+    address = str(_server() / ("stages" if stages else "socket"))
+    return Process(address, words, folder, os.environ | torchrun | environment)
 
 
 def run(words: Sequence[str], folder: Path, **environment: str) -> ProcessResult:
     """Run `python WORDS...` to its end."""
-    return start(words, folder, (), **environment).wait(RUN_SECONDS)
+    return start(words, folder, False, **environment).wait(RUN_SECONDS)
 
 
 def executable() -> Path:
     """Return a program named python that runs its arguments as `run` does."""
-    _server()
-    return _folder() / "bin" / "python"
+    return _server() / "bin" / "python"
 
 
 @cache
-def _server(modules: tuple[str, ...] = ()) -> str:
-    """Start a server of this process and return its address. Servers with more modules are forks of the first one."""
-    if not modules:
-        address = str(_folder() / "socket")
-        words = ["-m", "tests.preloaded", "serve", address, str(os.getpid())]
+def _server() -> Path:
+    """Return the folder of the server's sockets, after starting it unless another worker of pytest-xdist has."""
+    run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(tempfile.gettempdir(), f"preloaded-{run_id}") if run_id else Path(tempfile.mkdtemp())
+    with contextlib.suppress(FileExistsError):
+        (folder / "bin").mkdir(parents=True)
+        program = folder / "bin" / "python"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {__file__} run {folder}/socket "$@"\n')
+        program.chmod(0o755)
+        command = [sys.executable, "-m", "tests.preloaded", "serve", str(folder)]
+        command.append(str(os.getppid() if run_id else os.getpid()))
         environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the threads of OpenMP would not survive a fork
-        with open(_folder() / "log", "wb") as log:
-            options: Any = {"cwd": REPOSITORY, "env": environment, "stdout": log, "stderr": log}
-            subprocess.Popen([sys.executable, *words, *PACKAGES], **options)
-    else:
-        address = str(_folder() / f"socket-{'-'.join(modules)}")[:100]
-        words = ["-m", "tests.preloaded", "serve", address, str(os.getpid()), *modules]
-        _running.append(Process(_server(), words, REPOSITORY, os.environ))
+        with open(folder / "log", "wb") as log:
+            subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
     end = time.monotonic() + START_SECONDS
-    while not Path(address).exists():
-        assert time.monotonic() < end, (_folder() / "log").read_text()
+    while not (folder / "stages").exists():
+        assert time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.02)
-    return address
-
-
-_running: list[Process] = []  # servers that are forks; they end with their connection
-
-
-@cache
-def _folder() -> Path:
-    """Return the folder of the sockets and of `executable()`."""
-    folder = Path(tempfile.mkdtemp(prefix="preloaded-"))
-    program = folder / "bin" / "python"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {__file__} run {folder}/socket "$@"\n')
-    program.chmod(0o755)
-    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
     return folder
 
 
 # --- the server
 
 
-def serve(address: str, pid: str, *modules: str) -> None:
-    """Fork a process for each connection until the process `pid` ends. Returns in the forked process only."""
-    for module in modules:
+def serve(folder: str, pid: str) -> None:
+    """Fork a process for each connection until the process `pid` ends. Returns in the forked processes only."""
+    for module in PACKAGES:
         importlib.import_module(module)
-    sys.stdout.flush()
-    gc.collect()
-    gc.freeze()  # a collection would touch, and so copy, all pages that are shared with the forks
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"{address}.new")
-    listener.listen(16)
-    os.rename(f"{address}.new", address)
-    listener.settimeout(2)
+    listener = _listen(folder, "socket")
+    if not os.fork():
+        listener.close()
+        for module in STAGE_MODULES:
+            importlib.import_module(module)
+        listener = _listen(folder, "stages")
     while True:
         with contextlib.suppress(TimeoutError):
             connection, _ = listener.accept()
@@ -186,7 +172,20 @@ def serve(address: str, pid: str, *modules: str) -> None:
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
+
+
+def _listen(folder: str, name: str) -> socket.socket:
+    sys.stdout.flush()
+    gc.collect()
+    gc.freeze()  # a collection would touch, and so copy, all pages that are shared with the forks
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{folder}/{name}.new")
+    listener.listen(64)
+    listener.settimeout(2)
+    os.rename(f"{folder}/{name}.new", f"{folder}/{name}")
+    return listener
 
 
 def _serve_one(connection: socket.socket) -> None:

@@ -36,8 +36,7 @@ class StageDriver:
     def start(self, command: list[str], folder: Path, **options: Any) -> int:
         """Start a stage's command in a folder and return its process id; `options`: see `run_stage`."""
         words = ["-c", "from tests import stage_driver; stage_driver.run_stage()", json.dumps(options), *command]
-        modules = ("tests.stage_driver", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.moclip")
-        self.process = preloaded.start(words, folder, modules, PYTHONPATH=str(REPOSITORY))
+        self.process = preloaded.start(words, folder, True, PYTHONPATH=str(REPOSITORY))
         return self.process.pid
 
     def has_ended(self) -> bool:
