@@ -235,6 +235,9 @@ def _prepare(streams: Sequence[int], words: list[str], folder: str, environment:
 def _execute() -> int:
     """Run sys.argv as Python does (a script, `-m MODULE`, `-c CODE`, or `-`); return the exit code."""
     words = sys.argv
+    if words[0] == "-u":  # from torchrun
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        words.pop(0)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     own = [path for path in sys.path if path and Path(path).resolve() != REPOSITORY]
     first = str(Path(words[0]).resolve().parent) if words[0][0] != "-" else os.getcwd() if words[0] == "-m" else ""
