@@ -18,6 +18,16 @@ from vimoclip import video
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; optional
 CLASSES = ("walking", "running", "eating")
+# files and folders that take longest: they start first, so that the processes of pytest-xdist end together
+SLOW = ("cli/test_flags.py", "chain", "demo", "extraction", "training", "clip", "moclip", "tfam", "flow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def order(item: pytest.Item) -> int:
+        path = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        return next((i for i, slow in enumerate(SLOW) if path.startswith(slow)), len(SLOW))
+
+    items.sort(key=order)
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float = 25, lossless: bool = True) -> Path:
