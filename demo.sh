@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# ViMoCLIP in miniature, from nothing to a table and a report: draws clips of animals, trains a small CLIP on stills of them, and runs
-# the project's scripts one after the other, as you would type them. 9 minutes on two cores; stop it and start it again
-# as you like, it resumes.
+# The whole chain on drawn animals: draws clips, trains a small CLIP on still images of them, and runs the scripts of all
+# stages up to a table and a report. It takes 9 minutes on two cores. If it is interrupted, the same command resumes it.
 #
-#   bash demo.sh                 no downloads but Python's packages
-#   bash demo.sh --real          with OpenAI's CLIP ViT-B/32 and RAFT, which are downloaded (370 MB); wants a GPU
-#   bash demo.sh --clips DIR     on clips of your own, DIR/<action>/*.mp4; together with --real for results that count
-#   bash demo.sh --tiny          a minute, to see that everything runs; its numbers mean nothing
+#   bash demo.sh                 downloads only Python packages
+#   bash demo.sh --real          downloads and uses OpenAI's CLIP ViT-B/32 and RAFT (370 MB); a GPU is recommended
+#   bash demo.sh --clips DIR     uses your own clips, DIR/<action>/*.mp4; add --real for meaningful results
+#   bash demo.sh --tiny          checks in a minute that everything runs; its results are meaningless
 set -euo pipefail
 unset CDPATH
 called_from=$PWD
@@ -20,18 +19,18 @@ while [ $# -gt 0 ]; do
         --tiny) size=tiny ;;
         --clips)
             clips=$([ -n "${2:-}" ] && cd "$called_from" && cd "$2" 2>/dev/null && pwd) || {
-                echo "demo.sh: error: --clips ${2:-} needs a folder, which holds a folder of videos per action" >&2
+                echo "demo.sh: error: --clips ${2:-}: not a folder; name a folder with one folder of videos per action" >&2
                 exit 2
             }
             shift
             ;;
         -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' demo.sh; exit 0 ;;
-        *) echo "demo.sh: error: there is no $1 (see demo.sh --help)" >&2; exit 2 ;;
+        *) echo "demo.sh: error: unknown argument $1; see bash demo.sh --help" >&2; exit 2 ;;
     esac
     shift
 done
 
-step() { # step TITLE COMMAND...: print the title and the command, and run it, with --report where $report is set
+step() { # step TITLE COMMAND...: print the title and the command, and run it, with --report if $report is set
     echo
     echo "== $1"
     shift
@@ -42,12 +41,12 @@ step() { # step TITLE COMMAND...: print the title and the command, and run it, w
     return $code
 }
 
-videos_step() { # step, but continue with the other videos if some failed
+videos_step() { # step that continues if some videos failed (exit code 1)
     local code=0 report
     report=$(mktemp)
     step "$@" || code=$?
     if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
-        echo "note: the videos that failed, named above, are left out"
+        echo "note: continues without the failed videos listed above"
         some_failed=yes code=0
     fi
     rm -f "$report"
@@ -58,7 +57,7 @@ check_annotations() { # exit if existing checkpoints were trained on other clips
     local checksums file="checkpoints/$name/annotations.cksum"
     checksums=$(cd "dataset/$name/annotations" && cksum ./*)
     if [ -f "$file" ] && [ "$(cat "$file")" != "$checksums" ]; then
-        echo "demo.sh: error: dataset/$name holds other clips or labels than checkpoints/$name learnt from;" \
+        echo "demo.sh: error: checkpoints/$name were trained on other clips or labels than dataset/$name has now;" \
             "delete checkpoints/$name logs/$name TFAM/results/$name" >&2
         exit 2
     fi
@@ -77,9 +76,10 @@ data_args=(--dataset-dir "dataset/$name" --dataset-name demo)
 fps_args=(--fps 12.5)
 fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last)
 seeds="49 50 51" epochs=8 clip_args=(--train 284 --val 128) still_args=(--stills 8000) evaluation_args=(--resamples 1000)
+worker_args=(--num-workers 2)
 if [ $size = tiny ]; then
-    seeds=49 epochs=1 clip_args=(--train 24 --val 12) still_args=(--stills 200 --held-out 100 --steps 5)
-    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100)
+    seeds=49 epochs=1 clip_args=(--train 16 --val 8) still_args=(--stills 60 --held-out 20 --steps 5)
+    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100) worker_args=(--num-workers 0)
 fi
 if [ -n "$real" ]; then
     encoder_args=(--clip-model-name ViT-B/32 --clip-pretrained openai)
@@ -95,31 +95,31 @@ else
 fi
 
 if [ -n "$clips" ]; then
-    step "The clips of $clips, split into those to learn from, to choose on and to report on" \
+    step "Split the clips of $clips" \
         "$python" prepare_dataset.py folder "$clips" "${data_args[@]}"
     resize_args=(--resize model)
 else
-    step "Drawing clips of animals, with the labels of what they do" \
-        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}"
+    step "Draw clips of animals, with labels of their actions" \
+        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}" "${worker_args[@]}"
     resize_args=(--resize squash) # a square crop would cut off animals at the sides
 fi
 check_annotations
 if [ -z "$real" ]; then
-    step "A small CLIP that learns from stills what animals look like (a minute)" \
-        "$python" -m demo.make_teacher "${still_args[@]}" --output-dir "$teacher"
-    [ -z "$clips" ] || echo "note: this CLIP has seen drawn animals only; --real takes one that knows yours"
+    step "Train a small CLIP on still images (a minute)" \
+        "$python" -m demo.make_teacher "${still_args[@]}" "${worker_args[@]}" --output-dir "$teacher"
+    [ -z "$clips" ] || echo "note: this CLIP was trained only on drawn animals; --real uses one trained on photographs"
 fi
-videos_step "Embedding the frames with CLIP" \
+videos_step "Embed the frames with CLIP" \
     "$python" extract_embeddings.py "${data_args[@]}" "${encoder_args[@]}" "${resize_args[@]}" "${fps_args[@]}" --frame-batch-size 64
-videos_step "Optical flow between neighbouring frames, drawn as colours" \
+videos_step "Compute optical flow" \
     "$python" extract_flows.py "${data_args[@]}" "${flow_args[@]}" "${fps_args[@]}"
-step "MoCLIP: a copy of CLIP learns to read flow (two minutes)" \
-    "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs --num-workers 2 \
+step "Train MoCLIP on flow images (two minutes)" \
+    "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs "${worker_args[@]}" \
     --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name student
-videos_step "Embedding the flow with MoCLIP, as it is after its last epoch" \
+videos_step "Embed the flow with the last epoch of MoCLIP" \
     "$python" inference.py "${data_args[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
 if [ -z "$clips" ]; then
-    step "Can single frames tell the actions?" \
+    step "Test which actions single frames reveal" \
         "$python" -m demo.check_frames "${data_args[@]}" "${encoder_args[@]}" "${frame_check_args[@]}" --output-dir "TFAM/results/$name"
 fi
 
@@ -150,29 +150,28 @@ for config in rgb motion concat_time cross_attention cross_attention_shuffled cr
     printf '   %s\n' "$(printf '%q ' "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion_args[@]}" \
         --seed SEED "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0)"
     train_tfam $config
-    echo "   (all it said is in logs/$name/TFAM/$config/)"
+    echo "   (complete output: logs/$name/TFAM/$config/)"
 done
-step "What the clips show, and what the model says" \
+step "Pictures of clips with their flow and scores" \
     "$python" -m demo.strips "${data_args[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
-step "The table" \
+step "Table of all runs" \
     "$python" -m demo.report "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --output-dir "TFAM/results/$name"
 best=$("$python" -m TFAM.select_best --checkpoints-dir "checkpoints/$name")
-step "The run that is best on the selection clips, in full on the clips reported" \
+step "Evaluate the run that is best on the model-selection split" \
     "$python" evaluate.py "$best" --annotations-dir "dataset/$name/annotations" "${data_args[@]:2}" \
     --videos-dir "dataset/$name/videos" --flow-videos-dir "dataset/$name/flows" "${evaluation_args[@]}" \
     ${some_failed:+--allow-missing}
 
 cat <<TEXT
 
-Done, $((($(date +%s) - started_at + 30) / 60)) minutes after the packages were there. What there is now:
+Done after $((($(date +%s) - started_at + 30) / 60)) minutes, without the installation. Results:
   dataset/$name/          clips, annotations, flow videos, embeddings
-  checkpoints/$name/      student/ and TFAM/<config>/seed<k>/, each with its settings, metrics and weights
-  TFAM/results/$name/     this table, a row a run in table.csv, and pictures of some clips
+  checkpoints/$name/      student/ and TFAM/<config>/seed<k>/: settings, metrics, weights
+  TFAM/results/$name/     the table, table.csv with one row per run, pictures of some clips
   $best/evaluation/
-                          metrics.json, per_class.csv and the report, to look at in a browser:
+                          metrics.json, per_class.csv, and a report to open in a browser:
                           $best/evaluation/report.html
-To see how it learnt:  $(printf '%q ' "$python" -m tensorboard.main --logdir "logs/$name")   and open http://localhost:6006
-  Images:   selection/rgb_flow_labels, frames beside their flow, with labels and guesses
-  Scalars:  student: selection/distillation_loss and selection/head_map_macro;  TFAM: selection/map_macro, a line a
-            config and seed
+Training curves:  $(printf '%q ' "$python" -m tensorboard.main --logdir "logs/$name")   then open http://localhost:6006
+  Images:   selection/rgb_flow_labels: frames and flow, with labels and predictions
+  Scalars:  student: selection/distillation_loss, selection/head_map_macro;  TFAM: selection/map_macro by config and seed
 TEXT

@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# The paper's experiments on Animal Kingdom, from the data set as its authors give it out to the table, stage by stage.
-# Stop it and start it again as you like: the same command resumes, and a stage that fails is named.
+# Runs the paper's experiments on Animal Kingdom, from the authors' files to the table, stage by stage. If it is
+# interrupted or a stage fails, the same command resumes it.
 #
 #   bash reproduce_animal_kingdom.sh --metadata AR_metadata.xlsx --actions df_action.xlsx --videos FOLDER
-#   bash reproduce_animal_kingdom.sh ... --plan      estimates days and terabytes; writes nothing
+#   bash reproduce_animal_kingdom.sh ... --plan      estimate time and disk space, write nothing
 #
-# Defaults: animal_kingdom/AR_metadata.xlsx, animal_kingdom/df_action.xlsx, animal_kingdom/video. Data, checkpoints, logs
-# and results come to be in an animal_kingdom/ of dataset/, checkpoints/, logs/ and TFAM/results/ each, wherever this is
-# called from. There are two parts:
-#   published/  the paper's protocol: epochs are chosen on the clips that are reported, seed 49
-#   held_out/   this project's: a tenth of the training clips is kept out to choose on, seeds 49, 50, 51, with controls
-# --skip-failed continues without the videos that can't be read; the evaluation counts and names those that it lacks.
-# Settings can be given as variables, like COMPUTE="--device cuda:1" or PROTOCOLS=held_out; they stand at the script's top.
+# Defaults: animal_kingdom/AR_metadata.xlsx, animal_kingdom/df_action.xlsx, animal_kingdom/video. Outputs are written to
+# dataset/, checkpoints/, logs/ and TFAM/results/ of the repository, each to a folder animal_kingdom/. Two protocols:
+#   published/  as in the paper: the epoch is chosen on the evaluation split; seed 49
+#   held_out/   the epoch is chosen on a tenth of the training clips; seeds 49, 50, 51, with controls
+# --skip-failed continues without unreadable videos; the evaluation counts and lists the missing ones.
+# Settings are variables, e.g. COMPUTE="--device cuda:1" or PROTOCOLS=held_out; see the top of the script.
 set -euo pipefail
 unset CDPATH
 called_from=$PWD
@@ -20,28 +19,28 @@ source demo/environment.sh
 
 PROTOCOLS=${PROTOCOLS:-published held_out}
 CLIP=${CLIP:---clip-model-name ViT-B/32 --clip-pretrained openai}
-FLOW=${FLOW:---model raft --ckpt-path things --flow-normalization frame} # the paper's: a frame's largest motion has full colour
-# the published command's, as in README.md
+FLOW=${FLOW:---model raft --ckpt-path things --flow-normalization frame} # as in the paper: scaled to the largest motion of each frame
+# those of the published command, see docs/stages.md
 STUDENT=${STUDENT:---epochs 10 --batch-size 32 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine
     --num-classes 140 --sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9}
 FUSIONS=${FUSIONS:-rgb motion concat_embedding concat_time cross_attention}
-CONTROLS=${CONTROLS-cross_attention_none cross_attention_shuffled} # of held_out, as the seeds
+CONTROLS=${CONTROLS-cross_attention_none cross_attention_shuffled} # only of held_out, like SEEDS
 SEEDS=${SEEDS:-49 50 51}
-FUSION_SETTINGS=${FUSION_SETTINGS:-}       # of TFAM, like training.epochs=1
-COMPUTE=${COMPUTE:---device auto}          # of all that computes: --device, --precision, --num-workers
-EVALUATION=${EVALUATION:---resamples 1000} # of evaluate.py
+FUSION_SETTINGS=${FUSION_SETTINGS:-}       # for --set of TFAM, e.g. training.epochs=1
+COMPUTE=${COMPUTE:---device auto}          # flags of all stages: --device, --precision, --num-workers
+EVALUATION=${EVALUATION:---resamples 1000} # flags of evaluate.py
 name=${NAME:-animal_kingdom}
 
 metadata=animal_kingdom/AR_metadata.xlsx actions=animal_kingdom/df_action.xlsx videos=animal_kingdom/video
 plan="" skip_failed=""
 
-fail() { # fail MESSAGE: of a wrong call
+fail() { # fail MESSAGE
     echo "reproduce_animal_kingdom.sh: error: $1" >&2
     exit 2
 }
 
-given() { # given FLAG PATH: the path as seen from here
-    [ -n "$2" ] || fail "$1 needs a path (see reproduce_animal_kingdom.sh --help)"
+given() { # given FLAG PATH: print the path, relative to where the script was called
+    [ -n "$2" ] || fail "$1 needs a path; see bash reproduce_animal_kingdom.sh --help"
     case "$2" in /*) echo "$2" ;; *) echo "$called_from/$2" ;; esac
 }
 
@@ -53,7 +52,7 @@ while [ $# -gt 0 ]; do
         --plan) plan=yes ;;
         --skip-failed) skip_failed=yes ;;
         -h | --help) sed -n '2,${/^#/!q;s/^# \{0,1\}//;p;}' reproduce_animal_kingdom.sh; exit 0 ;;
-        *) fail "there is no $1 (see reproduce_animal_kingdom.sh --help)" ;;
+        *) fail "unknown argument $1; see bash reproduce_animal_kingdom.sh --help" ;;
     esac
     shift
 done
@@ -64,9 +63,9 @@ read -ra clip <<<"$CLIP"
 read -ra flow <<<"$FLOW"
 read -ra compute <<<"$COMPUTE"
 read -ra evaluation <<<"$EVALUATION"
-read -rd '' -a student <<<"$STUDENT" || true # it has several lines
+read -rd '' -a student <<<"$STUDENT" || true # several lines
 
-# --- the stages, each as the command line that makes it; --plan adds --dry-run to those that have it
+# --- stages; --plan adds --dry-run
 
 workbooks() { # workbooks OUTPUT...
     "$python" prepare_dataset.py animal-kingdom --metadata "$metadata" --actions "$actions" --dataset-name ak --species "$@"
@@ -97,20 +96,20 @@ export_motion() { # export_motion PROTOCOL...
 
 motion_of() { echo "$dataset/embeddings/flow_embeddings_$1.h5"; }
 
-fusion_of() { # fusion_of PROTOCOL: sets what its runs of TFAM have in common
+fusion_of() { # fusion_of PROTOCOL: set configs, seeds and the common flags of its TFAM runs
     configs=$FUSIONS seeds=49
     [ "$1" = published ] || configs="$FUSIONS $CONTROLS" seeds=$SEEDS
     read -ra fusion <<<"$COMPUTE --logs-dir logs/$name/$1 --set data.protocol=$1 data.motion_h5=$(motion_of "$1") $FUSION_SETTINGS"
 }
 
-experiment() { # experiment PROTOCOL: every config and seed, then the table
+experiment() { # experiment PROTOCOL: train all configs and seeds, then write the table
     local configs seeds fusion
     fusion_of "$1"
     PYTHON=$python CONFIGS=$configs SEEDS=$seeds CHECKPOINTS="checkpoints/$name/$1" RESULTS="TFAM/results/$name/$1" \
         bash TFAM/run_experiments.sh "${data[@]}" "${fusion[@]}"
 }
 
-plan_experiment() { # plan_experiment PROTOCOL --dry-run --report FILE: writes FILE-<config>-<seed>.json; ends at a failure
+plan_experiment() { # plan_experiment PROTOCOL --dry-run --report FILE: write FILE-<config>-<seed>.json; stop at a failure
     local configs seeds fusion config seed
     fusion_of "$1"
     for config in $configs; do
@@ -138,12 +137,12 @@ stage() { # stage NAME FUNCTION...
     "$@" || code=$?
     echo "   ($((SECONDS - started)) s)"
     [ $code -ne 0 ] || return 0
-    echo "reproduce_animal_kingdom.sh: stopped at the stage \"$what\" (exit code $code): see the message above; once it" \
-        "is fixed, the same command resumes there" >&2
+    echo "reproduce_animal_kingdom.sh: stage \"$what\" failed with exit code $code, see the message above;" \
+        "the same command resumes there" >&2
     exit $code
 }
 
-videos_stage() { # the same; with --skip-failed it continues if some videos failed (exit code 1)
+videos_stage() { # stage that with --skip-failed continues if some videos failed (exit code 1)
     if [ -z "$skip_failed" ]; then
         stage "$@"
         return
@@ -156,17 +155,17 @@ or_some_failed() {
     report=$(mktemp)
     "$@" --report "$report" || code=$?
     if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
-        echo "note: the videos that failed, named above, are left out"
+        echo "note: continues without the failed videos listed above"
         code=0
     fi
     rm -f "$report"
     return $code
 }
 
-link_videos() { # link_videos: dataset/<name>/videos is the authors' folder
-    [ -d "$videos" ] || fail "$videos: there is no such folder with videos; name it with --videos"
+link_videos() { # link dataset/<name>/videos to the authors' folder
+    [ -d "$videos" ] || fail "$videos: no such folder; give the folder of the videos with --videos"
     if [ -e "$dataset/videos" ]; then
-        [ "$dataset/videos" -ef "$videos" ] || fail "$dataset/videos: is another folder than $videos; remove one of them"
+        [ "$dataset/videos" -ef "$videos" ] || fail "$dataset/videos: not the same folder as $videos; remove one of them"
         return
     fi
     mkdir -p "$dataset"
@@ -176,10 +175,10 @@ link_videos() { # link_videos: dataset/<name>/videos is the authors' folder
 reproduce() {
     local protocol
     link_videos
-    # written once, so that a user may remove the line of a clip that can't be obtained
+    # not overwritten, so that users can remove the lines of missing clips
     [ -e "$dataset/annotations/ak_action.csv" ] ||
         stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
-    # before anything is made of the clips: are all of them there? An extraction that stopped halfway is no fault
+    # only before the first extraction, since an unfinished one has missing outputs
     [ -n "$skip_failed" ] || [ -e "$dataset/embeddings" ] || [ -e "$dataset/flows" ] ||
         stage "check of the clips" "$python" prepare_dataset.py check "${data[@]}"
     videos_stage "embeddings of the frames" embed
@@ -198,7 +197,7 @@ reproduce() {
 
 # --- planning them
 
-estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry run of the stage, or why there is none
+estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry run of the stage, or why it can't be estimated
     local stage=$1 needed=$2 output reports code=0
     reports=$(mktemp -d "$scratch/reports/XXXXXX")
     shift 2
@@ -206,18 +205,18 @@ estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry ru
     echo "== $stage"
     if [ ! -e "$needed" ]; then
         not_estimated+=("$stage")
-        echo "can't be estimated yet: there is no $needed"
+        echo "can't be estimated yet: $needed is missing"
         return
     fi
     output=$("$@" --dry-run --report "$reports/stage" 2>&1) || code=$?
     # exit code 1 with a report: some videos can't be processed
     if [ $code -eq 0 ] || { [ $code -eq 1 ] && all_reports 'report["failed"]' "$reports/stage"; }; then
         echo "$output"
-        # no estimate if a model is not downloaded yet, so that its rate can't be measured
+        # no estimate if the model is not downloaded yet
         all_reports 'report["estimate"] or report["pending"] == 0' "$reports"/* || not_estimated+=("$stage")
     else
         not_estimated+=("$stage")
-        rm -rf "$reports" # of the runs before the one that failed
+        rm -rf "$reports" # also of runs before the failed one
         echo "can't be estimated yet: $(tail -n 1 <<<"$output")"
     fi
 }
@@ -227,7 +226,7 @@ plan() { # plan FOLDER: an empty folder for temporary files
     mkdir "$trial" "$scratch/reports"
     if [ ! -e "$dataset/annotations" ]; then # estimate with temporary annotations
         dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
-        [ -d "$videos" ] || echo "$videos: there is no such folder with videos; name it with --videos"
+        [ -d "$videos" ] || echo "$videos: no such folder; give the folder of the videos with --videos"
         [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
         workbooks --output-dir "$trial/annotations" >/dev/null 2>"$1/error" || sed 's/^/annotations: /' "$1/error"
     fi
@@ -242,8 +241,8 @@ plan() { # plan FOLDER: an empty folder for temporary files
     echo
     shopt -s nullglob # there may be no report
     "$python" -m vimoclip.runtime.cost_estimate "$scratch"/reports/*/*
-    [ ${#not_estimated[@]} -eq 0 ] || printf "not in this sum, as it can't be estimated yet: %s\n" "${not_estimated[@]}"
-    echo "Evaluating and making the tables takes minutes. The clips themselves are not counted."
+    [ ${#not_estimated[@]} -eq 0 ] || printf "not included, as it can't be estimated yet: %s\n" "${not_estimated[@]}"
+    echo "Evaluation and tables take some minutes more. The size of the clips is not included."
 }
 
 use_python requirements.txt

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Format, lint, types and tests; arguments go on to pytest:  bash test.sh -k flow
-# Needs Python 3.11 or newer. Installs into .venv, or uses the active environment where that has all it needs.
+# Checks format, lint, types, and runs the tests. Arguments are passed to pytest:  bash test.sh -k flow
+# Requires Python 3.11 or newer. Uses the active environment if it meets requirements-dev.txt, else installs into .venv.
 set -euo pipefail
 cd "$(dirname "$0")"
 source demo/environment.sh
@@ -9,5 +9,5 @@ use_python requirements-dev.txt
 "$python" -m ruff format --check .
 "$python" -m ruff check .
 "$python" -m mypy .
-# files of tests beside each other, each process with one thread; one after the other: bash test.sh -n 0
+# one process per core, at most 4, with one thread each; in one process: bash test.sh -n 0
 OMP_NUM_THREADS=1 exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

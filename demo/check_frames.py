@@ -1,9 +1,9 @@
 """Check that single frames of the demo do not reveal the actions that are defined by motion.
 
     python -m demo.check_frames
-Trains a copy of the demo's teacher, all of it, to name a clip's actions from one frame, with frames of all clips in
-random order; a validation clip's score is the mean over its frames, which ignores their order. Prints the macro AP of
-each group of actions beside that of permuted labels, and writes TFAM/results/demo/frames.json."""
+Fine-tunes a copy of the demo's teacher to recognise a clip's actions from one frame, with frames of all clips in random
+order. The score of a validation clip is the mean over its frames. Prints the macro AP of each group of actions and its
+chance level (permuted labels), and writes them to TFAM/results/demo/frames.json."""
 
 import argparse
 import json
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="the model to copy")
-    parser.add_argument("--clip-pretrained", default=None, help="tag or file, where the model doesn't hold its own")
-    parser.add_argument("--freeze-encoder", action="store_true", help="train a head alone: for large encoders")
-    parser.add_argument("--frames", type=cli.positive_int, default=4, help="of each clip, evenly spread")
-    parser.add_argument("--epochs", type=cli.positive_int, default=6, help="over all frames")
+    parser.add_argument("--clip-model-name", default="local-dir:checkpoints/demo/teacher", help="model to fine-tune")
+    parser.add_argument("--clip-pretrained", default=None, help="tag or file of its weights")
+    parser.add_argument("--freeze-encoder", action="store_true", help="train only the head, for large encoders")
+    parser.add_argument("--frames", type=cli.positive_int, default=4, help="frames per clip, evenly spaced")
+    parser.add_argument("--epochs", type=cli.positive_int, default=6, help="passes over all frames")
     add_dataset_arguments(parser)
-    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets frames.json")
-    parser.add_argument("--rounds", type=cli.positive_int, default=500, help="permutations behind chance")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of the head, the order and the permutations")
+    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="folder for frames.json")
+    parser.add_argument(
+        "--rounds", type=cli.positive_int, default=500, help="permutations of the labels for the chance level"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of head, order and permutations")
     return parser
 
 
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> Path:
     output: Path = args.output_dir / "frames.json"
     settings = {key: str(value) for key, value in vars(args).items() if key != "output_dir"}
     if output.is_file() and json.loads(output.read_text(encoding="utf-8"))["settings"] == settings:
-        print(f"{output}: is there already")
+        print(f"{output}: exists already")
     else:
         from vimoclip.io import yaml_json
         from vimoclip.runtime import versions

@@ -1,8 +1,7 @@
-# Sourced by demo.sh, reproduce_animal_kingdom.sh and test.sh: sets $python to a Python that satisfies a requirements
-# file, and reads reports of runs. $python is the active environment's if that does, else that of .venv, which is created
-# and filled as needed.
+# Sourced by demo.sh, reproduce_animal_kingdom.sh and test.sh: finds a Python that meets a requirements file, in the
+# active environment or in .venv, which is created if needed; and reads the JSON reports of runs.
 
-satisfies() { # satisfies PYTHON FILE: succeed if it is 3.11 or newer and meets every bound (>= or <) of the requirements file
+satisfies() { # satisfies PYTHON FILE: succeed if it is 3.11 or newer and its packages meet all bounds (>= or <)
     "$1" - "$2" <<'PYTHON' 2>/dev/null
 import re, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -42,7 +41,7 @@ find_python() { # print the name of a Python 3.11 or newer
             return
         fi
     done
-    echo "error: this needs Python 3.11 or newer; install one and make it python3" >&2
+    echo "error: Python 3.11 or newer is required; install it as python3" >&2
     exit 2
 }
 
@@ -53,7 +52,7 @@ use_python() { # use_python FILE: set $python
     fi
     python=.venv/bin/python
     if ! { [ -x "$python" ] && satisfies "$python" "$1"; }; then
-        echo "installing $1 into .venv (some minutes the first time)"
+        echo "installing $1 into .venv (some minutes)"
         local system_python
         system_python=$(find_python)
         "$system_python" -m venv .venv

@@ -2,8 +2,8 @@
 
     python -m demo.make_clips
 Writes dataset/demo/videos/clip0000.mp4 ... (H.264, 240x136, 25 frames/s, 2 s) and dataset/demo/annotations/. Existing
-clips are not drawn again; the same seed draws the same clips. A tenth of the training clips, in selection.txt, is
-kept out of training: on them epochs and thresholds are chosen."""
+clips are not drawn again. The same seed gives the same clips. selection.txt holds the model-selection split, a tenth
+of the training clips."""
 
 import argparse
 from collections import Counter
@@ -21,11 +21,15 @@ SEEDS_PER_DATASET = 1_000_000  # so that the scene seeds of two data sets never 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--train", type=cli.positive_int, default=284, help="clips to learn from, and to choose on")
-    parser.add_argument("--val", type=cli.positive_int, default=128, help="clips to report on")
+    parser.add_argument(
+        "--train", type=cli.positive_int, default=284, help="training clips, including the model-selection split"
+    )
+    parser.add_argument("--val", type=cli.positive_int, default=128, help="clips of the evaluation split")
     add_dataset_arguments(parser)
-    parser.add_argument("--num-workers", type=cli.non_negative_int, default=2, help="processes that draw")
-    parser.add_argument("--seed", type=cli.seed, default=1, help="another seed draws other clips")
+    parser.add_argument(
+        "--num-workers", type=cli.non_negative_int, default=2, help="drawing processes; 0: draw in this process"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=1, help="seed of the scenes")
     return parser
 
 
@@ -55,7 +59,10 @@ def main(argv: list[str] | None = None) -> Path:
     counts = Counter(action for scene in scenes.values() for action in scene.actions())
     for name, cue in ACTIONS.items():
         print(f"  {name:14} {counts[name]:4} clips   defined by {cue}")
-    print(f"{len(scenes)} clips in {videos}: {args.val} to report on, {len(data.selection)} to choose on", flush=True)
+    print(
+        f"{len(scenes)} clips in {videos}: {args.val} for evaluation, {len(data.selection)} for model selection",
+        flush=True,
+    )
     return videos
 
 

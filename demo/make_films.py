@@ -1,9 +1,9 @@
 """Draw films of animals and a label table, as example data for docs/your-own-data.md.
 
     python -m demo.make_films --output-dir my_films
-Writes my_films/film01.mp4 ..., each of some scenes of two seconds, one after the other, and my_films/table.csv
-(columns video,labels,start,end,day), and the same as a project of BORIS, my_films/project.boris; beside them
-my_films/unseen.mp4, which is in neither of them, and unseen.csv with its labels."""
+Writes my_films/film01.mp4 ..., each a sequence of scenes of two seconds, my_films/table.csv (columns
+video,labels,start,end,day), and the same labels as a BORIS project, my_films/project.boris. my_films/unseen.mp4 is in
+neither of them; its labels are in unseen.csv."""
 
 import argparse
 import json
@@ -22,11 +22,13 @@ LABEL_COLUMNS = ("video", "labels", "start", "end", "day")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--films", type=cli.positive_int, default=12, help="in the table")
-    parser.add_argument("--scenes", type=cli.positive_int, default=20, help="in a film")
+    parser.add_argument("--films", type=cli.positive_int, default=12, help="films in the table")
+    parser.add_argument("--scenes", type=cli.positive_int, default=20, help="scenes per film")
     parser.add_argument("--output-dir", type=Path, default=Path("my_films"))
-    parser.add_argument("--num-workers", type=cli.non_negative_int, default=2, help="processes that draw")
-    parser.add_argument("--seed", type=cli.seed, default=5, help="another seed draws other films")
+    parser.add_argument(
+        "--num-workers", type=cli.non_negative_int, default=2, help="drawing processes; 0: draw in this process"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=5, help="seed of the scenes")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Train the demo's teacher: a small CLIP of the appearance of drawn animals, without motion.
 
     python -m demo.make_teacher
-Draws stills with the generator of the clips (other seeds), trains on them and captions of species, ground and objects
-with CLIP's contrastive loss, and writes checkpoints/demo/teacher/ in open_clip's folder format, for
-`--clip-model-name local-dir:checkpoints/demo/teacher`. retrieval.json holds the recall on held-out stills."""
+Draws still images of scenes that are in no clip, and trains on them and their captions (species, ground, objects) with
+CLIP's contrastive loss. Writes checkpoints/demo/teacher/ in open_clip's folder format, for
+`--clip-model-name local-dir:checkpoints/demo/teacher`. retrieval.json has the recall on held-out stills."""
 
 import argparse
 import json
@@ -27,14 +27,18 @@ FIRST_STILL_SEED = 2**32 * SEEDS_PER_DATASET  # above the seeds of all clips
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("checkpoints/demo/teacher"), help="the folder")
-    parser.add_argument("--stills", type=cli.positive_int, default=8000, help="to learn from")
-    parser.add_argument("--held-out", type=cli.positive_int, default=1000, help="stills that retrieval is measured on")
-    parser.add_argument("--steps", type=cli.positive_int, default=500, help="of the optimiser")
-    parser.add_argument("--batch-size", type=cli.positive_int, default=64, help="in stills")
-    parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, help="of AdamW, falls along a cosine")
-    parser.add_argument("--num-workers", type=cli.non_negative_int, default=2, help="processes that draw")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of weights and batches")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path("checkpoints/demo/teacher"), help="folder of the model"
+    )
+    parser.add_argument("--stills", type=cli.positive_int, default=8000, help="training images")
+    parser.add_argument("--held-out", type=cli.positive_int, default=1000, help="images for retrieval.json")
+    parser.add_argument("--steps", type=cli.positive_int, default=500, help="optimizer steps")
+    parser.add_argument("--batch-size", type=cli.positive_int, default=64, help="images per step")
+    parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, help="peak learning rate of AdamW")
+    parser.add_argument(
+        "--num-workers", type=cli.non_negative_int, default=2, help="drawing processes; 0: draw in this process"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of weights and batches")
     return parser
 
 
@@ -50,9 +54,9 @@ def main(argv: list[str] | None = None) -> Path:
             retrieval["settings"],
             "this command",
             str(retrieval_path),
-            "give the same, or another --output-dir",
+            "give the same settings or another --output-dir",
         )
-        print(f"{args.output_dir}: is there already\n{format_retrieval(retrieval)}")
+        print(f"{args.output_dir}: exists already\n{format_retrieval(retrieval)}")
         return args.output_dir
     import open_clip
     import torch

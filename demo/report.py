@@ -1,9 +1,9 @@
-"""The demo's table: average precision of every TFAM run, over all actions and by group, beside chance.
+"""Table of the demo's TFAM runs: average precision of all actions and of each group, and the chance level.
 
     python -m demo.report
-Reads predictions.csv of the runs in checkpoints/demo/TFAM/<config>/seed<k>/ and the annotations in dataset/demo/;
-prints the table and writes it to TFAM/results/demo/table.md and table.csv (one row per run). Chance is the mean over
-permutations of the clips' labels."""
+Reads predictions.csv of the runs in checkpoints/demo/TFAM/<config>/seed<k>/ and the annotations in dataset/demo/.
+Prints the table and writes it to TFAM/results/demo/table.md and table.csv (one row per run). The chance level is the
+mean over permutations of the labels."""
 
 import argparse
 from collections import defaultdict
@@ -32,11 +32,17 @@ CONFIG_TITLES = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--checkpoints-dir", type=Path, default=Path("checkpoints/demo"), help="holds TFAM/<config>/")
-    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets table.md, table.csv")
+    parser.add_argument(
+        "--checkpoints-dir", type=Path, default=Path("checkpoints/demo"), help="folder that has TFAM/<config>/"
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("TFAM/results/demo"), help="folder for table.md and table.csv"
+    )
     add_dataset_arguments(parser)
-    parser.add_argument("--rounds", type=cli.positive_int, default=200, help="permutations behind chance")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of the permutations")
+    parser.add_argument(
+        "--rounds", type=cli.positive_int, default=200, help="permutations of the labels for the chance level"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the permutations")
     return parser
 
 
@@ -44,7 +50,6 @@ def main(argv: list[str] | None = None) -> Path:
     """Print and write the table; return the path of table.md. Raises UserError if no run is finished."""
     args = build_parser().parse_args(argv)
     from vimoclip import annotations
-    from vimoclip.annotations.split_protocol import PUBLISHED
     from vimoclip.io import csv, yaml_json
 
     data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
@@ -58,17 +63,15 @@ def main(argv: list[str] | None = None) -> Path:
         names, scores, targets = read_predictions(path, data)
         runs_by_clips.setdefault(frozenset(names), folder)
         metrics = yaml_json.read_json(folder / "metrics.json", "delete the run and create it again")
-        protocols.add(metrics.get("protocol") or PUBLISHED)  # older runs lack the key
-        epoch_criteria.add(metrics.get("epoch_chosen_by", "another project"))
+        protocols.add(metrics["protocol"])
+        epoch_criteria.add(metrics["epoch_chosen_by"])
         results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
         rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **results})
     if not rows:
-        raise UserError("holds no finished run", "bash demo.sh makes them", path=args.checkpoints_dir / "TFAM")
+        raise UserError("no finished run", "run demo.sh", path=args.checkpoints_dir / "TFAM")
     if len(runs_by_clips) > 1:
         first, second, *_ = runs_by_clips.values()
-        raise UserError(
-            f"{first} and {second}: report on different clips", "delete the runs that are not of these clips"
-        )
+        raise UserError(f"{first} and {second} were evaluated on different clips", "delete the runs on other clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     num_clips = len(next(iter(runs_by_clips)))
@@ -118,9 +121,7 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
 
     table = predictions_csv.read(path)
     if table.classes != list(data.classes) or not set(table.videos) <= data.splits["val"].keys():
-        raise UserError(
-            "is of other classes or clips than the annotations", "delete the run and create it again", path=path
-        )
+        raise UserError("has other classes or clips than the annotations", "delete the run and train again", path=path)
     targets = torch.tensor(np.stack([data.multi_hot("val", name) for name in table.videos]))
     return table.videos, torch.from_numpy(table.scores).float(), targets
 

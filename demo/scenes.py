@@ -1,9 +1,9 @@
 """Content of a drawn clip: animals, their positions and motions, and the resulting action labels.
 
 Every degree of freedom of an animal (travel, limbs, head, hop, circle, ...) is a phase with a random start. An action
-decides only which phases advance and how fast. A single frame of a walking animal therefore has the same distribution
-as one of an animal that keeps still: motions differ only over time. (H.264 slightly blurs moving objects;
-`demo.check_frames` tests whether this reveals the motion.)"""
+only determines which phases advance and how fast. A single frame of a walking animal therefore has the same
+distribution as one of an animal that keeps still. (H.264 slightly blurs moving objects; `demo.check_frames` tests
+whether this reveals the motion.)"""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Pictures of clips: a filmstrip of frames, one of their flow, and the highest scores of a TFAM run.
+"""Pictures of clips: strips of frames and of flow, and the highest scores of a TFAM run.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
-Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The bars of the
-clip's labels are dark and always present, also where their scores are low."""
+Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The clip's labels
+have dark bars and are always shown."""
 
 import argparse
 from pathlib import Path
@@ -19,10 +19,10 @@ LABEL_COLOR, OTHER_COLOR = (38, 94, 156), (188, 200, 212)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="a finished run folder of TFAM")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished TFAM run")
     parser.add_argument("--clips", nargs="+", default=None, help="file names of validation clips")
-    parser.add_argument("--count", type=cli.positive_int, default=4, help="how many of the first, without --clips")
-    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="gets a picture a clip")
+    parser.add_argument("--count", type=cli.positive_int, default=4, help="number of clips, without --clips")
+    parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="folder for the pictures")
     add_dataset_arguments(parser)
     return parser
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     written = []
     for name in args.clips or list(scores)[: args.count]:
         if name not in scores or name not in data.splits["val"]:
-            raise UserError(f"{name}: isn't among {path} and val_multi.txt", "name validation clips")
+            raise UserError(f"{name}: not in {path} and val_multi.txt", "name validation clips")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = top_actions(scores[name], labels)
         picture_path = args.output_dir / f"{annotations.stem(name)}.png"

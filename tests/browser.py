@@ -1,7 +1,7 @@
-"""A page in headless Chromium, without a network: what it draws, what it asks for, what its console says.
+"""Headless Chromium without a network: draws a page, and records its requests and console messages.
 
-Chromium and its driver come from the distribution. Where they are missing, tests that need them are skipped and say so;
-where CI is set, that is a failure."""
+Requires the distribution's Chromium and its driver. If they are missing, tests that need them are skipped, or fail if
+CI is set."""
 
 import base64
 import json
@@ -22,8 +22,8 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
 )
-OWN = ("data:", "blob:", "chrome:")  # within the page, or the browser's own first page
-# what reaches beyond the right edge, but for what stands in a box that scrolls
+OWN = ("data:", "blob:", "chrome:")  # no network requests
+# elements that reach beyond the right edge, except in boxes that scroll
 WIDER = """
 const clips = (e) => getComputedStyle(e).overflowX !== "visible";
 const inBox = (e) => e && e !== document.body && (clips(e) || inBox(e.parentElement));
@@ -34,7 +34,7 @@ return [...document.body.querySelectorAll("*")]
 
 
 class Browser:
-    """One window. `errors` and `requests` tell of everything since it was opened."""
+    """One window. `errors` and `requests` cover the time since it was opened."""
 
     def __init__(self, driver: webdriver.Chrome):
         self.driver = driver
@@ -47,52 +47,52 @@ class Browser:
         WebDriverWait(self.driver, 60, poll_frequency=0.1).until(lambda _: self.run(f"return Boolean({ready})"))
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns in the page."""
+        """Return the result of a script in the page."""
         return self.driver.execute_script(script, *arguments)
 
     def resize(self, width: int, height: int = 900) -> None:
-        """The window's size in pixels, also one smaller than a real window can be. Before `open` for a phone."""
+        """Set the window's size in pixels, also below the minimum of a real window. For a phone, call before `open`."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def errors(self) -> list[str]:
-        """What the console has: errors and warnings, those of the page's security policy too."""
+        """Return errors and warnings of the console, including those of the page's security policy."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         self._console += [e["message"] for e in entries if e["level"] in ("SEVERE", "WARNING")]
         return list(self._console)
 
     def requests(self) -> list[str]:
-        """Every address that was asked for, but for pages that were opened and data within them."""
+        """Return all requested addresses, except opened pages and data within them."""
         for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
-                given = message["params"]
-                url = given["request"]["url"]
-                if given.get("type") != "Document" and not url.startswith(OWN):
+                parameters = message["params"]
+                url = parameters["request"]["url"]
+                if parameters.get("type") != "Document" and not url.startswith(OWN):
                     self._urls.append(url)
         return list(self._urls)
 
     def wider_than_the_window(self) -> list[str]:
-        """The elements because of which the page would scroll sideways."""
+        """Return the elements that make the page scroll horizontally."""
         page = self.run("return document.documentElement.scrollWidth > innerWidth")
         return self.run(WIDER) + (["the page"] if page else [])
 
     def screenshot(self, path: Path) -> Path:
-        """A picture of the whole page."""
+        """Write a picture of the whole page."""
         found = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(found["data"]))
         return path
 
     def pdf(self, path: Path) -> Path:
-        """The page as it is printed, on the paper that its style asks for."""
-        asked = {"preferCSSPageSize": True, "printBackground": True}
-        path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.printToPDF", asked)["data"]))
+        """Print the page on the paper size of its style."""
+        options = {"preferCSSPageSize": True, "printBackground": True}
+        path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.printToPDF", options)["data"]))
         return path
 
 
 @contextmanager
 def chromium(profile: Path, width: int = 1280, height: int = 900) -> Iterator[Browser]:
-    """A browser that knows nothing; `profile`: an empty folder of its own. Skips the test where there is none."""
+    """Open a browser with an empty folder as its profile. Skips the test if no browser is installed."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not (browser and driver):
@@ -103,7 +103,7 @@ def chromium(profile: Path, width: int = 1280, height: int = 900) -> Iterator[Br
     for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    window = webdriver.Chrome(options, Service(driver))  # a named driver: selenium looks for none in the network
+    window = webdriver.Chrome(options, Service(driver))  # without a path, selenium downloads a driver
     try:
         window.execute_cdp_cmd("Network.enable", {})
         yield Browser(window)

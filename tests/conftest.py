@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,18 @@ import pytest
 from vimoclip import video
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; may be missing
+SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; optional
 CLASSES = ("walking", "running", "eating")
+# files and folders that take longest: they start first, so that the processes of pytest-xdist end together
+SLOW = ("cli/test_flags.py", "chain", "demo", "extraction", "training", "clip", "moclip", "tfam", "flow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def order(item: pytest.Item) -> int:
+        path = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        return next((i for i, slow in enumerate(SLOW) if path.startswith(slow)), len(SLOW))
+
+    items.sort(key=order)
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float = 25, lossless: bool = True) -> Path:
@@ -132,9 +143,15 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_clip(tmp_path_factory.mktemp("models") / "tinyclip")
 
 
+@pytest.fixture(scope="session")
+def shared_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of `make_dataset`, which no test changes."""
+    return make_dataset(tmp_path_factory.mktemp("shared") / "dataset")
+
+
 @pytest.fixture
-def tiny_dataset(tmp_path: Path) -> Path:
-    return make_dataset(tmp_path / "dataset")
+def tiny_dataset(shared_dataset: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(shared_dataset, tmp_path / "dataset")
 
 
 def make_dataset(dataset: Path) -> Path:

@@ -1,8 +1,6 @@
-"""Runs of the three extraction scripts, forked from a process that has imported torch, so that they start quickly.
+"""Runs of the three extraction scripts in processes that start quickly, and conditions to kill them."""
 
-`python -m tests.stage_driver` is the parent: for each job on a line of stdin it prints the process id of the job, then
-how the job ended."""
-
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -11,59 +9,41 @@ import mmap
 import os
 import random
 import resource
-import select
 import signal
 import struct
-import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests import preloaded
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_annotations, write_video
+from tests.preloaded import ProcessResult
 
 # of a stage's main thread; other threads prefetch
 PHASES = ("starting", "reading", "computing", "writing", "last step")
 TIMEOUT_SECONDS = 300
 
 
-class ProcessResult(NamedTuple):
-    """Exit code of a process, or minus the signal that ended it, stdout and stderr."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 class StageDriver:
-    """Client of the process that forks; runs one job at a time."""
-
-    def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.stage_driver"]
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+    """Starts one process at a time."""
 
     def start(self, command: list[str], folder: Path, **options: Any) -> int:
-        """Start a stage's command in a folder and return its process id; `options`: see `_run_stage`."""
-        job = {"command": command, "folder": str(folder), **options}
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-        return int(self.process.stdout.readline())
+        """Start a stage's command in a folder and return its process id; `options`: see `run_stage`."""
+        words = ["-c", "from tests import stage_driver; stage_driver.run_stage()", json.dumps(options), *command]
+        self.process = preloaded.start(words, folder, True, PYTHONPATH=str(REPOSITORY))
+        return self.process.pid
 
     def has_ended(self) -> bool:
-        assert self.process.stdout
-        return bool(select.select([self.process.stdout], [], [], 0)[0])
+        return self.process.has_ended()
 
     def wait(self) -> ProcessResult:
-        assert self.process.stdout
-        return ProcessResult(*json.loads(self.process.stdout.readline()))
+        return self.process.wait(TIMEOUT_SECONDS)
 
     def run(self, command: list[str], folder: Path, **options: Any) -> ProcessResult:
         self.start(command, folder, **options)
@@ -72,75 +52,39 @@ class StageDriver:
 
 @cache
 def driver() -> StageDriver:
-    """Return the driver of this test run; its process ends when its stdin is closed."""
     return StageDriver()
 
 
-# --- the process that forks
+# --- in the process of the stage
 
 
-def serve() -> None:
-    """Fork a process for each job on stdin; print its id and its result."""
-    import torch
+def run_stage() -> None:
+    """Run the stage whose command line follows the options in sys.argv."""
+    options, sys.argv = json.loads(sys.argv[1]), sys.argv[2:]
+    changes = _apply(**options)
+    from vimoclip import cli
 
-    for module in ("cv2", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.io.lock", "vimoclip.moclip"):
-        importlib.import_module(module)
-    torch.set_num_threads(1)  # OpenMP's threads would not survive a fork
-    previous = 0
-    for line in sys.stdin:
-        if previous:
-            os.waitpid(previous, 0)
-        out, err = os.pipe(), os.pipe()
-        previous = os.fork()
-        if not previous:
-            os.dup2(out[1], 1)
-            os.dup2(err[1], 2)
-            _run_stage(**json.loads(line))
-        os.close(out[1])
-        os.close(err[1])
-        print(previous, flush=True)
-        output = [os.fdopen(end, errors="replace").read() for end in (out[0], err[0])]
-        status = os.waitid(os.P_PID, previous, os.WEXITED | os.WNOWAIT)
-        assert status
-        code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-        print(json.dumps([code, *output]), flush=True)
+    try:
+        cli.run(importlib.import_module(Path(sys.argv[0]).stem).main)
+    finally:
+        print(f"{changes[0]} changes")
 
 
-def _run_stage(
-    command: list[str],
-    folder: str,
+def _apply(
     size_limit: int | None = None,
     phase_file: str | None = None,
     without_capabilities: bool = False,
     kill_at_change: int | None = None,
-) -> NoReturn:
-    """Run a stage like its script. `size_limit`: bytes per file; `phase_file`: receives the phase;
-    `without_capabilities`: permissions apply to root too; `kill_at_change`: number of the file change to die at."""
-    code, changes = 1, [0]
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(folder)
-        signal.alarm(TIMEOUT_SECONDS)
-        sys.argv = command
-        if size_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size_limit, size_limit))
-        if without_capabilities:
-            drop_capabilities()
-        if phase_file:
-            _record_phases(Path(phase_file))
-        if kill_at_change is not None:
-            changes = _kill_at_change(kill_at_change)
-        from vimoclip import cli
-
-        cli.run(importlib.import_module(Path(command[0]).stem).main)
-    except SystemExit as error:
-        code = int(error.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    print(f"{changes[0]} changes")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+) -> list[int]:
+    """`size_limit`: bytes per file; `phase_file`: receives the phase; `without_capabilities`: permissions apply to root
+    too; `kill_at_change`: number of the file change to die at. Returns the counter of changes."""
+    if size_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_limit, size_limit))
+    if without_capabilities:
+        drop_capabilities()
+    if phase_file:
+        _record_phases(Path(phase_file))
+    return [0] if kill_at_change is None else _kill_at_change(kill_at_change)
 
 
 def drop_capabilities() -> None:
@@ -370,7 +314,8 @@ def kill_when(command: list[str], folder: Path, when: Callable[[str, float], boo
     pid, start = driver().start(command, folder, phase_file=str(phase_file)), time.monotonic()
     while not driver().has_ended() and not when(_read_phase(phase_file), time.monotonic() - start):
         time.sleep(0.0005)
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     result = driver().wait()
     return KillResult(result.returncode == -signal.SIGKILL, _read_phase(phase_file)), result
 
@@ -401,7 +346,3 @@ def moment_in_phase(target_phase: str, rng: random.Random, visits: int, length: 
         return seconds >= end_time
 
     return when
-
-
-if __name__ == "__main__":
-    serve()

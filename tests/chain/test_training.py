@@ -48,9 +48,27 @@ def in_dataset(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_dataset
 
 
-def test_from_videos_to_multi_label_ap_through_main(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    embeddings = in_dataset / "embeddings"
+@pytest.fixture(scope="module")
+def finished(shared_dataset: Path, tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `run_chain` has run, which no test changes."""
+    root = tmp_path_factory.mktemp("finished")
+    shutil.copytree(shared_dataset, root / "dataset")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_chain(tiny_clip, ["--model", "dis"])
+    return root
+
+
+@pytest.fixture
+def after_chain(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a copy of the folder in which the chain has run; return the data set."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "dataset"
+
+
+def test_from_videos_to_multi_label_ap_through_main(after_chain: Path, tiny_clip: str) -> None:
+    embeddings = after_chain / "embeddings"
     with (
         h5py.File(embeddings / "ak_train_clip_embeddings.h5") as rgb,
         h5py.File(embeddings / "flow_embeddings.h5") as motion,
@@ -88,10 +106,9 @@ def test_from_videos_to_multi_label_ap_through_main(in_dataset: Path, tiny_clip:
     assert {row["config"] for row in rows} == {"rgb", "cross_attention"}
 
 
-def test_tensorboard_has_losses_rates_both_aps_and_the_panel(in_dataset: Path, tiny_clip: str, tmp_path: Path) -> None:
+def test_tensorboard_has_losses_rates_both_aps_and_the_panel(after_chain: Path, tiny_clip: str, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_chain(tiny_clip, ["--model", "dis"])
     train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "no-videos", "--videos-dir", str(tmp_path)])
     events = {}
     for name in ("s", "no-videos"):
@@ -146,75 +163,36 @@ def test_a_second_run_of_each_extraction_does_nothing_and_new_videos_are_added(
     assert (again.done, again.already_done) == (7, 3)
 
 
-def test_a_bad_video_is_reported_and_one_frame_has_no_flow(
-    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_video_is_reported_and_one_frame_has_no_flow(in_dataset: Path, tiny_clip: str) -> None:
     (in_dataset / "videos" / "train0.mp4").write_bytes(b"")
     (in_dataset / "videos" / "train1.mp4").unlink()
     write_video(in_dataset / "videos" / "train2.mp4", indexed_frames(1))
     report = extract_embeddings.main(["--clip-model-name", tiny_clip])
-    assert report.failed == {"train0.mp4": "is empty (0 bytes)", "train1.mp4": "there is no such file"}
+    assert sorted(report.failed) == ["train0.mp4", "train1.mp4"]
     assert report.done == 8
     report = extract_flows.main(["--model", "dis"])
     assert set(report.failed) == {"train0.mp4"}
     assert set(report.skipped) == {"train2.mp4"}
-    assert "has one kept frame" in report.skipped["train2.mp4"]
     train.main([*STUDENT, "--clip-model-name", tiny_clip])
-    assert "train2.mp4: has one frame" in capsys.readouterr().out
+    assert "train2.mp4" in [row["video"] for row in read_csv(Path("checkpoints/s/left_out.csv"))]
     shutil.rmtree(in_dataset / "videos")
     (in_dataset / "videos").mkdir()
     write_video(in_dataset / "videos" / "train1.mp4", indexed_frames(3))
     assert extract_embeddings.main(["--clip-model-name", tiny_clip]).done == 1  # the others are not lost
 
 
-def test_a_stopped_student_resumes_with_the_same_result(
-    in_dataset: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch
+def test_a_run_is_not_resumed_with_other_settings_or_labels_or_beside_another_process(
+    after_chain: Path, tiny_clip: str
 ) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    whole = Path("checkpoints/s")
-    from vimoclip.training import checkpoint
-
-    class Killed(BaseException):
-        pass
-
-    class InTheMiddle:
-        """Saves after each step, and stops the run at the fifth: in the second epoch."""
-
-        steps = 0
-
-        def __init__(self, seconds: float):
-            pass
-
-        def __call__(self) -> bool:
-            InTheMiddle.steps += 1
-            return InTheMiddle.steps < 6
-
-    def save_or_stop(path: Path, content: dict, real=checkpoint.save_checkpoint) -> Path:
-        if InTheMiddle.steps == 5 and path.name == "last.pth":
-            real(path, content)
-            raise Killed
-        return real(path, content)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoint, "IntervalTimer", InTheMiddle)
-        patch.setattr(checkpoint, "save_checkpoint", save_or_stop)
-        train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "stopped"])
-    stopped = Path("checkpoints/stopped")
-    progress = torch.load(stopped / "last.pth", weights_only=True)["progress"]
-    assert (progress["epoch"], progress["step"]) != (0, 0)
-    assert progress["step"] > 0
-    train.main(["--resume", str(stopped)])
-    assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
-    ends = [torch.load(folder / "student_epoch_2.pth", weights_only=True)["state_dict"] for folder in (whole, stopped)]
-    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
-    with pytest.raises(UserError, match=r"batch_size is 8 in this command but 4 in .*args.yaml"):
-        train.main(["--resume", str(stopped), "--batch-size", "8"])
-    with lock_in_subprocess(stopped) as pid, pytest.raises(UserError, match=rf"stopped: process {pid} on .* writes it"):
-        train.main(["--resume", str(stopped)])
-    relabel(in_dataset / "annotations" / "train_multi.txt")
+    resume = ["--resume", "checkpoints/s", "--epochs", "3"]
+    with pytest.raises(UserError, match=r"batch_size .*args.yaml"):
+        train.main([*resume, "--batch-size", "8"])
+    with lock_in_subprocess(Path("checkpoints/s")) as pid, pytest.raises(UserError, match=rf"checkpoints/s: .*{pid}"):
+        train.main(resume)
+    relabel(after_chain / "annotations" / "train_multi.txt")
     extract_embeddings.main(["--clip-model-name", tiny_clip])
-    with pytest.raises(UserError, match=r"embeddings is .* in this command but .* in .*last.pth"):
-        train.main(["--resume", str(stopped)])
+    with pytest.raises(UserError, match=r"embeddings .*last.pth"):
+        train.main(resume)
 
 
 def relabel(path: Path) -> None:
@@ -222,29 +200,26 @@ def relabel(path: Path) -> None:
     path.write_text("\n".join([f"{first.split()[0]} 0 1 2", *others]) + "\n")
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_videos(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    path = in_dataset / "embeddings" / "ak_train_clip_embeddings.h5"
+def test_a_loss_that_is_not_finite_stops_and_names_the_videos(after_chain: Path, tiny_clip: str) -> None:
+    path = after_chain / "embeddings" / "ak_train_clip_embeddings.h5"
     with h5py.File(path, "a") as file:
         file["train3.mp4/embeddings"][2] = np.nan
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
-    with pytest.raises(TrainingError, match=r"the training loss is not finite at videos train3.mp4;"):
+    with pytest.raises(TrainingError, match=r"\btrain3.mp4"):
         train.main(arguments)
 
 
-def test_a_loss_that_is_not_finite_in_validation_does_too(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    with h5py.File(in_dataset / "embeddings" / "ak_val_clip_embeddings.h5", "a") as file:
+def test_a_loss_that_is_not_finite_in_validation_does_too(after_chain: Path, tiny_clip: str) -> None:
+    with h5py.File(after_chain / "embeddings" / "ak_val_clip_embeddings.h5", "a") as file:
         file["val2.mp4/embeddings"][2] = np.nan
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "bad", "--batch-size", "1"]
-    with pytest.raises(TrainingError, match=r"the validation loss is not finite at videos val2.mp4;"):
+    with pytest.raises(TrainingError, match=r"\bval2.mp4"):
         train.main(arguments)
 
 
 def test_the_best_student_is_that_of_the_lowest_validation_loss_and_patience_ends_the_run(
-    in_dataset: Path, tiny_clip: str
+    after_chain: Path, tiny_clip: str
 ) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
     arguments = ["--run-name", "hot", "--epochs", "30", "--early-stopping-patience", "2", "--learning-rate", "0.02"]
     folder = train.main([*STUDENT, *arguments, "--clip-model-name", tiny_clip])
     losses = [float(row["val_loss"]) for row in read_csv(folder / "metrics.csv")]
@@ -256,14 +231,11 @@ def test_the_best_student_is_that_of_the_lowest_validation_loss_and_patience_end
     assert all(torch.equal(same[name], tensor) for name, tensor in content["state_dict"].items())
 
 
-def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(
-    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_flow_video_that_breaks_while_training_is_left_out_by_name(in_dataset: Path, tiny_clip: str) -> None:
     run_chain(tiny_clip, ["--model", "dis", "--lossless"])
     flow = in_dataset / "flows" / "train1.mp4"
     flow.write_bytes(flow.read_bytes()[: int(flow.stat().st_size * 0.7)])  # its header is whole
     folder = train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "cut", "--batch-size", "1"])
-    assert "train1.mp4: its flow train1.mp4" in capsys.readouterr().out
     assert [row["video"] for row in read_csv(folder / "left_out.csv")] == ["train1.mp4"]
     assert len(read_csv(folder / "metrics.csv")) == 2
     train.main(["--resume", str(folder)])
@@ -286,24 +258,22 @@ def test_edited_annotations_update_existing_embeddings(in_dataset: Path, tiny_cl
     assert {split: set(reader.keys) for split, reader in readers.items()} == {s: set(v) for s, v in splits.items()}
 
 
-def test_overwrite_removes_nothing_before_all_is_checked(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
+def test_overwrite_removes_nothing_before_all_is_checked(after_chain: Path, tiny_clip: str) -> None:
     before = sorted(path.name for path in Path("checkpoints/s").iterdir())
     train.main([*STUDENT, "--clip-model-name", tiny_clip, "--overwrite", "--dry-run"])
     with pytest.raises(UserError, match=r"nope.h5"):
         train.main([*STUDENT, "--overwrite", "--train-hdf5-path", "nope.h5"])
-    with pytest.raises(UserError, match="must be the name of one folder"):
+    with pytest.raises(UserError, match="--run-name"):
         train.main([*STUDENT, "--run-name", "..", "--overwrite"])
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="--overwrite"):
         train.main(["--resume", "checkpoints/s", "--overwrite"])
     assert sorted(path.name for path in Path("checkpoints/s").iterdir()) == before
-    assert in_dataset.exists()
+    assert after_chain.exists()
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_starts_again_with_new_settings(
-    in_dataset: Path, tiny_clip: str
+    after_chain: Path, tiny_clip: str
 ) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
     (Path("checkpoints/s") / "last.pth").unlink()
     arguments = [*STUDENT, "--clip-model-name", tiny_clip, "--learning-rate", "1e-5"]
     train.main(arguments)
@@ -311,22 +281,20 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_again_with_new_se
     train.main(arguments)
 
 
-def test_a_run_resumes_only_with_the_data_it_was_trained_on(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    more = ["--resume", "checkpoints/s/", "--epochs", "3", "--dataset-dir", str(in_dataset.absolute())]
+def test_a_run_resumes_only_with_the_data_it_was_trained_on(after_chain: Path, tiny_clip: str) -> None:
+    more = ["--resume", "checkpoints/s/", "--epochs", "3", "--dataset-dir", str(after_chain.absolute())]
     train.main(more)  # the paths of the files may be given in another form
     assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
     assert "epochs: 3\n" in Path("checkpoints/s/args.yaml").read_text()
     train.main(["--resume", "checkpoints/s"])  # the number of epochs is remembered
     assert len(read_csv(Path("checkpoints/s/metrics.csv"))) == 3
     extract_flows.main(["--model", "frame_diff", "--overwrite"])
-    with pytest.raises(UserError, match=r"flow is .*frame_diff.* in this command but .*dis.* in .*last.pth"):
+    with pytest.raises(UserError, match=r"frame_diff.*dis.*last.pth"):
         train.main(["--resume", "checkpoints/s", "--epochs", "4"])
 
 
-def test_motion_of_published_flow_videos_reaches_tfam(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
-    for path in list((in_dataset / "flows").iterdir()):  # the published script's name, and no comment
+def test_motion_of_published_flow_videos_reaches_tfam(after_chain: Path, tiny_clip: str) -> None:
+    for path in list((after_chain / "flows").iterdir()):  # the published script's name, and no comment
         frames = next(iter(video.VideoReader(path, 100))).frames
         path.unlink()
         write_video(path.with_name(f"{path.stem}_raft_things.mp4"), frames)
@@ -361,9 +329,8 @@ def test_uneven_timestamps_are_the_same_on_both_sides(in_dataset: Path, tiny_cli
 
 
 def test_two_backbones_or_flows_or_classes_are_refused_naming_both(
-    in_dataset: Path, tiny_clip: str, tmp_path: Path
+    after_chain: Path, tiny_clip: str, tmp_path: Path
 ) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
     shutil.copytree(tiny_clip.removeprefix("local-dir:"), tmp_path / "other")
     from safetensors.torch import load_file, save_file
 
@@ -371,18 +338,18 @@ def test_two_backbones_or_flows_or_classes_are_refused_naming_both(
     weights["visual.proj"] += 1
     save_file(weights, tmp_path / "other" / "open_clip_model.safetensors")
     other = f"local-dir:{tmp_path / 'other'}"
-    with pytest.raises(UserError, match=r"clip_model is local-dir:other in the student .* but local-dir:tinyclip in"):
+    with pytest.raises(UserError, match=r"local-dir:other.*local-dir:tinyclip"):
         train.main([*STUDENT, "--run-name", "x", "--clip-model-name", other])
-    with pytest.raises(UserError, match=r"was made with clip_model=local-dir:tinyclip, this run has .*other"):
+    with pytest.raises(UserError, match=r"local-dir:tinyclip.*other"):
         extract_embeddings.main(["--clip-model-name", other])
-    with pytest.raises(UserError, match=r"--num-classes is 140, .*ak_train_clip_embeddings.h5 has 3"):
+    with pytest.raises(UserError, match=r"140.*ak_train_clip_embeddings.h5"):
         train.main([*STUDENT, "--run-name", "x", "--clip-model-name", tiny_clip, "--num-classes", "140"])
     with pytest.raises(UserError, match=r"sampling"):
         extract_embeddings.main(["--clip-model-name", tiny_clip, "--stride", "2"])
-    with pytest.raises(UserError, match=r"method is farneback in this run but dis in"):
+    with pytest.raises(UserError, match=r"farneback.*dis"):
         extract_flows.main(["--model", "farneback"])
     extract_flows.main(["--model", "farneback", "--output-dir", "flows2"])
-    with pytest.raises(UserError, match=r"method is dis in .*student_best.pth but farneback in flows2"):
+    with pytest.raises(UserError, match=r"student_best.pth.*flows2"):
         inference.main(["--checkpoint-dir", "checkpoints/s", "--flow-videos-dir", "flows2", "--overwrite"])
 
 
@@ -403,7 +370,7 @@ def published_dataset(root: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the published code's files")
 def test_the_published_codes_files_go_through_train_and_inference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     published_dataset(tmp_path)
@@ -412,14 +379,12 @@ def test_the_published_codes_files_go_through_train_and_inference(
     arguments += ["--clip-model-name", name, "--num-classes", "140"]
     arguments += ["--epochs", "1", "--run-name", "p", "--batch-size", "2", "--num-workers", "2"]
     folder = train.main(arguments)
-    assert "has no metadata" in capsys.readouterr().out
     # and back: a published student is the plain state dict alone
     model, _ = moclip.load(folder / "student_best.pth")
     (tmp_path / "checkpoints" / "20250328-003544 - best").mkdir()
     torch.save(model.state_dict(), tmp_path / "checkpoints" / "20250328-003544 - best" / "student_epoch_1.pth")
     arguments = ["--checkpoint-dir", "checkpoints/20250328-003544", "--flow-videos-dir", "flows"]
     inference.main([*arguments, "--clip-model-name", name, "--num-classes", "140"])
-    assert "has no config" in capsys.readouterr().out
     motion = store.EmbeddingReader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.keys == ["SYN00000"]
     assert motion.length("SYN00000") == 149
@@ -454,18 +419,15 @@ def test_the_chain_on_real_video(tmp_path: Path, tiny_clip: str, monkeypatch: py
 
 def test_a_label_out_of_range_is_refused(in_dataset: Path, tiny_clip: str) -> None:
     write_annotations(in_dataset / "annotations", {"train": {"train0.mp4": (3,)}})
-    with pytest.raises(UserError, match=r"train_multi.txt:1: label 3 of train0.mp4 is not in 0\.\.2"):
+    with pytest.raises(UserError, match=r"train_multi.txt:1: .*train0.mp4"):
         extract_embeddings.main(["--clip-model-name", tiny_clip])
 
 
-def test_a_split_without_videos_is_skipped_with_a_line_or_refused_if_named(
-    in_dataset: Path, tiny_clip: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_split_without_videos_is_skipped_with_a_line_or_refused_if_named(in_dataset: Path, tiny_clip: str) -> None:
     (in_dataset / "annotations" / "test_multi.txt").write_text("\n")
     report = extract_embeddings.main(["--clip-model-name", tiny_clip])
     assert (report.done, len(report.outputs)) == (10, 2)
-    assert "test: test_multi.txt names no video" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"test_multi.txt: names no video"):
+    with pytest.raises(UserError, match=r"test_multi.txt"):
         extract_embeddings.main(["--clip-model-name", tiny_clip, "--split", "test"])
 
 
@@ -476,13 +438,12 @@ def test_a_split_that_does_not_fit_is_refused_before_the_others_are_embedded(in_
     assert not list((in_dataset / "embeddings" / "ak_train_clip_embeddings.h5.parts").glob("*.part"))
 
 
-def test_flow_videos_with_unusable_names_are_reported(in_dataset: Path, tiny_clip: str) -> None:
-    run_chain(tiny_clip, ["--model", "dis"])
+def test_flow_videos_with_unusable_names_are_reported(after_chain: Path, tiny_clip: str) -> None:
     for name in (b"=a.mp4", b"a\nb.mp4", b"\xff.mp4"):
-        shutil.copy(in_dataset / "flows" / "val0.mp4", in_dataset / "flows" / os.fsdecode(name))
+        shutil.copy(after_chain / "flows" / "val0.mp4", after_chain / "flows" / os.fsdecode(name))
     report = inference.main(["--checkpoint-dir", "checkpoints/s", "--overwrite"])
     assert (report.done, sorted(report.failed)) == (10, ["'=a'", "'\\udcff'", "'a\\nb'"])
-    assert len(store.EmbeddingReader(in_dataset / "embeddings" / "flow_embeddings.h5", "motion").keys) == 10
+    assert len(store.EmbeddingReader(after_chain / "embeddings" / "flow_embeddings.h5", "motion").keys) == 10
 
 
 def test_failed_videos_make_exit_code_1(in_dataset: Path, tiny_clip: str) -> None:
@@ -490,4 +451,4 @@ def test_failed_videos_make_exit_code_1(in_dataset: Path, tiny_clip: str) -> Non
     script = REPOSITORY / "extract_flows.py"
     done = shell(f"python {script} --model dis", in_dataset.parent, PYTHONPATH=str(REPOSITORY))
     assert done.returncode == 1
-    assert "failed: train0.mp4: is empty (0 bytes)" in done.stdout
+    assert "train0.mp4: " in done.stdout

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 import prepare_dataset
 from tests.conftest import REPOSITORY
+from tests.preloaded import executable
 from vimoclip.errors import UserError
 from vimoclip.video import VideoReader, VideoWriter, probe
 
@@ -110,6 +110,7 @@ def corrupt_frames(path: Path) -> None:
 
 
 def run_check_command(dataset: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "prepare_dataset.py"), "check", "--dataset-dir", str(dataset), *flags]
+    script = str(REPOSITORY / "prepare_dataset.py")
+    command = [str(executable()), script, "check", "--dataset-dir", str(dataset), *flags]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)

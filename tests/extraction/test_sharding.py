@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 import extract_embeddings
 import extract_flows
 from tests.conftest import CLASSES, REPOSITORY, indexed_frames, write_annotations, write_video
+from tests.preloaded import executable
 from vimoclip import cli, store
 from vimoclip.errors import UserError
 from vimoclip.extraction import job, manifest
@@ -52,7 +52,7 @@ def run_torchrun(
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = str(REPOSITORY / command[0])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    arguments = [sys.executable, *torchrun, script, *command[1:], *flags]
+    arguments = [str(executable()), *torchrun, script, *command[1:], *flags]
     return subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -238,7 +238,7 @@ def test_overwrite_is_refused_with_shards(flag: list[str]) -> None:
 
 
 def test_the_slurm_script_processes_its_shard(videos: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3", "PYTHON": sys.executable}
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3", "PYTHON": str(executable())}
     script, stage = REPOSITORY / "docs" / "slurm" / "shards.sh", str(REPOSITORY / "extract_flows.py")
     command = ["bash", str(script), stage, "--model", "frame_diff", "--output-dir", str(tmp_path / "out")]
     result = subprocess.run(command, cwd=videos, env=environment, capture_output=True, text=True, timeout=60)

@@ -3,16 +3,12 @@
     python -m tests.golden OLD_CHECKOUT NEW_CHECKOUT [--keep DIR] [--only NAME ...]
 
 Exit code 0 if the outputs are equal, 1 if they differ, 2 for a wrong call. Both sides use this Python and the same
-inputs, and run at the same time with one thread each. To be quick, most steps of steps.toml are forks of a process that
-has imported torch and other libraries; shell steps start processes of their own. Files and exit codes are compared,
-what is printed is not; `IGNORED` in compare.py lists what is left out, and why."""
+inputs, and run at the same time with one thread each. Files and exit codes are compared, but not what is printed;
+`IGNORED` in compare.py lists what else is not compared, and why."""
 
 import argparse
 import fnmatch
-import importlib
-import multiprocessing
 import os
-import runpy
 import shlex
 import shutil
 import string
@@ -22,11 +18,14 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from subprocess import TimeoutExpired
+from typing import NamedTuple
 
+from tests import preloaded
 from tests.golden.compare import compare_folders
-from tests.golden.inputs import write_inputs
 
 SIDES = ("old", "new")
 TIMEOUT = 240  # seconds for one step
@@ -36,8 +35,6 @@ RENAMED = {  # a module that a step runs -> its name in later checkouts, used wh
     "TFAM.best": "TFAM.select_best",
     "vimoclip.estimate": "vimoclip.runtime.cost_estimate",
 }
-PRELOADED = ("torch", "torchvision", "open_clip", "cv2", "av", "h5py", "sklearn.metrics", "torch.utils.tensorboard")
-FOREIGN = 99  # exit code of a step that imported the project from elsewhere than from its checkout
 Outcome = tuple[int | None, bool, float]  # exit code, None if killed; whether stderr has text; seconds
 
 
@@ -133,7 +130,7 @@ def _matching(names: dict[str, Step], pattern: str) -> list[str]:
 
 
 def prepare_environment(work: Path) -> None:
-    """Set what both sides share: one thread, no GPU, no network, empty caches. Must precede the import of torch."""
+    """Set what both sides share: one thread, no GPU, no network, empty caches, and a Python that starts quickly."""
     os.environ.pop("PYTHONPATH", None)
     os.environ.update(
         {
@@ -145,9 +142,9 @@ def prepare_environment(work: Path) -> None:
             "TORCH_HOME": str(work / "caches"),
             "TQDM_DISABLE": "1",
             "VIRTUAL_ENV": sys.prefix,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
     )
+    os.environ["PATH"] = f"{preloaded.executable().parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def prepare_folders(work: Path, checkouts: Sequence[Path]) -> None:
@@ -155,10 +152,9 @@ def prepare_folders(work: Path, checkouts: Sequence[Path]) -> None:
     for name in (*SIDES, "inputs", "printed", "caches"):
         shutil.rmtree(work / name, ignore_errors=True)
     started = time.monotonic()
-    for module in PRELOADED:
-        importlib.import_module(module)
-    if run_process(write_inputs, work / "inputs", work / "printed" / "inputs")[0]:
-        raise SystemExit((work / "printed" / "inputs.err").read_text())
+    code = "import sys, pathlib; from tests.golden import inputs; inputs.write_inputs(pathlib.Path(sys.argv[1]))"
+    subprocess.run(["python", "-c", code, str(work / "inputs")], cwd=preloaded.REPOSITORY, check=True)
+    (work / "printed").mkdir()
     for side, checkout in zip(SIDES, checkouts, strict=True):
         shutil.copytree(checkout, work / side, symlinks=True, ignore=_not_copied(checkout))
         shutil.copytree(work / "inputs", work / side, dirs_exist_ok=True)
@@ -195,88 +191,34 @@ def source_files(work: Path) -> frozenset[str]:
 
 def run_sides(work: Path, steps: Sequence[Step]) -> dict[str, dict[str, Outcome]]:
     """Run all steps of both sides at once; return side -> step -> outcome."""
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    sides = [context.Process(target=_run_side, args=(side, work, steps, queue)) for side in SIDES]
-    for process in sides:
-        process.start()
     outcomes: dict[str, dict[str, Outcome]] = {side: {} for side in SIDES}
-    for _ in range(2 * len(steps)):
-        while queue.empty():
-            if not all(process.is_alive() or process.exitcode == 0 for process in sides):
-                raise SystemExit("a side has ended early")
-            time.sleep(0.02)
-        side, name, outcome = queue.get()
-        outcomes[side][name] = outcome
-        if all(name in found for found in outcomes.values()):
-            codes = " ".join(f"{outcomes[of][name][0]} ({outcomes[of][name][2]:.1f} s)" for of in SIDES)
-            print(f"[{min(map(len, outcomes.values()))}/{len(steps)}] {name}: {codes}", flush=True)
-    for process in sides:
-        process.join()
+
+    def run_side(side: str) -> None:
+        for step in steps:
+            outcomes[side][step.name] = run_step(step, work / side, work / "printed" / f"{step.name}.{side}")
+            if all(step.name in found for found in outcomes.values()):
+                codes = " ".join("{} ({:.1f} s)".format(*outcomes[of][step.name][::2]) for of in SIDES)
+                print(f"[{len(outcomes[side])}/{len(steps)}] {step.name}: {codes}", flush=True)
+
+    with ThreadPoolExecutor(len(SIDES)) as pool:
+        list(pool.map(run_side, SIDES))
     return outcomes
-
-
-def _run_side(side: str, work: Path, steps: Sequence[Step], queue: Any) -> None:
-    for step in steps:
-        queue.put((side, step.name, run_step(step, work / side, work / "printed" / f"{step.name}.{side}")))
 
 
 def run_step(step: Step, root: Path, printed: Path) -> Outcome:
     """Run one step in the folder of its side; what it prints goes to <printed>.out and <printed>.err."""
-    if step.shell:
-        outcome = run_process(_run_shell, step.command, printed, root)
-    else:
-        outcome = run_process(_run_python, shlex.split(step.command), printed, root)
+    words = ["bash", "-c", step.command] if step.shell else ["python", *shlex.split(step.command)]
+    if words[1] == "-m":
+        words[2] = _module(words[2], root)
+    started = time.monotonic()
+    code: int | None = None
+    with open(f"{printed}.out", "wb") as out, open(f"{printed}.err", "wb") as err, suppress(TimeoutExpired):
+        code = subprocess.run(
+            words, cwd=root, timeout=TIMEOUT, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        ).returncode
     if step.stdout:
         shutil.copy(f"{printed}.out", root / step.stdout)
-    return outcome
-
-
-def run_process(function: Callable[[Any], None], argument: Any, printed: Path, root: Path | None = None) -> Outcome:
-    """Run a function in a fork, within TIMEOUT."""
-    printed.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    process = multiprocessing.get_context("fork").Process(target=_in_fork, args=(function, argument, printed, root))
-    process.start()
-    process.join(TIMEOUT)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return None, True, time.monotonic() - started
-    error = Path(f"{printed}.err")
-    return process.exitcode, error.exists() and error.stat().st_size > 0, time.monotonic() - started
-
-
-def _in_fork(function: Callable[[Any], None], argument: Any, printed: Path, root: Path | None) -> None:
-    """Redirect the standard streams, change to the folder, and call the function."""
-    for descriptor, path in ((0, os.devnull), (1, f"{printed}.out"), (2, f"{printed}.err")):
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(opened, descriptor)
-    sys.stdin = open(os.devnull)  # noqa: SIM115 - multiprocessing has closed the one that was there
-    if root:
-        os.chdir(root)
-    function(argument)
-
-
-def _run_shell(command: str) -> None:
-    raise SystemExit(subprocess.run(["bash", "-c", command], timeout=TIMEOUT - 5).returncode)
-
-
-def _run_python(words: list[str]) -> None:
-    """Run a script or a module of the checkout in the current folder, as `python` does."""
-    root, here = Path.cwd(), Path(__file__).resolve().parents[2]
-    sys.path[:] = [str(root), *(path for path in sys.path if path and Path(path).resolve() != here)]
-    try:
-        if words[0] == "-m":
-            sys.argv = [words[1], *words[2:]]
-            runpy.run_module(_module(words[1], root), run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            runpy.run_path(str(root / words[0]), run_name="__main__")
-    finally:
-        project = sys.modules.get("vimoclip")
-        if project and not Path(str(project.__file__)).is_relative_to(root):
-            raise SystemExit(FOREIGN)
+    return code, os.stat(f"{printed}.err").st_size > 0, time.monotonic() - started
 
 
 def _module(name: str, root: Path) -> str:

@@ -17,13 +17,14 @@ import torch
 import train
 from tests.conftest import REPOSITORY
 from tests.moclip.helpers import TRAIN_FLAGS, break_flow
+from tests.preloaded import executable
 from vimoclip.training import checkpoint
 
 
 def start_two_processes(*more: str) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [sys.executable, *torchrun, str(REPOSITORY / "train.py"), *TRAIN_FLAGS, *more]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(executable())}
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **pipes)
 

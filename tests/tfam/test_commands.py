@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY, modification_times
+from tests.preloaded import executable
 from tests.tfam.helpers import TINY_RUN, read_csv, train_command
 from TFAM.train_and_eval import main
 
@@ -25,7 +25,7 @@ def test_run_experiments_skips_finished_runs_and_writes_the_table(dataset):
     result = subprocess.run(
         ["bash", "run_experiments.sh", "--num-workers", "0", "--device", "cpu", "--set", *TINY_RUN],
         cwd="TFAM",
-        env={**os.environ, "PYTHON": sys.executable, "SEEDS": "49"},
+        env={**os.environ, "PYTHON": str(executable()), "SEEDS": "49"},
         capture_output=True,
         text=True,
     )

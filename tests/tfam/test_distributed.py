@@ -4,12 +4,12 @@ import contextlib
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY, modification_times
+from tests.preloaded import executable
 from tests.tfam.helpers import MirrorGroup, read_json, train_command, write_motion, write_rgb, write_selection
 from TFAM import train_and_eval
 from vimoclip.runtime import cost_estimate, distributed
@@ -33,7 +33,7 @@ cli.run(train_and_eval.main)
 
 
 def run_two_processes(target: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [str(executable()), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [*torchrun, *target, *arguments], env=environment, capture_output=True, text=True, timeout=120

@@ -2,12 +2,11 @@
 
 The many kills at random moments: pytest -m long tests/training/test_resume.py"""
 
+import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 import extract_embeddings
 import extract_flows
 import train
+from tests import preloaded
 from tests.conftest import REPOSITORY, make_dataset, make_tiny_clip
 from tests.tfam.helpers import write_motion, write_rgb
 from tests.training.event_files import read_raw_events, read_shown_events
@@ -113,27 +113,26 @@ def run_in_process(run: ResumableRun) -> Any:
 # --- killing
 
 
-def start_process(command: list[str]) -> subprocess.Popen[bytes]:
+def start_process(command: list[str]) -> preloaded.Process:
     command = [str(REPOSITORY / command[0]) if command[0] == "train.py" else command[0], *command[1:]]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True)
+    return preloaded.start(command, Path.cwd(), PYTHONPATH=str(REPOSITORY))
 
 
 def run_to_end(command: list[str]) -> None:
-    assert start_process(command).wait(timeout=120) == 0
+    result = start_process(command).wait(120)
+    assert result.returncode == 0, result
 
 
 def kill_process_when(command: list[str], ready: Callable[[int], bool]) -> bool:
     """Kill the command once `ready(process id)` is true; return False if it ended before."""
     process = start_process(command)
-    while process.poll() is None and not ready(process.pid):
-        time.sleep(0.001)
-    if ended := process.poll() is not None:
-        assert process.returncode == 0
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return not ended
+    with contextlib.suppress(ProcessLookupError):  # it may end before it is killed
+        while not process.has_ended() and not ready(process.pid):
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
+    result = process.wait(120)
+    assert result.returncode in (0, -signal.SIGKILL), result
+    return result.returncode != 0
 
 
 def saved_position(run: ResumableRun) -> tuple[int, int]:

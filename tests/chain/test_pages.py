@@ -1,0 +1,122 @@
+"""The commands of README.md and docs/: all parse as they stand, and those that need no download run in their order."""
+
+import importlib
+import shlex
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from tests.chain.helpers import commands_in, copy_repository, run_in_process, shell
+from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
+
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"), key=lambda page: (page.name != "stages.md", page.name))
+OWN_DATA = REPOSITORY / "docs" / "your-own-data.md"  # starts from nothing, in a folder of its own
+CHAIN = [REPOSITORY / "README.md", *(page for page in PAGES if page != OWN_DATA)]
+NOT_RUN = {  # pattern of a command -> why it isn't run here
+    "bash demo.sh*": "demo/test_demo_script.py runs it",
+    "bash test.sh*": "runs this",
+    "bash reproduce_animal_kingdom.sh*": "chain/test_reproduce.py runs it",
+    "python -m demo.strips*": "demo/test_demo_script.py runs it",
+    "python -m benchmarks*": "takes an hour; benchmarks/test_benchmarks.py runs it in small",
+    "python extract_flows.py": "chain/test_commands.py runs it, with random weights",
+    "python train.py --train-hdf5-path *": "chain/test_commands.py runs it, with 140 classes",
+    "python prepare_dataset.py [acm]*": "needs files; the tests of prepare/ have some, and so has your-own-data.md",
+    "python prepare_dataset.py boris *": "the same",
+    "tensorboard *": "serves until it is stopped",
+    "torchrun *": "the tests of extraction/, moclip/ and tfam/ run two processes",
+    "sbatch *": "needs Slurm",
+    "pip *": "downloads",
+}
+FUSION = "--num-workers 0 --set training.epochs=1 model.num_heads=4 model.num_layers=1 model.dim_feedforward=32"
+TINY_CLIP = " --clip-model-name local-dir:tinyclip"
+SMALLER = {  # pattern of a command -> flags that make it quick
+    "*demo.make_films*": "--films 4 --scenes 3 --num-workers 0",
+    "*demo.make_teacher*": "--stills 60 --held-out 20 --steps 2 --num-workers 0",
+    "*extract_*": "--num-workers 0",
+    "*train.py*": "--epochs 1 --num-workers 0",
+    "*TFAM.train_and_eval*--evaluate*": "--num-workers 0",
+    "*TFAM.train_and_eval*": FUSION,
+    "*run_experiments.sh*": FUSION,
+    "*evaluate.py*": "--resamples 20",
+    "*predict.py*": "--num-workers 0 --overwrite",
+}
+
+
+def commands(*pages: Path) -> list[str]:
+    """Return the commands of the bash blocks, and those quoted in the README's text."""
+    return [c for page in pages for c in commands_in(page.read_text(encoding="utf-8"), page.name == "README.md")]
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(commands(*CHAIN, OWN_DATA)))
+def test_a_command_parses(command: str) -> None:
+    words = shlex.split(command)
+    while "=" in words[0]:  # a variable
+        words = words[1:]
+    if words[0] == "torchrun":
+        words = ["python", *words[3:]]  # behind --nproc-per-node 4
+    if words[0] == "python":
+        module, arguments = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
+        module = f"{module}.__main__" if (REPOSITORY / module).is_dir() else module
+        importlib.import_module(module).build_parser().parse_args(arguments)
+    elif words[0] in ("bash", "cd"):
+        assert (REPOSITORY / words[1]).exists() or (REPOSITORY / "TFAM" / words[1]).exists()
+    else:
+        assert words[0] in ("tensorboard", "sbatch", "pip")
+
+
+def test_the_pages_have_commands_of_every_stage() -> None:
+    stages = ["demo.sh", "prepare_dataset.py", "extract_embeddings.py", "extract_flows.py", "train.py", "inference.py"]
+    stages += ["evaluate.py", "predict.py", "reproduce_animal_kingdom.sh", "run_experiments.sh", "TFAM.train_and_eval"]
+    for stage in stages:
+        assert any(stage in command for command in commands(*CHAIN)), stage
+
+
+def run(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command in small."""
+    command += " " + next((flags for pattern, flags in SMALLER.items() if fnmatch(command, pattern)), "")
+    if command.startswith("python "):
+        monkeypatch.chdir(folder)
+        run_in_process(command)
+    else:
+        completed = shell(command, folder, CONFIGS="rgb cross_attention", SEEDS="49")
+        assert completed.returncode == 0, f"{command}\n{completed.stdout}{completed.stderr}"
+
+
+def test_the_commands_of_the_chain_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run them in a copy of the repository, with clips of three actions and a tiny CLIP."""
+    clone = folder = copy_repository(tmp_path / "clone")
+    make_tiny_clip(clone / "tinyclip", vocabulary=49408)
+    for i, action in enumerate(("walking", "running", "eating")):
+        for k in range(3):
+            frames = moving_frames(10, (i, k), seed=10 * i + k)
+            write_video(clone / "my_videos" / action / f"{k}.mp4", frames, lossless=False)
+    write_video(clone / "my_films" / "unseen.mp4", moving_frames(30, (1, 0)), lossless=False)
+    ran = []
+    for command in commands(*CHAIN):
+        if command.startswith("cd "):
+            folder = (folder / command[3:]).resolve()
+        elif not any(fnmatch(command, pattern) for pattern in NOT_RUN):
+            if any(name in command for name in ("extract_embeddings.py", "predict.py", "zero_shot")):
+                command += TINY_CLIP
+            if command.startswith("python evaluate.py predictions.csv"):
+                shutil.copy(clone / "checkpoints" / "TFAM" / "cross_attention" / "seed49" / "predictions.csv", clone)
+            run(command, folder, monkeypatch)
+            ran.append(command)
+    for stage in ("folder", "extract_emb", "extract_fl", "train.py", "inference", "run_exp", "evaluate", "predict"):
+        assert any(stage in command for command in ran), stage
+    assert "cross_attention" in (clone / "TFAM" / "results" / "table.md").read_text()
+
+
+def test_the_commands_for_own_data_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run them in a folder that has only the configs."""
+    for name in ("TFAM/configs", "demo"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for command in commands(OWN_DATA):
+        run(command, tmp_path, monkeypatch)
+    for name in ("unseen.json", "unseen.csv", "unseen_windows.csv", "unseen.html", "unseen.boris.tsv"):
+        assert Path("predictions", name).exists(), name
+        assert Path("predictions_by_words", name).exists(), name
+    assert Path("my_data/annotations/class_counts.html").exists()
+    assert Path("checkpoints/TFAM/cross_attention/seed49/evaluation/report.html").exists()
