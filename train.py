@@ -260,7 +260,7 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
 
     # with --resume, a folder without last.pth is trained from the start, with its settings
     settings_path = cli.require_file(folder / "args.yaml", "give --resume the folder of a run that train.py began")
-    saved = {"protocol": "published"} | yaml_json.read_yaml(settings_path)  # old files have no protocol
+    saved = yaml_json.read_yaml(settings_path)
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in NOT_RESTORED})
     args = parser.parse_args(argv)
     fixed_settings = {

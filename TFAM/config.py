@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from TFAM.model import Fusion, Pooling
-from vimoclip.annotations.split_protocol import MONITOR_SPLIT, PUBLISHED
+from vimoclip.annotations.split_protocol import MONITOR_SPLIT
 from vimoclip.errors import UserError
 from vimoclip.io.yaml_json import parse_yaml, read_yaml
 from vimoclip.store import rgb_embeddings_path
@@ -101,15 +101,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
     """Raise UserError with the first key in which a run's settings differ from those that it started with.
 
-    A key that is missing in one of the two has its default value: the behaviour before the key existed.
     data.annotations_dir is not compared, since the hash of the selection clips is."""
-    defaults = flatten(read_yaml(DEFAULT_CONFIG)) | {"data.protocol": PUBLISHED}
     old_flat, new_flat = flatten(old), flatten(new)
     for key in sorted(old_flat.keys() | new_flat.keys()):
         if key.removeprefix("config.") == "data.annotations_dir":
             continue
-        default = defaults.get(key.removeprefix("config."))
-        old_value, new_value = old_flat.get(key, default), new_flat.get(key, default)
+        old_value, new_value = old_flat.get(key), new_flat.get(key)
         if old_value != new_value:
             problem = f"was made with {key} {str(old_value)[:60]}, now it is {str(new_value)[:60]}"
             raise UserError(problem, hint, path=path)

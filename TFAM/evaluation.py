@@ -13,7 +13,7 @@ from TFAM.loops import evaluate
 from TFAM.model import FusionTransformer, shape_from_state_dict
 from TFAM.trainer import BYTES_PER_PREDICTION
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import PUBLISHED, THREE_SPLITS
+from vimoclip.annotations.split_protocol import THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.cli import progress
 from vimoclip.errors import UserError
@@ -98,7 +98,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     result = evaluate(model.to(device), loader, loss_function, device, precision, group)
     metrics = metrics_summary(result["metrics"], dataset, metadata["config"]["model"]) | {
         "checkpoint": str(path),
-        "protocol": (saved_config["data"].get("protocol") or PUBLISHED) if saved_config else None,
+        "protocol": saved_config["data"]["protocol"] if saved_config else None,
         "settings": changed_settings(config),
         "precision": precision,
         "versions": metadata["versions"],
@@ -133,8 +133,8 @@ def evaluation_config(
             raise UserError("doesn't say what model it is", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
     model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
-    data = {"motion": saved_config["data"].get("motion", "real")}
-    if saved_config["data"].get("protocol") == THREE_SPLITS:
+    data = {"motion": saved_config["data"]["motion"]}
+    if saved_config["data"]["protocol"] == THREE_SPLITS:
         data["protocol"] = THREE_SPLITS  # which evaluates the test file
     base = {"training": saved_config["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
@@ -174,14 +174,11 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     config = state.get("config")
     if not isinstance(config, dict) or not isinstance(state.get("class_names"), list):
         return None
-    inputs = config.get("inputs")
-    sections = [config.get("training"), config.get("model"), config.get("data", {}), inputs]
-    if not all(isinstance(section, dict) for section in sections):
+    if not all(isinstance(config.get(section), dict) for section in ("training", "model", "data", "inputs")):
         return None
-    assert isinstance(inputs, dict)
-    if not all(isinstance(inputs.get(stream), dict | None) for stream in ("rgb", "motion")):
+    if not all(isinstance(config["inputs"].get(stream), dict | None) for stream in ("rgb", "motion")):
         return None
-    return {"data": {}, **config}
+    return config if {"motion", "protocol"} <= config["data"].keys() else None
 
 
 def _check_inputs(state: Mapping[str, Any], metadata: Mapping[str, Any], path: Path, rgb_path: Path) -> None:

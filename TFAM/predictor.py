@@ -39,7 +39,7 @@ class FusionPredictor:
             )
         self.model_config = config["model"]
         self.fusion = Fusion(self.model_config["fusion"])
-        motion_mode = config["data"].get("motion", "real")
+        motion_mode = config["data"]["motion"]
         if motion_mode == "shuffled" and self.fusion != Fusion.RGB:
             raise UserError(
                 "learnt from motion of other videos (data.motion: shuffled)", "name another run", path=self.path

@@ -69,16 +69,16 @@ def main(argv: list[str] | None = None) -> Path:
 def score_run(folder: Path) -> ScoredRun | None:
     """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
     from TFAM.table import read_metrics
-    from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, ZERO_SHOT
+    from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv
     from vimoclip.io.yaml_json import read_yaml
 
     hint = "delete the run and make it again"
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
-    if config.get("data", {}).get("motion", "real") != "real" or metrics.get("protocol") == ZERO_SHOT:
+    if config.get("data", {}).get("motion", "real") != "real" or metrics["protocol"] == ZERO_SHOT:
         return None
-    protocol = metrics.get("protocol") or PUBLISHED  # runs of older versions record none
+    protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")
     column = f"{MONITOR_SPLIT.get(protocol)}_map_micro"
     table = cli.require_file(folder / "metrics.csv", hint)

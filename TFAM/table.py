@@ -17,7 +17,7 @@ from typing import Any
 
 from TFAM.gain_over_rgb import METRICS, RGB, MetricDifferences, RunGroup, RunMetrics, compare_to_rgb
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES, PUBLISHED
+from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES
 from vimoclip.errors import UserError
 
 # Table 2 of the paper, which does not say with which positions and dropout
@@ -112,7 +112,7 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
     groups: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for run in runs:
         settings = " ".join(f"{key}={value}" for key, value in sorted(run["settings"].items()))
-        protocol = run.get("protocol") or PUBLISHED  # older runs lack the key
+        protocol = run["protocol"]
         groups[RunGroup(run["config"], protocol, student_remark(run), settings)].append(run)
     groups = split_by_inputs(groups)
     paper_order = list(PAPER_MAP_MICRO)
@@ -126,7 +126,7 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
 def student_remark(run: RunMetrics) -> str:
     """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
     uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if run.get("protocol") != HELD_OUT or not uses_motion or "student_protocol" not in run:
+    if run["protocol"] != HELD_OUT or not uses_motion:
         return ""
     if run["student_protocol"] != HELD_OUT:
         return run["student_protocol"] or "unknown"

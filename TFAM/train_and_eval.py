@@ -90,8 +90,7 @@ def train(args: argparse.Namespace) -> Path:
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
-        # an existing run keeps its protocol; runs of older versions record none and are published
-        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol") or split_protocol.PUBLISHED
+        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol")  # of the existing run
         check_unchanged(saved_config, config, folder, SETTINGS_HINT)
         if (folder / "metrics.json").is_file():
             check_finished_inputs(folder, config)

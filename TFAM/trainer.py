@@ -105,20 +105,20 @@ class FusionTrainer(Trainer):
 
     @classmethod
     def parse_progress(cls, saved: Mapping[str, Any]) -> Progress:
-        epoch = saved.get("progress", {"steps": 0, "loss": 0.0, "videos": 0})  # older files: after a whole epoch
+        epoch = saved["progress"]
         return Progress(
             rows=saved["history"],
             step=epoch["steps"],
             seen=epoch["videos"],
             losses=LossMeter({"loss": epoch["loss"], "count": epoch["videos"]}),
-            items_sha256=saved.get("videos", ""),
-            seconds=float(saved.get("seconds", 0.0)),
+            items_sha256=saved["videos"],
+            seconds=saved["seconds"],
         )
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if the settings or the monitor split have changed."""
         current = {"config": self.metadata["config"], "precision": self.run.precision, **self.monitor_fingerprint}
-        previous = {key: saved.get(key, current[key]) for key in current}  # files of older versions lack some keys
+        previous = {key: saved.get(key) for key in current}
         hint = "continue with the same, or give --overwrite to start again"
         check_unchanged(previous, current, self.last_path, hint)
 

@@ -153,27 +153,6 @@ def test_run_resumes_only_with_its_protocol_and_selection(selection_workspace: P
     assert [row["epoch"] for row in read_rows()] == [1, 2, 3]
 
 
-def test_run_without_a_recorded_protocol_resumes_as_published(selection_workspace: Path) -> None:
-    train.main([*SMALL_RUN, "--protocol", "published", "--epochs", "1"])
-    folder = Path("checkpoints/run")
-    saved = yaml_json.read_yaml(folder / "args.yaml")
-    assert saved.pop("protocol") == "published"
-    yaml_json.write_yaml(folder / "args.yaml", saved)
-    last = checkpoint.load_checkpoint(folder / "last.pth")
-    assert last["config"].pop("protocol") == "published"
-    checkpoint.save_checkpoint(folder / "last.pth", last)
-    with pytest.raises(UserError) as error:
-        train.main([*SMALL_RUN, "--protocol", "held_out"])
-    assert "held_out" in error.value.problem and "published" in error.value.problem
-    yaml_json.write_yaml(folder / "args.yaml", saved | {"protocol": "held_out"})
-    with pytest.raises(UserError) as error:
-        train.main(SMALL_RUN)
-    assert all(text in error.value.problem for text in ("held_out", "published", "last.pth"))
-    yaml_json.write_yaml(folder / "args.yaml", saved)
-    train.main(SMALL_RUN)  # selection.txt exists, but changes the default of new runs only
-    assert ["val_loss" in row for row in read_rows()] == [True, True]
-
-
 def test_selection_clips_without_flow_are_named(selection_workspace: Path) -> None:
     flows = selection_workspace / "dataset" / "flows"
     (flows / "train1.mp4").unlink()

@@ -310,55 +310,6 @@ def test_flags_of_the_optimizer_that_depend_on_the_device_are_not_restored(tmp_p
 
 
 @pytest.mark.parametrize("stage", ["TFAM"])
-def test_a_checkpoint_without_progress_is_of_a_finished_epoch(
-    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uninterrupted, run = fusion_run("uninterrupted"), fusion_run("old")
-    run_in_process(uninterrupted)
-
-    def save_in_old_format(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
-        older = {key: value for key, value in content.items() if key not in ("progress", "videos", "format")}
-        save(path, older)
-        if path.name == "last.pth" and len(content["history"]) == 2:
-            raise KeyboardInterrupt
-        return path
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save_checkpoint", save_in_old_format)
-        run_in_process(run)
-    run_in_process(run)
-    assert_same_run(uninterrupted, run)
-
-
-@both_stages
-def test_an_epoch_that_an_older_version_began_continues_only_with_the_same_random_numbers(
-    stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uninterrupted, run = RUNS[stage]("uninterrupted"), RUNS[stage]("old", "--save-every-minutes", "0")
-    run_in_process(uninterrupted)
-
-    def save_without_format(path: Path, content: dict[str, Any], save: Any = checkpoint.save_checkpoint) -> Path:
-        save(path, {key: value for key, value in content.items() if key != "format"})
-        if path.name == "last.pth" and saved_position(run) == (1, 2):
-            raise KeyboardInterrupt
-        return path
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save_checkpoint", save_without_format)
-        run_in_process(run)
-    if stage == "train.py":
-        run_in_process(run)
-        assert_same_run(uninterrupted, run)
-        return
-    for command in (run, run._replace(command=[*run.command, "--dry-run"])):
-        with pytest.raises(UserError) as error:
-            run_in_process(command)
-        assert error.value.path == str(run.folder / "last.pth") and "--overwrite" in error.value.hint
-    run_in_process(run._replace(command=[*run.command, "--overwrite"]))
-    assert_same_run(uninterrupted, run)
-
-
-@pytest.mark.parametrize("stage", ["TFAM"])
 def test_resuming_within_an_epoch_needs_the_same_videos(
     stage: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

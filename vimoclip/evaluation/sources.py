@@ -75,7 +75,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
         )
     run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
     own_selection_path = path / RUN_FILES["selection"]
-    protocol = run_metrics.get("protocol") or PUBLISHED  # older runs lack the key
+    protocol = run_metrics.get("protocol") or PUBLISHED  # null: a published checkpoint was evaluated
     return PredictionSource(
         path=predictions_path,
         title="/".join(path.absolute().parts[-2:]),
@@ -95,7 +95,7 @@ def student_caveat(run_metrics: Mapping[str, Any]) -> str | None:
     """Return a sentence if the student of a held-out run used the evaluation split, or may have; else None."""
     if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
-    if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
+    if run_metrics.get("student_protocol") is None:
         return "It is not known on which clips the student whose motion this run reads was trained and chosen."
     if run_metrics.get("student_protocol") == PUBLISHED:
         return (

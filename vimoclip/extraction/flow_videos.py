@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vimoclip import annotations, cli, flow, video
+from vimoclip import annotations, cli, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.job import ExtractionJob
@@ -188,9 +188,8 @@ class FlowVideoJob(ExtractionJob):
             return str(error)
         if not comment or "method" not in comment:
             return "not from here"
-        stored = {"preset": flow.DEFAULT_DIS_PRESET} | comment  # older files don't store the preset
         hint = "name another --output-dir or give --overwrite"
-        cli.check_settings_match(self.settings, stored, "this run", str(output), hint)
+        cli.check_settings_match(self.settings, comment, "this run", str(output), hint)
         return None
 
 

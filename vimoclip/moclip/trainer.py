@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from vimoclip import cli
-from vimoclip.annotations import split_protocol
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import Student, fuse_quick_gelu
@@ -38,7 +37,6 @@ class StudentTrainer(Trainer):
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
     unreadable_hint = "create the flow videos again with extract_flows.py"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
-    continues_epochs_without_format = True
 
     def __init__(
         self,
@@ -132,18 +130,17 @@ class StudentTrainer(Trainer):
         return Progress(
             rows=progress["rows"],
             step=progress["step"],
-            seen=progress.get("seen", 0),
+            seen=progress["seen"],
             losses=LossMeter(progress["sums"]),
-            items_sha256=progress.get("segments", ""),
+            items_sha256=progress["segments"],
             global_step=progress["global_step"],
             unreadable=progress["unreadable"],
         )
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if last.pth has another encoder, flow, teacher, protocol or selection."""
-        saved_config = {"protocol": split_protocol.PUBLISHED} | saved["config"]  # old files have no protocol
         hint = "resume with the same data, or start a new run"
-        cli.check_settings_match(self.config, saved_config, "this command", str(self.last_path), hint)
+        cli.check_settings_match(self.config, saved["config"], "this command", str(self.last_path), hint)
 
     def train(self) -> None:
         super().train()

@@ -13,7 +13,7 @@ import numpy as np
 from vimoclip.errors import GoneError, UserError
 from vimoclip.store import offset_index, positional_io, validation
 
-_JSON_ATTRIBUTES = ("sampling", "versions", "student", "flow")  # root attributes that hold a dictionary as JSON
+_JSON_ATTRIBUTES = ("sampling", "versions", "student")  # root attributes that hold a dictionary as JSON
 
 
 class EmbeddingReader:

@@ -21,7 +21,7 @@ from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.train_state import TrainState
 
-FORMAT = 1  # value of `format` in last.pth; last.pth of older versions has no such key
+FORMAT = 1  # value of `format` in last.pth
 MetricsRow = dict[str, Any]  # of metrics.csv
 
 
@@ -74,8 +74,6 @@ class Trainer(ABC):
     learning_rate_column: ClassVar[str]  # of metrics.csv
     tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column; default: val_loss -> val/loss; empty: none
     persistent_workers: ClassVar[bool] = False
-    # whether an epoch continues with the same random numbers if a version that wrote no `format` began it
-    continues_epochs_without_format: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -180,18 +178,7 @@ class Trainer(ABC):
         last_path = folder / "last.pth" if folder else None
         if last_path is None or not last_path.is_file():
             return Progress()
-        return cls._checked_progress(checkpoint.load_checkpoint(last_path), last_path)
-
-    @classmethod
-    def _checked_progress(cls, saved: Mapping[str, Any], path: Path) -> Progress:
-        progress = cls.parse_progress(saved)
-        if progress.step and "format" not in saved and not cls.continues_epochs_without_format:
-            raise UserError(
-                "an older version, which draws other random numbers, stopped here in the middle of an epoch",
-                "finish the epoch with that version, or give --overwrite to start again",
-                path=path,
-            )
-        return progress
+        return cls.parse_progress(checkpoint.load_checkpoint(last_path))
 
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
@@ -216,7 +203,7 @@ class Trainer(ABC):
         if self.run.group.broadcast(self.last_path.is_file()):
             saved = checkpoint.load_checkpoint(self.last_path)
             self.check_resumable(saved)
-            items_sha256, self.progress = self.progress.items_sha256, self._checked_progress(saved, self.last_path)
+            items_sha256, self.progress = self.progress.items_sha256, self.parse_progress(saved)
             if self.progress.step and self.progress.items_sha256 != items_sha256:
                 raise UserError(
                     "stopped in the middle of an epoch of other videos than there are now",
