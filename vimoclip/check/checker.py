@@ -59,7 +59,7 @@ def _check_all(data: DatasetContents, num_workers: int) -> CheckResults:
     tasks = list(_make_tasks(data))
     for reader in data.readers.values():
         with contextlib.suppress(UserError):  # reported when the file is checked
-            reader.build_index()
+            reader.load_index()
     try:
         for task, task_results in zip(tasks, map_in_processes(TaskRunner(data), tasks, num_workers), strict=True):
             results.merge(task_results)

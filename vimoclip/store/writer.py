@@ -112,10 +112,8 @@ class EmbeddingWriter:
                 target.attrs["schema"] = SCHEMA
                 index_builder = offset_index.OffsetIndexBuilder()
                 kept = self._merged_keys - set(removed)
-                digest = self._copy_all(file, target, names, kept, labels or {}, index_builder)
-                target.attrs["content_sha256"] = digest
-            index = index_builder.build(offset_index.file_state(os.stat(self.path)))
-            offset_index.save_index(self.path, index, len(self._merged_keys) - len(removed) + len(names), digest)
+                target.attrs["content_sha256"] = self._copy_all(file, target, names, kept, labels or {}, index_builder)
+            offset_index.save_index(self.path, index_builder.build(offset_index.file_state(self.path)))
         self._remove_parts({_part_name(key) for key in self._merged_keys - set(removed)} | set(names.values()))
         return self.path if self.path.exists() else None
 
@@ -136,8 +134,7 @@ class EmbeddingWriter:
                 part = self.parts_dir / names[key] if key in names else None
                 source = PartReader(part) if part else _GroupReader(old[key] if old else None)
                 digest.update(key.encode())
-                datasets, arrays, attributes = _copy_video(source, target.create_group(key), labels.get(key), digest)
-                index_builder.add_written(key, datasets, arrays, attributes)
+                index_builder.add(key, _copy_video(source, target.create_group(key), labels.get(key), digest))
                 file.check()
         return digest.hexdigest()
 
@@ -220,24 +217,24 @@ class _GroupReader:
 
 def _copy_video(
     source: PartReader | _GroupReader, target: Any, labels: np.ndarray | None, digest: Any
-) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """Copy one video; return its datasets, the values of the small arrays, and its attributes."""
+) -> dict[str, Any]:
+    """Copy one video and return its datasets; `labels` replace those of the source."""
     rows, dim = source.shape("embeddings")
     copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
     for start in range(0, rows, COPY_ROWS):
         values = source.read("embeddings", start, start + COPY_ROWS)
         copy[start : start + COPY_ROWS] = values
         digest.update(values)
-    datasets, arrays = {"embeddings": copy}, dict[str, np.ndarray]()
+    datasets = {"embeddings": copy}
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
             values = labels if name == "labels" and labels is not None else source.read(name)
-            datasets[name], arrays[name] = target.create_dataset(name, data=values), values
+            datasets[name] = target.create_dataset(name, data=values)
             digest.update(np.ascontiguousarray(values))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
-    return datasets, arrays, source.attributes
+    return datasets
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
