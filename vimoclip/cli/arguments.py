@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from vimoclip.cli.exit_codes import ends_with_first_process
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,8 @@ class Parser(argparse.ArgumentParser):
         return hyphenated + equals + value if hyphenated in self._option_string_actions else arg
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        is_reported = ends_with_first_process()
+        self.exit(2, None if is_reported else f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

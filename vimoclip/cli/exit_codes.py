@@ -20,6 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 _GRACE_SECONDS = 5.0  # after a signal, before a thread ends the process
+_FIRST_PROCESS_SECONDS = 10.0  # by which processes of torchrun on one machine start apart, at most
 _resume_command: list[Callable[[], str]] = []  # set if the same command would not resume the run
 _overwritten: list[bool] = []  # not empty once all old output is deleted
 _SAME_COMMAND = "the same command resumes the run"
@@ -58,9 +59,10 @@ def run(main: Callable[[], Any]) -> NoReturn:
         result = main()
         code = 1 if isinstance(result, RunReport) and result.failed else 0
     except UserError as error:
-        code, message = error.exit_code, f"error: {error}"
+        code, message = error.exit_code, "" if _is_reported_elsewhere(error) else f"error: {error}"
     except KeyboardInterrupt as interrupt:
-        code, message = (143 if isinstance(interrupt, Terminated) else 130), _stopped_message()
+        is_terminated = isinstance(interrupt, Terminated)  # by torchrun, if another process has failed
+        code, message = (143 if is_terminated else 130), "" if is_terminated and _local_rank() else _stopped_message()
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker"):
             problem = "a worker that reads data was killed, which is what happens where memory is short"
@@ -79,6 +81,33 @@ def run(main: Callable[[], Any]) -> NoReturn:
     if message:  # after the except blocks, in which the traceback keeps files open
         print(message, file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _is_reported_elsewhere(error: UserError) -> bool:
+    """Return whether another process of torchrun prints the same error."""
+    if error.is_duplicate is None:
+        return ends_with_first_process()
+    if error.is_duplicate:
+        time.sleep(1)  # torchrun ends all processes as soon as one has ended: the other one prints first
+    return error.is_duplicate
+
+
+def ends_with_first_process() -> bool:
+    """Wait for torchrun to end this process because the first one on this machine has failed; False if it doesn't.
+
+    For errors before the processes have joined: they are the same in all processes, so that the first one prints it,
+    unless a file is missing for this process only, say."""
+    if not _local_rank():
+        return False
+    try:
+        time.sleep(_FIRST_PROCESS_SECONDS)
+    except Terminated:
+        return True
+    return False
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def _stopped_message() -> str:
