@@ -69,7 +69,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
         if not data.splits[split]:
             path = args.dataset_dir / "annotations" / f"{split}_multi.txt"
             if args.split:
-                raise UserError("names no video", "add a line a video", path=path)
+                raise UserError("names no video", "add one line per video", path=path)
             print(f"{split}: {path.name} names no video")
             continue
         job = EmbeddingJob(

@@ -30,9 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-h5-path", type=Path, default=None, help="default: embeddings/flow_embeddings.h5 in the data set"
     )
     parser.add_argument(
-        "--clip-model-name", default=None, help="for a checkpoint without that name; else it must agree"
+        "--clip-model-name", default=None, help="architecture of a published checkpoint; must agree with any other"
     )
-    parser.add_argument("--num-classes", type=cli.positive_int, default=None, help="must agree with the student")
+    parser.add_argument(
+        "--num-classes", type=cli.positive_int, default=None, help="number of classes; must agree with the student"
+    )
     parser.add_argument("--batch-size", type=cli.positive_int, default=2, help="videos to prefetch")
     cli.add_embedding_arguments(parser)
     cli.add_dataset_arguments(parser)

@@ -97,7 +97,7 @@ def test_a_plan_without_any_output_estimates_two_stages_and_writes_nothing(clone
     for stage in stages[2:]:
         assert stage.splitlines()[1].startswith("can't be estimated yet: ")
     assert "there is no dataset/animal_kingdom/embeddings/ak_train_clip_embeddings.h5" in stages[2]
-    assert re.search(r"^in sum [\d.e-]+ days and [\d.e-]+ TB for 2 dry runs", done.stdout, flags=re.M)
+    assert re.search(r"^in total [\d.e-]+ days and [\d.e-]+ TB for 2 dry runs", done.stdout, flags=re.M)
     assert done.stdout.count("not in this sum, as it can't be estimated yet: ") == 6
     written = {name for name in modification_times(clone).keys() - before.keys() if "__pycache__" not in name}
     assert written == set()
@@ -134,7 +134,7 @@ def test_a_plan_without_the_authors_files_names_them(clone: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nowhere/AR_metadata.xlsx: there is no such file" in done.stdout
     assert "nowhere/clips: there is no such folder with videos; name it with --videos" in done.stdout
-    assert "in sum 0 days and 0 TB for 0 dry runs" in done.stdout
+    assert "in total 0 days and 0 TB for 0 dry runs" in done.stdout
     assert done.stdout.count("not in this sum") == 5
 
 

@@ -14,7 +14,7 @@ from vimoclip import flow, video
 from vimoclip.errors import UserError
 from vimoclip.runtime import cost_estimate
 
-ESTIMATE = r"(about .* at .*/s|too few to tell how long they take); [\d.]+ \w+ of disk, [\d.]+ \w+ of memory"
+ESTIMATE = r"(about .* at .*/s|too few to estimate the time); [\d.]+ \w+ of disk, [\d.]+ \w+ of memory"
 
 
 def plan_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -34,9 +34,9 @@ def test_extractions_print_pending_videos_and_estimates(
     extract_flows.main([*flow, "--dry-run"])
     assert modification_times(tiny_dataset) == before
     lines = plan_lines(capsys)
-    assert lines[0] == "train: 6 videos to do, 0 done or given up before"
-    assert lines[2] == "val: 4 videos to do, 0 done or given up before"
-    assert lines[4] == "10 videos to do, 0 done or given up before"
+    assert lines[0] == "train: 6 videos to process, 0 done or failed before"
+    assert lines[2] == "val: 4 videos to process, 0 done or failed before"
+    assert lines[4] == "10 videos to process, 0 done or failed before"
     assert all(re.search(ESTIMATE, line) for line in lines[1::2])
     assert "for 87 frames" in lines[1]  # 12 + 13 + ... + 17
     assert "for 131 pairs" in lines[5]
@@ -46,8 +46,8 @@ def test_extractions_print_pending_videos_and_estimates(
     extract_embeddings.main([*embeddings, "--dry-run"])
     extract_flows.main([*flow, "--dry-run"])
     lines = plan_lines(capsys)
-    assert lines[0] == "train: 4 videos to do, 2 done or given up before"
-    assert lines[4] == "7 videos to do, 3 done or given up before"
+    assert lines[0] == "train: 4 videos to process, 2 done or failed before"
+    assert lines[4] == "7 videos to process, 3 done or failed before"
 
 
 def test_inference_prints_pending_videos_and_an_estimate(
@@ -66,7 +66,7 @@ def test_inference_prints_pending_videos_and_an_estimate(
     capsys.readouterr()
     inference.main(["--checkpoint-dir", str(path), "--dry-run", "--num-workers", "0"])
     lines = plan_lines(capsys)
-    assert lines[0].startswith("4 videos to do, 0 done")
+    assert lines[0].startswith("4 videos to process, 0 done")
     assert re.search(ESTIMATE, lines[1])
 
 

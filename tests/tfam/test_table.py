@@ -154,7 +154,7 @@ def test_caption_explains_the_numbers(workspace: Path) -> None:
 def test_protocols_have_rows_of_their_own_and_are_not_compared(workspace: Path) -> None:
     write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     write_finished_run("rgb", 2, noisy_scores(2, 1.0), protocol="published")
-    write_finished_run("motion", 2, noisy_scores(3, 1.0), protocol=None)  # not recorded: published
+    write_finished_run("motion", 2, noisy_scores(3, 1.0), protocol="published")
     write_finished_run("concat_time", 2, noisy_scores(3, 1.0))
     path = table.main(["--output-dir", "results", "--resamples", "5"])
     rows = read_csv(path)

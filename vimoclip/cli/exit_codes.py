@@ -65,17 +65,17 @@ def run(main: Callable[[], Any]) -> NoReturn:
         code, message = (143 if is_terminated else 130), "" if is_terminated and _local_rank() else _stopped_message()
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker"):
-            problem = "a worker that reads data was killed, which is what happens where memory is short"
-            code, message = 1, f"error: {problem}; with fewer --num-workers: {_format_resume_command()}"
+            problem = "a data loading worker was killed, usually because memory is short"
+            code, message = 1, f"error: {problem}; resume with fewer --num-workers: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
-            code, message = 1, "error: another process of this job has ended; its reason is among the lines here"
+            code, message = 1, "error: another process of this run has failed; see its error"
         else:
             raise
     except OSError as error:
         if error.errno is None:
             raise
         hint = _HINTS.get(error.errno, _SAME_COMMAND)
-        code, message = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {hint}; finished output is whole"
+        code, message = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {hint}; finished output is complete"
     if message and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         message = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: {message.strip()}"
     if message:  # after the except blocks, in which the traceback keeps files open
@@ -111,7 +111,7 @@ def _local_rank() -> int:
 
 
 def _stopped_message() -> str:
-    return f"\nstopped; finished output is whole; resume with: {_format_resume_command()}"
+    return f"\nstopped; finished output is complete; resume with: {_format_resume_command()}"
 
 
 def _format_resume_command() -> str:

@@ -70,7 +70,7 @@ def _acquire(path: Path, output: Path, lock: Callable[[int], None], deadline: fl
     """Return the descriptor of the locked file, which contains the holder."""
     while True:
         if path.is_symlink():
-            raise UserError("is a link, and nothing is written through one", "remove it", path=path)
+            raise UserError("is a symbolic link, which is not followed", "remove it", path=path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             lock(descriptor)

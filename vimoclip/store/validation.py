@@ -129,7 +129,7 @@ def check_chunk_sizes(data: Any, path: Path) -> None:
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & gzip_skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
-            raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "create it again", path=path)
+            raise UserError(f"{data.name[1:]!r} has a chunk that unpacks to another size", "create it again", path=path)
 
 
 def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _storage_problem(data: Any) -> str | None:
     if layout == h5d.VIRTUAL or plist.get_external_count():
         return "takes its values from other files, which are not opened"
     if len(filters) != len(ALLOWED_FILTERS.intersection(filters)):
-        return "is packed by something other than gzip"
+        return "has a compression other than gzip"
     size, declared = data.file.id.get_filesize(), math.prod(data.shape) * data.dtype.itemsize
     if layout == h5d.CHUNKED:
         chunk_bytes = math.prod(data.chunks) * data.dtype.itemsize

@@ -42,7 +42,7 @@ class EmbeddingWriter:
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
         self.parts_dir = path.with_name(path.name + ".parts")
         if self.parts_dir.is_symlink():
-            raise UserError("is a link, and nothing is written through one", "remove it", path=self.parts_dir)
+            raise UserError("is a symbolic link, which is not followed", "remove it", path=self.parts_dir)
         self._merged_keys, self._part_names = frozenset[str](), set[str]()
         if overwrite and read_only:
             return
@@ -75,7 +75,7 @@ class EmbeddingWriter:
             settings = {name: value for name, value in reader.attributes.items() if name not in excluded}
             settings["dtype"] = reader.dtype
         else:
-            raise UserError("nothing was begun for it, so there is nothing to put together", path=path)
+            raise UserError("there is nothing to merge", path=path)
         dtype = settings.pop("dtype")
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
@@ -104,7 +104,7 @@ class EmbeddingWriter:
         removed = [] if labels is None else sorted(self._merged_keys - labels.keys())
         if names or removed or self._labels_changed(labels):
             for key in removed:
-                print(f"{self.path}: {key} is no longer annotated for it, so it is taken out", flush=True)
+                print(f"{self.path}: {key} is no longer annotated, so it is removed", flush=True)
                 self._extract_to_part(key)
             with atomic.open_atomic(self.path) as file, h5py.File(file, "w") as target:
                 for name, value in sorted(self.attributes.items()):
