@@ -48,7 +48,7 @@ def parse_yaml(text: str) -> Any:
     if re.search(r"[0-9a-fA-F_:]{200}", text):  # for conversion to float, and for messages
         raise ValueError("a number in it is too long")
     try:
-        return yaml.load(text, _LoaderWithoutAliases)
+        return _LoaderWithoutAliases(text).get_single_data()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except Exception as error:  # PyYAML raises nearly any type for a value that doesn't fit its tag
