@@ -230,7 +230,7 @@ CASES: dict[str, VideoCase] = {
     "Löwe 獅子 🦁  two spaces.mp4": valid_case(encode_indexed),
     f"{LONG_NAME}.mp4": valid_case(encode_indexed),
     "-hyphen.mp4": valid_case(encode_indexed),
-    "hls.mp4": failing_case(lambda p: p.write_text(HLS), "playlist"),
+    "hls.mp4": failing_case(lambda p: p.write_text(HLS), "is not a video"),
     # hostile headers
     "not_utf8.mp4": valid_case(write_invalid_utf8),
     "huge.gif": failing_case(partial(encode_indexed, codec="gif"), "no valid frame size", set_huge_gif_size),
