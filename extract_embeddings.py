@@ -97,7 +97,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
 def load_frozen_encoder(
     args: argparse.Namespace, device: "torch.device", precision: str
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
-    """Return the encoder, and what the root attributes of its files say about it. Raises UserError."""
+    """Return the encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip
 
     cli.check_downloadable(clip.missing_download(args.clip_model_name, args.clip_pretrained))

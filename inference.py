@@ -87,7 +87,7 @@ def make_job(args: argparse.Namespace) -> "EmbeddingJob":
 def load_student(
     args: argparse.Namespace, checkpoint: Path, flow_paths: list[Path], device: "torch.device", precision: str
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
-    """Return the student's encoder, and what the root attributes of the file say about it. Raises UserError."""
+    """Return the student's encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip, moclip
     from vimoclip.flow.flow_folder import common_settings
 

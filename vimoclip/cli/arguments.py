@@ -106,7 +106,10 @@ def regex(text: str) -> re.Pattern[str]:
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set")
     group.add_argument(
-        "--dataset-dir", type=Path, default=Path("dataset"), help="holds annotations/ videos/ embeddings/ flows/"
+        "--dataset-dir",
+        type=Path,
+        default=Path("dataset"),
+        help="folder of annotations/, videos/, embeddings/ and flows/",
     )
     group.add_argument("--dataset-name", default="ak", help="prefix of the data set's file names")
 

@@ -95,8 +95,8 @@ def _is_reported_elsewhere(error: UserError) -> bool:
 def ends_with_first_process() -> bool:
     """Wait for torchrun to end this process because the first one on this machine has failed; False if it doesn't.
 
-    For errors before the processes have joined: they are the same in all processes, so that the first one prints it,
-    unless a file is missing for this process only, say."""
+    For errors before the processes join: usually all processes have the same error, and the first one prints it. If the
+    first one does not fail, this process prints its own error."""
     if not _local_rank():
         return False
     try:

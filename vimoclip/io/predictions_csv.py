@@ -37,7 +37,7 @@ def read(path: Path) -> PredictionsTable:
     (_, header), *lines = csv.read_lines(path, "name a CSV of predictions")
     if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
-        hint = f"give it one, and a column of scores per class{commas}"
+        hint = f"add it, and a column of scores per class{commas}"
         raise UserError(f"has no column {ID_COLUMN}", hint, path=path)
     id_index = header.index(ID_COLUMN)
     classes = [name for i, name in enumerate(header) if i != id_index]
@@ -47,7 +47,7 @@ def read(path: Path) -> PredictionsTable:
     if not all(header):
         hint = "if it is a row index, write the file without it (index=False)"
         raise UserError(f"column {header.index('') + 1} has no name", hint, path=path)
-    _raise_if_any(path, "columns are duplicated", _duplicates(header), "give each class one")
+    _raise_if_any(path, "columns are duplicated", _duplicates(header), "give each class its own column")
     ragged = [f"line {number}" for number, line in lines if len(line) != len(header)]
     _raise_if_any(path, f"lines don't have {len(header)} cells", ragged, "write it again")
     videos = [line[id_index] for _, line in lines]
