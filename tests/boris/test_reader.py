@@ -110,7 +110,7 @@ def test_missing_stop_event_does_not_swap_starts_and_stops(tmp_path: Path) -> No
     ("name", "text", "words"),
     [
         ("p.boris", "{}", "no project of BORIS"),
-        ("p.boris", "walk", "is no JSON object"),
+        ("p.boris", "walk", "JSON object"),
         ("p.csv", "a,b\n1,2\n", "no column Behavior type"),
         ("p.tsv", VERSION_7_TABLE.replace("\tBehavior\t", "\tAction\t"), "no column Behavior;"),
         ("p.tsv", VERSION_7_TABLE.replace("1.0\t4.0\t3.0", "4.0\t1.0\t3.0", 1), ":2: walk stops at 1 s"),

@@ -357,7 +357,7 @@ def test_a_run_folder_provides_its_protocol_and_annotations(tmp_path: Path, monk
     assert compared["f1_macro_at_0.5"] == result.metrics["f1_macro_at_0.5"]
     assert compared["comparison"]["map_macro"]["difference"] == pytest.approx(0)
     (run / "metrics.json").write_text("[]")
-    with pytest.raises(UserError, match="is no JSON object"):
+    with pytest.raises(UserError, match="JSON object"):
         evaluate.main([str(run), *FAST])
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match="no finished run"):
