@@ -32,6 +32,7 @@ def run_torchrun(*command: str, cwd: Path) -> str:
     )
     assert result.returncode == 1, result.stderr  # of torchrun; its summary has the exit code of the process
     assert "exitcode  : 2" in result.stderr
+    assert "exit_codes.py" not in result.stderr  # no traceback but torchrun's
     return result.stderr
 
 

@@ -88,7 +88,7 @@ def _is_reported_elsewhere(error: UserError) -> bool:
     if error.is_duplicate is None:
         return ends_with_first_process()
     if error.is_duplicate:
-        time.sleep(1)  # torchrun ends all processes as soon as one has ended: the other one prints first
+        _is_stopped_within(1)  # torchrun ends all processes as soon as one has ended: the other one prints first
     return error.is_duplicate
 
 
@@ -97,11 +97,14 @@ def ends_with_first_process() -> bool:
 
     For errors before the processes join: usually all processes have the same error, and the first one prints it. If the
     first one does not fail, this process prints its own error."""
-    if not _local_rank():
-        return False
+    return _local_rank() > 0 and _is_stopped_within(_FIRST_PROCESS_SECONDS)
+
+
+def _is_stopped_within(seconds: float) -> bool:
+    """Wait; return at once, with True, if the process is interrupted or terminated."""
     try:
-        time.sleep(_FIRST_PROCESS_SECONDS)
-    except Terminated:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
         return True
     return False
 
