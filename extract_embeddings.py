@@ -69,7 +69,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
         if not data.splits[split]:
             path = args.dataset_dir / "annotations" / f"{split}_multi.txt"
             if args.split:
-                raise UserError("names no video", "add a line a video", path=path)
+                raise UserError("names no video", "add one line per video", path=path)
             print(f"{split}: {path.name} names no video")
             continue
         job = EmbeddingJob(
@@ -97,7 +97,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
 def load_frozen_encoder(
     args: argparse.Namespace, device: "torch.device", precision: str
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
-    """Return the encoder, and what the root attributes of its files say about it. Raises UserError."""
+    """Return the encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip
 
     cli.check_downloadable(clip.missing_download(args.clip_model_name, args.clip_pretrained))

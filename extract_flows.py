@@ -45,13 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--flow-normalization",
         choices=["frame", "linear", "log"],
         default="log",
-        help="motion with full colour: a frame's largest (frame, as published), or --flow-max on a linear or log scale",
+        help="scale of the colours: each frame's largest motion (as published), or --flow-max, linear or logarithmic",
     )
     parser.add_argument(
         "--flow-max",
         type=cli.positive_float,
         default=0.05,
-        help="motion with full colour, as a fraction of the diagonal per frame (linear, log)",
+        help="motion shown in full colour, as a fraction of the frame's diagonal (linear, log)",
     )
     parser.add_argument("--lossless", action="store_true", help="lossless RGB video (larger files)")
     parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames per batch")
@@ -81,7 +81,7 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
     videos_dir = cli.require_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     output_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "flows", "--output-dir")
     if output_dir.resolve() == videos_dir.resolve():
-        problem = "the flow can't go where the videos are"
+        problem = "is the folder of the videos, which flow would overwrite"
         raise UserError(problem, "name another folder with --output-dir", path=output_dir)
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
     sources, rejected = find_source_videos(videos_dir, args.limit)

@@ -30,9 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-h5-path", type=Path, default=None, help="default: embeddings/flow_embeddings.h5 in the data set"
     )
     parser.add_argument(
-        "--clip-model-name", default=None, help="for a checkpoint without that name; else it must agree"
+        "--clip-model-name", default=None, help="architecture of a published checkpoint; must agree with any other"
     )
-    parser.add_argument("--num-classes", type=cli.positive_int, default=None, help="must agree with the student")
+    parser.add_argument(
+        "--num-classes", type=cli.positive_int, default=None, help="number of classes; must agree with the student"
+    )
     parser.add_argument("--batch-size", type=cli.positive_int, default=2, help="videos to prefetch")
     cli.add_embedding_arguments(parser)
     cli.add_dataset_arguments(parser)
@@ -85,7 +87,7 @@ def make_job(args: argparse.Namespace) -> "EmbeddingJob":
 def load_student(
     args: argparse.Namespace, checkpoint: Path, flow_paths: list[Path], device: "torch.device", precision: str
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
-    """Return the student's encoder, and what the root attributes of the file say about it. Raises UserError."""
+    """Return the student's encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip, moclip
     from vimoclip.flow.flow_folder import common_settings
 

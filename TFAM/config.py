@@ -115,20 +115,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
     """Raise UserError with the first key in which the settings of the run at `path` differ from the new ones.
 
-    A key that is missing in one of the two has its default value: the behaviour before the key existed.
     data.annotations_dir is not compared, since the hash of the selection clips is."""
-    defaults = flatten(read_yaml(DEFAULT_CONFIG))
     old_flat, new_flat = flatten(old), flatten(new)
     keys = sorted(key for key in old_flat | new_flat if not key.endswith("data.annotations_dir"))
-    previous, current = (
-        {key: flat.get(key, defaults.get(key.removeprefix("config."))) for key in keys} for flat in (old_flat, new_flat)
-    )
+    previous, current = ({key: flat.get(key) for key in keys} for flat in (old_flat, new_flat))
     cli.check_settings_match(current, previous, "this command", str(path), hint)
 
 
 def changed_settings(config: Config) -> dict[str, Any]:
     """Return what differs from default.yaml, like {"model.fusion": "rgb"}, without seed, protocol and paths."""
-    defaults = flatten(read_yaml(DEFAULT_CONFIG))
     excluded = {"training.seed", "data.protocol", *INPUT_KEYS}
     return {k: v for k, v in flatten(config).items() if k not in excluded and v != defaults[k]}
 

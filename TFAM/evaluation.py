@@ -133,7 +133,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     result = evaluator.evaluate(dataset, "evaluating")
     metrics = metrics_summary(result.metrics, dataset, model) | {
         "checkpoint": str(path),
-        "protocol": (saved_config["data"].get("protocol") or PUBLISHED) if saved_config else None,
+        "protocol": saved_config["data"]["protocol"] if saved_config else None,
         "settings": changed_settings(config),
         "precision": precision,
         "versions": metadata["versions"],
@@ -162,8 +162,8 @@ def evaluation_config(
             raise UserError("has no config", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
     model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
-    data = {"motion": saved_config["data"].get("motion", "real")}
-    if saved_config["data"].get("protocol") == THREE_SPLITS:
+    data = {"motion": saved_config["data"]["motion"]}
+    if saved_config["data"]["protocol"] == THREE_SPLITS:
         data["protocol"] = THREE_SPLITS  # which evaluates the test file
     base = {"training": saved_config["training"], "model": model, "data": data}
     config = from_arguments(args, args.config, base)
@@ -199,14 +199,11 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     config = state.get("config")
     if not isinstance(config, dict) or not isinstance(state.get("class_names"), list):
         return None
-    inputs = config.get("inputs")
-    sections = [config.get("training"), config.get("model"), config.get("data", {}), inputs]
-    if not all(isinstance(section, dict) for section in sections):
+    if not all(isinstance(config.get(section), dict) for section in ("training", "model", "data", "inputs")):
         return None
-    assert isinstance(inputs, dict)
-    if not all(isinstance(inputs.get(stream), dict | None) for stream in ("rgb", "motion")):
+    if not all(isinstance(config["inputs"].get(stream), dict | None) for stream in ("rgb", "motion")):
         return None
-    return {"data": {}, **config}
+    return config if {"motion", "protocol"} <= config["data"].keys() else None
 
 
 def evaluate_best_checkpoint(

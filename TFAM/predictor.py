@@ -39,7 +39,7 @@ class FusionPredictor:
             )
         self.model_config = config["model"]
         self.fusion = Fusion(self.model_config["fusion"])
-        motion_mode = config["data"].get("motion", "real")
+        motion_mode = config["data"]["motion"]
         if motion_mode == "shuffled" and self.fusion != Fusion.RGB:
             raise UserError("was trained on shuffled motion (data.motion)", "give another run", path=self.path)
         uses_rgb = self.fusion != Fusion.MOTION

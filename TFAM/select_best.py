@@ -74,7 +74,7 @@ def score_run(folder: Path) -> ScoredRun | None:
     hint = "delete the run and train again"
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
-    if config.get("data", {}).get("motion", "real") != "real" or metrics.get("protocol") == ZERO_SHOT:
+    if config.get("data", {}).get("motion", "real") != "real" or metrics["protocol"] == ZERO_SHOT:
         return None
     protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")

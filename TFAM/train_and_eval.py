@@ -98,9 +98,7 @@ def train(args: argparse.Namespace) -> Path:
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
         data = config["data"]
-        data["protocol"] = data["protocol"] or flatten(saved_config).get(
-            "data.protocol"
-        )  # an existing run keeps its own
+        data["protocol"] = data["protocol"] or flatten(saved_config).get("data.protocol")  # of the existing run
         check_unchanged(saved_config, config, folder, SETTINGS_HINT)
         if (folder / "metrics.json").is_file():
             check_finished_inputs(folder, config)

@@ -111,7 +111,7 @@ class FusionTrainer(Trainer):
             seen=epoch["videos"],
             losses=LossMeter({"loss": epoch["loss"], "count": epoch["videos"]}),
             items_sha256=saved["videos"],
-            seconds=float(saved["seconds"]),
+            seconds=saved["seconds"],
         )
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:

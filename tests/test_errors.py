@@ -76,13 +76,9 @@ def test_the_message_is_composed_of_path_problem_and_hint() -> None:
     assert str(UserError("is broken", "create it again", path="a.mp4")) == "a.mp4: is broken; create it again"
     assert str(UserError("is broken", path="a.mp4")) == "a.mp4: is broken"
     assert str(UserError("there is no video", "name another folder")) == "there is no video; name another folder"
+    assert str(VideoError("a\x1b[2J\r\n\x9b\u2028b")) == r"a\x1b[2J\r\n\x9b\u2028b"
 
 
 def test_a_text_that_starts_like_a_wrapped_error_is_a_problem() -> None:
     for problem in ("Caught ", "Caught a.mp4\nvimoclip error fields: ", "Caught\nvimoclip error fields: no JSON"):
         assert UserError(problem, "hint").problem == problem
-
-
-def test_control_characters_are_escaped_in_messages() -> None:
-    for error_type in (UserError, VideoError):
-        assert str(error_type("a\x1b[2J\r\n\x9b\u2028b")) == r"a\x1b[2J\r\n\x9b\u2028b"

@@ -44,9 +44,12 @@ def _fields_from_traceback(text: str) -> list[Any] | None:
 
 
 class UserError(UserFacingError):
-    """Something the user can correct. Exit code 2."""
+    """Something the user can correct. Exit code 2.
+
+    `is_duplicate`: whether another process of the same run prints this error; None if that is not known."""
 
     exit_code = 2
+    is_duplicate: bool | None = None
 
 
 class TrainingError(UserError):

@@ -100,7 +100,7 @@ def test_a_plan_without_any_output_estimates_two_stages_and_writes_nothing(clone
     stages, pending = plan_of(done.stdout)
     assert stages == [*FIRST_STAGES, *stages_of("published"), *stages_of("held_out")]
     assert pending == stages[2:]
-    numbers = re.findall(r"(\d+) videos to do", done.stdout)
+    numbers = re.findall(r"(\d+) videos to process", done.stdout)
     assert numbers == ["12", "4", "16"]  # frames of both splits, and flow
     assert "dataset/animal_kingdom/embeddings/ak_train_clip_embeddings.h5" in done.stdout
     assert "2 dry runs" in done.stdout
@@ -127,7 +127,7 @@ def test_a_plan_leaves_a_stage_out_of_the_sum_whose_weights_are_not_downloaded_y
         done = shell(f"{CALL} --plan", clone, **SMALL | hub | clip | {"PROTOCOLS": "held_out"})
         server.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 videos to do" in done.stdout  # the dry run itself succeeds
+    assert "12 videos to process" in done.stdout  # the dry run itself succeeds
     assert "1 dry runs" in done.stdout  # of the flow
     assert plan_of(done.stdout)[1] == [FIRST_STAGES[0], *stages_of("held_out")]
 

@@ -79,7 +79,7 @@ list(DataLoader([0], num_workers=1, collate_fn=lambda items: os.kill(os.getpid()
 """
     result = run_script(body, cwd=tmp_path)
     assert result.returncode == 1, result.stderr
-    assert result.stderr.splitlines()[-1].startswith("error: a worker that reads data was killed")
+    assert result.stderr.splitlines()[-1].startswith("error: a data loading worker was killed")
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

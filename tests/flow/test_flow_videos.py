@@ -43,19 +43,6 @@ def test_flow_of_different_presets_is_not_mixed(tmp_path: Path) -> None:
     assert extract_two_flow_videos(tmp_path, "fast", "--dis-preset", "fast") != medium
 
 
-def test_flow_without_a_recorded_preset_counts_as_medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = extract_flows.flow_settings
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            extract_flows, "flow_settings", lambda *a: {k: v for k, v in settings(*a).items() if k != "preset"}
-        )
-        before = extract_two_flow_videos(tmp_path, "flows")
-    assert "preset" not in (video.probe(tmp_path / "flows" / "0.mp4").comment or {})
-    with pytest.raises(UserError, match=r"preset.*fast.*medium"):
-        extract_two_flow_videos(tmp_path, "flows", "--dis-preset", "fast")
-    assert extract_two_flow_videos(tmp_path, "flows") == before
-
-
 def test_default_normalization_is_logarithmic(tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "a.mp4", moving_frames(4, (1, 0)), lossless=False)
     for name, flags in (

@@ -16,7 +16,7 @@ from vimoclip.io import atomic
 
 
 def emulate_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove pread and sched_getaffinity, and refuse fsync for read-only files."""
+    """Remove sched_getaffinity, and refuse fsync for read-only files."""
     fcntl = pytest.importorskip("fcntl")
     fsync = os.fsync
 
@@ -26,8 +26,7 @@ def emulate_windows(monkeypatch: pytest.MonkeyPatch) -> None:
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse_read_only)
-    for name in ("pread", "preadv", "sched_getaffinity"):
-        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
 
 
 def test_embeddings_are_the_same_without_posix_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

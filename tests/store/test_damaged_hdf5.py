@@ -57,7 +57,7 @@ def read_damaged(path: Path, data: bytes) -> dict[str, dict[str, Any]]:
         path.unlink()
 
 
-fixed_settings = settings(max_examples=200, deadline=None, derandomize=True)
+fixed_settings = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @fixed_settings

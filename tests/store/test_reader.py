@@ -40,7 +40,6 @@ def test_arrays_and_attributes_round_trip(tmp_path: Path) -> None:
             assert read is not None
             assert np.array_equal(read, data[name])
         assert np.array_equal(reader.embeddings(key, 1, 3), data["embeddings"][1:3])
-        assert reader.video_attributes(key) == {"total_frames": count, "original_frames": 2 * count, "fps": 12.5}
     assert store.verify(tmp_path / "a.h5") == []
 
 

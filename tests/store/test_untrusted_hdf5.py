@@ -176,7 +176,7 @@ def test_names_that_are_spreadsheet_formulas_are_refused_in_our_files(h5_path: P
 def test_other_objects_at_the_root_are_refused_in_our_files(h5_path: Path) -> None:
     with h5py.File(h5_path, "r+") as file:
         file["video_ids"] = np.zeros(3)
-    assert_refused(h5_path, "'video_ids' is no group")
+    assert_refused(h5_path, "'video_ids' is not a group")
     with h5py.File(h5_path, "r+") as file:
         del file.attrs["schema"]
     assert store.EmbeddingReader(h5_path).keys == list(KEYS)
@@ -208,13 +208,12 @@ def test_cyclic_groups_are_read_or_refused(h5_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sampling", "versions", "student"])
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 40 + "1" + "}" * 40, "[1]", "no JSON"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 200 + "1" + "}" * 200, "[1]", "no JSON"])
 def test_json_attributes_must_be_dictionaries_of_limited_depth(tmp_path: Path, name: str, text: str) -> None:
     path = write_h5(tmp_path / "a.h5", libver="latest")  # allows long attributes
     with h5py.File(path, "r+") as file:
         file.attrs[name] = text
-    message = refusal_message(lambda: store.EmbeddingReader(path), path)
-    assert name in message or "nested" in message
+    assert name in refusal_message(lambda: store.EmbeddingReader(path), path)
 
 
 def test_attributes_of_other_types_are_not_read(tmp_path: Path) -> None:
@@ -226,7 +225,6 @@ def test_attributes_of_other_types_are_not_read(tmp_path: Path) -> None:
         file["a.mp4"].attrs["text"] = "x"
     reader = store.EmbeddingReader(path)
     assert set(reader.attributes) == set(ATTRIBUTES)
-    assert reader.video_attributes("a.mp4") == {"total_frames": ROWS, "original_frames": ROWS, "fps": 8.0}
 
 
 @pytest.mark.parametrize("value", [None, "8", np.zeros(2)])

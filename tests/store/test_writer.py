@@ -1,6 +1,5 @@
 """EmbeddingWriter: layout, resuming, merging, and outputs that are refused."""
 
-import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -272,13 +271,6 @@ def test_a_published_file_cannot_be_resumed(tmp_path: Path) -> None:
     shutil.copy(PUBLISHED_FILES / "rgb_embeddings.h5", path)
     path.chmod(0o644)
     assert "not written by this project" in writer_error(path)
-
-
-def test_bytes_do_not_depend_on_the_order_of_videos(tmp_path: Path) -> None:
-    contents = set()
-    for index, order in enumerate(itertools.permutations(VIDEOS[:3])):
-        contents.add(write_file(tmp_path / f"{index}.h5", order).read_bytes())
-    assert len(contents) == 1
 
 
 def test_parts_of_other_videos_are_kept(tmp_path: Path) -> None:

@@ -33,11 +33,11 @@ def video_arrays(key: str) -> dict[str, np.ndarray]:
     }
 
 
-def write_h5(path: Path, libver: str = "earliest", **options: Any) -> Path:
+def write_h5(path: Path, libver: str = "earliest", keys: tuple[str, ...] = KEYS, **options: Any) -> Path:
     """Write a file with the schema of `vimoclip.store`. `options`: of the dataset `embeddings`."""
     with h5py.File(path, "w", libver=libver) as file:
         file.attrs.update(ATTRIBUTES)
-        for key in KEYS:
+        for key in keys:
             group = file.create_group(key)
             for name, data in video_arrays(key).items():
                 group.create_dataset(name, data=data, **(options if name == "embeddings" else {}))

@@ -62,9 +62,6 @@ def test_run_writes_its_files(dataset, capsys):
     assert config["training"]["lr"] == 0.01 and config["model"]["num_layers"] == 1
 
     before = (folder / "metrics.json").stat().st_mtime_ns
-    del config["training"]["checkpoint"], config["data"]["motion"], config["model"]["normalize_inputs"]
-    del config["data"]["annotations_dir"]
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))  # like a run of a version without these keys
     capsys.readouterr()
     main(train_command())
     assert "finished already" in capsys.readouterr().out

@@ -62,6 +62,7 @@ def write_finished_run(config: str, seed: int, scores: np.ndarray, numbers: rang
         "parameters": 1234567,
         "seconds": 10.0 * seed,
         "protocol": "held_out",
+        "student_protocol": "held_out",
         "inputs_sha256": {"rgb_val_h5": EmbeddingReader(val).attributes["content_sha256"]},
     }
     (folder / "metrics.json").write_text(json.dumps(run_metrics | changes))

@@ -90,9 +90,3 @@ def test_sampling_at_the_source_fps_keeps_every_frame_despite_rounding(tmp_path:
 def test_regular_indices_are_stored_in_a_few_bytes() -> None:
     summary = video.ReadSummary(np.arange(0, 300_000, 3), np.arange(0, 300_000, 3) / 25, 300_000, 25.0)
     assert len(str(video.frames_to_comment(summary))) < 200
-
-
-def test_comments_without_frame_entries_return_none() -> None:
-    assert video.frame_indices_from_comment(None) is None
-    assert video.frame_indices_from_comment({}) is None
-    assert video.frame_indices_from_comment({"method": "raft"}) is None

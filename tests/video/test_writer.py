@@ -126,18 +126,6 @@ def test_comment_round_trips(tmp_path: Path) -> None:
     assert (info.width, info.height, info.frames, info.codec) == (64, 48, 3, "h264")
 
 
-def test_comments_of_other_programs_are_none(tmp_path: Path) -> None:
-    for index, text in enumerate(["made by hand", "[1]", ""]):
-        path = tmp_path / f"{index}.mp4"
-        with av.open(str(path), "w") as container:
-            container.metadata["comment"] = text
-            stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height = 64, 48
-            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
-            container.mux(stream.encode(None))
-        assert video.probe(path).comment is None
-
-
 @pytest.mark.parametrize("lossless", [True, False])
 @pytest.mark.parametrize("size", [(47, 63), (48, 63), (47, 64), (1, 1)])
 def test_odd_sizes_are_padded_by_repeating_the_last_row_and_column(
@@ -160,16 +148,13 @@ def test_frame_rate_is_kept(tmp_path: Path, fps: Fraction) -> None:
         assert summary.timestamps == pytest.approx(np.arange(12) / float(fps))
 
 
-@pytest.mark.parametrize("written", [0, 1, 40])
-def test_exception_in_the_block_leaves_no_file(tmp_path: Path, written: int) -> None:
+@pytest.mark.parametrize("written", [0, 40])
+def test_exceptions_leave_no_file(tmp_path: Path, written: int) -> None:
     with pytest.raises(KeyError), video.VideoWriter(tmp_path / "a.mp4", 25, {}) as writer:
         if written:
             writer.write(indexed_frames(written))
         raise KeyError("stop")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_exception_in_finalize_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError), video.VideoWriter(tmp_path / "a.mp4", 25, {"not JSON": object()}) as writer:
         writer.write(indexed_frames(3))
     assert list(tmp_path.iterdir()) == []

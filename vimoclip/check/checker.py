@@ -67,7 +67,7 @@ def _run_tasks(data: DatasetContents, num_workers: int) -> CheckResults:
     tasks += [data.videos[start : start + step] for start in range(0, len(data.videos), step)]
     for reader in data.readers.values():
         with contextlib.suppress(UserError):  # reported when the file is checked
-            reader.build_index()
+            reader.load_index()
     results, meter = CheckResults(), cli.ProgressMeter(len(data.videos), desc="checking")
     try:
         run = functools.partial(run_task, data)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from vimoclip.cli.exit_codes import ends_with_first_process
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,8 @@ class Parser(argparse.ArgumentParser):
         return hyphenated + equals + value if hyphenated in self._option_string_actions else arg
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        is_reported = ends_with_first_process()
+        self.exit(2, None if is_reported else f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -97,24 +100,29 @@ def regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression ({error})") from None
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set")
     group.add_argument(
-        "--dataset-dir", type=Path, default=Path("dataset"), help="holds annotations/ videos/ embeddings/ flows/"
+        "--dataset-dir",
+        type=Path,
+        default=Path("dataset"),
+        help="folder of annotations/, videos/, embeddings/ and flows/",
     )
-    group.add_argument("--dataset-name", default="ak", help="what file names of this data set start with")
+    group.add_argument("--dataset-name", default="ak", help="prefix of the data set's file names")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("frames kept (give extract_embeddings.py and extract_flows.py the same)")
+    group = parser.add_argument_group("frame sampling (the same for extract_embeddings.py and extract_flows.py)")
     group.add_argument("--stride", type=positive_int, default=1, help="keep every n-th frame")
     group.add_argument(
-        "--fps", type=none_or(positive_float), default=None, help="keep at most so many frames per second"
+        "--fps", type=none_or(positive_float), default=None, help="keep at most this many frames per second"
     )
-    group.add_argument("--max-frames", type=none_or(positive_int), default=None, help="stop after so many kept frames")
+    group.add_argument(
+        "--max-frames", type=none_or(positive_int), default=None, help="keep at most this many frames of a video"
+    )
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | None = "ViT-B/32") -> None:
@@ -124,7 +132,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
         default=default_model,
         help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
         "local-dir:<folder> in open_clip's format"
-        + ("" if default_model else "; default: what the embeddings were made with"),
+        + ("" if default_model else "; default: the model of the embeddings"),
     )
     group.add_argument(
         "--clip-pretrained",
@@ -164,7 +172,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int
         choices=["auto", "fp32", "bf16", "fp16", *(["int8"] if int8 else [])],
         default="auto",
         help="auto: bf16 on a GPU that has it, else fp32"
-        + ("; int8: on a CPU, 1.5 times as fast as fp32, cosine to that 0.9997" if int8 else ""),
+        + ("; int8: for a CPU, 1.5 times as fast as fp32, cosine similarity to fp32 0.9997" if int8 else ""),
     )
     group.add_argument(
         "--num-workers",
@@ -179,7 +187,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the fi
     group = parser.add_argument_group("run")
     group.add_argument("--limit", type=none_or(positive_int), default=None, metavar="N", help=limit)
     group.add_argument("--overwrite", action="store_true", help="replace existing output")
-    group.add_argument("--dry-run", action="store_true", help="check the inputs, print what there is to do, and stop")
+    group.add_argument(
+        "--dry-run", action="store_true", help="check the inputs, print the pending work and its cost, and stop"
+    )
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -191,7 +201,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("many machines (see docs/performance.md; or start it by torchrun)")
+    group = parser.add_argument_group("several machines (see docs/performance.md; or use torchrun)")
     group = group.add_mutually_exclusive_group()
     group.add_argument(
         "--shard",
@@ -200,7 +210,7 @@ def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="process only the i-th of n shards of the videos, as in a job array; the last shard to finish merges all",
     )
-    group.add_argument("--merge", action="store_true", help="only merge what all shards have done")
+    group.add_argument("--merge", action="store_true", help="only merge the output of all shards")
 
 
 def add_failure_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 _GRACE_SECONDS = 5.0  # after a signal, before a thread ends the process
+_FIRST_PROCESS_SECONDS = 10.0  # by which processes of torchrun on one machine start apart, at most
 _resume_command: list[Callable[[], str]] = []  # set if the same command would not resume the run
 _overwritten: list[bool] = []  # not empty once all old output is deleted
 _SAME_COMMAND = "the same command resumes the run"
@@ -58,22 +59,23 @@ def run(main: Callable[[], Any]) -> NoReturn:
         result = main()
         code = 1 if isinstance(result, RunReport) and result.failed else 0
     except UserError as error:
-        code, message = error.exit_code, f"error: {error}"
+        code, message = error.exit_code, "" if _is_reported_elsewhere(error) else f"error: {error}"
     except KeyboardInterrupt as interrupt:
-        code, message = (143 if isinstance(interrupt, Terminated) else 130), _stopped_message()
+        is_terminated = isinstance(interrupt, Terminated)  # by torchrun, if another process has failed
+        code, message = (143 if is_terminated else 130), "" if is_terminated and _local_rank() else _stopped_message()
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker"):
-            problem = "a worker that reads data was killed, which is what happens where memory is short"
-            code, message = 1, f"error: {problem}; with fewer --num-workers: {_format_resume_command()}"
+            problem = "a data loading worker was killed, usually because memory is short"
+            code, message = 1, f"error: {problem}; resume with fewer --num-workers: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
-            code, message = 1, "error: another process of this job has ended; its reason is among the lines here"
+            code, message = 1, "error: another process of this run has failed; see its error"
         else:
             raise
     except OSError as error:
         if error.errno is None:
             raise
         hint = _HINTS.get(error.errno, _SAME_COMMAND)
-        code, message = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {hint}; finished output is whole"
+        code, message = 1, f"error: {error.filename or 'a file'}: {error.strerror}; {hint}; finished output is complete"
     if message and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         message = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: {message.strip()}"
     if message:  # after the except blocks, in which the traceback keeps files open
@@ -81,8 +83,38 @@ def run(main: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
+def _is_reported_elsewhere(error: UserError) -> bool:
+    """Return whether another process of torchrun prints the same error."""
+    if error.is_duplicate is None:
+        return ends_with_first_process()
+    if error.is_duplicate:
+        _is_stopped_within(1)  # torchrun ends all processes as soon as one has ended: the other one prints first
+    return error.is_duplicate
+
+
+def ends_with_first_process() -> bool:
+    """Wait for torchrun to end this process because the first one on this machine has failed; False if it doesn't.
+
+    For errors before the processes join: usually all processes have the same error, and the first one prints it. If the
+    first one does not fail, this process prints its own error."""
+    return _local_rank() > 0 and _is_stopped_within(_FIRST_PROCESS_SECONDS)
+
+
+def _is_stopped_within(seconds: float) -> bool:
+    """Wait; return at once, with True, if the process is interrupted or terminated."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def _stopped_message() -> str:
-    return f"\nstopped; finished output is whole; resume with: {_format_resume_command()}"
+    return f"\nstopped; finished output is complete; resume with: {_format_resume_command()}"
 
 
 def _format_resume_command() -> str:

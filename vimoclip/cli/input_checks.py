@@ -39,7 +39,7 @@ def check_sharding_arguments(args: argparse.Namespace) -> None:
     if args.overwrite and (args.shard or args.merge):
         flag = "--shard" if args.shard else "--merge"
         raise UserError(
-            f"--overwrite with {flag}: would remove what other shards did", "remove the old output by itself"
+            f"--overwrite with {flag}: would delete the output of other shards", "delete the old output first"
         )
 
 

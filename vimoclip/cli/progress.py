@@ -1,4 +1,4 @@
-"""Progress display: tqdm on a terminal, else a log line per minute."""
+"""Progress display by tqdm: a bar on a terminal, else a line per minute."""
 
 import sys
 import time
@@ -7,56 +7,43 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+LOG_SECONDS = 60.0  # between two lines in a log
+LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}s, {elapsed} passed, {remaining} left, {rate_fmt}{postfix}\n"
+
 
 def progress(items: Iterable[T], total: int | None, unit: str, desc: str = "") -> Iterable[T]:
-    """Iterate with tqdm on a terminal, else with a log line per minute."""
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, unit=unit, desc=desc, smoothing=0.05)
-        return
-    meter = ProgressMeter(total, unit, desc)
-    for item in items:
-        yield item
-        meter.add(1)
+    """Iterate with a progress display."""
+    return _make_bar(items, total, unit, desc)
 
 
 class ProgressMeter:
-    """Counter of items and frames that shows frames/s and the remaining time, with tqdm or a log line per minute."""
+    """Progress display that counts items and frames, and shows frames/s and the remaining time."""
 
-    def __init__(self, total: int | None, unit: str = "video", desc: str = "", log_interval: float = 60.0):
-        self.total, self.unit, self.desc, self.log_interval = total, unit, desc, log_interval
-        self.items = self.frames = 0
-        self.started = self.last_logged = time.monotonic()
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, unit=unit, desc=desc, smoothing=0.05)
+    def __init__(self, total: int | None, unit: str = "video", desc: str = ""):
+        self.frames, self.started = 0, time.monotonic()
+        self.bar = _make_bar(None, total, unit, desc)
 
     def add(self, items: int = 0, frames: int = 0) -> None:
         """Count finished items and frames, and update the display."""
-        self.items += items
-        self.frames += frames
-        now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update(items)
-            if frames:
-                self.bar.set_postfix_str(f"{self.frames / max(now - self.started, 1e-9):.0f} frames/s", refresh=False)
-        elif now - self.last_logged >= self.log_interval:
-            self.last_logged = now
-            print(self.format_line(now), file=sys.stderr, flush=True)
-
-    def format_line(self, now: float) -> str:
-        """Return the log line at the time `now` (of time.monotonic)."""
-        seconds = max(now - self.started, 1e-9)
-        text = f"{self.desc} {self.items}/{self.total if self.total is not None else '?'} {self.unit}s"
-        if self.frames:
-            text += f", {self.frames / seconds:.0f} frames/s"
-        if self.items and self.total:
-            text += f", {seconds / self.items * (self.total - self.items) / 60:.0f} min left"
-        return text.strip()
+        if frames:
+            self.frames += frames
+            rate = self.frames / max(time.monotonic() - self.started, 1e-9)
+            self.bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+        self.bar.update(items)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
+
+
+def _make_bar(items: Iterable[T] | None, total: int | None, unit: str, desc: str) -> Any:
+    from tqdm import tqdm
+
+    options: dict[str, Any] = {}
+    if not sys.stderr.isatty():
+        options = {
+            "mininterval": LOG_SECONDS,
+            "maxinterval": LOG_SECONDS,
+            "delay": LOG_SECONDS,
+            "bar_format": LOG_FORMAT,
+        }
+    return tqdm(items, total=total, unit=unit, desc=desc, smoothing=0.05, miniters=0, **options)

@@ -38,7 +38,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         if self.rate is None or self.seconds is None:
-            duration = f"{self.units:.0f} {self.unit}s, too few to tell how long they take"
+            duration = f"{self.units:.0f} {self.unit}s, too few to estimate the time"
         else:
             work = f"{self.units:.0f} {self.unit}s at {self.rate:.3g} {self.unit}s/s"
             duration = f"about {format_duration(self.seconds)} for {work}"
@@ -102,9 +102,9 @@ class RunReport:
             for video, reason in reasons.items():
                 print(f"  {status}: {video}: {reason}")
         for video in self.changed:
-            print(f"  changed: {video}: is another file than the one that was done; --overwrite does all again")
+            print(f"  changed: {video}: was replaced after it was processed; --overwrite processes all videos again")
         if self.not_retried:
-            print(f"{self.not_retried} failed before and were not tried again; --retry-failed does")
+            print(f"{self.not_retried} failed in an earlier run; --retry-failed tries them again")
         for path in dict.fromkeys((*self.outputs, *filter(Path.exists, self.manifests))):
             print(f"wrote {path}", flush=True)
 

@@ -75,7 +75,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
         )
     run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
     own_selection_path = path / RUN_FILES["selection"]
-    protocol = run_metrics.get("protocol") or PUBLISHED  # older runs lack the key
+    protocol = run_metrics.get("protocol") or PUBLISHED  # null: a published checkpoint was evaluated
     return PredictionSource(
         path=predictions_path,
         title="/".join(path.absolute().parts[-2:]),

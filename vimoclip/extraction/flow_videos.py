@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vimoclip import annotations, cli, flow, video
+from vimoclip import annotations, cli, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.job import ExtractionJob
@@ -174,7 +174,7 @@ class FlowVideoJob(ExtractionJob):
             if entry and is_recorded and entry.output_size == output.stat().st_size:
                 existing.add(name)  # without opening it, which takes 20 s for 30,000 videos
             elif problem := self._check_existing(output):
-                report.failed[name] = f"{output} is there already, but {problem}; delete it or give --overwrite"
+                report.failed[name] = f"{output} exists already, but {problem}; delete it or give --overwrite"
                 del videos[name]
             else:
                 existing.add(name)
@@ -187,10 +187,9 @@ class FlowVideoJob(ExtractionJob):
         except VideoError as error:
             return str(error)
         if not comment or "method" not in comment:
-            return "not from here"
-        stored = {"preset": flow.DEFAULT_DIS_PRESET} | comment  # older files don't store the preset
+            return "is not a flow video of this project"
         hint = "name another --output-dir or give --overwrite"
-        cli.check_settings_match(self.settings, stored, "this run", str(output), hint)
+        cli.check_settings_match(self.settings, comment, "this run", str(output), hint)
         return None
 
 

@@ -186,7 +186,7 @@ def _estimate_cost(jobs: Sequence[ExtractionJob], args: argparse.Namespace, repo
         if not tracker.pending:
             estimates.append(cli.CostEstimate(0.0, job.unit, None, 0.0, 0.0))
         elif download := job.missing_download():
-            print(f"the time it takes can be estimated once this is here: {download['name']}")
+            print(f"the time can be estimated after the download of {download['name']}")
             estimates.append(None)
         else:
             estimates.append(job.estimate([job.sources[video] for video in tracker.pending]))

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vimoclip.errors import UserError
@@ -131,14 +131,13 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return {}
-    names = {field.name for field in fields(ManifestEntry)}
     entries: dict[str, ManifestEntry] = {}
     for number, line in enumerate(lines, start=1):
         try:
             content = json.loads(line)
             if not isinstance(content, dict) or content.get("status") not in STATUSES:
                 raise ValueError
-            entry = ManifestEntry(**{key: value for key, value in content.items() if key in names})
+            entry = ManifestEntry(**content)
             entries[entry.id] = entry
         except (ValueError, TypeError, RecursionError):
             rest = line.strip(b"\0")  # file systems may leave NUL bytes after a power cut

@@ -84,7 +84,7 @@ class WorkerContext:
             if not atomic.write_text_exclusive(record, digest) and record.read_text(encoding="utf-8") != digest:
                 raise UserError(
                     "the videos, or --limit, have changed since the shards began",
-                    "wait until none works, then delete this file",
+                    "wait until all shards have ended, then delete this file",
                     path=record,
                 )
         elif self.merges_output:
@@ -95,7 +95,7 @@ class WorkerContext:
         try:
             report = merge()
         except (lock.LockHeldError, IncompleteOutputError) as error:
-            print(f"left to a shard that is still at work: {error}", flush=True)
+            print(f"not merged, as another shard still runs: {error}", flush=True)
             return RunReport()
         return replace(report, already_done=0, not_retried=0, changed=[])
 

@@ -105,14 +105,14 @@ class VideoTracker:
         entries = read_with_worker_manifests(self._output)
         skipped_or_failed = {video for video, entry in entries.items() if entry.status in ("skipped", "failed")}
         if pending := [video for video in videos if video not in skipped_or_failed and not is_done(video)]:
-            print(f"{self._output}: {len(pending)} of {len(videos)} videos are left to other shards", flush=True)
+            print(f"{self._output}: {len(pending)} of {len(videos)} videos are pending in other shards", flush=True)
         return not pending
 
     def check_complete(self) -> None:
         """Raise IncompleteOutputError if videos are pending."""
         if self.pending:
             raise IncompleteOutputError(
-                f"{len(self.pending)} of {len(self.sources)} videos are not done, like {self.pending[0]}",
+                f"{len(self.pending)} of {len(self.sources)} videos are not done, e.g. {self.pending[0]}",
                 "run the shards that are missing, or the command without --shard and --merge",
                 path=self._output,
             )
@@ -130,7 +130,7 @@ class VideoTracker:
     def format_plan(self) -> str:
         """Return one line with the numbers of pending and other videos."""
         pending = len(self.pending)
-        return f"{pending} videos to do, {len(self.sources) - pending} done or given up before"
+        return f"{pending} videos to process, {len(self.sources) - pending} done or failed before"
 
     def record_start(self, video: str) -> None:
         """Record the time and the state of the video's source; to be called when reading starts."""

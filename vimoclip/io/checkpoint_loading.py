@@ -66,5 +66,5 @@ def _load_error_reason(message: str) -> tuple[str, str]:
     if "weights_only" not in message and "Weights only" not in message:
         return (message.strip().splitlines() or ["it is damaged"])[0][:120], ""
     match = re.search(r"GLOBAL\s+([\w.]+)", message)
-    reason = f"{match[1]} in it could run code" if match else "other things in it could run code, or it is damaged"
-    return reason, "have it saved again by torch.save with its state dict alone"
+    reason = f"{match[1]} in it could run code" if match else "an object in it could run code, or the file is damaged"
+    return reason, "save only its state dict with torch.save"

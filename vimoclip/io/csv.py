@@ -34,7 +34,7 @@ def read_lines(path: Path, hint: str = "", delimiters: str = ",", header_cell: s
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(delimiters, key=header.count), strict=True)
         rows = [CsvLine(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise UserError(f"is no CSV file ({error})", "save it as one", path=path) from None
+        raise UserError(f"is not a CSV file ({error})", "save it as CSV", path=path) from None
     lines = [row for row in rows if any(row.cells)]
     if not lines:
         raise UserError("is empty", hint, path=path)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 
 from vimoclip.errors import CONTROL_CHARACTERS
+from vimoclip.io.atomic import MAX_NAME_BYTES
 
 _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
-_MAX_NAME_BYTES = 255  # the limit of common file systems
 
 
 def has_control_characters(text: str) -> bool:
@@ -16,7 +16,7 @@ def has_control_characters(text: str) -> bool:
 
 def is_safe_name(name: str) -> bool:
     """Return whether a name is a file name of one folder: no separator, no control character, at most 255 bytes."""
-    return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= _MAX_NAME_BYTES
+    return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

@@ -37,22 +37,22 @@ def read(path: Path) -> PredictionsTable:
     (_, header), *lines = csv.read_lines(path, "name a CSV of predictions")
     if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
-        hint = f"give it one, and a column of scores per class{commas}"
+        hint = f"add it, and a column of scores per class{commas}"
         raise UserError(f"has no column {ID_COLUMN}", hint, path=path)
     id_index = header.index(ID_COLUMN)
     classes = [name for i, name in enumerate(header) if i != id_index]
     if not classes or not lines:
         missing = "predictions" if classes else "column of scores"
-        raise UserError(f"holds no {missing}", "is it the right file?", path=path)
+        raise UserError(f"holds no {missing}", "name a CSV of predictions", path=path)
     if not all(header):
-        hint = "if it counts the rows, write the file without (index=False)"
+        hint = "if it is a row index, write the file without it (index=False)"
         raise UserError(f"column {header.index('') + 1} has no name", hint, path=path)
-    _raise_if_any(path, "columns are duplicated", _duplicates(header), "give each class one")
+    _raise_if_any(path, "columns are duplicated", _duplicates(header), "give each class its own column")
     ragged = [f"line {number}" for number, line in lines if len(line) != len(header)]
     _raise_if_any(path, f"lines don't have {len(header)} cells", ragged, "write it again")
     videos = [line[id_index] for _, line in lines]
     unnamed = [f"line {number}" for number, line in lines if not line[id_index]]
-    _raise_if_any(path, f"videos have no {ID_COLUMN}", unnamed, "name them")
+    _raise_if_any(path, f"videos have no {ID_COLUMN}", unnamed, "give each video an id")
     _raise_if_any(path, "videos are duplicated", _duplicates(videos), "keep one row of each")
     rows = [[*line[:id_index], *line[id_index + 1 :]] for _, line in lines]
     scores = np.array([[_parse_score(cell) for cell in row] for row in rows])

@@ -1,6 +1,7 @@
 """Reading and atomic writing of YAML and JSON files."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.text import read_text
 
-MAX_YAML_CHARACTERS, MAX_YAML_VALUES, MAX_YAML_LEVELS = 100_000, 100_000, 50  # far above a run's settings
+MAX_YAML_CHARACTERS = 100_000  # far above a run's settings
+
+
+class _LoaderWithoutAliases(yaml.SafeLoader):
+    """Safe loader that refuses aliases: values that contain one another many times have no bound when they are used."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has an alias (*name); write the value instead")
+        return super().compose_node(parent, index)
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
@@ -25,43 +35,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = parse_yaml(text)
     except ValueError as error:
-        raise UserError(f"is not YAML: {error}", path=path) from None
+        raise UserError(f"can't be read as YAML: {error}", path=path) from None
     if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise UserError("must hold keys and values, like training: {epochs: 1}", path=path)
     return content or {}
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML with the safe loader. Raises ValueError, also for aliases that expand without bound."""
+    """Parse YAML that needs no code and has no aliases. Raises ValueError."""
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_YAML_CHARACTERS} characters")
+    if re.search(r"[0-9a-fA-F_:]{200}", text):  # for conversion to float, and for messages
+        raise ValueError("a number in it is too long")
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        values, levels = _expanded_size(node, {})
-        if values > MAX_YAML_VALUES or levels > MAX_YAML_LEVELS:
-            raise ValueError(f"with its aliases it has more than {MAX_YAML_VALUES} values, or {MAX_YAML_LEVELS} levels")
-        return loader.construct_document(node)
+        return _LoaderWithoutAliases(text).get_single_data()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except Exception as error:  # PyYAML raises nearly any type for a value that doesn't fit its tag
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-
-
-def _expanded_size(node: yaml.Node, sizes: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Return (values, levels) of a node after expansion of its aliases; `sizes` caches results by node id."""
-    if id(node) not in sizes:
-        if node.tag.endswith(":int") and len(node.value) > 100:
-            raise ValueError("a number in it is too long")  # for conversion to float, and for messages
-        sizes[id(node)] = MAX_YAML_VALUES, MAX_YAML_LEVELS  # an alias inside its own anchor never ends
-        children = node.value if isinstance(node, yaml.CollectionNode) else []
-        if isinstance(node, yaml.MappingNode):
-            children = [child for pair in children for child in pair]
-        counts = [_expanded_size(child, sizes) for child in children]
-        sizes[id(node)] = 1 + sum(values for values, _ in counts), 1 + max((levels for _, levels in counts), default=0)
-    return sizes[id(node)]
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:
@@ -71,7 +62,7 @@ def read_json(path: Path, hint: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise UserError("is no JSON object", hint, path=path)
+        raise UserError("is not a JSON object", hint, path=path)
     return content
 
 

@@ -131,7 +131,7 @@ class StudentTrainer(Trainer):
 
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if last.pth has another encoder, flow, teacher, protocol or selection."""
-        hint = "use the same data, or start a new run"
+        hint = "resume with the same data, or start a new run"
         cli.check_settings_match(self.config, saved["config"], "this command", str(self.last_path), hint)
 
     def train(self) -> None:

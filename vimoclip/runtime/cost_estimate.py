@@ -57,8 +57,8 @@ def sum_reports(paths: Iterable[Path]) -> str:
     seconds = sum(estimate.seconds or 0.0 for estimate in estimates)
     disk_bytes = sum(estimate.disk_bytes for estimate in estimates)
     without_time = sum(estimate.seconds is None for estimate in estimates)
-    note = f"; {without_time} of them have too little to do to tell their time" if without_time else ""
-    return f"in sum {seconds / 86400:.2g} days and {disk_bytes / 1e12:.2g} TB for {len(estimates)} dry runs{note}"
+    note = f"; {without_time} of them without an estimated time" if without_time else ""
+    return f"in total {seconds / 86400:.2g} days and {disk_bytes / 1e12:.2g} TB for {len(estimates)} dry runs{note}"
 
 
 if __name__ == "__main__":

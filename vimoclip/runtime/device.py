@@ -24,7 +24,7 @@ def select_device(name: str, local_rank: int = 0) -> torch.device:
         raise UserError(f"--device {name}: is not a device", "give auto, cpu, cuda, cuda:1 or mps") from None
     available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= available.get(device.type, 0):
-        raise UserError(f"--device {name}: there is none on this machine", "give auto or cpu")
+        raise UserError(f"--device {name}: is not available on this machine", "give auto or cpu")
     return device
 
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from vimoclip.errors import UserError
+
 T = TypeVar("T")
 # Timeout of collectives. It must exceed the time for the longest video. torchrun ends all processes as soon as one
 # dies, so it only matters for a machine that no longer responds.
@@ -83,5 +85,8 @@ def init_process_group() -> Iterator[ProcessGroup]:
             if rank:
                 redirect.enter_context(contextlib.redirect_stdout(devnull))
             yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", 0)), store)
+    except UserError as error:
+        error.is_duplicate = store.add(f"error/{error}", 1) > 1
+        raise
     finally:
         dist.destroy_process_group()

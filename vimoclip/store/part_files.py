@@ -101,9 +101,9 @@ class PartReader:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError("is damaged", "delete it, and its video is done again", path=path) from None
+            raise UserError("is damaged", "delete it; its video is then processed again", path=path) from None
         if offset != size - 8 - header_size:
-            raise UserError("is damaged", "delete it, and its video is done again", path=path)
+            raise UserError("is damaged", "delete it; its video is then processed again", path=path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

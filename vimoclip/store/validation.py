@@ -13,16 +13,19 @@ from h5py import h5d, h5g, h5l, h5z
 
 from vimoclip.errors import UserError
 from vimoclip.io.names import is_safe_name
-from vimoclip.store.positional_io import read_at
 
-LINK_NAMES = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
-ALLOWED_FILTERS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "checksum"}
+ARRAYS = ("embeddings", "frame_indices", "timestamps", "labels")  # of a video; labels for RGB only
+OWN_DTYPES = {
+    "embeddings": ("float32", "float16"),
+    "frame_indices": ("int64",),
+    "timestamps": ("float64",),
+    "labels": ("float32",),
+}
+ALLOWED_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}  # gzip, with its options
 MAX_GZIP_RATIO = 1100  # gzip compresses zeros by 1032
 MAX_ATTRIBUTE_ENTRIES = 10_000  # e.g. class names
 HEAP_HEADER = 16  # bytes, of a global heap (HDF5's storage of variable-length strings) and of each object in it
 MAX_HEAP_SIZE = 2**17  # libhdf5 creates larger heaps only for a single longer string
-MAX_JSON_DEPTH = 32  # of JSON in an attribute
-OWN_DTYPES = {"embeddings": ("float32", "float16"), "frame_indices": ("int64",), "timestamps": ("float64",)}
 
 
 class HeapCheckedFile(io.FileIO):
@@ -30,21 +33,26 @@ class HeapCheckedFile(io.FileIO):
 
     libhdf5 2.0 loops forever, ignoring Ctrl-C, over a heap whose free space object has size 0."""
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
         position = self.tell()
         start = max(0, position - HEAP_HEADER)  # libhdf5 may have read the beginning of a heap before
-        data = read_at(self.fileno(), position - start + len(buffer) + HEAP_HEADER, start)
+        data = self._read_at(start, position - start + len(buffer) + HEAP_HEADER)
         heap_offset = data.find(b"GCOL")
         while heap_offset >= 0:
             self._check_heap(start + heap_offset)
             heap_offset = data.find(b"GCOL", heap_offset + 1)
+        self.seek(position)
         return super().readinto(buffer)
 
+    def _read_at(self, offset: int, size: int) -> bytes:
+        self.seek(offset)
+        return self.read(size) or b""
+
     def _check_heap(self, start: int) -> None:
-        size = int.from_bytes(read_at(self.fileno(), 8, start + 8), "little")
+        size = int.from_bytes(self._read_at(start + 8, 8), "little")
         if size > MAX_HEAP_SIZE:  # a list that references one string 10,000 times would take gigabytes
             raise OSError(f"a heap of texts in it has {size} bytes")
-        heap, offset = read_at(self.fileno(), size, start), HEAP_HEADER
+        heap, offset = self._read_at(start, size), HEAP_HEADER
         while offset + HEAP_HEADER <= len(heap):
             index, length = struct.unpack_from("<H6xQ", heap, offset)
             if not index and length < HEAP_HEADER:
@@ -68,8 +76,24 @@ def video_keys(file: Any, path: Path, strict: bool) -> list[str]:
         if h5g.get_objinfo(file.id, encoded_name).type == h5g.GROUP:
             keys.append(name)
         elif strict:
-            raise UserError(f"{name!r} is no group of a video", "create it again", path=path)
+            raise UserError(f"{name!r} is not a group of a video", "create it again", path=path)
     return keys
+
+
+def open_video(group: Any, path: Path, is_rgb: bool) -> dict[str, Any]:
+    """Return the datasets of a video of one of our files. Raises UserError if the video is invalid."""
+    names = ARRAYS if is_rgb else ARRAYS[:3]
+    if missing := [name for name in names if name not in group]:
+        raise UserError(f"lacks {', '.join(missing)}", "create it again", path=path)
+    attributes = {name: value for name, value in read_attributes(group.attrs).items() if np.ndim(value) == 0}
+    if missing := [name for name in ("total_frames", "original_frames", "fps") if name not in attributes]:
+        raise UserError(f"lacks the numbers {', '.join(missing)}", "create it again", path=path)
+    datasets = {
+        name: open_numeric_dataset(group, name, 2 if name == "embeddings" else 1, path, strict=True) for name in names
+    }
+    if {len(datasets[name]) for name in ARRAYS[:3]} != {attributes["total_frames"]}:
+        raise UserError("embeddings, frame_indices and timestamps differ in length", "create it again", path=path)
+    return datasets
 
 
 def open_numeric_dataset(group: Any, name: str, rank: int, path: Path, strict: bool) -> Any:
@@ -78,12 +102,14 @@ def open_numeric_dataset(group: Any, name: str, rank: int, path: Path, strict: b
     _check_hard_link(path, f"{group.name[1:]}/{name}", group.id.links.get_info(name.encode()).type)
     data = group[name]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
-        raise UserError(f"{label} holds no numbers", "create it again", path=path)
-    if strict and data.dtype not in map(np.dtype, OWN_DTYPES.get(name, ("float32",))):
-        raise UserError(f"{label} is {data.dtype}, which this project doesn't write", "create it again", path=path)
-    if data.shape is None or len(data.shape) != rank or not all(data.shape):
-        raise UserError(f"{label} has the shape {data.shape}, not {rank} sizes above 0", "create it again", path=path)
-    if problem := _storage_problem(data):
+        problem: str | None = "holds no numbers"
+    elif strict and data.dtype not in map(np.dtype, OWN_DTYPES[name]):
+        problem = f"is {data.dtype}, which this project doesn't write"
+    elif data.shape is None or len(data.shape) != rank or not all(data.shape):
+        problem = f"has the shape {data.shape}, not {rank} sizes above 0"
+    else:
+        problem = _storage_problem(data)
+    if problem:
         raise UserError(f"{label} {problem}", "create it again", path=path)
     return data
 
@@ -103,7 +129,7 @@ def check_chunk_sizes(data: Any, path: Path) -> None:
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & gzip_skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
-            raise UserError(f"{data.name[1:]!r} has a part that unpacks to another size", "create it again", path=path)
+            raise UserError(f"{data.name[1:]!r} has a chunk that unpacks to another size", "create it again", path=path)
 
 
 def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:
@@ -120,38 +146,29 @@ def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:
     return values
 
 
-def check_json_depth(value: Any, levels: int = MAX_JSON_DEPTH) -> None:
-    """Raise ValueError for a JSON value that is nested deeper than `levels`."""
-    if isinstance(value, (dict, list)):
-        if not levels:
-            raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
-        for child in value.values() if isinstance(value, dict) else value:
-            check_json_depth(child, levels - 1)
-
-
 def _check_hard_link(path: Path, name: str, link_type: int) -> None:
     if link_type != h5l.TYPE_HARD:
-        problem = f"{name!r} is {LINK_NAMES.get(link_type, 'a link of an unknown kind')}, which is not followed"
-        raise UserError(problem, "create the file again, with everything in it", path=path)
+        hint = "create the file again, with everything in it"
+        raise UserError(f"{name!r} is a link, which is not followed", hint, path=path)
 
 
 def _storage_problem(data: Any) -> str | None:
     """Return why the values of a dataset are not all in its file, None if they are; the values are not read."""
     plist = data.id.get_create_plist()
-    layout, filters = plist.get_layout(), {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    layout, filters = plist.get_layout(), [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if layout == h5d.VIRTUAL or plist.get_external_count():
         return "takes its values from other files, which are not opened"
-    if filters - ALLOWED_FILTERS.keys() or plist.get_nfilters() != len(filters):
-        return "is packed by something other than gzip"
-    size, declared, stored = data.file.id.get_filesize(), math.prod(data.shape) * data.dtype.itemsize, 0
+    if len(filters) != len(ALLOWED_FILTERS.intersection(filters)):
+        return "has a compression other than gzip"
+    size, declared = data.file.id.get_filesize(), math.prod(data.shape) * data.dtype.itemsize
     if layout == h5d.CHUNKED:
         chunk_bytes = math.prod(data.chunks) * data.dtype.itemsize
         declared = chunk_bytes * math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True))
         chunks: list[Any] = []
         data.id.chunk_iter(chunks.append)
         stored = sum(chunk.size for chunk in chunks)
-        ends = [chunk.byte_offset + chunk.size for chunk in chunks]
-        complete = declared == chunk_bytes * len(chunks) and all(end <= size for end in ends)
+        end = max((chunk.byte_offset + chunk.size for chunk in chunks), default=0)
+        complete = declared == chunk_bytes * len(chunks) and end <= size
     else:
         stored = data.id.get_storage_size()
         complete = layout == h5d.COMPACT or (data.id.get_offset() or size) + stored <= size

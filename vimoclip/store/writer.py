@@ -42,7 +42,7 @@ class EmbeddingWriter:
         self.path, self.attributes, self.dtype = path, dict(attributes), dtype
         self.parts_dir = path.with_name(path.name + ".parts")
         if self.parts_dir.is_symlink():
-            raise UserError("is a link, and nothing is written through one", "remove it", path=self.parts_dir)
+            raise UserError("is a symbolic link, which is not followed", "remove it", path=self.parts_dir)
         self._merged_keys, self._part_names = frozenset[str](), set[str]()
         if overwrite and read_only:
             return
@@ -75,7 +75,7 @@ class EmbeddingWriter:
             settings = {name: value for name, value in reader.attributes.items() if name not in excluded}
             settings["dtype"] = reader.dtype
         else:
-            raise UserError("nothing was begun for it, so there is nothing to put together", path=path)
+            raise UserError("there is nothing to merge", path=path)
         dtype = settings.pop("dtype")
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 
@@ -104,7 +104,7 @@ class EmbeddingWriter:
         removed = [] if labels is None else sorted(self._merged_keys - labels.keys())
         if names or removed or self._labels_changed(labels):
             for key in removed:
-                print(f"{self.path}: {key} is no longer annotated for it, so it is taken out", flush=True)
+                print(f"{self.path}: {key} is no longer annotated, so it is removed", flush=True)
                 self._extract_to_part(key)
             with atomic.open_atomic(self.path) as file, h5py.File(file, "w") as target:
                 for name, value in sorted(self.attributes.items()):
@@ -112,10 +112,8 @@ class EmbeddingWriter:
                 target.attrs["schema"] = SCHEMA
                 index_builder = offset_index.OffsetIndexBuilder()
                 kept = self._merged_keys - set(removed)
-                digest = self._copy_all(file, target, names, kept, labels or {}, index_builder)
-                target.attrs["content_sha256"] = digest
-            index = index_builder.build(offset_index.file_state(os.stat(self.path)))
-            offset_index.save_index(self.path, index, len(self._merged_keys) - len(removed) + len(names), digest)
+                target.attrs["content_sha256"] = self._copy_all(file, target, names, kept, labels or {}, index_builder)
+            offset_index.save_index(self.path, index_builder.build(offset_index.file_state(self.path)))
         self._remove_parts({_part_name(key) for key in self._merged_keys - set(removed)} | set(names.values()))
         return self.path if self.path.exists() else None
 
@@ -136,8 +134,7 @@ class EmbeddingWriter:
                 part = self.parts_dir / names[key] if key in names else None
                 source = PartReader(part) if part else _GroupReader(old[key] if old else None)
                 digest.update(key.encode())
-                datasets, arrays, attributes = _copy_video(source, target.create_group(key), labels.get(key), digest)
-                index_builder.add_written(key, datasets, arrays, attributes)
+                index_builder.add(key, _copy_video(source, target.create_group(key), labels.get(key), digest))
                 file.check()
         return digest.hexdigest()
 
@@ -220,24 +217,24 @@ class _GroupReader:
 
 def _copy_video(
     source: PartReader | _GroupReader, target: Any, labels: np.ndarray | None, digest: Any
-) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """Copy one video; return its datasets, the values of the small arrays, and its attributes."""
+) -> dict[str, Any]:
+    """Copy one video and return its datasets; `labels` replace those of the source."""
     rows, dim = source.shape("embeddings")
     copy = target.create_dataset("embeddings", (rows, dim), source.read("embeddings", 0, 1).dtype)  # not compressed
     for start in range(0, rows, COPY_ROWS):
         values = source.read("embeddings", start, start + COPY_ROWS)
         copy[start : start + COPY_ROWS] = values
         digest.update(values)
-    datasets, arrays = {"embeddings": copy}, dict[str, np.ndarray]()
+    datasets = {"embeddings": copy}
     for name in ("frame_indices", "timestamps", "labels"):
         if name in source:
             values = labels if name == "labels" and labels is not None else source.read(name)
-            datasets[name], arrays[name] = target.create_dataset(name, data=values), values
+            datasets[name] = target.create_dataset(name, data=values)
             digest.update(np.ascontiguousarray(values))
     target.attrs["total_frames"] = rows
     for name, value in source.attributes.items():
         target.attrs[name] = value
-    return datasets, arrays, source.attributes
+    return datasets
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def open_container(path: Path, options: dict[str, str] = CONTAINER_OPTIONS) -> A
         raise VideoError("there is no such file") from None
     except av.error.ArgumentError:  # the format is not in FORMAT_WHITELIST
         raise VideoError(
-            "is not a video of a kind that is opened here (mp4, mov, mkv, webm, avi, ts, mpg, wmv, flv, ogv, gif) "
-            "but a picture, a playlist or the like"
+            "is not in a supported video format (mp4, mov, mkv, webm, avi, ts, mpg, wmv, flv, ogv, gif); it may be a "
+            "picture or a playlist"
         ) from None
     except av.error.EOFError:
         raise VideoError("ends before its first frame") from None
@@ -65,9 +65,9 @@ def video_stream(container: Any) -> Any:
     if context is None:
         raise VideoError("its video stream can't be decoded (unknown codec)")
     if context.width * context.height > MAX_PIXELS:
-        raise VideoError(f"says that its frames have {context.width}x{context.height} pixels: more than {MAX_PIXELS}")
+        raise VideoError(f"declares frames of {context.width}x{context.height}, more than {MAX_PIXELS} pixels")
     if context.width <= 0 or context.height <= 0:
-        raise VideoError(f"its frames have no size that can be read, or more than {MAX_PIXELS} pixels")
+        raise VideoError(f"declares no valid frame size, or more than {MAX_PIXELS} pixels")
     return stream
 
 

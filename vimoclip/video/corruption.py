@@ -80,9 +80,9 @@ class DecodeMonitor:
         if self._has_hidden_frames or frame.interlaced_frame:
             missing = []
         if missing and self.frame_count:
-            raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
+            raise CorruptStreamError(f"packets after frame {self.skipped + self.frame_count - 1} give no frame")
         if any(missing):
-            raise CorruptStreamError("a keyframe at the beginning doesn't come out")
+            raise CorruptStreamError("a keyframe at the beginning gives no frame")
         self.skipped += len(missing)  # the first frames of a trimmed video may refer to frames that were cut off
         if pts is not None:
             if self._max_gap is not None and self._last_pts is not None and pts - self._last_pts > self._max_gap:
@@ -97,7 +97,7 @@ class DecodeMonitor:
         # interlaced video may have one packet per field
         is_interlaced = len(self._pending) >= self.frame_count
         if self._pending and self.frame_count and not self._has_hidden_frames and not is_interlaced:
-            raise CorruptStreamError(f"what comes after frame {self.skipped + self.frame_count - 1} doesn't come out")
+            raise CorruptStreamError(f"packets after frame {self.skipped + self.frame_count - 1} give no frame")
 
     def time_range(self) -> tuple[float, float]:
         """Return the start of the first frame and the end of the last one in seconds."""

@@ -77,7 +77,7 @@ class VideoDecoder:
         self.decoded_frames = decoded
         self.expected_frames = max(self.expected_frames, decoded)
         if self.expected_frames > decoded and not self.problem:
-            self.problem = "the header says more than there are"
+            self.problem = "the header declares more frames"
         if self.problem:
             lost = self.expected_frames - decoded
             self.problem = f"{lost} of {self.expected_frames} frames can't be decoded: {self.problem}"
@@ -104,10 +104,10 @@ class VideoDecoder:
             monitor.check_end()
             if monitor.skipped:
                 self.expected_frames = max(self.expected_frames, monitor.skipped + monitor.frame_count)
-                self.problem = f"the first {monitor.skipped} refer to others before the beginning"
+                self.problem = f"the first {monitor.skipped} refer to frames before the beginning"
             if images is not None:
                 self.expected_frames = images + (not complete)
-                self.problem = "" if complete else f"the file is damaged or cut short behind frame {images - 1}"
+                self.problem = "" if complete else f"the file is damaged or cut short after frame {images - 1}"
             if not stream.frames and container.format.name != "avi":
                 self._check_duration(stream, container, monitor)
 
@@ -134,7 +134,7 @@ class VideoDecoder:
         precise = container.format.name == "matroska,webm"
         if monitor.frame_count and duration - decoded > (1.5 / self.fps if precise else max(0.5, 2.5 / self.fps)):
             self.expected_frames = monitor.frame_count + round((duration - decoded) * self.fps)
-            self.problem = f"there are {decoded:.1f} of {duration:.1f} s"
+            self.problem = f"it has {decoded:.1f} of {duration:.1f} s"
 
     def _decode_intact_frames(self) -> Iterator[tuple[int, Any]]:
         """Yield (index, frame) of the frames that no error affects; none if timestamps do not identify the frames."""
@@ -189,5 +189,5 @@ def _scaled_size(width: int, height: int, shorter_side: int | None) -> tuple[int
     scale = shorter_side / min(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if size[0] * size[1] > max(MAX_UPSCALED_PIXELS, width * height):
-        raise VideoError(f"has frames of {width}x{height}, which at a shorter side of {shorter_side} are too large")
+        raise VideoError(f"has frames of {width}x{height}, too large at a shorter side of {shorter_side}")
     return size

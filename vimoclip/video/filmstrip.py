@@ -1,4 +1,4 @@
-"""A video as one image: some of its frames side by side."""
+"""Show frames of a video side by side in one image."""
 
 from pathlib import Path
 from typing import Any

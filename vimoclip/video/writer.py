@@ -164,4 +164,4 @@ class VideoWriter:
         except FFmpegError as error:
             if error.errno in DISK_ERRORS:
                 raise OSError(error.errno, error.strerror, str(self.path)) from None
-            raise VideoError(f"its frames can't be encoded as H.264: {error.strerror}") from None
+            raise VideoError(f"can't be encoded as H.264: {error.strerror}") from None
