@@ -124,6 +124,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, 
 
 def changed_settings(config: Config) -> dict[str, Any]:
     """Return what differs from default.yaml, like {"model.fusion": "rgb"}, without seed, protocol and paths."""
+    defaults = flatten(read_yaml(DEFAULT_CONFIG))
     excluded = {"training.seed", "data.protocol", *INPUT_KEYS}
     return {k: v for k, v in flatten(config).items() if k not in excluded and v != defaults[k]}
 
