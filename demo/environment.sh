@@ -13,14 +13,15 @@ def version_numbers(text):
     return [int(number) for number in re.findall(r"\d+", text)[:3]]
 
 def is_met(requirement):
-    name, bound, limit = re.match(r"([^<>=]+)(>=|<)?(.*)", requirement).groups()
+    name, bounds = re.match(r"([^<>=]+)(.*)", requirement).groups()
     for candidate in filter(None, (name, ALTERNATIVES.get(name))):
         try:
             installed = version_numbers(version(candidate))
         except PackageNotFoundError:
             continue
-        return installed < version_numbers(limit) if bound == "<" else installed >= version_numbers(limit)
-    return bound == "<"
+        pairs = re.findall(r"(>=|<)([\d.]+)", bounds)
+        return all((installed >= version_numbers(n)) == (bound == ">=") for bound, n in pairs)
+    return bounds.startswith("<")  # an upper bound of a package that another one may need
 
 def check_file(path):
     for line in path.read_text().splitlines():

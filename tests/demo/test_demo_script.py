@@ -49,6 +49,8 @@ def test_invalid_arguments_are_a_one_line_error_before_installing(flags: str, na
     [
         ("numpy>=1.20  # arrays\n\n# nothing else\nPyYAML\n", True),
         ("numpy>=99\n", False),
+        ("numpy>=1.20,<99\n", True),
+        ("numpy>=1.20,<1.21\n", False),
         ("numpy>=1.20\nno-such-package-here\n", False),
         ("opencv-python>=4\n", True),  # also if installed as opencv-python-headless
         ("-r other.txt\nnumpy\n", False),
