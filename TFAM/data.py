@@ -165,7 +165,9 @@ def _open_readers(
         print(f"{motion_path}: there is no such file, so all RGB videos are used, also those without motion")
     for reader in [*readers.values(), *([motion] if motion else [])]:
         if not reader.keys:
-            raise UserError("has no videos", "run the script that writes it again", path=reader.path)
+            raise UserError(
+                "has no videos", "create the file again with extract_embeddings.py or inference.py", path=reader.path
+            )
         if not reader.has_schema:
             print(f"{reader.path}: has no metadata, so only widths and lengths are checked")
     return readers, motion

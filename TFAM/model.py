@@ -82,7 +82,7 @@ class PackedAttention(nn.MultiheadAttention):
             for tokens, lengths in zip(projected, (x.lengths, context.key_lengths, context.key_lengths), strict=True)
         )
         dropout = self.dropout if self.training else 0.0
-        # one video at a time, as padding to the longest would cost more than the calls save
+        # one video at a time: padding to the longest video costs more than fewer calls save
         attended = [attend(*video, dropout) for video in zip(q, k, v, strict=True)]
         return linear(torch.cat(attended).flatten(-2), self.out_proj.weight, self.out_proj.bias)
 

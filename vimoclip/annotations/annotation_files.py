@@ -59,8 +59,8 @@ def check_video_id(video: str, path: Path | str | None = None) -> None:
         raise UserError(f"{quote(video)} is not a file name with an extension", hint, path=path)
     if "." in name or video[0] in "=+@" or not is_safe_name(video):
         raise UserError(
-            f"{quote(video)} is not allowed as a video name: at most 255 bytes; no dot before the extension; no slash "
-            "or control character; no =, +, @ or drive letter at the start",
+            f"{quote(video)} is not allowed as a video name: at most 255 bytes; no dot except that of the extension; "
+            "no slash or control character; must not start with =, +, @ or a drive letter",
             hint,
             path=path,
         )

@@ -15,9 +15,9 @@ MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in se
 WHOLE_OBSERVATION = 0.0, math.inf
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
 TIME, SUBJECT, CODE, MODIFIER = range(4)  # indices in an event of a project
-NOT_AVAILABLE = "NA"  # in a cell of aggregated events
+NOT_AVAILABLE = "NA"  # a missing value in BORIS' table "aggregated events"
 TYPE_COLUMN = "Behavior type"  # identifies the header
-# names in version 8 and later first, then those of earlier versions
+# each tuple: the name in BORIS 8 and later, then the names in earlier versions
 COLUMN_NAMES = {
     "observation": ("Observation id",),
     "source": ("Source", "Media file"),

@@ -123,7 +123,7 @@ def class_names(rgb: EmbeddingReader) -> list[str]:
     names = rgb.attributes.get("class_names") or [default_class_name(class_id) for class_id in range(num_classes)]
     if len(names) != num_classes:
         problem = f"has {len(names)} class names, but labels of {num_classes} classes"
-        raise UserError(problem, "create it again", path=rgb.path)
+        raise UserError(problem, "create the file again", path=rgb.path)
     return names
 
 

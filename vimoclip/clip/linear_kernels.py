@@ -59,7 +59,7 @@ def int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFuncti
     return linear
 
 
-# --- int8 layers of towers that fast_vit does not support
+# --- int8 layers for encoders that fast_vit.py does not support
 
 
 class Int8Linear(nn.Module):

@@ -21,7 +21,7 @@ CALIBRATION_BINS = 15
 # 95 % intervals covered the true value in 29 % of cases at one positive, 67 at two, 83 at three, 90 at five, 94 at ten
 # (NOTES.md)
 MIN_POSITIVES_FOR_CI = 5
-MAX_COMPARED_CLASSES = 10  # in metrics.json, with the largest gain, and with the largest loss
+MAX_COMPARED_CLASSES = 10  # in each of two lists: the largest increases and decreases of AP
 MetricEntry = dict[str, Any]
 MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores, targets, weights (R, N) -> (R,)
 

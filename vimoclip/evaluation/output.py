@@ -7,7 +7,7 @@ from vimoclip.evaluation.evaluator import Evaluation
 from vimoclip.io import csv, yaml_json
 from vimoclip.metrics import METRIC_NAMES
 
-MAX_CLASSES = 5  # printed with the largest gain, and with the largest loss
+MAX_CLASSES = 5  # printed in each of two lists: the largest increases and decreases of AP
 
 
 def format_table(evaluation: Evaluation) -> str:

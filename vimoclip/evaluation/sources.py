@@ -150,7 +150,7 @@ def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -
     if not set(names) & set(column_by_name) and all(name.isdecimal() for name in column_by_name):
         if len({int(name) for name in column_by_name}) < len(column_by_name):
             raise UserError(
-                f"a class id has two columns ({list_some(sorted(column_by_name))})",
+                f"two of the columns have the same class id ({list_some(sorted(column_by_name))})",
                 "give each class one column",
                 path=path,
             )
@@ -193,8 +193,8 @@ def match_videos(
     problems = [f"{len(names)} {problem} ({list_some(names)})" for problem, names in names_by_problem.items() if names]
     if problems:
         raise UserError(
-            f"has invalid clips, of {len(expected)} to evaluate: {'; '.join(problems)}",
-            "predict each clip once, or give the matching annotations and --split",
+            f"its clips are not the {len(expected)} clips to evaluate: {'; '.join(problems)}",
+            "give one prediction per clip, or the annotations and --split that the predictions were made for",
             path=path,
         )
     return {video: rows[video] for video in expected if video in rows}

@@ -56,7 +56,8 @@ class VideoTracker:
             self.pending = [video for video in sources if not self._is_finished(video, is_done(video), retry_failed)]
             self.manifest.remove(self.pending)
         self.pending = worker.group.broadcast(self.pending)
-        if not worker.group.is_main:  # after rank 0 has merged the worker manifests of an earlier run
+        # The broadcast has waited for rank 0 to merge the worker manifests of an earlier run.
+        if not worker.group.is_main:
             self.manifest = Manifest(output, worker=worker.worker_name)
 
     def _is_finished(self, video: str, is_done: bool, retry_failed: bool) -> bool:

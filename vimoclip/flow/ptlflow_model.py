@@ -134,7 +134,7 @@ def _model_reference(ptlflow: Any, name: str) -> Any:
         return ptlflow.get_model_reference(name)
     except ValueError:
         names = ", ".join((*METHODS_WITHOUT_WEIGHTS, *ptlflow.get_model_names()))
-        raise UserError(f"--model {name}: is not a flow method", f"give one of {names}") from None
+        raise UserError(f"--model: {name} is not a flow model", f"give one of {names}") from None
 
 
 @lru_cache(maxsize=1)

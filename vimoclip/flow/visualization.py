@@ -23,7 +23,7 @@ def color_table() -> np.ndarray:
     half = COLOR_TABLE_SIDE // 2
     axis = torch.arange(-half, half + 1) / half
     flow = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-    # torchvision divides by the largest magnitude, which must be 1: project the corners onto the unit circle
+    # flow_to_image divides by the largest magnitude; move all points into the unit circle, so that it is 1
     flow = flow / flow.norm(dim=0).clamp_min(1)
     return np.ascontiguousarray(flow_to_image(flow).permute(1, 2, 0).numpy())
 

@@ -99,7 +99,7 @@ class SegmentScores(NamedTuple):
 
     first_index: int  # of the first segment in the dataset
     loss_sums: dict[str, float]
-    keys: list[str]  # videos of the segments
+    keys: list[str]  # video id of each segment
     lengths: list[int]  # numbers of flow frames
     scores: torch.Tensor  # (B, C) probabilities
     labels: torch.Tensor  # (B, C)

@@ -13,7 +13,7 @@ from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
 
-NUM_BLOCKS = 10  # of a single recording
+NUM_BLOCKS = 10  # a data set of only one recording is divided into blocks of time, which are split
 
 
 @dataclass(frozen=True)

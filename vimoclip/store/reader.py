@@ -89,7 +89,7 @@ class EmbeddingReader:
             raise UserError(f"{key} has no labels", "name a file of RGB embeddings", path=self.path)
         if len(labels) != self._classes:
             problem = f"{key} has {len(labels)} labels, other videos {self._classes}"
-            raise UserError(problem, "create it again", path=self.path)
+            raise UserError(problem, "create the file again", path=self.path)
         return labels.astype(np.float32, copy=False)
 
     def frame_indices(self, key: str) -> np.ndarray | None:
@@ -104,7 +104,9 @@ class EmbeddingReader:
         values, frames = self._read(key, name), self.length(key)
         if (values is None and self.has_schema) or (values is not None and len(values) != frames):
             count = "none" if values is None else len(values)
-            raise UserError(f"{key} has {frames} embeddings but {count} of {name}", "create it again", path=self.path)
+            raise UserError(
+                f"{key} has {frames} embeddings but {count} of {name}", "create the file again", path=self.path
+            )
         return values
 
     def _read(self, key: str, name: str, start: int = 0, stop: int | None = None) -> np.ndarray | None:
@@ -152,7 +154,7 @@ class EmbeddingReader:
         data = self._open_array(key, "embeddings")
         if data.shape[1] != self.dim:
             problem = f"{key} is {data.shape[1]} wide, other videos {self.dim}"
-            raise UserError(problem, "create it again", path=self.path)
+            raise UserError(problem, "create the file again", path=self.path)
         return data
 
     def close(self) -> None:
@@ -168,7 +170,7 @@ class EmbeddingReader:
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError:
-                raise UserError("is not an HDF5 file, or is damaged", "create it again", path=self.path) from None
+                raise UserError("is not an HDF5 file, or is damaged", "create the file again", path=self.path) from None
         return self._file
 
     def _open_raw(self) -> Any:
@@ -191,7 +193,9 @@ class EmbeddingReader:
         self._state = self._state or state
         if state[:2] != self._state[:2]:  # ctime is ignored: it also changes with the permissions
             problem = "was replaced during the run"
-            raise GoneError(problem, "start the run again, or restore the old file and resume", path=self.path)
+            raise GoneError(
+                problem, "start a new run, or restore the original file and resume this run", path=self.path
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_pid": -1, "_raw_file": None}
@@ -234,7 +238,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:120]
         raise UserError(
-            f"is not an HDF5 file of embeddings, or is damaged ({reason})", "create it again", path=path
+            f"is not an HDF5 file of embeddings, or is damaged ({reason})", "create the file again", path=path
         ) from None
 
 

@@ -76,7 +76,7 @@ def video_keys(file: Any, path: Path, strict: bool) -> list[str]:
         if h5g.get_objinfo(file.id, encoded_name).type == h5g.GROUP:
             keys.append(name)
         elif strict:
-            raise UserError(f"{name!r} is not a group of a video", "create it again", path=path)
+            raise UserError(f"{name!r} is not a group of a video", "create the file again", path=path)
     return keys
 
 
@@ -84,15 +84,15 @@ def open_video(group: Any, path: Path, is_rgb: bool) -> dict[str, Any]:
     """Return the datasets of a video of one of our files. Raises UserError if the video is invalid."""
     names = ARRAYS if is_rgb else ARRAYS[:3]
     if missing := [name for name in names if name not in group]:
-        raise UserError(f"lacks {', '.join(missing)}", "create it again", path=path)
+        raise UserError(f"lacks {', '.join(missing)}", "create the file again", path=path)
     attributes = {name: value for name, value in read_attributes(group.attrs).items() if np.ndim(value) == 0}
     if missing := [name for name in ("total_frames", "original_frames", "fps") if name not in attributes]:
-        raise UserError(f"lacks the numbers {', '.join(missing)}", "create it again", path=path)
+        raise UserError(f"lacks the numbers {', '.join(missing)}", "create the file again", path=path)
     datasets = {
         name: open_numeric_dataset(group, name, 2 if name == "embeddings" else 1, path, strict=True) for name in names
     }
     if {len(datasets[name]) for name in ARRAYS[:3]} != {attributes["total_frames"]}:
-        raise UserError("embeddings, frame_indices and timestamps differ in length", "create it again", path=path)
+        raise UserError("embeddings, frame_indices and timestamps differ in length", "create the file again", path=path)
     return datasets
 
 
@@ -110,7 +110,7 @@ def open_numeric_dataset(group: Any, name: str, rank: int, path: Path, strict: b
     else:
         problem = _storage_problem(data)
     if problem:
-        raise UserError(f"{label} {problem}", "create it again", path=path)
+        raise UserError(f"{label} {problem}", "create the file again", path=path)
     return data
 
 
@@ -129,7 +129,9 @@ def check_chunk_sizes(data: Any, path: Path) -> None:
     for chunk in chunks:
         mask, raw = data.id.read_direct_chunk(chunk.chunk_offset)
         if not mask & gzip_skipped and len(zlib.decompressobj().decompress(raw, size + 1)) != size:
-            raise UserError(f"{data.name[1:]!r} has a chunk that unpacks to another size", "create it again", path=path)
+            raise UserError(
+                f"{data.name[1:]!r} has a chunk that unpacks to another size", "create the file again", path=path
+            )
 
 
 def read_attributes(attributes: Any, strings: bool = False) -> dict[str, Any]:

@@ -277,7 +277,8 @@ class Trainer(ABC):
         if self.writer and losses.count:
             for tag, value in self.step_scalars(losses.means()).items():
                 self.writer.add_scalar(tag, value, self.last_step)
-            # not after the last step of an epoch: events of the epoch have the same step, and would be logged twice
+            # Not after the last step of an epoch: a run that resumes there would log the epoch's values again, since
+            # they have the same step.
             if progress.seen < len(self.train_set) and self.should_save():
                 self.save()
 

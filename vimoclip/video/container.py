@@ -30,7 +30,7 @@ def open_container(path: Path, options: dict[str, str] = CONTAINER_OPTIONS) -> A
     if path.is_dir():
         raise VideoError("is a folder")
     if not path.exists():
-        raise VideoError("there is no such file" + (", the link points nowhere" if path.is_symlink() else ""))
+        raise VideoError("there is no such file" + (" (broken symbolic link)" if path.is_symlink() else ""))
     if not path.is_file():
         raise VideoError("is not a file but a device or a pipe")
     if path.stat().st_size == 0:
