@@ -49,9 +49,8 @@ def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str,
         partitions = annotations.read_partitions(path)
     except UserError:
         return groups
-    for class_segments in list(partitions.values())[
-        :1
-    ]:  # only the first, that of the data set's authors if there is one
+    # only the first partition: that of the data set's authors, if there is one
+    for class_segments in list(partitions.values())[:1]:
         for name in annotations.SEGMENTS:
             groups[name] = [c for c, segment in enumerate(class_segments) if segment == name]
     return {name: classes for name, classes in groups.items() if classes}
