@@ -4,11 +4,11 @@
     python evaluate.py predictions.csv --annotations-dir dataset/annotations
     python evaluate.py predictions.csv --compare others.csv
 
-Reads the annotations and a finished run of TFAM, or a CSV with a column `video_id` and a column of scores per class,
-named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and report.html to
-evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over clips.
-Thresholds are fitted on the model-selection split, never on the evaluation split. 6,096 clips of 140 classes take 15
-seconds."""
+Reads the annotations and a finished run of TFAM.train_and_eval, or a CSV with a column `video_id` and a column of
+scores per class, named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and
+report.html to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over
+clips. Thresholds are fitted on the model-selection split, never on the evaluation split. 6,096 clips of 140 classes
+take 15 seconds."""
 
 import argparse
 import shlex
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
-    add("predictions", type=Path, metavar="RUN_OR_PREDICTIONS.csv", help="run folder of TFAM, or CSV of predictions")
+    add("predictions", type=Path, metavar="RUN_FOLDER_OR_CSV", help="run folder of TFAM, or CSV of predictions")
     add(
         "--annotations-dir",
         type=Path,
         default=None,
         help="folder of the annotations; default: that of the run's data set, else dataset/annotations",
     )
-    add("--dataset-name", default=None, help="name in <name>_action.csv; default: the only one in the folder")
+    add("--dataset-name", default=None, help="prefix in <prefix>_action.csv; needed if there are several")
     add(
         "--split",
         choices=["val", "test", "train"],
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         metavar="CSV",
-        help="predictions of the model-selection split, to fit thresholds; default: those of the run",
+        help="predictions of the model-selection split, to fit thresholds; default: those of the run, else none",
     )
     add(
         "--allow-missing",
@@ -55,21 +55,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="exclude clips without predictions, and list them",
     )
     add("--compare", type=Path, default=None, metavar="OTHER", help="run or CSV to compare with, of the same clips")
-    add("--output-dir", type=Path, default=None, help="output folder; default: see above")
+    add(
+        "--output-dir",
+        type=Path,
+        default=None,
+        help="output folder; default: evaluation/ in the run folder, or <CSV name>_evaluation/",
+    )
     add(
         "--videos-dir",
         type=Path,
         default=None,
-        help="folder of videos, for the examples of the report; default: videos/ beside the annotations",
+        help="folder of videos, for the example clips of the report; default: videos/ beside the annotations",
     )
     add(
         "--flow-videos-dir",
         type=Path,
         default=None,
-        help="folder of flow videos, for the same examples; default: flows/ beside the annotations",
+        help="folder of flow videos, for the example clips of the report; default: flows/ beside the annotations",
     )
     add("--resamples", type=cli.positive_int, default=1000, help="number of bootstrap resamples")
-    add("--seed", type=cli.seed, default=0, help="seed of the resamples and of the random predictor")
+    add("--seed", type=cli.seed, default=0, help="seed of the bootstrap and of the random predictions, a chance level")
     cli.add_report_argument(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""Embed every kept frame of every annotated video with a CLIP image encoder, one file per split.
+"""Compute a CLIP embedding of every sampled frame of every annotated video, one file per split.
 
     python extract_embeddings.py
     python extract_embeddings.py --split train --clip-model-name ViT-B/16
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--split", nargs="+", default=None, help="train, val, test; default: all annotated splits")
-    parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
-    parser.add_argument("--output-dir", type=Path, default=None, help="default: embeddings/ in the data set")
+    parser.add_argument(
+        "--videos-dir", type=Path, default=None, help="folder of videos; default: videos/ in --dataset-dir"
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=None, help="output folder; default: embeddings/ in --dataset-dir"
+    )
     parser.add_argument(
         "--resize",
         choices=["model", "center-crop", "squash", "pad"],
         default="model",
-        help="how frames become square; model: as in the model's own transform",
+        help="how frames are made square; model: as in the preprocessing of the CLIP model",
     )
     cli.add_embedding_arguments(parser)
     cli.add_clip_arguments(parser)

@@ -1,9 +1,10 @@
-"""Colour-coded optical flow between neighbouring kept frames, one flow video per video.
+"""Compute colour-coded optical flow between successive sampled frames, one flow video per video.
 
-    python extract_flows.py                          RAFT with its `things` checkpoint, by ptlflow
+    python extract_flows.py                          RAFT with weights trained on FlyingThings (`things`), from ptlflow
     python extract_flows.py --model dis --size 224   OpenCV, no weights, for laptops
 
-Reads dataset/videos/, writes dataset/flows/<stem>.mp4. Safe to stop and run again: videos that are done are skipped."""
+Reads dataset/videos/, writes dataset/flows/<video name>.mp4. Safe to stop and run again: videos that are done are
+skipped."""
 
 import argparse
 import functools
@@ -19,15 +20,23 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--videos-dir", type=Path, default=None, help="default: videos/ in the data set")
-    parser.add_argument("--output-dir", type=Path, default=None, help="default: flows/ in the data set")
-    parser.add_argument("--model", default="raft", help="dis, farneback, frame_diff, or any of ptlflow's models")
-    parser.add_argument("--ckpt-path", default="things", help="name or file of a ptlflow model's checkpoint")
+    parser.add_argument(
+        "--videos-dir", type=Path, default=None, help="folder of videos; default: videos/ in --dataset-dir"
+    )
+    parser.add_argument("--output-dir", type=Path, default=None, help="output folder; default: flows/ in --dataset-dir")
+    parser.add_argument(
+        "--model", default="raft", help="flow method: dis, farneback, frame_diff, or a model of ptlflow"
+    )
+    parser.add_argument(
+        "--ckpt-path",
+        default="things",
+        help="weights of a ptlflow model: a name in ptlflow (things: FlyingThings) or a file",
+    )
     parser.add_argument(
         "--size",
         type=cli.none_or(cli.positive_int),
         default=None,
-        help="shorter side at which flow is computed and written; default: the source's",
+        help="shorter side in pixels at which flow is computed and written; default: that of the video",
     )
     parser.add_argument(
         "--iters",
@@ -45,13 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--flow-normalization",
         choices=["frame", "linear", "log"],
         default="log",
-        help="scale of the colours: each frame's largest motion (as published), or --flow-max, linear or logarithmic",
+        help="colour scale; frame: relative to the largest motion in the frame, as in the paper; linear, log: relative "
+        "to --flow-max",
     )
     parser.add_argument(
         "--flow-max",
         type=cli.positive_float,
         default=0.05,
-        help="motion shown in full colour, as a fraction of the frame's diagonal (linear, log)",
+        help="motion of full colour saturation, as a fraction of the frame's diagonal; for linear and log",
     )
     parser.add_argument("--lossless", action="store_true", help="lossless RGB video (larger files)")
     parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames per batch")

@@ -1,4 +1,4 @@
-"""Embed every flow frame of every flow video with a trained student: z_motion, the motion side of TFAM.
+"""Compute motion embeddings: embed every frame of every flow video with the student, the encoder trained by train.py.
 
     python inference.py --checkpoint-dir checkpoints/20250328-003544
 
@@ -23,19 +23,28 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoint-dir", type=Path, required=True, help="a run folder of train.py, or a checkpoint of a student"
-    )
-    parser.add_argument("--flow-videos-dir", type=Path, default=None, help="default: flows/ in the data set")
-    parser.add_argument(
-        "--output-h5-path", type=Path, default=None, help="default: embeddings/flow_embeddings.h5 in the data set"
+        "--checkpoint-dir", type=Path, required=True, help="run folder of train.py, or a checkpoint file in it"
     )
     parser.add_argument(
-        "--clip-model-name", default=None, help="architecture of a published checkpoint; must agree with any other"
+        "--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in --dataset-dir"
     )
     parser.add_argument(
-        "--num-classes", type=cli.positive_int, default=None, help="number of classes; must agree with the student"
+        "--output-h5-path",
+        type=Path,
+        default=None,
+        help="output file; default: embeddings/flow_embeddings.h5 in --dataset-dir",
     )
-    parser.add_argument("--batch-size", type=cli.positive_int, default=2, help="videos to prefetch")
+    parser.add_argument(
+        "--clip-model-name",
+        default=None,
+        help="CLIP model of the student; needed only for a checkpoint of the paper's code, which does not record it",
+    )
+    parser.add_argument(
+        "--num-classes", type=cli.positive_int, default=None, help="expected number of classes; default: the student's"
+    )
+    parser.add_argument(
+        "--batch-size", type=cli.positive_int, default=2, help="videos to load in advance; not the batch of the encoder"
+    )
     cli.add_embedding_arguments(parser)
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser, int8=True)

@@ -3,13 +3,14 @@
     python predict.py video.mp4 --student checkpoints/<run> --tfam checkpoints/TFAM/<config>/seed49 -o predictions/
     python predict.py my_videos/ --labels drinking running        CLIP alone, without training
 
-Accepts videos, folders of videos, and lists (.txt, one path per line). For each video it writes predictions/<stem>.html
-(the video and its timeline, for a browser), <stem>.csv (bouts: action, start, stop), <stem>_windows.csv (scores of all
-windows), <stem>.boris.tsv (for BORIS) and <stem>.json (all of these). Frames are sampled, preprocessed and encoded as
+Accepts videos, folders of videos, and lists (.txt, one path per line). For each video it writes predictions/<name>.html
+(the video and its timeline, for a browser), <name>.csv (bouts: action, start, stop), <name>_windows.csv (scores of all
+windows), <name>.boris.tsv (for BORIS) and <name>.json (all of these). Frames are sampled, preprocessed and encoded as
 in the training of the checkpoints. After an interruption, the same command skips finished videos.
 
-Each score is that of a window of --window seconds. A bout lasts as long as the score is at least the threshold of its
-class: the one that the run fitted on its model-selection split, or 0.5. See docs/numbers.md."""
+Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
+threshold; gaps up to --max-gap are closed. The run of --tfam has fitted thresholds if it had a model-selection split;
+otherwise 0.5 is used. See docs/numbers.md."""
 
 import argparse
 from pathlib import Path
@@ -27,12 +28,14 @@ ZERO_SHOT_FPS = 4.0
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("videos", type=Path, nargs="+", help="videos, folders of videos, or lists of videos (.txt)")
-    parser.add_argument("--tfam", type=Path, help="run folder or checkpoint of TFAM")
-    parser.add_argument("--student", type=Path, help="run folder of the student that --tfam was trained with")
+    parser.add_argument("--tfam", type=Path, help="trained TFAM: a run folder of TFAM.train_and_eval, or a checkpoint")
+    parser.add_argument(
+        "--student", type=Path, help="trained motion encoder: the run folder of train.py that --tfam was trained with"
+    )
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("predictions"), help="folder for all files")
     group = parser.add_argument_group("without training (instead of --tfam)")
     group.add_argument("--labels", nargs="+", metavar="LABEL", help="possible actions, as words")
-    group.add_argument("--template", nargs="+", metavar="TEXT", help="prompts with {} for the label; default: built in")
+    group.add_argument("--template", nargs="+", metavar="TEXT", help="prompts, in which {} is replaced by the label")
     group.add_argument("--fps", type=cli.positive_float, help=f"sampled frames per second; default: {ZERO_SHOT_FPS:g}")
     group = parser.add_argument_group("timeline")
     group.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
@@ -40,12 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--stride-seconds", type=cli.positive_float, default=1.0, help="stride of the windows, in seconds"
     )
     group.add_argument(
-        "--threshold", type=cli.non_negative_float, help="threshold of all classes; default: fitted ones"
+        "--threshold",
+        type=cli.non_negative_float,
+        help="one threshold for all actions; default: those of the run, else 0.5",
     )
     group.add_argument("--min-length", type=cli.non_negative_float, default=1.0, help="shortest bout, in seconds")
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="longest gap in a bout, in seconds")
     cli.add_clip_arguments(parser, None)
-    parser.add_argument("--ckpt-path", help="checkpoint file of the flow model, if not ptlflow's own")
+    parser.add_argument("--ckpt-path", help="weights of the flow model; default: those of ptlflow")
     parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="frames per encoder batch")
     cli.add_compute_arguments(parser, workers=1, int8=True)
     cli.add_run_arguments(parser)
@@ -65,7 +70,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     model = load_model(args)
     report = cli.RunReport()
     pending = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
-    print(f"{len(pending)} videos to do, {report.already_done} already done, in {args.output_dir}", flush=True)
+    print(f"{len(pending)} videos to process, {report.already_done} already done, in {args.output_dir}", flush=True)
     if args.dry_run:
         report.pending = len(pending)
         report.write(args.report)

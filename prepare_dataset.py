@@ -1,4 +1,4 @@
-"""Import a data set into the layout of the chain, draw its selection clips, or check it.
+"""Import a data set into the folders that the other scripts read, set aside clips for model selection, or check it.
 
     python prepare_dataset.py folder my_videos
     python prepare_dataset.py csv my_table.csv --group-by animal
@@ -11,9 +11,9 @@
 For the flags of a command: python prepare_dataset.py COMMAND --help. The importers write dataset/annotations/ and
 dataset/videos/ (hard links if the file system has them, else copies), print a summary and plot it as class_counts.html.
 
-Clips of one recording, animal or site belong in one split, or the numbers are too good; see --group-by.
-All importers but mammalnet also draw selection clips: a tenth of the training clips, stratified by their labels, on
-which epochs and thresholds are chosen."""
+Clips of one source (a recording, an animal or a site) belong in one split, otherwise the metrics are too high; see
+--group-by. All importers but mammalnet also draw a model-selection split: a tenth of the training clips, stratified by
+their labels, on which the best epoch and the thresholds are selected."""
 
 import argparse
 import contextlib
@@ -66,7 +66,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         "--group-by",
         type=cli.regex,
         metavar="PATTERN",
-        help="regular expression that finds the source of a clip in <action>/<file name>",
+        help="regular expression for <action>/<file name>; clips with the same match stay in one split",
     )
 
 
@@ -74,9 +74,9 @@ def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
     """Import a folder with one folder of videos per action.
 
     my_videos/<action>/<name>.mp4 becomes dataset/videos/<action>__<name>.mp4. Each action is split at random into
-    training and validation clips. --group-by keeps the clips of one source in one split: it finds the source in the
-    path below the folder, by the whole match or the first group. Example: "^[^/]+/([^_]+)_" finds the part of the file
-    name before the first _."""
+    training and validation clips. --group-by keeps the clips of one source (a recording, an animal, a site) in one
+    split. The match of PATTERN in <action>/<file name>, or its first capture group, is the source. Example:
+    "^[^/]+/([^_]+)_" matches the part of the file name before the first _."""
     from vimoclip.prepare.folder import prepare
 
     root = cli.require_folder(args.folder, "name a folder with one folder of videos per action")
@@ -85,24 +85,26 @@ def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, help="table with columns video,labels, or video and a 0/1 column per class")
-    parser.add_argument("--videos-dir", type=Path, help="folder of the videos; default: the table's")
+    parser.add_argument("--videos-dir", type=Path, help="folder of the videos; default: that of the table")
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="class names in the order of their ids; default: those in the table",
+        help="class names, in the order of their ids from 0; default: those in the table",
     )
     add_split(parser)
-    parser.add_argument("--group-by", metavar="COLUMN", help="column with the source of each video")
+    parser.add_argument(
+        "--group-by", metavar="COLUMN", help="column; videos with the same value in it stay in one split"
+    )
 
 
 def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     """Import a table of videos and labels.
 
-    The table has the columns video,labels (names, or ids with --classes; several joined by ;) or video and a 0/1 column
-    per class. With the columns start,end, in seconds, clips are trimmed from the videos, exact to the frame. A column
-    split (train, val, test) defines the splits; without it they are random, stratified by all labels. --group-by names
-    a column: videos with the same value in it stay in one split."""
+    The table has the columns video,labels or video and a 0/1 column per class. `labels` holds class names, or ids with
+    --classes, separated by ;. With the columns start,end, in seconds, clips are cut from the videos, exact to the
+    frame. A column split (train, val, test) defines the splits; without it they are random, stratified by all labels.
+    --group-by names a column, like the recording, animal or site: videos with the same value stay in one split."""
     from vimoclip.prepare import csv_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
@@ -113,13 +115,20 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
 
 def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("events", type=Path, help="BORIS project (.boris), or aggregated events (CSV, TSV)")
-    parser.add_argument("--videos-dir", type=Path, help="folder of the media files, searched first")
+    parser.add_argument(
+        "--videos-dir",
+        type=Path,
+        help="folder of the media files; default: where the events name them, or beside the events",
+    )
     parser.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
     parser.add_argument(
         "--stride-seconds", type=cli.positive_float, default=3.0, help="stride of the windows, in seconds"
     )
     parser.add_argument(
-        "--min-overlap", type=cli.fraction_or_one, default=0.5, help="smallest overlap that makes a behaviour a label"
+        "--min-overlap",
+        type=cli.fraction_or_one,
+        default=0.5,
+        help="smallest overlap with a behaviour that labels a window, as a fraction of the shorter of the two",
     )
     parser.add_argument(
         "--point-margin", type=cli.non_negative_float, default=1.0, help="seconds added on both sides of a point event"
@@ -130,7 +139,10 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--drop-unlabelled", action="store_true", help="skip windows without a behaviour")
     parser.add_argument(
-        "--group-by", choices=["media", "observation"], default="media", help="unit that stays in one split"
+        "--group-by",
+        choices=["media", "observation"],
+        default="media",
+        help="keep all windows of one media file, or of one observation, in one split",
     )
     add_split(parser)
 
@@ -138,10 +150,10 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
 def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     """Import events that were coded in BORIS.
 
-    Windows slide over each media file. A behaviour is a label of a window if they overlap by --min-overlap of the
-    window, or of the behaviour if that is shorter. A point event extends by --point-margin seconds to both sides. Media
-    files are searched in --videos-dir and beside the events, by path, then by name. A single recording is split into
-    blocks of time, with a warning."""
+    Each media file is cut into overlapping windows, and each window becomes a clip. A window has the label of a
+    behaviour if they overlap by at least --min-overlap of the shorter of the two. A point event extends by
+    --point-margin seconds to both sides. Media files are looked up by path, then by name, in --videos-dir and beside
+    the events. If there is only one recording, blocks of its time are split, with a warning."""
     from vimoclip.prepare import boris
     from vimoclip.timeline.windows import WindowGrid
 
@@ -171,8 +183,8 @@ def add_mammalnet(parser: argparse.ArgumentParser) -> None:
 def prepare_mammalnet(args: argparse.Namespace) -> cli.RunReport:
     """Import MammalNet as its authors release it.
 
-    annotation.tar and trimmed_videos.tar.gz are unpacked in one folder. The authors' splits are kept: epochs are chosen
-    on val, and test is evaluated."""
+    First unpack annotation.tar and trimmed_videos.tar.gz into one folder. The authors' splits are kept: the best epoch
+    is selected on val, and metrics are reported on test."""
     from vimoclip.prepare import mammalnet
 
     root = cli.require_folder(args.folder, "name the folder with MammalNet's files")
@@ -183,7 +195,7 @@ def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metadata", type=Path, required=True, help="AR_metadata.xlsx of the authors")
     parser.add_argument("--actions", type=Path, required=True, help="df_action.xlsx of the authors")
     parser.add_argument(
-        "--output-dir", type=Path, help="folder of the annotations; default: annotations/ in the data set"
+        "--output-dir", type=Path, help="folder of the annotations; default: annotations/ in --dataset-dir"
     )
     parser.add_argument(
         "--species", action="store_true", help="also write animals.csv: each clip's animals and classes"
@@ -193,8 +205,8 @@ def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
 def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
     """Import Animal Kingdom's annotations from its authors' workbooks.
 
-    If the workbooks disagree on the id of a class, the descriptions of the clips decide, and the class is printed.
-    Videos are not imported: put them into dataset/videos/."""
+    If the workbooks disagree on the id of a class, the id that fits the descriptions of the clips is used, and a
+    message names the class. Videos are not imported: put them into dataset/videos/."""
     from vimoclip.prepare import animal_kingdom
 
     annotations_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
@@ -209,7 +221,9 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         help="fraction of clips for validation (default: %(default).3f)",
     )
     parser.add_argument("--test-share", type=cli.fraction, help="fraction of clips for testing; default: no test split")
-    parser.add_argument("--seed", type=cli.seed, default=SEED, help="seed of the splits and of the selection clips")
+    parser.add_argument(
+        "--seed", type=cli.seed, default=SEED, help="seed of the splits, and of the model-selection split"
+    )
 
 
 def split_fractions(args: argparse.Namespace) -> dict[str, float]:
@@ -223,12 +237,12 @@ def split_fractions(args: argparse.Namespace) -> dict[str, float]:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", type=cli.fraction, default=0.1, help="fraction of training clips to draw")
-    parser.add_argument("--seed", type=cli.seed, default=SEED, help="seed of the draw")
+    parser.add_argument("--seed", type=cli.seed, default=SEED, help="seed of the random choice")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing selection")
 
 
 def draw_selection(args: argparse.Namespace) -> cli.RunReport:
-    """Draw the training clips on which epochs and thresholds are chosen.
+    """Set aside training clips for model selection: the choice of the best epoch and of thresholds.
 
     The clips are stratified by their labels, listed in selection.txt, and excluded from training. So the val split is
     used for evaluation only."""
@@ -239,8 +253,12 @@ def draw_selection(args: argparse.Namespace) -> cli.RunReport:
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--decode", action="store_true", help="decode every video and flow video completely")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="JSON report; - is standard output")
+    parser.add_argument(
+        "--decode", action="store_true", help="also decode all videos completely, to find damaged frames; slow"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the list of problems as JSON; - is standard output"
+    )
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--num-workers", type=cli.non_negative_int, default=processors, help="number of processes")
     for flag, content, name in (
@@ -248,20 +266,20 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         ("--flow-videos-dir", "flow videos", "flows"),
         ("--embeddings-dir", "embeddings", "embeddings"),
     ):
-        parser.add_argument(flag, type=Path, help=f"folder of the {content}; default: {name}/ in the data set")
+        parser.add_argument(flag, type=Path, help=f"folder of the {content}; default: {name}/ in --dataset-dir")
     parser.add_argument(
         "--motion-h5-path",
         type=Path,
-        help="file of motion embeddings; default: flow_embeddings.h5 beside the RGB embeddings",
+        help="motion embeddings, the output of inference.py; default: flow_embeddings.h5 in the folder of embeddings",
     )
 
 
 def check_dataset(args: argparse.Namespace) -> cli.RunReport:
     """Find missing, out-of-date, damaged or inconsistent files of a data set.
 
-    Compares annotations, videos, RGB embeddings, flow videos and motion embeddings. Prints a table and a line per
-    problem, and changes nothing. Files that have not been created yet are no problem. The exit code is 1 if there is a
-    problem. Takes a few ms per video, and ten times as long for videos that no extraction has read."""
+    Compares annotations, videos, embeddings of frames (RGB) and of flow (motion), and flow videos. Prints a table and a
+    line per problem, and changes nothing. Outputs of stages that have not been run are not reported. The exit code is 1
+    if there is a problem. Takes a few ms per video, ten times as long for videos that no stage has read yet."""
     from vimoclip.check.checker import CheckError, run_checks
     from vimoclip.check.dataset_scan import DatasetPaths
 

@@ -1,4 +1,6 @@
-"""Train MoCLIP: a copy of the CLIP image encoder learns to embed flow frames, by distillation and classification.
+"""Train MoCLIP, the student: a copy of the CLIP image encoder that learns to embed flow frames.
+
+Its embeddings of flow approach CLIP's embeddings of the frames (distillation), and classify the actions.
 
     python train.py --run-name first --epochs 10 --learning-rate 1e-5
     tensorboard --logdir logs
@@ -38,37 +40,44 @@ def build_parser() -> argparse.ArgumentParser:
         "--train-hdf5-path",
         type=Path,
         default=None,
-        help="RGB embeddings of the training split; default: <name>_train_...",
+        help="RGB embeddings of the training split; default: embeddings/<dataset name>_train_clip_embeddings.h5",
     )
-    add("--val-hdf5-path", type=Path, default=None, help="RGB embeddings of the val split, with --protocol published")
-    protocol_help = (
-        "split on which the best epoch is selected. held_out: clips of annotations/selection.txt, which are "
+    add(
+        "--val-hdf5-path", type=Path, default=None, help="RGB embeddings of the val split; implies --protocol published"
     )
-    protocol_help += "excluded from training; published: the val split, as in the paper's code. Default: held_out if "
+    protocol_help = "how the best epoch is selected. held_out: on the clips of annotations/selection.txt, which are "
+    protocol_help += (
+        "excluded from training; published: on the val split, as in the paper's code. Default: held_out if "
+    )
     protocol_help += "there is a selection.txt and no --val-hdf5-path, else published"
     add("--protocol", choices=["held_out", "published"], default=None, help=protocol_help)
-    add("--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in the data set")
-    videos_help = "folder of videos, whose frames TensorBoard shows; default: videos/ in the data set"
+    add("--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in --dataset-dir")
+    videos_help = "folder of videos, whose frames TensorBoard shows; default: videos/ in --dataset-dir"
     add("--videos-dir", type=Path, default=None, help=videos_help)
-    classes_help = "number of classes, checked against the embeddings"
+    classes_help = "expected number of classes; default: that of the embeddings"
     add("--num-classes", type=cli.none_or(cli.positive_int), default=None, help=classes_help)
-    add("--sequence-length", type=_sequence_length, default=30, help="RGB frames per segment, which has one flow less")
-    cache_help = "cache of preprocessed flow frames, which replaces decoding; takes 150 KB per frame of 224 pixels"
+    add("--sequence-length", type=_sequence_length, default=30, help="frames per training segment")
+    cache_help = "cache of preprocessed flow frames, so that later epochs decode no video; 150 KB per frame of 224x224"
     add("--cache-frames", type=cli.none_or(Path), default=None, metavar="FOLDER", help=cache_help)
     add = parser.add_argument_group("method").add_argument
     mode_help = "distillation loss: 1 - cosine similarity, or mean squared error"
     add("--distillation-loss-mode", choices=["cosine", "mse"], default="cosine", help=mode_help)
     weight_help = "weight of the distillation loss; 0: classification only"
     add("--distillation-weight", type=cli.non_negative_float, default=1.0, help=weight_help)
-    add("--residual-alpha", type=float, default=0.1, help="weight of the residual MLP")
-    positive_help = "additional weight of positive labels: a positive has this weight + 1"
+    add(
+        "--residual-alpha",
+        type=float,
+        default=0.1,
+        help="weight of the residual MLP's output, which is added to the embedding",
+    )
+    positive_help = "additional weight of positive labels in the loss: with 9, a positive counts ten times a negative"
     add("--class-positive-weight", type=cli.non_negative_float, default=9.0, help=positive_help)
     add("--freeze-encoder", action="store_true", help="train only the residual MLP and the classification head")
     add = parser.add_argument_group("optimisation").add_argument
     add("--epochs", type=cli.positive_int, default=10, help="number of epochs")
     add("--batch-size", type=cli.positive_int, default=32, help="segments per batch of each process")
     micro_batch_help = (
-        "segments per forward pass; less memory, same gradient; default: a batch on a GPU, fewer on a CPU"
+        "segments per forward pass; less memory, same gradient; default: the whole batch on a GPU, fewer on a CPU"
     )
     add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=micro_batch_help)
     add("--compile", action="store_true", help="compile the encoder with torch.compile; GPU only")

@@ -1,9 +1,9 @@
 """Select the best finished run by its score on the model-selection split.
 
     python -m TFAM.select_best
-Prints the run folder checkpoints/TFAM/<config>/seed<k> with the highest map_micro at the epoch of best_model.pth: on
-the selection clips with protocol held_out, on the evaluation split with published. Controls (data.motion: none,
-shuffled) and baselines are not compared. The comparison is printed on stderr."""
+Prints the run folder checkpoints/TFAM/<config>/seed<k> whose best_model.pth has the highest map_micro (micro-averaged
+average precision): on the model-selection split with protocol held_out, on the evaluation split with published.
+Controls (data.motion: none, shuffled) and baselines are not compared. The comparison is printed on stderr."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ class ScoredRun(NamedTuple):
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/<config>/seed<k>/"
     )
     cli.add_report_argument(parser)
     return parser

@@ -1,9 +1,11 @@
-"""The table of all finished runs: the mean over seeds of each config, its difference to RGB alone, the paper's number.
+"""Write a table of all finished runs: for each config the mean over seeds, the difference to RGB alone, and the
+paper's number.
 
     python -m TFAM.table
-Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB file of the evaluation split of each run; writes
-TFAM/results/table.csv and table.md. All numbers are fractions of 1. The standard deviation is that of a sample, and
-empty for one seed. Runs of one config with different settings (--set) or protocols have separate rows."""
+Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB embeddings of the evaluation split of each run.
+Writes TFAM/results/table.csv and table.md. All metrics are fractions, from 0 to 1. The standard deviation over seeds
+divides by n - 1, and is empty for one seed. Runs of one config with different settings (--set) or protocols have
+separate rows."""
 
 import hashlib
 import html
@@ -63,7 +65,7 @@ KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings ar
 def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/<config>/seed<k>/"
     )
     parser.add_argument(
         "--output-dir", type=Path, default=Path("TFAM/results"), help="folder of table.csv and table.md"

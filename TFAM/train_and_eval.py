@@ -1,4 +1,4 @@
-"""Train the fusion Transformer on RGB and motion embeddings, or evaluate a checkpoint of it.
+"""Train TFAM, the Transformer that fuses RGB and motion embeddings, or evaluate a checkpoint of it.
 
     python -m TFAM.train_and_eval --config cross_attention
     python -m TFAM.train_and_eval --config rgb --seed 50 --set training.epochs=1
@@ -6,9 +6,9 @@
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, resumes from last.pth; a run that has a metrics.json is finished and is not repeated.
 On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ...; training.batch_size is per process.
-data.protocol sets the model-selection split. held_out, the default if there is a selection.txt, excludes its clips from
-training and reads the val file only after the last epoch; published selects the epoch on the val file.
---evaluate writes TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json} on the val file."""
+data.protocol sets how the best epoch is selected. held_out, the default if there is a selection.txt: on its clips,
+which are excluded from training; the val split is used only after the last epoch. published: on the val split.
+--evaluate writes the val split's TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json}."""
 
 import argparse
 from pathlib import Path
@@ -49,11 +49,11 @@ def build_parser() -> cli.Parser:
         "--evaluate",
         type=Path,
         metavar="CHECKPOINT",
-        help="evaluate a checkpoint, ours or a published one, without training",
+        help="evaluate a checkpoint of this script or of the paper's code, without training",
     )
     modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="resume this run with its config")
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/<config>/seed<k>/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/<config>/seed<k>/"
     )
     parser.add_argument("--logs-dir", type=Path, default=Path("logs"), help="folder of TensorBoard's event files")
     parser.add_argument(

@@ -1,8 +1,8 @@
-"""Zero-shot baseline: score RGB embeddings by the text embeddings of the class names, without training.
+"""Zero-shot baseline: score each clip by the similarity of its RGB embeddings to embeddings of the class names.
 
     python -m TFAM.zero_shot
-Reads the RGB file of the evaluation split and writes the run folder checkpoints/TFAM/zero_shot/seed0/, which TFAM.table
-and evaluate.py read. The text encoder is that of the CLIP model that made the embeddings."""
+Reads the RGB embeddings of the evaluation split and writes the run folder checkpoints/TFAM/zero_shot/seed0/, which
+TFAM.table and evaluate.py read. The text encoder is that of the CLIP model that made the embeddings."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def build_parser() -> cli.Parser:
         "--template", nargs="+", default=None, metavar="TEXT", help="prompts, in which {} is replaced by the class name"
     )
     parser.add_argument(
-        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder of TFAM/zero_shot/seed0/"
+        "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/zero_shot/seed0/"
     )
     cli.add_clip_arguments(parser, None)
     cli.add_dataset_arguments(parser)

@@ -1,4 +1,4 @@
-"""Measure each stage, a plain implementation of it, and the limit of the hardware.
+"""Measure the speed of each stage, in comparison to a simple implementation and to the limit of the hardware.
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    only these stages

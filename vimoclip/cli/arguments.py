@@ -111,7 +111,11 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("dataset"),
         help="folder of annotations/, videos/, embeddings/ and flows/",
     )
-    group.add_argument("--dataset-name", default="ak", help="prefix of the data set's file names")
+    group.add_argument(
+        "--dataset-name",
+        default="ak",
+        help="prefix of the names of annotation and embedding files; ak is Animal Kingdom",
+    )
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,18 +130,19 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | None = "ViT-B/32") -> None:
-    group = parser.add_argument_group("CLIP image encoder")
+    group = parser.add_argument_group("CLIP model")
     group.add_argument(
         "--clip-model-name",
         default=default_model,
-        help="OpenAI's spelling (ViT-B/32: QuickGELU), open_clip's (ViT-B-32), hf-hub:<repository> or "
-        "local-dir:<folder> in open_clip's format"
-        + ("" if default_model else "; default: the model of the embeddings"),
+        help="name of the CLIP model: OpenAI's (ViT-B/32, with QuickGELU activations), open_clip's (ViT-B-32), "
+        "hf-hub:<repository>, or local-dir:<folder> in open_clip's format"
+        + ("" if default_model else "; default: the model that the RGB embeddings were made with"),
     )
     group.add_argument(
         "--clip-pretrained",
         default="openai" if default_model else None,
-        help="one of open_clip's tags, or a file: safetensors, a plain state dict, or OpenAI's own .pt",
+        help="pretrained weights: a tag of open_clip, or a file (.safetensors, a PyTorch state dict, OpenAI's .pt)"
+        + ("" if default_model else "; default: those that the RGB embeddings were made with"),
     )
 
 
@@ -153,7 +158,10 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("embedding")
     group.add_argument("--frame-batch-size", type=positive_int, default=16, help="frames per encoder batch")
     group.add_argument(
-        "--backend", type=_removed_backend, default=argparse.SUPPRESS, help="has no effect; only torch is accepted"
+        "--backend",
+        type=_removed_backend,
+        default=argparse.SUPPRESS,
+        help="accepted for old commands, without effect; only torch",
     )
     group.add_argument(
         "--embedding-dtype",
@@ -171,14 +179,14 @@ def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int
         "--precision",
         choices=["auto", "fp32", "bf16", "fp16", *(["int8"] if int8 else [])],
         default="auto",
-        help="auto: bf16 on a GPU that has it, else fp32"
-        + ("; int8: for a CPU, 1.5 times as fast as fp32, cosine similarity to fp32 0.9997" if int8 else ""),
+        help="number format of the computation; auto: bf16 on a GPU that supports it, else fp32"
+        + ("; int8: CPU only, 1.5 times as fast as fp32, embeddings with a cosine of 0.9997 to fp32" if int8 else ""),
     )
     group.add_argument(
         "--num-workers",
         type=non_negative_int,
         default=workers,
-        help="threads or processes that read and prepare frames ahead",
+        help="number of threads or processes that load frames in advance",
     )
     group.add_argument("--seed", type=seed, default=49, help="seed of all random numbers")
 
@@ -188,7 +196,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the fi
     group.add_argument("--limit", type=none_or(positive_int), default=None, metavar="N", help=limit)
     group.add_argument("--overwrite", action="store_true", help="replace existing output")
     group.add_argument(
-        "--dry-run", action="store_true", help="check the inputs, print the pending work and its cost, and stop"
+        "--dry-run",
+        action="store_true",
+        help="check the inputs, print the remaining work and its estimated time and disk space, and stop",
     )
 
 
@@ -208,7 +218,8 @@ def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
         type=shard,
         default=None,
         metavar="I/N",
-        help="process only the i-th of n shards of the videos, as in a job array; the last shard to finish merges all",
+        help="process only part I of N of the videos, I from 1 to N, as in a job array; the part that finishes last "
+        "merges all",
     )
     group.add_argument("--merge", action="store_true", help="only merge the output of all shards")
 
@@ -216,7 +227,11 @@ def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
 def add_failure_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("videos with problems")
     group.add_argument("--retry-failed", action="store_true", help="try videos again that failed in an earlier run")
-    group.add_argument("--strict", action="store_true", help="a video with undecodable frames fails")
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="count a video with undecodable frames as failed; default: use its other frames",
+    )
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -224,5 +239,5 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-every-minutes",
         type=non_negative_float,
         default=15.0,
-        help="how often last.pth is written within an epoch; 0: after each step",
+        help="minutes between saves of last.pth, from which a stopped run resumes, within an epoch; 0: after each step",
     )

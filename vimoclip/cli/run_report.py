@@ -139,8 +139,8 @@ def add_report_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="FILE",
-        help="write the result as JSON: numbers done and already done, reasons by video for partial, skipped and "
-        "failed, and for --dry-run the estimate",
+        help="write a summary of the run as JSON: the numbers of finished items, and why videos are incomplete, "
+        "skipped or failed; after --dry-run the estimate",
     )
 
 

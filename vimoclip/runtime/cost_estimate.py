@@ -1,7 +1,7 @@
-"""Cost estimates for --dry-run, from a probe of a few seconds on this machine.
+"""Estimate time and disk space for --dry-run from a few seconds of work, or add up the estimates of several dry runs.
 
     python -m vimoclip.runtime.cost_estimate REPORT...
-Prints the sum of the estimates in the reports (`--report`) of several dry runs, in days and terabytes."""
+Prints the sum of the estimates in the reports (`--report`) in days and terabytes."""
 
 import contextlib
 import sys
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vimoclip.cli import CostEstimate, read_estimate
+from vimoclip.cli import CostEstimate, Parser, read_estimate
 
 PROBE_SECONDS = 3.0
 
@@ -62,4 +62,6 @@ def sum_reports(paths: Iterable[Path]) -> str:
 
 
 if __name__ == "__main__":
-    print(sum_reports(map(Path, sys.argv[1:])))
+    parser = Parser(description=__doc__)
+    parser.add_argument("reports", type=Path, nargs="*", metavar="REPORT", help="files of --report")
+    print(sum_reports(parser.parse_args().reports))
