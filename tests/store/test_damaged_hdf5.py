@@ -1,6 +1,7 @@
 """Damaged HDF5 files: flipped bits, and arbitrary changes in processes that may crash."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def structure_bytes(valid_file: Path, value_ranges: dict[tuple[str, str], range]
         address = data.index(extent.start.to_bytes(8, "little") + len(extent).to_bytes(8, "little"))
         excluded |= set(range(address, address + 8))
     for key in KEYS:
-        name = data.index(key.encode())
-        excluded |= set(range(name - 24, name + len(key.encode()) + 8))  # the link message of its group
+        for match in re.finditer(re.escape(key.encode()), data):
+            excluded |= set(range(match.start() - 24, match.end() + 8))  # the link message of its group
     return [i for i in range(len(data)) if i not in excluded]
 
 

@@ -26,8 +26,8 @@ def log_steps(folder: Path, first: int, last: int, closed: bool = True, old: boo
             writer.add_pr_curve("val/curve", torch.tensor([1, 0]), torch.tensor([0.9, 0.1]), step)
     writer.flush()
     (path,) = folder.glob("*tfevents.1[0-9]*")
-    # names of processes that start at different seconds: TensorBoard reads files in the order of their names
-    path.rename(folder / f"events.out.tfevents.{len(list(folder.iterdir())):010}.host")
+    # each process runs on a machine whose clock is behind that of the one before
+    path.rename(folder / f"events.out.tfevents.{1_900_000_000 - len(list(folder.iterdir()))}.host")
     if closed:
         writer.close()
 

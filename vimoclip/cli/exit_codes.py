@@ -51,11 +51,11 @@ def run(main: Callable[[], Any]) -> NoReturn:
     """Call a script's main function and exit: 0, 1 if some videos failed, 2 for a wrong call.
 
     Ctrl-C and SIGTERM exit with 130 and 143 within seconds, also while C code runs."""
-    _install_signal_handlers()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that can't be encoded must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, ""
     try:
+        _install_signal_handlers()  # torchrun may end the process from here on
         result = main()
         code = 1 if isinstance(result, RunReport) and result.failed else 0
     except UserError as error:

@@ -1,5 +1,6 @@
 """TensorBoard of both trainings: event files that continue after a resume, epochs, settings, HParams, panels."""
 
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +29,14 @@ PR_THRESHOLDS = 101
 def open_writer(folder: Path, step: int) -> Any:
     """Open a SummaryWriter; TensorBoard then hides earlier events of this step or a later one.
 
-    The writer must be flushed before a checkpoint is saved."""
+    The writer must be flushed before a checkpoint is saved. TensorBoard reads event files in the order of their names,
+    which begin with a time; earlier files get a number instead, since they may be of the same second, or of a machine
+    with another clock."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from torch.utils.tensorboard import SummaryWriter
 
+    for number, path in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
+        path.rename(path.with_name(re.sub(r"tfevents\.\d+", f"tfevents.{number:010}", path.name)))
     writer: Any = SummaryWriter(str(folder), purge_step=step)
     # TensorBoard ignores the first session start of a folder, and earlier versions of this project wrote none
     start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
