@@ -86,7 +86,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def plan_of(text: str) -> tuple[list[str], list[str]]:
     """Return the stages that --plan lists, and those that it has no estimate of."""
     stages = re.findall(r"^== (.+)$", text, flags=re.M)
-    return stages, [name for name in re.findall(r": ([^:]+)$", text, flags=re.M) if name in stages]
+    return stages, [name for name in re.findall(r": ([^:\n]+)$", text, flags=re.M) if name in stages]
 
 
 def stages_of(protocol: str) -> list[str]:
