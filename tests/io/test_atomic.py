@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ def test_write_text_exclusive_creates_a_file_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_write_text_exclusive_flushes_the_file_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("write", [atomic.write_text, atomic.write_text_exclusive])
+def test_a_file_is_flushed_to_disk(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: dict[int, int] = {}  # by inode, at the time of the fsync
     fsync = os.fsync
 
@@ -24,5 +26,5 @@ def test_write_text_exclusive_flushes_the_file_to_disk(tmp_path: Path, monkeypat
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
-    atomic.write_text_exclusive(tmp_path / "settings", "content")
+    write(tmp_path / "settings", "content")
     assert sizes[(tmp_path / "settings").stat().st_ino] == len("content")
