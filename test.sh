@@ -9,5 +9,6 @@ use_python requirements-dev.txt
 "$python" -m ruff format --check .
 "$python" -m ruff check .
 "$python" -m mypy .
-# one process per core, at most 4, with one thread each; in one process: bash test.sh -n 0
-OMP_NUM_THREADS=1 exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+# one process more than cores, as many tests wait for other processes; one thread each; in one process: bash test.sh -n 0
+workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
+OMP_NUM_THREADS=1 exec "$python" -m pytest -n $workers --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
