@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from vimoclip.report import confusion, figures, tables
+from vimoclip.report import confusion, figures
 
 few_examples = settings(max_examples=50, deadline=None)
 tied = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])  # few values, so that many are equal
@@ -37,7 +37,7 @@ def test_confusion_counts_with_one_label_equal_the_confusion_matrix(data: st.Dat
 def test_confused_with_lists_the_most_frequent_confusions() -> None:
     scores = np.array([[0.1, 0.9, 0.2]] * 3 + [[0.1, 0.2, 0.9]] * 2 + [[0.9, 0.1, 0.1]])
     targets = np.eye(3, dtype=bool)[[0] * 6]
-    result = tables.confused_with(["a", "b", "c"], scores, targets)
+    result = confusion.confused_with(["a", "b", "c"], scores, targets)
     assert result["a"] == (1, ["b (3)", "c (2)"])
     assert result["b"] == (0, [])
 

@@ -5,9 +5,13 @@ label per clip this gives the usual confusion matrix. With several, a label that
 wrong class that is predicted counts as confused with it. This needs no threshold, which the scores of rare classes
 hardly ever reach."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vimoclip import metrics
+
+MAX_CONFUSIONS = 3  # listed per class
 
 
 def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -25,6 +29,18 @@ def confusion_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     counts = missed.T.astype(np.float64) @ wrong.astype(np.float64)  # BLAS multiplies floats only
     np.fill_diagonal(counts, (targets & predicted).sum(axis=0))
     return counts.astype(np.int64)
+
+
+def confused_with(
+    class_names: Sequence[str], scores: np.ndarray, targets: np.ndarray
+) -> dict[str, tuple[int, list[str]]]:
+    """Return class -> (number of clips in which it is predicted correctly, classes that it is most confused with)."""
+    confusions = {}
+    for c, (name, wrong) in enumerate(zip(class_names, confusion_counts(scores, targets), strict=True)):
+        correct, wrong[c] = int(wrong[c]), 0
+        order = [int(d) for d in metrics.descending_order(wrong)[:MAX_CONFUSIONS] if wrong[d]]
+        confusions[name] = (correct, [f"{class_names[d]} ({wrong[d]:,})" for d in order])
+    return confusions
 
 
 def co_occurrence(targets: np.ndarray) -> np.ndarray:

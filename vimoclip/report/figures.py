@@ -47,7 +47,7 @@ def segment_colors(partitions: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def per_class_bars(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> list[Figure]:
     """Return bar charts of AP in the order of `rows`, of at most BARS_PER_PLOT bars each.
 
-    `rows`: from tables.class_rows, of the classes with an AP; `labels`: from axis_labels."""
+    `rows`: of per_class.csv, of the classes with an AP; `labels`: from axis_labels."""
     per_plot = -(-len(rows) // max(1, -(-len(rows) // BARS_PER_PLOT)))
     return [_bar_chart(rows[start : start + per_plot], labels, colors) for start in range(0, len(rows), per_plot or 1)]
 
