@@ -1,11 +1,11 @@
-"""Classes, labels, splits and selection clips in `dataset/annotations/`, and the rules for video ids."""
+"""Files of `dataset/annotations/`: classes, labels, splits, metadata of the videos; and the rules for video ids."""
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
+ANIMALS_FILE = "animals.csv"
+SOURCES_FILE = "sources.csv"
 PARTITIONS = ("segment", "segment_by_count")  # of the classes: by the authors, and by counts of training labels
 SEGMENTS = ("head", "middle", "tail")
 _CLASSES_SUFFIX = "_action.csv"
+_ANIMALS_HEADER = ("video_id", "animals", "animal_classes")
+_SOURCES_HEADER = ("video_id", "source")
 _LABEL = re.compile(r"[+-]?\d+")
 _DATASET_HINT = "name the data set with --dataset-dir and --dataset-name"
 _MAX_QUOTED = 300  # characters
@@ -270,3 +274,49 @@ def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, ob
             "remove these lines, or draw it again with prepare_dataset.py selection --overwrite",
             path=path,
         )
+
+
+class VideoAnimals(NamedTuple):
+    """Animals in a video. `classes`: mammal, bird, ..., each once; an animal of unknown class adds none."""
+
+    animals: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
+    """Return the animals by video id; {} if the folder has no `animals.csv`. Raises UserError."""
+    rows = _read_metadata(annotations_dir / ANIMALS_FILE, _ANIMALS_HEADER, required=1)
+    return {video: VideoAnimals(*(tuple(filter(None, cell.split(";"))) for cell in cells)) for video, *cells in rows}
+
+
+def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
+    """Return the content of `animals.csv`. Names are not empty and contain no semicolon or control character."""
+    rows = ((video, ";".join(animals), ";".join(classes)) for video, (animals, classes) in animals_by_video.items())
+    return csv.format_csv([_ANIMALS_HEADER, *rows])
+
+
+def read_sources(annotations_dir: Path) -> dict[str, str]:
+    """Return the source (recording, animal or site) by video id; {} without `sources.csv`. Raises UserError."""
+    return dict(_read_metadata(annotations_dir / SOURCES_FILE, _SOURCES_HEADER, required=2))
+
+
+def format_sources(sources: Mapping[str, str]) -> str:
+    """Return the content of `sources.csv`."""
+    return csv.format_csv([_SOURCES_HEADER, *sources.items()])
+
+
+def _read_metadata(path: Path, header: Sequence[str], required: int) -> Iterator[list[str]]:
+    """Yield the cells of each line in the order of `header`, if the file exists. Raises UserError.
+
+    `required`: number of columns, from the first, that must not be empty."""
+    videos: set[str] = set()
+    for line, row in csv.read_table(path)[1] if path.exists() else ():
+        if not (set(header) <= row.keys() and all(row[column] for column in header[:required])):
+            problem = (
+                f"needs the header {','.join(header)} and a value for {' and '.join(header[:required])} in each line"
+            )
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
+        if (video := row[header[0]]) in videos:
+            raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
+        videos.add(video)
+        yield [row[column] for column in header]
