@@ -46,6 +46,15 @@ def test_bars_are_sorted_and_labelled_with_counts_and_segments() -> None:
     assert any(tick.startswith("class 1 ·") and tick.endswith(f" {evaluation.targets[:, 1].sum()}") for tick in order)
 
 
+def test_co_occurrence_is_a_fraction_of_the_clips_of_the_row() -> None:
+    evaluation = large_evaluation()
+    heatmap = render_plots(evaluation)["co-occurrence"]["data"][0]
+    row, column = heatmap["y"].index("class 1"), heatmap["x"].index("class 2")
+    first, second = evaluation.targets[:, 1], evaluation.targets[:, 2]
+    assert heatmap["z"][row][column] == pytest.approx((first & second).sum() / first.sum(), abs=1e-4)
+    assert heatmap["z"][row][row] is None
+
+
 def test_axis_labels_of_long_names_with_a_common_prefix_differ() -> None:
     names = ["a" * 40, "a" * 50, "b"]
     labels = figures.axis_labels(names)

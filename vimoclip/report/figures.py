@@ -1,4 +1,8 @@
-"""Plots as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
+"""Plots as plotly.js figures: dicts of traces and layout, with what they show. User-provided names are escaped.
+
+In confusions, the k highest scores of a clip with k labels count as predicted. With one label per clip this gives the
+usual confusion matrix. With several, a label that is not predicted is missed, and each wrong class that is predicted
+counts as confused with it. This needs no threshold, which the scores of rare classes hardly ever reach."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -8,7 +12,6 @@ import numpy as np
 
 from vimoclip import metrics
 from vimoclip.annotations import SEGMENTS
-from vimoclip.report import confusion
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -20,6 +23,7 @@ GREY = "#666666"
 BLUES = [[0, "#ffffff"], [0.02, "#e3eef9"], [0.1, "#b5d4e9"], [0.3, "#6baed6"], [0.6, "#2171b5"], [1, "#08306b"]]
 BARS_PER_PLOT = 44  # fit on a printed page below a heading
 MAX_LABEL_LENGTH = 26  # characters
+MAX_CONFUSIONS = 3  # listed per class
 MAX_POINTS = 101  # of a plotted curve
 UNIT_AXIS: Figure = {"range": [0, 1.02], "zeroline": False, "tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]}
 
@@ -265,6 +269,35 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
     return {"data": [*lines, counts], "layout": layout}
 
 
+def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (N, C) bool: each clip's k highest-scored classes, k its number of labels; ties go to lower class ids."""
+    order = metrics.descending_order(scores)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(scores.shape[1])[None, :], axis=1)
+    return ranks < targets.sum(axis=1, keepdims=True)
+
+
+def confusion_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (C, C) int64: clips whose label `row` is missed while `column` is wrongly predicted; diagonal: hits."""
+    predicted = predicted_labels(scores, targets)
+    missed, wrong = targets & ~predicted, predicted & ~targets
+    counts = missed.T.astype(np.float64) @ wrong.astype(np.float64)  # BLAS multiplies floats only
+    np.fill_diagonal(counts, (targets & predicted).sum(axis=0))
+    return counts.astype(np.int64)
+
+
+def confused_with(
+    class_names: Sequence[str], scores: np.ndarray, targets: np.ndarray
+) -> dict[str, tuple[int, list[str]]]:
+    """Return class -> (number of clips in which it is predicted correctly, classes that it is most confused with)."""
+    confusions = {}
+    for c, (name, wrong) in enumerate(zip(class_names, confusion_counts(scores, targets), strict=True)):
+        correct, wrong[c] = int(wrong[c]), 0
+        order = [int(d) for d in metrics.descending_order(wrong)[:MAX_CONFUSIONS] if wrong[d]]
+        confusions[name] = (correct, [f"{class_names[d]} ({wrong[d]:,})" for d in order])
+    return confusions
+
+
 def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     """Return confusions and co-occurrence, as fractions of the clips with the row's label; frequent classes first."""
     targets = evaluation.targets
@@ -272,8 +305,9 @@ def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     order = metrics.descending_order(positives)
     with_positives = [int(c) for c in order if positives[c]]
     all_classes = [int(c) for c in order]
-    confusions = confusion.confusion_counts(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
-    co_occurrence = confusion.co_occurrence(targets) / np.maximum(positives, 1)[:, None]
+    confusions = confusion_counts(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
+    labels_as_floats = targets.astype(np.float64)  # BLAS multiplies floats only
+    co_occurrence = labels_as_floats.T @ labels_as_floats / np.maximum(positives, 1)[:, None]
     np.fill_diagonal(co_occurrence, np.nan)
     labels = list(axis_labels(evaluation.classes).values())
     confusion_hover = "labelled %{y}<br>predicted %{x}<br>%{z:.1%} of its clips"

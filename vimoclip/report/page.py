@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.io import atomic, html_page
 from vimoclip.metrics import METRIC_NAMES
-from vimoclip.report import confusion, examples, figures
+from vimoclip.report import examples, figures
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -66,7 +66,7 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
         "animals": _group_rows(metrics["animal_classes"], "{num_videos:,} clips"),
         "classes": rows,
         "classes_without_positives": [row["name"] for row in rows if not row["positives"]],
-        "confused_with": confusion.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
+        "confused_with": figures.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
         "format_number": format_number,
         "format_interval": format_interval,
         "example_lists": [("Best clips", best), ("Worst clips", worst)],

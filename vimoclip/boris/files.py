@@ -1,16 +1,17 @@
-"""Reader of BORIS projects (.boris, JSON) and of the aggregated events that BORIS exports (CSV, TSV)."""
+"""BORIS projects (.boris, JSON) and aggregated events (CSV, TSV) are read; bouts are exported as events to paste."""
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vimoclip.errors import UserError
-from vimoclip.io import csv, yaml_json
+from vimoclip.io import atomic, csv, yaml_json
 
+BoutLike = tuple[str, float, float, float]  # action; start and stop in seconds since the video's first frame; score
 MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
 WHOLE_OBSERVATION = 0.0, math.inf
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
@@ -289,3 +290,18 @@ def _pair_state_events(
         reason = f"has {num_rows[key]} starts and stops: one is missing; check state events in BORIS"
         collection.add_skipped(entry, reason)
     return sorted(events, key=lambda event: event.start)
+
+
+def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:
+    """Write one line per start and per stop of a bout, sorted by time, and return the path. Raises OSError.
+
+    The fields are those of an event of a media file: time, subject, code, modifier, comment, frame. To import them,
+    open an observation of `video` in BORIS (the ethogram must have the actions as state events), copy the file's whole
+    text, and choose Observations, Edit events, Paste events. The file has no header and no newline at its end, as BORIS
+    (8.27) refuses both."""
+    rows = []
+    for action, start, stop, score in bouts:
+        comment = " ".join(f"{video.name}, score {score:.3f}".split())
+        for time in (start, min(stop, seconds)):
+            rows.append((round(time, 3), "", " ".join(action.split()), "", comment, round(time * fps)))
+    return atomic.write_text(path, "\n".join("\t".join(map(str, row)) for row in sorted(rows)))
