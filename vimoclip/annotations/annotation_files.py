@@ -96,12 +96,15 @@ def find_dataset_name(annotations_dir: Path) -> str:
     return names[0]
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Return the class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
+def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the class names of `<name>_action.csv` in the order of their ids, 0..C-1, and the partitions.
+
+    Partitions: name of PARTITIONS -> head, middle or tail per class, of the columns that are not empty. Raises
+    UserError."""
     header, rows = csv.read_table(path, _DATASET_HINT)
     if not rows or not {"id", "name"} <= set(header):
         raise UserError("needs the header id,name and one line per class", "correct the file", path=path)
-    names: dict[int, str] = {}
+    rows_by_id: dict[int, dict[str, str]] = {}
     hint = f"give each class one id of 0..{len(rows) - 1}"
     for line, row in rows:
         location, name = f"{path}:{line}", row.get("name", "")
@@ -109,35 +112,25 @@ def read_classes(path: Path) -> tuple[str, ...]:
             class_id = int(row.get("id", ""))
         except ValueError:
             raise UserError(f"{quote(row.get('id', ''))} is not a class id", hint, path=location) from None
-        if class_id in names:
+        if class_id in rows_by_id:
             raise UserError(f"class id {class_id} is duplicated", hint, path=location)
         if not name or has_control_characters(name):
             problem = f"has a control character in its name, {quote(name)}" if name else "has no name"
             raise UserError(f"class {class_id} {problem}", "rename the class", path=location)
-        names[class_id] = name
-    if set(names) != set(range(len(names))):
-        raise UserError(f"has the class ids {min(names)}..{max(names)}", hint, path=path)
-    if len(set(names.values())) != len(names):
+        rows_by_id[class_id] = row
+    if set(rows_by_id) != set(range(len(rows))):
+        raise UserError(f"has the class ids {min(rows_by_id)}..{max(rows_by_id)}", hint, path=path)
+    ordered = [rows_by_id[i] for i in range(len(rows))]
+    names = tuple(row["name"] for row in ordered)
+    if len(set(names)) != len(names):
         raise UserError("two classes have the same name", "rename one of them", path=path)
-    return tuple(names[i] for i in range(len(names)))
-
-
-def read_partitions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the segment of each class by partition, from the columns of `<name>_action.csv` that are not empty.
-
-    Raises UserError if a column is empty for some classes only, or holds an unknown segment."""
-    _, rows = csv.read_table(path, _DATASET_HINT)
-    partitions: dict[str, tuple[str, ...]] = {}
-    for column in PARTITIONS:
-        segments = {int(row["id"]): row.get(column, "") for _, row in rows}
-        if not any(segments.values()):
-            continue
-        for (line, _), segment in zip(rows, segments.values(), strict=True):
-            if segment not in SEGMENTS:
+    used_columns = [column for column in PARTITIONS if any(row.get(column) for row in ordered)]
+    for line, row in rows:
+        for column in used_columns:
+            if (segment := row.get(column, "")) not in SEGMENTS:
                 problem = f"{column} {quote(segment)} is none of {', '.join(SEGMENTS)}"
                 raise UserError(problem, "correct the line", path=f"{path}:{line}")
-        partitions[column] = tuple(segments[i] for i in range(len(segments)))
-    return partitions
+    return names, {column: tuple(row[column] for row in ordered) for column in used_columns}
 
 
 def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -197,7 +190,7 @@ def load(
     video in two splits, two videos with one stem, or a selection of other than training videos."""
     if not annotations_dir.is_dir():
         raise UserError("there is no such folder", _DATASET_HINT, path=annotations_dir)
-    classes = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
+    classes, partitions = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     existing = [split for split in SPLITS if (annotations_dir / f"{split}_multi.txt").is_file()]
     missing = [split for split in splits or () if split not in existing]
     if missing:
@@ -210,7 +203,6 @@ def load(
     selection_path = annotations_dir / SELECTION_FILE
     selection = read_selection(selection_path) if with_selection and selection_path.exists() else ()
     check_selection(selection_path, selection, videos.get("train", {}))
-    partitions = read_partitions(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     return Annotations(classes, videos, partitions, selection)
 
 

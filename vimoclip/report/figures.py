@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vimoclip import metrics
-from vimoclip.annotations import SEGMENTS
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -41,11 +40,6 @@ def axis_labels(names: Sequence[str]) -> dict[str, str]:
     duplicates = {name for name in short if short.count(name) > 1}
     unique = [f"{label} ({i})" if label in duplicates else label for i, label in enumerate(short)]
     return dict(zip(names, unique, strict=True))
-
-
-def segment_colors(partitions: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return segment -> colour; {} without partitions."""
-    return dict(zip(SEGMENTS, COLORS, strict=False)) if partitions else {}
 
 
 def per_class_bars(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> list[Figure]:
@@ -95,9 +89,7 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
 def _bar_trace(segment: str, rows: list[dict[str, Any]], ticks: list[str], colors: dict[str, str]) -> Figure:
     segments = [row["segment"] if row["segment"] in colors else "" for row in rows]
     members = [(row, tick) for row, tick, name in zip(rows, ticks, segments, strict=True) if name == segment]
-    has_interval = [row["ap_low"] is not None for row, _ in members]
-    above = [row["ap_high"] - row["ap"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
-    below = [row["ap"] - row["ap_low"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
+    intervals = [(row["ap_low"], row["ap_high"]) if row["ap_low"] is not None else None for row, _ in members]
     return {
         "type": "bar",
         "orientation": "h",
@@ -108,12 +100,12 @@ def _bar_trace(segment: str, rows: list[dict[str, Any]], ticks: list[str], color
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": above,
-            "arrayminus": below,
+            "array": [i[1] - row["ap"] if i else 0 for i, (row, _) in zip(intervals, members, strict=True)],
+            "arrayminus": [row["ap"] - i[0] if i else 0 for i, (row, _) in zip(intervals, members, strict=True)],
             "color": "#444444",
             "thickness": 1,
             "width": 2,
-            "visible": any(has_interval),
+            "visible": any(intervals),
         },
         "text": [_hover_text(row) for row, _ in members],
         "textposition": "none",
