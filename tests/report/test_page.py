@@ -31,18 +31,15 @@ def test_bars_are_sorted_and_labelled_with_counts_and_segments() -> None:
     plots = render_plots(evaluation)
     bar_charts = [figure for name, figure in plots.items() if name.startswith("bars-")]
     order = [tick for figure in bar_charts for tick in figure["layout"]["yaxis"]["categoryarray"]]
-    heights = {
-        y: x
-        for figure in bar_charts
-        for trace in figure["data"]
-        for y, x in zip(trace["y"], trace["x"], strict=True)
-        if trace["type"] == "bar"
-    }
+    bars = [figure["data"][0] for figure in bar_charts]
+    heights = {y: x for trace in bars for y, x in zip(trace["y"], trace["x"], strict=True)}
     assert len(order) == len(heights) == 47
     assert [heights[tick] for tick in order] == sorted(heights.values(), reverse=True)
     assert all(len(figure["layout"]["yaxis"]["categoryarray"]) <= figures.BARS_PER_PLOT for figure in bar_charts)
-    colors = {trace["name"]: trace["marker"]["color"] for trace in bar_charts[-1]["data"] if trace["type"] == "bar"}
-    assert len(set(colors.values())) == len(colors) and set(colors) <= {"head", "middle", "tail"}
+    colors = {y: c for trace in bars for y, c in zip(trace["y"], trace["marker"]["color"], strict=True)}
+    segments = evaluation.partitions["segment"]
+    colors_of_segments = {(segments[int(tick.split()[1])], color) for tick, color in colors.items()}
+    assert len(colors_of_segments) == len(set(colors.values())) == len(set(segments))
     assert any(tick.startswith("class 1 ·") and tick.endswith(f" {evaluation.targets[:, 1].sum()}") for tick in order)
 
 

@@ -52,7 +52,27 @@ def per_class_bars(rows: list[dict[str, Any]], labels: dict[str, str], colors: d
 
 def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> Figure:
     ticks = [f"{labels[row['name']]} · {row['positives']}" for row in rows]
-    traces = [_bar_trace(segment, rows, ticks, colors) for segment in [*colors, ""]]
+    intervals = [(row["ap"], row["ap"]) if row["ap_low"] is None else (row["ap_low"], row["ap_high"]) for row in rows]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "classes",
+        "x": [row["ap"] for row in rows],
+        "y": ticks,
+        "marker": {"color": [colors.get(row["segment"], COLORS[0]) for row in rows]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - row["ap"] for row, (_, high) in zip(rows, intervals, strict=True)],
+            "arrayminus": [row["ap"] - low for row, (low, _) in zip(rows, intervals, strict=True)],
+            "color": "#444444",
+            "thickness": 1,
+            "width": 2,
+        },
+        "text": [_hover_text(row) for row in rows],
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+    }
     constant = {
         "type": "scatter",
         "mode": "markers",
@@ -63,7 +83,7 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
         "marker": {"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": "#000000"}},
     }
     return {
-        "data": [trace for trace in traces if trace["y"]] + [constant],
+        "data": [bars, constant],
         "layout": {
             "height": 60 + 18 * len(rows),
             "showlegend": False,
@@ -86,40 +106,12 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
     }
 
 
-def _bar_trace(segment: str, rows: list[dict[str, Any]], ticks: list[str], colors: dict[str, str]) -> Figure:
-    segments = [row["segment"] if row["segment"] in colors else "" for row in rows]
-    members = [(row, tick) for row, tick, name in zip(rows, ticks, segments, strict=True) if name == segment]
-    intervals = [(row["ap_low"], row["ap_high"]) if row["ap_low"] is not None else None for row, _ in members]
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": escape_label(segment) or "classes",
-        "x": [row["ap"] for row, _ in members],
-        "y": [tick for _, tick in members],
-        "marker": {"color": colors.get(segment, COLORS[0])},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [i[1] - row["ap"] if i else 0 for i, (row, _) in zip(intervals, members, strict=True)],
-            "arrayminus": [row["ap"] - i[0] if i else 0 for i, (row, _) in zip(intervals, members, strict=True)],
-            "color": "#444444",
-            "thickness": 1,
-            "width": 2,
-            "visible": any(intervals),
-        },
-        "text": [_hover_text(row) for row, _ in members],
-        "textposition": "none",
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-
-
 def _hover_text(row: dict[str, Any]) -> str:
     lines = [f"<b>{escape_label(row['name'])}</b>", f"{row['positives']} clips", f"average precision {row['ap']:.3f}"]
     if row["ap_low"] is not None:
         lines.append(f"95 % interval {row['ap_low']:.3f} to {row['ap_high']:.3f}")
-    if row["ap_baseline"] is not None:
-        lines.append(f"constant predictor {row['ap_baseline']:.3f}")
-    return "<br>".join(lines + ([f"segment {escape_label(row['segment'])}"] if row["segment"] else []))
+    lines.append(f"constant predictor {row['ap_baseline']:.3f}")
+    return "<br>".join(lines + ([f"segment {row['segment']}"] if row["segment"] else []))
 
 
 class PrecisionRecallCurve(NamedTuple):
