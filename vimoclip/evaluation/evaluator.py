@@ -51,7 +51,7 @@ class EvaluationSettings:
     """Options of an evaluation.
 
     `split`: the evaluation split; `logits`: the scores of a CSV are logits; `resamples`: number of bootstrap resamples,
-    drawn with `seed`; `allow_missing`: leave out videos without predictions."""
+    drawn with `seed`; `allow_missing`: exclude videos without predictions."""
 
     split: str = "val"
     logits: bool = False

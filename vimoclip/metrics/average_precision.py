@@ -105,7 +105,7 @@ def confidence_interval(values: np.ndarray, value: float) -> tuple[float, float]
 
     It is shifted so that the resamples' mean is at `value`, the metric of all videos, and widened to contain it. AP
     needs this, since it is biased upwards on resamples: a resample with two copies of a class's only positive ranks it
-    higher, and one without it leaves the class out. At Animal Kingdom's size the plain interval of macro AP excluded
+    higher, and one without it excludes the class. At Animal Kingdom's size the plain interval of macro AP excluded
     the value itself (0.509; 0.510 to 0.569)."""
     valid = values[~np.isnan(values)]
     if not len(valid):
