@@ -41,39 +41,39 @@ DRAW_COMMAND = "python prepare_dataset.py selection"
 def resolve(requested: str | None, annotations_dir: Path) -> str:
     """Return the requested protocol, or the default for these annotations.
 
-    The default is held_out if there is a selection.txt, else three_splits if there is a test split, else published.
     Raises UserError for an unknown protocol, or one whose splits do not exist."""
     selection_path = annotations_dir / annotations.SELECTION_FILE
-    has_selection = selection_path.is_file()
     if requested not in (None, *MONITOR_SPLIT):
         raise UserError(f"there is no protocol {requested}", f"choose {' or '.join(MONITOR_SPLIT)}")
-    if requested == HELD_OUT and not has_selection:
+    if requested == HELD_OUT and not selection_path.is_file():
         problem = f"there is no such file, which {HELD_OUT} needs"
         raise UserError(problem, f"draw it with {DRAW_COMMAND}", path=selection_path)
     if requested == THREE_SPLITS and not _has_test_split(annotations_dir):
-        path = annotations_dir / "test_multi.txt"
-        raise UserError(
-            f"names no video, but {requested} evaluates the test split", "choose another protocol", path=path
-        )
-    if requested is None and evaluation_split(annotations_dir) == "test":
+        problem = f"names no video, but {requested} evaluates the test split"
+        raise UserError(problem, "choose another protocol", path=annotations_dir / "test_multi.txt")
+    if requested:
+        return requested
+    protocol = _default_protocol(annotations_dir)
+    if protocol == THREE_SPLITS:
+        print(f"{annotations_dir} has a test split, so the epoch is selected on val ({protocol})", flush=True)
+    if protocol == PUBLISHED:
         print(
-            f"{annotations_dir} has a test split, so the protocol is {THREE_SPLITS}: the epoch is selected on val",
+            f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {protocol}: the epoch "
+            f"is selected on the evaluation split; draw a model-selection split with {DRAW_COMMAND}",
             flush=True,
         )
-        return THREE_SPLITS
-    if requested is None and not has_selection:
-        print(
-            f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {PUBLISHED}: the "
-            f"epoch is selected on the evaluation split; draw a model-selection split with {DRAW_COMMAND}",
-            flush=True,
-        )
-    return requested or (HELD_OUT if has_selection else PUBLISHED)
+    return protocol
 
 
 def evaluation_split(annotations_dir: Path) -> str:
     """Return the split that the default protocol evaluates: test or val."""
-    has_selection = (annotations_dir / annotations.SELECTION_FILE).is_file()
-    return "test" if _has_test_split(annotations_dir) and not has_selection else "val"
+    return "test" if _default_protocol(annotations_dir) == THREE_SPLITS else "val"
+
+
+def _default_protocol(annotations_dir: Path) -> str:
+    if (annotations_dir / annotations.SELECTION_FILE).is_file():
+        return HELD_OUT
+    return THREE_SPLITS if _has_test_split(annotations_dir) else PUBLISHED
 
 
 def _has_test_split(annotations_dir: Path) -> bool:

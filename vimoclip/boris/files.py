@@ -218,7 +218,8 @@ def read_project(path: Path) -> EventCollection:
     """Read a project. Raises UserError if the file is none, or an observation can't be read."""
     try:
         project = yaml_json.read_json(path, PROJECT_HINT)
-        event_types = {row["code"]: str(row["type"]) for row in _sorted_ethogram(project[ETHOGRAM_KEY])}
+        ethogram = sorted(project[ETHOGRAM_KEY].items(), key=lambda item: int(item[0]))
+        event_types = {row["code"]: str(row["type"]) for _, row in ethogram}
         observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"is not a BORIS project ({error!r})", PROJECT_HINT, path=path) from None
@@ -230,12 +231,6 @@ def read_project(path: Path) -> EventCollection:
             problem = f"observation {observation} can't be read ({error!r})"
             raise UserError(problem, "open the project in BORIS and save it", path=path) from None
     return collection
-
-
-def _sorted_ethogram(ethogram: dict[str, Any]) -> list[Any]:
-    """Return the behaviours in the order of their numeric keys."""
-    keys = sorted(ethogram, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0))
-    return [ethogram[key] for key in keys]
 
 
 def _add_observation(

@@ -98,15 +98,14 @@ def metrics_by_segment(
     scored: ScoredVideos, ap_per_class: np.ndarray, partitions: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
     """Return partition -> segment (head, middle, tail) -> entries of its classes."""
-    entries: dict[str, dict[str, Any]] = {}
-    for name, segments in partitions.items():
-        ids_by_segment = {s: [c for c, segment in enumerate(segments) if segment == s] for s in SEGMENTS}
-        entries[name] = {
+    return {
+        name: {
             segment: {"classes": len(class_ids), **map_entries(scored, ap_per_class, class_ids)}
-            for segment, class_ids in ids_by_segment.items()
-            if class_ids
+            for segment in SEGMENTS
+            if (class_ids := [c for c, other in enumerate(segments) if other == segment])
         }
-    return entries
+        for name, segments in partitions.items()
+    }
 
 
 def metrics_by_animal_class(scored: ScoredVideos, animal_classes: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:

@@ -245,7 +245,6 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
         {"type": "scatter", "mode": "lines+markers", "name": "these predictions"} | points,
     ]
     layout = _curve_layout(480)
-    layout["margin"] = {"l": 55, "r": 12, "t": 10, "b": 50}
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     layout["xaxis"] = {"title": {"text": "score", "standoff": 6}, "anchor": "y2", **UNIT_AXIS}
     layout["yaxis"] = {"title": {"text": "fraction positive"}, "domain": [0.34, 1], **UNIT_AXIS}
