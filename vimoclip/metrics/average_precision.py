@@ -110,7 +110,7 @@ def confidence_interval(values: np.ndarray, value: float) -> tuple[float, float]
     valid = values[~np.isnan(values)]
     if not len(valid):
         return float("nan"), float("nan")
-    low, high = (float(bound) for bound in np.quantile(valid, [0.025, 0.975]))
+    low, high = (float(bound) for bound in np.quantile(valid, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
     shift = value - float(valid.mean())
     return min(low + shift, value), max(high + shift, value)
 
