@@ -17,15 +17,12 @@ from vimoclip.metrics.average_precision import (
     permute_targets,
     weighted_mean,
 )
-from vimoclip.metrics.calibration import F1Scores, ece, f1_scores, fit_thresholds, reliability_bins
-from vimoclip.metrics.names import METRIC_NAMES, MetricName
-from vimoclip.metrics.ranking import ScoreSteps, descending_order, mean_per_class_top1, precision_at_k, score_steps
+from vimoclip.metrics.calibration import ece, f1_scores, fit_thresholds, reliability_bins
+from vimoclip.metrics.names import METRIC_NAMES
+from vimoclip.metrics.ranking import descending_order, mean_per_class_top1, precision_at_k, score_steps
 
 __all__ = [
     "METRIC_NAMES",
-    "F1Scores",
-    "MetricName",
-    "ScoreSteps",
     "average_precision_per_class",
     "bootstrap_ap_micro",
     "bootstrap_ap_per_class",
