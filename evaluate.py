@@ -28,50 +28,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
     add("predictions", type=Path, metavar="RUN_FOLDER_OR_CSV", help="run folder of TFAM, or CSV of predictions")
-    add(
-        "--annotations-dir",
-        type=Path,
-        default=None,
-        help="folder of the annotations; default: that of the run's data set, else dataset/annotations",
-    )
-    add("--dataset-name", default=None, help="prefix in <prefix>_action.csv; needed if there are several")
-    add(
-        "--split",
-        choices=["val", "test", "train"],
-        default=None,
-        help="evaluation split; default: that of the run, else val",
-    )
+    add("--annotations-dir", type=Path, help="annotations; default: those of the run, else dataset/annotations")
+    add("--dataset-name", help="prefix in <prefix>_action.csv; needed if there are several")
+    add("--split", choices=["val", "test", "train"], help="evaluation split; default: that of the run, else val")
     add("--logits", action="store_true", help="scores of a CSV are logits, not probabilities")
     add(
         "--selection-predictions",
         type=Path,
-        default=None,
         metavar="CSV",
         help="predictions of the model-selection split, to fit thresholds; default: those of the run, else none",
     )
-    add(
-        "--allow-missing",
-        action="store_true",
-        help="exclude clips without predictions, and list them",
-    )
-    add("--compare", type=Path, default=None, metavar="OTHER", help="run or CSV to compare with, of the same clips")
-    add(
-        "--output-dir",
-        type=Path,
-        default=None,
-        help="output folder; default: evaluation/ in the run folder, or <CSV name>_evaluation/",
-    )
-    add(
-        "--videos-dir",
-        type=Path,
-        default=None,
-        help="folder of videos, for the example clips of the report; default: videos/ beside the annotations",
-    )
+    add("--allow-missing", action="store_true", help="exclude clips without predictions, and list them")
+    add("--compare", type=Path, metavar="OTHER", help="run or CSV to compare with, of the same clips")
+    add("--output-dir", type=Path, help="output folder; default: evaluation/ in the run, or <CSV name>_evaluation/")
+    add("--videos-dir", type=Path, help="videos, for the example clips; default: videos/ beside the annotations")
     add(
         "--flow-videos-dir",
         type=Path,
-        default=None,
-        help="folder of flow videos, for the example clips of the report; default: flows/ beside the annotations",
+        help="flow videos, for the example clips; default: flows/ beside the annotations",
     )
     add("--resamples", type=cli.positive_int, default=1000, help="number of bootstrap resamples")
     add("--seed", type=cli.seed, default=0, help="seed of the bootstrap and of the random predictions, a chance level")

@@ -155,7 +155,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     --point-margin seconds to both sides. Media files are looked up by path, then by name, in --videos-dir and beside
     the events. If there is only one recording, blocks of its time are split, with a warning."""
     from vimoclip.prepare import boris
-    from vimoclip.timeline.windows import WindowGrid
+    from vimoclip.timeline.bouts import WindowGrid
 
     path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:

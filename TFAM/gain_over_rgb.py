@@ -170,7 +170,7 @@ class RunBootstrap:
         # another seed, so that the draws are independent of those of clips
         drawn_pairs = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
         resampled = np.stack(differences)[drawn_pairs.T, np.arange(self.resamples)].mean(0)
-        low, high = metrics.confidence_interval(resampled, value=value)
+        low, high = metrics.confidence_interval(resampled, value)
         return float(low), float(high)
 
     def _resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray] | None":

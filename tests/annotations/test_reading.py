@@ -64,7 +64,7 @@ def test_blank_lines_crlf_and_byte_order_marks_are_ignored(tmp_path: Path, text:
 def test_class_list_with_crlf_and_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "ak_action.csv"
     path.write_bytes('\ufeffid,name,segment\r\n1,"Running, fast",head\r\n0,Eating,tail\r\n'.encode())
-    assert annotations.read_classes(path) == ("Eating", "Running, fast")
+    assert annotations.read_classes(path) == (("Eating", "Running, fast"), {"segment": ("tail", "head")})
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_default_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == ""
 
 
-def test_held_out_without_selection_clips_and_unknown_protocols_are_refused(tmp_path: Path) -> None:
+def test_held_out_without_selection_txt_and_unknown_protocols_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         split_protocol.resolve(split_protocol.HELD_OUT, tmp_path)
     assert error.value.path == str(tmp_path / "selection.txt")
@@ -61,7 +61,7 @@ def test_split_train_selection_is_a_partition_in_order(
     assert train == [key for key in keys if key not in selected]
 
 
-def test_missing_selection_clips_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_videos_of_the_selection_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys, training_file = ["a.mp4", "b.mp4", "c.mp4"], Path("train.h5")
     split_protocol.check_selection_keys(keys, write_selection(tmp_path, "a.mp4"), training_file)
     assert capsys.readouterr().out == ""

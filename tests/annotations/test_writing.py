@@ -56,15 +56,8 @@ def test_annotations_round_trip(data: Annotations, spreadsheet: bool) -> None:
     ("classes", "splits"),
     [
         (("eating",), {"train": {"a.mp4": (0,), "b.c.mp4": (0,)}}),
-        (("eating",), {"train": {"a": (0,)}}),
-        (("eating",), {"train": {"=a.mp4": (0,)}}),
-        (("eating",), {"train": {"a\n.mp4": (0,)}}),
-        (("eating",), {"train": {"a/b.mp4": (0,)}}),
         (("eating",), {"train": {"a.mp4": (0,)}, "val": {"a.mp4": (0,)}}),
-        (("eating",), {"train": {"a.mp4": (0,), "a.avi": (0,)}}),
         (("eating", "eating"), {"train": {"a.mp4": (0,)}}),
-        (("eating", ""), {"train": {"a.mp4": (0,)}}),
-        (("eating\nup",), {"train": {"a.mp4": (0,)}}),
         (("eating",), {"train": {"a.mp4": (1,)}}),
         # those below are valid files, but of other annotations
         ((" eating",), {"train": {"a.mp4": (0,)}}),

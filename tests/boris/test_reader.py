@@ -65,9 +65,9 @@ def test_project_and_aggregated_events_agree(tmp_path: Path) -> None:
 VERSION_7_TABLE = (  # version 7 and earlier have other column names and one media file
     "Observation id\tObservation date\tDescription\tMedia file\tTotal length\tFPS\tSubject\tBehavior\t"
     "Behavioral category\tModifiers\tBehavior type\tStart (s)\tStop (s)\tDuration (s)\tComment start\tComment stop\n"
-    "o1\t2019-01-01\t\tC:\\films\\a.mp4\t8.0\t25.0\tAnn\twalk\t\t\tSTATE\t1.0\t4.0\t3.0\t\t\n"
-    "o1\t2019-01-01\t\tC:\\films\\a.mp4\t8.0\t25.0\tAnn\tbite\t\t\tPOINT\t5.0\t5.0\tNA\t\t\n"
-    "o1\t2019-01-01\t\tC:\\films\\a.mp4\t8.0\t25.0\tAnn\trest\t\t\tSTATE\t6.0\tNA\tNA\t\t\n"
+    "o1\t2019-01-01\t\tC:\\videos\\a.mp4\t8.0\t25.0\tAnn\twalk\t\t\tSTATE\t1.0\t4.0\t3.0\t\t\n"
+    "o1\t2019-01-01\t\tC:\\videos\\a.mp4\t8.0\t25.0\tAnn\tbite\t\t\tPOINT\t5.0\t5.0\tNA\t\t\n"
+    "o1\t2019-01-01\t\tC:\\videos\\a.mp4\t8.0\t25.0\tAnn\trest\t\t\tSTATE\t6.0\tNA\tNA\t\t\n"
     "live\t2019-01-01\t\tNA\tNA\tNA\tAnn\twalk\t\t\tSTATE\t1.0\t4.0\t3.0\t\t\n"
 )
 
@@ -76,7 +76,7 @@ def test_columns_of_version_7_are_read(tmp_path: Path) -> None:
     (tmp_path / "old.tsv").write_text(VERSION_7_TABLE)
     collection = boris.read_events(tmp_path / "old.tsv")
     assert events_by_media(collection) == {
-        "C:\\films\\a.mp4": [("bite", "Ann", 5.0, 5.0, True), ("walk", "Ann", 1.0, 4.0, False)],
+        "C:\\videos\\a.mp4": [("bite", "Ann", 5.0, 5.0, True), ("walk", "Ann", 1.0, 4.0, False)],
     }
     assert collection.skipped.keys() == {"o1: rest in line 4", "live"}
 

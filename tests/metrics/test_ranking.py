@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from vimoclip import metrics
-from vimoclip.report import confusion, figures
+from vimoclip.report import examples, figures
 
 
 def test_equal_scores_are_one_step_in_every_metric() -> None:
@@ -27,7 +27,7 @@ def test_equal_scores_are_one_step_in_every_metric() -> None:
         metrics.map_micro(*map(torch.from_numpy, column)),
         metrics.bootstrap_ap_per_class(*column, np.ones((1, 5), int))[0, 0],
         metrics.bootstrap_ap_micro(*column, np.ones((1, 5), int))[0],
-        confusion.clip_average_precision(scores[None], targets[None])[0],
+        examples.clip_average_precision(scores[None], targets[None])[0],
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-12)
     # F1 is 2 * 2 / (3 + 3) at 0.5 and 2 * 3 / (5 + 3) at 0.2, the lowest score

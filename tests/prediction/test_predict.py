@@ -197,29 +197,29 @@ def test_control_without_motion_needs_no_student(chain: Path, tmp_path: Path) ->
 
 
 def test_replaced_video_is_predicted_again_and_damage_is_reported(chain: Path, tmp_path: Path) -> None:
-    film = tmp_path / "a.mp4"
-    command = [str(film), *FUSION_ARGS, "-o", str(tmp_path / "out")]
-    write_video(film, moving_frames(20, (2, 0)))
+    path = tmp_path / "a.mp4"
+    command = [str(path), *FUSION_ARGS, "-o", str(tmp_path / "out")]
+    write_video(path, moving_frames(20, (2, 0)))
     assert predict(chain, *command).done == 1
     first = read_json(tmp_path / "out" / "a.json")
-    film.unlink()
-    write_video(film, moving_frames(40, (0, 2)))
+    path.unlink()
+    write_video(path, moving_frames(40, (0, 2)))
     assert predict(chain, *command).done == 1
     assert read_json(tmp_path / "out" / "a.json")["frames"] == 2 * first["frames"]
     assert predict(chain, *command).already_done == 1
-    corrupt_packet(film, 20)
+    corrupt_packet(path, 20)
     report = predict(chain, *command, "--overwrite")
     assert report.partial["a.mp4"] == read_json(tmp_path / "out" / "a.json")["made_with"]["problem"]
 
 
 def test_foreign_files_are_not_overwritten_and_dead_links_are_reported(chain: Path, tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    films.mkdir()
-    (films / "clip3.mp4").symlink_to(chain / "dataset" / "videos" / "clip3.mp4")
-    (films / "gone.mp4").symlink_to(tmp_path / "nowhere")
-    report = predict(chain, str(films), *FUSION_ARGS, "-o", str(tmp_path / "out"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "clip3.mp4").symlink_to(chain / "dataset" / "videos" / "clip3.mp4")
+    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    report = predict(chain, str(folder), *FUSION_ARGS, "-o", str(tmp_path / "out"))
     assert (report.done, set(report.failed)) == (1, {"gone.mp4"})
     assert predictions_csv.read(tmp_path / "out" / "whole_videos.csv").videos == ["clip3.mp4"]
-    (films / "clip3.csv").write_text("time,who\n1,ann\n")
-    assert predict_error(chain, str(films), *FUSION_ARGS, "-o", str(films)).path == str(films / "clip3.csv")
-    assert (films / "clip3.csv").read_text() == "time,who\n1,ann\n"
+    (folder / "clip3.csv").write_text("time,who\n1,ann\n")
+    assert predict_error(chain, str(folder), *FUSION_ARGS, "-o", str(folder)).path == str(folder / "clip3.csv")
+    assert (folder / "clip3.csv").read_text() == "time,who\n1,ann\n"

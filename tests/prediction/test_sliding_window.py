@@ -14,7 +14,7 @@ from vimoclip import timeline, video
 from vimoclip.prediction import WindowFeatures, sliding_window
 from vimoclip.prediction.frame_encoder import FrameEmbeddings, FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import SlidingWindows, score_windows
-from vimoclip.timeline.windows import WindowGrid
+from vimoclip.timeline.bouts import WindowGrid
 
 
 def indexed_embeddings(times: np.ndarray, first: int) -> FrameEmbeddings:
@@ -91,11 +91,10 @@ def test_pauses_of_the_recording_have_no_scores() -> None:
     """A camera with a motion trigger: frames only in the first two and the last two of ten seconds."""
     times = np.concatenate([np.arange(0, 2, 0.1), np.arange(8, 10, 0.1)])
     sliding = SlidingWindows(1.0, 1.0)
-    scorer = sliding_window.WindowScorer(lambda windows: np.ones((len(windows), 1)), 2)
-    for window in [*sliding.add(indexed_embeddings(times, 0)), *sliding.flush(10.0, 0.1)]:
-        scorer.add(window)
-    scorer.flush()
-    starts, stops = np.array(scorer.spans).T
-    assert scorer.unscored == 6
-    bouts = timeline.find_bouts(starts, stops, scorer.scores(), np.array([0.5]), ("a",), 10.0)
+    windows = [*sliding.add(indexed_embeddings(times, 0)), *sliding.flush(10.0, 0.1)]
+    spans, rows = sliding_window.score_in_batches(windows, lambda windows: np.ones((len(windows), 1)), 2)
+    starts, stops = np.array(spans).T
+    assert len(spans) - len(rows) == 6
+    scores = np.array([rows.get(index, [np.nan]) for index in range(len(spans))])
+    bouts = timeline.find_bouts(starts, stops, scores, np.array([0.5]), ("a",), 10.0)
     assert [(bout.start, bout.stop, bout.score) for bout in bouts] == [(0.0, 2.0, 1.0), (8.0, 10.0, 1.0)]

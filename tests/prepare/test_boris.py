@@ -14,7 +14,7 @@ from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.prepare.boris import WindowLabeler
-from vimoclip.timeline.windows import WindowGrid
+from vimoclip.timeline.bouts import WindowGrid
 from vimoclip.video import VideoReader
 
 

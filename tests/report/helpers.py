@@ -4,85 +4,40 @@ import base64
 import io
 import json
 import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import average_precision_score
 
-from vimoclip.evaluation import Evaluation
-from vimoclip.metrics import METRIC_NAMES
+from vimoclip import annotations
+from vimoclip.annotations import Annotations, VideoAnimals
+from vimoclip.evaluation import Evaluation, EvaluationSettings, evaluate
+from vimoclip.evaluation.sources import open_predictions
+from vimoclip.io import predictions_csv
 from vimoclip.report import page
 
 
-def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: list[str], **overrides: Any) -> Evaluation:
-    """An evaluation with every optional part; `overrides`: keys of metrics.json."""
-    num_videos, num_classes = targets.shape
-    has_positive = np.asarray(targets.any(axis=0))
+def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: Sequence[str], **overrides: Any) -> Evaluation:
+    """Evaluate scores of clips v0.mp4, v1.mp4, ... with segments and animals; `overrides`: keys of metrics.json."""
+    videos, num_classes = [f"v{i}.mp4" for i in range(len(targets))], len(names)
     segments = tuple(
         "head" if c < num_classes / 8 else "middle" if c < num_classes / 3 else "tail" for c in range(num_classes)
     )
-
-    def entry(value: float | None, **more: Any) -> dict[str, Any]:
-        return {"value": value, "ci95": [0.1, 0.9], "baseline": 0.25, "random": None, **more}
-
-    def class_row(c: int) -> dict[str, Any]:
-        ap = average_precision_score(targets[:, c], scores[:, c]) if has_positive[c] else None
-        low, high = (max(0, ap - 0.1), min(1, ap + 0.1)) if ap is not None and c % 7 else (None, None)
-        row = {"class": names[c], "id": c, "segment": segments[c], "segment_by_count": "tail"}
-        row |= {"positives": int(targets[:, c].sum()), "ap": ap, "ap_low": low, "ap_high": high}
-        prevalence = targets[:, c].mean() if has_positive[c] else None
-        return row | {"ap_baseline": prevalence, "ap_random": prevalence}
-
-    entries = {"map_macro": entry(0.5, classes=3), "map_micro": entry(0.625)}
-    metrics = {
-        "predictions": "predictions.csv",
-        "predictions_sha256": "0123456789abcdef" * 4,
-        "protocol": "held_out",
-        "epoch_chosen_on": "selection clips of the training split",
-        "split": "val",
-        "num_videos": num_videos,
-        "num_classes": num_classes,
-        "classes_with_a_positive": int(has_positive.sum()),
-        "map_macro": entry(0.1234567, classes=int(has_positive.sum())),
-        "map_micro": entry(0.7709),
-        **dict.fromkeys(key for key in METRIC_NAMES if key not in ("map_macro", "map_micro", "hit_at_1", "ece")),
-        "torchmetrics_macro": {"value": 0.4, "note": "what counts absent classes as 0"},
-        "segments": {
-            "segment": {"head": {"classes": 4, **entries}},
-            "segment_by_count": {"tail": {"classes": 5, **entries}},
-        },
-        "animal_classes": {"Mammal": {"num_videos": 7, **entries}},
-        "hit_at_1": entry(0.75),
-        "calibration": {"ece": entry(0.0125), "bins": reliability_bins(scores, targets)},
-        "bootstrap": {"resamples": 1000, "seed": 0, "level": 0.95, "over": "clips"},
-        "comparison": None,
-        "notes": [],
-        "versions": {"vimoclip": "0.1.0"},
-        "command": "evaluate.py run",
-        **overrides,
-    }
-    return Evaluation(
-        metrics=metrics,
-        per_class=[class_row(c) for c in range(num_classes)],
-        classes=tuple(names),
-        scores=scores,
-        videos=[f"v{i}.mp4" for i in range(num_videos)],
-        targets=targets,
-        title="a run",
-        partitions={"segment": segments, "segment_by_count": ("tail",) * num_classes},
-    )
-
-
-def reliability_bins(scores: np.ndarray, targets: np.ndarray) -> list[dict[str, Any]]:
-    bins = []
-    for low in (0.0, 0.25, 0.5, 0.75):
-        in_bin = (scores >= low) & (scores < low + 0.25)
-        mean, fraction = (scores[in_bin].mean(), targets[in_bin].mean()) if in_bin.any() else (None, None)
-        count = int(in_bin.sum())
-        bins.append({"low": low, "high": low + 0.25, "count": count, "mean_score": mean, "share_positive": fraction})
-    return bins
+    labels = {video: tuple(np.flatnonzero(row).tolist()) for video, row in zip(videos, targets, strict=True)}
+    train = {f"t{i}.mp4": row for i, row in enumerate(labels.values())}
+    partitions = {"segment": segments, "segment_by_count": ("tail",) * num_classes}
+    data = Annotations(tuple(names), {"train": train, "val": labels}, partitions)
+    with tempfile.TemporaryDirectory() as folder:
+        path = predictions_csv.write(Path(folder) / "predictions.csv", videos, scores, names)
+        animals = {video: VideoAnimals(("Lion",), ("Mammal",)) for video in videos[:7]}
+        (Path(folder) / annotations.ANIMALS_FILE).write_text(annotations.format_animals(animals))
+        result = evaluate(open_predictions(path), data, Path(folder), EvaluationSettings(resamples=20))
+    result.metrics.update({"protocol": "held_out", "command": "evaluate.py run", **overrides})
+    return result
 
 
 def large_evaluation(**overrides: Any) -> Evaluation:
@@ -101,7 +56,7 @@ def small_evaluation(
     """40 clips of 5 classes, one label each."""
     rng = np.random.default_rng(1)
     targets = np.eye(5, dtype=bool)[np.arange(40) % 5]
-    return make_evaluation(targets, np.clip(rng.random((40, 5)) * 0.6 + 0.3 * targets, 0, 1), list(names), **overrides)
+    return make_evaluation(targets, np.clip(rng.random((40, 5)) * 0.6 + 0.3 * targets, 0, 1), names, **overrides)
 
 
 def render_plots(evaluation: Evaluation) -> dict[str, Any]:

@@ -31,19 +31,25 @@ def test_bars_are_sorted_and_labelled_with_counts_and_segments() -> None:
     plots = render_plots(evaluation)
     bar_charts = [figure for name, figure in plots.items() if name.startswith("bars-")]
     order = [tick for figure in bar_charts for tick in figure["layout"]["yaxis"]["categoryarray"]]
-    heights = {
-        y: x
-        for figure in bar_charts
-        for trace in figure["data"]
-        for y, x in zip(trace["y"], trace["x"], strict=True)
-        if trace["type"] == "bar"
-    }
+    bars = [figure["data"][0] for figure in bar_charts]
+    heights = {y: x for trace in bars for y, x in zip(trace["y"], trace["x"], strict=True)}
     assert len(order) == len(heights) == 47
     assert [heights[tick] for tick in order] == sorted(heights.values(), reverse=True)
     assert all(len(figure["layout"]["yaxis"]["categoryarray"]) <= figures.BARS_PER_PLOT for figure in bar_charts)
-    colors = {trace["name"]: trace["marker"]["color"] for trace in bar_charts[-1]["data"] if trace["type"] == "bar"}
-    assert len(set(colors.values())) == len(colors) and set(colors) <= {"head", "middle", "tail"}
+    colors = {y: c for trace in bars for y, c in zip(trace["y"], trace["marker"]["color"], strict=True)}
+    segments = evaluation.partitions["segment"]
+    colors_of_segments = {(segments[int(tick.split()[1])], color) for tick, color in colors.items()}
+    assert len(colors_of_segments) == len(set(colors.values())) == len(set(segments))
     assert any(tick.startswith("class 1 ·") and tick.endswith(f" {evaluation.targets[:, 1].sum()}") for tick in order)
+
+
+def test_co_occurrence_is_a_fraction_of_the_clips_of_the_row() -> None:
+    evaluation = large_evaluation()
+    heatmap = render_plots(evaluation)["co-occurrence"]["data"][0]
+    row, column = heatmap["y"].index("class 1"), heatmap["x"].index("class 2")
+    first, second = evaluation.targets[:, 1], evaluation.targets[:, 2]
+    assert heatmap["z"][row][column] == pytest.approx((first & second).sum() / first.sum(), abs=1e-4)
+    assert heatmap["z"][row][row] is None
 
 
 def test_axis_labels_of_long_names_with_a_common_prefix_differ() -> None:
@@ -101,15 +107,24 @@ def text_of(html: str) -> str:
 
 
 def test_metrics_are_listed_with_intervals_and_baselines() -> None:
-    text = text_of(page.render_report(small_evaluation(notes=["Two classes have one clip."]), None, None))
+    evaluation = small_evaluation(notes=["Two classes have one clip."])
+    metrics = evaluation.metrics
+    text = text_of(page.render_report(evaluation, None, None))
     assert "Two classes have one clip." in text
-    for name in ("map_macro", "map_micro", "hit_at_1", "ece"):
-        assert METRIC_NAMES[name].label in text
-    assert METRIC_NAMES["top1"].label not in text  # it is null
-    assert "0.1235 0.1000 to 0.9000 0.2500 –" in text
+
+    def cells(entry: dict[str, Any]) -> str:
+        low, high = entry["ci95"]
+        return f"{entry['value']:.4f} {low:.4f} to {high:.4f} {entry['baseline']:.4f} {entry['random']:.4f}"
+
+    for name in ("map_macro", "map_micro", "hit_at_1"):
+        assert re.search(rf"{re.escape(METRIC_NAMES[name].label)} [^.]*{cells(metrics[name])}", text), name
+    assert cells(metrics["calibration"]["ece"]) in text
+    assert METRIC_NAMES["f1_macro_at_fitted_thresholds"].label not in text  # it is null
+    groups = metrics["segments"]["segment"] | metrics["animal_classes"]
     for row in ("head", "tail", "Mammal"):
-        assert re.search(rf"{row} [^.]*0\.5000", text) and re.search(rf"{row} [^.]*0\.6250", text)
-    assert "1,000" in text and "0.4000" in text  # resamples; torchmetrics' average
+        for name in ("map_macro", "map_micro"):
+            assert re.search(rf"{row} [^.]*{cells(groups[row][name])}", text), row
+    assert " 20 bootstrap" in text and f"{metrics['torchmetrics_macro']['value']:.4f}" in text
 
 
 def test_render_filmstrip_limits_the_frame_width(tmp_path: Path) -> None:
@@ -134,8 +149,3 @@ def test_a_comparison_lists_gains_and_losses() -> None:
     assert "+0.0126 -0.0010 to +0.0200" in text
     assert "eating 7 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 7 0.500 0.250 -0.125 –" in text
     assert 'id="comparison"' in html and 'id="comparison"' not in page.render_report(small_evaluation(), None, None)
-
-
-def test_the_page_is_deterministic(tmp_path: Path) -> None:
-    first, second = (report.write_report(tmp_path / f"{i}.html", small_evaluation()).read_bytes() for i in range(2))
-    assert first == second

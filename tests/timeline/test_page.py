@@ -2,7 +2,6 @@
 
 import os
 import wave
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.browser import Browser, chromium
+from tests.browser import Browser
 from tests.conftest import moving_frames, write_video
 from tests.timeline.helpers import make_timeline
 from vimoclip import timeline
@@ -37,26 +36,7 @@ def test_video_url_is_relative_and_escaped(tmp_path: Path, video: str, folder: s
     assert page.video_urls(tmp_path / video, tmp_path / folder) == [address]
 
 
-def test_video_urls_cover_linked_folders(tmp_path: Path) -> None:
-    (tmp_path / "big" / "disk").mkdir(parents=True)
-    (tmp_path / "out").symlink_to(tmp_path / "big" / "disk")
-    assert page.video_urls(tmp_path / "v.mp4", tmp_path / "out") == ["../v.mp4", "../../v.mp4"]
-
-
 # ---- the page
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture
-def browser(window: Browser) -> Browser:
-    """The browser window, without errors and requests of earlier tests."""
-    window.errors(), window.requests()
-    return Browser(window.driver)
 
 
 @pytest.fixture(scope="module")

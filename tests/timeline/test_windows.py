@@ -2,7 +2,7 @@
 
 import pytest
 
-from vimoclip.timeline.windows import WindowGrid
+from vimoclip.timeline.bouts import WindowGrid
 
 Spans = list[tuple[float, float]]
 

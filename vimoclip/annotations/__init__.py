@@ -1,32 +1,29 @@
 """Reader and writer of `dataset/annotations/`: classes, labels, splits and metadata of the videos."""
 
 from vimoclip.annotations.annotation_files import (
+    ANIMALS_FILE,
     PARTITIONS,
     SEGMENTS,
     SELECTION_FILE,
+    SOURCES_FILE,
     SPLITS,
     Annotations,
+    VideoAnimals,
     check_selection,
     check_video_id,
     find_dataset_name,
+    format_animals,
     format_selection,
+    format_sources,
     invalid_video_ids,
     load,
+    read_animals,
     read_classes,
-    read_partitions,
     read_selection,
+    read_sources,
     read_split,
     stem,
     write,
-)
-from vimoclip.annotations.clip_metadata import (
-    ANIMALS_FILE,
-    SOURCES_FILE,
-    VideoAnimals,
-    format_animals,
-    format_sources,
-    read_animals,
-    read_sources,
 )
 
 __all__ = [
@@ -48,7 +45,6 @@ __all__ = [
     "load",
     "read_animals",
     "read_classes",
-    "read_partitions",
     "read_selection",
     "read_sources",
     "read_split",

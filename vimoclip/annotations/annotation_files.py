@@ -1,11 +1,11 @@
-"""Classes, labels, splits and selection clips in `dataset/annotations/`, and the rules for video ids."""
+"""Files of `dataset/annotations/`: classes, labels, splits, metadata of the videos; and the rules for video ids."""
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
+ANIMALS_FILE = "animals.csv"
+SOURCES_FILE = "sources.csv"
 PARTITIONS = ("segment", "segment_by_count")  # of the classes: by the authors, and by counts of training labels
 SEGMENTS = ("head", "middle", "tail")
 _CLASSES_SUFFIX = "_action.csv"
+_ANIMALS_HEADER = ("video_id", "animals", "animal_classes")
+_SOURCES_HEADER = ("video_id", "source")
 _LABEL = re.compile(r"[+-]?\d+")
 _DATASET_HINT = "name the data set with --dataset-dir and --dataset-name"
 _MAX_QUOTED = 300  # characters
@@ -92,12 +96,15 @@ def find_dataset_name(annotations_dir: Path) -> str:
     return names[0]
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Return the class names of `<name>_action.csv` in the order of their ids, which are 0..C-1. Raises UserError."""
+def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the class names of `<name>_action.csv` in the order of their ids, 0..C-1, and the partitions.
+
+    Partitions: name of PARTITIONS -> head, middle or tail per class, of the columns that are not empty. Raises
+    UserError."""
     header, rows = csv.read_table(path, _DATASET_HINT)
     if not rows or not {"id", "name"} <= set(header):
         raise UserError("needs the header id,name and one line per class", "correct the file", path=path)
-    names: dict[int, str] = {}
+    rows_by_id: dict[int, dict[str, str]] = {}
     hint = f"give each class one id of 0..{len(rows) - 1}"
     for line, row in rows:
         location, name = f"{path}:{line}", row.get("name", "")
@@ -105,35 +112,25 @@ def read_classes(path: Path) -> tuple[str, ...]:
             class_id = int(row.get("id", ""))
         except ValueError:
             raise UserError(f"{quote(row.get('id', ''))} is not a class id", hint, path=location) from None
-        if class_id in names:
+        if class_id in rows_by_id:
             raise UserError(f"class id {class_id} is duplicated", hint, path=location)
         if not name or has_control_characters(name):
             problem = f"has a control character in its name, {quote(name)}" if name else "has no name"
             raise UserError(f"class {class_id} {problem}", "rename the class", path=location)
-        names[class_id] = name
-    if set(names) != set(range(len(names))):
-        raise UserError(f"has the class ids {min(names)}..{max(names)}", hint, path=path)
-    if len(set(names.values())) != len(names):
+        rows_by_id[class_id] = row
+    if set(rows_by_id) != set(range(len(rows))):
+        raise UserError(f"has the class ids {min(rows_by_id)}..{max(rows_by_id)}", hint, path=path)
+    ordered = [rows_by_id[i] for i in range(len(rows))]
+    names = tuple(row["name"] for row in ordered)
+    if len(set(names)) != len(names):
         raise UserError("two classes have the same name", "rename one of them", path=path)
-    return tuple(names[i] for i in range(len(names)))
-
-
-def read_partitions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the segment of each class by partition, from the columns of `<name>_action.csv` that are not empty.
-
-    Raises UserError if a column is empty for some classes only, or holds an unknown segment."""
-    _, rows = csv.read_table(path, _DATASET_HINT)
-    partitions: dict[str, tuple[str, ...]] = {}
-    for column in PARTITIONS:
-        segments = {int(row["id"]): row.get(column, "") for _, row in rows}
-        if not any(segments.values()):
-            continue
-        for (line, _), segment in zip(rows, segments.values(), strict=True):
-            if segment not in SEGMENTS:
+    used_columns = [column for column in PARTITIONS if any(row.get(column) for row in ordered)]
+    for line, row in rows:
+        for column in used_columns:
+            if (segment := row.get(column, "")) not in SEGMENTS:
                 problem = f"{column} {quote(segment)} is none of {', '.join(SEGMENTS)}"
                 raise UserError(problem, "correct the line", path=f"{path}:{line}")
-        partitions[column] = tuple(segments[i] for i in range(len(segments)))
-    return partitions
+    return names, {column: tuple(row[column] for row in ordered) for column in used_columns}
 
 
 def read_split(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -193,7 +190,7 @@ def load(
     video in two splits, two videos with one stem, or a selection of other than training videos."""
     if not annotations_dir.is_dir():
         raise UserError("there is no such folder", _DATASET_HINT, path=annotations_dir)
-    classes = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
+    classes, partitions = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     existing = [split for split in SPLITS if (annotations_dir / f"{split}_multi.txt").is_file()]
     missing = [split for split in splits or () if split not in existing]
     if missing:
@@ -206,7 +203,6 @@ def load(
     selection_path = annotations_dir / SELECTION_FILE
     selection = read_selection(selection_path) if with_selection and selection_path.exists() else ()
     check_selection(selection_path, selection, videos.get("train", {}))
-    partitions = read_partitions(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     return Annotations(classes, videos, partitions, selection)
 
 
@@ -270,3 +266,49 @@ def check_selection(path: Path, selection: Iterable[str], train: Mapping[str, ob
             "remove these lines, or draw it again with prepare_dataset.py selection --overwrite",
             path=path,
         )
+
+
+class VideoAnimals(NamedTuple):
+    """Animals in a video. `classes`: mammal, bird, ..., each once; an animal of unknown class adds none."""
+
+    animals: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def read_animals(annotations_dir: Path) -> dict[str, VideoAnimals]:
+    """Return the animals by video id; {} if the folder has no `animals.csv`. Raises UserError."""
+    rows = _read_metadata(annotations_dir / ANIMALS_FILE, _ANIMALS_HEADER, required=1)
+    return {video: VideoAnimals(*(tuple(filter(None, cell.split(";"))) for cell in cells)) for video, *cells in rows}
+
+
+def format_animals(animals_by_video: Mapping[str, VideoAnimals]) -> str:
+    """Return the content of `animals.csv`. Names are not empty and contain no semicolon or control character."""
+    rows = ((video, ";".join(animals), ";".join(classes)) for video, (animals, classes) in animals_by_video.items())
+    return csv.format_csv([_ANIMALS_HEADER, *rows])
+
+
+def read_sources(annotations_dir: Path) -> dict[str, str]:
+    """Return the source (recording, animal or site) by video id; {} without `sources.csv`. Raises UserError."""
+    return dict(_read_metadata(annotations_dir / SOURCES_FILE, _SOURCES_HEADER, required=2))
+
+
+def format_sources(sources: Mapping[str, str]) -> str:
+    """Return the content of `sources.csv`."""
+    return csv.format_csv([_SOURCES_HEADER, *sources.items()])
+
+
+def _read_metadata(path: Path, header: Sequence[str], required: int) -> Iterator[list[str]]:
+    """Yield the cells of each line in the order of `header`, if the file exists. Raises UserError.
+
+    `required`: number of columns, from the first, that must not be empty."""
+    videos: set[str] = set()
+    for line, row in csv.read_table(path)[1] if path.exists() else ():
+        if not (set(header) <= row.keys() and all(row[column] for column in header[:required])):
+            problem = (
+                f"needs the header {','.join(header)} and a value for {' and '.join(header[:required])} in each line"
+            )
+            raise UserError(problem, "correct the header or the line", path=f"{path}:{line}")
+        if (video := row[header[0]]) in videos:
+            raise UserError(f"{quote(video)} is duplicated", "give each video one line", path=f"{path}:{line}")
+        videos.add(video)
+        yield [row[column] for column in header]

@@ -1,10 +1,10 @@
-"""Evaluation protocols: which clips the epoch is chosen on, and which split is evaluated.
+"""Evaluation protocols: the model-selection split, on which the epoch is selected, and the evaluation split.
 
-| protocol     | epoch chosen on                          | evaluated |
-|--------------|------------------------------------------|-----------|
-| held_out     | selection clips of the training split    | val       |
-| published    | val (as in the paper)                    | val       |
-| three_splits | val                                      | test      |
+| protocol     | model-selection split                  | evaluation split |
+|--------------|----------------------------------------|------------------|
+| held_out     | selection.txt, a part of the training  | val              |
+| published    | val (as in the paper)                  | val              |
+| three_splits | val                                    | test             |
 """
 
 from collections.abc import Sequence
@@ -17,62 +17,63 @@ from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
-# prefix of the CSV columns and TensorBoard tags of the clips that the epoch is chosen on
+# prefix of the CSV columns and TensorBoard tags of the model-selection split
 MONITOR_SPLIT = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
 MONITOR_DESCRIPTION = {
-    HELD_OUT: "selection clips of the training split",
-    PUBLISHED: "the reported clips",
-    THREE_SPLITS: "the val clips, as test is reported",
+    HELD_OUT: "the model-selection split",
+    PUBLISHED: "the evaluation split",
+    THREE_SPLITS: "the model-selection split, val",
 }
 # what a protocol means for the numbers, in reports and tables
 PROTOCOL_NOTES = {
-    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were not trained on; the val split was "
-    "evaluated once, at the end.",
-    PUBLISHED: "published: the epoch was chosen on the clips that are evaluated, as in the paper's code, so the "
-    "numbers are too high.",
-    THREE_SPLITS: "three_splits: the epoch was chosen on the val split; the test split was evaluated once, at the end.",
+    HELD_OUT: "held_out: the epoch was selected on the model-selection split, which was not trained on; the val split "
+    "was evaluated once, at the end.",
+    PUBLISHED: "published: the epoch was selected on the evaluation split, as in the paper's code, so the numbers are "
+    "too high.",
+    THREE_SPLITS: "three_splits: the epoch was selected on the val split; the test split was evaluated once, at the "
+    "end.",
     ZERO_SHOT: "zero_shot: CLIP alone, by class names, without training.",
 }
-UNKNOWN_PROTOCOL_NOTE = "The clips on which the epoch and the settings of these predictions were chosen are unknown."
+UNKNOWN_PROTOCOL_NOTE = "It is unknown on which clips the epoch and the settings of these predictions were selected."
 DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
 def resolve(requested: str | None, annotations_dir: Path) -> str:
     """Return the requested protocol, or the default for these annotations.
 
-    The default is held_out if the annotations have selection clips, else three_splits if they have a test split, else
-    published. Raises UserError for an unknown protocol, or one whose clips do not exist."""
+    Raises UserError for an unknown protocol, or one whose splits do not exist."""
     selection_path = annotations_dir / annotations.SELECTION_FILE
-    has_selection = selection_path.is_file()
     if requested not in (None, *MONITOR_SPLIT):
         raise UserError(f"there is no protocol {requested}", f"choose {' or '.join(MONITOR_SPLIT)}")
-    if requested == HELD_OUT and not has_selection:
+    if requested == HELD_OUT and not selection_path.is_file():
         problem = f"there is no such file, which {HELD_OUT} needs"
         raise UserError(problem, f"draw it with {DRAW_COMMAND}", path=selection_path)
     if requested == THREE_SPLITS and not _has_test_split(annotations_dir):
-        path = annotations_dir / "test_multi.txt"
-        raise UserError(
-            f"names no video, but {requested} evaluates the test split", "choose another protocol", path=path
-        )
-    if requested is None and evaluation_split(annotations_dir) == "test":
+        problem = f"names no video, but {requested} evaluates the test split"
+        raise UserError(problem, "choose another protocol", path=annotations_dir / "test_multi.txt")
+    if requested:
+        return requested
+    protocol = _default_protocol(annotations_dir)
+    if protocol == THREE_SPLITS:
+        print(f"{annotations_dir} has a test split, so the epoch is selected on val ({protocol})", flush=True)
+    if protocol == PUBLISHED:
         print(
-            f"{annotations_dir} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val",
+            f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {protocol}: the epoch "
+            f"is selected on the evaluation split; draw a model-selection split with {DRAW_COMMAND}",
             flush=True,
         )
-        return THREE_SPLITS
-    if requested is None and not has_selection:
-        print(
-            f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {PUBLISHED}: the "
-            f"epoch is chosen on the clips that are evaluated; draw selection clips with {DRAW_COMMAND}",
-            flush=True,
-        )
-    return requested or (HELD_OUT if has_selection else PUBLISHED)
+    return protocol
 
 
 def evaluation_split(annotations_dir: Path) -> str:
     """Return the split that the default protocol evaluates: test or val."""
-    has_selection = (annotations_dir / annotations.SELECTION_FILE).is_file()
-    return "test" if _has_test_split(annotations_dir) and not has_selection else "val"
+    return "test" if _default_protocol(annotations_dir) == THREE_SPLITS else "val"
+
+
+def _default_protocol(annotations_dir: Path) -> str:
+    if (annotations_dir / annotations.SELECTION_FILE).is_file():
+        return HELD_OUT
+    return THREE_SPLITS if _has_test_split(annotations_dir) else PUBLISHED
 
 
 def _has_test_split(annotations_dir: Path) -> bool:
@@ -83,7 +84,7 @@ def _has_test_split(annotations_dir: Path) -> bool:
 def split_train_selection(
     keys: Sequence[str], annotations_dir: Path, training_file: Path
 ) -> tuple[list[str], list[str]]:
-    """Split the keys of a training file into (videos to train on, selection clips), in the file's order.
+    """Split the keys of a training file into (videos to train on, model-selection split), in the file's order.
 
     Raises UserError if one of the two is empty."""
     selection_path = annotations_dir / annotations.SELECTION_FILE
@@ -93,15 +94,15 @@ def split_train_selection(
     if not (train_keys and selection_keys):
         amount = "only" if selection_keys else "none of the"
         hint = f"draw others with {DRAW_COMMAND} --overwrite, or complete the file with extract_embeddings.py"
-        raise UserError(f"has {amount} selection clips of {selection_path}", hint, path=training_file)
+        raise UserError(f"has {amount} videos of {selection_path}", hint, path=training_file)
     return train_keys, selection_keys
 
 
 def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_file: Path) -> None:
-    """Check the keys of a training file against the selection clips and the val split; call before splitting them.
+    """Check the keys of a training file against the model-selection and the val split; call before splitting them.
 
-    Prints a warning for selection clips that the file lacks. Raises UserError if the file has one with another
-    extension, or if a clip of the file or of the selection is in val."""
+    Prints a warning for videos of the model-selection split that the file lacks. Raises UserError if the file has one
+    with another extension, or if a video of either is in val."""
     selection_path, key_set = annotations_dir / annotations.SELECTION_FILE, set(keys)
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
@@ -115,5 +116,5 @@ def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_fi
         hint = f"name each video in one split only, and create {training_file} again"
         raise UserError(problem, hint, path=val_path)
     if missing:
-        count = f"{len(missing)} of the {len(selection)} selection clips"
+        count = f"{len(missing)} of the {len(selection)} videos of the model-selection split"
         print(f"warning: {training_file} lacks {count} ({list_some(missing)})", flush=True)

@@ -2,7 +2,6 @@
 
 Reads its projects (.boris) and aggregated events (CSV, TSV), and exports bouts as its events."""
 
-from vimoclip.boris.export import export_bouts
-from vimoclip.boris.reader import BehaviorEvent, EventCollection, Recording, read_events
+from vimoclip.boris.files import BehaviorEvent, EventCollection, Recording, export_bouts, read_events
 
 __all__ = ["BehaviorEvent", "EventCollection", "Recording", "export_bouts", "read_events"]

@@ -51,7 +51,7 @@ class EvaluationSettings:
     """Options of an evaluation.
 
     `split`: the evaluation split; `logits`: the scores of a CSV are logits; `resamples`: number of bootstrap resamples,
-    drawn with `seed`; `allow_missing`: leave out videos without predictions."""
+    drawn with `seed`; `allow_missing`: exclude videos without predictions."""
 
     split: str = "val"
     logits: bool = False
@@ -72,10 +72,8 @@ def evaluate(
     Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
         raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
-    logits = source.holds_logits(settings.logits)
     expected = list(data.splits[settings.split])
-    optional = source.optional_videos(expected, settings.allow_missing)
-    videos, scores = sources.read_scores(source.path, data, expected, logits, optional)
+    videos, scores = _read_scores(source, data, settings)
     if not videos:
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
@@ -109,9 +107,18 @@ def evaluate(
         expected,
         several_animal_classes=sum(len(set(names)) > 1 for names in animal_classes),
         thresholds_fitted=selection is not None,
-        probabilities_as_logits=logits and sources.resemble_probabilities(scores),
+        probabilities_as_logits=settings.logits and not source.is_run and sources.resemble_probabilities(scores),
     )
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, metrics, rows)
+
+
+def _read_scores(
+    source: PredictionSource, data: Annotations, settings: EvaluationSettings
+) -> tuple[list[str], np.ndarray]:
+    """Return videos of the evaluation split and their (N, C) probabilities. Raises UserError for a missing video."""
+    expected = list(data.splits[settings.split])
+    optional = expected if settings.allow_missing else source.excluded_videos
+    return sources.read_scores(source.path, data, expected, settings.logits and not source.is_run, optional)
 
 
 def _read_selection_predictions(
@@ -122,7 +129,7 @@ def _read_selection_predictions(
     `evaluated`: the videos of the evaluation split. Raises UserError if the two splits overlap."""
     if source.selection_path is None:
         return None
-    from_val = source.selection_split == "val"
+    from_val = source.protocol == THREE_SPLITS
     expected = tuple(data.splits.get("val", ())) if from_val else data.selection
     if not expected:
         raise UserError(
@@ -137,7 +144,7 @@ def _read_selection_predictions(
             path=source.selection_path,
         )
     optional = expected if settings.allow_missing else source.excluded_selection_videos
-    logits = source.holds_logits(settings.logits)
+    logits = settings.logits and not source.is_run
     videos, scores = sources.read_scores(source.selection_path, data, expected, logits, optional)
     return scores, sources.multi_hot_matrix(data, "val" if from_val else "train", videos)
 
@@ -178,10 +185,7 @@ def _compare(
     other: PredictionSource,
 ) -> dict[str, Any]:
     """Return `comparison` of metrics.json, on the videos of both sources (read_scores checks the missing ones)."""
-    logits = other.holds_logits(settings.logits)
-    expected = list(data.splits[settings.split])
-    optional = other.optional_videos(expected, settings.allow_missing)
-    other_videos, other_scores = sources.read_scores(other.path, data, expected, logits, optional)
+    other_videos, other_scores = _read_scores(other, data, settings)
     other_rows = {video: row for row, video in enumerate(other_videos)}
     in_both = np.array([video in other_rows for video in videos])
     if not in_both.any():
@@ -250,7 +254,7 @@ def _caveats(
     if other and other.protocol != source.protocol:
         protocol, other_protocol = (s.protocol or "unknown" for s in (source, other))
         caveats.append(
-            f"The epochs of the compared models were chosen by different protocols (here {protocol}, other "
+            f"The epochs of the compared models were selected by different protocols (here {protocol}, other "
             f"{other_protocol}), so their difference is not due to the models alone."
         )
     if several_animal_classes:

@@ -57,7 +57,7 @@ def metric_entry(values: np.ndarray, baseline: float | None, random: float | Non
 
 def bounded_interval(values: np.ndarray, low: float = 0.0) -> list[float] | None:
     """Return the interval of (1 + R,) values, clipped to `low`..1; None if it is not defined."""
-    bounds = metrics.confidence_interval(values[1:], value=float(values[0]))
+    bounds = metrics.confidence_interval(values[1:], float(values[0]))
     return None if any(math.isnan(bound) for bound in bounds) else [max(low, bounds[0]), min(1.0, bounds[1])]
 
 
@@ -98,15 +98,14 @@ def metrics_by_segment(
     scored: ScoredVideos, ap_per_class: np.ndarray, partitions: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
     """Return partition -> segment (head, middle, tail) -> entries of its classes."""
-    entries: dict[str, dict[str, Any]] = {}
-    for name, segments in partitions.items():
-        ids_by_segment = {s: [c for c, segment in enumerate(segments) if segment == s] for s in SEGMENTS}
-        entries[name] = {
+    return {
+        name: {
             segment: {"classes": len(class_ids), **map_entries(scored, ap_per_class, class_ids)}
-            for segment, class_ids in ids_by_segment.items()
-            if class_ids
+            for segment in SEGMENTS
+            if (class_ids := [c for c, other in enumerate(segments) if other == segment])
         }
-    return entries
+        for name, segments in partitions.items()
+    }
 
 
 def metrics_by_animal_class(scored: ScoredVideos, animal_classes: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
@@ -137,26 +136,9 @@ def threshold_and_ranking_metrics(
         )
     for name, metric in SINGLE_LABEL_METRICS.items():
         entries[name] = _evaluate_metric(scored, metric) if single_label else None
-    entries["calibration"] = {"ece": entries.pop("ece"), "bins": reliability_bins(scored)}
+    bins = metrics.reliability_bins(scored.scores, scored.targets, CALIBRATION_BINS)
+    entries["calibration"] = {"ece": entries.pop("ece"), "bins": bins}
     return entries
-
-
-def reliability_bins(scored: ScoredVideos) -> list[dict[str, Any]]:
-    """Return the reliability curve, one dict per bin."""
-    curve = metrics.reliability_curve(scored.scores, scored.targets, CALIBRATION_BINS)
-    columns = zip(
-        curve.edges[:-1], curve.edges[1:], curve.count, curve.mean_score, curve.fraction_positive, strict=True
-    )
-    return [
-        {
-            "low": float(low),
-            "high": float(high),
-            "count": int(count),
-            "mean_score": nan_to_none(mean),
-            "share_positive": nan_to_none(fraction),
-        }
-        for low, high, count, mean, fraction in columns
-    ]
 
 
 def per_class_rows(

@@ -16,7 +16,7 @@ def format_table(evaluation: Evaluation) -> str:
     lines = [
         f"{evaluation.title}: {metrics['num_videos']} clips of {metrics['split']}, {metrics['num_classes']} classes, "
         f"of which {metrics['classes_with_a_positive']} have a positive",
-        f"protocol: {metrics['protocol'] or 'unknown'}; epoch chosen by: {metrics['epoch_chosen_on'] or 'unknown'}",
+        f"protocol: {metrics['protocol'] or 'unknown'}; epoch selected by: {metrics['epoch_chosen_on'] or 'unknown'}",
         "",
         f"{'':46} {'value':>7}  {'95 % interval':16} {'constant':>8} {'random':>8}",
     ]
@@ -32,20 +32,13 @@ def format_table(evaluation: Evaluation) -> str:
     for animal_class, entries in metrics["animal_classes"].items():
         lines += _format_map_rows(f"{animal_class} ({entries['num_videos']} clips)", entries)
     lines += ["", *(f"note: {note}" for note in metrics["notes"])]
-    if empty := metrics["num_classes"] - metrics["classes_with_a_positive"]:
-        torchmetrics_macro = metrics["torchmetrics_macro"]["value"]
-        lines.append(
-            f"note: torchmetrics' average='macro' is {torchmetrics_macro:.4f}: it counts classes without a positive "
-            f"(here {empty}) as 0."
-        )
+    if metrics["classes_with_a_positive"] < metrics["num_classes"]:
+        lines.append("note: {value:.4f} is {note}.".format(**metrics["torchmetrics_macro"]))
     return "\n".join([*lines, *_format_comparison(metrics["comparison"])])
 
 
 def _format_map_rows(name: str, entries: dict[str, Any]) -> list[str]:
-    return [
-        _format_row(f"  macro, {name}", entries["map_macro"]),
-        _format_row(f"  micro, {name}", entries["map_micro"]),
-    ]
+    return [_format_row(f"  {average}, {name}", entries[f"map_{average}"]) for average in ("macro", "micro")]
 
 
 def _format_row(label: str, entry: dict[str, Any]) -> str:

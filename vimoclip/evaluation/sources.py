@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vimoclip.annotations import Annotations, stem
-from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED, THREE_SPLITS
+from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.names import list_some
 from vimoclip.io.predictions_csv import PredictionsTable
-
-RUN_FILES = {"val": "predictions.csv", "selection": "selection_predictions.csv"}  # of a TFAM run
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,6 @@ class PredictionSource:
         """Return whether the predictions are a run's, and therefore probabilities."""
         return self.protocol is not None
 
-    @property
-    def selection_split(self) -> str:
-        """Return the model-selection split: the epoch is chosen and thresholds are fitted on it."""
-        return "val" if self.protocol == THREE_SPLITS else "selection"
-
-    def holds_logits(self, logits_flag: bool) -> bool:
-        """Return whether the scores are logits: the value of the flag for a CSV, False for a run."""
-        return logits_flag and not self.is_run
-
-    def optional_videos(self, expected: Sequence[str], allow_missing: bool) -> Collection[str]:
-        """Return the expected videos that predictions may lack."""
-        return expected if allow_missing else self.excluded_videos
-
 
 class TrainingCounts(NamedTuple):
     """`positives` (C,): number of training videos of each class; `num_videos`: number of training videos."""
@@ -65,7 +50,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
     Raises UserError unless a folder is a finished run."""
     if not path.is_dir():
         return PredictionSource(path, path.name, selection_path=selection_path)
-    predictions_path, metrics_path = path / RUN_FILES["val"], path / "metrics.json"
+    predictions_path, metrics_path = path / "predictions.csv", path / "metrics.json"
     if not (predictions_path.is_file() and metrics_path.is_file()):
         missing = metrics_path.name if predictions_path.is_file() else predictions_path.name
         raise UserError(
@@ -74,7 +59,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
             path=path,
         )
     run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
-    own_selection_path = path / RUN_FILES["selection"]
+    own_selection_path = path / "selection_predictions.csv"
     protocol = run_metrics.get("protocol") or PUBLISHED  # null: a published checkpoint was evaluated
     return PredictionSource(
         path=predictions_path,

@@ -17,16 +17,12 @@ from vimoclip.metrics.average_precision import (
     permute_targets,
     weighted_mean,
 )
-from vimoclip.metrics.calibration import F1Scores, ReliabilityCurve, ece, f1_scores, fit_thresholds, reliability_curve
-from vimoclip.metrics.names import METRIC_NAMES, MetricName
-from vimoclip.metrics.ranking import ScoreSteps, descending_order, mean_per_class_top1, precision_at_k, score_steps
+from vimoclip.metrics.calibration import ece, f1_scores, fit_thresholds, reliability_bins
+from vimoclip.metrics.names import METRIC_NAMES
+from vimoclip.metrics.ranking import descending_order, mean_per_class_top1, precision_at_k, score_steps
 
 __all__ = [
     "METRIC_NAMES",
-    "F1Scores",
-    "MetricName",
-    "ReliabilityCurve",
-    "ScoreSteps",
     "average_precision_per_class",
     "bootstrap_ap_micro",
     "bootstrap_ap_per_class",
@@ -43,7 +39,7 @@ __all__ = [
     "mean_per_class_top1",
     "permute_targets",
     "precision_at_k",
-    "reliability_curve",
+    "reliability_bins",
     "score_steps",
     "weighted_mean",
 ]

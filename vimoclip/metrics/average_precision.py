@@ -100,19 +100,17 @@ def _transpose_weights(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weights.T.astype(np.uint8 if weights.max(initial=0) < 256 else np.int64))
 
 
-def confidence_interval(values: np.ndarray, level: float = 0.95, value: float | None = None) -> tuple[float, float]:
-    """Return the percentile interval that contains `level` of the resamples' values; NaNs are ignored.
+def confidence_interval(values: np.ndarray, value: float) -> tuple[float, float]:
+    """Return the percentile interval that contains 95 % of the resamples' values; NaNs are ignored.
 
-    With `value`, the metric of all videos, the interval is shifted so that the resamples' mean is at `value`, and
-    widened to contain it. AP needs this, since it is biased upwards on resamples: a resample with two copies of a
-    class's only positive ranks it higher, and one without it leaves the class out. At Animal Kingdom's size the plain
-    interval of macro AP excluded the value itself (0.509; 0.510 to 0.569)."""
+    It is shifted so that the resamples' mean is at `value`, the metric of all videos, and widened to contain it. AP
+    needs this, since it is biased upwards on resamples: a resample with two copies of a class's only positive ranks it
+    higher, and one without it excludes the class. At Animal Kingdom's size the plain interval of macro AP excluded
+    the value itself (0.509; 0.510 to 0.569)."""
     valid = values[~np.isnan(values)]
     if not len(valid):
         return float("nan"), float("nan")
-    low, high = (float(bound) for bound in np.quantile(valid, [(1 - level) / 2, (1 + level) / 2]))
-    if value is None:
-        return low, high
+    low, high = (float(bound) for bound in np.quantile(valid, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
     shift = value - float(valid.mean())
     return min(low + shift, value), max(high + shift, value)
 

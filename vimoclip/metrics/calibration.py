@@ -1,7 +1,6 @@
 """F1, fitted thresholds, the reliability curve and the expected calibration error (ECE)."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,22 +50,24 @@ def _fit_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(midpoint if midpoint > thresholds[best + 1] else thresholds[best])
 
 
-@dataclass(frozen=True)
-class ReliabilityCurve:
-    """B bins: `edges` (B + 1,), `count` (B,), `mean_score` and `fraction_positive` (B,), NaN for an empty bin."""
+def reliability_bins(scores: np.ndarray, targets: np.ndarray, bins: int = 15) -> list[dict[str, Any]]:
+    """Return the reliability curve of all (video, class) pairs, one dict per bin of equal width; means may be None.
 
-    edges: np.ndarray
-    count: np.ndarray
-    mean_score: np.ndarray
-    fraction_positive: np.ndarray
-
-
-def reliability_curve(scores: np.ndarray, targets: np.ndarray, bins: int = 15) -> ReliabilityCurve:
-    """Return the curve of all (video, class) pairs. Bins of equal width include their lower edge; the last also 1."""
-    count, score_sum, positives = (sums.sum(0) for sums in _bin_sums(scores, targets, bins))
-    safe_count = np.maximum(count, 1)
-    mean, fraction = (np.where(count, sums / safe_count, np.nan) for sums in (score_sum, positives))
-    return ReliabilityCurve(np.linspace(0, 1, bins + 1), count, mean, fraction)
+    Bins include their lower edge; the last also 1."""
+    edges = np.linspace(0, 1, bins + 1).tolist()
+    columns = zip(
+        edges[:-1], edges[1:], *(sums.sum(0).tolist() for sums in _bin_sums(scores, targets, bins)), strict=True
+    )
+    return [
+        {
+            "low": low,
+            "high": high,
+            "count": int(count),
+            "mean_score": score_sum / count if count else None,
+            "share_positive": positives / count if count else None,
+        }
+        for low, high, count, score_sum, positives in columns
+    ]
 
 
 def ece(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray, bins: int = 15) -> np.ndarray:

@@ -115,7 +115,7 @@ def check_teacher(attributes: Mapping[str, Any], path: Path, encoder: clip.Image
     """Raise UserError if `encoder` is not the one of RGB embeddings with these `attributes`."""
     hint = "use the --clip-model-name and --clip-pretrained of extract_embeddings.py"
     expected = {key: attributes[key] for key in TEACHER_ATTRIBUTES if key in attributes}
-    cli.check_settings_match(expected, encoder.config, str(path), "the chosen encoder", hint)
+    cli.check_settings_match(expected, encoder.config, str(path), "the given encoder", hint)
 
 
 def _load_student(

@@ -1,6 +1,6 @@
 """Group a video's embeddings into sliding windows while they are computed, and score the windows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from vimoclip import video
 from vimoclip.errors import VideoError
 from vimoclip.prediction.frame_encoder import EncodedVideo, FrameEmbeddings, TwoStreamEncoder
-from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
+from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
 
 # Longest video that is scored at once. Memory grows with its length, and models are trained on clips of seconds.
 MAX_WHOLE_VIDEO_FRAMES = 4096
@@ -109,38 +109,27 @@ class VideoScores(NamedTuple):
     summary: video.ReadSummary
 
 
-class WindowScorer:
-    """Scores windows in batches. Windows with fewer than `min_frames` frames get no score."""
+def score_in_batches(
+    windows: Iterable[WindowFeatures], score: ScoreWindows, min_frames: int
+) -> tuple[list[tuple[float, float]], dict[int, np.ndarray]]:
+    """Return (start, stop) of all windows, and (C,) scores by index of those with at least `min_frames` frames."""
+    spans: list[tuple[float, float]] = []
+    rows: dict[int, np.ndarray] = {}
+    queue: dict[int, WindowFeatures] = {}
 
-    def __init__(self, score: ScoreWindows, min_frames: int):
-        self.score, self.min_frames = score, min_frames
-        self.spans: list[tuple[float, float]] = []
-        self._queue: dict[int, WindowFeatures] = {}  # by index
-        self._rows: dict[int, np.ndarray] = {}
+    def flush() -> None:
+        if queue:
+            rows.update(zip(queue, score(list(queue.values())), strict=True))
+            queue.clear()
 
-    def add(self, window: WindowFeatures) -> None:
-        if window.frames >= self.min_frames:
-            self._queue[len(self.spans)] = window
-        self.spans.append((window.start, window.stop))
-        if len(self._queue) == WINDOWS_PER_BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Score the windows that wait for a full batch."""
-        if self._queue:
-            self._rows |= zip(self._queue, self.score(list(self._queue.values())), strict=True)
-            self._queue.clear()
-
-    @property
-    def unscored(self) -> int:
-        return len(self.spans) - len(self._rows) - len(self._queue)
-
-    def scores(self) -> np.ndarray:
-        """Return (W, C) scores; NaN for windows without one, such as pauses of the recording."""
-        scores = np.full((len(self.spans), len(next(iter(self._rows.values())))), np.nan)
-        for index, row in self._rows.items():
-            scores[index] = row
-        return scores
+    for window in windows:
+        if window.frames >= min_frames:
+            queue[len(spans)] = window
+        spans.append((window.start, window.stop))
+        if len(queue) == WINDOWS_PER_BATCH:
+            flush()
+    flush()
+    return spans, rows
 
 
 def score_windows(
@@ -159,28 +148,31 @@ def score_windows(
     MAX_WHOLE_VIDEO_FRAMES frames, and all scores. `on_frames`: progress callback, called with the number of new
     frames."""
     min_frames = 2 if encoder.motion else 1
-    windows, scorer = SlidingWindows(length, stride), WindowScorer(score, min_frames)
     whole_video = _WholeVideoScorer(encoder.sampling.max_frames)
     encoded = EncodedVideo(path, encoder, batch_size, workers)
-    for batch in encoded:
-        whole_video.add(batch)
-        for window in windows.add(batch):
-            scorer.add(window)
-        on_frames(len(batch.times))
-    summary = encoded.summary
-    if len(summary.timestamps) < min_frames:
-        raise VideoError("has only one sampled frame, so there is no motion")
-    frame_interval = _frame_interval(summary)
-    seconds = float(summary.timestamps[-1] - summary.timestamps[0]) + frame_interval
-    for window in windows.flush(seconds, frame_interval):
-        scorer.add(window)
-    scorer.flush()
-    if scorer.unscored == len(scorer.spans):
+    seconds = 0.0
+
+    def windows() -> Iterator[WindowFeatures]:
+        nonlocal seconds
+        sliding = SlidingWindows(length, stride)
+        for batch in encoded:
+            whole_video.add(batch)
+            yield from sliding.add(batch)
+            on_frames(len(batch.times))
+        timestamps = encoded.summary.timestamps
+        if len(timestamps) < min_frames:
+            raise VideoError("has only one sampled frame, so there is no motion")
+        interval = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 1 / encoded.summary.fps
+        seconds = float(timestamps[-1] - timestamps[0]) + interval
+        yield from sliding.flush(seconds, interval)
+
+    spans, rows = score_in_batches(windows(), score, min_frames)
+    if not rows:
         raise VideoError(f"no window of {length:g} s has {min_frames} sampled frames", "use a longer --window")
-    starts, stops = np.array(scorer.spans).T
-    scores = scorer.scores()
+    scores = np.array([rows.get(index, np.full_like(rows[min(rows)], np.nan)) for index in range(len(spans))])
     whole, whole_by = whole_video.score(score, scores)
-    return VideoScores(starts, stops, scores, whole, whole_by, scorer.unscored, seconds, summary)
+    starts, stops = np.array(spans).T
+    return VideoScores(starts, stops, scores, whole, whole_by, len(spans) - len(rows), seconds, encoded.summary)
 
 
 class _WholeVideoScorer:
@@ -212,10 +204,3 @@ class _WholeVideoScorer:
         motion = None if self.buffer.motion is None else self.buffer.motion[: count - 1]
         which = "first " if count < self.num_frames else "all "
         return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{which}{count} frames as one window"
-
-
-def _frame_interval(summary: video.ReadSummary) -> float:
-    """Median seconds between kept frames; those of the video's frame rate if only one frame is kept."""
-    if len(summary.timestamps) > 1:
-        return float(np.median(np.diff(summary.timestamps)))
-    return 1 / summary.fps

@@ -11,7 +11,7 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
-from vimoclip.timeline.windows import TIME_TOLERANCE, WindowGrid
+from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
 
 NUM_BLOCKS = 10  # a data set of only one recording is divided into blocks of time, which are split
 

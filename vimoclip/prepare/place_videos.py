@@ -12,7 +12,7 @@ from typing import NamedTuple
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
-from vimoclip.timeline.windows import TIME_TOLERANCE
+from vimoclip.timeline.bouts import TIME_TOLERANCE
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
 

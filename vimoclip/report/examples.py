@@ -12,7 +12,6 @@ from vimoclip import metrics
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.io.names import is_safe_name
-from vimoclip.report import confusion
 from vimoclip.video import filmstrip
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class ExampleClip:
 def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[ExampleClip]]:
     """Return the best and worst clips, without filmstrips."""
     scores, targets, classes = evaluation.scores, evaluation.targets, evaluation.classes
-    precision = confusion.clip_average_precision(scores, targets)
+    precision = clip_average_precision(scores, targets)
 
     def example(clip: int) -> ExampleClip:
         order = metrics.descending_order(scores[clip])[: max(TOP_CLASSES, int(targets[clip].sum()))].tolist()
@@ -45,8 +44,47 @@ def choose_examples(evaluation: "Evaluation") -> tuple[list[ExampleClip], list[E
         labels = [classes[c] for c in np.flatnonzero(targets[clip]).tolist()]
         return ExampleClip(evaluation.videos[clip], float(precision[clip]), labels, top_classes)
 
-    best, worst = confusion.best_and_worst(scores, targets, CLIPS_PER_LIST)
+    best, worst = best_and_worst(scores, targets, CLIPS_PER_LIST)
     return [example(clip) for clip in best], [example(clip) for clip in worst]
+
+
+def clip_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (N,) float64: AP of each clip over the classes; NaN without a label.
+
+    It is 1 if all labels score above all other classes."""
+    return metrics.bootstrap_ap_per_class(scores.T, targets.T, np.ones((1, scores.shape[1]), np.int64))[0]
+
+
+def clip_cross_entropy(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (N,) float64: mean binary cross-entropy of each clip over the classes. `scores` are probabilities."""
+    likelihood = np.where(targets, scores, 1 - scores)
+    return -np.log(np.clip(likelihood, 1e-9, 1)).mean(axis=1)
+
+
+def best_and_worst(scores: np.ndarray, targets: np.ndarray, count: int) -> tuple[list[int], list[int]]:
+    """Return (best, worst): the indices of at most `count` clips each, by AP; ties are ordered by cross-entropy.
+
+    Clips with a label set that is not in the list yet come first, so that a frequent class does not fill it. The best
+    are from the better half of the clips, the worst from the other half and with an AP below 1."""
+    precision, loss = clip_average_precision(scores, targets), clip_cross_entropy(scores, targets)
+    labelled = np.flatnonzero(targets.any(axis=1))
+    ranked = labelled[np.lexsort((loss[labelled], -precision[labelled]))].tolist()
+    half = (len(ranked) + 1) // 2
+    wrong = [clip for clip in ranked[half:] if precision[clip] < 1]
+    best, worst = _distinct_labels_first(ranked[:half], targets), _distinct_labels_first(wrong[::-1], targets)
+    return best[:count], worst[:count]
+
+
+def _distinct_labels_first(ranked: list[int], targets: np.ndarray) -> list[int]:
+    """Return the first clip of each label set, then the others."""
+    label_sets: set[bytes] = set()
+    first: list[int] = []
+    others: list[int] = []
+    for clip in ranked:
+        labels = targets[clip].tobytes()
+        (others if labels in label_sets else first).append(clip)
+        label_sets.add(labels)
+    return first + others
 
 
 def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir: Path | None) -> list[str]:

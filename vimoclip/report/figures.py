@@ -1,4 +1,8 @@
-"""Plots as plotly.js figures: dicts of traces and layout. User-provided names are escaped."""
+"""Plots as plotly.js figures: dicts of traces and layout, with what they show. User-provided names are escaped.
+
+In confusions, the k highest scores of a clip with k labels count as predicted. With one label per clip this gives the
+usual confusion matrix. With several, a label that is not predicted is missed, and each wrong class that is predicted
+counts as confused with it. This needs no threshold, which the scores of rare classes hardly ever reach."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vimoclip import metrics
-from vimoclip.annotations import SEGMENTS
-from vimoclip.report import confusion
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -20,6 +22,7 @@ GREY = "#666666"
 BLUES = [[0, "#ffffff"], [0.02, "#e3eef9"], [0.1, "#b5d4e9"], [0.3, "#6baed6"], [0.6, "#2171b5"], [1, "#08306b"]]
 BARS_PER_PLOT = 44  # fit on a printed page below a heading
 MAX_LABEL_LENGTH = 26  # characters
+MAX_CONFUSIONS = 3  # listed per class
 MAX_POINTS = 101  # of a plotted curve
 UNIT_AXIS: Figure = {"range": [0, 1.02], "zeroline": False, "tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]}
 
@@ -39,22 +42,37 @@ def axis_labels(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, unique, strict=True))
 
 
-def segment_colors(partitions: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return segment -> colour; {} without partitions."""
-    return dict(zip(SEGMENTS, COLORS, strict=False)) if partitions else {}
-
-
 def per_class_bars(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> list[Figure]:
     """Return bar charts of AP in the order of `rows`, of at most BARS_PER_PLOT bars each.
 
-    `rows`: from tables.class_rows, of the classes with an AP; `labels`: from axis_labels."""
+    `rows`: of per_class.csv, of the classes with an AP; `labels`: from axis_labels."""
     per_plot = -(-len(rows) // max(1, -(-len(rows) // BARS_PER_PLOT)))
     return [_bar_chart(rows[start : start + per_plot], labels, colors) for start in range(0, len(rows), per_plot or 1)]
 
 
 def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[str, str]) -> Figure:
     ticks = [f"{labels[row['name']]} · {row['positives']}" for row in rows]
-    traces = [_bar_trace(segment, rows, ticks, colors) for segment in [*colors, ""]]
+    intervals = [(row["ap"], row["ap"]) if row["ap_low"] is None else (row["ap_low"], row["ap_high"]) for row in rows]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "classes",
+        "x": [row["ap"] for row in rows],
+        "y": ticks,
+        "marker": {"color": [colors.get(row["segment"], COLORS[0]) for row in rows]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - row["ap"] for row, (_, high) in zip(rows, intervals, strict=True)],
+            "arrayminus": [row["ap"] - low for row, (low, _) in zip(rows, intervals, strict=True)],
+            "color": "#444444",
+            "thickness": 1,
+            "width": 2,
+        },
+        "text": [_hover_text(row) for row in rows],
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+    }
     constant = {
         "type": "scatter",
         "mode": "markers",
@@ -65,7 +83,7 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
         "marker": {"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": "#000000"}},
     }
     return {
-        "data": [trace for trace in traces if trace["y"]] + [constant],
+        "data": [bars, constant],
         "layout": {
             "height": 60 + 18 * len(rows),
             "showlegend": False,
@@ -88,42 +106,12 @@ def _bar_chart(rows: list[dict[str, Any]], labels: dict[str, str], colors: dict[
     }
 
 
-def _bar_trace(segment: str, rows: list[dict[str, Any]], ticks: list[str], colors: dict[str, str]) -> Figure:
-    segments = [row["segment"] if row["segment"] in colors else "" for row in rows]
-    members = [(row, tick) for row, tick, name in zip(rows, ticks, segments, strict=True) if name == segment]
-    has_interval = [row["ap_low"] is not None for row, _ in members]
-    above = [row["ap_high"] - row["ap"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
-    below = [row["ap"] - row["ap_low"] if has else 0 for (row, _), has in zip(members, has_interval, strict=True)]
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": escape_label(segment) or "classes",
-        "x": [row["ap"] for row, _ in members],
-        "y": [tick for _, tick in members],
-        "marker": {"color": colors.get(segment, COLORS[0])},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": above,
-            "arrayminus": below,
-            "color": "#444444",
-            "thickness": 1,
-            "width": 2,
-            "visible": any(has_interval),
-        },
-        "text": [_hover_text(row) for row, _ in members],
-        "textposition": "none",
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-
-
 def _hover_text(row: dict[str, Any]) -> str:
     lines = [f"<b>{escape_label(row['name'])}</b>", f"{row['positives']} clips", f"average precision {row['ap']:.3f}"]
     if row["ap_low"] is not None:
         lines.append(f"95 % interval {row['ap_low']:.3f} to {row['ap_high']:.3f}")
-    if row["ap_baseline"] is not None:
-        lines.append(f"constant predictor {row['ap_baseline']:.3f}")
-    return "<br>".join(lines + ([f"segment {escape_label(row['segment'])}"] if row["segment"] else []))
+    lines.append(f"constant predictor {row['ap_baseline']:.3f}")
+    return "<br>".join(lines + ([f"segment {row['segment']}"] if row["segment"] else []))
 
 
 class PrecisionRecallCurve(NamedTuple):
@@ -257,12 +245,40 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
         {"type": "scatter", "mode": "lines+markers", "name": "these predictions"} | points,
     ]
     layout = _curve_layout(480)
-    layout["margin"] = {"l": 55, "r": 12, "t": 10, "b": 50}
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     layout["xaxis"] = {"title": {"text": "score", "standoff": 6}, "anchor": "y2", **UNIT_AXIS}
     layout["yaxis"] = {"title": {"text": "fraction positive"}, "domain": [0.34, 1], **UNIT_AXIS}
     layout["yaxis2"] = {"title": {"text": "scores"}, "domain": [0, 0.26], "type": "log", "nticks": 4}
     return {"data": [*lines, counts], "layout": layout}
+
+
+def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (N, C) bool: each clip's k highest-scored classes, k its number of labels; ties go to lower class ids."""
+    order = metrics.descending_order(scores)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(scores.shape[1])[None, :], axis=1)
+    return ranks < targets.sum(axis=1, keepdims=True)
+
+
+def confusion_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (C, C) int64: clips whose label `row` is missed while `column` is wrongly predicted; diagonal: hits."""
+    predicted = predicted_labels(scores, targets)
+    missed, wrong = targets & ~predicted, predicted & ~targets
+    counts = missed.T.astype(np.float64) @ wrong.astype(np.float64)  # BLAS multiplies floats only
+    np.fill_diagonal(counts, (targets & predicted).sum(axis=0))
+    return counts.astype(np.int64)
+
+
+def confused_with(
+    class_names: Sequence[str], scores: np.ndarray, targets: np.ndarray
+) -> dict[str, tuple[int, list[str]]]:
+    """Return class -> (number of clips in which it is predicted correctly, classes that it is most confused with)."""
+    confusions = {}
+    for c, (name, wrong) in enumerate(zip(class_names, confusion_counts(scores, targets), strict=True)):
+        correct, wrong[c] = int(wrong[c]), 0
+        order = [int(d) for d in metrics.descending_order(wrong)[:MAX_CONFUSIONS] if wrong[d]]
+        confusions[name] = (correct, [f"{class_names[d]} ({wrong[d]:,})" for d in order])
+    return confusions
 
 
 def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
@@ -272,8 +288,9 @@ def heatmap_figures(evaluation: "Evaluation") -> tuple[Figure, Figure]:
     order = metrics.descending_order(positives)
     with_positives = [int(c) for c in order if positives[c]]
     all_classes = [int(c) for c in order]
-    confusions = confusion.confusion_counts(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
-    co_occurrence = confusion.co_occurrence(targets) / np.maximum(positives, 1)[:, None]
+    confusions = confusion_counts(evaluation.scores, targets) / np.maximum(positives, 1)[:, None]
+    labels_as_floats = targets.astype(np.float64)  # BLAS multiplies floats only
+    co_occurrence = labels_as_floats.T @ labels_as_floats / np.maximum(positives, 1)[:, None]
     np.fill_diagonal(co_occurrence, np.nan)
     labels = list(axis_labels(evaluation.classes).values())
     confusion_hover = "labelled %{y}<br>predicted %{x}<br>%{z:.1%} of its clips"

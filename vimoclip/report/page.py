@@ -5,28 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimoclip.annotations import SEGMENTS
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.io import atomic, html_page
-from vimoclip.report import examples, figures, tables
+from vimoclip.metrics import METRIC_NAMES
+from vimoclip.report import examples, figures
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
 
+MetricEntry = Mapping[str, Any]  # of metrics.json
+TableRow = tuple[str, str, MetricEntry]  # name; what the metric is computed over; entry
 PACKAGE = "vimoclip.report"
 PARTITION_TITLES = {
     "segment": "Segments of the data set's authors",
     "segment_by_count": "Segments by number of training labels",
 }
-SEGMENT_SCOPES = (
-    "macro over {classes_with_positives} with a positive, of {classes}",
-    "micro over {classes} classes",
-)
-ANIMAL_SCOPES = (
-    "macro over {classes_with_positives} with a positive, in {num_videos} clips",
-    "micro over {num_videos} clips",
-)
-
-
+MISSING = "–"
 HISTOGRAM_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -56,22 +51,25 @@ def render_report(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: 
 
 def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:
     metrics = evaluation.metrics
-    rows = tables.class_rows(evaluation.per_class)
+    rows = _class_rows(evaluation.per_class)
     best, worst = examples.choose_examples(evaluation)
     return {
         "title": evaluation.title,
         "metrics": metrics,
         "protocol": PROTOCOL_NOTES.get(metrics["protocol"], UNKNOWN_PROTOCOL_NOTE),
         "published": metrics["protocol"] == PUBLISHED,
-        "numbers": tables.metric_rows(metrics),
-        "segments": _segment_rows(metrics),
-        "animals": tables.group_rows(metrics["animal_classes"], *ANIMAL_SCOPES),
-        "comparison": tables.comparison_table(metrics["comparison"]) if metrics["comparison"] else None,
+        "metric_names": METRIC_NAMES,
+        "numbers": _metric_rows(metrics),
+        "segments": {
+            PARTITION_TITLES[name]: _group_rows(segments, "{classes:,} classes")
+            for name, segments in metrics["segments"].items()
+        },
+        "animals": _group_rows(metrics["animal_classes"], "{num_videos:,} clips"),
         "classes": rows,
         "classes_without_positives": [row["name"] for row in rows if not row["positives"]],
-        "confused_with": tables.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
-        "format_number": tables.format_number,
-        "format_interval": tables.format_interval,
+        "confused_with": figures.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
+        "format_number": format_number,
+        "format_interval": format_interval,
         "example_lists": [("Best clips", best), ("Worst clips", worst)],
         "filmstrip_notes": examples.add_filmstrips(best + worst, videos_dir, flows_dir),
         **_plot_context(evaluation, [row for row in rows if row["ap"] is not None]),
@@ -80,7 +78,7 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
 
 def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return `colors`, `plots` (element id -> figure), ids of `bars` and `curves`. `rows`: the classes with an AP."""
-    colors = figures.segment_colors(evaluation.partitions)
+    colors = dict(zip(SEGMENTS, figures.COLORS, strict=False)) if evaluation.partitions else {}
     labels = figures.axis_labels(evaluation.classes)
     plots = {f"bars-{i}": figure for i, figure in enumerate(figures.per_class_bars(rows, labels, colors))}
     bars = list(plots)
@@ -98,11 +96,45 @@ def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[
     return {"colors": colors, "plots": plots, "bars": bars, "curves": curves}
 
 
-def _segment_rows(metrics: Mapping[str, Any]) -> dict[str, list[tables.MetricRow]]:
-    return {
-        PARTITION_TITLES.get(name, name): tables.group_rows(entries, *SEGMENT_SCOPES)
-        for name, entries in metrics["segments"].items()
-    }
+def format_number(value: float | None, digits: int = 4, sign: str = "") -> str:
+    return MISSING if value is None else f"{value:{sign}.{digits}f}"
+
+
+def format_interval(bounds: Sequence[float | None] | None, digits: int = 4, sign: str = "") -> str:
+    if bounds is None or bounds[0] is None:
+        return MISSING
+    return " to ".join(format_number(bound, digits, sign) for bound in bounds)
+
+
+def _count_classes(entry: MetricEntry) -> str:
+    count = entry.get("classes", 0)
+    return f"{count:,} {'class' if count == 1 else 'classes'}"
+
+
+def _metric_rows(metrics: Mapping[str, Any]) -> list[TableRow]:
+    """Return one row for each metric of metrics.json that is not null."""
+    entries = {**metrics, **metrics["calibration"]}
+    return [
+        (label, description.format(classes=_count_classes(entries[key])), entries[key])
+        for key, (label, description) in METRIC_NAMES.items()
+        if entries[key]
+    ]
+
+
+def _group_rows(groups: Mapping[str, Mapping[str, Any]], size: str) -> list[TableRow]:
+    """Return rows of macro and micro AP of each segment or class of animals. `size`: a format string."""
+    rows: list[TableRow] = []
+    for name, group in groups.items():
+        over, macro = size.format(**group), group["map_macro"]
+        rows.append((name, f"macro over {over}, {_count_classes(macro)} with a positive", macro))
+        rows.append((name, f"micro over {over}", group["map_micro"]))
+    return rows
+
+
+def _class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of per_class.csv with `name` and `segment`, in descending order of AP, without an AP last."""
+    named = [{**row, "name": row["class"], "segment": row["segment"] or row["segment_by_count"] or ""} for row in rows]
+    return sorted(named, key=lambda row: (row["ap"] is None, -(row["ap"] or 0), -row["positives"]))
 
 
 def write_class_histogram(path: Path, title: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Path:

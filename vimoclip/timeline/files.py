@@ -10,7 +10,7 @@ from vimoclip import boris
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.timeline import page
-from vimoclip.timeline.windows import DECIMALS
+from vimoclip.timeline.bouts import DECIMALS
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline

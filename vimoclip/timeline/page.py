@@ -10,8 +10,7 @@ import numpy as np
 
 from vimoclip.io import html_page
 from vimoclip.metrics import descending_order
-from vimoclip.timeline.bouts import window_edges
-from vimoclip.timeline.windows import DECIMALS
+from vimoclip.timeline.bouts import DECIMALS, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline

@@ -49,10 +49,10 @@ def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str,
     groups = {"all": list(range(len(class_names)))}
     try:
         path = annotations_dir / f"{annotations.find_dataset_name(annotations_dir)}_action.csv"
-        if annotations.read_classes(path) != tuple(class_names):
-            return groups
-        partitions = annotations.read_partitions(path)
+        classes, partitions = annotations.read_classes(path)
     except UserError:
+        return groups
+    if classes != tuple(class_names):
         return groups
     # only the first partition: that of the data set's authors, if there is one
     for class_segments in list(partitions.values())[:1]:

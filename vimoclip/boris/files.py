@@ -1,16 +1,17 @@
-"""Reader of BORIS projects (.boris, JSON) and of the aggregated events that BORIS exports (CSV, TSV)."""
+"""BORIS projects (.boris, JSON) and aggregated events (CSV, TSV) are read; bouts are exported as events to paste."""
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vimoclip.errors import UserError
-from vimoclip.io import csv, yaml_json
+from vimoclip.io import atomic, csv, yaml_json
 
+BoutLike = tuple[str, float, float, float]  # action; start and stop in seconds since the video's first frame; score
 MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
 WHOLE_OBSERVATION = 0.0, math.inf
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
@@ -217,7 +218,8 @@ def read_project(path: Path) -> EventCollection:
     """Read a project. Raises UserError if the file is none, or an observation can't be read."""
     try:
         project = yaml_json.read_json(path, PROJECT_HINT)
-        event_types = {row["code"]: str(row["type"]) for row in _sorted_ethogram(project[ETHOGRAM_KEY])}
+        ethogram = sorted(project[ETHOGRAM_KEY].items(), key=lambda item: int(item[0]))
+        event_types = {row["code"]: str(row["type"]) for _, row in ethogram}
         observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"is not a BORIS project ({error!r})", PROJECT_HINT, path=path) from None
@@ -229,12 +231,6 @@ def read_project(path: Path) -> EventCollection:
             problem = f"observation {observation} can't be read ({error!r})"
             raise UserError(problem, "open the project in BORIS and save it", path=path) from None
     return collection
-
-
-def _sorted_ethogram(ethogram: dict[str, Any]) -> list[Any]:
-    """Return the behaviours in the order of their numeric keys."""
-    keys = sorted(ethogram, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0))
-    return [ethogram[key] for key in keys]
 
 
 def _add_observation(
@@ -289,3 +285,18 @@ def _pair_state_events(
         reason = f"has {num_rows[key]} starts and stops: one is missing; check state events in BORIS"
         collection.add_skipped(entry, reason)
     return sorted(events, key=lambda event: event.start)
+
+
+def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:
+    """Write one line per start and per stop of a bout, sorted by time, and return the path. Raises OSError.
+
+    The fields are those of an event of a media file: time, subject, code, modifier, comment, frame. To import them,
+    open an observation of `video` in BORIS (the ethogram must have the actions as state events), copy the file's whole
+    text, and choose Observations, Edit events, Paste events. The file has no header and no newline at its end, as BORIS
+    (8.27) refuses both."""
+    rows = []
+    for action, start, stop, score in bouts:
+        comment = " ".join(f"{video.name}, score {score:.3f}".split())
+        for time in (start, min(stop, seconds)):
+            rows.append((round(time, 3), "", " ".join(action.split()), "", comment, round(time * fps)))
+    return atomic.write_text(path, "\n".join("\t".join(map(str, row)) for row in sorted(rows)))

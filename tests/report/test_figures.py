@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from vimoclip.report import confusion, figures, tables
+from vimoclip.report import examples, figures
 
 few_examples = settings(max_examples=50, deadline=None)
 tied = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])  # few values, so that many are equal
@@ -19,8 +19,7 @@ def test_confusion_counts_with_several_labels() -> None:
     expected = np.zeros((4, 4), int)
     expected[0] = [2, 0, 1, 0]  # predicted in the first two; the third is confused with class 2
     expected[1] = [0, 1, 1, 0]  # the second clip is predicted as 0, a label, and as 2 instead of 1
-    assert np.array_equal(confusion.confusion_counts(scores, targets), expected)
-    assert np.array_equal(confusion.co_occurrence(targets)[:2, :2], [[3, 2], [2, 2]])
+    assert np.array_equal(figures.confusion_counts(scores, targets), expected)
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
@@ -30,14 +29,14 @@ def test_confusion_counts_with_one_label_equal_the_confusion_matrix(data: st.Dat
     count, classes = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 6))
     labels = data.draw(arrays(int, count, elements=st.integers(0, classes - 1)))
     scores = data.draw(arrays(float, (count, classes), elements=st.floats(0, 1)))
-    result = confusion.confusion_counts(scores, np.eye(classes, dtype=bool)[labels])
+    result = figures.confusion_counts(scores, np.eye(classes, dtype=bool)[labels])
     assert np.array_equal(result, confusion_matrix(labels, scores.argmax(axis=1), labels=range(classes)))
 
 
 def test_confused_with_lists_the_most_frequent_confusions() -> None:
     scores = np.array([[0.1, 0.9, 0.2]] * 3 + [[0.1, 0.2, 0.9]] * 2 + [[0.9, 0.1, 0.1]])
     targets = np.eye(3, dtype=bool)[[0] * 6]
-    result = tables.confused_with(["a", "b", "c"], scores, targets)
+    result = figures.confused_with(["a", "b", "c"], scores, targets)
     assert result["a"] == (1, ["b (3)", "c (2)"])
     assert result["b"] == (0, [])
 
@@ -45,7 +44,7 @@ def test_confused_with_lists_the_most_frequent_confusions() -> None:
 @few_examples
 @given(arrays(float, (6, 5), elements=tied), arrays(bool, (6, 5)))
 def test_clip_average_precision_equals_sklearn(scores: np.ndarray, targets: np.ndarray) -> None:
-    for result, row, labels in zip(confusion.clip_average_precision(scores, targets), scores, targets, strict=True):
+    for result, row, labels in zip(examples.clip_average_precision(scores, targets), scores, targets, strict=True):
         assert np.isnan(result) if not labels.any() else result == pytest.approx(average_precision_score(labels, row))
 
 
@@ -85,10 +84,10 @@ def test_best_and_worst_clips_are_disjoint_and_varied() -> None:
     scores[2] = [0.98, 0.02, 0.02]
     scores[3] = [0.05, 0.95, 0.05]
     scores[5] = [0.9, 0.5, 0.1]  # the only clip with an AP below 1
-    best, worst = confusion.best_and_worst(scores, targets, 2)
+    best, worst = examples.best_and_worst(scores, targets, 2)
     assert best == [1, 3] and worst == [5]
-    best, worst = confusion.best_and_worst(scores, targets, 100)
+    best, worst = examples.best_and_worst(scores, targets, 100)
     assert best == [1, 3, 2] and worst == [5]  # no other has an AP below 1
     targets[4] = False  # a clip without labels has no AP
-    best, worst = confusion.best_and_worst(scores, targets, 100)
+    best, worst = examples.best_and_worst(scores, targets, 100)
     assert 4 not in best + worst
