@@ -84,7 +84,7 @@ def test_a_stage_reports_a_full_disk_and_resumes_with_room(
     assert_resumes(stage, small_inputs, tmp_path)
 
 
-@pytest.mark.parametrize("limits", [30, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("limits", [12, pytest.param(1000, marks=pytest.mark.long)])
 def test_a_full_disk_in_the_last_step_leaves_every_part(limits: int, small_inputs: Path, tmp_path: Path) -> None:
     size = len(uninterrupted_run(small_inputs, "inference").content["out/flow.h5"])
     remaining: dict[str, Any] = {}

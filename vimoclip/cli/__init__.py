@@ -23,7 +23,7 @@ from vimoclip.cli.arguments import (
     regex,
     seed,
 )
-from vimoclip.cli.exit_codes import Terminated, mark_overwritten, rerun_command, run, set_resume_command
+from vimoclip.cli.exit_codes import mark_overwritten, rerun_command, run, set_resume_command
 from vimoclip.cli.input_checks import (
     check_downloadable,
     check_settings_match,
@@ -50,7 +50,6 @@ __all__ = [
     "Parser",
     "ProgressMeter",
     "RunReport",
-    "Terminated",
     "add_checkpoint_arguments",
     "add_clip_arguments",
     "add_compute_arguments",

@@ -33,9 +33,6 @@ class CostEstimate:
         """Duration of the work; None if the rate is unknown."""
         return 0.0 if not self.units else self.units / self.rate if self.rate else None
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"seconds": self.seconds}
-
     def __str__(self) -> str:
         if self.rate is None or self.seconds is None:
             duration = f"{self.units:.0f} {self.unit}s, too few to estimate the time"
@@ -114,11 +111,12 @@ class RunReport:
             return
         from vimoclip.io import yaml_json  # imports yaml, which --help doesn't need
 
+        estimate = self.estimate
         content = vars(self) | {
             "schema": REPORT_SCHEMA,
             "outputs": [str(output) for output in dict.fromkeys(self.outputs)],
             "already": self.already_done,
-            "estimate": self.estimate.as_dict() if self.estimate else None,
+            "estimate": asdict(estimate) | {"seconds": estimate.seconds} if estimate else None,
         }
         del content["manifests"], content["already_done"]
         yaml_json.write_json(path, content)
