@@ -17,7 +17,7 @@ from vimoclip.errors import UserError
 if TYPE_CHECKING:
     from benchmarks.harness import BenchmarkRow
 
-STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "evaluation", "int8_demo")
+STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "int8_demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
