@@ -2,7 +2,7 @@
 
     python -m demo.check_frames
 Fine-tunes a copy of the demo's teacher to recognise a clip's actions from one frame, with frames of all clips in random
-order. The score of a validation clip is the mean over its frames. Prints the macro AP of each group of actions and its
+order. The score of an evaluation clip is the mean over its frames. Prints the macro AP of each group of actions and its
 chance level (permuted labels), and writes them to TFAM/results/demo/frames.json."""
 
 import argparse
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def evaluate_single_frames(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on frames of the training clips and evaluate on those of the validation clips."""
+    """Train on frames of the training clips and evaluate on those of the evaluation clips."""
     from demo.report import class_groups
     from vimoclip import annotations, clip
     from vimoclip.runtime import seeding

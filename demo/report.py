@@ -25,8 +25,8 @@ CONFIG_TITLES = {
     "motion": "motion alone",
     "concat_time": "concatenation along time",
     "cross_attention": "cross-attention (TFAM)",
-    "cross_attention_shuffled": "the same, with another clip's motion",
-    "cross_attention_none": "the same, without any motion",
+    "cross_attention_shuffled": "cross-attention with another clip's motion",
+    "cross_attention_none": "cross-attention without any motion",
 }
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> Path:
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     num_clips = len(next(iter(runs_by_clips)))
     text = (
-        f"Average precision on {num_clips} validation clips, protocol {' or '.join(sorted(protocols))}, "
+        f"Average precision on {num_clips} evaluation clips, protocol {' or '.join(sorted(protocols))}, "
         f"epoch chosen by {' or '.join(sorted(epoch_criteria))}; macro: mean over classes, micro: pooled.\n\n"
     )
     text += format_table(rows, args.rounds) + format_motion_gains(rows)
@@ -93,7 +93,7 @@ def format_single_frames(path: Path) -> str:
 
     results = yaml_json.read_json(path)
     lines = [
-        f"\nsingle frames of {results['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
+        f"\nsingle frames of {results['clips']} evaluation clips, macro AP (chance, and 95 % of the permutations):\n"
     ]
     for name, value in results["macro_ap"].items():
         low, high = value["chance_95"]

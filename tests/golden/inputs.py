@@ -129,7 +129,7 @@ def write_bad_dataset(root: Path) -> None:
 
 
 def write_many_annotations(root: Path) -> None:
-    """Write annotations of 60 clips without videos, for drawing selection clips."""
+    """Write annotations of 60 clips without videos, for drawing the model-selection split."""
     rng = np.random.default_rng(5)
     train = {f"t{i:03d}.mp4": tuple(np.flatnonzero(rng.random(3) < 0.4).tolist()) for i in range(60)}
     write_annotations(root / "annotations", {"train": train, "val": {"v0.mp4": (0,), "v1.mp4": (1,)}})

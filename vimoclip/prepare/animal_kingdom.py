@@ -228,7 +228,7 @@ def _describe_conflicts(
 
 
 def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: Sequence[ClipRow]) -> Annotations:
-    """Return the annotations with both partitions of the classes and without selection clips.
+    """Return the annotations with both partitions of the classes and without a model-selection split.
 
     `segments`: by normalized class name."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {split: {} for split in SPLIT_OF_TYPE.values()}
