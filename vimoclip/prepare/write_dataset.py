@@ -124,24 +124,19 @@ def describe_selection(data: Annotations) -> list[str]:
 
 def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     """Print the summary and the warnings, and plot the class counts."""
+    from vimoclip import report
+
     data = prepared.data
     selected = set(data.selection)
     train = [video for video in data.splits.get("train", {}) if video not in selected]
     lines = [*summary_lines(prepared), *describe_selection(data)]
     for splits in (data.splits, {"train": train, "selection": data.selection}):
         lines += grouped_split.find_leaks(splits, prepared.sources)
-    print("\n".join(lines))
-    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-
-
-def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
-    """Write the page with the class counts and return its path."""
-    from vimoclip import report
-
     counts = {split: _class_counts(data, split) for split in data.splits}
-    return report.write_class_histogram(
-        annotations_dir / CLASS_COUNTS_FILE, "Clips of each action", data.classes, counts
-    )
+    path = annotations_dir / CLASS_COUNTS_FILE
+    report.write_class_histogram(path, "Clips of each action", data.classes, counts)
+    print("\n".join(lines))
+    print(f"wrote {annotations_dir}, and {path}", flush=True)
 
 
 def summary_lines(prepared: PreparedDataset) -> list[str]:
