@@ -134,13 +134,9 @@ def summarize(
     """Return the macro AP of each group of classes, its chance level and 95 % of the permutations' values."""
     import numpy as np
 
-    from demo.report import group_map
-    from vimoclip import metrics
+    from demo.report import permuted_group_maps
 
-    maps = group_map(scores, targets, groups)
-    permuted_maps = [
-        group_map(scores, permuted, groups) for permuted in metrics.permute_targets(targets, args.rounds, args.seed)
-    ]
+    maps, permuted_maps = permuted_group_maps(scores, targets, groups, args.rounds, args.seed)
     macro = {}
     for name in groups:
         values = [permuted_map[f"map_macro_{name}"] for permuted_map in permuted_maps]

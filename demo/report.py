@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> Path:
         metrics = yaml_json.read_json(folder / "metrics.json", "delete the run and create it again")
         protocols.add(metrics["protocol"])
         epoch_criteria.add(metrics["epoch_chosen_by"])
-        results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
-        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **results})
+        maps, permuted_maps = permuted_group_maps(scores, targets, class_groups(data.classes), args.rounds, args.seed)
+        chance = {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
+        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **maps, **chance})
     if not rows:
         raise UserError("no finished run", "run demo.sh", path=args.checkpoints_dir / "TFAM")
     if len(runs_by_clips) > 1:
@@ -126,15 +127,14 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
     return table.videos, torch.from_numpy(table.scores).float(), targets
 
 
-def evaluate_run(
+def permuted_group_maps(
     scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]], rounds: int, seed: int
-) -> dict[str, float]:
-    """Return `map_macro_<group>`, `map_micro_<group>`, and `..._chance`: their means over permuted labels."""
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Return the results of `group_map`, and those for each permutation of the labels."""
     from vimoclip.metrics import permute_targets
 
-    maps = group_map(scores, targets, groups)
     permuted_maps = [group_map(scores, permuted, groups) for permuted in permute_targets(targets, rounds, seed)]
-    return maps | {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
+    return group_map(scores, targets, groups), permuted_maps
 
 
 def group_map(scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]]) -> dict[str, float]:
