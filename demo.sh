@@ -125,7 +125,7 @@ fi
 
 cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
 train_tfam() { # train_tfam CONFIG: all seeds in parallel, which is faster for models this small
-    local seed pid seconds=0 code=0 pids="" log_dir="logs/$name/TFAM/$1"
+    local seed pid polls=0 code=0 pids="" log_dir="logs/$name/TFAM/$1"
     mkdir -p "$log_dir"
     for seed in $seeds; do
         OMP_NUM_THREADS=$(((cores + 2) / 3)) TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion_args[@]}" \
@@ -134,9 +134,9 @@ train_tfam() { # train_tfam CONFIG: all seeds in parallel, which is faster for m
         pids="$pids $!"
     done
     while [ -n "$(jobs -pr)" ]; do
-        sleep 1
-        seconds=$((seconds + 1))
-        [ $((seconds % 10)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$log_dir/seed$seed.txt")"
+        sleep 0.2
+        polls=$((polls + 1))
+        [ $((polls % 50)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$log_dir/seed$seed.txt")"
     done
     for pid in $pids; do wait "$pid" || code=$?; done
     [ $code -eq 0 ] || exit $code

@@ -93,9 +93,7 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
         help="class names, in the order of their ids from 0; default: those in the table",
     )
     add_split(parser)
-    parser.add_argument(
-        "--group-by", metavar="COLUMN", help="column; videos with the same value in it stay in one split"
-    )
+    parser.add_argument("--group-by", metavar="COLUMN", help="column; videos with one value in it stay in one split")
 
 
 def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
@@ -116,14 +114,10 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
 def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("events", type=Path, help="BORIS project (.boris), or aggregated events (CSV, TSV)")
     parser.add_argument(
-        "--videos-dir",
-        type=Path,
-        help="folder of the media files; default: where the events name them, or beside the events",
+        "--videos-dir", type=Path, help="folder of the media files; default: where the events name them"
     )
     parser.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
-    parser.add_argument(
-        "--stride-seconds", type=cli.positive_float, default=3.0, help="stride of the windows, in seconds"
-    )
+    parser.add_argument("--stride-seconds", type=cli.positive_float, default=3.0, help="stride of windows, in seconds")
     parser.add_argument(
         "--min-overlap",
         type=cli.fraction_or_one,
@@ -131,12 +125,10 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
         help="smallest overlap with a behaviour that labels a window, as a fraction of the shorter of the two",
     )
     parser.add_argument(
-        "--point-margin", type=cli.non_negative_float, default=1.0, help="seconds added on both sides of a point event"
+        "--point-margin", type=cli.non_negative_float, default=1.0, help="seconds before and after a point event"
     )
     parser.add_argument("--subjects", nargs="+", metavar="NAME", help="subjects whose events are used; default: all")
-    parser.add_argument(
-        "--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="behaviours that are not used as classes"
-    )
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="behaviours that are not classes")
     parser.add_argument("--drop-unlabelled", action="store_true", help="skip windows without a behaviour")
     parser.add_argument(
         "--group-by",
@@ -194,12 +186,8 @@ def prepare_mammalnet(args: argparse.Namespace) -> cli.RunReport:
 def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metadata", type=Path, required=True, help="AR_metadata.xlsx of the authors")
     parser.add_argument("--actions", type=Path, required=True, help="df_action.xlsx of the authors")
-    parser.add_argument(
-        "--output-dir", type=Path, help="folder of the annotations; default: annotations/ in --dataset-dir"
-    )
-    parser.add_argument(
-        "--species", action="store_true", help="also write animals.csv: each clip's animals and classes"
-    )
+    parser.add_argument("--output-dir", type=Path, help="output folder; default: annotations/ in --dataset-dir")
+    parser.add_argument("--species", action="store_true", help="also write animals.csv: animals of each clip")
 
 
 def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
@@ -221,9 +209,7 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         help="fraction of clips for validation (default: %(default).3f)",
     )
     parser.add_argument("--test-share", type=cli.fraction, help="fraction of clips for testing; default: no test split")
-    parser.add_argument(
-        "--seed", type=cli.seed, default=SEED, help="seed of the splits, and of the model-selection split"
-    )
+    parser.add_argument("--seed", type=cli.seed, default=SEED, help="seed of all splits")
 
 
 def split_fractions(args: argparse.Namespace) -> dict[str, float]:
@@ -253,12 +239,8 @@ def draw_selection(args: argparse.Namespace) -> cli.RunReport:
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--decode", action="store_true", help="also decode all videos completely, to find damaged frames; slow"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the list of problems as JSON; - is standard output"
-    )
+    parser.add_argument("--decode", action="store_true", help="decode all videos, to find damaged frames; slow")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the problems as JSON; - is standard output")
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--num-workers", type=cli.non_negative_int, default=processors, help="number of processes")
     for flag, content, name in (
@@ -302,22 +284,20 @@ def check_dataset(args: argparse.Namespace) -> cli.RunReport:
         args.flow_videos_dir or data / "flows",
         args.motion_h5_path or embeddings / "flow_embeddings.h5",
     )
-    to_stdout = args.json == Path("-")
-    with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
+    stdout, to_stdout = sys.stdout, args.json == Path("-")
+    with contextlib.redirect_stdout(sys.stderr if to_stdout else stdout):
         checked = run_checks(paths, args.decode, cli.limit_workers(args.num_workers))
         print("\n".join(checked.format_lines()), flush=True)
-    report = checked.run_report()
-    text = json.dumps(checked.as_dict(), indent=1) + "\n"
-    if to_stdout:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif args.json:
-        report.outputs.append(atomic.write_text(args.json, text))
-        print(f"wrote {args.json}")
-    if not checked.fine:
-        report.write(args.report)
-        raise CheckError(checked.summary(), "see the problems above", path=data)
-    print(f"{data}: no problems", file=sys.stderr if to_stdout else None)
+        report, text = checked.run_report(), json.dumps(checked.as_dict(), indent=1)
+        if to_stdout:
+            print(text, file=stdout, flush=True)
+        elif args.json:
+            report.outputs.append(atomic.write_text(args.json, f"{text}\n"))
+            print(f"wrote {args.json}")
+        if not checked.fine:
+            report.write(args.report)
+            raise CheckError(checked.summary(), "see the problems above", path=data)
+        print(f"{data}: no problems")
     return report
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    only these stages
-Prints a table and writes it as JSON; docs/performance.md explains it. Inputs are created once and reused."""
+Prints a table per stage and writes all rows as JSON; docs/performance.md explains it. Inputs are created once."""
 
 import argparse
 import importlib
@@ -17,7 +17,7 @@ from vimoclip.errors import UserError
 if TYPE_CHECKING:
     from benchmarks.harness import BenchmarkRow
 
-STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "evaluation", "int8_demo")
+STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "int8_demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,9 +43,8 @@ def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
     for stage in args.stages or STAGES:
         print(f"== {stage}", flush=True)
         stage_rows = importlib.import_module(f"benchmarks.{stage}").run(inputs, args.rounds)
-        print("\n".join(format_row(row) for row in stage_rows), flush=True)
+        print("\n".join(format_markdown(stage_rows)), flush=True)
         rows += stage_rows
-    print("\n" + "\n".join(format_markdown(rows)))
     write_results(args.json, rows)
     return rows
 
@@ -110,12 +109,6 @@ def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:
             ]
         )
     return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def format_row(row: "BenchmarkRow") -> str:
-    """Return a row as one line of text."""
-    rate = format_rate(row.ours, row.unit)
-    return f"{row.what}: {rate}, {format_ratio(row) or '-'} (goal: {row.goal or '-'}) {row.note}"
 
 
 def format_ratio(row: "BenchmarkRow") -> str:

@@ -17,7 +17,7 @@ from torchvision.utils import flow_to_image
 
 import extract_flows
 from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, measure_rates
-from benchmarks.inputs import BenchmarkInputs
+from benchmarks.inputs import BenchmarkInputs, read_whole_video
 from vimoclip import flow, video
 
 CLIPS, SIZE = 4, 224
@@ -29,7 +29,7 @@ PairFlow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     clips = inputs.clips()[:CLIPS]
     with tempfile.TemporaryDirectory() as folder:
-        return [*dis_rows(clips, Path(folder), rounds), color_row(clips[0], rounds), *raft_rows(clips[0], rounds)]
+        return [*dis_rows(clips, Path(folder), rounds), *raft_rows(clips[0], Path(folder), rounds)]
 
 
 # --- DIS
@@ -78,11 +78,6 @@ def plain_farneback(clip: Path, output: Path) -> float:
         return write_plain_flow_video(read_whole_video(clip), compute, output)
     finally:
         cv2.setNumThreads(1)  # as set by vimoclip.flow.opencv
-
-
-def read_whole_video(clip: Path) -> list[np.ndarray]:
-    with av.open(str(clip)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def write_plain_flow_video(frames: Sequence[np.ndarray] | np.ndarray, compute: PairFlow, output: Path) -> float:
@@ -140,38 +135,21 @@ def end_point_error(clips: Sequence[Path], preset: str) -> float:
     return float(np.mean(errors))
 
 
-# --- colours
-
-
-def color_row(clip: Path, rounds: int) -> BenchmarkRow:
-    vectors = flow.opencv_flow("dis")(read_frames(clip, SIZE, 65))
-
-    def plain() -> float:
-        for pair_vectors in vectors:
-            flow_to_image(torch.from_numpy(pair_vectors).permute(2, 0, 1))
-        return len(vectors)
-
-    rates = measure_rates({"plain": plain, "ours": lambda: len(flow.flow_to_color(vectors, "log"))}, rounds)
-    return make_row("flow", f"colours at {SIZE}, one thread, against flow_to_image", "frame", rates)
-
-
 # --- RAFT
 
 
-def raft_rows(clip: Path, rounds: int) -> list[BenchmarkRow]:
+def raft_rows(clip: Path, folder: Path, rounds: int) -> list[BenchmarkRow]:
     torch.manual_seed(0)
     cpu = torch.device("cpu")
     full, small = read_frames(clip, None, PLAIN_RAFT_PAIRS + 1), read_frames(clip, SIZE, RAFT_PAIRS + 1)
     render = flow.load_renderer("raft", None, 12, "log", 0.05, cpu)
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "plain.mp4"
-        raft_32, raft_12 = plain_raft(32), plain_raft(12)
-        work: dict[str, Callable[[], float]] = {
-            "plain": lambda: write_plain_flow_video(full, raft_32, output),
-            "plain, same size": lambda: write_plain_flow_video(small, raft_12, output),
-            "ours": lambda: write_flow_video(render(small), Path(folder) / "ours.mp4"),
-        }
-        rates = measure_rates(work, rounds)
+    raft_32, raft_12 = plain_raft(32), plain_raft(12)
+    work: dict[str, Callable[[], float]] = {
+        "plain": lambda: write_plain_flow_video(full, raft_32, folder / "plain.mp4"),
+        "plain, same size": lambda: write_plain_flow_video(small, raft_12, folder / "plain.mp4"),
+        "ours": lambda: write_flow_video(render(small), folder / "ours.mp4"),
+    }
+    rates = measure_rates(work, rounds)
     what, against = f"--model raft --size {SIZE} --iters 12, random weights", "against one pair at a time"
     return [
         make_row("flow", f"{what}, {against} at 640x360, 32 iterations", "pair", rates, goal="5x"),

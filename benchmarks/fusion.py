@@ -1,6 +1,6 @@
 """TFAM: training steps and evaluation, against padded batches and torch's modules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,11 @@ class FusionSetup:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     load_batch: Callable[[Sequence[str]], tuple[list[Any], torch.Tensor, int]]
+
+    def batches(self, keys: Sequence[str]) -> Iterator[tuple[list[Any], torch.Tensor, int]]:
+        """Load the videos in batches."""
+        for start in range(0, len(keys), BATCH_SIZE):
+            yield self.load_batch(keys[start : start + BATCH_SIZE])
 
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
@@ -180,8 +185,7 @@ def train_steps(setup: FusionSetup, keys: Sequence[str]) -> float:
     """Train on the videos once; return the number of RGB frames."""
     setup.model.train()
     tokens = 0
-    for start in range(0, len(keys), BATCH_SIZE):
-        inputs, labels, count = setup.load_batch(keys[start : start + BATCH_SIZE])
+    for inputs, labels, count in setup.batches(keys):
         setup.optimizer.zero_grad(set_to_none=True)
         F.binary_cross_entropy_with_logits(setup.model(*inputs), labels).backward()
         setup.optimizer.step()
@@ -194,8 +198,7 @@ def evaluate_batches(setup: FusionSetup, keys: Sequence[str]) -> float:
     """Run forward passes only; return the number of RGB frames."""
     setup.model.eval()
     tokens = 0
-    for start in range(0, len(keys), BATCH_SIZE):
-        inputs, _, count = setup.load_batch(keys[start : start + BATCH_SIZE])
+    for inputs, _, count in setup.batches(keys):
         setup.model(*inputs)
         tokens += count
     return tokens
@@ -213,14 +216,10 @@ def check_same_logits(paths: dict[str, Path]) -> None:
     """Raise ValueError if the logits of both models differ by more than 1e-5."""
     setups, keys = (plain_setup(paths), tfam_setup(paths)), sample_keys(paths)
     setups[1].model.load_state_dict(setups[0].model.state_dict())
-    for start in range(0, len(keys), BATCH_SIZE):
-        logits = []
-        for setup in setups:
-            inputs, _, _ = setup.load_batch(keys[start : start + BATCH_SIZE])
-            with torch.no_grad():
-                logits.append(setup.model.eval()(*inputs))
-        if (worst := float((logits[0] - logits[1]).abs().max())) > TOLERANCE:
-            raise ValueError(f"logits differ by {worst} from the plain model's")
+    with torch.no_grad():
+        logits = [torch.cat([setup.model.eval()(*inputs) for inputs, _, _ in setup.batches(keys)]) for setup in setups]
+    if (worst := float((logits[0] - logits[1]).abs().max())) > TOLERANCE:
+        raise ValueError(f"logits differ by {worst} from the plain model's")
 
 
 def flops_per_token(paths: dict[str, Path], keys: Sequence[str]) -> float:

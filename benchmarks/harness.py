@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -77,26 +78,21 @@ def make_row(
     return result
 
 
+def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a call in a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
 def measure_peak_memory(function: Callable[..., Any], *args: Any) -> int:
-    """Return the peak bytes of a call in a separate process, above those before the call."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_peak_memory, args=(sender, function, args))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"{function.__name__} ended without a result, see above") from None
-    finally:
-        process.join()
+    """Return the peak bytes of a call in a new process, above those before the call."""
+    return run_in_process(_peak_memory_of_call, function, *args)
 
 
-def _send_peak_memory(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _peak_memory_of_call(function: Callable[..., Any], *args: Any) -> int:
     before = _resident_bytes()
     function(*args)
-    sender.send(max(0, cost_estimate.peak_memory() - before))
-    sender.close()
+    return max(0, cost_estimate.peak_memory() - before)
 
 
 def _resident_bytes() -> int:

@@ -113,6 +113,14 @@ def _crop_texture(texture: np.ndarray, x: float, y: float) -> np.ndarray:
     return cv2.getRectSubPix(texture, (WIDTH, HEIGHT), (x + WIDTH / 2, y + HEIGHT / 2)).copy()
 
 
+def read_whole_video(path: Path) -> list[np.ndarray]:
+    """Decode all frames at once, as the plain implementations do: (H, W, 3) uint8 each."""
+    import av
+
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
 def write_clip(path: Path, number: int) -> None:
     from vimoclip import video
 

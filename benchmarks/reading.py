@@ -8,8 +8,6 @@ import numpy as np
 from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, measure_rates, memory_copy_rate
 from benchmarks.inputs import BenchmarkInputs
 
-GOAL = "15x gzip"
-
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     path = inputs.embeddings()["rgb_train"]
@@ -21,27 +19,20 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     work = {
         "plain": lambda: read_plain(published, ours.keys),
         "ours": lambda: read_embeddings(path),
-        "opened": lambda: sum(len(ours.embeddings(key)) for key in ours.keys),
-        "uncompressed": lambda: read_plain(path, ours.keys),
     }
-    rates = measure_rates(work, rounds)
     bound = memory_copy_rate() / (4 * ours.dim)
     memory = measure_peak_memory(read_plain, published, ours.keys), measure_peak_memory(read_embeddings, path)
-    common = {"bound": bound, "bound_name": "copying memory"}
-    plain = rates["plain"]
-    return [
-        make_row(
-            "reading", "all videos, with opening the file", "frame", {"plain": plain, "ours": rates["ours"]},
-            memory=memory, goal=GOAL, **common,
-        ),
-        make_row(
-            "reading", "all videos, file open", "frame", {"plain": plain, "ours": rates["opened"]}, goal=GOAL, **common
-        ),
-        make_row(
-            "reading", "all videos, one open() a video, not compressed", "frame",
-            {"plain": plain, "ours": rates["uncompressed"]}, note="cost of the compression alone", **common,
-        ),
-    ]  # fmt: skip
+    row = make_row(
+        "reading",
+        "all videos, with opening the file",
+        "frame",
+        measure_rates(work, rounds),
+        bound=bound,
+        bound_name="copying memory",
+        memory=memory,
+        goal="15x gzip",
+    )
+    return [row]
 
 
 def open_reader(path: Path):  # type: ignore[no-untyped-def]  # imports h5py, so only at a call

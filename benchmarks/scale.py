@@ -4,13 +4,13 @@
 30,100 videos need 10 GB in the folder of inputs, removed at the end, and 5 minutes; they are not in the default. Each
 measurement runs in a separate process; its memory excludes that of the imports."""
 
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import inputs as input_sizes
-from benchmarks.harness import BenchmarkRow, measure_peak_memory
+from benchmarks.harness import BenchmarkRow, run_in_process
 from benchmarks.inputs import BenchmarkInputs
 
 DEFAULT_VIDEOS = "300,3000"
@@ -57,9 +57,9 @@ def cost_row(what: str, unit: str, units: float, costs: Sequence[Cost], goal: st
 
 def data_rows(folder: Path, num_videos: int, rounds: int) -> list[BenchmarkRow]:
     num_frames = write_embedding_files(folder, scaled_lengths(num_videos))
-    first_cost = measure_in_subprocess(read_all_metadata, folder)
-    repeated_costs = [measure_in_subprocess(read_all_metadata, folder) for _ in range(rounds)]
-    epoch_cost, prefix = measure_in_subprocess(train_epoch, folder), f"{num_videos:,} videos: "
+    first_cost = run_in_process(measure_cost, read_all_metadata, folder)
+    repeated_costs = [run_in_process(measure_cost, read_all_metadata, folder) for _ in range(rounds)]
+    epoch_cost, prefix = run_in_process(measure_cost, train_epoch, folder), f"{num_videos:,} videos: "
     goal = "under 5 minutes, 6 GiB"
     return [
         cost_row(f"{prefix}start-up, first time", "video", num_videos, [first_cost], ""),
@@ -68,20 +68,14 @@ def data_rows(folder: Path, num_videos: int, rounds: int) -> list[BenchmarkRow]:
     ]
 
 
-def measure_in_subprocess(work: Callable[[Path], None], folder: Path) -> Cost:
-    """Return the cost in a separate process, without the imports."""
-    result_path = folder / "cost.json"
-    measure_peak_memory(measure_to_file, work, folder, result_path)
-    return Cost(*json.loads(result_path.read_text()))
-
-
-def measure_to_file(work: Callable[[Path], None], folder: Path, result_path: Path) -> None:
+def measure_cost(work: Callable[[Path], None], folder: Path) -> Cost:
+    """Return the cost of work in this process, without the imports."""
     import TFAM.loops  # noqa: F401 - excludes the imports from the cost
     from vimoclip.runtime import cost_estimate
 
     before = cost_estimate.peak_memory()
     cost = time_call(lambda: work(folder))
-    result_path.write_text(json.dumps([cost.seconds, cost.cpu_seconds, cost_estimate.peak_memory() - before]))
+    return Cost(cost.seconds, cost.cpu_seconds, cost_estimate.peak_memory() - before)
 
 
 def time_call(work: Callable[[], object]) -> Cost:
@@ -133,7 +127,7 @@ def open_pairs(folder: Path) -> dict[str, Any]:
     from TFAM.data import open_splits
 
     rgb = {"train": folder / FILE_NAMES[0], "val": folder / FILE_NAMES[1]}
-    with suppress_stdout():
+    with redirect_stdout(StringIO()):
         return open_splits(rgb, folder / FILE_NAMES[2], "cross_attention", None)[0]
 
 
@@ -186,7 +180,7 @@ def bookkeeping_rows(folder: Path, num_videos: int) -> list[BenchmarkRow]:
     }
     rows = []
     for name, step in steps.items():
-        with suppress_stdout():
+        with redirect_stdout(StringIO()):
             costs = [time_call(step) for _ in range(3)]
         rows.append(cost_row(f"{num_videos:,} videos: {name}", "video", num_videos, costs, "under 5 s"))
     return rows
@@ -212,9 +206,3 @@ def write_partial_extraction(folder: Path, output: Path, num_videos: int) -> dic
         entries.entries[key] = manifest.ManifestEntry(key, "ok", "", 150, 150, **manifest.stat_source(path))  # type: ignore[arg-type]
     entries.compact()
     return sources
-
-
-@contextmanager
-def suppress_stdout() -> Iterator[None]:
-    with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
-        yield

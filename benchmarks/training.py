@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import BenchmarkRow, make_row, matmul_rate, measure_peak_memory, measure_rates, memory_copy_rate
-from benchmarks.inputs import BenchmarkInputs
+from benchmarks.inputs import BenchmarkInputs, read_whole_video
 from vimoclip import clip, video
 from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, loops, trainer
 from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_video_reader, collate
@@ -54,16 +54,6 @@ def list_training_videos(folder: Path) -> list[flow_pairing.TrainingVideo]:
 # --- the loader
 
 
-def decode_plain_segment(path: Path, start: int, transform: Any) -> torch.Tensor:
-    """Return (29, 3, 224, 224) float32, normalised."""
-    import av
-    from PIL import Image
-
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return torch.stack([transform(Image.fromarray(frame)) for frame in frames[start : start + SEQUENCE_LENGTH - 1]])
-
-
 def sample_full_segments(dataset: SegmentDataset) -> list[int]:
     """Return indices of one full segment of each clip, so that no read profits from an earlier one."""
     rng, indices_by_clip = random.Random(0), dict[str, list[int]]()
@@ -76,6 +66,7 @@ def sample_full_segments(dataset: SegmentDataset) -> list[int]:
 def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     """Measure segments/s of one process with one thread, as in a worker of the loader."""
     import open_clip
+    from PIL import Image
 
     config = clip.load_encoder(inputs.clip_model(), None).config
     preprocess, transform = clip.Preprocess(config), open_clip.image_transform(224, is_train=False)
@@ -93,7 +84,8 @@ def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     def plain() -> float:
         for index in indices[::3]:
             segment = datasets["640x360"].segments[index]
-            decode_plain_segment(segment.video.flow_path, segment.start, transform)
+            frames = read_whole_video(segment.video.flow_path)[segment.start :][: SEQUENCE_LENGTH - 1]
+            torch.stack([transform(Image.fromarray(frame)) for frame in frames])
         return len(indices[::3])
 
     def ours(name: str) -> float:
@@ -203,7 +195,7 @@ def step_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
     deviation = max(abs(plain(batch) - ours(batch)), max_gradient_difference(plain.model, ours.model))
     assert deviation < 1e-5, f"plain and ours differ by {deviation}"
     work = {"plain": lambda: bool(plain(batch)), "ours": lambda: bool(ours(batch))}
-    memory = measure_peak_memory(_run_plain_steps, name), measure_peak_memory(_run_train_py_steps, name)
+    memory = measure_peak_memory(_run_steps, PlainStep, name), measure_peak_memory(_run_steps, TrainPyStep, name)
     rates = measure_rates(work, rounds)
     bound = matmul_rate() / (FLOP_PER_FRAME * BATCH_SIZE * (SEQUENCE_LENGTH - 1))
     what = f"step of train.py, ViT-B/32, batch {BATCH_SIZE} x {SEQUENCE_LENGTH} frames"
@@ -220,16 +212,10 @@ def max_gradient_difference(a: nn.Module, b: nn.Module) -> float:
     return max(float((p - q).abs().max() / p.abs().max().clamp_min(1e-3)) for p, q in pairs if p is not None)  # type: ignore
 
 
-def _run_plain_steps(name: str) -> None:
-    plain = PlainStep(name)
+def _run_steps(step_class: type[PlainStep] | type[TrainPyStep], name: str) -> None:
+    step = step_class(name)
     for seed in range(2):
-        plain(make_batch(seed))
-
-
-def _run_train_py_steps(name: str) -> None:
-    ours = TrainPyStep(name)
-    for seed in range(2):
-        ours(make_batch(seed))
+        step(make_batch(seed))
 
 
 def data_wait_row(inputs: BenchmarkInputs, steps: int = 6) -> BenchmarkRow:

@@ -2,7 +2,7 @@
 
     python -m demo.check_frames
 Fine-tunes a copy of the demo's teacher to recognise a clip's actions from one frame, with frames of all clips in random
-order. The score of a validation clip is the mean over its frames. Prints the macro AP of each group of actions and its
+order. The score of an evaluation clip is the mean over its frames. Prints the macro AP of each group of actions and its
 chance level (permuted labels), and writes them to TFAM/results/demo/frames.json."""
 
 import argparse
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def evaluate_single_frames(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on frames of the training clips and evaluate on those of the validation clips."""
+    """Train on frames of the training clips and evaluate on those of the evaluation clips."""
     from demo.report import class_groups
     from vimoclip import annotations, clip
     from vimoclip.runtime import seeding
@@ -134,13 +134,9 @@ def summarize(
     """Return the macro AP of each group of classes, its chance level and 95 % of the permutations' values."""
     import numpy as np
 
-    from demo.report import group_map
-    from vimoclip import metrics
+    from demo.report import permuted_group_maps
 
-    maps = group_map(scores, targets, groups)
-    permuted_maps = [
-        group_map(scores, permuted, groups) for permuted in metrics.permute_targets(targets, args.rounds, args.seed)
-    ]
+    maps, permuted_maps = permuted_group_maps(scores, targets, groups, args.rounds, args.seed)
     macro = {}
     for name in groups:
         values = [permuted_map[f"map_macro_{name}"] for permuted_map in permuted_maps]

@@ -25,8 +25,8 @@ CONFIG_TITLES = {
     "motion": "motion alone",
     "concat_time": "concatenation along time",
     "cross_attention": "cross-attention (TFAM)",
-    "cross_attention_shuffled": "the same, with another clip's motion",
-    "cross_attention_none": "the same, without any motion",
+    "cross_attention_shuffled": "cross-attention with another clip's motion",
+    "cross_attention_none": "cross-attention without any motion",
 }
 
 
@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> Path:
         metrics = yaml_json.read_json(folder / "metrics.json", "delete the run and create it again")
         protocols.add(metrics["protocol"])
         epoch_criteria.add(metrics["epoch_chosen_by"])
-        results = evaluate_run(scores, targets, class_groups(data.classes), args.rounds, args.seed)
-        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **results})
+        maps, permuted_maps = permuted_group_maps(scores, targets, class_groups(data.classes), args.rounds, args.seed)
+        chance = {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
+        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **maps, **chance})
     if not rows:
         raise UserError("no finished run", "run demo.sh", path=args.checkpoints_dir / "TFAM")
     if len(runs_by_clips) > 1:
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> Path:
     csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
     num_clips = len(next(iter(runs_by_clips)))
     text = (
-        f"Average precision on {num_clips} validation clips, protocol {' or '.join(sorted(protocols))}, "
+        f"Average precision on {num_clips} evaluation clips, protocol {' or '.join(sorted(protocols))}, "
         f"epoch chosen by {' or '.join(sorted(epoch_criteria))}; macro: mean over classes, micro: pooled.\n\n"
     )
     text += format_table(rows, args.rounds) + format_motion_gains(rows)
@@ -93,7 +94,7 @@ def format_single_frames(path: Path) -> str:
 
     results = yaml_json.read_json(path)
     lines = [
-        f"\nsingle frames of {results['clips']} validation clips, macro AP (chance, and 95 % of the permutations):\n"
+        f"\nsingle frames of {results['clips']} evaluation clips, macro AP (chance, and 95 % of the permutations):\n"
     ]
     for name, value in results["macro_ap"].items():
         low, high = value["chance_95"]
@@ -126,15 +127,14 @@ def read_predictions(path: Path, data: Any) -> tuple[list[str], "torch.Tensor", 
     return table.videos, torch.from_numpy(table.scores).float(), targets
 
 
-def evaluate_run(
+def permuted_group_maps(
     scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]], rounds: int, seed: int
-) -> dict[str, float]:
-    """Return `map_macro_<group>`, `map_micro_<group>`, and `..._chance`: their means over permuted labels."""
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Return the results of `group_map`, and those for each permutation of the labels."""
     from vimoclip.metrics import permute_targets
 
-    maps = group_map(scores, targets, groups)
     permuted_maps = [group_map(scores, permuted, groups) for permuted in permute_targets(targets, rounds, seed)]
-    return maps | {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
+    return group_map(scores, targets, groups), permuted_maps
 
 
 def group_map(scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str, list[int]]) -> dict[str, float]:

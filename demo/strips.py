@@ -1,7 +1,7 @@
 """Pictures of clips: strips of frames and of flow, and the highest scores of a TFAM run.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
-Writes TFAM/results/demo/<clip>.png for the first validation clips, or for those named with --clips. The clip's labels
+Writes TFAM/results/demo/<clip>.png for the first evaluation clips, or for those named with --clips. The clip's labels
 have dark bars and are always shown."""
 
 import argparse
@@ -20,7 +20,7 @@ LABEL_COLOR, OTHER_COLOR = (38, 94, 156), (188, 200, 212)
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished TFAM run")
-    parser.add_argument("--clips", nargs="+", default=None, help="file names of validation clips")
+    parser.add_argument("--clips", nargs="+", default=None, help="file names of evaluation clips")
     parser.add_argument("--count", type=cli.positive_int, default=4, help="number of clips, without --clips")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="folder for the pictures")
     add_dataset_arguments(parser)
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     written = []
     for name in args.clips or list(scores)[: args.count]:
         if name not in scores or name not in data.splits["val"]:
-            raise UserError(f"{name}: not in {path} and val_multi.txt", "name validation clips")
+            raise UserError(f"{name}: not in {path} and val_multi.txt", "name clips of the evaluation split")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = top_actions(scores[name], labels)
         picture_path = args.output_dir / f"{annotations.stem(name)}.png"

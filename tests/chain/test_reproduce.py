@@ -14,7 +14,9 @@ import pytest
 
 from tests.chain.helpers import copy_repository, result_times, shell
 from tests.conftest import make_tiny_clip, modification_times, moving_frames, write_video
+from tests.prepare.workbooks import Workbooks, animal_actions_cell
 from vimoclip import annotations, store
+from vimoclip.annotations import SEGMENTS
 
 CLASSES = ("Attending", "Eating", "Walking")
 CLIPS = {"train": 12, "test": 4}
@@ -37,34 +39,16 @@ SMALL = {
 
 
 def write_workbooks(folder: Path) -> None:
-    """AR_metadata.xlsx and df_action.xlsx with the authors' sheets and columns; clip i shows class i % 3."""
-    from openpyxl import Workbook
-
-    metadata, actions = Workbook(), Workbook()
-    sheet = metadata.active
-    assert sheet is not None
-    sheet.title = "AR"
-    sheet.append(["S/N", "video_id", "type", "labels", "list_animal_action"])
-    counts, number = [0, 0, 0], 0
+    """Write the authors' workbooks; clip i shows class i % 3."""
+    workbooks = Workbooks(animals=[["Common Crane", "Bird"]])
     for kind, clips in CLIPS.items():
         for i in range(clips):
-            number, label = number + 1, i % 3
-            counts[label] += 1
-            sheet.append([number, f"{kind.upper()}{i:02}", kind, str(label), f"[('Common Crane', '{CLASSES[label]}')]"])
-    listed = metadata.create_sheet("Action")
-    listed.append(["Label", "Category", "Action", "Description"])
-    table = actions.active
-    assert table is not None
-    table.title = "AR_count"
-    table.append(["S/N", "action_category", "action", "index", "segment", "count"])
+            actions = animal_actions_cell(CLASSES[i % 3], animal="Common Crane")
+            workbooks.clips.append([f"{kind.upper()}{i:02}", kind, str(i % 3), actions])
     for label, name in enumerate(CLASSES):
-        listed.append([label, "General", name, None])
-        table.append([label + 1, "General", name, label, ("head", "middle", "tail")[label], counts[label]])
-    animals = metadata.create_sheet("Animal")
-    animals.append(["Animal", "Parent Class", "Class", "Sub-Class", "Young", "Generic name"])
-    animals.append(["Common Crane", "Bird", "Bird", "Crane", None, None])
-    metadata.save(folder / "AR_metadata.xlsx")
-    actions.save(folder / "df_action.xlsx")
+        workbooks.listed.append([label, name])
+        workbooks.counted.append([name, label, SEGMENTS[label], 0])
+    workbooks.write(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Loading image encoders: model names, weights from every source, refused files."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import open_clip
 import pytest
 import torch
 
+from tests import preloaded
 from tests.conftest import REPOSITORY, indexed_frames
 from vimoclip import clip
 from vimoclip.clip import pretrained
@@ -95,12 +93,6 @@ def fill_hub_cache(home: Path, state: dict[str, torch.Tensor]) -> Path:
     return home
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new Python process, as huggingface_hub reads the cache folder when it is imported."""
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-
-
 def test_openai_weights_are_loaded_from_the_hub_cache_offline(b32_weights: Path, tmp_path: Path) -> None:
     state = torch.load(b32_weights, weights_only=True)
     home = fill_hub_cache(tmp_path, state)
@@ -114,7 +106,7 @@ assert clip.missing_download("ViT-B/32", "openai") is None
 encoder = clip.load_encoder("ViT-B/32", "openai")
 print(encoder.config["weights_sha256"], encoder.config["quick_gelu"], encoder.config["clip_pretrained"])
 """
-    completed = run_python(code, HF_HOME=str(home))
+    completed = preloaded.run(["-c", code], tmp_path, HF_HOME=str(home), PYTHONPATH=str(REPOSITORY))
     assert completed.returncode == 0, completed.stderr
     expected = clip.load_encoder("ViT-B/32", str(b32_weights)).config["weights_sha256"]
     assert completed.stdout.split() == [expected, "True", "openai"]

@@ -133,7 +133,7 @@ def test_the_demo_runs_from_an_empty_checkout_to_a_table(clone: Path) -> None:
     assert [word for words in commands for word in words if word.startswith("TFAM/configs/")] == [
         f"TFAM/configs/{config}.yaml" for config in CONFIGS
     ]
-    # the last epoch of both, so that nothing is chosen on the evaluation clips
+    # the last epoch of both, so that nothing is selected on the evaluation clips
     assert [w for c in commands for w in c if "student_" in w] == ["checkpoints/demo-tiny/student/student_epoch_1.pth"]
     runs = sorted((clone / "checkpoints" / "demo-tiny" / "TFAM").glob("*/seed*/metrics.json"))
     runs_metrics = [json.loads(path.read_text()) for path in runs]

@@ -158,7 +158,7 @@ def test_the_table_contains_sklearns_ap_of_each_group_and_run(
             assert 0 < float(row[f"map_macro_{name}_chance"]) < 1
     text = (tmp_path / "out" / "table.md").read_text()
     assert capsys.readouterr().out == text
-    assert "on 6 validation clips, protocol held_out, epoch chosen by map_micro" in text
+    assert "on 6 evaluation clips, protocol held_out, epoch chosen by map_micro" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         *("RGB alone", "cross-attention (TFAM)", "chance (20 permutations)")

@@ -1,4 +1,4 @@
 """Golden comparison: two checkouts run one chain of small commands, and every output of both must be equal.
 
-See `tests/golden/__main__.py` for the command. Nothing here imports the project or the helpers of its tests, so that
-both may be renamed: the inputs are written with av, h5py, open_clip and openpyxl alone."""
+See `tests/golden/__main__.py` for the command. The inputs are written once, with the helpers of the tests of this
+checkout, and both sides read the same files. Commands and comparison import nothing of the project."""

@@ -31,10 +31,6 @@ SIDES = ("old", "new")
 TIMEOUT = 240  # seconds for one step
 NOT_COPIED = (".*", "*.egg-info", "tests", "docs", "benchmarks")  # at the top of a checkout
 OWN_DATA = ("dataset", "checkpoints", "logs", "predictions", "my_*", "animal_kingdom")  # the same, a user's own files
-RENAMED = {  # a module that a step runs -> its name in later checkouts, used where that file exists
-    "TFAM.best": "TFAM.select_best",
-    "vimoclip.estimate": "vimoclip.runtime.cost_estimate",
-}
 Outcome = tuple[int | None, bool, float]  # exit code, None if killed; whether stderr has text; seconds
 
 
@@ -208,8 +204,6 @@ def run_sides(work: Path, steps: Sequence[Step]) -> dict[str, dict[str, Outcome]
 def run_step(step: Step, root: Path, printed: Path) -> Outcome:
     """Run one step in the folder of its side; what it prints goes to <printed>.out and <printed>.err."""
     words = ["bash", "-c", step.command] if step.shell else ["python", *shlex.split(step.command)]
-    if words[1] == "-m":
-        words[2] = _module(words[2], root)
     started = time.monotonic()
     code: int | None = None
     with open(f"{printed}.out", "wb") as out, open(f"{printed}.err", "wb") as err, suppress(TimeoutExpired):
@@ -219,12 +213,6 @@ def run_step(step: Step, root: Path, printed: Path) -> Outcome:
     if step.stdout:
         shutil.copy(f"{printed}.out", root / step.stdout)
     return code, os.stat(f"{printed}.err").st_size > 0, time.monotonic() - started
-
-
-def _module(name: str, root: Path) -> str:
-    """Return a module's name in this checkout."""
-    later = RENAMED.get(name, name)
-    return later if (root / f"{later.replace('.', '/')}.py").is_file() else name
 
 
 # --- comparing

@@ -154,7 +154,7 @@ def test_selection_is_drawn_once_and_kept(pets: Path, tmp_path: Path, capsys: py
     other = next(video for video in data.splits["train"] if video not in data.selection)
     path.write_text(f"{other}\n")
     assert prepare(pets, dataset, "--seed", "7").selection == (other,)
-    path.unlink()  # a data set without selection clips
+    path.unlink()  # a data set without a model-selection split
     assert prepare(pets, dataset).selection == ()
     assert not path.exists()
 

@@ -43,7 +43,7 @@ def test_each_source_is_in_one_split(
 
 
 def train_and_selection(data: Annotations, seed: int, sources: dict[str, str]) -> dict[str, list[str]]:
-    """Return the videos to train on and the selection clips, if the training videos are of several sources."""
+    """Return the videos to train on and the model-selection split, if the training videos are of several sources."""
     train = data.splits["train"]
     if len({sources.get(video, video) for video in train}) < 2:
         return {}

@@ -55,7 +55,7 @@ def test_three_splits_and_names_of_the_release(
     assert data.classes == tuple(BEHAVIOR_NAMES)
     assert {split: len(videos) for split, videos in data.splits.items()} == SPLIT_SIZES
     assert data.splits["test"]["-test_4.mp4"] == (1,)
-    assert data.selection == ()  # epochs are chosen on val
+    assert data.selection == ()  # epochs are selected on val
     assert annotations.read_animals(tmp_path / "dataset" / "annotations")["-test_3.mp4"].animals == ("felis",)
     assert "15 clips: 6 in train, 4 in val, 5 in test; 12 actions" in capsys.readouterr().out
 
@@ -117,7 +117,7 @@ def chain(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_epochs_are_chosen_on_val_and_test_is_evaluated(chain: Path) -> None:
+def test_epochs_are_selected_on_val_and_test_is_evaluated(chain: Path) -> None:
     run = chain / "checkpoints" / "TFAM" / "cross_attention" / "seed49"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["protocol"] == "three_splits"

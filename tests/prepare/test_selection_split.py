@@ -1,4 +1,4 @@
-"""Selection clips: fractions of every label, remaining training clips, the command, and the check."""
+"""Model-selection split: fractions of every label, remaining training clips, the command, and the check."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -117,7 +117,7 @@ def test_classes_without_selection_or_training_clip_are_named(
     draw_selection(annotations_dir)
     (selected,) = annotations.load(annotations_dir, "ak").selection
     missing = [name for i, name in enumerate(CLASSES) if i != int(selected[1:3]) % 3]
-    assert f"  2 classes have no selection clip: {', '.join(missing)}" in capsys.readouterr().out
+    assert f"2 classes have no clip of the model-selection split: {', '.join(missing)}" in capsys.readouterr().out
     write_annotations(annotations_dir, {"train": {"a.mp4": (0,), "b.mp4": (1,)}})
     draw_selection(annotations_dir, "--overwrite")
     assert "1 classes have no clip to train on: " in capsys.readouterr().out

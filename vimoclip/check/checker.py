@@ -96,7 +96,7 @@ def _count_entries(
 
 
 def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
-    """Check that selection clips and animals name annotated videos only."""
+    """Check that selection.txt and animals.csv name annotated videos only."""
     folder = data.paths.annotations
     if (path := folder / annotations.SELECTION_FILE).exists():
         with _record_errors(report, "annotations", path, "broken"):

@@ -108,17 +108,9 @@ def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple
         with warnings.catch_warnings(), force_weights_only():
             warnings.simplefilter("ignore")
             model = _create_model(source, pretrained, quick_gelu)
-        architecture = _architecture(source, quick_gelu)
-        config = {
-            "clip_model": canonical_name(name),
-            "clip_pretrained": Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained,
-            "quick_gelu": architecture["quick_gelu"],
-            "embed_dim": architecture["embed_dim"],
-            "resize": resize,
-            "architecture": architecture,
-            "weights_sha256": weights_sha256(model.visual),
-            **_preprocess_settings(model.visual.image_size, model.visual.preprocess_cfg),
-        }
+        config = _make_config(name, source, quick_gelu, resize, model.visual.image_size, model.visual.preprocess_cfg)
+        config["clip_pretrained"] = Path(pretrained).name if pretrained and Path(pretrained).is_file() else pretrained
+        config["weights_sha256"] = weights_sha256(model.visual)
         return ImageEncoder(model.visual.float().eval(), config), model, source
     except UserError:
         raise
@@ -158,18 +150,9 @@ def encoder_config(name: str, resize: str = "model") -> dict[str, Any]:
     source = OPENAI_NAMES.get(name, name)
     if open_clip.get_model_config(source) is None:
         raise UserError(f"{name}: is not a model of open_clip", "see open_clip.list_models()")
-    architecture = _architecture(source, name in OPENAI_NAMES)
-    preprocess = open_clip.transform.PreprocessCfg(**preprocess_config(source, None))
-    return {
-        "clip_model": canonical_name(name),
-        "clip_pretrained": None,
-        "quick_gelu": architecture["quick_gelu"],
-        "embed_dim": architecture["embed_dim"],
-        "resize": resize,
-        "architecture": architecture,
-        "weights_sha256": None,
-        **_preprocess_settings(architecture["vision_cfg"]["image_size"], asdict(preprocess)),
-    }
+    preprocess = asdict(open_clip.transform.PreprocessCfg(**preprocess_config(source, None)))
+    image_size = open_clip.get_model_config(source)["vision_cfg"]["image_size"]
+    return _make_config(name, source, name in OPENAI_NAMES, resize, image_size, preprocess)
 
 
 def weights_sha256(visual: nn.Module) -> str:
@@ -181,23 +164,26 @@ def weights_sha256(visual: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _preprocess_settings(size: int | tuple[int, int], cfg: dict[str, Any]) -> dict[str, Any]:
+def _make_config(
+    name: str, source: str, quick_gelu: bool, resize: str, size: int | tuple[int, int], preprocess: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the `config` of a model, without its weights. `source`: open_clip's name."""
+    model = open_clip.get_model_config(source)
+    width, quick_gelu = model["embed_dim"], bool(quick_gelu or model.get("quick_gelu", False))
     return {
+        "clip_model": canonical_name(name),
+        "clip_pretrained": None,
+        "quick_gelu": quick_gelu,
+        "embed_dim": width,
+        "resize": resize,
+        "architecture": {"embed_dim": width, "vision_cfg": model["vision_cfg"], "quick_gelu": quick_gelu},
+        "weights_sha256": None,
         "image_size": [size, size] if isinstance(size, int) else list(size),
-        "mean": list(cfg["mean"]),
-        "std": list(cfg["std"]),
-        "interpolation": "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic",
-        "resize_mode": cfg["resize_mode"],
-        "fill_color": cfg["fill_color"],
-    }
-
-
-def _architecture(source: str, quick_gelu: bool) -> dict[str, Any]:
-    config = open_clip.get_model_config(source)
-    return {
-        "embed_dim": config["embed_dim"],
-        "vision_cfg": config["vision_cfg"],
-        "quick_gelu": bool(quick_gelu or config.get("quick_gelu", False)),
+        "mean": list(preprocess["mean"]),
+        "std": list(preprocess["std"]),
+        "interpolation": "bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic",
+        "resize_mode": preprocess["resize_mode"],
+        "fill_color": preprocess["fill_color"],
     }
 
 

@@ -1,10 +1,8 @@
 """Build the function that renders consecutive frames as images of their optical flow."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -66,10 +64,8 @@ def _opencv_renderer(method: str, preset: str, normalization: str, flow_max: flo
         def work(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
             flow_to_color_into(pair_flow(first, second)[:height, :width], out, normalization, flow_max)
 
-        _wait_for_all(
-            pool.submit(work, a, b, out)
-            for (a, b), out in zip(pairwise(to_grayscale(pad_to_min_side(frames, MIN_SIDE))), colors, strict=True)
-        )
+        grey = to_grayscale(pad_to_min_side(frames, MIN_SIDE))
+        list(pool.map(work, grey[:-1], grey[1:], colors))  # list: raises the error of a thread
         return colors
 
     return render
@@ -83,19 +79,10 @@ def _ptlflow_renderer(model: PTLFlowModel, normalization: str, flow_max: float) 
             return flow_to_color_torch(model.on_device(frames), normalization, flow_max).cpu().numpy()
         vectors = model(frames)
         colors = np.empty((*vectors.shape[:3], 3), np.uint8)
-        _wait_for_all(
-            pool.submit(flow_to_color_into, flow, out, normalization, flow_max)
-            for flow, out in zip(vectors, colors, strict=True)
-        )
+        list(pool.map(partial(flow_to_color_into, normalization=normalization, flow_max=flow_max), vectors, colors))
         return colors
 
     return render
-
-
-def _wait_for_all(futures: Iterable[Any]) -> None:
-    """Wait for all futures; raise the error of the first one that has one."""
-    for future in list(futures):  # list: all are submitted before the first is waited for
-        future.result()
 
 
 def _with_video_error(method: str, render: FlowRenderer) -> FlowRenderer:

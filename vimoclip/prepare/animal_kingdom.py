@@ -22,7 +22,7 @@ from vimoclip.prepare.class_ids import (
     normalize_name,
     resolve_class_ids,
 )
-from vimoclip.prepare.write_dataset import add_selection, describe_selection, plot_class_counts
+from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
@@ -64,20 +64,20 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     action_ids = parse_action_ids(metadata, sheets["Action"])
     class_names, lines = resolve_class_names(count_rows, action_ids, clips, metadata, actions)
     data = build_annotations(class_names, {normalize_name(row.name): row.segment for row in count_rows}, clips)
-    lines += describe(data)
+    for partition, segments in data.partitions.items():
+        sizes = Counter(segments)
+        lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
     animals: dict[str, VideoAnimals] = {}
     if with_species:
         names = {clip.video: [animal for animal, _ in clip.animal_actions if animal] for clip in clips}
         animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
         lines += animal_lines
-    data = add_selection(data, annotations_dir, name)
-    lines += describe_selection(data)
+    print("\n".join(lines))
+    sources = annotations.read_sources(annotations_dir)  # written by hand, since the workbooks have none
+    report = write_dataset(annotations_dir, name, PreparedDataset(data, sources=sources))
     if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    annotations.write(annotations_dir, name, data)
-    print("\n".join(lines))
-    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-    return cli.RunReport([annotations_dir], done=len(clips))
+    return report
 
 
 def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:
@@ -228,7 +228,7 @@ def _describe_conflicts(
 
 
 def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: Sequence[ClipRow]) -> Annotations:
-    """Return the annotations with both partitions of the classes and without selection clips.
+    """Return the annotations with both partitions of the classes and without a model-selection split.
 
     `segments`: by normalized class name."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {split: {} for split in SPLIT_OF_TYPE.values()}
@@ -241,19 +241,6 @@ def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: 
     )
     by_authors = tuple(segments[normalize_name(name)] for name in names)
     return Annotations(tuple(names), splits, {"segment": by_authors, "segment_by_count": tuple(by_count)})
-
-
-def describe(data: Annotations) -> list[str]:
-    """Return lines with the sizes of splits and segments, and classes without clips."""
-    lines = [", ".join(f"{len(videos)} clips in {split}" for split, videos in data.splits.items())]
-    for partition, segments in data.partitions.items():
-        sizes = Counter(segments)
-        lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
-    for split, videos in data.splits.items():
-        used = {label for labels in videos.values() for label in labels}
-        if empty := [name for i, name in enumerate(data.classes) if i not in used]:
-            lines.append(f"{len(empty)} classes have no clip in {split}: {list_some(empty)}")
-    return lines
 
 
 def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, tuple[str, str]]:

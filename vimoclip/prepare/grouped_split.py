@@ -151,7 +151,7 @@ def draw_groups(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: in
 
     No package stratifies groups of several clips with several labels: iterative-stratification and scikit-multilearn
     split single samples, scikit-learn's StratifiedGroupKFold takes one label. Iterative stratification of groups, label
-    by label, drew half of 12 films of 20 clips for a fraction of a third, a group for each rare label. This search
+    by label, drew half of 12 recordings of 20 clips for a fraction of a third, a group for each rare label. This search
     draws groups at random up to the size, then moves and swaps groups while that lowers the cost."""
     rng = np.random.default_rng(seed)
     drawn = _initial_draw(rng.permutation(len(sizes)), sizes, fraction)

@@ -5,7 +5,6 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,8 +127,7 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
     rate = video.probe(source).fps
     pending, writers = list(spans), dict[TrimSpan, video.VideoWriter]()
     first_time: float | None = None
-    with ExitStack() as stack:
-        stack.callback(_discard_all, writers)
+    try:
         reader = video.VideoReader(source, CHUNK_FRAMES)
         for batch in reader:
             first_time = float(batch.timestamps[0]) if first_time is None else first_time
@@ -147,13 +145,11 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
             print(f"{source.name}: {reader.summary.problem}", flush=True)
         for span in list(writers):
             results[span.target] = _publish_clip(writers.pop(span), float(rate))
+    finally:
+        for writer in writers.values():
+            writer.discard()
     reason = "it ends before" if first_time is not None else "it has no frame"
     return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
-
-
-def _discard_all(writers: Mapping[TrimSpan, video.VideoWriter]) -> None:
-    for writer in writers.values():
-        writer.discard()
 
 
 def _clip_comment(source: Path) -> dict[str, str | int]:

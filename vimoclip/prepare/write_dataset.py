@@ -1,4 +1,4 @@
-"""The last step of every importer: selection clips, annotations, a summary and a plot of the class counts."""
+"""The last step of every importer: model-selection split, annotations, a summary and a plot of the class counts."""
 
 import filecmp
 import statistics
@@ -35,7 +35,7 @@ class PreparedDataset:
 def write_dataset(
     annotations_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
 ) -> cli.RunReport:
-    """Write the annotations with selection clips, print the summary and return the report of the run.
+    """Write the annotations with a model-selection split, print the summary and return the report of the run.
 
     Existing annotations must be the same, and keep their selection. Raises UserError."""
     data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
@@ -57,9 +57,9 @@ def add_selection(
     seed: int = grouped_split.DEFAULT_SEED,
     sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Return the annotations with newly drawn selection clips, or with those of the same existing annotations.
+    """Return the annotations with a newly drawn model-selection split, or with that of existing equal annotations.
 
-    No clips are drawn if there is a test split: epochs and thresholds are then chosen on val. Raises UserError if
+    None is drawn if there is a test split: epochs and thresholds are then selected on val. Raises UserError if
     other annotations exist."""
     drawn = () if data.splits.get("test") else grouped_split.draw_stratified(data, seed=seed, sources=sources)
     if not any(annotations_dir.glob("*_action.csv")):
@@ -102,18 +102,18 @@ def draw_selection(annotations_dir: Path, name: str, fraction: float, seed: int,
 
 
 def describe_selection(data: Annotations) -> list[str]:
-    """Return lines: the number of selection clips, and the classes without one or without a clip to train on."""
+    """Return lines: the size of the model-selection split, and the classes without a clip in it or to train on."""
     train = data.splits.get("train", {})
     if not data.selection:
         if data.splits.get("test"):
-            return ["no selection clips, as there is a test split: epochs and thresholds are chosen on val"]
+            return ["no model-selection split, as there is a test split: epochs and thresholds are selected on val"]
         return [f"no {SELECTION_FILE}: prepare_dataset.py selection draws it from two or more training clips"]
     selection_labels = {label for video in data.selection for label in train[video]}
     train_labels = {label for video in train.keys() - set(data.selection) for label in train[video]}
     count = f"{len(data.selection)} of {len(train)} training clips"
-    lines = [f"{SELECTION_FILE}: {count} are selection clips, on which epochs and thresholds are chosen"]
+    lines = [f"{SELECTION_FILE}: {count} are the model-selection split, on which epochs and thresholds are selected"]
     for kind, missing in (
-        ("selection clip", train_labels - selection_labels),
+        ("clip of the model-selection split", train_labels - selection_labels),
         ("clip to train on", selection_labels - train_labels),
     ):
         if missing:
@@ -124,24 +124,19 @@ def describe_selection(data: Annotations) -> list[str]:
 
 def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     """Print the summary and the warnings, and plot the class counts."""
+    from vimoclip import report
+
     data = prepared.data
     selected = set(data.selection)
     train = [video for video in data.splits.get("train", {}) if video not in selected]
     lines = [*summary_lines(prepared), *describe_selection(data)]
     for splits in (data.splits, {"train": train, "selection": data.selection}):
         lines += grouped_split.find_leaks(splits, prepared.sources)
-    print("\n".join(lines))
-    print(f"wrote {annotations_dir}, and {plot_class_counts(annotations_dir, data)}", flush=True)
-
-
-def plot_class_counts(annotations_dir: Path, data: Annotations) -> Path:
-    """Write the page with the class counts and return its path."""
-    from vimoclip import report
-
     counts = {split: _class_counts(data, split) for split in data.splits}
-    return report.write_class_histogram(
-        annotations_dir / CLASS_COUNTS_FILE, "Clips of each action", data.classes, counts
-    )
+    path = annotations_dir / CLASS_COUNTS_FILE
+    report.write_class_histogram(path, "Clips of each action", data.classes, counts)
+    print("\n".join(lines))
+    print(f"wrote {annotations_dir}, and {path}", flush=True)
 
 
 def summary_lines(prepared: PreparedDataset) -> list[str]:
