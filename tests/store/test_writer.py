@@ -217,6 +217,10 @@ def test_other_or_damaged_output_is_refused_and_kept(tmp_path: Path) -> None:
     with h5py.File(table, "w") as file:
         file["table"] = np.ones(3)
     writer_error(table)
+    incomplete = write_file(tmp_path / "incomplete.h5")
+    with h5py.File(incomplete, "a") as file:
+        del file["a.mp4/timestamps"]
+    writer_error(incomplete)
 
 
 def test_overwrite_starts_from_scratch(tmp_path: Path) -> None:
