@@ -23,7 +23,7 @@ from tests.tfam.helpers import (
     write_rgb,
 )
 from TFAM import config as tfam_config
-from TFAM import gain_over_rgb, table
+from TFAM import table
 from TFAM.train_and_eval import main
 from vimoclip import metrics
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
@@ -239,7 +239,7 @@ def test_most_similar_rgb_row_is_the_baseline(workspace: Path) -> None:
 
 def test_shipped_configs_can_be_compared_with_rgb() -> None:
     changed = [tfam_config.changed_settings(tfam_config.load([Path(name)])) for name in VARIANTS]
-    assert set().union(*changed) <= gain_over_rgb.CONFIG_SPECIFIC_KEYS
+    assert set().union(*changed) <= table.CONFIG_SPECIFIC_KEYS
 
 
 def test_experiments_are_five_fusions_and_two_controls_with_three_seeds() -> None:
@@ -275,7 +275,7 @@ def rows_of_config(config: str) -> list[dict[str, str]]:
         ({"student_protocol": None}, "held_out, student unknown"),
         (
             {"student_protocol": "held_out", "student_selection_agrees": False},
-            "held_out, student of other selection clips",
+            "held_out, student of another selection",
         ),
         ({"student_protocol": "held_out", "student_selection_agrees": True}, "held_out"),
     ],
