@@ -115,7 +115,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
     """Raise UserError with the first key in which the settings of the run at `path` differ from the new ones.
 
-    data.annotations_dir is not compared, since the hash of the selection clips is."""
+    data.annotations_dir is not compared, since the hash of the model-selection split is."""
     old_flat, new_flat = flatten(old), flatten(new)
     keys = sorted(key for key in old_flat | new_flat if not key.endswith("data.annotations_dir"))
     previous, current = ({key: flat.get(key) for key in keys} for flat in (old_flat, new_flat))

@@ -123,7 +123,7 @@ def open_splits(
 ) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
     """Open and check the files, pair the videos of each split with their motion, and print the excluded ones.
 
-    `rgb_paths`: by split. With `annotations_dir`, its selection clips move from `train` to the split `selection`.
+    `rgb_paths`: by split. With `annotations_dir`, the clips of selection.txt move from `train` to the split selection.
     Returns (data sets by split, reader of the motion file or None if the variant has no motion). Raises UserError."""
     readers, motion = _open_readers(rgb_paths, motion_path, fusion)
     if len(readers) == 2:
@@ -207,7 +207,7 @@ def evaluation_file(data: Mapping[str, Any]) -> Path:
 
 
 def selection_digest(train: EmbeddingReader, data: Mapping[str, Any]) -> str:
-    """Return the hash of a training file's selection clips, as in a student's config; `data`: section of the config."""
+    """Return the hash of the model-selection split, as in a student's config; `data`: section of the config."""
     return run_folder.digest(split_train_selection(train.keys, Path(data["annotations_dir"]), train.path)[1])
 
 

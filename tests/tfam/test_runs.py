@@ -49,7 +49,7 @@ def test_run_writes_its_files(dataset, capsys):
     best = max(rows, key=lambda row: float(row["val_map_micro"]))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"] and metrics["epoch"] == int(best["epoch"])
     assert metrics["map_micro"] == float(best["val_map_micro"]) and metrics["num_videos"] == 6
-    assert metrics["epoch_chosen_by"] == "map_micro on the reported clips"
+    assert metrics["epoch_chosen_by"] == "map_micro on the evaluation split"
     assert metrics["config"] == metrics["fusion"] == "cross_attention" and metrics["seed"] == 49
     predictions = read_csv(folder / "predictions.csv")
     assert [row["video_id"] for row in predictions] == [f"V{n:02}.mp4" for n in range(9, 15)]
@@ -138,7 +138,7 @@ def test_checkpoint_last_keeps_the_last_epoch(dataset):
     assert rows["best"] == rows["last"]
     assert metrics["best"]["epoch"] < metrics["last"]["epoch"] == 3
     assert metrics["best"]["map_micro"] > metrics["last"]["map_micro"]
-    assert metrics["best"]["epoch_chosen_by"] == "map_micro on the reported clips"
+    assert metrics["best"]["epoch_chosen_by"] == "map_micro on the evaluation split"
     assert metrics["last"]["epoch_chosen_by"] == "being the last"
 
 

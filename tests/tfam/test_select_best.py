@@ -44,7 +44,7 @@ def test_best_run_has_the_highest_score_at_its_chosen_epoch(tmp_path: Path, caps
     assert set(counts["skipped"]) == {str(tmp_path / "TFAM" / name / "seed49") for name in controls}
     captured = capsys.readouterr()
     assert captured.out == f"{best}\n"
-    assert captured.err == f"best of 3 runs: {best}, map_micro 0.6000 on selection clips of the training split\n"
+    assert captured.err == f"best of 3 runs: {best}, map_micro 0.6000 on the model-selection split\n"
 
 
 def test_published_runs_are_compared_on_val(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +53,7 @@ def test_published_runs_are_compared_on_val(tmp_path: Path, capsys: pytest.Captu
     write_run(tmp_path, "rgb/seed49", [0.3], chosen=1, protocol=protocol)
     write_run(tmp_path, "zz/seed49", [0.4], chosen=1, protocol=protocol)  # the first of equals wins
     assert select_best.main(["--checkpoints-dir", str(tmp_path)]) == best
-    assert "on the reported clips" in capsys.readouterr().err
+    assert "on the evaluation split" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("protocol", "key"), [("held_out", "selection"), ("published", "rgb_val_h5")])

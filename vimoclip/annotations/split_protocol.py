@@ -1,10 +1,10 @@
-"""Evaluation protocols: which clips the epoch is chosen on, and which split is evaluated.
+"""Evaluation protocols: which split the epoch is selected on, and which split is evaluated.
 
-| protocol     | epoch chosen on                          | evaluated |
-|--------------|------------------------------------------|-----------|
-| held_out     | selection clips of the training split    | val       |
-| published    | val (as in the paper)                    | val       |
-| three_splits | val                                      | test      |
+| protocol     | model-selection split                    | evaluation split |
+|--------------|------------------------------------------|------------------|
+| held_out     | selection.txt, a part of train           | val              |
+| published    | val (as in the paper)                    | val              |
+| three_splits | val                                      | test             |
 """
 
 from collections.abc import Sequence
@@ -17,30 +17,31 @@ from vimoclip.io.text import read_text
 
 HELD_OUT, PUBLISHED, THREE_SPLITS = "held_out", "published", "three_splits"
 ZERO_SHOT = "zero_shot"  # of predictions without training; can't be requested
-# prefix of the CSV columns and TensorBoard tags of the clips that the epoch is chosen on
+# prefix of the CSV columns and TensorBoard tags of the split that the epoch is selected on
 MONITOR_SPLIT = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
 MONITOR_DESCRIPTION = {
-    HELD_OUT: "selection clips of the training split",
-    PUBLISHED: "the reported clips",
-    THREE_SPLITS: "the val clips, as test is reported",
+    HELD_OUT: "the model-selection split",
+    PUBLISHED: "the evaluation split",
+    THREE_SPLITS: "the val split",
 }
 # what a protocol means for the numbers, in reports and tables
 PROTOCOL_NOTES = {
-    HELD_OUT: "held_out: the epoch was chosen on selection clips, which were not trained on; the val split was "
-    "evaluated once, at the end.",
-    PUBLISHED: "published: the epoch was chosen on the clips that are evaluated, as in the paper's code, so the "
-    "numbers are too high.",
-    THREE_SPLITS: "three_splits: the epoch was chosen on the val split; the test split was evaluated once, at the end.",
+    HELD_OUT: "held_out: the epoch was selected on the model-selection split, which was not trained on; the val split "
+    "was evaluated once, at the end.",
+    PUBLISHED: "published: the epoch was selected on the evaluation split, as in the paper's code, so the numbers are "
+    "too high.",
+    THREE_SPLITS: "three_splits: the epoch was selected on the val split; the test split was evaluated once, at the "
+    "end.",
     ZERO_SHOT: "zero_shot: CLIP alone, by class names, without training.",
 }
-UNKNOWN_PROTOCOL_NOTE = "The clips on which the epoch and the settings of these predictions were chosen are unknown."
+UNKNOWN_PROTOCOL_NOTE = "The split on which the epoch and the settings of these predictions were selected is unknown."
 DRAW_COMMAND = "python prepare_dataset.py selection"
 
 
 def resolve(requested: str | None, annotations_dir: Path) -> str:
     """Return the requested protocol, or the default for these annotations.
 
-    The default is held_out if the annotations have selection clips, else three_splits if they have a test split, else
+    The default is held_out if the annotations have a selection.txt, else three_splits if they have a test split, else
     published. Raises UserError for an unknown protocol, or one whose clips do not exist."""
     selection_path = annotations_dir / annotations.SELECTION_FILE
     has_selection = selection_path.is_file()
@@ -56,14 +57,14 @@ def resolve(requested: str | None, annotations_dir: Path) -> str:
         )
     if requested is None and evaluation_split(annotations_dir) == "test":
         print(
-            f"{annotations_dir} has a test split, so the protocol is {THREE_SPLITS}: epochs are chosen on val",
+            f"{annotations_dir} has a test split, so the protocol is {THREE_SPLITS}: epochs are selected on val",
             flush=True,
         )
         return THREE_SPLITS
     if requested is None and not has_selection:
         print(
             f"warning: {annotations_dir} has no {annotations.SELECTION_FILE}, so the protocol is {PUBLISHED}: the "
-            f"epoch is chosen on the clips that are evaluated; draw selection clips with {DRAW_COMMAND}",
+            f"epoch is selected on the evaluation split; draw a model-selection split with {DRAW_COMMAND}",
             flush=True,
         )
     return requested or (HELD_OUT if has_selection else PUBLISHED)
@@ -83,7 +84,7 @@ def _has_test_split(annotations_dir: Path) -> bool:
 def split_train_selection(
     keys: Sequence[str], annotations_dir: Path, training_file: Path
 ) -> tuple[list[str], list[str]]:
-    """Split the keys of a training file into (videos to train on, selection clips), in the file's order.
+    """Split the keys of a training file into (videos to train on, model-selection split), in the file's order.
 
     Raises UserError if one of the two is empty."""
     selection_path = annotations_dir / annotations.SELECTION_FILE
@@ -93,15 +94,15 @@ def split_train_selection(
     if not (train_keys and selection_keys):
         amount = "only" if selection_keys else "none of the"
         hint = f"draw others with {DRAW_COMMAND} --overwrite, or complete the file with extract_embeddings.py"
-        raise UserError(f"has {amount} selection clips of {selection_path}", hint, path=training_file)
+        raise UserError(f"has {amount} clips of {selection_path}", hint, path=training_file)
     return train_keys, selection_keys
 
 
 def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_file: Path) -> None:
-    """Check the keys of a training file against the selection clips and the val split; call before splitting them.
+    """Check the keys of a training file against selection.txt and the val split; call before splitting them.
 
-    Prints a warning for selection clips that the file lacks. Raises UserError if the file has one with another
-    extension, or if a clip of the file or of the selection is in val."""
+    Prints a warning for clips of selection.txt that the file lacks. Raises UserError if the file has one with another
+    extension, or if a clip of the file or of selection.txt is in val."""
     selection_path, key_set = annotations_dir / annotations.SELECTION_FILE, set(keys)
     selection = set(annotations.read_selection(selection_path))
     stems, missing = {annotations.stem(key) for key in keys}, sorted(selection - key_set)
@@ -115,5 +116,5 @@ def check_selection_keys(keys: Sequence[str], annotations_dir: Path, training_fi
         hint = f"name each video in one split only, and create {training_file} again"
         raise UserError(problem, hint, path=val_path)
     if missing:
-        count = f"{len(missing)} of the {len(selection)} selection clips"
+        count = f"{len(missing)} of the {len(selection)} clips of {selection_path}"
         print(f"warning: {training_file} lacks {count} ({list_some(missing)})", flush=True)

@@ -139,7 +139,7 @@ def collate(items: list[SegmentBatch | UnreadableVideo]) -> SegmentBatch:
 class TrainingSplits:
     """Readers and videos of "train" and of the monitor split, "selection" or "val".
 
-    `metadata`: the protocol, a hash of the selection clips, and a hash of each file's content."""
+    `metadata`: the protocol, a hash of the model-selection split, and a hash of each file's content."""
 
     readers: dict[str, store.EmbeddingReader]
     paired_videos: dict[str, PairedVideos]
@@ -171,7 +171,7 @@ def pair_splits(
 ) -> tuple[dict[str, PairedVideos], dict[str, Any]]:
     """Return `paired_videos` and `metadata` of TrainingSplits, with at most `limit` videos a split.
 
-    Without a "val" file, the annotations' selection clips move from "train" to "selection". Raises UserError."""
+    Without a "val" file, the clips of selection.txt move from "train" to "selection". Raises UserError."""
     train = readers["train"]
     metadata: dict[str, Any] = {"protocol": protocol}
     if "val" in readers:

@@ -187,7 +187,8 @@ class StudentTrainer(Trainer):
         loss, distillation, macro, micro = (row[f"{self.monitor_split}_{name}"] for name in METRICS)
         return (
             f"train loss {row['train_loss']:.4f}, {self.monitor_split} loss {loss:.4f} (distillation "
-            f"{distillation:.4f}), accessory head's {self.monitor_split} map_macro {macro:.4f}, map_micro {micro:.4f}"
+            f"{distillation:.4f}), classification head's {self.monitor_split} map_macro {macro:.4f}, map_micro "
+            f"{micro:.4f}"
         )
 
     def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:
