@@ -22,7 +22,7 @@ from vimoclip.runtime import cost_estimate, distributed, versions
 from vimoclip.runtime.device import autocast, select_device, select_precision
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint, tensorboard
-from vimoclip.training.batches import make_loader, sequential_batches
+from vimoclip.training.data_parallel import make_loader, sequential_batches
 from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 from vimoclip.training.trainer import EvaluationResult, RunOptions

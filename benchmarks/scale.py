@@ -149,7 +149,7 @@ def train_epoch(folder: Path) -> None:
     import torch
 
     from vimoclip.runtime.distributed import ProcessGroup
-    from vimoclip.training.batches import EpochBatchSampler, make_loader
+    from vimoclip.training.data_parallel import EpochBatchSampler, make_loader
 
     splits, device = open_pairs(folder), torch.device("cpu")
     model = torch.nn.Linear(input_sizes.DIM, input_sizes.CLASSES)

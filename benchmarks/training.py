@@ -23,8 +23,7 @@ from vimoclip import clip, video
 from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, loops, trainer
 from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_video_reader, collate
 from vimoclip.training import losses
-from vimoclip.training.batches import make_loader
-from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.data_parallel import ModelReplica, make_loader
 
 SEQUENCE_LENGTH, BATCH_SIZE, CLASSES = 30, 4, 140  # frames per segment, segments per batch
 FLOP_PER_FRAME = 3 * 2 * 4.37e9  # ViT-B/32, forward and backward; 4.37 billion multiply-adds a forward pass

@@ -8,8 +8,8 @@ import torch
 
 from vimoclip import clip, moclip, store, video
 from vimoclip.moclip import loops
+from vimoclip.training.checkpoint import TrainState
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.train_state import TrainState
 
 TRAIN_FLAGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
 FLOW_SETTINGS = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}

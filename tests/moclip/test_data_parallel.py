@@ -1,19 +1,14 @@
-"""Micro-batches, and the batches of several processes."""
+"""Micro-batches."""
 
 from contextlib import nullcontext
-from itertools import chain
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.moclip.helpers import MeanColorEncoder, make_replica, make_student
 from vimoclip import clip, moclip
 from vimoclip.moclip import dataset, loops, trainer
-from vimoclip.runtime.distributed import ProcessGroup
-from vimoclip.training import batches
 
 
 def compute_gradients(
@@ -59,12 +54,3 @@ def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     model.visual_encoder.eval()  # as a frozen encoder
     assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
     assert trainer.resolve_micro_batch_size(None, model, 99, segment_length=5) == trainer.CPU_MICRO_BATCH_FRAMES // 5
-
-
-@given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
-def test_batches_of_all_processes_combine_to_those_of_one(length: int, batch_size: int, num_ranks: int) -> None:
-    order = list(range(length))
-    by_rank = [batches.rank_batches(order, batch_size, ProcessGroup(rank, num_ranks)) for rank in range(num_ranks)]
-    combined = [list(chain(*step)) for step in zip(*by_rank, strict=True)]
-    assert combined == batches.rank_batches(order, batch_size * num_ranks, ProcessGroup())
-    assert list(chain(*combined)) == order
