@@ -90,6 +90,14 @@ def test_val_hdf5_path_implies_published(selection_workspace: Path, capsys: pyte
     assert read_rows("explicit") == read_rows()
 
 
+def test_val_file_of_other_classes_is_refused(selection_workspace: Path) -> None:
+    with h5py.File(VAL_FILE, "a") as file:
+        file.attrs["class_names"] = [*file.attrs["class_names"][:-1], "flying"]
+    with pytest.raises(UserError) as error:
+        train.main([*SMALL_RUN, "--val-hdf5-path", str(VAL_FILE)])
+    assert "flying" in error.value.problem and str(VAL_FILE) in error.value.problem
+
+
 def test_without_selection_clips_the_protocol_is_published_with_a_warning(
     selection_workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

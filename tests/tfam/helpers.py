@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from TFAM import config
-from TFAM.data import ClipFeatures, PairedEmbeddings, open_splits
+from TFAM.data import ClipFeatures, PairedEmbeddings, open_training_splits
 from TFAM.model import FusionTransformer
 from vimoclip import annotations
 from vimoclip.io.yaml_json import read_yaml
@@ -125,11 +125,12 @@ def write_selection(numbers: Sequence[int]) -> None:
 
 
 def open_train_val(
-    folder: Path, fusion: str = "cross_attention", limit: int | None = None
+    folder: Path, fusion: str = "cross_attention"
 ) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
-    """Open the files of the fixture `dataset` like `open_splits`."""
-    paths = {split: folder / f"ak_{split}_clip_embeddings.h5" for split in ("train", "val")}
-    return open_splits(paths, folder / "flow_embeddings.h5", fusion, limit)
+    """Open the files of the fixture `dataset` like a run with protocol published."""
+    settings = config.load([], [f"model.fusion={fusion}", "data.protocol=published"])
+    config.resolve_inputs(settings, folder.parent, "ak")
+    return open_training_splits(settings)
 
 
 # --- runs

@@ -58,11 +58,10 @@ def test_logits_and_gradients_do_not_depend_on_longer_videos_in_the_batch(fusion
             torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta: all tensors must be made on the model's device
 @pytest.mark.parametrize("fusion", list(Fusion))
-def test_all_tensors_are_made_on_the_model_s_device(fusion: str, device: str) -> None:
-    model = build_model(fusion, positions=True, dropout=0.5).to(device)
-    batch = collate(random_clips([4, 3])).model_inputs(torch.device(device))
+def test_all_tensors_are_made_on_the_model_s_device(fusion: str) -> None:
+    model = build_model(fusion, positions=True, dropout=0.5).to("meta")
+    batch = collate(random_clips([4, 3])).model_inputs(torch.device("meta"))
     assert model(*batch).shape == (2, 3)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import lock_in_subprocess
+from tests.conftest import lock_in_subprocess, modification_times
 from tests.tfam.helpers import (
     CLASSES,
     TEACHER,
@@ -179,6 +179,7 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, mo
         return content
 
     planned = report("--dry-run")
+    assert not Path("checkpoints").exists()
     assert (planned["done"], planned["already"], planned["pending"]) == (0, 0, 3)
     assert planned["estimate"]["units"] == pytest.approx(3 * (8 + 5 / 3) + 5 / 3) and planned["estimate"]["rate"] > 0
     trained = report()
@@ -188,11 +189,14 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, mo
     assert (report()["done"], report()["already"]) == (0, 3)  # finished
     assert (report("--dry-run")["pending"], report()["pending"]) == (0, None)
     (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
+    before = modification_times(folder)
     planned = report("--dry-run")
     assert (planned["already"], planned["pending"], planned["estimate"]) == (3, 0, None)
+    assert modification_times(folder) == before
     assert (report()["done"], report()["already"]) == (0, 3)
     evaluation = ["--evaluate", str(folder / "best_model.pth"), "--num-workers", "0", "--report", "report.json"]
     for more, done, pending in (["--dry-run"], 0, 5), ([], 5, None):
+        assert not Path("TFAM").exists()
         main([*evaluation, *more])
         content = read_json(Path("report.json"))
         assert (content["unit"], content["done"], content["pending"]) == ("video", done, pending)
