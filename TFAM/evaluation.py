@@ -18,8 +18,9 @@ from vimoclip.check.compatibility import check_classes, check_encoder, class_nam
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
-from vimoclip.runtime import cost_estimate, distributed, versions
+from vimoclip.runtime import cost_estimate, versions
 from vimoclip.runtime.device import autocast, select_device, select_precision
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint, tensorboard
 from vimoclip.training.data_parallel import make_loader, sequential_batches
@@ -88,16 +89,11 @@ class Evaluator:
             yield len(batch.videos)
 
 
-def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
+def evaluate_checkpoint(args: argparse.Namespace, group: ProcessGroup) -> dict[str, Any]:
     """Evaluate one checkpoint on the evaluation split; print the metrics and write them with the predictions.
 
-    The model of our own checkpoints is rebuilt from them; for published ones --config describes it. Under torchrun all
-    processes share the work. Returns the content of metrics.json, or {} with --dry-run. Raises UserError."""
-    with distributed.init_process_group() as group:
-        return _evaluate_checkpoint(args, group)
-
-
-def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGroup) -> dict[str, Any]:
+    The model of our own checkpoints is rebuilt from them; for published ones --config describes it. All processes share
+    the work. Returns the content of metrics.json, or {} with --dry-run. Raises UserError."""
     path: Path = args.evaluate
     state = checkpoint.load_checkpoint(path)
     saved_config = checkpoint_config(state)

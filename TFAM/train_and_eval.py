@@ -73,8 +73,10 @@ def main(argv: list[str] | None = None) -> Any:
     args = build_parser().parse_args(argv)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
+        from vimoclip.runtime import distributed
 
-        return evaluate_checkpoint(args)
+        with distributed.init_process_group() as group:
+            return evaluate_checkpoint(args, group)
     return train(args)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols of train.py: which clips it reads, and on which the epoch is chosen."""
+"""Evaluation protocols of train.py: which splits it reads, and on which the epoch is selected."""
 
 import csv
 import re
@@ -46,7 +46,7 @@ def checkpoint_config(name: str) -> dict:
 
 
 @pytest.mark.parametrize("val", ["missing", "malformed"])
-def test_held_out_reads_no_val_clip_and_chooses_on_selection_clips(
+def test_held_out_reads_no_val_clip_and_selects_on_selection_clips(
     selection_workspace: Path, capsys: pytest.CaptureFixture[str], val: str
 ) -> None:
     VAL_FILE.unlink()

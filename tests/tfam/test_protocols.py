@@ -1,4 +1,4 @@
-"""Protocols: which clips a run trains on, chooses its epoch on and evaluates; warnings about the student."""
+"""Protocols: which clips a run trains on, selects its epoch on and evaluates; warnings about the student."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training runs: their files, resuming, choice of the checkpoint, several configs."""
+"""Training runs: their files, resuming, selection of the checkpoint, several configs."""
 
 from pathlib import Path
 
