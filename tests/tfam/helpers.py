@@ -63,8 +63,9 @@ def random_clips(lengths: Sequence[int], seed: int = 0) -> list[ClipFeatures]:
 
 
 def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | None = None, **attributes: Any) -> Path:
-    """Write an embedding file. `videos`: key -> (T, D) embeddings; `labels`: (videos, C); `attributes`: of the root."""
+    """Write or replace an embedding file. `videos`: key -> (T, D); `labels`: (videos, C); `attributes`: of the root."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     writer = EmbeddingWriter(path, attributes)
     for number, (key, rows) in enumerate(videos.items()):
         part = writer.open_part(key)
@@ -110,12 +111,6 @@ def write_motion(
         "student": {"teacher": TEACHER},
     }
     return write_h5(path, videos, **attributes | {"clip_model": "ViT-B/32", "weights_sha256": "student"} | changes)
-
-
-def replace_rgb(path: Path, numbers: Iterable[int], **changes: Any) -> None:
-    """Call `write_rgb` after the deletion of the existing file."""
-    path.unlink()
-    write_rgb(path, numbers, **changes)
 
 
 def write_selection(numbers: Sequence[int]) -> None:

@@ -48,8 +48,8 @@ def read_rows(path: Path) -> list[list[float]]:
 def test_two_processes_train_like_one_with_twice_the_batch(dataset: Path) -> None:
     """Nine videos in steps of four: in the last step the second process has no video."""
     prediction_files = ["predictions.csv", "selection_predictions.csv"]
-    write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
-    write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
+    write_rgb(dataset / "ak_train_clip_embeddings.h5", [*range(9), *range(15, 18)])
+    write_motion(dataset / "flow_embeddings.h5", range(18))
     write_selection([15, 16, 17])
     result = run_two_processes(
         ["-m", "TFAM.train_and_eval"],

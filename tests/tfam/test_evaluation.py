@@ -48,7 +48,6 @@ def test_evaluate_reproduces_the_metrics_of_the_run(selection_dataset, capsys):
     with pytest.raises(UserError) as error:
         main(["--evaluate", str(folder / "best_model.pth"), "--set", "model.fusion=motion"])
     assert all(text in error.value.problem for text in ("model.fusion", "rgb", "motion"))
-    (selection_dataset / "ak_val_clip_embeddings.h5").unlink()
     write_rgb(selection_dataset / "ak_val_clip_embeddings.h5", range(9, 15), weights_sha256="bb")
     (selection_dataset / "flow_embeddings.h5").unlink()
     with pytest.raises(UserError) as error:

@@ -20,7 +20,6 @@ from tests.tfam.helpers import (
     have_same_weights,
     read_csv,
     read_json,
-    replace_rgb,
     train_command,
     write_h5,
     write_motion,
@@ -64,7 +63,7 @@ def test_held_out_run_writes_its_files_and_metrics(selection_dataset: Path) -> N
 def test_selection_clips_are_kept_out_of_training(selection_dataset: Path) -> None:
     """The weights are those of a run whose training file lacks the selection clips."""
     held_out = main([*train_command("cross_attention", "--checkpoints-dir", "held-out"), KEEP_LAST_EPOCH])
-    replace_rgb(selection_dataset / "ak_train_clip_embeddings.h5", [n for n in range(9) if n not in SELECTION_NUMBERS])
+    write_rgb(selection_dataset / "ak_train_clip_embeddings.h5", [n for n in range(9) if n not in SELECTION_NUMBERS])
     without = main(
         [*train_command("cross_attention", "--checkpoints-dir", "without"), KEEP_LAST_EPOCH, "data.protocol=published"]
     )
@@ -80,7 +79,7 @@ def test_selection_clips_are_kept_out_of_training(selection_dataset: Path) -> No
 def test_val_labels_do_not_influence_a_held_out_run(selection_dataset: Path) -> None:
     folders = []
     for label_shift in (0, 1):
-        replace_rgb(selection_dataset / "ak_val_clip_embeddings.h5", range(9, 15), label_shift=label_shift)
+        write_rgb(selection_dataset / "ak_val_clip_embeddings.h5", range(9, 15), label_shift=label_shift)
         folders.append(main(train_command("cross_attention", "--checkpoints-dir", f"shift{label_shift}")))
     one, other = folders
     assert have_same_weights(one / "best_model.pth", other / "best_model.pth")
@@ -95,8 +94,7 @@ def test_epoch_is_the_best_on_the_monitor_split(selection_dataset: Path) -> None
     videos = {f"V{n:02}.mp4": class_embeddings(n, 4 + n % 5) for n in numbers}
     labels = np.eye(3, dtype=np.float32)[[(n + (n % 4 == 0)) % 3 for n in numbers]]
     attributes = {"kind": "rgb", "class_names": CLASSES, "num_classes": 3, "embed_dim": 8, "sampling": SAMPLING}
-    for path in selection_dataset.glob("*.h5"):
-        path.unlink()
+    (selection_dataset / "flow_embeddings.h5").unlink()
     write_h5(selection_dataset / "ak_train_clip_embeddings.h5", videos, labels, **attributes, **TEACHER)
     write_rgb(selection_dataset / "ak_val_clip_embeddings.h5", range(24, 48))
     write_selection([n for n in numbers if n % 4 == 0])
@@ -199,7 +197,6 @@ def test_limit_applies_to_each_split(selection_dataset: Path) -> None:
 def test_selection_clips_without_motion_are_counted_and_named(
     selection_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (selection_dataset / "flow_embeddings.h5").unlink()
     write_motion(selection_dataset / "flow_embeddings.h5", [n for n in range(15) if n != 4])
     metrics = read_json(main(train_command()) / "metrics.json")
     assert metrics["selection_num_videos"] == 2 and list(metrics["selection_left_out_videos"]) == ["V04.mp4"]
@@ -228,7 +225,6 @@ def test_student_that_was_not_held_out_gives_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = selection_dataset / "flow_embeddings.h5"
-    path.unlink()
     write_motion(path, range(15), student={"teacher": TEACHER} | (student or {}))
     if student is None:
         with h5py.File(path, "a") as file:

@@ -100,7 +100,6 @@ def test_finished_run_is_refused_with_other_embeddings_of_the_same_names(dataset
 def test_run_resumes_only_with_its_validation_videos(dataset):
     last = main(train_command()) / "last.pth"
     (last.parent / "metrics.json").unlink()
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), informative=False)
     with pytest.raises(UserError) as error:
         main(train_command())
@@ -116,7 +115,6 @@ def test_second_process_on_a_run_is_refused(dataset):
 
 
 def test_checkpoint_last_keeps_the_last_epoch(dataset):
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     # with wrong labels, metrics decrease as the model learns
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), label_shift=1)
     metrics, rows = {}, {}
@@ -167,7 +165,6 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
 
 def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, monkeypatch):
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
-    (dataset / "flow_embeddings.h5").unlink()
     write_motion(dataset / "flow_embeddings.h5", [n for n in range(15) if n not in (2, 12)])
     command = [*train_command("motion"), "training.batch_size=2", "--report", "report.json"]
     left_out = {"V02.mp4", "V12.mp4"}

@@ -18,7 +18,6 @@ from tests.tfam.helpers import (
     VARIANTS,
     read_csv,
     read_json,
-    replace_rgb,
     train_command,
     write_rgb,
 )
@@ -194,7 +193,7 @@ def test_missing_labels_give_a_difference_without_interval(workspace: Path, chan
     write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     folder = write_finished_run("motion", 1, noisy_scores(2, 1.0))
     if change == "other_labels":
-        replace_rgb(Path("val-30.h5"), range(30), label_shift=1)
+        write_rgb(Path("val-30.h5"), range(30), label_shift=1)
     elif change == "not_named":
         (folder / "config.yaml").write_text("data: {}\n")
     elif change == "no_predictions":
