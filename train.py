@@ -14,6 +14,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,6 @@ def main(argv: list[str] | None = None) -> Path:
     args, folder = parse_arguments(sys.argv[1:] if argv is None else argv)
     from vimoclip.runtime import distributed
     from vimoclip.runtime.device import select_device, select_precision
-    from vimoclip.training import run_folder
     from vimoclip.training.trainer import RunOptions
 
     with distributed.init_process_group() as group:
@@ -126,7 +126,8 @@ def main(argv: list[str] | None = None) -> Path:
         splits = open_splits(args, group)
         group.barrier()  # all processes have read the folder before rank 0 changes it
         is_new = folder is None
-        folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or run_folder.timestamp_name())
+        now = time.strftime("%Y%m%d-%H%M%S")
+        folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or now)
         logs_dir, precision = args.logs_dir / folder.absolute().name, select_precision(args.precision, device)
         workers = cli.limit_workers(args.num_workers)
         run = RunOptions(folder, logs_dir, device, precision, workers, args.save_every_minutes, group)

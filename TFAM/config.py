@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.protocol": tuple(MONITOR_SPLIT),
 }
 INPUT_KEYS = {"data.rgb_train_h5", "data.rgb_val_h5", "data.rgb_test_h5", "data.motion_h5", "data.annotations_dir"}
-NON_NEGATIVE = {"training.weight_decay", "training.min_lr"}
-FRACTIONS = {"model.dropout", "model.attention_dropout", "model.classifier_dropout"}  # 0 or more, below 1
-SEED_KEYS = {"training.seed"}  # 0 to 2**32 - 1; all other numbers are positive
+FRACTION = (lambda number: 0 <= number < 1), "from 0 to below 1"
+NON_NEGATIVE = (lambda number: number >= 0), "0 or more"
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {  # all other numbers are positive
+    "model.dropout": FRACTION,
+    "model.attention_dropout": FRACTION,
+    "model.classifier_dropout": FRACTION,
+    "training.weight_decay": NON_NEGATIVE,
+    "training.min_lr": NON_NEGATIVE,
+    "training.seed": ((lambda number: 0 <= number < 2**32), "from 0 to 2^32 - 1"),
+}
 
 
 def from_arguments(args: argparse.Namespace, paths: Sequence[Path], base: Mapping[str, Any] | None = None) -> Config:
@@ -115,7 +122,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, hint: str) -> None:
     """Raise UserError with the first key in which the settings of the run at `path` differ from the new ones.
 
-    data.annotations_dir is not compared, since the hash of the selection clips is."""
+    data.annotations_dir is not compared, since the hash of the model-selection split is."""
     old_flat, new_flat = flatten(old), flatten(new)
     keys = sorted(key for key in old_flat | new_flat if not key.endswith("data.annotations_dir"))
     previous, current = ({key: flat.get(key) for key in keys} for flat in (old_flat, new_flat))
@@ -171,16 +178,8 @@ def _validate(name: str, value: Any, default: Any, source: str) -> Any:
         raise UserError(f"{name} is {repr(value)[:60]}, but must be {expected}", path=source)
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{name} is {repr(value)[:60]}, but must be one of {', '.join(CHOICES[name])}", path=source)
-    if value_type in (int, float) and (not math.isfinite(value) or not _in_range(name, value)):
-        limits = {"from 0 to below 1": FRACTIONS, "0 or more": NON_NEGATIVE, "from 0 to 2^32 - 1": SEED_KEYS}
-        expected = next((text for text, names in limits.items() if name in names), "above 0")
-        raise UserError(f"{name} is {value}, but must be {expected}", path=source)
+    if value_type in (int, float):
+        is_allowed, expected = RANGES.get(name, (lambda number: number > 0, "above 0"))
+        if not (math.isfinite(value) and is_allowed(value)):
+            raise UserError(f"{name} is {value}, but must be {expected}", path=source)
     return value
-
-
-def _in_range(name: str, value: float) -> bool:
-    if name in FRACTIONS:
-        return 0 <= value < 1
-    if name in SEED_KEYS:
-        return 0 <= value < 2**32
-    return value > 0 or (name in NON_NEGATIVE and value == 0)

@@ -70,7 +70,6 @@ class PairedEmbeddings(Dataset):
 
         `all_motion_keys`: of all splits; the only video of a split takes the motion of another split. Raises UserError
         if there is no other motion."""
-        self.motion_mode = "shuffled"
         if len(self) == 1 and (other_keys := [key for key in all_motion_keys if key != self.keys[0][1]]):
             self.keys = [(self.keys[0][0], other_keys[0])]
             return
@@ -80,10 +79,6 @@ class PairedEmbeddings(Dataset):
         # a cyclic shift of a random order leaves no video with its own motion
         source = dict(zip(order, order[1:] + order[:1], strict=True))
         self.keys = [(video, self.keys[source[i]][1]) for i, (video, _) in enumerate(self.keys)]
-
-    def zero_motion(self) -> None:
-        """Replace all motion by zeros of the same shape."""
-        self.motion_mode = "none"
 
     def __getitem__(self, index: int) -> ClipFeatures:
         video, motion_key = self.keys[index]
@@ -114,31 +109,56 @@ def collate(clips: Sequence[ClipFeatures], pooling: str = Pooling.MASKED) -> Fus
     )
 
 
-def open_splits(
-    rgb_paths: Mapping[str, Path],
-    motion_path: Path,
-    fusion: str,
-    limit: int | None,
-    annotations_dir: Path | None = None,
-) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
-    """Open and check the files, pair the videos of each split with their motion, and print the excluded ones.
+def open_training_splits(config: Mapping[str, Any]) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
+    """Open and check the files that are read during training; print the excluded videos.
 
-    `rgb_paths`: by split. With `annotations_dir`, its selection clips move from `train` to the split `selection`.
+    held_out: splits train and selection, both of the training file; published and three_splits: train and val.
     Returns (data sets by split, reader of the motion file or None if the variant has no motion). Raises UserError."""
-    readers, motion = _open_readers(rgb_paths, motion_path, fusion)
+    data = config["data"]
+    paths = {"train": Path(data["rgb_train_h5"])}
+    if data["protocol"] != HELD_OUT:
+        paths["val"] = Path(data["rgb_val_h5"])
+    return _open_splits(paths, config)
+
+
+def open_evaluation_split(
+    config: Mapping[str, Any], train: EmbeddingReader | None = None
+) -> tuple[PairedEmbeddings, EmbeddingReader | None]:
+    """Open the evaluation split and the motion file. Raises UserError if they do not fit each other or `train`."""
+    splits, motion = _open_splits({"val": evaluation_file(config["data"])}, config)
+    if train:
+        check_train_val(train, splits["val"].rgb)
+    return splits["val"], motion
+
+
+def evaluation_file(data: Mapping[str, Any]) -> Path:
+    """Return the RGB file of the evaluation split; `data`: section of the config."""
+    return Path(data["rgb_test_h5" if data["protocol"] == THREE_SPLITS else "rgb_val_h5"])
+
+
+def selection_digest(train: EmbeddingReader, data: Mapping[str, Any]) -> str:
+    """Return the hash of the model-selection split, as in a student's config; `data`: section of the config."""
+    return run_folder.digest(split_train_selection(train.keys, Path(data["annotations_dir"]), train.path)[1])
+
+
+def _open_splits(
+    rgb_paths: Mapping[str, Path], config: Mapping[str, Any]
+) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
+    data, fusion = config["data"], config["model"]["fusion"]
+    readers, motion = _open_readers(rgb_paths, Path(data["motion_h5"]), fusion)
     if len(readers) == 2:
         check_train_val(*readers.values())
     if motion:
         for reader in readers.values():
             check_rgb_motion(reader, motion)
     split_videos = {split: (reader, reader.keys) for split, reader in readers.items()}
-    if annotations_dir:
-        train = readers["train"]
+    if data["protocol"] == HELD_OUT and (train := readers.get("train")):
+        annotations_dir = Path(data["annotations_dir"])
         check_selection_keys(train.keys, annotations_dir, train.path)
         train_keys, selection_keys = split_train_selection(train.keys, annotations_dir, train.path)
-        split_videos |= {"train": (train, train_keys), MONITOR_SPLIT[HELD_OUT]: (train, selection_keys)}
+        split_videos = {"train": (train, train_keys), MONITOR_SPLIT[HELD_OUT]: (train, selection_keys)}
     datasets = {
-        split: pair_embeddings(reader, motion, fusion, limit, videos)
+        split: pair_embeddings(reader, motion, fusion, data["limit"], videos)
         for split, (reader, videos) in split_videos.items()
     }
     for split, dataset in datasets.items():
@@ -150,6 +170,7 @@ def open_splits(
             f"{motion.path}: {len(motion.keys)} videos",
             dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
         )
+    apply_config(datasets, config)
     return datasets, None if fusion == "rgb" else motion
 
 
@@ -173,52 +194,13 @@ def _open_readers(
     return readers, motion
 
 
-def open_training_splits(config: Mapping[str, Any]) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
-    """Open the splits that are read during training, and the motion file. Raises UserError.
-
-    held_out: train and selection, both of the training file; published and three_splits: train and val."""
-    data, fusion = config["data"], config["model"]["fusion"]
-    paths = {"train": Path(data["rgb_train_h5"]), "val": Path(data["rgb_val_h5"])}
-    annotations_dir = None
-    if data["protocol"] == HELD_OUT:
-        del paths["val"]
-        annotations_dir = Path(data["annotations_dir"])
-    splits, motion = open_splits(paths, Path(data["motion_h5"]), fusion, data["limit"], annotations_dir)
-    apply_config(splits, config)
-    return splits, motion
-
-
-def open_evaluation_split(
-    config: Mapping[str, Any], train: EmbeddingReader | None = None
-) -> tuple[PairedEmbeddings, EmbeddingReader | None]:
-    """Open the evaluation split and the motion file. Raises UserError if they do not fit each other or `train`."""
-    data = config["data"]
-    paths = {"val": evaluation_file(data)}
-    splits, motion = open_splits(paths, Path(data["motion_h5"]), config["model"]["fusion"], data["limit"])
-    if train:
-        check_train_val(train, splits["val"].rgb)
-    apply_config(splits, config)
-    return splits["val"], motion
-
-
-def evaluation_file(data: Mapping[str, Any]) -> Path:
-    """Return the RGB file of the evaluation split; `data`: section of the config."""
-    return Path(data["rgb_test_h5" if data["protocol"] == THREE_SPLITS else "rgb_val_h5"])
-
-
-def selection_digest(train: EmbeddingReader, data: Mapping[str, Any]) -> str:
-    """Return the hash of a training file's selection clips, as in a student's config; `data`: section of the config."""
-    return run_folder.digest(split_train_selection(train.keys, Path(data["annotations_dir"]), train.path)[1])
-
-
 def apply_config(splits: Mapping[str, PairedEmbeddings], config: Mapping[str, Any]) -> None:
     """Set the pooling of all splits; zero or shuffle their motion according to data.motion. Raises UserError."""
     motion_keys = [key for dataset in splits.values() for _, key in dataset.keys]
     for dataset in splits.values():
         dataset.pooling = config["model"]["pooling"]
-        if config["data"]["motion"] == "none":
-            dataset.zero_motion()
-        elif config["data"]["motion"] == "shuffled":
+        dataset.motion_mode = config["data"]["motion"]
+        if dataset.motion_mode == "shuffled":
             dataset.shuffle_motion(config["training"]["seed"], motion_keys)
 
 

@@ -13,36 +13,31 @@ from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.model import FusionTransformer, shape_from_state_dict
 from TFAM.trainer import BYTES_PER_PREDICTION, FusionTrainer
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
+from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
-from vimoclip.runtime import cost_estimate, distributed, versions
+from vimoclip.runtime import cost_estimate, versions
 from vimoclip.runtime.device import autocast, select_device, select_precision
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint, tensorboard
-from vimoclip.training.batches import make_loader, sequential_batches
+from vimoclip.training.data_parallel import make_loader, sequential_batches
 from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 from vimoclip.training.trainer import EvaluationResult, RunOptions
 
-EMBEDDING_KEYS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5")  # of the config's section `data`
 SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
 PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
-# clips on which the epoch is chosen, as in metrics.json
-CRITERION_CLIPS = {HELD_OUT: "the selection clips", PUBLISHED: "the reported clips", THREE_SPLITS: "the val clips"}
 RERUN_HINT = "then run the same command again: all epochs are done, and only the evaluation is left"
 
 
 def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
-    """Return the metadata in each checkpoint of a run, which rebuild the model and identify its inputs.
-
-    Raises UserError if the config describes no valid model."""
+    """Return the metadata in each checkpoint of a run, which rebuild the model and identify its inputs."""
     names = class_names(rgb)
     inputs = {"rgb": rgb.attributes, "motion": motion.attributes if motion else None}
     model = {**config["model"], "d_model": rgb.dim, "num_classes": len(names)}
-    count_parameters(model)  # raises UserError before anything is written
     return {
         "config": {**config, "model": model, "inputs": inputs},
         "class_names": names,
@@ -50,26 +45,10 @@ def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader |
     }
 
 
-def count_parameters(model: Mapping[str, Any]) -> int:
-    with torch.device("meta"):  # shapes without memory
-        return sum(p.numel() for p in FusionTransformer(**model).parameters())
-
-
-def metrics_summary(metrics: Mapping[str, Any], dataset: PairedEmbeddings, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of metrics.json that training and --evaluate have in common."""
-    return {
-        **metrics,
-        "left_out": len(dataset.excluded),
-        "left_out_videos": dataset.excluded,
-        "fusion": model["fusion"],
-        "parameters": count_parameters(model),
-    }
-
-
 class Evaluator:
     """A checkpoint's model, which scores data sets in the processes of `run`. `model`: arguments of FusionTransformer.
 
-    Raises UserError if the tensors of `state` do not fit the model."""
+    Raises UserError if the model is invalid or the tensors of `state` do not fit it."""
 
     def __init__(
         self, config: Config, model: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path, run: RunOptions
@@ -91,6 +70,16 @@ class Evaluator:
         loss_function = MULTI_LABEL_LOSSES[self.config["training"]["loss"]]
         return loops.evaluate(self.model, loader, loss_function, run.device, run.precision, run.group)
 
+    def summary(self, result: EvaluationResult, dataset: PairedEmbeddings) -> dict[str, Any]:
+        """Return the part of metrics.json that training and --evaluate have in common."""
+        return {
+            **result.metrics,
+            "left_out": len(dataset.excluded),
+            "left_out_videos": dataset.excluded,
+            "fusion": self.model.fusion.value,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }
+
     @torch.no_grad()
     def probe_batches(self, dataset: PairedEmbeddings) -> Iterator[float]:
         """Evaluate batches, and yield their numbers of videos."""
@@ -100,16 +89,11 @@ class Evaluator:
             yield len(batch.videos)
 
 
-def evaluate_checkpoint(args: argparse.Namespace) -> dict[str, Any]:
+def evaluate_checkpoint(args: argparse.Namespace, group: ProcessGroup) -> dict[str, Any]:
     """Evaluate one checkpoint on the evaluation split; print the metrics and write them with the predictions.
 
-    The model of our own checkpoints is rebuilt from them; for published ones --config describes it. Under torchrun all
-    processes share the work. Returns the content of metrics.json, or {} with --dry-run. Raises UserError."""
-    with distributed.init_process_group() as group:
-        return _evaluate_checkpoint(args, group)
-
-
-def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGroup) -> dict[str, Any]:
+    The model of our own checkpoints is rebuilt from them; for published ones --config describes it. All processes share
+    the work. Returns the content of metrics.json, or {} with --dry-run. Raises UserError."""
     path: Path = args.evaluate
     state = checkpoint.load_checkpoint(path)
     saved_config = checkpoint_config(state)
@@ -121,8 +105,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
     precision, num_workers = select_precision(args.precision, device), cli.limit_workers(args.num_workers)
     run = RunOptions(folder, args.logs_dir, device, precision, num_workers, group=group)
-    model = metadata["config"]["model"]
-    evaluator = Evaluator(config, model, state["state_dict"], path, run)
+    evaluator = Evaluator(config, metadata["config"]["model"], state["state_dict"], path, run)
     if args.dry_run:
         rate = total_rate(evaluator.probe_batches(dataset), group)
         disk = len(dataset) * len(metadata["class_names"]) * BYTES_PER_PREDICTION
@@ -131,7 +114,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, group: distributed.ProcessGro
         cli.RunReport(pending=len(dataset), skipped=dataset.excluded, estimate=estimate).write(args.report)
         return {}
     result = evaluator.evaluate(dataset, "evaluating")
-    metrics = metrics_summary(result.metrics, dataset, model) | {
+    metrics = evaluator.summary(result, dataset) | {
         "checkpoint": str(path),
         "protocol": saved_config["data"]["protocol"] if saved_config else None,
         "settings": changed_settings(config),
@@ -230,36 +213,29 @@ def evaluate_best_checkpoint(
     for split, result in results.items():
         path = folder / PREDICTION_FILES[split]
         predictions_csv.write(path, result.videos, result.probabilities, best["class_names"])
-    split_metrics = {split: result.metrics for split, result in results.items()}
-    metrics = run_summary(config, best, split_metrics, splits, motion) | {
+    thresholds = None
+    if selection := results.get(SELECTION_SPLIT):
+        fitted = fit_thresholds(selection.probabilities.double().numpy(), selection.labels.numpy() > 0)
+        thresholds = dict(zip(best["class_names"], fitted.tolist(), strict=True))
+    metrics = evaluator.summary(results["val"], splits["val"]) | run_summary(config, best, splits, motion)
+    if selection:
+        metrics[SELECTION_SPLIT] = selection.metrics
+    metrics |= {
         "config": folder.absolute().parent.name,
         "precision": run.precision,
         "seconds": round(trainer.progress.seconds, 1),
-        "thresholds": fit_class_thresholds(results.get(SELECTION_SPLIT), best["class_names"]),
+        "thresholds": thresholds,
     }
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
-    epoch = f"epoch {metrics['epoch']}, chosen by {metrics['epoch_chosen_by']}"
-    print(f"{folder}: {scores} on the reported clips, at {epoch}")
-    write_hparams(run.logs_dir, best["config"], metrics, trainer.last_step)
-    yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
-
-
-def write_hparams(logs_dir: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], step: int) -> None:
-    """Write the run's row of TensorBoard's HParams tab; `metrics`: content of metrics.json."""
-    flat = flatten(logged_sections(config))
+    epoch = f"epoch {metrics['epoch']}, selected by {metrics['epoch_chosen_by']}"
+    print(f"{folder}: {scores} on the evaluation split; {epoch}")
+    flat = flatten(logged_sections(best["config"]))
     settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
-    results = {f"final/reported_{name}": metrics[name] for name in ("map_macro", "map_micro")}
-    if "selection" in metrics:
-        results |= {f"final/selection_{name}": metrics["selection"][name] for name in ("map_macro", "map_micro")}
-    tensorboard.write_hparams(logs_dir, settings, results, step)
-
-
-def fit_class_thresholds(result: EvaluationResult | None, class_names: list[str]) -> dict[str, float] | None:
-    """Return the threshold of highest F1 by class; `result`: on the selection clips, or None."""
-    if not result:
-        return None
-    thresholds = fit_thresholds(result.probabilities.double().numpy(), result.labels.numpy() > 0)
-    return dict(zip(class_names, thresholds.tolist(), strict=True))
+    final = {"reported" if split == "val" else split: result.metrics for split, result in results.items()}
+    names = ("map_macro", "map_micro")
+    scalars = {f"final/{split}_{name}": values[name] for split, values in final.items() for name in names}
+    tensorboard.write_hparams(run.logs_dir, settings, scalars, trainer.last_step)
+    yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 
 def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbeddings:
@@ -273,35 +249,28 @@ def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbe
 def run_summary(
     config: Config,
     best: Mapping[str, Any],
-    metrics: Mapping[str, Mapping[str, Any]],
     splits: Mapping[str, PairedEmbeddings],
     motion: EmbeddingReader | None,
 ) -> dict[str, Any]:
-    """Return metrics.json of a finished run, without folder, precision, seconds and thresholds.
-
-    `best`: content of best_model.pth; `metrics`: by split. The metrics at the top level are those of "val", the
-    evaluation split."""
-    protocol, selection_set = config["data"]["protocol"], splits.get(SELECTION_SPLIT)
-    input_readers = {
-        "rgb_train_h5": splits["train"].rgb,
-        "rgb_val_h5": selection_set.rgb if selection_set and protocol == THREE_SPLITS else splits["val"].rgb,
-        "motion_h5": motion,
-    }
+    """Return the part of metrics.json that describes a run; `best`: content of best_model.pth."""
+    protocol, train = config["data"]["protocol"], splits["train"].rgb
+    has_three_splits = protocol == THREE_SPLITS
+    val = splits[SELECTION_SPLIT if has_three_splits else "val"].rgb
+    input_readers = {"rgb_train_h5": train, "rgb_val_h5": val, "motion_h5": motion}
+    if has_three_splits:
+        input_readers["rgb_test_h5"] = splits["val"].rgb
     inputs_sha256 = {
         key: reader.attributes.get("content_sha256") if reader else None for key, reader in input_readers.items()
     }
-    if protocol == THREE_SPLITS:
-        inputs_sha256["rgb_test_h5"] = splits["val"].rgb.attributes.get("content_sha256")
-    elif selection_set:
-        inputs_sha256[SELECTION_SPLIT] = selection_digest(splits["train"].rgb, config["data"])
+    if protocol == HELD_OUT:
+        inputs_sha256[SELECTION_SPLIT] = selection_digest(train, config["data"])
+    is_last = config["training"]["checkpoint"] == "last"
     summary = {
-        **metrics_summary(metrics["val"], splits["val"], best["config"]["model"]),
         "epoch": best["epoch"],
-        "epoch_chosen_by": epoch_criterion(config),
+        "epoch_chosen_by": "being the last" if is_last else f"map_micro on {MONITOR_DESCRIPTION[protocol]}",
         "protocol": protocol,
-        "reported_split": "test" if protocol == THREE_SPLITS else "val",
-        "student_protocol": student_protocol(motion),
-        "student_selection_agrees": student_selection_matches(config, splits["train"].rgb, motion),
+        "reported_split": "test" if has_three_splits else "val",
+        **student_protocol(config, train, motion),
         "seed": config["training"]["seed"],
         "settings": changed_settings(config),
         "inputs_sha256": inputs_sha256,
@@ -312,47 +281,33 @@ def run_summary(
             excluded = splits[split].excluded
             summary[f"{split}_num_videos"] = len(splits[split])
             summary |= {f"{split}_left_out": len(excluded), f"{split}_left_out_videos": excluded}
-    if SELECTION_SPLIT in metrics:
-        summary[SELECTION_SPLIT] = metrics[SELECTION_SPLIT]
     return summary
 
 
-def epoch_criterion(config: Config) -> str:
-    """Return how the epoch of best_model.pth is chosen, as in metrics.json."""
-    if config["training"]["checkpoint"] == "last":
-        return "being the last"
-    return f"map_micro on {CRITERION_CLIPS[config['data']['protocol']]}"
+def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
+    """Return `student_protocol` and `student_selection_agrees` of metrics.json, None if unknown or irrelevant.
 
-
-def student_protocol(motion: EmbeddingReader | None) -> str | None:
-    """Return the protocol of the student that computed the motion embeddings, or None if unknown.
-
-    Students without a recorded protocol chose their epoch on val, as published."""
+    The first is the protocol of the student that computed the motion embeddings, published if it records none. The
+    second is whether a held-out student had this run's model-selection split."""
     student = motion.attributes.get("student") if motion else None
-    return student.get("protocol", PUBLISHED) if isinstance(student, dict) else None
-
-
-def student_selection_matches(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> bool | None:
-    """Return whether a held-out student had this run's selection clips, or None if that is unknown or irrelevant."""
-    student = motion.attributes.get("student") if motion else None
-    if student_protocol(motion) != HELD_OUT or config["data"]["protocol"] != HELD_OUT:
-        return None
-    if not isinstance(student, dict) or student.get("selection") is None:
-        return None
-    return student["selection"] == selection_digest(train, config["data"])
+    protocol = agrees = None
+    if isinstance(student, dict):
+        protocol = student.get("protocol", PUBLISHED)
+        if protocol == HELD_OUT == config["data"]["protocol"] and student.get("selection") is not None:
+            agrees = student["selection"] == selection_digest(train, config["data"])
+    return {"student_protocol": protocol, "student_selection_agrees": agrees}
 
 
 def warn_about_student(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> None:
-    """Print a warning if a held_out run reads motion of a student that may have seen its held-out clips."""
+    """Print a warning if a held_out run reads motion of a student that may have seen its model-selection split."""
     if motion is None or config["data"]["protocol"] != HELD_OUT or config["data"]["motion"] == "none":
         return
-    hint = f"run train.py --protocol {HELD_OUT} and inference.py"
-    if (protocol := student_protocol(motion)) != HELD_OUT:
-        print(
-            f"warning: {motion.path}: the protocol of its student is {protocol or 'unknown'}, so its epoch may have "
-            f"been selected on the evaluation split, and it may have been trained on the model-selection split; {hint}"
-        )
-    elif student_selection_matches(config, train, motion) is False:
-        print(
-            f"warning: {motion.path}: its student had other selection clips and may have been trained on these; {hint}"
-        )
+    protocol, agrees = student_protocol(config, train, motion).values()
+    if protocol != HELD_OUT:
+        problem = f"the protocol of its student is {protocol or 'unknown'}, so its epoch may have been selected on the "
+        problem += "evaluation split, and it may have been trained on the model-selection split"
+    elif agrees is False:
+        problem = "its student had another model-selection split, so it may have been trained on that of this run"
+    else:
+        return
+    print(f"warning: {motion.path}: {problem}; run train.py --protocol {HELD_OUT} and inference.py")

@@ -83,7 +83,7 @@ class FusionPredictor:
         return ClipFeatures("", rgb, motion, torch.empty(0))
 
     def thresholds(self) -> np.ndarray:
-        """Return (C,) thresholds that the run fitted on its selection clips; DEFAULT_THRESHOLD for other classes."""
+        """Return (C,) thresholds that the run fitted on its model-selection split, or DEFAULT_THRESHOLD."""
         fitted = None
         if self.path.name == "best_model.pth":  # the checkpoint that metrics.json describes
             with contextlib.suppress(UserError):

@@ -73,8 +73,10 @@ def main(argv: list[str] | None = None) -> Any:
     args = build_parser().parse_args(argv)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
+        from vimoclip.runtime import distributed
 
-        return evaluate_checkpoint(args)
+        with distributed.init_process_group() as group:
+            return evaluate_checkpoint(args, group)
     return train(args)
 
 
@@ -128,27 +130,21 @@ def left_out_videos(folder: Path) -> dict[str, str]:
 
 
 def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
-    """Raise UserError if existing embeddings or selection clips are not those of a finished run."""
+    """Raise UserError if existing embeddings or selection.txt are not those of a finished run."""
     from TFAM.data import selection_digest
-    from TFAM.evaluation import EMBEDDING_KEYS
     from TFAM.table import read_metrics
     from vimoclip import annotations
     from vimoclip.store import EmbeddingReader
 
-    hashes = read_metrics(folder / "metrics.json").get("inputs_sha256", {})  # of the files that the protocol reads
-
-    def check(name: str, key: str, current: str | None, path: Path) -> None:
-        cli.check_settings_match({name: hashes[key]}, {name: current}, str(folder), str(path), SETTINGS_HINT)
-
-    for key in EMBEDDING_KEYS:
-        path = Path(config["data"][key])
-        if hashes.get(key) and path.is_file():
-            check("the content's SHA-256", key, EmbeddingReader(path).attributes.get("content_sha256"), path)
-    selection_path = Path(config["data"]["annotations_dir"]) / annotations.SELECTION_FILE
-    train_path = Path(config["data"]["rgb_train_h5"])
-    if hashes.get("selection") and selection_path.is_file() and train_path.is_file():
-        digest = selection_digest(EmbeddingReader(train_path), config["data"])
-        check("the selection clips' hash", "selection", digest, selection_path)
+    data, name = config["data"], "the content's SHA-256"
+    for key, expected in read_metrics(folder / "metrics.json").get("inputs_sha256", {}).items():
+        is_selection = key == "selection"
+        embeddings_path = Path(data["rgb_train_h5" if is_selection else key])
+        path = Path(data["annotations_dir"]) / annotations.SELECTION_FILE if is_selection else embeddings_path
+        if expected and path.is_file() and embeddings_path.is_file():
+            reader = EmbeddingReader(embeddings_path)
+            current = selection_digest(reader, data) if is_selection else reader.attributes.get("content_sha256")
+            cli.check_settings_match({name: expected}, {name: current}, str(folder), str(path), SETTINGS_HINT)
 
 
 def _train_in_group(
@@ -170,14 +166,13 @@ def _train_in_group(
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
         print(f"note: {evaluation_path} does not exist yet; it is needed after the last epoch", flush=True)
     warn_about_student(config, splits["train"].rgb, motion)
-    metadata = run_metadata(config, splits["train"].rgb, motion)
     num_workers = cli.limit_workers(args.num_workers)
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
+    trainer = FusionTrainer(run_metadata(config, splits["train"].rgb, motion), splits, run)
     if args.dry_run:
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
-        return print_dry_run(FusionTrainer(metadata, splits, run), args.overwrite, left_out)
+        return print_dry_run(trainer, args.overwrite, left_out)
     with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
-        trainer = FusionTrainer(metadata, splits, run)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
         evaluate_best_checkpoint(config, splits, motion, trainer)
@@ -194,7 +189,7 @@ def print_dry_run(trainer: "FusionTrainer", overwrite: bool, left_out: dict[str,
     num_train, num_monitor = len(trainer.train_set), len(trainer.monitor_set)
     text = dry_run.format_progress(run.folder, progress, trainer.epochs, trainer.unit, num_train, num_monitor)
     if trainer.monitor_split == split_protocol.MONITOR_SPLIT[split_protocol.HELD_OUT]:
-        text += " (selection clips), plus one evaluation of the evaluation split"
+        text += " (the model-selection split), plus one evaluation of the evaluation split"
     print(f"{text}; on {run.device} in {run.precision}; nothing was written")
     report = dry_run.plan(progress, trainer.epochs, left_out)
     if report.pending:

@@ -13,11 +13,12 @@ from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from vimoclip.errors import TrainingError
+from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.runtime import seeding
 from vimoclip.training import tensorboard
+from vimoclip.training.checkpoint import TrainState, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import MULTI_LABEL_LOSSES, LossMeter
-from vimoclip.training.train_state import TrainState, parameter_bytes
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
 
 BYTES_PER_PREDICTION = 12  # of a probability in predictions.csv
@@ -147,7 +148,9 @@ class FusionTrainer(Trainer):
     def panel_clips(self) -> Sequence[tensorboard.PanelClip]:
         dataset_dir = self.annotations_dir.parent
         videos, labels = [video for video, _ in self.monitor_set.keys], self.monitor_set.rgb.labels
-        clips = tensorboard.load_panel_clips(videos, labels, dataset_dir / "videos", dataset_dir / "flows")
+        flows_dir = dataset_dir / "flows"
+        find_flow = FlowFolder(flows_dir).find if flows_dir.is_dir() else lambda video: None
+        clips = tensorboard.load_panel_clips(videos, labels, dataset_dir / "videos", find_flow)
         if not clips:
             print(f"{dataset_dir}: no readable videos in videos/, so TensorBoard shows no clips", flush=True)
         return clips

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> Path:
         "fusion": CONFIG_NAME,
         "protocol": ZERO_SHOT,
         "reported_split": split,
-        "epoch_chosen_by": "nothing: no clip was learnt from",
+        "epoch_chosen_by": "nothing, since there is no training",
         "seed": 0,
         "settings": {"template": args.template} if args.template else {},
         "inputs_sha256": {f"rgb_{split}_h5": reader.attributes.get("content_sha256")},

@@ -124,11 +124,13 @@ def write_video(group: Any, rows: np.ndarray, labels: np.ndarray | None) -> None
 
 def open_pairs(folder: Path) -> dict[str, Any]:
     """Return PairedEmbeddings of both splits."""
-    from TFAM.data import open_splits
+    from TFAM import config
+    from TFAM.data import open_training_splits
 
-    rgb = {"train": folder / FILE_NAMES[0], "val": folder / FILE_NAMES[1]}
+    keys = ("rgb_train_h5", "rgb_val_h5", "motion_h5")
+    paths = [f"data.{key}={folder / name}" for key, name in zip(keys, FILE_NAMES, strict=True)]
     with redirect_stdout(StringIO()):
-        return open_splits(rgb, folder / FILE_NAMES[2], "cross_attention", None)[0]
+        return open_training_splits(config.load([], ["data.protocol=published", *paths]))[0]
 
 
 def read_all_metadata(folder: Path) -> None:
@@ -143,7 +145,7 @@ def train_epoch(folder: Path) -> None:
     import torch
 
     from vimoclip.runtime.distributed import ProcessGroup
-    from vimoclip.training.batches import EpochBatchSampler, make_loader
+    from vimoclip.training.data_parallel import EpochBatchSampler, make_loader
 
     splits, device = open_pairs(folder), torch.device("cpu")
     model = torch.nn.Linear(input_sizes.DIM, input_sizes.CLASSES)

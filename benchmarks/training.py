@@ -20,11 +20,10 @@ from torch import nn
 from benchmarks.harness import BenchmarkRow, make_row, matmul_rate, measure_peak_memory, measure_rates, memory_copy_rate
 from benchmarks.inputs import BenchmarkInputs, read_whole_video
 from vimoclip import clip, video
-from vimoclip.moclip import MoCLIP, flow_pairing, frame_cache, loops, trainer
-from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, cached_video_reader, collate
+from vimoclip.moclip import MoCLIP, frame_cache, loops, trainer
+from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, TrainingVideo, cached_video_reader
 from vimoclip.training import losses
-from vimoclip.training.batches import make_loader
-from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.data_parallel import ModelReplica, make_loader
 
 SEQUENCE_LENGTH, BATCH_SIZE, CLASSES = 30, 4, 140  # frames per segment, segments per batch
 FLOP_PER_FRAME = 3 * 2 * 4.37e9  # ViT-B/32, forward and backward; 4.37 billion multiply-adds a forward pass
@@ -44,11 +43,8 @@ class RandomEmbeddingReader:
         return (np.arange(CLASSES) % 40 == len(key) % 40).astype(np.float32)
 
 
-def list_training_videos(folder: Path) -> list[flow_pairing.TrainingVideo]:
-    return [
-        flow_pairing.TrainingVideo(path.name, path, video.probe(path).frames + 1)
-        for path in video.find_videos(folder)[0]
-    ]
+def list_training_videos(folder: Path) -> list[TrainingVideo]:
+    return [TrainingVideo(path.name, path, video.probe(path).frames + 1) for path in video.find_videos(folder)[0]]
 
 
 # --- the loader
@@ -91,7 +87,7 @@ def loader_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     def ours(name: str) -> float:
         cached_video_reader.cache_clear()
         for start in range(0, len(indices), BATCH_SIZE):
-            collate([datasets[name][index] for index in indices[start : start + BATCH_SIZE]])
+            SegmentDataset.collate([datasets[name][index] for index in indices[start : start + BATCH_SIZE]])
         return len(indices)
 
     def decoder(name: str) -> float:

@@ -42,6 +42,7 @@ IGNORED = (
     Ignored("*left_out.csv", "rows/*/reason", "prose"),
     Ignored("*metrics.json", "*seconds*", "duration"),
     Ignored("*metrics.json", "notes*", "prose"),
+    Ignored("*metrics.json", "epoch_chosen_*", "prose"),
     Ignored("*metrics.json", "*left_out_videos/*", "prose"),
     Ignored("*metrics.json", "torchmetrics_macro/note", "prose"),
     Ignored("*metrics.json", "bootstrap/method", "prose"),

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.tfam.helpers import write_h5
 from vimoclip import clip, moclip, store, video
 from vimoclip.moclip import loops
+from vimoclip.moclip.dataset import SegmentBatch
+from vimoclip.training.checkpoint import TrainState
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.train_state import TrainState
 
 TRAIN_FLAGS = ["--sequence-length", "6", "--num-workers", "0", "--device", "cpu"]
 FLOW_SETTINGS = {"method": "dis", "checkpoint": None, "size": None, "normalization": "frame", "sampling": {"stride": 1}}
@@ -35,14 +37,8 @@ def write_flow(path: Path, frames: np.ndarray, kept: int, **settings: object) ->
 def write_embeddings(path: Path, lengths: dict[str, int], dim: int = 4, **attributes: object) -> store.EmbeddingReader:
     """Write embeddings by video -> number of frames; row t has the value t in every column."""
     root = {"kind": "rgb", "num_classes": 3, "sampling": {"stride": 1}} | attributes
-    writer = store.EmbeddingWriter(path, root)
-    for key, frames in lengths.items():
-        part = writer.open_part(key)
-        part.append(np.repeat(np.arange(frames, dtype=np.float32)[:, None], dim, 1))
-        part.finalize(np.arange(frames), np.arange(frames) / 25, frames, 25, np.array([1, 0, 0]))
-        part.publish()
-    writer.merge(lengths)
-    return store.EmbeddingReader(path, "rgb")
+    rows = {key: np.repeat(np.arange(n, dtype=np.float32)[:, None], dim, 1) for key, n in lengths.items()}
+    return store.EmbeddingReader(write_h5(path, rows, np.tile([1, 0, 0], (len(rows), 1)), **root), "rgb")
 
 
 def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[moclip.MoCLIP, dict]:
@@ -50,6 +46,16 @@ def make_student(encoder: clip.ImageEncoder, num_classes: int = 3) -> tuple[mocl
     dim = encoder.config["embed_dim"]
     config = {"clip": encoder.config, "alpha": 0.1, "num_classes": num_classes, "teacher": {}, "flow": {}}
     return moclip.MoCLIP(encoder.visual, dim, num_classes, 0.1), config
+
+
+def make_batch(lengths: list[int], keys: list[str], image_size: int, dim: int, num_classes: int) -> SegmentBatch:
+    """Return random segments of these numbers of flow frames; segment i has the class i % num_classes."""
+    generator = torch.Generator().manual_seed(0)
+    shape = len(lengths), max(lengths)
+    flow = torch.randint(0, 256, (*shape, 3, image_size, image_size), generator=generator, dtype=torch.uint8)
+    mask = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
+    labels = torch.eye(num_classes)[torch.arange(len(lengths)) % num_classes]
+    return SegmentBatch(flow, torch.randn(*shape, dim, generator=generator), mask, labels, keys, [])
 
 
 def make_objective(mode: str = "cosine", class_positive_weight: float = 9, weight: float = 1) -> loops.StudentObjective:

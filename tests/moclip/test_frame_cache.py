@@ -14,18 +14,19 @@ from tests.moclip.helpers import write_embeddings, write_flow
 from vimoclip import clip
 from vimoclip.errors import UserError
 from vimoclip.flow import flow_folder
-from vimoclip.moclip import dataset, flow_pairing, frame_cache
+from vimoclip.moclip import dataset, frame_cache
 from vimoclip.moclip.dataset import cached_video_reader
 from vimoclip.runtime.distributed import ProcessGroup
 
 
 class CachedVideos(NamedTuple):
-    """Flow videos, their datasets without and with a cache, and the cache."""
+    """Flow videos, their datasets without and with a cache, the cache, and the config of the encoder."""
 
-    videos: list[flow_pairing.TrainingVideo]
+    videos: list[dataset.TrainingVideo]
     plain: dataset.SegmentDataset
     cached: dataset.SegmentDataset
     cache: frame_cache.FrameCache
+    config: dict[str, Any]
 
     def fill(self) -> None:
         self.cache.fill(self.cache.uncached_videos(self.videos), self.cached.preprocess, workers=0)
@@ -47,11 +48,11 @@ def cached_videos(tmp_path: Path, tiny_clip: str) -> CachedVideos:
     for name, frames in (("a", 40), ("b", 9)):
         write_flow(tmp_path / "flows" / f"{name}.mp4", indexed_frames(frames, 48, 80), kept=frames + 1)
     reader = write_embeddings(tmp_path / "rgb.h5", {"a.mp4": 41, "b.mp4": 10})
-    videos = flow_pairing.pair_with_flow(reader, flow_folder.FlowFolder(tmp_path / "flows")).videos
+    videos = dataset.pair_with_flow(reader, flow_folder.FlowFolder(tmp_path / "flows")).videos
     encoder = clip.load_encoder(tiny_clip, None)
     cache = frame_cache.FrameCache(tmp_path / "prepared", encoder.config)
     plain, cached = (dataset.SegmentDataset(reader, videos, 11, encoder.preprocess, c) for c in (None, cache))
-    return CachedVideos(videos, plain, cached, cache)
+    return CachedVideos(videos, plain, cached, cache, encoder.config)
 
 
 def test_cached_frames_replace_decoding_and_are_identical(cached_videos: CachedVideos) -> None:
@@ -73,20 +74,8 @@ def test_entries_of_another_flow_video_or_preprocessing_are_replaced(cached_vide
     assert cached_videos.count_decoded() == 1
     cached_videos.fill()
     assert cached_videos.count_decoded() == 0
-    other = frame_cache.FrameCache(cached_videos.cache.folder.parent, dict(clip_config(cached_videos), resize="squash"))
+    other = frame_cache.FrameCache(cached_videos.cache.folder.parent, cached_videos.config | {"resize": "squash"})
     assert len(other.uncached_videos(cached_videos.videos)) == 2
-
-
-def clip_config(cached_videos: CachedVideos) -> dict[str, Any]:
-    """Return the part of the encoder's config that determines the preprocessing."""
-    size = list(cached_videos.cache.frame_shape[1:])
-    return {
-        "image_size": size,
-        "resize": "model",
-        "resize_mode": "shortest",
-        "interpolation": "bicubic",
-        "fill_color": 0,
-    }
 
 
 @pytest.mark.parametrize("num_bytes", [0, 10, 200, 5000, -1])
@@ -109,7 +98,7 @@ def test_entries_of_two_flow_folders_are_kept(cached_videos: CachedVideos, tmp_p
         videos.append(video._replace(flow_path=path))
     plain, cached = copy.copy(cached_videos.plain), copy.copy(cached_videos.cached)
     plain.segments = cached.segments = dataset.split_into_segments(videos, 11)
-    others = CachedVideos(videos, plain, cached, cached_videos.cache)
+    others = cached_videos._replace(videos=videos, plain=plain, cached=cached)
     cached_videos.fill()
     others.fill()
     assert cached_videos.count_decoded() == others.count_decoded() == 0

@@ -1,20 +1,15 @@
-"""Training and evaluation loops of the student."""
+"""Training and evaluation loops of the student, and micro-batches."""
+
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 
-from tests.moclip.helpers import MeanColorEncoder, make_objective, make_replica
-from vimoclip import moclip
-from vimoclip.moclip import loops
+from tests.moclip.helpers import MeanColorEncoder, make_batch, make_objective, make_replica, make_student
+from vimoclip import clip, moclip
+from vimoclip.moclip import loops, trainer
 from vimoclip.moclip.dataset import SegmentBatch
-
-
-def make_batch(lengths: list[int], keys: list[str]) -> SegmentBatch:
-    generator = torch.Generator().manual_seed(0)
-    flow = torch.randint(0, 256, (len(lengths), 5, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
-    z_image = torch.randn(len(lengths), 5, 4, generator=generator)
-    return SegmentBatch(flow, z_image, mask, torch.eye(2)[torch.arange(len(keys)) % 2], keys, [])
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -23,7 +18,7 @@ def test_only_a_frozen_encoder_stays_unchanged(frozen: bool) -> None:
     model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1)
     model.visual_encoder.requires_grad_(not frozen)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    list(loops.train_steps(make_replica(model), [make_batch([5, 3], ["a", "b"])] * 2, make_objective()))
+    list(loops.train_steps(make_replica(model), [make_batch([5, 3], ["a", "b"], 8, 4, 2)] * 2, make_objective()))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("visual_encoder") for name in changed) != frozen
     assert any(name.startswith("classification_head") for name in changed)
@@ -35,7 +30,7 @@ def test_the_teacher_matters_only_with_a_distillation_weight(weight: float, matt
     for sign in (1, -1):
         torch.manual_seed(0)
         model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1)
-        batch = make_batch([5, 3], ["a", "b"])
+        batch = make_batch([5, 3], ["a", "b"], 8, 4, 2)
         batch = batch._replace(z_image=sign * batch.z_image)
         list(loops.train_steps(make_replica(model), [batch] * 2, make_objective(weight=weight)))
         state_dicts.append(model.state_dict())
@@ -45,7 +40,7 @@ def test_the_teacher_matters_only_with_a_distillation_weight(weight: float, matt
 def test_video_scores_are_length_weighted_means_over_segments() -> None:
     torch.manual_seed(0)
     model = moclip.MoCLIP(MeanColorEncoder().eval(), 4, 2, 0.1).eval()
-    batch, objective = make_batch([5, 2, 4], ["long", "long", "short"]), make_objective("mse")
+    batch, objective = make_batch([5, 2, 4], ["long", "long", "short"], 8, 4, 2), make_objective("mse")
     means, videos, probabilities, labels = loops.evaluate(model, [batch], objective)
     segment_scores = model(objective.preprocess.normalize(batch.flow), batch.mask).logits.sigmoid()
     assert torch.equal(labels, batch.labels[1:])
@@ -53,3 +48,36 @@ def test_video_scores_are_length_weighted_means_over_segments() -> None:
     assert torch.allclose(probabilities[0], (5 * segment_scores[0] + 2 * segment_scores[1]) / 7)
     assert torch.allclose(probabilities[1], segment_scores[2])
     assert means["loss"] == pytest.approx(means["distillation_loss"] + means["classification_loss"], rel=1e-5)
+
+
+def compute_gradients(
+    name: str, batch: SegmentBatch, micro_batch_size: int | None
+) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return (gradients by parameter, summed losses) of a new student of the CLIP `name`."""
+    encoder = clip.load_encoder(name, None)
+    torch.manual_seed(3)
+    model = make_student(encoder)[0].train()
+    torch.nn.init.normal_(model.residual_mlp.fc2.weight)
+    objective = loops.StudentObjective(encoder.preprocess, nullcontext, "cosine", 9)
+    replica = make_replica(model, lr=0.0)
+    (meter,) = loops.train_steps(replica, [batch], objective, micro_batch_size)
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, meter.sums
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_add_up_to_the_gradient_and_loss_of_the_batch(tiny_clip: str, size: int) -> None:
+    batch = make_batch([7, 2, 5, 1, 6], list("abcde"), 32, 32, 3)
+    expected_gradients, expected_losses = compute_gradients(tiny_clip, batch, None)
+    gradients, loss_sums = compute_gradients(tiny_clip, batch, size)
+    assert gradients.keys() == expected_gradients.keys()
+    assert loss_sums == pytest.approx(expected_losses, rel=1e-6)
+    for name, gradient in expected_gradients.items():
+        assert torch.allclose(gradient, gradients[name], rtol=1e-4, atol=1e-6 * float(gradient.abs().max())), name
+
+
+def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
+    model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1).train()
+    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
+    model.visual_encoder.eval()  # as a frozen encoder
+    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
+    assert trainer.resolve_micro_batch_size(None, model, 99, segment_length=5) == trainer.CPU_MICRO_BATCH_FRAMES // 5

@@ -1,4 +1,4 @@
-"""Evaluation protocols of train.py: which clips it reads, and on which the epoch is chosen."""
+"""Evaluation protocols of train.py: which splits it reads, and on which the epoch is selected."""
 
 import csv
 import re
@@ -46,7 +46,7 @@ def checkpoint_config(name: str) -> dict:
 
 
 @pytest.mark.parametrize("val", ["missing", "malformed"])
-def test_held_out_reads_no_val_clip_and_chooses_on_selection_clips(
+def test_held_out_reads_no_val_clip_and_selects_on_selection_clips(
     selection_workspace: Path, capsys: pytest.CaptureFixture[str], val: str
 ) -> None:
     VAL_FILE.unlink()
@@ -88,6 +88,14 @@ def test_val_hdf5_path_implies_published(selection_workspace: Path, capsys: pyte
     assert "selection" not in checkpoint_config("student_best.pth")
     train.main([*SMALL_RUN, "--run-name", "explicit", "--protocol", "published"])
     assert read_rows("explicit") == read_rows()
+
+
+def test_val_file_of_other_classes_is_refused(selection_workspace: Path) -> None:
+    with h5py.File(VAL_FILE, "a") as file:
+        file.attrs["class_names"] = [*file.attrs["class_names"][:-1], "flying"]
+    with pytest.raises(UserError) as error:
+        train.main([*SMALL_RUN, "--val-hdf5-path", str(VAL_FILE)])
+    assert "flying" in error.value.problem and str(VAL_FILE) in error.value.problem
 
 
 def test_without_selection_clips_the_protocol_is_published_with_a_warning(

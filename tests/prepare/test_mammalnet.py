@@ -121,7 +121,7 @@ def test_epochs_are_selected_on_val_and_test_is_evaluated(chain: Path) -> None:
     run = chain / "checkpoints" / "TFAM" / "cross_attention" / "seed49"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["protocol"] == "three_splits"
-    assert metrics["epoch_chosen_by"] == "map_micro on the val clips"
+    assert metrics["epoch_chosen_by"] == "map_micro on the val split"
     assert metrics["num_videos"] == SPLIT_SIZES["test"]
     assert predictions_csv.read(run / "predictions.csv").videos == [f"-test_{i}.mp4" for i in range(5)]
     assert predictions_csv.read(run / "selection_predictions.csv").videos == [f"-val_{i}.mp4" for i in range(4)]

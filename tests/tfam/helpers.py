@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from TFAM import config
-from TFAM.data import ClipFeatures, PairedEmbeddings, open_splits
+from TFAM.data import ClipFeatures, PairedEmbeddings, open_training_splits
 from TFAM.model import FusionTransformer
 from vimoclip import annotations
 from vimoclip.io.yaml_json import read_yaml
@@ -63,8 +63,9 @@ def random_clips(lengths: Sequence[int], seed: int = 0) -> list[ClipFeatures]:
 
 
 def write_h5(path: Path, videos: Mapping[str, np.ndarray], labels: np.ndarray | None = None, **attributes: Any) -> Path:
-    """Write an embedding file. `videos`: key -> (T, D) embeddings; `labels`: (videos, C); `attributes`: of the root."""
+    """Write or replace an embedding file. `videos`: key -> (T, D); `labels`: (videos, C); `attributes`: of the root."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     writer = EmbeddingWriter(path, attributes)
     for number, (key, rows) in enumerate(videos.items()):
         part = writer.open_part(key)
@@ -112,12 +113,6 @@ def write_motion(
     return write_h5(path, videos, **attributes | {"clip_model": "ViT-B/32", "weights_sha256": "student"} | changes)
 
 
-def replace_rgb(path: Path, numbers: Iterable[int], **changes: Any) -> None:
-    """Call `write_rgb` after the deletion of the existing file."""
-    path.unlink()
-    write_rgb(path, numbers, **changes)
-
-
 def write_selection(numbers: Sequence[int]) -> None:
     """Write a selection.txt with the videos of these numbers."""
     ANNOTATIONS_DIR.mkdir(parents=True, exist_ok=True)
@@ -125,11 +120,12 @@ def write_selection(numbers: Sequence[int]) -> None:
 
 
 def open_train_val(
-    folder: Path, fusion: str = "cross_attention", limit: int | None = None
+    folder: Path, fusion: str = "cross_attention"
 ) -> tuple[dict[str, PairedEmbeddings], EmbeddingReader | None]:
-    """Open the files of the fixture `dataset` like `open_splits`."""
-    paths = {split: folder / f"ak_{split}_clip_embeddings.h5" for split in ("train", "val")}
-    return open_splits(paths, folder / "flow_embeddings.h5", fusion, limit)
+    """Open the files of the fixture `dataset` like a run with protocol published."""
+    settings = config.load([], [f"model.fusion={fusion}", "data.protocol=published"])
+    config.resolve_inputs(settings, folder.parent, "ak")
+    return open_training_splits(settings)
 
 
 # --- runs

@@ -1,68 +1,17 @@
-"""Packed attention and dropout against torch, forward and backward."""
+"""Attention within packed batches: devices, dropout, padding."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.utils.rnn import pad_sequence
 
 from tests.tfam.helpers import CPU, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
 from TFAM.model import Fusion, FusionTransformer, PackedAttention, pack
 
-HEADS, WIDTH = 4, 32
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4), st.booleans(), st.booleans()
-)
-@settings(max_examples=30, deadline=None)
-def test_packed_attention_matches_torch(lengths: list[tuple[int, int]], is_self: bool, padded: bool) -> None:
-    """Against one padded batch with `key_padding_mask`. `padded`: our batch has padding too, for `padded_mean`."""
-    torch.manual_seed(0)
-    ours = PackedAttention(WIDTH, HEADS, dropout=0.0)
-    theirs = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
-    theirs.load_state_dict(ours.state_dict())
-    queries = [torch.randn(n, WIDTH, requires_grad=True) for n, _ in lengths]
-    context = queries if is_self else [torch.randn(m, WIDTH, requires_grad=True) for _, m in lengths]
-    pooling = "padded_mean" if padded else "masked"
-    x = pack(queries, pooling)
-    out = ours(x, x if is_self else pack(context, pooling))
-    q, k = (pad_sequence(videos, batch_first=True) for videos in (queries, context))
-    padding = torch.stack([torch.arange(k.shape[1]) >= len(video) for video in context])
-    expected = theirs(q, k, k, key_padding_mask=padding, need_weights=False)[0]
-    expected = torch.cat([video[:length] for video, length in zip(expected, x.lengths, strict=True)])
-    torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
-    weight = torch.randn_like(out)
-    inputs = [*queries, *([] if is_self else context)]
-    gradients = torch.autograd.grad((out * weight).sum(), [*inputs, ours.in_proj_weight, ours.out_proj.weight])
-    parameters = [theirs.in_proj_weight, theirs.out_proj.weight]
-    expected_gradients = torch.autograd.grad((expected * weight).sum(), [*inputs, *parameters])
-    for gradient, reference in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
-
 
 @pytest.mark.parametrize("fusion", list(Fusion))
-def test_logits_and_gradients_do_not_depend_on_longer_videos_in_the_batch(fusion: str) -> None:
-    model = build_model(fusion, positions=True)
-    clips = random_clips([2, 11, 30])
-    together, alone = (model(*collate(videos).model_inputs(CPU)) for videos in (clips, clips[1:2]))
-    torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-6)
-    gradients, references = (
-        torch.autograd.grad(logits.sum(), list(model.parameters()), allow_unused=True)
-        for logits in (together[1], alone[0])
-    )
-    for gradient, reference in zip(gradients, references, strict=True):
-        assert (gradient is None) == (reference is None)
-        if gradient is not None and reference is not None:
-            torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta: all tensors must be made on the model's device
-@pytest.mark.parametrize("fusion", list(Fusion))
-def test_all_tensors_are_made_on_the_model_s_device(fusion: str, device: str) -> None:
-    model = build_model(fusion, positions=True, dropout=0.5).to(device)
-    batch = collate(random_clips([4, 3])).model_inputs(torch.device(device))
+def test_all_tensors_are_made_on_the_model_s_device(fusion: str) -> None:
+    model = build_model(fusion, positions=True, dropout=0.5).to("meta")
+    batch = collate(random_clips([4, 3])).model_inputs(torch.device("meta"))
     assert model(*batch).shape == (2, 3)
 
 

@@ -10,7 +10,6 @@ from vimoclip.errors import UserError
 
 
 def test_mismatched_videos_are_counted_and_named(dataset, capsys):
-    (dataset / "flow_embeddings.h5").unlink()
     write_motion(dataset / "flow_embeddings.h5", [*range(1, 15), 77], {2: 2})
     splits, _ = open_train_val(dataset)
     assert len(splits["train"]) == 7 and len(splits["val"]) == 6
@@ -41,7 +40,6 @@ def test_rgb_needs_no_motion_file(dataset, capsys):
     ],
 )
 def test_motion_of_another_backbone_or_sampling_is_refused(dataset, changes, values):
-    (dataset / "flow_embeddings.h5").unlink()
     write_motion(dataset / "flow_embeddings.h5", range(15), **changes)
     with pytest.raises(UserError) as error:
         open_train_val(dataset)
@@ -58,7 +56,6 @@ def test_motion_of_another_backbone_or_sampling_is_refused(dataset, changes, val
     ],
 )
 def test_rgb_files_must_agree(dataset, changes, expected):
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), **changes)
     with pytest.raises(UserError) as error:
         open_train_val(dataset)
@@ -66,7 +63,6 @@ def test_rgb_files_must_agree(dataset, changes, expected):
 
 
 def test_video_in_both_splits_is_refused(dataset):
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(8, 15))
     with pytest.raises(UserError) as error:
         open_train_val(dataset)

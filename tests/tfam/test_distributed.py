@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, modification_times
+from tests.conftest import REPOSITORY
 from tests.preloaded import executable
-from tests.tfam.helpers import MirrorGroup, read_json, train_command, write_motion, write_rgb, write_selection
+from tests.tfam.helpers import MirrorGroup, train_command, write_motion, write_rgb, write_selection
 from TFAM import train_and_eval
 from vimoclip.runtime import cost_estimate, distributed
 from vimoclip.training import checkpoint
@@ -48,8 +48,8 @@ def read_rows(path: Path) -> list[list[float]]:
 def test_two_processes_train_like_one_with_twice_the_batch(dataset: Path) -> None:
     """Nine videos in steps of four: in the last step the second process has no video."""
     prediction_files = ["predictions.csv", "selection_predictions.csv"]
-    write_rgb(dataset / "more.h5", [*range(9), *range(15, 18)]).replace(dataset / "ak_train_clip_embeddings.h5")
-    write_motion(dataset / "more.h5", range(18)).replace(dataset / "flow_embeddings.h5")
+    write_rgb(dataset / "ak_train_clip_embeddings.h5", [*range(9), *range(15, 18)])
+    write_motion(dataset / "flow_embeddings.h5", range(18))
     write_selection([15, 16, 17])
     result = run_two_processes(
         ["-m", "TFAM.train_and_eval"],
@@ -80,27 +80,6 @@ def test_failed_process_ends_the_job_and_one_process_resumes(dataset: Path) -> N
     after = checkpoint.load_checkpoint(folder / "last.pth")["history"]
     assert [row["epoch"] for row in after] == [1, 2, 3]
     assert after[0] == before[0]
-
-
-def test_dry_run_estimates_the_remaining_cost(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
-    small = [*train_command(), "training.batch_size=2"]
-
-    def dry_run(*command: str) -> tuple[int, int, float | None]:
-        """Return (finished, pending, units of the estimate)."""
-        train_and_eval.main([*command, "--dry-run", "--report", "report.json"])
-        report = read_json(Path("report.json"))
-        return report["already"], report["pending"], report["estimate"] and report["estimate"]["units"]
-
-    assert dry_run(*small) == (0, 3, 35)  # 3 x (9 + 6 / 3), and the final evaluation
-    assert not Path("checkpoints").exists()
-    folder = train_and_eval.main(small)
-    before = modification_times(folder)
-    (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
-    assert dry_run(*small)[:2] == (3, 0)
-    assert dry_run("--evaluate", str(folder / "best_model.pth"), "--num-workers", "0") == (0, 6, 6)
-    assert {name: time for name, time in before.items() if name != "metrics.json"} == modification_times(folder)
-    assert not Path("TFAM").exists()
 
 
 def test_dry_run_adds_the_rates_of_all_processes(

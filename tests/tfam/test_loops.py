@@ -15,9 +15,8 @@ from TFAM.model import Fusion, FusionTransformer
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
 from vimoclip.runtime.distributed import ProcessGroup
-from vimoclip.training.batches import EpochBatchSampler, sequential_batches
-from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.train_state import TrainState
+from vimoclip.training.checkpoint import TrainState
+from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica, sequential_batches
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(0, 40))

@@ -65,25 +65,14 @@ def test_normalized_inputs_make_logits_independent_of_scale(fusion, positions, s
     assert (normalized - logits(batch)).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
-@hypothesis_settings(max_examples=6, deadline=None)
-@given(lengths=st.lists(st.integers(2, 12), min_size=2, max_size=4), seed=st.integers(0, 99))
-def test_logits_do_not_depend_on_the_batch(fusion, positions, lengths, seed):
-    model = build_model(fusion, positions).eval()
-    videos = random_clips(lengths, seed)
-    with torch.no_grad():
-        together = model(*collate(videos).model_inputs(CPU))
-        alone = torch.cat([model(*collate([video]).model_inputs(CPU)) for video in videos])
-    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
-
-
 def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> torch.Tensor:
     """Compute the logits as published, on padded batches with nn.MultiheadAttention and `key_padding_mask`."""
 
     def attend(attention, x, context, padding):
         module = nn.MultiheadAttention(attention.embed_dim, attention.num_heads, batch_first=True)
-        module.load_state_dict(attention.state_dict())
-        return module(x, context, context, key_padding_mask=padding, need_weights=False)[0]
+        arguments = {"key_padding_mask": padding, "need_weights": False}
+        parameters = dict(attention.named_parameters())
+        return torch.func.functional_call(module, parameters, (x, context, context), arguments)[0]
 
     def padding_mask(lengths, longest):
         return torch.arange(longest) >= torch.tensor(lengths)[:, None]
@@ -120,12 +109,19 @@ def reference_logits(model: FusionTransformer, clips: list[ClipFeatures]) -> tor
 @pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
 @hypothesis_settings(max_examples=6, deadline=None)
 @given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=4), seed=st.integers(0, 99), normalize=st.booleans())
-def test_logits_are_those_of_padded_batches(fusion, positions, pooling, lengths, seed, normalize):
+def test_logits_and_gradients_are_those_of_padded_batches(fusion, positions, pooling, lengths, seed, normalize):
     model = build_model(fusion, positions, pooling, normalize_inputs=normalize).eval()
     clips = random_clips(lengths, seed)
-    with torch.no_grad():
-        logits, expected = model(*collate(clips, pooling).model_inputs(CPU)), reference_logits(model, clips)
+    logits, expected = model(*collate(clips, pooling).model_inputs(CPU)), reference_logits(model, clips)
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+    gradients, references = (
+        torch.autograd.grad(values.square().sum(), list(model.parameters()), allow_unused=True)
+        for values in (logits, expected)
+    )
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert (gradient is None) == (reference is None)
+        if gradient is not None and reference is not None:
+            torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", Fusion)

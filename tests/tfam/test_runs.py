@@ -1,4 +1,4 @@
-"""Training runs: their files, resuming, choice of the checkpoint, several configs."""
+"""Training runs: their files, resuming, selection of the checkpoint, several configs."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import lock_in_subprocess
+from tests.conftest import lock_in_subprocess, modification_times
 from tests.tfam.helpers import (
     CLASSES,
     TEACHER,
@@ -49,7 +49,7 @@ def test_run_writes_its_files(dataset, capsys):
     best = max(rows, key=lambda row: float(row["val_map_micro"]))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"] and metrics["epoch"] == int(best["epoch"])
     assert metrics["map_micro"] == float(best["val_map_micro"]) and metrics["num_videos"] == 6
-    assert metrics["epoch_chosen_by"] == "map_micro on the reported clips"
+    assert metrics["epoch_chosen_by"] == "map_micro on the evaluation split"
     assert metrics["config"] == metrics["fusion"] == "cross_attention" and metrics["seed"] == 49
     predictions = read_csv(folder / "predictions.csv")
     assert [row["video_id"] for row in predictions] == [f"V{n:02}.mp4" for n in range(9, 15)]
@@ -100,7 +100,6 @@ def test_finished_run_is_refused_with_other_embeddings_of_the_same_names(dataset
 def test_run_resumes_only_with_its_validation_videos(dataset):
     last = main(train_command()) / "last.pth"
     (last.parent / "metrics.json").unlink()
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), informative=False)
     with pytest.raises(UserError) as error:
         main(train_command())
@@ -116,7 +115,6 @@ def test_second_process_on_a_run_is_refused(dataset):
 
 
 def test_checkpoint_last_keeps_the_last_epoch(dataset):
-    (dataset / "ak_val_clip_embeddings.h5").unlink()
     # with wrong labels, metrics decrease as the model learns
     write_rgb(dataset / "ak_val_clip_embeddings.h5", range(9, 15), label_shift=1)
     metrics, rows = {}, {}
@@ -138,7 +136,7 @@ def test_checkpoint_last_keeps_the_last_epoch(dataset):
     assert rows["best"] == rows["last"]
     assert metrics["best"]["epoch"] < metrics["last"]["epoch"] == 3
     assert metrics["best"]["map_micro"] > metrics["last"]["map_micro"]
-    assert metrics["best"]["epoch_chosen_by"] == "map_micro on the reported clips"
+    assert metrics["best"]["epoch_chosen_by"] == "map_micro on the evaluation split"
     assert metrics["last"]["epoch_chosen_by"] == "being the last"
 
 
@@ -167,7 +165,6 @@ def test_first_config_names_the_run_and_later_configs_win(dataset):
 
 def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, monkeypatch):
     monkeypatch.setattr(cost_estimate, "PROBE_SECONDS", 0.1)
-    (dataset / "flow_embeddings.h5").unlink()
     write_motion(dataset / "flow_embeddings.h5", [n for n in range(15) if n not in (2, 12)])
     command = [*train_command("motion"), "training.batch_size=2", "--report", "report.json"]
     left_out = {"V02.mp4", "V12.mp4"}
@@ -179,6 +176,7 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, mo
         return content
 
     planned = report("--dry-run")
+    assert not Path("checkpoints").exists()
     assert (planned["done"], planned["already"], planned["pending"]) == (0, 0, 3)
     assert planned["estimate"]["units"] == pytest.approx(3 * (8 + 5 / 3) + 5 / 3) and planned["estimate"]["rate"] > 0
     trained = report()
@@ -188,11 +186,14 @@ def test_report_counts_epochs_and_names_the_videos_that_are_left_out(dataset, mo
     assert (report()["done"], report()["already"]) == (0, 3)  # finished
     assert (report("--dry-run")["pending"], report()["pending"]) == (0, None)
     (folder / "metrics.json").unlink()  # as if stopped before the final evaluation
+    before = modification_times(folder)
     planned = report("--dry-run")
     assert (planned["already"], planned["pending"], planned["estimate"]) == (3, 0, None)
+    assert modification_times(folder) == before
     assert (report()["done"], report()["already"]) == (0, 3)
     evaluation = ["--evaluate", str(folder / "best_model.pth"), "--num-workers", "0", "--report", "report.json"]
     for more, done, pending in (["--dry-run"], 0, 5), ([], 5, None):
+        assert not Path("TFAM").exists()
         main([*evaluation, *more])
         content = read_json(Path("report.json"))
         assert (content["unit"], content["done"], content["pending"]) == ("video", done, pending)

@@ -14,9 +14,9 @@ from vimoclip.io import csv, yaml_json
 
 
 def write_run(
-    root: Path, name: str, scores: list[float], chosen: int, protocol: str = "held_out", motion: str = "real"
+    root: Path, name: str, scores: list[float], selected: int, protocol: str = "held_out", motion: str = "real"
 ) -> Path:
-    """Write a finished run; best_model.pth is of epoch `chosen`; `scores`: map_micro on the monitor split by epoch."""
+    """Write a finished run; best_model.pth is of epoch `selected`; `scores`: map_micro by epoch."""
     folder = root / "TFAM" / name
     folder.mkdir(parents=True)
     prefix = "selection" if protocol == "held_out" else "val"
@@ -25,16 +25,20 @@ def write_run(
     yaml_json.write_yaml(folder / "config.yaml", {"data": {"motion": motion}})
     metrics = {"protocol": protocol} if protocol else {}
     # scores on the evaluation split must not matter: they have the opposite order
-    (folder / "metrics.json").write_text(json.dumps({**metrics, "epoch": chosen, "map_micro": 1 - scores[chosen - 1]}))
+    (folder / "metrics.json").write_text(
+        json.dumps({**metrics, "epoch": selected, "map_micro": 1 - scores[selected - 1]})
+    )
     return folder
 
 
-def test_best_run_has_the_highest_score_at_its_chosen_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(tmp_path, "rgb/seed49", [0.2, 0.99, 0.5], chosen=3)  # 0.99 is not the chosen epoch
-    best = write_run(tmp_path, "cross_attention/seed50", [0.3, 0.6], chosen=2)
-    write_run(tmp_path, "cross_attention/seed49", [0.55, 0.1], chosen=1)
-    write_run(tmp_path, "cross_attention_shuffled/seed49", [0.9], chosen=1, motion="shuffled")
-    write_run(tmp_path, "cross_attention_none/seed49", [0.9], chosen=1, motion="none")
+def test_best_run_has_the_highest_score_at_its_selected_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, "rgb/seed49", [0.2, 0.99, 0.5], selected=3)  # 0.99 is not the selected epoch
+    best = write_run(tmp_path, "cross_attention/seed50", [0.3, 0.6], selected=2)
+    write_run(tmp_path, "cross_attention/seed49", [0.55, 0.1], selected=1)
+    write_run(tmp_path, "cross_attention_shuffled/seed49", [0.9], selected=1, motion="shuffled")
+    write_run(tmp_path, "cross_attention_none/seed49", [0.9], selected=1, motion="none")
     (tmp_path / "TFAM" / "motion" / "seed49").mkdir(parents=True)  # not finished
     report = tmp_path / "report.json"
     assert select_best.main(["--checkpoints-dir", str(tmp_path), "--report", str(report)]) == best
@@ -49,9 +53,9 @@ def test_best_run_has_the_highest_score_at_its_chosen_epoch(tmp_path: Path, caps
 
 def test_published_runs_are_compared_on_val(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     protocol = "published"
-    best = write_run(tmp_path, "motion/seed49", [0.4], chosen=1, protocol=protocol)
-    write_run(tmp_path, "rgb/seed49", [0.3], chosen=1, protocol=protocol)
-    write_run(tmp_path, "zz/seed49", [0.4], chosen=1, protocol=protocol)  # the first of equals wins
+    best = write_run(tmp_path, "motion/seed49", [0.4], selected=1, protocol=protocol)
+    write_run(tmp_path, "rgb/seed49", [0.3], selected=1, protocol=protocol)
+    write_run(tmp_path, "zz/seed49", [0.4], selected=1, protocol=protocol)  # the first of equals wins
     assert select_best.main(["--checkpoints-dir", str(tmp_path)]) == best
     assert "0.4000" in capsys.readouterr().err
 
@@ -59,7 +63,7 @@ def test_published_runs_are_compared_on_val(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(("protocol", "key"), [("held_out", "selection"), ("published", "rgb_val_h5")])
 def test_runs_with_other_monitor_clips_are_not_compared(tmp_path: Path, protocol: str, key: str) -> None:
     for name, clips in (("rgb/seed49", "a"), ("rgb/seed50", "a"), ("rgb/seed51", "b")):
-        folder = write_run(tmp_path, name, [0.4], chosen=1, protocol=protocol)
+        folder = write_run(tmp_path, name, [0.4], selected=1, protocol=protocol)
         metrics = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps(metrics | {"inputs_sha256": {key: clips, "motion_h5": name}}))
     with pytest.raises(UserError) as error:
@@ -68,19 +72,19 @@ def test_runs_with_other_monitor_clips_are_not_compared(tmp_path: Path, protocol
 
 
 def test_runs_of_two_protocols_are_not_compared(tmp_path: Path) -> None:
-    write_run(tmp_path, "rgb/seed49", [0.2], chosen=1)
-    write_run(tmp_path, "rgb/seed50", [0.3], chosen=1, protocol="published")
+    write_run(tmp_path, "rgb/seed49", [0.2], selected=1)
+    write_run(tmp_path, "rgb/seed50", [0.3], selected=1, protocol="published")
     with pytest.raises(UserError) as error:
         select_best.main(["--checkpoints-dir", str(tmp_path)])
     assert all(text in error.value.problem for text in ("rgb/seed49", "held_out", "rgb/seed50", "published"))
 
 
 def test_without_a_scored_run_there_is_no_best(tmp_path: Path) -> None:
-    write_run(tmp_path, "cross_attention_none/seed49", [0.9], chosen=1, motion="none")
+    write_run(tmp_path, "cross_attention_none/seed49", [0.9], selected=1, motion="none")
     with pytest.raises(UserError) as error:
         select_best.main(["--checkpoints-dir", str(tmp_path)])
     assert error.value.path == str(tmp_path / "TFAM")
-    folder = write_run(tmp_path, "rgb/seed49", [0.2, 0.3], chosen=2)
+    folder = write_run(tmp_path, "rgb/seed49", [0.2, 0.3], selected=2)
     lines = (folder / "metrics.csv").read_text().splitlines()
     (folder / "metrics.csv").write_text("\n".join(lines[:-1]) + "\n")
     command = [sys.executable, "-m", "TFAM.select_best", "--checkpoints-dir", str(tmp_path)]

@@ -29,7 +29,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.moclip import MoCLIP
 from vimoclip.training import checkpoint
-from vimoclip.training.train_state import TrainState
+from vimoclip.training.checkpoint import TrainState
 
 WITHOUT_DURATION = {"seconds": None}  # the only value that differs between equal runs
 

@@ -10,6 +10,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,37 +72,32 @@ def board(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         train_and_eval.main(["--config", "cross_attention", "--set", *SMALL])
         # a resumed run has one row too
         train.main([*TRAIN[2:], "--epochs", "3", "--clip-model-name", tiny_clip])
-    with TensorBoardServer(root / "logs") as url:
+    with serve_tensorboard(root / "logs") as url:
         yield TensorBoardClient(url, root)
 
 
-class TensorBoardServer:
-    """Context that serves a folder on the loopback interface and returns the URL."""
-
-    def __init__(self, logs: Path):
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--load_fast", "false"]
-        command += ["--host", "127.0.0.1", "--port", "0"]
-        self.log = logs.with_name("tensorboard.txt")
-        with self.log.open("w") as log_file:
-            self.process = subprocess.Popen(command, stdout=log_file, stderr=log_file)
-
-    def __enter__(self) -> str:
+@contextmanager
+def serve_tensorboard(logs: Path) -> Iterator[str]:
+    """Serve a folder on the loopback interface, and yield the URL once all runs are read up to their last record."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--load_fast", "false"]
+    command += ["--host", "127.0.0.1", "--port", "0"]
+    log = logs.with_name("tensorboard.txt")
+    with log.open("w") as log_file:
+        process = subprocess.Popen(command, stdout=log_file, stderr=log_file)
+    try:
         for _ in range(600):
-            match = re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())
-            if match and self._has_loaded(match[0]):
-                return match[0]
-            assert self.process.poll() is None, self.log.read_text()
+            if match := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+                sessions = [group["sessions"][0] for group in session_groups(TensorBoardClient(match[0], Path()))]
+                # the last record of a run marks its HParams row as successful
+                if [session["status"] for session in sessions] == ["STATUS_SUCCESS"] * 2:
+                    yield match[0]
+                    return
+            assert process.poll() is None, log.read_text()
             time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def _has_loaded(self, url: str) -> bool:
-        """Return whether all runs are read up to their last record, which marks the HParams row as successful."""
-        groups = session_groups(TensorBoardClient(url, Path()))
-        return len(groups) == 2 and all(g["sessions"][0]["status"] == "STATUS_SUCCESS" for g in groups)
+        raise AssertionError(log.read_text())
+    finally:
+        process.kill()
+        process.wait()
 
 
 STUDENT_METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")

@@ -102,7 +102,7 @@ def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_nam
     Only files with a schema are compared: published files say ViT-B/16 for every encoder."""
     if not ("schema" in first and "schema" in second):
         return
-    hint = "create both with the same settings, or name others with --set data.<file>=..."
+    hint = "create both with the same settings, or give other files"
     check_settings_match(_subset(first, *ENCODER_ATTRIBUTES), second, first_name, second_name, hint)
 
 

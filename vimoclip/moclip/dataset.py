@@ -1,10 +1,10 @@
-"""Dataset of video segments: preprocessed flow frames with the teacher's embeddings of the same frames."""
+"""Videos with embeddings and fitting flow, and the dataset of their segments: flow frames and RGB embeddings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +12,22 @@ from torch.utils.data import Dataset
 
 from vimoclip import cli, store
 from vimoclip.annotations import split_protocol
+from vimoclip.check import compatibility
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.flow_folder import FlowFolder
-from vimoclip.moclip.flow_pairing import PairedVideos, TrainingVideo, pair_with_flow
-from vimoclip.moclip.frame_cache import FrameCache
+from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
 from vimoclip.training import run_folder
-from vimoclip.video import RandomAccessReader
+from vimoclip.video import RandomAccessReader, probe
+
+if TYPE_CHECKING:
+    from vimoclip.moclip.frame_cache import FrameCache
+
+
+class TrainingVideo(NamedTuple):
+    """A video with RGB embeddings under `key` (`num_frames` rows) and a flow video (`num_frames` - 1 frames)."""
+
+    key: str
+    flow_path: Path
+    num_frames: int
 
 
 class FlowSegment(NamedTuple):
@@ -72,7 +82,7 @@ class SegmentDataset(Dataset):
         videos: Sequence[TrainingVideo],
         sequence_length: int,
         preprocess: Callable[[np.ndarray], torch.Tensor],
-        cache: FrameCache | None = None,
+        cache: "FrameCache | None" = None,
     ):
         self.reader, self.preprocess, self.cache = reader, preprocess, cache
         self.segment_length = sequence_length - 1
@@ -95,8 +105,23 @@ class SegmentDataset(Dataset):
         labels = torch.from_numpy(self.reader.labels(key))
         return SegmentBatch(flow[None], z_image[None], mask[None], labels[None], [key], [], [index])
 
-    def collate(self, items: "list[SegmentBatch | UnreadableVideo]") -> SegmentBatch:
-        return collate(items)
+    @staticmethod
+    def collate(items: list[SegmentBatch | UnreadableVideo]) -> SegmentBatch:
+        """Concatenate batches of one; unreadable videos are listed in the batch."""
+        batches = [item for item in items if isinstance(item, SegmentBatch)]
+        unreadable = [item for item in items if isinstance(item, UnreadableVideo)]
+        if not batches:
+            empty = torch.empty(0)
+            return SegmentBatch(empty, empty, empty, empty, [], unreadable)
+        return SegmentBatch(
+            torch.cat([batch.flow for batch in batches]),
+            torch.cat([batch.z_image for batch in batches]),
+            torch.cat([batch.mask for batch in batches]),
+            torch.cat([batch.labels for batch in batches]),
+            [batch.keys[0] for batch in batches],
+            unreadable,
+            [index for batch in batches for index in batch.indices],
+        )
 
     def _read_flow(self, path: Path, start: int, stop: int) -> torch.Tensor:
         """Read flow frames start..stop as (n, 3, S, S) uint8. Raises VideoError."""
@@ -117,36 +142,57 @@ def _zero_pad(rows: torch.Tensor, length: int) -> torch.Tensor:
     return torch.cat([rows, rows.new_zeros((length - len(rows), *rows.shape[1:]))])
 
 
-def collate(items: list[SegmentBatch | UnreadableVideo]) -> SegmentBatch:
-    """Concatenate batches of one; unreadable videos are listed in the batch."""
-    batches = [item for item in items if isinstance(item, SegmentBatch)]
-    unreadable = [item for item in items if isinstance(item, UnreadableVideo)]
-    if not batches:
-        empty = torch.empty(0)
-        return SegmentBatch(empty, empty, empty, empty, [], unreadable)
-    return SegmentBatch(
-        torch.cat([batch.flow for batch in batches]),
-        torch.cat([batch.z_image for batch in batches]),
-        torch.cat([batch.mask for batch in batches]),
-        torch.cat([batch.labels for batch in batches]),
-        [batch.keys[0] for batch in batches],
-        unreadable,
-        [index for batch in batches for index in batch.indices],
-    )
+@dataclass
+class PairedVideos:
+    """Usable videos, excluded ones (key -> reason), and the settings with which the flow was extracted."""
+
+    videos: list[TrainingVideo]
+    excluded: dict[str, str]
+    flow_settings: dict[str, Any]
+
+
+def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Sequence[str] | None = None) -> PairedVideos:
+    """Pair the videos of an RGB file (default: all) with their flow.
+
+    Raises UserError if embeddings and flow, or two flow videos, were extracted with different settings."""
+    videos, excluded = [], {}
+    flow_settings: dict[str, Any] = {}
+    first_path: Path | None = None
+    for key in reader.keys if keys is None else keys:
+        num_frames, path = reader.length(key), flows.find(key)
+        if num_frames < 2 or path is None:
+            excluded[key] = "has one frame, so no flow" if num_frames < 2 else f"has no flow video in {flows.folder}"
+            continue
+        try:
+            info = probe(path)
+        except VideoError as error:
+            excluded[key] = f"its flow video {error}"
+            continue
+        settings = settings_from_comment(info.comment)
+        if first_path is None or not flow_settings:
+            first_path, flow_settings = path, settings
+        hint = "extract all flow again with the same flags"
+        cli.check_settings_match(flow_settings, settings, str(first_path), str(path), hint)
+        compatibility.check_sampling(reader, settings, str(path))
+        if problem := compatibility.flow_mismatch(num_frames, reader.frame_indices(key), info):
+            excluded[key] = problem
+            continue
+        videos.append(TrainingVideo(key, path, num_frames))
+    return PairedVideos(videos, excluded, flow_settings)
 
 
 @dataclass
 class TrainingSplits:
     """Readers and videos of "train" and of the monitor split, "selection" or "val".
 
-    `metadata`: the protocol, a hash of the selection clips, and a hash of each file's content."""
+    `metadata`: the protocol, a hash of the model-selection split, and a hash of each file's content."""
 
     readers: dict[str, store.EmbeddingReader]
     paired_videos: dict[str, PairedVideos]
     metadata: dict[str, Any]
 
     def datasets(
-        self, sequence_length: int, preprocess: Callable[[np.ndarray], torch.Tensor], cache: FrameCache | None = None
+        self, sequence_length: int, preprocess: Callable[[np.ndarray], torch.Tensor], cache: "FrameCache | None" = None
     ) -> dict[str, SegmentDataset]:
         return {
             split: SegmentDataset(self.readers[split], paired.videos, sequence_length, preprocess, cache)
@@ -171,7 +217,7 @@ def pair_splits(
 ) -> tuple[dict[str, PairedVideos], dict[str, Any]]:
     """Return `paired_videos` and `metadata` of TrainingSplits, with at most `limit` videos a split.
 
-    Without a "val" file, the annotations' selection clips move from "train" to "selection". Raises UserError."""
+    Without a "val" file, the clips of selection.txt move from "train" to "selection". Raises UserError."""
     train = readers["train"]
     metadata: dict[str, Any] = {"protocol": protocol}
     if "val" in readers:
@@ -200,16 +246,10 @@ def check_embedding_files(readers: dict[str, store.EmbeddingReader], num_classes
     train_classes = len(train.labels(train.keys[0]))
     if num_classes not in (None, train_classes):
         raise UserError(f"--num-classes is {num_classes}, but {train.path} has {train_classes}", "remove the flag")
-    if "val" not in readers:
-        return
-    val, hint = readers["val"], "extract both with the same flags"
-    val_classes = len(val.labels(val.keys[0]))
-    train_path, val_path = str(train.path), str(val.path)
-    cli.check_settings_match({"classes": train_classes}, {"classes": val_classes}, train_path, val_path, hint)
-    if train.has_schema and val.has_schema:
-        keys = ("clip_model", "weights_sha256", "quick_gelu", "resize", "sampling", "class_names")
-        train_settings, val_settings = ({key: r.attributes.get(key) for key in keys} for r in (train, val))
-        cli.check_settings_match(train_settings, val_settings, train_path, val_path, hint)
+    if val := readers.get("val"):
+        names = str(train.path), str(val.path)
+        compatibility.check_encoder(train.attributes, val.attributes, *names)
+        compatibility.check_classes(compatibility.class_names(train), compatibility.class_names(val), *names)
 
 
 def check_paired_videos(paired_videos: dict[str, PairedVideos], readers: dict[str, store.EmbeddingReader]) -> None:

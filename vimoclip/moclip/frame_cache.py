@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from vimoclip.cli import format_bytes, progress
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic, lock
-from vimoclip.moclip.flow_pairing import TrainingVideo
+from vimoclip.moclip.dataset import TrainingVideo
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import run_folder
 from vimoclip.video import RandomAccessReader

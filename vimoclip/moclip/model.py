@@ -33,7 +33,7 @@ class ResidualMLP(nn.Module):
 
 
 class MoCLIP(nn.Module):
-    """Image encoder with residual MLP and accessory classification head. State dict keys are the published ones."""
+    """Image encoder, residual MLP, and a classification head for training. State dict keys are the published ones."""
 
     def __init__(self, visual_encoder: nn.Module, dim: int, num_classes: int, alpha: float):
         super().__init__()

@@ -18,9 +18,9 @@ from vimoclip.moclip.dataset import TrainingSplits, UnreadableVideo
 from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.runtime import device, versions
 from vimoclip.training import tensorboard
+from vimoclip.training.checkpoint import TrainState, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica, batch_norm_layers
 from vimoclip.training.losses import LossMeter
-from vimoclip.training.train_state import TrainState, parameter_bytes
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
 
 LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
@@ -181,13 +181,16 @@ class StudentTrainer(Trainer):
     def panel_clips(self) -> Sequence[tensorboard.PanelClip]:
         flow_paths = {segment.video.key: segment.video.flow_path for segment in self.monitor_set.segments}
         videos_dir = self.args.videos_dir or self.args.dataset_dir / "videos"
-        return tensorboard.load_panel_clips(list(flow_paths), self.monitor_set.reader.labels, videos_dir, flow_paths)
+        return tensorboard.load_panel_clips(
+            list(flow_paths), self.monitor_set.reader.labels, videos_dir, flow_paths.get
+        )
 
     def format_row(self, row: MetricsRow) -> str:
         loss, distillation, macro, micro = (row[f"{self.monitor_split}_{name}"] for name in METRICS)
         return (
             f"train loss {row['train_loss']:.4f}, {self.monitor_split} loss {loss:.4f} (distillation "
-            f"{distillation:.4f}), accessory head's {self.monitor_split} map_macro {macro:.4f}, map_micro {micro:.4f}"
+            f"{distillation:.4f}), classification head's {self.monitor_split} map_macro {macro:.4f}, map_micro "
+            f"{micro:.4f}"
         )
 
     def hparams(self) -> tuple[Mapping[str, Any], Mapping[str, float]] | None:

@@ -1,28 +1,17 @@
-"""Saving and loading of checkpoints, which hold tensors and plain Python values only."""
+"""Checkpoints, which hold tensors and plain Python values only, and the state of a training in last.pth."""
 
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import torch
+from torch import nn
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.checkpoint_loading import load_tensors
-
-
-class IntervalTimer:
-    """Callable that returns True at most once every `seconds`; always if `seconds` is 0."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.last_time = seconds, time.monotonic()
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self.last_time < self.seconds:
-            return False
-        self.last_time = time.monotonic()
-        return True
+from vimoclip.runtime import seeding
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> Path:
@@ -49,7 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content | {"state_dict": {key.removeprefix("module."): tensor for key, tensor in state.items()}}
 
 
-def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load a state dict strictly. `path`: file for the error message.
 
     Raises UserError with the name of the first tensor that is missing, unknown or of another shape."""
@@ -63,3 +52,60 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: 
             path=path,
         )
     model.load_state_dict(dict(state))
+
+
+@dataclass
+class TrainState:
+    """Everything that an optimizer step changes.
+
+    `schedule`: whether the learning rate changes per step or per epoch; `rng_key`: key of the random state in
+    last.pth."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    schedule: Literal["step", "epoch"] = "epoch"
+    grad_clip_norm: float | None = None
+    rng_key: str = "random"
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last parameter group."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+    def update(self) -> None:
+        """Clip the accumulated gradients, if requested, and update parameters, gradient scale and learning rate."""
+        if self.grad_clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.grad_clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.schedule == "step":
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state under the keys of last.pth."""
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            self.rng_key: seeding.get_rng_state(),
+        }
+
+    def restore(self, saved: Mapping[str, Any], path: Path) -> None:
+        """Load the content of last.pth; `path` is for error messages. Raises UserError."""
+        load_state(self.model, saved["state_dict"], path)
+        for saved_group, group in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved_group.update(fused=group["fused"], foreach=group["foreach"])  # these depend on the device
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        if saved["scaler"]:  # empty if the scaler was disabled
+            self.scaler.load_state_dict(saved["scaler"])
+        seeding.set_rng_state(saved[self.rng_key])
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Return the size of the parameters of a model."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())

@@ -1,10 +1,9 @@
-"""Run folders: opening and removing them, their names, and hashes that identify a run's inputs."""
+"""Run folders: opening and removing them, and hashes that identify a run's inputs."""
 
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +44,6 @@ def remove_run(folder: Path, logs_dir: Path) -> None:
     for path in (folder, logs_dir):
         if path.exists():
             shutil.rmtree(path)
-
-
-def timestamp_name() -> str:
-    """Return the default name of a run, like 20250328-003544."""
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def digest(content: Any) -> str:

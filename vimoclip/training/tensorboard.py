@@ -1,5 +1,6 @@
 """TensorBoard of both trainings: event files that continue after a resume, epochs, settings, HParams, panels."""
 
+import contextlib
 import re
 import shutil
 import textwrap
@@ -14,7 +15,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vimoclip import annotations
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.video.filmstrip import render_filmstrip
 
 HPARAMS_FOLDER = "hparams"  # in a run's folder of logs
@@ -59,21 +59,6 @@ def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str,
         for name in annotations.SEGMENTS:
             groups[name] = [c for c, segment in enumerate(class_segments) if segment == name]
     return {name: classes for name, classes in groups.items() if classes}
-
-
-def add_pr_curves(
-    writer: Any,
-    monitor_split: str,
-    scores: torch.Tensor,
-    targets: torch.Tensor,
-    groups: Mapping[str, list[int]],
-    step: int,
-) -> None:
-    """Write a precision-recall curve over all (clip, class) pairs of each group. scores, targets: (N, C)."""
-    for name, classes in groups.items():
-        labels, predictions = targets[:, classes].reshape(-1) > 0, scores[:, classes].reshape(-1)
-        tag = f"{monitor_split}/precision_recall_{name}"
-        writer.add_pr_curve(tag, labels, predictions, step, num_thresholds=PR_THRESHOLDS)
 
 
 def add_settings(writer: Any, settings: Mapping[str, Any], step: int) -> None:
@@ -126,7 +111,10 @@ class EpochLogger:
         """Log `scalars` by tag, and the probabilities and labels (N, C) of N videos."""
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, step)
-        add_pr_curves(self.writer, self.monitor_split, probabilities, labels, self.class_groups, step)
+        for name, classes in self.class_groups.items():  # a curve over all (clip, class) pairs
+            targets, scores = labels[:, classes].reshape(-1) > 0, probabilities[:, classes].reshape(-1)
+            tag = f"{self.monitor_split}/precision_recall_{name}"
+            self.writer.add_pr_curve(tag, targets, scores, step, num_thresholds=PR_THRESHOLDS)
         by_video = dict(zip(videos, probabilities, strict=True))
         if (image := draw_panel(self.panel_clips, by_video, self.class_names)) is not None:
             self.writer.add_image(f"{self.monitor_split}/rgb_flow_labels", image, step, dataformats="HWC")
@@ -145,28 +133,22 @@ def load_panel_clips(
     videos: Sequence[str],
     get_labels: Callable[[str], np.ndarray],
     videos_dir: Path,
-    flow_source: Mapping[str, Path] | Path,
+    find_flow: Callable[[str], Path | None],
 ) -> list[PanelClip]:
     """Load PANEL_CLIPS of the videos, evenly spaced; unreadable ones are skipped.
 
-    `get_labels` returns (C,) multi-hot labels; `flow_source` is a folder of flow videos, or the paths by video."""
+    `get_labels` returns (C,) multi-hot labels, `find_flow` the flow video; it may raise UserError."""
     panel_clips: list[PanelClip] = []
-    flows = FlowFolder(flow_source) if isinstance(flow_source, Path) and flow_source.is_dir() else None
     for video in videos[:: max(1, len(videos) // PANEL_CLIPS)]:
         if len(panel_clips) == PANEL_CLIPS:
             break
-        flow_path = flow_source.get(video) if isinstance(flow_source, Mapping) else _find_flow(flows, video)
-        strips = [strip for path in (videos_dir / video, flow_path) if path and (strip := read_strip(path))]
-        if strips:
-            panel_clips.append(PanelClip(video, frozenset(get_labels(video).nonzero()[0].tolist()), _stack(strips)))
+        paths = [videos_dir / video]
+        with contextlib.suppress(UserError):  # ambiguous
+            paths += filter(None, [find_flow(video)])
+        if strips := list(filter(None, map(read_strip, paths))):
+            labels = frozenset(get_labels(video).nonzero()[0].tolist())
+            panel_clips.append(PanelClip(video, labels, _stack(strips, GAP)))
     return panel_clips
-
-
-def _find_flow(flows: FlowFolder | None, video: str) -> Path | None:
-    try:
-        return flows.find(video) if flows else None
-    except UserError:  # ambiguous
-        return None
 
 
 def read_strip(path: Path) -> Image.Image | None:
@@ -177,11 +159,13 @@ def read_strip(path: Path) -> Image.Image | None:
         return None
 
 
-def _stack(strips: Sequence[Image.Image]) -> Image.Image:
-    """Stack strips vertically."""
-    sheet = Image.new("RGB", (max(s.width for s in strips), len(strips) * (STRIP_HEIGHT + GAP) - GAP), "white")
-    for i, strip in enumerate(strips):
-        sheet.paste(strip, (0, i * (STRIP_HEIGHT + GAP)))
+def _stack(images: Sequence[Image.Image], gap: int) -> Image.Image:
+    """Stack images vertically with `gap` white lines between them."""
+    height = sum(image.height + gap for image in images) - gap
+    sheet, top = Image.new("RGB", (max(image.width for image in images), height), "white"), 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + gap
     return sheet
 
 
@@ -194,12 +178,7 @@ def draw_panel(
     rows = [
         _draw_row(clip, probabilities[clip.video], class_names) for clip in panel_clips if clip.video in probabilities
     ]
-    if not rows:
-        return None
-    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height + 3 * GAP for row in rows)), "white")
-    for i, row in enumerate(rows):
-        sheet.paste(row, (0, sum(previous.height + 3 * GAP for previous in rows[:i])))
-    return np.asarray(sheet)
+    return np.asarray(_stack(rows, 3 * GAP)) if rows else None
 
 
 def _draw_row(clip: PanelClip, probabilities: torch.Tensor, class_names: Sequence[str]) -> Image.Image:

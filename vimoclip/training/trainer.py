@@ -16,10 +16,9 @@ from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import csv
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import checkpoint, run_folder, tensorboard
-from vimoclip.training.batches import EpochBatchSampler, make_loader, sequential_batches
-from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.checkpoint import TrainState
+from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica, make_loader, sequential_batches
 from vimoclip.training.losses import LossMeter
-from vimoclip.training.train_state import TrainState
 
 FORMAT = 1  # value of `format` in last.pth
 MetricsRow = dict[str, Any]  # of metrics.csv
@@ -95,7 +94,7 @@ class Trainer(ABC):
         self.train_set, self.monitor_set = datasets["train"], datasets[self.monitor_split]
         self.last_path = run.folder / "last.pth"
         self.progress = Progress(items_sha256=run_folder.digest(self.item_ids()))
-        self.should_save = checkpoint.IntervalTimer(60 * run.save_every_minutes)
+        self.saved_at = time.monotonic()
         self.epochs_before = 0  # finished when this process started
         self.writer: Any = None  # of TensorBoard, on rank 0
 
@@ -279,7 +278,8 @@ class Trainer(ABC):
                 self.writer.add_scalar(tag, value, self.last_step)
             # Not after the last step of an epoch: a run that resumes there would log the epoch's values again, since
             # they have the same step.
-            if progress.seen < len(self.train_set) and self.should_save():
+            minutes = (time.monotonic() - self.saved_at) / 60
+            if progress.seen < len(self.train_set) and minutes >= self.run.save_every_minutes:
                 self.save()
 
     def _write_epoch(self, row: MetricsRow, evaluation: EvaluationResult) -> None:
@@ -297,6 +297,7 @@ class Trainer(ABC):
         self.progress.seconds = time.monotonic() - self.started
         content = self.checkpoint_content() | self.state.state_dict() | {"format": FORMAT}
         checkpoint.save_checkpoint(self.last_path, content)
+        self.saved_at = time.monotonic()
 
     def save_model(self, name: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Write a checkpoint of the model, with the metadata."""
