@@ -22,7 +22,7 @@ MONITOR_SPLIT = {HELD_OUT: "selection", PUBLISHED: "val", THREE_SPLITS: "val"}
 MONITOR_DESCRIPTION = {
     HELD_OUT: "the model-selection split",
     PUBLISHED: "the evaluation split",
-    THREE_SPLITS: "the model-selection split, val",
+    THREE_SPLITS: "the val split",
 }
 # what a protocol means for the numbers, in reports and tables
 PROTOCOL_NOTES = {
