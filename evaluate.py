@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="flow videos, for the example clips; default: flows/ beside the annotations",
     )
     add("--resamples", type=cli.positive_int, default=1000, help="number of bootstrap resamples")
-    add("--seed", type=cli.seed, default=0, help="seed of the bootstrap and of the random predictions, a chance level")
+    add("--seed", type=cli.seed, default=0, help="seed of the bootstrap and of the random predictor")
     cli.add_report_argument(parser)
     return parser
 

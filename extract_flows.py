@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--flow-max",
         type=cli.positive_float,
         default=0.05,
-        help="motion of full colour saturation, as a fraction of the frame's diagonal; for linear and log",
+        help="motion between two frames that has full colour, as a fraction of the diagonal; for linear and log",
     )
     parser.add_argument("--lossless", action="store_true", help="lossless RGB video (larger files)")
     parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames per batch")

@@ -93,7 +93,9 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
         help="class names, in the order of their ids from 0; default: those in the table",
     )
     add_split(parser)
-    parser.add_argument("--group-by", metavar="COLUMN", help="column; videos with one value in it stay in one split")
+    parser.add_argument(
+        "--group-by", metavar="COLUMN", help="column; videos with the same value in it stay in one split"
+    )
 
 
 def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
@@ -114,7 +116,7 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
 def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("events", type=Path, help="BORIS project (.boris), or aggregated events (CSV, TSV)")
     parser.add_argument(
-        "--videos-dir", type=Path, help="folder of the media files; default: where the events name them"
+        "--videos-dir", type=Path, help="folder to search for media files before that of the events file"
     )
     parser.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
     parser.add_argument("--stride-seconds", type=cli.positive_float, default=3.0, help="stride of windows, in seconds")
@@ -128,7 +130,9 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
         "--point-margin", type=cli.non_negative_float, default=1.0, help="seconds before and after a point event"
     )
     parser.add_argument("--subjects", nargs="+", metavar="NAME", help="subjects whose events are used; default: all")
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="behaviours that are not classes")
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="behaviours to ignore; they become no class"
+    )
     parser.add_argument("--drop-unlabelled", action="store_true", help="skip windows without a behaviour")
     parser.add_argument(
         "--group-by",
@@ -145,7 +149,8 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     Each media file is cut into overlapping windows, and each window becomes a clip. A window has the label of a
     behaviour if they overlap by at least --min-overlap of the shorter of the two. A point event extends by
     --point-margin seconds to both sides. Media files are looked up by path, then by name, in --videos-dir and beside
-    the events. If there is only one recording, blocks of its time are split, with a warning."""
+    the events. If there is only one recording, it is divided into blocks of time, each of which is in one split; a
+    warning is printed."""
     from vimoclip.prepare import boris
     from vimoclip.timeline.bouts import WindowGrid
 

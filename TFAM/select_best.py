@@ -1,8 +1,8 @@
-"""Select the best finished run by its score on the model-selection split.
+"""Select the best finished run by the score with which its best epoch was selected.
 
     python -m TFAM.select_best
 Prints the run folder checkpoints/TFAM/<config>/seed<k> whose best_model.pth has the highest map_micro (micro-averaged
-average precision): on the model-selection split with protocol held_out, on the evaluation split with published.
+average precision): on the model-selection split, or on the evaluation split for runs with data.protocol=published.
 Controls (data.motion: none, shuffled) and baselines are not compared. The comparison is printed on stderr."""
 
 import sys

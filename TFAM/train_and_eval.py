@@ -6,9 +6,11 @@
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, resumes from last.pth; a run that has a metrics.json is finished and is not repeated.
 On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ...; training.batch_size is per process.
-data.protocol sets how the best epoch is selected. held_out, the default if there is a selection.txt: on its clips,
-which are excluded from training; the val split is used only after the last epoch. published: on the val split.
---evaluate writes the val split's TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/{predictions.csv,metrics.json}."""
+The setting data.protocol (see --set) says on which clips the best epoch is selected. held_out, the default if there is
+an annotations/selection.txt: the clips in that file, which are then not trained on; the val split is used only after
+the last epoch. published: the val split.
+--evaluate writes predictions.csv and metrics.json of the val split to
+TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
 import argparse
 from pathlib import Path

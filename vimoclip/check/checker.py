@@ -217,7 +217,7 @@ def _record_errors(report: CheckReport, area: str, path: Path, kind: str, hint: 
 
 
 RunTask = Callable[[CheckTask], CheckResults]
-_worker_task: list[RunTask] = []  # of this worker process
+_worker_task: list[RunTask] = []  # the function that this worker process runs, set at its start
 
 
 def map_in_processes(run: RunTask, tasks: Sequence[CheckTask], num_workers: int) -> Iterator[CheckResults]:

@@ -114,7 +114,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dataset-name",
         default="ak",
-        help="prefix of the names of annotation and embedding files; ak is Animal Kingdom",
+        help="prefix of annotation and embedding files, the same in all scripts; any name will do",
     )
 
 
@@ -125,7 +125,10 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--fps", type=none_or(positive_float), default=None, help="keep at most this many frames per second"
     )
     group.add_argument(
-        "--max-frames", type=none_or(positive_int), default=None, help="keep at most this many frames of a video"
+        "--max-frames",
+        type=none_or(positive_int),
+        default=None,
+        help="keep only the first frames of a video, at most this many of the sampled ones",
     )
 
 
@@ -136,13 +139,13 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
         default=default_model,
         help="name of the CLIP model: OpenAI's (ViT-B/32, with QuickGELU activations), open_clip's (ViT-B-32), "
         "hf-hub:<repository>, or local-dir:<folder> in open_clip's format"
-        + ("" if default_model else "; default: the model that the RGB embeddings were made with"),
+        + ("" if default_model else "; default: the model of the RGB embeddings, or of --tfam"),
     )
     group.add_argument(
         "--clip-pretrained",
         default="openai" if default_model else None,
-        help="pretrained weights: a tag of open_clip, or a file (.safetensors, a PyTorch state dict, OpenAI's .pt)"
-        + ("" if default_model else "; default: those that the RGB embeddings were made with"),
+        help="pretrained weights: a name in open_clip (like openai), or a file (.safetensors, a PyTorch state dict, OpenAI's .pt)"
+        + ("" if default_model else "; default: those of the RGB embeddings, or of --tfam"),
     )
 
 
@@ -180,7 +183,11 @@ def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int
         choices=["auto", "fp32", "bf16", "fp16", *(["int8"] if int8 else [])],
         default="auto",
         help="number format of the computation; auto: bf16 on a GPU that supports it, else fp32"
-        + ("; int8: CPU only, 1.5 times as fast as fp32, embeddings with a cosine of 0.9997 to fp32" if int8 else ""),
+        + (
+            "; int8: CPU only, 1.5 times as fast as fp32, embeddings nearly those of fp32 (cosine similarity 0.9997)"
+            if int8
+            else ""
+        ),
     )
     group.add_argument(
         "--num-workers",
@@ -239,5 +246,5 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-every-minutes",
         type=non_negative_float,
         default=15.0,
-        help="minutes between saves of last.pth, from which a stopped run resumes, within an epoch; 0: after each step",
+        help="within an epoch, save last.pth every so many minutes; a stopped run resumes from it; 0: after each step",
     )

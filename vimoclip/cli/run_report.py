@@ -137,8 +137,7 @@ def add_report_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="FILE",
-        help="write a summary of the run as JSON: the numbers of finished items, and why videos are incomplete, "
-        "skipped or failed; after --dry-run the estimate",
+        help="write a summary of the run as JSON: what was finished, what was skipped or failed, and why",
     )
 
 

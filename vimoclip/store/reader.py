@@ -86,7 +86,7 @@ class EmbeddingReader:
         """Return (C,) float32 multi-hot. Raises UserError if the file has no labels."""
         labels = self._read(key, "labels")
         if labels is None:
-            raise UserError(f"{key} has no labels", "name a file of RGB embeddings", path=self.path)
+            raise UserError(f"{key} has no labels", "give RGB embeddings, of extract_embeddings.py", path=self.path)
         if len(labels) != self._classes:
             problem = f"{key} has {len(labels)} labels, other videos {self._classes}"
             raise UserError(problem, "create the file again", path=self.path)

@@ -84,10 +84,10 @@ def open_video(group: Any, path: Path, is_rgb: bool) -> dict[str, Any]:
     """Return the datasets of a video of one of our files. Raises UserError if the video is invalid."""
     names = ARRAYS if is_rgb else ARRAYS[:3]
     if missing := [name for name in names if name not in group]:
-        raise UserError(f"lacks {', '.join(missing)}", "create the file again", path=path)
+        raise UserError(f"lacks the datasets {', '.join(missing)}", "create the file again", path=path)
     attributes = {name: value for name, value in read_attributes(group.attrs).items() if np.ndim(value) == 0}
     if missing := [name for name in ("total_frames", "original_frames", "fps") if name not in attributes]:
-        raise UserError(f"lacks the numbers {', '.join(missing)}", "create the file again", path=path)
+        raise UserError(f"lacks the attributes {', '.join(missing)}", "create the file again", path=path)
     datasets = {
         name: open_numeric_dataset(group, name, 2 if name == "embeddings" else 1, path, strict=True) for name in names
     }

@@ -75,7 +75,7 @@ class EmbeddingWriter:
             settings = {name: value for name, value in reader.attributes.items() if name not in excluded}
             settings["dtype"] = reader.dtype
         else:
-            raise UserError("there is nothing to merge", path=path)
+            raise UserError("has no finished videos to merge", "run the shards first: --shard I/N", path=path)
         dtype = settings.pop("dtype")
         return cls(path, settings | {"versions": dict(versions)}, dtype)
 

@@ -222,10 +222,11 @@ def _intact_ranks(times: dict[int, Any], decoded: set[int], keyframes: set[int],
         time = times[rank]
         if rank in keyframes:
             was_damaged, damaged, keyframe_time = damaged, False, time
-        # the first frames of a trimmed video may refer to frames that were cut off, but a keyframe does not
+        # The first frames of a trimmed video may depend on frames that were cut off. If they were not decoded, that is
+        # no damage. A keyframe depends on no other frame.
         cut_off = first_time is not None and time < first_time and rank not in keyframes
         damaged |= rank in broken or (rank not in decoded and not cut_off)
-        # a frame displayed before its keyframe also refers to the group of pictures before
+        # a frame displayed before its keyframe also depends on the previous group of pictures
         refers_back = was_damaged and keyframe_time is not None and time < keyframe_time
         if rank in decoded and not damaged and not refers_back:
             intact.add(rank)
