@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--resize",
         choices=["model", "center-crop", "squash", "pad"],
         default="model",
-        help="how frames are made square; model: as the CLIP model's preprocessing does; center-crop: edges are cut off; "
-        "squash: stretched; pad: borders are added",
+        help="how frames are made square; model: as the CLIP model's preprocessing does; center-crop: edges are cut "
+        "off; squash: stretched; pad: borders are added",
     )
     cli.add_embedding_arguments(parser)
     cli.add_clip_arguments(parser)

@@ -144,8 +144,8 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
     group.add_argument(
         "--clip-pretrained",
         default="openai" if default_model else None,
-        help="pretrained weights: a name in open_clip (like openai), or a file (.safetensors, a PyTorch state dict, OpenAI's .pt)"
-        + ("" if default_model else "; default: those of the RGB embeddings, or of --tfam"),
+        help="pretrained weights: a name in open_clip (like openai), or a file (.safetensors, a PyTorch state dict, "
+        "OpenAI's .pt)" + ("" if default_model else "; default: those of the RGB embeddings, or of --tfam"),
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 METHODS_WITHOUT_WEIGHTS = ("dis", "farneback", "frame_diff")
 MIN_SIDE = 32  # pixels; DIS refuses images smaller than its patches
-# Presets of DIS (Kroeger et al. 2016), named as in OpenCV. Mean end-point error at a shorter side of 224, with medium at
-# 640x360 as reference (in pixels at 640x360), and time per pair on one core: medium 0.08, 7 ms; fast 0.17, 2.1 ms;
+# Presets of DIS (Kroeger et al. 2016), named as in OpenCV. Mean end-point error at a shorter side of 224, with medium
+# at 640x360 as reference (in pixels at 640x360), and time per pair on one core: medium 0.08, 7 ms; fast 0.17, 2.1 ms;
 # ultrafast 0.19, 0.9 ms. fast and ultrafast miss the motion of objects smaller than a quarter of the shorter side.
 DIS_PRESETS = {
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
