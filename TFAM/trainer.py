@@ -118,7 +118,7 @@ class FusionTrainer(Trainer):
     def check_resumable(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if the settings or the monitor split have changed."""
         current = {"config": self.metadata["config"], "precision": self.run.precision, **self.monitor_fingerprint}
-        previous = {key: saved[key] for key in current}
+        previous = {key: saved.get(key) for key in current}
         hint = "use the same, or --overwrite to train from scratch"
         check_unchanged(previous, current, self.last_path, hint)
 

@@ -53,6 +53,11 @@ def test_yaml_bombs_are_refused_quickly(tmp_path: Path, name: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
 
 
+def test_long_lines_that_are_no_numbers_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"# {'_' * 300}\npath: {'ab0' * 100}\n")
+    assert yaml_json.read_yaml(tmp_path / "a.yaml") == {"path": "ab0" * 100}
+
+
 @pytest.mark.parametrize("name", [name for name in YAML_BOMBS if name != "number as a key"])
 def test_yaml_bombs_as_settings_are_exit_code_2(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"

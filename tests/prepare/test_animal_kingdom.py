@@ -173,6 +173,17 @@ def test_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
     assert file_contents(tmp_path / "annotations") == before
 
 
+def test_sources_written_by_hand_stay_and_animals_are_written_before_a_failing_plot(tmp_path: Path) -> None:
+    workbooks = make_workbooks(each=8)
+    folder = tmp_path / "annotations"
+    (folder / "class_counts.html").mkdir(parents=True)  # so that the plot can't be written
+    (folder / "sources.csv").write_text("video_id,source,note\nAAAAAAAA.mp4,zoo,old camera\n")
+    with pytest.raises(OSError):
+        prepare(workbooks, tmp_path, "--species")
+    assert (folder / "animals.csv").is_file()
+    assert "old camera" in (folder / "sources.csv").read_text()
+
+
 def test_existing_selection_is_kept(tmp_path: Path) -> None:
     workbooks = make_workbooks(each=8)
     prepare(workbooks, tmp_path)

@@ -133,7 +133,7 @@ def test_subjects_and_behaviors_can_be_filtered(tmp_path: Path) -> None:
     boris_program.write(tmp_path / "p.boris", boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 2.0}))
     data = run_prepare(tmp_path, "--window", "0.5", "--subjects", "Ann", "--exclude", "bite", "--stride-seconds", "0.5")
     assert data.classes == ("walk",)
-    with pytest.raises(UserError, match=r"Cy.*Ann, Bob"):
+    with pytest.raises(UserError, match=r"Cy.*'Ann', 'Bob'"):
         run_prepare(tmp_path, "--subjects", "Cy")
 
 

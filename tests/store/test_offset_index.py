@@ -174,6 +174,14 @@ def test_a_file_replaced_during_reading_is_an_error(tmp_path: Path, keys: tuple[
         assert (caught.value.path, caught.value.exit_code) == (str(path), 1)
 
 
+def test_a_file_replaced_before_the_first_read_gets_no_index_of_the_old_file(path: Path, tmp_path: Path) -> None:
+    reader = store.EmbeddingReader(path)
+    write_h5(tmp_path / "b.h5", keys=("000 new.mp4", *KEYS)).replace(path)  # other offsets
+    reader.load_index()
+    assert len(store.EmbeddingReader(path).keys) == len(KEYS) + 1
+    assert_reads_what_h5py_reads(path)
+
+
 def test_a_file_truncated_during_reading_is_an_error(path: Path) -> None:
     reader = store.EmbeddingReader(path)
     reader.embeddings("001.mp4")

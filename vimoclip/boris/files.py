@@ -218,7 +218,9 @@ def read_project(path: Path) -> EventCollection:
     """Read a project. Raises UserError if the file is none, or an observation can't be read."""
     try:
         project = yaml_json.read_json(path, PROJECT_HINT)
-        ethogram = sorted(project[ETHOGRAM_KEY].items(), key=lambda item: int(item[0]))
+        ethogram = sorted(
+            project[ETHOGRAM_KEY].items(), key=lambda item: int(item[0]) if item[0].isdecimal() else math.inf
+        )
         event_types = {row["code"]: str(row["type"]) for _, row in ethogram}
         observations = dict(project[OBSERVATIONS_KEY])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

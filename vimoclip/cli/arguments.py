@@ -246,5 +246,6 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-every-minutes",
         type=non_negative_float,
         default=15.0,
-        help="within an epoch, save last.pth every so many minutes; a stopped run resumes from it; 0: after each step",
+        help="within an epoch, save last.pth every so many minutes; a stopped run resumes from it; 0: after each step "
+        "but the last",
     )

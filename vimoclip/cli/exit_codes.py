@@ -88,7 +88,7 @@ def _is_reported_elsewhere(error: UserError) -> bool:
     if error.is_duplicate is None:
         return ends_with_first_process()
     if error.is_duplicate:
-        _is_stopped_within(1)  # torchrun ends all processes as soon as one has ended: the other one prints first
+        _is_stopped_within(_FIRST_PROCESS_SECONDS)  # torchrun ends this process when the one that prints has ended
     return error.is_duplicate
 
 

@@ -62,6 +62,9 @@ def check_settings_match(
     """Raise UserError if a setting in both has different values; the names say whose settings they are."""
     for key in (key for key in first if key in second):
         if first[key] != second[key]:
+            if isinstance(first[key], Mapping) and isinstance(second[key], Mapping):  # name the setting in them
+                one, other = ({f"{key}.{name}": value for name, value in s[key].items()} for s in (first, second))
+                check_settings_match(one, other, first_name, second_name, hint)
             first_value, second_value = (str(settings[key])[:80] for settings in (first, second))
             raise UserError(f"{key} is {first_value} in {first_name} but {second_value} in {second_name}", hint)
 

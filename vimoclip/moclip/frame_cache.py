@@ -96,7 +96,8 @@ class FrameCache:
         header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, *self.frame_shape)}
         try:
             with atomic.open_atomic(self.entry_path(flow_path)) as file:
-                reader, signature = RandomAccessReader(flow_path), _file_signature(flow_path)
+                signature = _file_signature(flow_path)  # first: the video may be replaced meanwhile
+                reader = RandomAccessReader(flow_path)
                 np.lib.format.write_array_header_1_0(file, header)
                 for start in range(0, num_frames, FRAMES_PER_READ):
                     stop = min(start + FRAMES_PER_READ, num_frames)

@@ -61,8 +61,9 @@ def find_input_videos(inputs: Sequence[Path], limit: int | None) -> dict[str, Pa
             if others:
                 print(f"{path}: files that are no videos are skipped: {', '.join(map(repr, others))}", flush=True)
         elif path.suffix.lower() == ".txt":
-            lines = [line.strip() for line in read_text(path, hint).splitlines()]
-            paths += [cli.require_file(path.parent / line, f"correct its line in {path}") for line in lines if line]
+            for number, line in enumerate(map(str.strip, read_text(path, hint).splitlines()), start=1):
+                if line:
+                    paths.append(cli.require_file(path.parent / line, f"correct line {number} of {path}"))
         else:
             paths.append(cli.require_file(path, hint))
     if not paths:

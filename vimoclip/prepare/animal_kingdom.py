@@ -15,6 +15,7 @@ from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import has_control_characters, list_some
+from vimoclip.prepare import write_dataset
 from vimoclip.prepare.class_ids import (
     AmbiguousClassIdError,
     ClassIdClaim,
@@ -22,7 +23,6 @@ from vimoclip.prepare.class_ids import (
     normalize_name,
     resolve_class_ids,
 )
-from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
@@ -73,11 +73,12 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
         animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
         lines += animal_lines
     print("\n".join(lines))
-    sources = annotations.read_sources(annotations_dir)  # written by hand, since the workbooks have none
-    report = write_dataset(annotations_dir, name, PreparedDataset(data, sources=sources))
-    if animals:
+    data = write_dataset.add_selection(data, annotations_dir, name)
+    if animals:  # first: reproduce_animal_kingdom.sh takes annotations that exist for complete ones
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    return report
+    annotations.write(annotations_dir, name, data)
+    write_dataset.print_summary(annotations_dir, write_dataset.PreparedDataset(data))
+    return cli.RunReport([annotations_dir], done=sum(map(len, data.splits.values())))
 
 
 def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:

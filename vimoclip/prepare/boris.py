@@ -117,12 +117,12 @@ def filter_events(
     all_events = [event for recording in events.recordings.values() for event in recording.events]
     all_subjects = {event.subject for event in all_events}
     for kind, names, known in (
-        ("subject", subjects or (), sorted(filter(None, all_subjects))),
+        ("subject", subjects or (), sorted(all_subjects)),
         ("behaviour", exclude, events.behaviors),
     ):
         if unknown := [name for name in names if name not in known]:
-            problem = f"has no {kind} {unknown[0]}"
-            raise UserError(problem, f"choose from {', '.join(known)}", path=events_path)
+            problem = f"has no {kind} {unknown[0]!r}"
+            raise UserError(problem, f"choose from {', '.join(map(repr, known))}", path=events_path)
     num_kept = num_points = 0
     for recording in events.recordings.values():
         recording.events = [

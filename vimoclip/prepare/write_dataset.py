@@ -182,6 +182,10 @@ def _class_lines(data: Annotations) -> list[str]:
         half = MAX_CLASS_LINES // 2
         more = f"  ... {len(totals_and_lines) - MAX_CLASS_LINES} more, see {CLASS_COUNTS_FILE} ..."
         totals_and_lines[half:-half] = [(0, more)]
+        for split in data.splits:
+            pairs = zip(data.classes, _class_counts(data, split), strict=True)
+            if missing := [action for action, count in pairs if not count]:
+                totals_and_lines.append((0, f"  {len(missing)} classes have no clip in {split}: {list_some(missing)}"))
     return [line for _, line in totals_and_lines]
 
 

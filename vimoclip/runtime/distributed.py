@@ -86,7 +86,9 @@ def init_process_group() -> Iterator[ProcessGroup]:
                 redirect.enter_context(contextlib.redirect_stdout(devnull))
             yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", 0)), store)
     except UserError as error:
-        error.is_duplicate = store.add(f"error/{error}", 1) > 1
+        with contextlib.suppress(RuntimeError):  # the process that holds the store has ended: print the error
+            error.is_duplicate = False
+            error.is_duplicate = store.add(f"error/{error}", 1) > 1
         raise
     finally:
         dist.destroy_process_group()

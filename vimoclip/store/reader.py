@@ -143,7 +143,7 @@ class EmbeddingReader:
             self._index = offset_index.load_index(self.path, self._state)  # written by another process since
             if self._index is None:
                 with contextlib.suppress(Exception):  # damage is reported when the video is read
-                    self._index, _ = _build_index(self._open_hdf5(), self.path, self.keys, self.attributes)
+                    self._index, _ = _build_index(self._open_hdf5(), self.path, self.keys, self.attributes, self._state)
         return self._index
 
     def _open_array(self, key: str, name: str) -> Any:
@@ -165,8 +165,9 @@ class EmbeddingReader:
         self._file = self._raw_file = None
 
     def _open_hdf5(self) -> Any:
-        self._prepare_open()
+        self._drop_inherited_handles()
         if self._file is None:
+            self._check_unchanged()
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError:
@@ -174,24 +175,26 @@ class EmbeddingReader:
         return self._file
 
     def _open_raw(self) -> Any:
-        self._prepare_open()
+        self._drop_inherited_handles()
         if self._raw_file is None:
+            self._check_unchanged()
             self._raw_file = open(self.path, "rb")  # noqa: SIM115 - closed by close
         return self._raw_file
 
-    def _prepare_open(self) -> None:
-        """Drop the handles of a parent process; before a file is opened, check that it is the same as at first."""
+    def _drop_inherited_handles(self) -> None:
         if self._pid != os.getpid():  # HDF5 handles and file positions are not valid after a fork
             self._pid, self._file, self._raw_file = os.getpid(), None, None
-        if self._file is not None or self._raw_file is not None:
-            return
+
+    def _check_unchanged(self) -> None:
+        """Check before the file is opened that it is the same as at first. Raises UserError."""
         if not self.path.is_file():
             if self._state:
                 raise GoneError("was deleted during the run", "restore it, and resume the run", path=self.path)
             raise UserError("there is no such file", "run the stage that writes it, or name another", path=self.path)
         state = offset_index.file_state(self.path)
         self._state = self._state or state
-        if state[:2] != self._state[:2]:  # ctime is ignored: it also changes with the permissions
+        # ctime is ignored: it also changes with the permissions; a published file may have been touched
+        if state[0] != self._state[0] or (state[1] != self._state[1] and self.has_schema):
             problem = "was replaced during the run"
             raise GoneError(
                 problem, "start a new run, or restore the original file and resume this run", path=self.path
@@ -202,12 +205,12 @@ class EmbeddingReader:
 
 
 def _build_index(
-    file: Any, path: Path, keys: list[str], attributes: dict[str, Any]
+    file: Any, path: Path, keys: list[str], attributes: dict[str, Any], state: list[int]
 ) -> tuple[offset_index.OffsetIndex | None, list[tuple[str, str]]]:
     """Check all videos of one of our files; return its index, None if it has problems, and (key, problem) of each.
 
-    The index of a large file is saved."""
-    state = offset_index.file_state(path)
+    `state`: of the path before `file` was opened. The index of a large file is saved, unless the path has another state
+    by now: then it names another file."""
     builder, problems = offset_index.check_videos(file, path, keys, attributes.get("kind") == "rgb")
     if problems or offset_index.file_state(path) != state:
         return None, problems
@@ -219,11 +222,13 @@ def _build_index(
 def verify(path: Path) -> list[tuple[str, str]]:
     """Return (key, problem) of each problem of a file that this project wrote; key "" for the file as a whole."""
     try:
-        with _as_user_error(path), h5py.File(path, "r") as file:
-            attributes = _read_root_attributes(path)
-            if offset_index.load_index(path, offset_index.file_state(path)):
-                return []
-            return _build_index(file, path, validation.video_keys(file, path, strict=True), attributes)[1]
+        with _as_user_error(path):
+            state = offset_index.file_state(path)
+            with h5py.File(path, "r") as file:
+                attributes = _read_root_attributes(path)
+                if offset_index.load_index(path, state):
+                    return []
+                return _build_index(file, path, validation.video_keys(file, path, strict=True), attributes, state)[1]
     except UserError as error:
         return [("", error.problem)]
 
