@@ -55,6 +55,30 @@ def corrupt_all_packets(path: Path) -> None:
         corrupt_packet(path, number)
 
 
+def corrupt_half_packet(path: Path) -> None:
+    """Overwrite the second half of packet 25: FFmpeg would conceal the error."""
+    offset, size = packet_positions(path)[25]
+    overwrite_bytes(path, offset + size // 2, b"\x55" * (size - size // 2))
+
+
+def replace_last_packet_by_filler(path: Path) -> None:
+    """Overwrite the last packet with H.264 filler data, which is valid but gives no frame."""
+    offset, size = packet_positions(path)[39]
+    overwrite_bytes(path, offset, (size - 4).to_bytes(4, "big") + b"\x0c" + b"\xff" * (size - 5))
+
+
+def drop_packet_12(path: Path) -> None:
+    """Write the stream again without a packet."""
+    original = path.rename(path.with_suffix(".original.mkv"))
+    with av.open(str(original)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is not None and number != 12:
+                packet.stream = stream
+                target.mux(packet)
+    original.unlink()
+
+
 def write_audio_only(path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
@@ -188,6 +212,24 @@ CASES: dict[str, VideoCase] = {
     ),
     "gap_last.mp4": partial_case(
         encode_indexed, lambda p: corrupt_packet(p, 39), range(39), "1 of 40 frames can't be decoded"
+    ),
+    "gap_half.mp4": partial_case(
+        partial(encode_indexed, codec="h264"),
+        corrupt_half_packet,
+        [*range(23), 24, *range(30, 40)],
+        "6 of 40 frames can't be decoded",
+    ),
+    "gap_filler.mp4": partial_case(
+        partial(encode_indexed, codec="h264"),
+        replace_last_packet_by_filler,
+        [*range(38), 39],  # B-frames: the last packet is that of frame 38
+        "1 of 40 frames can't be decoded",
+    ),
+    "lost.mkv": partial_case(
+        partial(encode_indexed, codec="mjpeg"),
+        drop_packet_12,
+        [*range(12), *range(13, 40)],
+        "1 of 40 frames can't be decoded",
     ),
     "gap_all.mp4": failing_case(encode_indexed, "40 of 40 frames can't be decoded", corrupt_all_packets),
     "gap_mpeg4.avi": partial_case(partial(encode_indexed, codec="mpeg4"), corrupt_25, WITHOUT_25_TO_29, "5 of 40"),

@@ -30,6 +30,7 @@ YAML_BOMBS = {
     "deep mapping": "a: " + "{a: " * 20_000,
     "deep blocks": "\n".join(" " * n + "a:" for n in range(440)),
     "long": "a: [" + "1, " * 2_000_000 + "]",
+    "long and valid where it is cut": "a: 1\n" + "# comment\n" * 20_000,
     "long number": "a: 0x" + "f" * 10_000,
     "long decimal": "a: " + "9" * 10_000,
     "long sexagesimal": "a: 1" + ":1" * 40_000,
