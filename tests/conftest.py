@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -18,6 +19,9 @@ from vimoclip import video
 
 if TYPE_CHECKING:
     from tests.browser import Browser
+
+hypothesis.settings.register_profile("vimoclip", deadline=None)  # times vary on a loaded machine
+hypothesis.settings.load_profile("vimoclip")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; optional

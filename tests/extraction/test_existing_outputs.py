@@ -79,7 +79,7 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ("extract_flows", ["--size", "48"], ["size is 48 in this run but None in"]),
         ("extract_flows", ["--model", "farneback"], ["method is farneback in this run but dis in"]),
         ("extract_flows", ["--model", "frame_diff"], ["method is frame_diff in this run but dis in"]),
-        ("extract_flows", ["--stride", "2"], ["'stride': 2", "'stride': 1"]),
+        ("extract_flows", ["--stride", "2"], ["sampling.stride is 2", "but 1"]),
         (
             "inference",
             ["--checkpoint-dir", "{interrupted}/other.pth"],

@@ -36,7 +36,7 @@ def test_rgb_needs_no_motion_file(dataset, capsys):
     [
         ({"student": {"teacher": {"clip_model": "ViT-B/16"}}}, ["ViT-B/32", "ViT-B/16"]),
         ({"student": {"teacher": {"weights_sha256": "bb"}}}, ["aa", "bb"]),
-        ({"sampling": {"stride": 2, "fps": None, "max_frames": None}}, ["'stride': 1", "'stride': 2"]),
+        ({"sampling": {"stride": 2, "fps": None, "max_frames": None}}, ["sampling.stride is 1", "but 2"]),
     ],
 )
 def test_motion_of_another_backbone_or_sampling_is_refused(dataset, changes, values):
