@@ -105,3 +105,27 @@ def truncate_at_packet(path: Path, packet: int) -> Path:
     offset, size = packet_positions(path)[packet]
     path.write_bytes(path.read_bytes()[: offset + size // 2])
     return path
+
+
+def corrupt_half_packet(path: Path) -> None:
+    """Overwrite the second half of packet 25: FFmpeg would conceal the error."""
+    offset, size = packet_positions(path)[25]
+    overwrite_bytes(path, offset + size // 2, b"\x55" * (size - size // 2))
+
+
+def replace_last_packet_by_filler(path: Path) -> None:
+    """Overwrite the last packet with H.264 filler data, which is valid but gives no frame."""
+    offset, size = packet_positions(path)[39]
+    overwrite_bytes(path, offset, (size - 4).to_bytes(4, "big") + b"\x0c" + b"\xff" * (size - 5))
+
+
+def drop_packet_12(path: Path) -> None:
+    """Write the stream again without a packet."""
+    original = path.rename(path.with_suffix(".original.mkv"))
+    with av.open(str(original)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is not None and number != 12:
+                packet.stream = stream
+                target.mux(packet)
+    original.unlink()

@@ -24,11 +24,14 @@ from tests import preloaded
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, read_index, write_annotations, write_video
 from tests.video.helpers import decode, decode_all, write_two_sizes
 from tests.video_files import (
+    corrupt_half_packet,
     corrupt_packet,
+    drop_packet_12,
     encode,
     overwrite_after,
     overwrite_bytes,
     packet_positions,
+    replace_last_packet_by_filler,
     truncate_at_packet,
     write_rotation,
 )
@@ -53,30 +56,6 @@ corrupt_25, cut_at_17 = partial(corrupt_packet, packet=25), partial(truncate_at_
 def corrupt_all_packets(path: Path) -> None:
     for number in range(40):
         corrupt_packet(path, number)
-
-
-def corrupt_half_packet(path: Path) -> None:
-    """Overwrite the second half of packet 25: FFmpeg would conceal the error."""
-    offset, size = packet_positions(path)[25]
-    overwrite_bytes(path, offset + size // 2, b"\x55" * (size - size // 2))
-
-
-def replace_last_packet_by_filler(path: Path) -> None:
-    """Overwrite the last packet with H.264 filler data, which is valid but gives no frame."""
-    offset, size = packet_positions(path)[39]
-    overwrite_bytes(path, offset, (size - 4).to_bytes(4, "big") + b"\x0c" + b"\xff" * (size - 5))
-
-
-def drop_packet_12(path: Path) -> None:
-    """Write the stream again without a packet."""
-    original = path.rename(path.with_suffix(".original.mkv"))
-    with av.open(str(original)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(source.streams.video[0])):
-            if packet.dts is not None and number != 12:
-                packet.stream = stream
-                target.mux(packet)
-    original.unlink()
 
 
 def write_audio_only(path: Path) -> None:
