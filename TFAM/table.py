@@ -393,7 +393,7 @@ def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: i
         + (f", with its 95 % interval: paired bootstrap over clips, {resamples} resamples." if resamples else ".")
         + (INTERVAL_NOTE if resamples else ""),
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
-        "whatever the settings here are. time: of training, mean over seeds.",
+        "regardless of the settings here. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if name in {group.student for group in groups}),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),

@@ -12,7 +12,7 @@ from tests.chain.helpers import commands_in, copy_repository, run_in_process, sh
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"), key=lambda page: (page.name != "stages.md", page.name))
-OWN_DATA = REPOSITORY / "docs" / "your-own-data.md"  # starts from nothing, in a folder of its own
+OWN_DATA = REPOSITORY / "docs" / "your-own-data.md"  # starts from nothing, in a separate folder
 CHAIN = [REPOSITORY / "README.md", *(page for page in PAGES if page != OWN_DATA)]
 NOT_RUN = {  # pattern of a command -> why it isn't run here
     "bash demo.sh*": "demo/test_demo_script.py runs it",

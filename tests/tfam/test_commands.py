@@ -30,7 +30,7 @@ def test_run_experiments_skips_finished_runs_and_writes_the_table(dataset):
         text=True,
     )
     assert result.returncode == 1, result.stderr
-    assert modification_times(folder) == before  # the script goes on to rgb, which is finished
+    assert modification_times(folder) == before  # the script continues with rgb, which is finished
     assert "failed: broken/seed49" in result.stderr and "Traceback" not in result.stderr
     assert "model.fusionn" in result.stderr
     assert [row["config"] for row in read_csv(Path("TFAM/results/table.csv"))] == ["rgb"]

@@ -1,4 +1,4 @@
-"""TensorBoard shows no step twice after a resume, whatever the stopped process logged after its checkpoint."""
+"""TensorBoard shows no step twice after a resume, also if the stopped process logged events after its checkpoint."""
 
 from pathlib import Path
 

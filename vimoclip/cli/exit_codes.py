@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 _GRACE_SECONDS = 5.0  # after a signal, before a thread ends the process
-_FIRST_PROCESS_SECONDS = 10.0  # by which processes of torchrun on one machine start apart, at most
+_FIRST_PROCESS_SECONDS = 10.0  # in which torchrun ends this process, if another one has failed and prints the error
 _resume_command: list[Callable[[], str]] = []  # set if the same command would not resume the run
 _overwritten: list[bool] = []  # not empty once all old output is deleted
 _SAME_COMMAND = "the same command resumes the run"

@@ -70,7 +70,7 @@ def add_settings(writer: Any, settings: Mapping[str, Any], step: int) -> None:
 def write_hparams(logs_dir: Path, settings: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
     """Write a run's row of the HParams tab, with its final metrics, or replace it.
 
-    The row is in a folder of its own, since TensorBoard takes all scalars of a folder with a row for metrics. No
+    The row is in a separate folder, since TensorBoard takes all scalars of a folder with a row for metrics. No
     experiment summary is written, so that TensorBoard shows the columns of all runs of both stages."""
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
