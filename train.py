@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> Path:
     from vimoclip.runtime.device import select_device, select_precision
     from vimoclip.training.trainer import RunOptions
 
-    with distributed.init_process_group() as group:
+    with distributed.init_process_group(args.device) as group:
         device = select_device(args.device, group.local_rank)
         if args.compile and device.type == "cpu":
             raise UserError("--compile needs a GPU, but this run is on the CPU", "remove the flag")

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> Any:
         from TFAM.evaluation import evaluate_checkpoint
         from vimoclip.runtime import distributed
 
-        with distributed.init_process_group() as group:
+        with distributed.init_process_group(args.device) as group:
             return evaluate_checkpoint(args, group)
     return train(args)
 
@@ -113,7 +113,7 @@ def train(args: argparse.Namespace) -> Path:
             report = cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit="epoch")
             report.write(args.report)
             return folder
-    with distributed.init_process_group() as group:
+    with distributed.init_process_group(args.device) as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
         _train_in_group(args, config, folder, logs_dir, group).write(args.report)

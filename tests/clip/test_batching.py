@@ -68,6 +68,22 @@ def test_the_batch_size_is_raised_until_all_positions_agree(
     assert ("--frame-batch-size 4" in capsys.readouterr().out) == (taken != 4)
 
 
+def test_the_batch_size_is_kept_where_most_sizes_have_uneven_positions(capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a GPU, where the size would fall to one."""
+    sizes = []
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        found = batch.flatten(1).float()
+        found[-1] *= 1 + 2e-7  # one unit in the last place
+        return found
+
+    batches = clip.BatchEncoder(encode, 4, may_adjust_size=False)
+    batches.add_frames(torch.randint(1, 256, (8, 2, 2), dtype=torch.uint8), lambda rows: None)
+    assert sizes == [4, 4, 4]
+    assert "--frame-batch-size 4" in capsys.readouterr().out
+
+
 def test_embeddings_do_not_depend_on_the_other_frames_of_the_batch(tiny_clip: str) -> None:
     encoder = clip.load_encoder(tiny_clip, None)
     generator = torch.Generator().manual_seed(0)

@@ -5,6 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vimoclip.clip.pretrained import (
 )
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
-from vimoclip.runtime.device import autocast
+from vimoclip.runtime.device import HALF_DTYPES, autocast
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 
@@ -192,8 +193,12 @@ def _make_encode_function(visual: nn.Module, preprocess: Preprocess, precision: 
         if is_supported(visual):
             return FoldedViT(visual, preprocess, linear_kernels.int8_linear)
         return NormalizedTower(linear_kernels.quantize(copy.deepcopy(visual)), preprocess)
+    if dtype := HALF_DTYPES.get(precision):
+        if is_supported(visual):
+            return FoldedViT(visual, preprocess, partial(linear_kernels.plain_linear, dtype=dtype))
+        return NormalizedTower(linear_kernels.cast_layers(copy.deepcopy(visual), dtype), preprocess)
     if not is_supported(visual):
         return NormalizedTower(visual, preprocess)
     on_cpu = next(visual.parameters()).device.type == "cpu"
-    pack = on_cpu and precision == "fp32" and linear_kernels.can_pack_weights()
+    pack = on_cpu and linear_kernels.can_pack_weights()
     return FoldedViT(visual, preprocess, linear_kernels.packed_linear if pack else linear_kernels.plain_linear)

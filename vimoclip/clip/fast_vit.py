@@ -129,7 +129,7 @@ def _fold_layer_scale(
 
 def _fold_normalization(conv: nn.Conv2d, preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight (N, 3 * P * P) and bias (N,) of the patch embedding for pixels in 0..255."""
-    kernel = conv.weight.detach().double()
-    mean, std = preprocess.mean.to(kernel), preprocess.std.to(kernel)
+    kernel = conv.weight.detach().cpu().double()  # on the CPU, as Apple's GPUs have no float64
+    mean, std = preprocess.mean.double(), preprocess.std.double()
     weight, bias = kernel / (255 * std), -(kernel * (mean / std)).sum((1, 2, 3))
-    return weight.flatten(1).to(conv.weight.dtype), bias.to(conv.weight.dtype)
+    return weight.flatten(1).to(conv.weight), bias.to(conv.weight)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from vimoclip.errors import UserError
 
@@ -15,9 +16,21 @@ INT8_MAX, ZERO_POINT = 127, 128  # activations are quantized to 1 .. 255, with z
 MIN_INPUTS = 32  # per output: with fewer, as for the three colour channels, int8 is inaccurate and not faster
 
 
-def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFunction:
-    """F.linear, for any device and autocast."""
+def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> LinearFunction:
+    """F.linear, for any device; with another `dtype` than float32, under autocast to it.
+
+    Autocast would cast a weight that needs no gradient again in every batch."""
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     return lambda x: F.linear(x, weight, bias)
+
+
+def cast_layers(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast the layers that autocast computes in `dtype`, in place, so that it doesn't cast their weights per batch."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | _ConvNd | nn.MultiheadAttention):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    return module
 
 
 def can_pack_weights() -> bool:

@@ -88,7 +88,7 @@ class EmbeddingJob(ExtractionJob):
         assert self.encoder is not None
         meter = cli.ProgressMeter(tracker.expected_count(), desc="embedding")
         workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers), self.videos_ahead)
-        batches = clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size)
+        batches = self._batch_encoder()
         unfinished = set[_VideoWithPart]()
 
         def end_video(source: _VideoWithPart, error: VideoError | None) -> None:
@@ -132,6 +132,11 @@ class EmbeddingJob(ExtractionJob):
                 source.part.discard()
             meter.close()
 
+    def _batch_encoder(self) -> clip.BatchEncoder:
+        assert self.encoder is not None
+        is_cpu = self.device.type == "cpu"
+        return clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size, may_adjust_size=is_cpu)
+
     def _preprocess(self, batch: video.FrameBatch) -> torch.Tensor:
         assert self.encoder is not None
         return self.encoder.preprocess(batch.frames)
@@ -165,7 +170,7 @@ class EmbeddingJob(ExtractionJob):
     def _embed_without_output(self, paths: Sequence[Path]) -> Iterator[float]:
         """Embed videos; yield the number of frames of each step."""
         assert self.encoder is not None
-        batches = clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size)
+        batches = self._batch_encoder()
         workers = cli.limit_workers(self.args.num_workers)
         readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
         with closing(video.prefetch_videos(readers, self._preprocess, workers)) as videos:

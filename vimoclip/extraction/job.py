@@ -97,7 +97,7 @@ def run_extraction(jobs: Sequence[ExtractionJob], args: argparse.Namespace) -> c
         if cli.is_main_process():
             (_estimate_cost if args.dry_run else _merge_all)(jobs, args, report)
         return report
-    with distributed.init_process_group() as group, ExitStack() as stack:
+    with distributed.init_process_group(args.device) as group, ExitStack() as stack:
         worker = WorkerContext(group, args.shard)
         locks = [stack.enter_context(ExitStack()) for _ in jobs]
         for job, job_lock in zip(jobs, locks, strict=True):

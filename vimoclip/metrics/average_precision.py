@@ -41,7 +41,7 @@ def average_precision_per_class(scores: torch.Tensor, targets: torch.Tensor) -> 
 def _as_arrays(scores: torch.Tensor, targets: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores, targets and weights of one."""
     # float64, as numpy has no bfloat16
-    return scores.detach().double().cpu().numpy(), (targets > 0).cpu().numpy(), np.ones((1, len(scores)), np.uint8)
+    return scores.detach().cpu().double().numpy(), (targets > 0).cpu().numpy(), np.ones((1, len(scores)), np.uint8)
 
 
 def permute_targets(targets: torch.Tensor, rounds: int, seed: int) -> Iterator[torch.Tensor]:

@@ -208,7 +208,7 @@ def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) ->
     fuse_quick_gelu(model)
     if device_type == "cuda":
         model.visual_encoder.to(memory_format=torch.channels_last)
-    scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16" and device_type == "cuda")
+    scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16")
     optimizer, scheduler = build_optimizer(args, model)
     if args.compile:
         model.visual_encoder.compile(dynamic=True)

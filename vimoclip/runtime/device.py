@@ -1,5 +1,8 @@
-"""Selection of the device and the precision that a model runs on."""
+"""Selection of the device and the precision that a model runs on, and the memory of a GPU."""
 
+import math
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -7,19 +10,30 @@ import torch
 
 from vimoclip.errors import UserError
 
+HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FP16_CAPABILITY = (7, 0)  # compute capability of the first GPUs on which fp16 is faster than fp32 (V100)
+USABLE_MEMORY = 0.9  # of the free memory: the allocator's blocks don't fill it completely
+
 
 def select_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device for auto, cpu, cuda, cuda:1 or mps. Raises UserError if it is not available.
+    """Return the device for auto, cpu, cuda, cuda:1 or mps, prepared for use. Raises UserError if it is not available.
 
     Processes on one machine use different GPUs if there are enough."""
+    device = _find_device(name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # otherwise copies from pinned memory open the first GPU in every process
+        torch.backends.cudnn.allow_tf32 = False  # convolutions in fp32 would have the precision of TF32 by default
+    return device
+
+
+def _find_device(name: str, local_rank: int) -> torch.device:
     local_gpu = f"cuda:{local_rank % max(1, torch.cuda.device_count())}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device(local_gpu)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    name = local_gpu if name == "cuda" and local_rank else name
     try:
-        device = torch.device(name)
+        device = torch.device(local_gpu if name == "cuda" else name)
     except RuntimeError:
         raise UserError(f"--device {name}: is not a device", "give auto, cpu, cuda, cuda:1 or mps") from None
     available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
@@ -29,17 +43,54 @@ def select_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def select_precision(name: str, device: torch.device) -> str:
-    """Resolve auto to bf16 on a GPU with hardware support, else to fp32.
+    """Resolve auto: on a CUDA GPU bf16 or else fp16, if its hardware computes in it; on other devices fp32.
 
     On a CPU, bf16 and int8 must be requested: without AMX bf16 may be several times slower, and the results of a
     default run would depend on the processor."""
     if name != "auto":
         return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type != "cuda":
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability(device) >= FP16_CAPABILITY else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Return the autocast context of a precision; for int8 the encoder quantizes itself, without autocast."""
-    if precision in ("fp32", "int8"):
-        return nullcontext()
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return torch.autocast(device.type, HALF_DTYPES[precision]) if precision in HALF_DTYPES else nullcontext()
+
+
+# --- memory of a CUDA GPU
+
+
+def processes_per_gpu() -> int:
+    """Return the number of torchrun's processes on this machine that share a GPU."""
+    return math.ceil(int(os.environ.get("LOCAL_WORLD_SIZE", 1)) / max(1, torch.cuda.device_count()))
+
+
+def usable_memory(device: torch.device) -> float:
+    """Return the bytes of a CUDA GPU that this process may still allocate, with a reserve for fragmentation."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return USABLE_MEMORY * (torch.cuda.mem_get_info(device)[0] / processes_per_gpu() + unused)
+
+
+def measure_memory(function: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
+    """Return the result of a call, and the peak of the bytes that it allocates on a CUDA GPU."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = function()
+    return result, torch.cuda.max_memory_allocated(device) - before
+
+
+def peak_gpu_memory() -> int:
+    """Return the peak bytes that this process has reserved on its CUDA GPU; 0 if it uses none."""
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that a device has too little memory; only CUDA has a type of its own for it."""
+    texts = "out of memory", "can't allocate memory"
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

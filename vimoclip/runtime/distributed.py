@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from vimoclip.errors import UserError
+from vimoclip.runtime.device import processes_per_gpu
 
 T = TypeVar("T")
 # Timeout of collectives. It must exceed the time for the longest video. torchrun ends all processes as soon as one
@@ -71,14 +72,24 @@ class ProcessGroup:
             yield items[index]
 
 
+def select_backend(device_name: str) -> str:
+    """Return the backend of torch.distributed for `--device`: NCCL if each process has a GPU of its own, else gloo.
+
+    NCCL refuses two processes on one GPU."""
+    has_own_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available() and processes_per_gpu() == 1
+    return "cpu:gloo,cuda:nccl" if has_own_gpu else "gloo"
+
+
 @contextlib.contextmanager
-def init_process_group() -> Iterator[ProcessGroup]:
-    """Join the group of torchrun's environment for the block; stdout of all ranks but 0 is discarded."""
+def init_process_group(device_name: str) -> Iterator[ProcessGroup]:
+    """Join the group of torchrun's environment for the block; stdout of all ranks but 0 is discarded.
+
+    `device_name`: value of `--device`."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ProcessGroup()
         return
     store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = select_backend(device_name)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         with open(os.devnull, "w") as devnull, contextlib.ExitStack() as redirect:

@@ -22,15 +22,15 @@ def epoch_permutation(length: int, seed: int, epoch: int) -> list[int]:
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Return the state of torch's generators on the CPU and all GPUs."""
+    """Return the state of torch's generators on the CPU and, if the process uses one, on its current GPU."""
     state: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.cuda.is_initialized():
+        state["cuda"] = [torch.cuda.get_rng_state()]
     return state
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore a state of `get_rng_state`."""
+    """Restore a state of `get_rng_state`, also on a GPU of another number. An earlier version saved all GPUs."""
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+    if state.get("cuda") and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"][min(torch.cuda.current_device(), len(state["cuda"]) - 1)])

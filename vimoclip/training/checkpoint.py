@@ -100,10 +100,21 @@ class TrainState:
         for saved_group, group in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
             saved_group.update(fused=group["fused"], foreach=group["foreach"])  # these depend on the device
         self.optimizer.load_state_dict(saved["optimizer"])
+        self._match_memory_format()
         self.scheduler.load_state_dict(saved["scheduler"])
         if saved["scaler"]:  # empty if the scaler was disabled
             self.scaler.load_state_dict(saved["scaler"])
         seeding.set_rng_state(saved[self.rng_key])
+
+    def _match_memory_format(self) -> None:
+        """Lay out the optimizer's tensors as the parameters are, which on a GPU may be channels-last.
+
+        load_state_dict keeps the strides of the device that saved them, and fused optimizers index parameter, gradient
+        and moments alike: they would update wrongly on the CPU, and fail on a GPU."""
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def parameter_bytes(model: nn.Module) -> int:
