@@ -70,7 +70,7 @@ def test_raft_gets_bgr_as_ptlflows_adapter_gives_it(raft: flow.PTLFlowModel) -> 
 def test_upsampling_only_the_last_iteration_changes_no_flow(
     raft: flow.PTLFlowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vimoclip.flow.ptlflow_model._upsample_last_only", lambda model: None)
+    monkeypatch.setattr("vimoclip.flow.ptlflow_patches.upsample_last_only", lambda model: None)
     torch.manual_seed(0)
     plain = flow.PTLFlowModel("raft", None, 2, CPU)
     frames = moving_frames(4, (2, 1), 40, 60)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -12,9 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vimoclip.errors import UserError, first_line
+from vimoclip.cli import format_bytes
+from vimoclip.errors import UserError, VideoError, first_line
+from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
+from vimoclip.flow.ptlflow_patches import SplitGridSample
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
+from vimoclip.runtime.device import is_out_of_memory, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache
@@ -23,7 +28,7 @@ CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not 
 class PTLFlowModel:
     """A ptlflow model: (n + 1, H, W, 3) uint8 frames -> (n, H, W, 2) float32 flow in pixels.
 
-    On a GPU all n pairs are one batch. The constructor raises UserError."""
+    On a GPU, batches are as large as its free memory allows, at most n pairs. The constructor raises UserError."""
 
     def __init__(
         self,
@@ -47,54 +52,76 @@ class PTLFlowModel:
                 raise UserError(f"--iters {iters}: {name} has no iterations", "omit the flag")
             model.iters = iters
         if name == "raft":
-            _upsample_last_only(model)
+            ptlflow_patches.upsample_last_only(model)
         self.model, self.device, self.autocast = model.to(device).eval(), device, autocast
+        self._batch_sizes: dict[torch.Size, int] = {}  # pairs per batch, by the shape of a pair
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         return self.on_device(frames).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
-        """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device."""
+        """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device.
+
+        Raises VideoError if the memory does not suffice for one pair."""
         height, width = frames.shape[1:3]
         images = self._upload(pad_to_min_side(frames, MIN_SIDE)).permute(0, 3, 1, 2)
         images = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
         pairs = torch.stack([images[:-1], images[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
-        with self.autocast():
-            batches = pairs.split(CPU_BATCH_SIZE if self.device.type == "cpu" else len(pairs))
-            flow = torch.cat([self.model({"images": batch})["flows"][:, 0].float() for batch in batches])
-        return flow[..., :height, :width]
+        with self.autocast(), SplitGridSample():
+            return self._compute_batches(pairs)[..., :height, :width]
+
+    def _compute_batches(self, pairs: torch.Tensor) -> torch.Tensor:
+        """(n, 2, 3, H, W) images -> (n, 2, H, W) flow.
+
+        The first pair of a new size is computed alone, to measure its memory. A batch that does not fit, for example
+        because another process has taken memory, is halved once."""
+        size, flows, start, was_halved = pairs.shape[1:], list[torch.Tensor](), 0, False
+        while start < len(pairs):
+            batch_size = self._batch_sizes.get(size, 1)
+            batch = pairs[start : start + batch_size]
+            try:
+                flow, memory = self._measure(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1 or was_halved:
+                    problem = f"flow of {size[-1]}x{size[-2]} frames needs more memory than is free on {self.device}"
+                    raise VideoError(problem, "compute it at a smaller size: extract_flows.py --size") from None
+            else:
+                if size not in self._batch_sizes:
+                    self._batch_sizes[size] = self._choose_batch_size(memory, size)
+                flows.append(flow)
+                start += len(batch)
+                continue
+            torch.cuda.empty_cache()  # here, where the error no longer keeps the tensors of its frames
+            self._batch_sizes[size], was_halved = len(batch) // 2, True
+            print(f"flow of {size[-1]}x{size[-2]} frames: out of memory, batches of {len(batch) // 2} pairs are used")
+        return torch.cat(flows)
+
+    def _measure(self, batch: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Return the flow of a batch, and on a CUDA GPU the peak of the bytes that it takes, else 0."""
+
+        def compute() -> torch.Tensor:
+            return self.model({"images": batch})["flows"][:, 0].float()
+
+        return measure_memory(compute, self.device) if self.device.type == "cuda" else (compute(), 0)
+
+    def _choose_batch_size(self, memory: int, size: torch.Size) -> int:
+        """Return the pairs per batch; `memory`: bytes of one pair."""
+        if self.device.type != "cuda":
+            return CPU_BATCH_SIZE if self.device.type == "cpu" else sys.maxsize
+        usable = usable_memory(self.device)
+        batch_size = max(1, int(usable // max(memory, 1)))
+        memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
+        print(f"flow of {size[-1]}x{size[-2]} frames: at most {batch_size} pairs per batch ({memories})", flush=True)
+        return batch_size
 
     def _upload(self, frames: np.ndarray) -> torch.Tensor:
         """Copy uint8 frames to the device; on a GPU from pinned memory and without waiting for its queue."""
         tensor = torch.from_numpy(np.ascontiguousarray(frames))
         pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
         return pinned.to(self.device, non_blocking=True)
-
-
-def _upsample_last_only(model: Any) -> None:
-    """Upsample the flow of RAFT's last iteration only; the others are needed for its training loss.
-
-    Gives the same flow in 0.91 of the processor time, at 398x224 and 12 iterations."""
-    mask, upsample, iteration = model.update_block.mask.forward, model.upsample_flow, 0
-
-    def reset(*_: Any) -> None:
-        nonlocal iteration
-        iteration = 0
-
-    def last_mask(hidden: torch.Tensor) -> torch.Tensor:
-        nonlocal iteration
-        iteration += 1
-        return mask(hidden) if iteration >= model.iters else hidden.new_empty(0)
-
-    def last_upsample(flow: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        count, _, height, width = flow.shape
-        return (
-            upsample(flow, weights) if weights.numel() else flow.new_zeros(()).expand(count, 2, 8 * height, 8 * width)
-        )
-
-    model.register_forward_pre_hook(reset)
-    model.update_block.mask.forward, model.upsample_flow = last_mask, last_upsample
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
@@ -148,6 +175,7 @@ def _import_ptlflow() -> Any:
                 f"ptlflow can't be imported ({error})", "pip install ptlflow, or use --model dis"
             ) from error
         logger.disable("ptlflow")
+        ptlflow_patches.correlate_in_float32()
     return ptlflow
 
 
