@@ -17,7 +17,6 @@ from vimoclip.cli import format_bytes
 from vimoclip.errors import UserError, VideoError, first_line
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
-from vimoclip.flow.ptlflow_patches import SplitGridSample
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 from vimoclip.runtime.device import is_out_of_memory, measure_memory, usable_memory
 
@@ -68,7 +67,7 @@ class PTLFlowModel:
         images = self._upload(pad_to_min_side(frames, MIN_SIDE)).permute(0, 3, 1, 2)
         images = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
         pairs = torch.stack([images[:-1], images[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
-        with self.autocast(), SplitGridSample():
+        with self.autocast():
             return self._compute_batches(pairs)[..., :height, :width]
 
     def _compute_batches(self, pairs: torch.Tensor) -> torch.Tensor:
@@ -175,7 +174,7 @@ def _import_ptlflow() -> Any:
                 f"ptlflow can't be imported ({error})", "pip install ptlflow, or use --model dis"
             ) from error
         logger.disable("ptlflow")
-        ptlflow_patches.correlate_in_float32()
+        ptlflow_patches.patch_modules()
     return ptlflow
 
 

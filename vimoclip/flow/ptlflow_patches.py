@@ -7,40 +7,39 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
 
 MAX_SAMPLES = 65_535  # in a batch of grid_sample: cuDNN fails from 65,536 on (issue 88380 of PyTorch)
 
 
-class SplitGridSample(TorchFunctionMode):
-    """Within this context, grid_sample computes a batch of more than MAX_SAMPLES in parts.
-
-    RAFT samples the correlation of each pixel of a feature map: 115,200 for 8 pairs of 1280x720, 129,600 for one pair
-    of 3840x2160."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.grid_sample and len(args[0]) > MAX_SAMPLES:
-            images, grids = (tensor.split(MAX_SAMPLES) for tensor in args[:2])
-            parts = [func(image, grid, *args[2:], **kwargs) for image, grid in zip(images, grids, strict=True)]
-            return torch.cat(parts)
-        return func(*args, **kwargs)
-
-
-def correlate_in_float32() -> None:
-    """Make RAFT and its relatives compute the correlation of all pixels in float32 also under autocast.
-
-    RAFT's authors do so. In half precision, each lookup would also convert the whole correlation to float32."""
+def patch_modules() -> None:
+    """Patch the modules of ptlflow, which must be imported, and grid_sample of torch; call it once."""
+    F.grid_sample = _in_parts(F.grid_sample)
     for name, module in list(sys.modules.items()):
         for value in list(vars(module).values()) if name.startswith("ptlflow.models.") else []:
             if isinstance(value, type) and isinstance(correlate := vars(value).get("corr"), staticmethod):
                 value.corr = staticmethod(_in_float32(correlate.__func__))  # type: ignore[attr-defined]
 
 
+def _in_parts(grid_sample: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a function that calls grid_sample with at most MAX_SAMPLES of a batch at a time.
+
+    RAFT samples the correlation of each pixel of a feature map: 115,200 for 8 pairs of 1280x720, 129,600 for one pair
+    of 3840x2160."""
+
+    @functools.wraps(grid_sample)
+    def wrapper(input: torch.Tensor, grid: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if len(input) <= MAX_SAMPLES:
+            return grid_sample(input, grid, *args, **kwargs)
+        parts = zip(input.split(MAX_SAMPLES), grid.split(MAX_SAMPLES), strict=True)
+        return torch.cat([grid_sample(*part, *args, **kwargs) for part in parts])
+
+    return wrapper
+
+
 def _in_float32(correlate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a function that computes `correlate` of two feature maps without autocast."""
+    """Return a function that computes the correlation of two feature maps in float32 also under autocast.
+
+    RAFT's authors do so. In half precision, each lookup would also convert the whole correlation to float32."""
 
     @functools.wraps(correlate)
     def wrapper(fmap1: torch.Tensor, fmap2: torch.Tensor, *args: Any) -> torch.Tensor:
