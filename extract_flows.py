@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="motion between two frames that has full colour, as a fraction of the diagonal; for linear and log",
     )
     parser.add_argument("--lossless", action="store_true", help="lossless RGB video (larger files)")
-    parser.add_argument("--pair-batch-size", type=cli.positive_int, default=8, help="pairs of frames per batch")
+    cli.add_pair_batch_argument(parser)
     cli.add_sampling_arguments(parser)
     cli.add_dataset_arguments(parser)
     cli.add_compute_arguments(parser)
@@ -122,8 +122,10 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
     """Return the settings that a flow video's comment stores."""
     from vimoclip import flow
 
-    presets = {"preset": args.dis_preset or flow.DEFAULT_DIS_PRESET} if args.model == "dis" else {}
+    method_settings = {"preset": args.dis_preset or flow.DEFAULT_DIS_PRESET} if args.model == "dis" else {}
     has_weights, has_colors = args.model not in flow.METHODS_WITHOUT_WEIGHTS, args.model != "frame_diff"
+    if has_weights:
+        method_settings = {"precision": args.precision}
     return {
         "method": args.model,
         "checkpoint": Path(args.ckpt_path).name if has_weights else None,
@@ -133,7 +135,7 @@ def flow_settings(args: argparse.Namespace, sampling: dict[str, Any]) -> dict[st
         "flow_max": args.flow_max if has_colors and args.flow_normalization != "frame" else None,
         "lossless": args.lossless,
         "sampling": sampling,
-    } | presets
+    } | method_settings
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_clip_arguments(parser, None)
     parser.add_argument("--ckpt-path", help="weights of the flow model; default: those of ptlflow")
     parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="frames per encoder batch")
+    cli.add_pair_batch_argument(parser)
     cli.add_compute_arguments(parser, workers=1, int8=True)
     cli.add_run_arguments(parser)
     cli.add_report_argument(parser)
@@ -114,7 +115,13 @@ def load_model(args: argparse.Namespace) -> "PredictionModel":
     from vimoclip.runtime.device import select_device, select_precision
 
     device = select_device(args.device)
-    compute = ComputeOptions(device, select_precision(args.precision, device), args.frame_batch_size)
+    compute = ComputeOptions(
+        device,
+        select_precision(args.precision, device),
+        args.frame_batch_size,
+        args.pair_batch_size,
+        None if args.precision in ("auto", "int8") else args.precision,
+    )
     if args.labels:
         classes = tuple(dict.fromkeys(args.labels))
         name = args.clip_model_name or "ViT-B/32"
@@ -127,7 +134,7 @@ def load_model(args: argparse.Namespace) -> "PredictionModel":
         score = predictor = FusionPredictor(args.tfam, device, compute.precision)
         weights = {key: getattr(args, key) for key in ("clip_model_name", "clip_pretrained", "ckpt_path")}
         encoder = load_two_stream_encoder(predictor.inputs, predictor.path, args.student, weights, compute)
-        classes, metadata = predictor.classes, predictor.metadata()
+        classes, metadata = predictor.classes, predictor.metadata() | {"flow_precision": encoder.flow_precision}
         thresholds = predictor.thresholds() if args.threshold is None else np.empty(len(classes))
         print(f"{predictor.path} on {device} in {compute.precision}", flush=True)
     if args.threshold is not None:

@@ -22,6 +22,7 @@ from benchmarks.inputs import BenchmarkInputs, read_whole_video
 from vimoclip import clip, video
 from vimoclip.moclip import MoCLIP, frame_cache, loops, trainer
 from vimoclip.moclip.dataset import SegmentBatch, SegmentDataset, TrainingVideo, cached_video_reader
+from vimoclip.moclip.micro_batch import choose_micro_batch_size
 from vimoclip.training import losses
 from vimoclip.training.data_parallel import ModelReplica, make_loader
 
@@ -177,7 +178,8 @@ class TrainPyStep:
         args = argparse.Namespace(**settings, warmup_steps=0, grad_clip_norm=None, compile=False)
         self.objective = loops.StudentObjective(self.preprocess, nullcontext, "cosine", 9)
         self.replica = ModelReplica(trainer.make_train_state(args, self.model, "fp32"))
-        self.micro_batch_size = trainer.resolve_micro_batch_size(None, self.model, BATCH_SIZE, SEQUENCE_LENGTH - 1)
+        segment = next(loops.split_into_micro_batches(make_batch(), 1))
+        self.micro_batch_size = choose_micro_batch_size(None, BATCH_SIZE, self.model, self.objective, segment)
 
     def __call__(self, batch: SegmentBatch) -> float:
         (losses_of_step,) = loops.train_steps(self.replica, [batch], self.objective, self.micro_batch_size)

@@ -99,7 +99,7 @@ def observe(
 
         patch.setattr(module, name, wrapper)
 
-    record_calls(clip, "BatchEncoder", lambda encode, size: ("frames", size))
+    record_calls(clip, "BatchEncoder", lambda encode, size, **_: ("frames", size))
     record_calls(
         video,
         "prefetch_videos",
@@ -304,7 +304,8 @@ PREDICTION: dict[str, Any] = {
     "--clip-model-name": "ViT-B/16",
     "--clip-pretrained": "nonsense",
     "--ckpt-path": "nonsense",
-    "--frame-batch-size": None,  # prediction/prediction/test_predict.py
+    "--frame-batch-size": None,  # prediction/test_predict.py
+    "--pair-batch-size": None,  # prediction/test_predict.py
     "--device": "cuda:7",
     "--precision": "bf16",
     "--num-workers": "1000",

@@ -13,7 +13,7 @@ from vimoclip.errors import UserError
 def test_the_json_holds_the_counts_the_reasons_and_the_estimate_in_numbers(tmp_path: Path) -> None:
     report = RunReport([tmp_path / "a.h5"], done=2, already_done=1, partial={"p.mp4": "3 frames"}, not_retried=1)
     report.merge(RunReport([tmp_path / "b.h5"], done=3, skipped={"s.mp4": "one frame"}, failed={"f.mp4": "empty"}))
-    report.pending, report.estimate = 4, CostEstimate(600, "frame", 20.0, 5000, 1e9)
+    report.pending, report.estimate = 4, CostEstimate(600, "frame", 20.0, 5000, 1e9, 3e9)
     report.write(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == {
         "schema": 1,
@@ -34,6 +34,7 @@ def test_the_json_holds_the_counts_the_reasons_and_the_estimate_in_numbers(tmp_p
             "seconds": 30.0,
             "disk_bytes": 5000,
             "memory_bytes": 1e9,
+            "gpu_memory_bytes": 3e9,
         },
     }
 
@@ -94,10 +95,10 @@ def test_only_a_report_is_replaced(tmp_path: Path) -> None:
 
 
 def test_estimates_add_up_at_the_mean_measured_rate() -> None:
-    slow, fast = CostEstimate(100, "frame", 10.0, 1, 5), CostEstimate(400, "frame", 40.0, 2, 7)
+    slow, fast = CostEstimate(100, "frame", 10.0, 1, 5), CostEstimate(400, "frame", 40.0, 2, 7, 9)
     unmeasured = CostEstimate(50, "frame", None, 4, 6)
     total = add_estimates([slow, fast, unmeasured])
-    assert (total.units, total.disk_bytes, total.memory_bytes) == (550, 7, 7)
+    assert (total.units, total.disk_bytes, total.memory_bytes, total.gpu_memory_bytes) == (550, 7, 7, 9)
     assert total.seconds == pytest.approx(550 / 25)  # 500 frames in 20 s
     assert add_estimates([unmeasured]).seconds is None
     assert CostEstimate(0, "frame", None, 0, 0).seconds == 0

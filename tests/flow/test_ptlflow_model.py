@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tests.flow.test_opencv import CPU, load_renderer
 from vimoclip import flow
 from vimoclip.errors import UserError
 from vimoclip.flow import ptlflow_model
+from vimoclip.runtime import device
 
 
 @pytest.mark.parametrize("name", ["sea_raft_s", "neuflow2"])
@@ -139,3 +142,53 @@ def test_ptlflow_is_imported_only_if_needed_and_prints_nothing(capfd: pytest.Cap
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
     assert capfd.readouterr() == ("", "")
+
+
+# --- half precision, memory
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.02), ("fp16", 0.004)])
+def test_half_precision_gives_nearly_the_same_flow(precision: str, limit: float) -> None:
+    """Mean end-point error relative to the mean length of the flow, RAFT with random weights and 12 iterations."""
+    torch.manual_seed(0)
+    frames = moving_frames(2, (3, 1), 128, 160)
+    exact, rounded = (
+        flow.PTLFlowModel("raft", None, 12, CPU, partial(device.autocast, CPU, name))(frames)
+        for name in ("fp32", precision)
+        if torch.manual_seed(0)
+    )
+    error = np.linalg.norm(rounded - exact, axis=-1).mean() / np.linalg.norm(exact, axis=-1).mean()
+    assert 0 < error < limit
+
+
+@pytest.mark.parametrize("name", ["raft", "gma", "sea_raft_s"])
+def test_the_correlation_is_float32_in_half_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled: set[tuple[torch.dtype, torch.dtype]] = set()
+    grid_sampler = torch.grid_sampler
+
+    def record(images: torch.Tensor, grid: torch.Tensor, *args: Any) -> torch.Tensor:
+        if len(images) >= 128 // 8 * 128 // 8:  # one image per pixel of the feature map: a correlation
+            sampled.add((images.dtype, grid.dtype))
+        return grid_sampler(images, grid, *args)
+
+    monkeypatch.setattr(torch, "grid_sampler", record)
+    model = flow.PTLFlowModel(name, None, 1, CPU, partial(device.autocast, CPU, "bf16"))
+    model(moving_frames(2, (2, 1), 128, 128))
+    assert sampled == {(torch.float32, torch.float32)}
+
+
+def test_grid_sample_of_more_samples_than_cudnn_takes_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    ptlflow_model._import_ptlflow()
+    batches: list[int] = []
+    grid_sampler = torch.grid_sampler
+
+    def record(images: torch.Tensor, *args: Any) -> torch.Tensor:
+        batches.append(len(images))
+        return grid_sampler(images, *args)
+
+    monkeypatch.setattr(torch, "grid_sampler", record)
+    generator = torch.Generator().manual_seed(0)
+    images, grid = torch.rand(140_000, 1, 2, 2, generator=generator), torch.rand(140_000, 3, 1, 2, generator=generator)
+    found = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+    assert len(batches) == 3 and max(batches) < 65_536
+    assert torch.equal(found, grid_sampler(images, grid, 0, 1, True))

@@ -8,8 +8,9 @@ import torch
 
 from tests.moclip.helpers import MeanColorEncoder, make_batch, make_objective, make_replica, make_student
 from vimoclip import clip, moclip
-from vimoclip.moclip import loops, trainer
+from vimoclip.moclip import loops
 from vimoclip.moclip.dataset import SegmentBatch
+from vimoclip.moclip.micro_batch import MICRO_BATCH_FRAMES, choose_micro_batch_size
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -77,7 +78,9 @@ def test_micro_batches_add_up_to_the_gradient_and_loss_of_the_batch(tiny_clip: s
 
 def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     model = moclip.MoCLIP(MeanColorEncoder(), 4, 2, 0.1).train()
-    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 8
+    segment = make_batch([5], ["a"], 4, 4, 2)
+    objective: Any = None  # not called on a CPU
+    assert choose_micro_batch_size(2, 8, model, objective, segment) == 8
     model.visual_encoder.eval()  # as a frozen encoder
-    assert trainer.resolve_micro_batch_size(2, model, 8, segment_length=5) == 2
-    assert trainer.resolve_micro_batch_size(None, model, 99, segment_length=5) == trainer.CPU_MICRO_BATCH_FRAMES // 5
+    assert choose_micro_batch_size(2, 8, model, objective, segment) == 2
+    assert choose_micro_batch_size(None, 99, model, objective, segment) == MICRO_BATCH_FRAMES // 5

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.conftest import (
 from tests.video_files import corrupt_packet
 from vimoclip import cli
 from vimoclip.errors import UserError
+from vimoclip.flow import factory, ptlflow_model
 from vimoclip.io import predictions_csv
 
 SMALL_FUSION = ["--set", "training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
@@ -87,7 +89,7 @@ def read_json(path: Path) -> dict:
 def test_scores_equal_those_of_the_chain_through_files(chain: Path, config: str, tmp_path: Path) -> None:
     run = f"checkpoints/TFAM/{config}/seed49"
     student = [] if config == "rgb" else ["--student", "checkpoints/student"]
-    few = ["--frame-batch-size", "4"]  # the clips have 7 to 11 kept frames
+    few = ["--frame-batch-size", "4", "--pair-batch-size", "3"]  # the clips have 7 to 11 kept frames
     assert not predict(chain, "dataset/videos", "--tfam", run, *student, *few, "-o", str(tmp_path)).failed
     by_files = predictions_csv.read(chain / run / "predictions.csv")
     assert by_files.videos == ["clip3.mp4", "clip7.mp4"]
@@ -98,6 +100,47 @@ def test_scores_equal_those_of_the_chain_through_files(chain: Path, config: str,
     assert len(table.videos) == 8
     row = table.scores[table.videos.index("clip7.mp4")]
     assert row == pytest.approx(by_files.scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(("flags", "largest"), [([], 6), (["--pair-batch-size", "2"], 2)])
+def test_flow_is_computed_in_batches_of_pairs(
+    flags: list[str], largest: int, chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """clip3 has 9 kept frames, which are read in batches of 6."""
+    pairs: list[int] = []
+    load_renderer = factory.load_renderer
+
+    def load_recording_renderer(*args: Any) -> Any:
+        render = load_renderer(*args)
+        return lambda frames: pairs.append(len(frames) - 1) or render(frames)
+
+    monkeypatch.setattr("vimoclip.flow.load_renderer", load_recording_renderer)
+    command = ["dataset/videos/clip3.mp4", *FUSION_ARGS, "--frame-batch-size", "6", *flags, "-o", str(tmp_path)]
+    assert not predict(chain, *command).failed
+    assert sum(pairs) == 8 and max(pairs) <= largest
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [([], "bf16"), (["--precision", "fp32"], "fp32"), (["--precision", "int8"], "bf16")]
+)
+def test_learned_flow_has_the_precision_of_training_unless_another_is_given(
+    flags: list[str], precision: str, chain: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = {"state_dict": ptlflow_model._import_ptlflow().get_model("raft").state_dict()}
+    torch.save(weights, tmp_path / "raft.ckpt")
+    student = torch.load(chain / "checkpoints" / "student" / "student_best.pth", weights_only=True)
+    student["config"]["flow"] |= {
+        "method": "raft",
+        "checkpoint": "raft.ckpt",
+        "iters": 1,
+        "precision": "bf16",
+        "preset": None,
+    }
+    torch.save(student, tmp_path / "student.pth")
+    paths = ["--student", str(tmp_path / "student.pth"), "--ckpt-path", str(tmp_path / "raft.ckpt")]
+    predict(chain, "dataset/videos/clip0.mp4", *FUSION_ARGS[:2], *paths, *flags, "-o", str(tmp_path))
+    assert read_json(tmp_path / "clip0.json")["flow_precision"] == precision
 
 
 def test_thresholds_are_those_fitted_on_the_selection_split(chain: Path, tmp_path: Path) -> None:

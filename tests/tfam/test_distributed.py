@@ -89,7 +89,7 @@ def test_dry_run_adds_the_rates_of_all_processes(
 ) -> None:
     folder = train_and_eval.main([*train_command(), "training.epochs=1"])
     monkeypatch.setattr(cost_estimate, "measure_rate", lambda work: 10.0)
-    monkeypatch.setattr(distributed, "init_process_group", lambda: contextlib.nullcontext(MirrorGroup(0, 2)))
+    monkeypatch.setattr(distributed, "init_process_group", lambda device: contextlib.nullcontext(MirrorGroup(0, 2)))
     train_and_eval.main([*train_command(), "training.epochs=2", "--dry-run", "--checkpoints-dir", "another"])
     train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--dry-run", "--num-workers", "0"])
     assert capsys.readouterr().out.count("at 20 videos/s") == 2

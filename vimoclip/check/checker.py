@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from vimoclip import annotations, cli
 from vimoclip.check import compatibility
@@ -158,10 +159,11 @@ def check_flow_settings(data: DatasetContents, results: CheckResults, report: Ch
         return
     folder, videos_by_settings = data.paths.flows, results.videos_by_flow_settings
     settings_dicts = {settings: json.loads(settings) for settings in videos_by_settings}
-    reference = settings_dicts[max(settings_dicts, key=lambda settings: len(videos_by_settings[settings]))]
-    for settings, names in videos_by_settings.items():
+    reference: dict[str, Any] = {}
+    for settings, names in sorted(videos_by_settings.items(), key=lambda item: len(item[1]), reverse=True):
         try:
             cli.check_settings_match(reference, settings_dicts[settings], "most flow videos", "this one", "")
+            reference = settings_dicts[settings] | reference  # the most frequent ones may lack a setting
         except UserError as error:
             for name in names:
                 hint = "delete it, and create it again by extract_flows.py with the flags of the others"

@@ -174,6 +174,15 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pair_batch_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair-batch-size",
+        type=positive_int,
+        default=8,
+        help="pairs of frames per batch of optical flow; fewer are used if a GPU has too little memory",
+    )
+
+
 def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int8: bool = False) -> None:
     """`int8`: offer the precision int8, which only inference supports."""
     group = parser.add_argument_group("computing")
@@ -182,7 +191,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser, workers: int = 2, int
         "--precision",
         choices=["auto", "fp32", "bf16", "fp16", *(["int8"] if int8 else [])],
         default="auto",
-        help="number format of the computation; auto: bf16 on a GPU that supports it, else fp32"
+        help="number format of the computation; auto: bf16, or fp16, on a CUDA GPU that supports it, else fp32"
         + (
             "; int8: CPU only, 1.5 times as fast as fp32, embeddings nearly those of fp32 (cosine similarity 0.9997)"
             if int8

@@ -67,6 +67,9 @@ def run(main: Callable[[], Any]) -> NoReturn:
         if str(error).startswith("DataLoader worker"):
             problem = "a data loading worker was killed, usually because memory is short"
             code, message = 1, f"error: {problem}; resume with fewer --num-workers: {_format_resume_command()}"
+        elif type(error).__name__ == "OutOfMemoryError":  # of torch, which --help doesn't import
+            hint = "use smaller batches (--frame-batch-size, --micro-batch-size, --set training.batch_size)"
+            code, message = 1, f"error: the GPU has too little free memory; {hint}: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
             code, message = 1, "error: another process of this run has failed; see its error"
         else:

@@ -20,13 +20,15 @@ class CostEstimate:
     """Cost of the remaining work of a run, as --dry-run estimates it.
 
     `rate`: units per second; None if there was too little work to measure it. `disk_bytes`: of the output;
-    `memory_bytes`: peak resident memory of this process."""
+    `memory_bytes`: peak resident memory of this process; `gpu_memory_bytes`: peak memory that it has reserved on a
+    CUDA GPU, 0 without one."""
 
     units: float
     unit: str
     rate: float | None
     disk_bytes: float
     memory_bytes: float
+    gpu_memory_bytes: float = 0.0
 
     @property
     def seconds(self) -> float | None:
@@ -39,7 +41,9 @@ class CostEstimate:
         else:
             work = f"{self.units:.0f} {self.unit}s at {self.rate:.3g} {self.unit}s/s"
             duration = f"about {format_duration(self.seconds)} for {work}"
-        return f"{duration}; {format_bytes(self.disk_bytes)} of disk, {format_bytes(self.memory_bytes)} of memory"
+        gpu = f", {format_bytes(self.gpu_memory_bytes)} of GPU memory" if self.gpu_memory_bytes else ""
+        memory = f"{format_bytes(self.memory_bytes)} of memory"
+        return f"{duration}; {format_bytes(self.disk_bytes)} of disk, {memory}{gpu}"
 
 
 def add_estimates(estimates: Sequence[CostEstimate]) -> CostEstimate:
@@ -52,6 +56,7 @@ def add_estimates(estimates: Sequence[CostEstimate]) -> CostEstimate:
         sum(units for units, _ in measured) / seconds if measured else None,
         sum(estimate.disk_bytes for estimate in estimates),
         max(estimate.memory_bytes for estimate in estimates),
+        max(estimate.gpu_memory_bytes for estimate in estimates),
     )
 
 
@@ -168,7 +173,8 @@ def _is_report(path: Path) -> bool:
 def read_estimate(path: Path) -> CostEstimate | None:
     """Return the estimate in a report; None if it has none."""
     estimate = json.loads(path.read_bytes())["estimate"]
-    return estimate and CostEstimate(**{field.name: estimate[field.name] for field in fields(CostEstimate)})
+    names = {field.name for field in fields(CostEstimate)}  # a report of an earlier version has no gpu_memory_bytes
+    return estimate and CostEstimate(**{name: value for name, value in estimate.items() if name in names})
 
 
 def format_duration(seconds: float) -> str:

@@ -28,7 +28,8 @@ class FlowVideoJob(ExtractionJob):
     """Flow videos in the folder `output`.
 
     `load_renderer`: from device and precision to the function that computes the flow images; called when a video is
-    pending. `settings`: stored in each flow video's comment. `size`: shorter side in pixels, None for the source's."""
+    pending. `settings`: stored in each flow video's comment; `precision` in it may be auto. `size`: shorter side in
+    pixels, None for the source's."""
 
     unit = "pair"
 
@@ -53,7 +54,11 @@ class FlowVideoJob(ExtractionJob):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return self._settings
+        if self._settings.get("precision") != "auto":
+            return self._settings
+        if self.args.dry_run or self.args.merge:  # maybe on a machine without the GPU that computes the flow
+            return {key: value for key, value in self._settings.items() if key != "precision"}
+        return self._settings | {"precision": self.precision}
 
     def output_path(self, source: Path) -> Path:
         """Return the path of a source video's flow video."""

@@ -3,7 +3,7 @@
 `load_renderer` returns a function from n + 1 consecutive frames to n images; image t shows the motion from frame t to
 frame t + 1."""
 
-from vimoclip.flow.factory import load_renderer
+from vimoclip.flow.factory import FlowRenderer, load_renderer
 from vimoclip.flow.opencv import DEFAULT_DIS_PRESET, DIS_PRESETS, METHODS_WITHOUT_WEIGHTS, frame_difference, opencv_flow
 from vimoclip.flow.ptlflow_model import PTLFlowModel, missing_download
 from vimoclip.flow.visualization import (
@@ -22,6 +22,7 @@ __all__ = [
     "LOG_KNEE",
     "METHODS_WITHOUT_WEIGHTS",
     "NORMALIZATIONS",
+    "FlowRenderer",
     "PTLFlowModel",
     "color_table",
     "flow_to_color",

@@ -114,10 +114,9 @@ def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], ch
         check_settings_match(
             training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
         )
-        if common:
-            hint = "extract all flow with one set of flags"
-            check_settings_match(common, settings, "the flow videos before it", str(path), hint)
-        common = common or settings
+        hint = "extract all flow with one set of flags"
+        check_settings_match(common, settings, "the flow videos before it", str(path), hint)
+        common = settings | common  # the first may lack a setting that later ones have
     if not training_settings and common.get("normalization") not in (None, "frame"):
         print(
             f"warning: {checkpoint} does not record which flow it was trained on, like published students, which were "

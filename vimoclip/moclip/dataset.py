@@ -157,7 +157,6 @@ def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Seque
     Raises UserError if embeddings and flow, or two flow videos, were extracted with different settings."""
     videos, excluded = [], {}
     flow_settings: dict[str, Any] = {}
-    first_path: Path | None = None
     for key in reader.keys if keys is None else keys:
         num_frames, path = reader.length(key), flows.find(key)
         if num_frames < 2 or path is None:
@@ -169,10 +168,9 @@ def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Seque
             excluded[key] = f"its flow video {error}"
             continue
         settings = settings_from_comment(info.comment)
-        if first_path is None or not flow_settings:
-            first_path, flow_settings = path, settings
         hint = "extract all flow again with the same flags"
-        cli.check_settings_match(flow_settings, settings, str(first_path), str(path), hint)
+        cli.check_settings_match(flow_settings, settings, "the flow videos before it", str(path), hint)
+        flow_settings = settings | flow_settings  # the first may lack a setting that later ones have
         compatibility.check_sampling(reader, settings, str(path))
         if problem := compatibility.flow_mismatch(num_frames, reader.frame_indices(key), info):
             excluded[key] = problem

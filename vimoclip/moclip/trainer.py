@@ -14,12 +14,13 @@ from vimoclip import cli
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import Student, fuse_quick_gelu
-from vimoclip.moclip.dataset import TrainingSplits, UnreadableVideo
+from vimoclip.moclip.dataset import SegmentBatch, TrainingSplits, UnreadableVideo
 from vimoclip.moclip.frame_cache import FrameCache
+from vimoclip.moclip.micro_batch import choose_micro_batch_size
 from vimoclip.runtime import device, versions
 from vimoclip.training import tensorboard
 from vimoclip.training.checkpoint import TrainState, parameter_bytes
-from vimoclip.training.data_parallel import ModelReplica, batch_norm_layers
+from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
 
@@ -27,8 +28,6 @@ LEFT_OUT_COLUMNS = ("split", "video", "reason")  # header of left_out.csv
 METRICS = ("loss", "distillation_loss", "head_map_macro", "head_map_micro")  # of the monitor split
 # endings of flags that do not change the result and are not in HParams
 OMITTED_SUFFIXES = ("_dir", "_path", "resume", "overwrite", "dry_run", "cache_frames", "report")
-# frames per micro-batch on a CPU: halves the memory of ViT-B/32 on 4 x 29 frames at the same speed
-CPU_MICRO_BATCH_FRAMES = 32
 
 
 class StudentTrainer(Trainer):
@@ -66,8 +65,9 @@ class StudentTrainer(Trainer):
             args.class_positive_weight,
             args.distillation_weight,
         )
-        sizes = args.batch_size, args.sequence_length - 1
-        self.micro_batch_size = resolve_micro_batch_size(args.micro_batch_size, self.model, *sizes)
+        self.micro_batch_size = choose_micro_batch_size(
+            args.micro_batch_size, args.batch_size, self.model, self.objective, self._blank_segment()
+        )
 
     @property
     def probe_batch_size(self) -> int:
@@ -76,6 +76,12 @@ class StudentTrainer(Trainer):
     def train_steps(self, replica: ModelReplica, batches: Iterable[Any]) -> Iterator[LossMeter]:
         exclude = partial(self._exclude, "train")
         return loops.train_steps(replica, batches, self.objective, self.micro_batch_size, exclude)
+
+    def _blank_segment(self) -> SegmentBatch:
+        length, dim, num_classes = self.args.sequence_length - 1, self.train_set.reader.dim, self.config["num_classes"]
+        flow = torch.zeros(1, length, 3, *self.input_size, dtype=torch.uint8)
+        mask, labels = torch.ones(1, length, dtype=torch.bool), torch.zeros(1, num_classes)
+        return SegmentBatch(flow, torch.zeros(1, length, dim), mask, labels, [""], [])
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
         images = torch.zeros(1, 1, 3, *self.input_size, device=self.run.device)  # one black frame
@@ -230,18 +236,6 @@ def stale_epochs(rows: Sequence[MetricsRow], monitor_split: str) -> int:
 def has_stopped_early(rows: Sequence[MetricsRow], monitor_split: str, patience: int | None) -> bool:
     """Return whether early stopping ends a run with these rows; `patience`: epochs without a lower loss, None: off."""
     return patience is not None and stale_epochs(rows, monitor_split) >= patience
-
-
-def resolve_micro_batch_size(requested: int | None, model: nn.Module, batch_size: int, segment_length: int) -> int:
-    """Return the segments per micro-batch; by default the whole batch on a GPU, CPU_MICRO_BATCH_FRAMES on a CPU.
-
-    Return the whole batch if the model normalises over it, since micro-batches have other statistics."""
-    if any(layer.training for layer in batch_norm_layers(model)):
-        return batch_size
-    if requested:
-        return requested
-    is_cpu = next(model.parameters()).device.type == "cpu"
-    return max(1, CPU_MICRO_BATCH_FRAMES // segment_length) if is_cpu else batch_size
 
 
 def plain_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from vimoclip.clip.encoder import EncodeFunction
 from vimoclip.flow.factory import FlowRenderer
 
 PrepareFrames = Callable[[np.ndarray], torch.Tensor]  # (n, H, W, 3) uint8 -> (n, 3, S, S) uint8
-FLOW_BATCH_PAIRS = 8  # pairs of frames per flow batch, as in extract_flows.py
 PREFETCH_BATCHES = 2  # decoded batches in the queue; 17 frames of 1080p take 106 MB
 
 
@@ -32,13 +31,16 @@ class TwoStreamEncoder:
     """The encoders of both streams, and the sampling of frames.
 
     `rgb`, `motion`: None if the model does not use the stream. `render`: (n+1, H, W, 3) frames -> (n, H, W, 3) flow
-    images. `flow_side`: shorter side in pixels at which flow is computed; None for the video's own size."""
+    images. `flow_side`: shorter side in pixels at which flow is computed; None for the video's own size.
+    `pair_batch_size`: pairs of frames per flow batch; `flow_precision`: of a learned flow method, else None."""
 
     sampling: video.Sampling
     rgb: FrameEncoder | None
     motion: FrameEncoder | None = None
     render: FlowRenderer | None = None
     flow_side: int | None = None
+    pair_batch_size: int = 8
+    flow_precision: str | None = None
 
 
 class FrameEmbeddings(NamedTuple):
@@ -90,8 +92,8 @@ def _encode_batch(batch: _PreparedFrames, encoder: TwoStreamEncoder) -> FrameEmb
     rgb = encoder.rgb.encode(batch.prepared) if encoder.rgb and batch.prepared is not None else None
     motion, frames = None, batch.flow_frames
     if encoder.motion and encoder.render and frames is not None and len(frames) > 1:
-        starts = range(0, len(frames) - 1, FLOW_BATCH_PAIRS)
-        # padded like the frames of a flow video, which the student is trained on
-        images = [video.pad_to_even(encoder.render(frames[start : start + FLOW_BATCH_PAIRS + 1])) for start in starts]
+        pairs = encoder.pair_batch_size
+        flows = [encoder.render(frames[start : start + pairs + 1]) for start in range(0, len(frames) - 1, pairs)]
+        images = map(video.pad_to_even, flows)  # like the frames of a flow video, which the student is trained on
         motion = encoder.motion.encode(torch.cat([encoder.motion.prepare(image) for image in images]))
     return FrameEmbeddings(batch.times, rgb, motion)

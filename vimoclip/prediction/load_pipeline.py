@@ -18,11 +18,16 @@ TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where and how to compute; `batch_size`: frames per encoder batch."""
+    """Where and how to compute.
+
+    `batch_size`: frames per encoder batch; `pair_batch_size`: pairs of frames per flow batch; `flow_precision`: of
+    learned flow, None for that of the flow that the student was trained on."""
 
     device: torch.device
     precision: str
     batch_size: int
+    pair_batch_size: int = 8
+    flow_precision: str | None = None
 
 
 def load_two_stream_encoder(
@@ -42,16 +47,22 @@ def load_two_stream_encoder(
     sampling = video.Sampling(**(rgb or motion or {})["sampling"])
     rgb_encoder = motion_encoder = render = None
     flow_settings: dict[str, Any] = {}
+    flow_precision = None
     if motion and student:  # first: the student needs no download, so a mismatch is reported early
         motion_encoder, flow_settings = _load_student(motion, tfam, student, compute)
-        render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute)
+        if flow_settings["method"] not in flow.METHODS_WITHOUT_WEIGHTS:
+            flow_precision = compute.flow_precision or flow_settings.get("precision") or compute.precision
+        render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute.device, flow_precision or "fp32")
     if rgb:
         name, pretrained = resolve_teacher(rgb, tfam, weights["clip_model_name"], weights["clip_pretrained"])
         cli.check_downloadable(clip.missing_download(name, pretrained))
         teacher = clip.load_encoder(name, pretrained, rgb.get("resize", "model"))
         check_teacher(rgb, tfam, teacher)
         rgb_encoder = make_frame_encoder(teacher, compute)
-    return TwoStreamEncoder(sampling, rgb_encoder, motion_encoder, render, flow_settings.get("size"))
+    flow_side = flow_settings.get("size")
+    return TwoStreamEncoder(
+        sampling, rgb_encoder, motion_encoder, render, flow_side, compute.pair_batch_size, flow_precision
+    )
 
 
 def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> FrameEncoder:
@@ -135,7 +146,9 @@ def _load_student(
     return make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), compute), flow_settings
 
 
-def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, compute: ComputeOptions) -> Any:
+def _load_flow_renderer(
+    settings: Mapping[str, Any], ckpt_path: str | None, device: torch.device, precision: str
+) -> flow.FlowRenderer:
     """Return the renderer of flow with these `settings`; `ckpt_path`: checkpoint file, if not ptlflow's own."""
     checkpoint = settings["checkpoint"]
     if ckpt_path and not checkpoint:
@@ -151,7 +164,7 @@ def _load_flow_renderer(settings: Mapping[str, Any], ckpt_path: str | None, comp
         settings["iters"],
         settings["normalization"] or "frame",
         settings["flow_max"] or 1.0,  # None only with a normalization that ignores it
-        compute.device,
-        compute.precision,
+        device,
+        precision,
         settings.get("preset"),
     )

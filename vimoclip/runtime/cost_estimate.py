@@ -48,7 +48,9 @@ def peak_memory() -> int:
 
 def estimate_cost(units: float, unit: str, rate: float | None, disk_bytes: float) -> CostEstimate:
     """Return the estimate for `units` at `rate` (units/s), with the peak memory of this process so far."""
-    return CostEstimate(units, unit, rate, disk_bytes, peak_memory())
+    from vimoclip.runtime.device import peak_gpu_memory  # imports torch, which --help doesn't need
+
+    return CostEstimate(units, unit, rate, disk_bytes, peak_memory(), peak_gpu_memory())
 
 
 def sum_reports(paths: Iterable[Path]) -> str:

@@ -81,7 +81,7 @@ def select_backend(device_name: str) -> str:
 
 
 @contextlib.contextmanager
-def init_process_group(device_name: str) -> Iterator[ProcessGroup]:
+def init_process_group(device_name: str = "auto") -> Iterator[ProcessGroup]:
     """Join the group of torchrun's environment for the block; stdout of all ranks but 0 is discarded.
 
     `device_name`: value of `--device`."""

@@ -1,0 +1,60 @@
+"""The number of segments in one forward pass of the student's training."""
+
+import torch
+
+from vimoclip.errors import TrainingError
+from vimoclip.moclip.dataset import SegmentBatch
+from vimoclip.moclip.loops import StudentObjective, to_device
+from vimoclip.moclip.model import MoCLIP
+from vimoclip.runtime import seeding
+from vimoclip.runtime.device import is_out_of_memory, measure_memory, usable_memory
+from vimoclip.training.checkpoint import parameter_bytes
+from vimoclip.training.data_parallel import batch_norm_layers
+
+# frames per micro-batch, except on a CUDA GPU: halves the memory of ViT-B/32 on 4 x 29 frames at the same speed
+MICRO_BATCH_FRAMES = 32
+
+
+def choose_micro_batch_size(
+    requested: int | None, batch_size: int, model: MoCLIP, objective: StudentObjective, segment: SegmentBatch
+) -> int:
+    """Return the segments per micro-batch; by default on a CUDA GPU as many as fit, else MICRO_BATCH_FRAMES.
+
+    `segment`: one of full length. Return the whole batch if the model normalises over it, since micro-batches have
+    other statistics. Raises TrainingError if one segment does not fit."""
+    if any(layer.training for layer in batch_norm_layers(model)):
+        return batch_size
+    if requested:
+        return requested
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return max(1, MICRO_BATCH_FRAMES // segment.mask.shape[1])
+    size = min(batch_size, _count_fitting_segments(model, objective, segment, device))
+    print(f"{size} of the {batch_size} segments of a batch fit into the GPU's free memory at once", flush=True)
+    return size
+
+
+def _count_fitting_segments(
+    model: MoCLIP, objective: StudentObjective, segment: SegmentBatch, device: torch.device
+) -> int:
+    """Measure the memory of one segment's forward and backward passes; leave gradients and random state unchanged."""
+
+    def compute_gradients() -> None:
+        objective(model, to_device(segment, device), "training")[1]["loss"].backward()
+
+    random_state = seeding.get_rng_state()
+    try:
+        compute_gradients()  # allocates the gradients, which do not grow with the segments
+        memory = measure_memory(compute_gradients, device)[1]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        problem = f"one segment of {segment.mask.shape[1]} frames needs more memory than is free on {device}"
+        hint = "use a smaller --sequence-length or --clip-model-name, or --freeze-encoder"
+        raise TrainingError(problem, hint) from None
+    finally:
+        seeding.set_rng_state(random_state)
+    moments = 2 * parameter_bytes(torch.nn.ParameterList(p for p in model.parameters() if p.requires_grad))  # of Adam
+    fitting = (usable_memory(device) - moments) // max(memory, 1)
+    model.zero_grad(set_to_none=True)
+    return max(1, int(fitting))
