@@ -140,7 +140,7 @@ def test_learned_flow_has_the_precision_of_training_unless_another_is_given(
     torch.save(student, tmp_path / "student.pth")
     paths = ["--student", str(tmp_path / "student.pth"), "--ckpt-path", str(tmp_path / "raft.ckpt")]
     predict(chain, "dataset/videos/clip0.mp4", *FUSION_ARGS[:2], *paths, *flags, "-o", str(tmp_path))
-    assert read_json(tmp_path / "clip0.json")["flow_precision"] == precision
+    assert read_json(tmp_path / "clip0.json")["made_with"]["flow_precision"] == precision
 
 
 def test_thresholds_are_those_fitted_on_the_selection_split(chain: Path, tmp_path: Path) -> None:
