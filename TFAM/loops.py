@@ -8,7 +8,7 @@ import torch
 
 from TFAM.data import FusionBatch
 from vimoclip import metrics
-from vimoclip.runtime.device import autocast
+from vimoclip.runtime.device import autocast, copy_to_device
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter, check_finite
@@ -35,7 +35,7 @@ def train_steps(
             if batch.videos:
                 with autocast(device, precision):
                     logits = replica(*batch.model_inputs(device))
-                loss = loss_function(logits.float(), batch.labels.to(device))
+                loss = loss_function(logits.float(), copy_to_device(batch.labels, device))
                 check_finite(loss, "the loss", batch.videos, NON_FINITE_HINT)
                 step.backward({"loss": loss}, len(batch.videos))
         yield step.losses

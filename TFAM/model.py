@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from vimoclip.errors import UserError
+from vimoclip.runtime.device import copy_to_device
 from vimoclip.runtime.onednn import linear
 
 
@@ -51,8 +52,8 @@ class PackedTokens(NamedTuple):
 
     def to(self, device: torch.device) -> "PackedTokens":
         """Return the tokens on a device."""
-        key_mask = None if self.key_mask is None else self.key_mask.to(device, non_blocking=True)
-        return self._replace(x=self.x.to(device, non_blocking=True), key_mask=key_mask)
+        key_mask = None if self.key_mask is None else copy_to_device(self.key_mask, device)
+        return self._replace(x=copy_to_device(self.x, device), key_mask=key_mask)
 
 
 def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> PackedTokens:

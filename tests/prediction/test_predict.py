@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,7 +113,12 @@ def test_flow_is_computed_in_batches_of_pairs(
 
     def load_recording_renderer(*args: Any) -> Any:
         render = load_renderer(*args)
-        return lambda frames: pairs.append(len(frames) - 1) or render(frames)
+
+        def recording_render(frames: np.ndarray) -> np.ndarray:
+            pairs.append(len(frames) - 1)
+            return render(frames)
+
+        return recording_render
 
     monkeypatch.setattr("vimoclip.flow.load_renderer", load_recording_renderer)
     command = ["dataset/videos/clip3.mp4", *FUSION_ARGS, "--frame-batch-size", "6", *flags, "-o", str(tmp_path)]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import REPOSITORY
 from vimoclip.errors import UserError
 from vimoclip.runtime import device, distributed, seeding
 
@@ -114,3 +115,26 @@ def test_random_states_of_all_gpus_of_an_earlier_version_are_restored(monkeypatc
     states = [torch.tensor([7]), torch.tensor([8]), torch.tensor([9])]
     seeding.set_rng_state({"torch": torch.get_rng_state(), "cuda": states})
     assert [state.item() for state in machine.random_states] == [0, 8]
+
+
+@pytest.mark.parametrize(("name", "is_pinned"), [("cuda:0", True), ("mps", False), ("cpu", False)])
+def test_only_copies_from_pinned_memory_do_not_wait(
+    name: str, is_pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append("pinned")
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: calls.append(non_blocking))
+    device.copy_to_device(torch.zeros(2), torch.device(name))
+    assert calls == (["pinned", True] if is_pinned else [False])
+
+
+def test_all_copies_to_a_device_are_made_in_one_place() -> None:
+    """non_blocking is wrong on Apple's GPUs, in silence."""
+    sources = [path for folder in ("vimoclip", "TFAM") for path in (REPOSITORY / folder).rglob("*.py")]
+    users = {path.relative_to(REPOSITORY).as_posix() for path in sources if "non_blocking" in path.read_text()}
+    assert users == {"vimoclip/runtime/device.py"}

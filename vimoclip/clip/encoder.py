@@ -29,7 +29,7 @@ from vimoclip.clip.pretrained import (
 )
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
-from vimoclip.runtime.device import HALF_DTYPES, autocast
+from vimoclip.runtime.device import HALF_DTYPES, autocast, copy_to_device
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 
@@ -61,10 +61,8 @@ class ImageEncoder:
         if self._encode_function is None:
             self.freeze()
         assert self._encode_function is not None
-        if self._device.type == "cuda":
-            prepared = prepared.pin_memory()
         with autocast(self._device, self._precision):
-            return self._encode_function(prepared.to(self._device, non_blocking=True)).float().cpu()
+            return self._encode_function(copy_to_device(prepared, self._device)).float().cpu()
 
 
 class NormalizedTower(nn.Module):

@@ -18,7 +18,7 @@ from vimoclip.errors import UserError, VideoError, first_line
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
-from vimoclip.runtime.device import is_out_of_memory, measure_memory, usable_memory
+from vimoclip.runtime.device import copy_to_device, is_out_of_memory, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache
@@ -64,7 +64,8 @@ class PTLFlowModel:
 
         Raises VideoError if the memory does not suffice for one pair."""
         height, width = frames.shape[1:3]
-        images = self._upload(pad_to_min_side(frames, MIN_SIDE)).permute(0, 3, 1, 2)
+        padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
+        images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
         images = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
         pairs = torch.stack([images[:-1], images[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
         with self.autocast():
@@ -115,12 +116,6 @@ class PTLFlowModel:
         memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
         print(f"flow of {size[-1]}x{size[-2]} frames: at most {batch_size} pairs per batch ({memories})", flush=True)
         return batch_size
-
-    def _upload(self, frames: np.ndarray) -> torch.Tensor:
-        """Copy uint8 frames to the device; on a GPU from pinned memory and without waiting for its queue."""
-        tensor = torch.from_numpy(np.ascontiguousarray(frames))
-        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-        return pinned.to(self.device, non_blocking=True)
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:

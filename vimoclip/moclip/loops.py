@@ -13,6 +13,7 @@ from vimoclip.clip import Preprocess
 from vimoclip.errors import TrainingError
 from vimoclip.moclip import MoCLIP, StudentOutput
 from vimoclip.moclip.dataset import SegmentBatch, UnreadableVideo
+from vimoclip.runtime.device import copy_to_device
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.runtime.onednn import use_onednn
 from vimoclip.training import losses
@@ -83,8 +84,8 @@ def split_into_micro_batches(batch: SegmentBatch, size: int | None) -> Iterator[
 
 
 def to_device(batch: SegmentBatch, device: torch.device) -> SegmentBatch:
-    tensors = {name: getattr(batch, name) for name in ("flow", "z_image", "mask", "labels")}
-    return batch._replace(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+    flow, z_image, mask, labels = (copy_to_device(tensor, device) for tensor in batch[:4])
+    return batch._replace(flow=flow, z_image=z_image, mask=mask, labels=labels)
 
 
 def set_train_mode(model: MoCLIP) -> None:

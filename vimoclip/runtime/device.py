@@ -61,6 +61,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, HALF_DTYPES[precision]) if precision in HALF_DTYPES else nullcontext()
 
 
+def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a CPU tensor to a device; to a CUDA GPU from pinned memory, without waiting for its queue.
+
+    On Apple's GPUs, a copy that does not wait may read memory that is reused already (issue 189690 of PyTorch)."""
+    is_cuda = device.type == "cuda"
+    return (tensor.pin_memory() if is_cuda else tensor).to(device, non_blocking=is_cuda)
+
+
 # --- memory of a CUDA GPU
 
 
