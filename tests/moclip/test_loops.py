@@ -1,6 +1,7 @@
 """Training and evaluation loops of the student, and micro-batches."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from vimoclip import clip, moclip
 from vimoclip.moclip import loops
 from vimoclip.moclip.dataset import SegmentBatch
 from vimoclip.moclip.micro_batch import MICRO_BATCH_FRAMES, choose_micro_batch_size
+from vimoclip.runtime import device
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -84,3 +86,31 @@ def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     model.visual_encoder.eval()  # as a frozen encoder
     assert choose_micro_batch_size(2, 8, model, objective, segment) == 2
     assert choose_micro_batch_size(None, 99, model, objective, segment) == MICRO_BATCH_FRAMES // 5
+
+
+@pytest.mark.parametrize("scale", [2.0**40, 1024.0])
+def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_others(tiny_clip: str, scale: float) -> None:
+    """Two micro-batches, with clipping, as on a GPU without bf16."""
+    batch = make_batch([7, 2, 5], list("abc"), 32, 32, 3)
+    weights: dict[str, list[torch.Tensor]] = {}
+    for precision in ("fp32", "fp16"):
+        encoder = clip.load_encoder(tiny_clip, None)
+        torch.manual_seed(3)
+        model = make_student(encoder)[0]
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        autocast = partial(device.autocast, torch.device("cpu"), precision)
+        objective = loops.StudentObjective(encoder.preprocess, autocast, "cosine", 9)
+        replica = make_replica(model, lr=1e-3)
+        state = replica.state
+        state.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)  # its steps are proportional to the gradients
+        state.grad_clip_norm = 0.1
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=precision == "fp16")
+        list(loops.train_steps(replica, [batch], objective, 2))
+        weights[precision] = [after - b for after, b in zip(model.parameters(), before, strict=True)]
+    exact, rounded = (torch.cat([step.flatten() for step in weights[name]]).detach() for name in ("fp32", "fp16"))
+    assert exact.norm() == pytest.approx(0.1, rel=1e-4)
+    if scale > 1e9:
+        assert rounded.norm() == 0
+        assert state.scaler.get_scale() == scale / 2
+    else:
+        assert (rounded - exact).norm() < 0.01 * exact.norm()

@@ -1,5 +1,6 @@
 """Checkpoints, which hold tensors and plain Python values only, and the state of a training in last.pth."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,9 @@ class TrainState:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.schedule == "step":
-            self.scheduler.step()
+            with warnings.catch_warnings():  # about the order of calls, if the scaler has skipped the first step
+                warnings.simplefilter("ignore")
+                self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state under the keys of last.pth."""
