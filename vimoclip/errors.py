@@ -68,6 +68,14 @@ class VideoError(UserFacingError):
     """One video cannot be used. It is recorded as failed, and the run continues."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of PyTorch means that a device has too little free memory.
+
+    By its text, since only CUDA has a type for it, and libraries on it raise others."""
+    texts = "out of memory", "can't allocate memory", "ALLOC_FAILED"
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an exception's text, or the name of its type if the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

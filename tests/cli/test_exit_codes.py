@@ -46,6 +46,7 @@ def run_script(body: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
             "error: nowhere/a: No such file or directory; the same command resumes the run; ",
         ),
         ("open('/dev/full', 'w').write('x' * 99999)", 1, "error: a file: No space left on device; make room, and "),
+        ("import torch; torch.empty(10**15)", 1, "error: there is too little free memory ("),
         (
             "raise PermissionError(13, 'Permission denied', 'out')",
             1,

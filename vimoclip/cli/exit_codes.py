@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vimoclip.cli.run_report import RunReport
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, first_line, is_out_of_memory
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,9 +67,10 @@ def run(main: Callable[[], Any]) -> NoReturn:
         if str(error).startswith("DataLoader worker"):
             problem = "a data loading worker was killed, usually because memory is short"
             code, message = 1, f"error: {problem}; resume with fewer --num-workers: {_format_resume_command()}"
-        elif type(error).__name__ == "OutOfMemoryError":  # of torch, which --help doesn't import
+        elif is_out_of_memory(error):
             hint = "use smaller batches (--frame-batch-size, --micro-batch-size, --set training.batch_size)"
-            code, message = 1, f"error: the GPU has too little free memory; {hint}: {_format_resume_command()}"
+            problem = f"there is too little free memory ({first_line(error)[:200]})"
+            code, message = 1, f"error: {problem}; {hint}: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
             code, message = 1, "error: another process of this run has failed; see its error"
         else:

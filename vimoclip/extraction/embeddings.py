@@ -151,6 +151,10 @@ class EmbeddingJob(ExtractionJob):
         except VideoError as error:  # the file was deleted after its last frame was read
             tracker.record_failed(source.key, str(error), summary)
             return False
+        if not source.part.is_finite:  # beyond the range of fp16, or a defective GPU
+            problem = f"its embeddings are not finite in {self.precision}, {self.args.embedding_dtype}"
+            tracker.record_failed(source.key, f"{problem}; use --precision fp32, --embedding-dtype float32", summary)
+            return False
         labels = self.labels[source.key] if self.labels is not None else None
         source.part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, labels)
         return tracker.record_success(source.key, summary)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from vimoclip.cli import format_bytes
-from vimoclip.errors import UserError, VideoError, first_line
+from vimoclip.errors import UserError, VideoError, first_line, is_out_of_memory
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
-from vimoclip.runtime.device import copy_to_device, is_out_of_memory, measure_memory, usable_memory
+from vimoclip.runtime.device import copy_to_device, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache

@@ -2,12 +2,12 @@
 
 import torch
 
-from vimoclip.errors import TrainingError
+from vimoclip.errors import TrainingError, is_out_of_memory
 from vimoclip.moclip.dataset import SegmentBatch
 from vimoclip.moclip.loops import StudentObjective, to_device
 from vimoclip.moclip.model import MoCLIP
 from vimoclip.runtime import seeding
-from vimoclip.runtime.device import is_out_of_memory, measure_memory, usable_memory
+from vimoclip.runtime.device import measure_memory, usable_memory
 from vimoclip.training.checkpoint import parameter_bytes
 from vimoclip.training.data_parallel import batch_norm_layers
 

@@ -88,7 +88,10 @@ def load_zero_shot_encoder(
     image_encoder, classifier = load_zero_shot_classifier(name, pretrained, labels, templates)
 
     def score(windows: Sequence[WindowFeatures]) -> np.ndarray:
-        return np.stack([classifier.score(window.rgb).double().numpy() for window in windows if window.rgb is not None])
+        scores = [classifier.score(window.rgb).double().numpy() for window in windows if window.rgb is not None]
+        if not np.isfinite(scores).all():
+            raise UserError(f"{name}: gives scores that are not finite", "use --precision fp32")
+        return np.stack(scores)
 
     metadata = {
         "zero_shot": True,

@@ -94,11 +94,3 @@ def measure_memory(function: Callable[[], Any], device: torch.device) -> tuple[A
 def peak_gpu_memory() -> int:
     """Return the peak bytes that this process has reserved on its CUDA GPU; 0 if it uses none."""
     return torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that a device has too little memory; only CUDA has a type of its own for it."""
-    texts = "out of memory", "can't allocate memory"
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )

@@ -30,6 +30,7 @@ class PartWriter:
         self.path, self.key, self.dtype, self._on_publish = path, key, np.dtype(dtype), on_publish
         self._file: atomic.AtomicFile | None = None
         self._rows = self._dim = 0
+        self.is_finite = True  # whether all rows so far are
 
     def append(self, rows: np.ndarray) -> None:
         """Append (n, D) embeddings."""
@@ -38,7 +39,10 @@ class PartWriter:
             self._file = atomic.AtomicFile(self.path)
         self._dim = rows.shape[1]
         self._rows += len(rows)
-        self._file.write(np.ascontiguousarray(rows, self.dtype))
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(rows, self.dtype)
+        self.is_finite = self.is_finite and bool(np.isfinite(values).all())
+        self._file.write(values)
         self._file.check()
 
     def finalize(
