@@ -1,0 +1,113 @@
+"""Learned flow on a simulated card: memory, batches of grid_sample, precision of the correlation, copies."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.gpu.fake_card import FakeCard, Operation
+from vimoclip import flow
+from vimoclip.errors import VideoError
+from vimoclip.runtime.device import autocast
+
+CUDA = torch.device("cuda:0")
+CUDNN_SAMPLES = 65_536  # in a batch of grid_sample: cuDNN fails from here on
+SMALL, LARGE = 24 * 10**9, 141 * 10**9  # bytes: of an RTX 4090 and an H200
+SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}  # height, width
+MODELS = ("raft_small", "sea_raft_s", "gma", "neuflow2")
+
+
+def make_flow(name: str, precision: str = "bf16") -> flow.PTLFlowModel:
+    """Return a model with random weights and two iterations, of which memory does not depend."""
+    model = flow.PTLFlowModel(name, None, None, CUDA, partial(autocast, CUDA, precision))
+    for iterations in {"iters", "iters_s8"} & vars(model.model).keys():
+        setattr(model.model, iterations, 2)
+    return model
+
+
+def compute_flow(model: flow.PTLFlowModel, size: str, pairs: int) -> None:
+    height, width = SIZES[size]
+    vectors = model.on_device(np.zeros((pairs + 1, height, width, 3), np.uint8))
+    assert (tuple(vectors.shape), vectors.dtype) == ((pairs, 2, height, width), torch.float32)
+
+
+def most_samples(card: FakeCard) -> int:
+    """Return the length of the largest batch of grid_sample."""
+    return max((op.inputs[0].shape[0] for op in card.operations if "grid_sampler" in op.name), default=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "memory", "pairs"), [("720p", SMALL, 8), ("1080p", SMALL, 4), ("1080p", LARGE, 8), ("2160p", LARGE, 2)]
+)
+def test_raft_fits_the_card_at_any_size(size: str, memory: int, pairs: int) -> None:
+    """One pair of 2160p correlates 129,600 with as many pixels, in 67 GB."""
+    with FakeCard(memory) as card:
+        compute_flow(make_flow("raft"), size, pairs)
+        assert not card.num_failed_allocations
+        assert most_samples(card) < CUDNN_SAMPLES
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_other_models_fit_the_card(name: str) -> None:
+    with FakeCard(SMALL) as card:
+        model = make_flow(name)
+        card.reset()
+        compute_flow(model, "720p", 8)
+        assert not card.num_failed_allocations
+        assert most_samples(card) < CUDNN_SAMPLES
+        assert not card.float64_operations()
+        assert not card.mixed_device_operations()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "memory"), [("raft", "2160p", SMALL), ("raft", "720p", 10**9), ("dpflow", "720p", 2 * 10**8)]
+)
+def test_too_little_memory_for_one_pair_is_the_videos_error(name: str, size: str, memory: int) -> None:
+    """ptlflow's dpflow catches the error itself, and then has no flow."""
+    with FakeCard(memory), pytest.raises(VideoError):
+        compute_flow(make_flow(name), size, 2)
+
+
+def test_batch_is_halved_if_another_process_takes_memory() -> None:
+    with FakeCard(SMALL) as card:
+        model = make_flow("raft")
+        compute_flow(model, "720p", 1)
+        card.memory_bytes = 10 * 10**9  # eight pairs take more, four less
+        compute_flow(model, "720p", 8)
+        assert card.num_failed_allocations == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("raft", "bf16"), ("raft", "fp16"), ("raft_small", "bf16"), ("sea_raft_s", "bf16"), ("neuflow2", "bf16")],
+)
+def test_correlation_is_float32_in_half_precision(name: str, precision: str) -> None:
+    """The correlation of all pairs of pixels is the largest matrix product."""
+    with FakeCard(SMALL) as card:
+        model = make_flow(name, precision)
+        card.reset()
+        compute_flow(model, "720p", 1)
+        products = [op for op in card.operations if op.name in ("aten.bmm", "aten.mm")]
+        correlation = max(products, key=lambda op: op.outputs[0].nbytes)
+        assert {tensor.dtype for tensor in correlation.tensors} == {torch.float32}
+        assert not [op for op in card.operations if changes_precision(op, correlation.outputs[0].nbytes // 2)]
+
+
+def changes_precision(operation: Operation, min_bytes: int) -> bool:
+    """Return whether an operation converts a tensor of at least this size to another dtype."""
+    return (
+        operation.name == "aten._to_copy"
+        and operation.inputs[0].nbytes >= min_bytes
+        and operation.inputs[0].dtype != operation.outputs[0].dtype
+    )
+
+
+def test_frames_are_copied_once_from_pinned_memory() -> None:
+    with FakeCard(SMALL) as card:
+        model = make_flow("raft")
+        card.reset()
+        compute_flow(model, "720p", 8)
+        assert card.copies_to_card() == [9 * 720 * 1280 * 3]
+        assert card.num_pinned == 1
+        assert card.num_synchronizations == 0

@@ -1,0 +1,43 @@
+"""Encoding of a video's RGB frames and flow on a simulated card, as predict.py does."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from tests.gpu.fake_card import FakeCard
+from vimoclip import clip, flow, video
+from vimoclip.clip.encoder import encoder_config
+from vimoclip.flow import visualization
+from vimoclip.prediction.frame_encoder import TwoStreamEncoder, _encode_batch, _prepare_batch
+from vimoclip.prediction.load_pipeline import ComputeOptions, make_frame_encoder
+
+CUDA = torch.device("cuda:0")
+FRAMES, HEIGHT, WIDTH = 16, 1080, 1920
+
+
+@pytest.fixture(autouse=True)
+def color_tables() -> Iterator[None]:
+    """Keep fake tensors out of the cached tables of flow colours."""
+    visualization.color_table()
+    yield
+    visualization._color_table_tensor.cache_clear()
+
+
+def test_both_streams_of_1080p_fit_the_card() -> None:
+    with FakeCard() as card:
+        compute = ComputeOptions(CUDA, "bf16", FRAMES)
+        encoders = [make_frame_encoder(clip.build_encoder(encoder_config("ViT-B/32")), compute) for _ in "ab"]
+        render = flow.load_renderer("raft", None, 2, "frame", 1.0, CUDA, "bf16")
+        encoder = TwoStreamEncoder(video.Sampling(), encoders[0], encoders[1], render)
+        frames = np.zeros((FRAMES + 1, HEIGHT, WIDTH, 3), np.uint8)  # the first one is of the batch before
+        batch = video.FrameBatch([frames, frames], np.arange(FRAMES + 1), 1)
+        card.reset()
+        encoded = _encode_batch(_prepare_batch(batch, encoder), encoder)
+        assert encoded.rgb is not None
+        assert encoded.motion is not None
+        assert encoded.rgb.shape == encoded.motion.shape == (FRAMES, 512)
+        assert not card.num_failed_allocations
+        assert not card.mixed_device_operations()
+        assert not card.float64_operations()

@@ -1,0 +1,93 @@
+"""Training of the student on a simulated card: memory of the default batch, one device, casts, copies, kernels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from tests.gpu.fake_card import FakeCard
+from vimoclip import clip, moclip
+from vimoclip.clip.encoder import encoder_config
+from vimoclip.moclip.builder import Student
+from vimoclip.moclip.dataset import SegmentBatch
+from vimoclip.moclip.trainer import StudentTrainer
+from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.trainer import RunOptions
+
+CUDA = torch.device("cuda:0")
+CLASSES = 140  # of Animal Kingdom
+
+
+def make_trainer(name: str, precision: str, *flags: str) -> StudentTrainer:
+    """Return the training of a student with random weights; its data set is empty."""
+    args: Any = train.build_parser().parse_args(list(flags))
+    encoder = clip.build_encoder(encoder_config(name))
+    width = encoder.config["embed_dim"]
+    student = Student(moclip.MoCLIP(encoder.visual, width, CLASSES, 0.1), encoder.preprocess, {}, ["class"] * CLASSES)
+    data = SimpleNamespace(segments=[])
+    splits: Any = SimpleNamespace(excluded=list, datasets=lambda *_: {"train": data, "val": data})
+    return StudentTrainer(args, RunOptions(Path("run"), Path("logs"), CUDA, precision), student, splits)
+
+
+def make_batch(trainer: StudentTrainer, segments: int) -> SegmentBatch:
+    """Return full segments, as a loader gives them: on the CPU."""
+    frames = trainer.args.sequence_length - 1
+    shape, width = (segments, frames), trainer.model.residual_mlp.fc1.in_features
+    flow = torch.zeros(*shape, 3, *trainer.input_size, dtype=torch.uint8)
+    mask, labels = torch.ones(shape, dtype=torch.bool), torch.zeros(segments, CLASSES)
+    keys = [f"v{i}" for i in range(segments)]
+    return SegmentBatch(flow, torch.zeros(*shape, width), mask, labels, keys, [], list(range(segments)))
+
+
+def take_step(trainer: StudentTrainer, segments: int) -> Mapping[str, float]:
+    (losses,) = trainer.train_steps(ModelReplica(trainer.state), [make_batch(trainer, segments)])
+    return losses.sums
+
+
+@pytest.mark.parametrize(("name", "segments"), [("ViT-B/32", 32), ("ViT-B/16", 12), ("ViT-L/14", 4)])
+def test_default_micro_batches_fit_the_card(name: str, segments: int) -> None:
+    """The first step creates the optimizer's moments, so the second one takes most. `segments`: two micro-batches."""
+    with FakeCard() as card:
+        trainer = make_trainer(name, "bf16")
+        assert trainer.batch_size == 32
+        for count in (1, segments):
+            assert take_step(trainer, count)["count"] == count
+        assert not card.num_failed_allocations
+
+
+@pytest.mark.parametrize(("name", "precision"), [("ViT-B/32", "fp32"), ("ViT-B/32", "bf16"), ("RN50", "fp16")])
+def test_step_stays_on_the_card(name: str, precision: str) -> None:
+    with FakeCard() as card:
+        trainer = make_trainer(name, precision, "--micro-batch-size", "2")
+        card.reset()
+        take_step(trainer, 2)
+        assert not card.mixed_device_operations()
+        assert not card.float64_operations()
+        assert len(card.copies_to_card()) == 4  # flow, embeddings, mask, labels
+        assert card.count("aten._fused_adamw_") > 0
+
+
+def test_each_weight_is_cast_once_per_micro_batch() -> None:
+    with FakeCard() as card:
+        trainer = make_trainer("ViT-B/32", "fp16", "--micro-batch-size", "2", "--grad-clip-norm", "1")
+        weights = [p for p in trainer.model.parameters() if p.dim() > 1]
+        card.reset()
+        take_step(trainer, 4)
+        shapes = {tuple(weight.shape) for weight in weights}
+        casts = [op for op in card.operations if op.name == "aten._to_copy" and op.inputs[0].shape in shapes]
+        assert sum(op.outputs[0].dtype == torch.float16 for op in casts) <= 2 * len(weights)
+
+
+def test_evaluation_stays_on_the_card() -> None:
+    with FakeCard() as card:
+        trainer = make_trainer("ViT-B/32", "bf16")
+        batch = make_batch(trainer, 4)
+        card.reset()
+        result = trainer.evaluate([batch])
+        assert len(result.videos) == 4
+        assert not card.mixed_device_operations()
+        assert not card.float64_operations()
