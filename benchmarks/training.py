@@ -178,8 +178,8 @@ class TrainPyStep:
         args = argparse.Namespace(**settings, warmup_steps=0, grad_clip_norm=None, compile=False)
         self.objective = loops.StudentObjective(self.preprocess, nullcontext, "cosine", 9)
         self.replica = ModelReplica(trainer.make_train_state(args, self.model, "fp32"))
-        segment = next(loops.split_into_micro_batches(make_batch(), 1))
-        self.micro_batch_size = choose_micro_batch_size(None, BATCH_SIZE, self.model, self.objective, segment)
+        length = SEQUENCE_LENGTH - 1
+        self.micro_batch_size = choose_micro_batch_size(None, BATCH_SIZE, self.model, self.objective, length)
 
     def __call__(self, batch: SegmentBatch) -> float:
         (losses_of_step,) = loops.train_steps(self.replica, [batch], self.objective, self.micro_batch_size)

@@ -31,6 +31,7 @@ class Preprocess:
         self.fill: int = config["fill_color"]
         self.mean = torch.tensor(config["mean"]).view(3, 1, 1)
         self.std = torch.tensor(config["std"]).view(3, 1, 1)
+        self._copies: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """(n, H, W, 3) uint8 -> (n, 3, S, S) uint8: resized and cropped, not normalized."""
@@ -43,8 +44,17 @@ class Preprocess:
 
     def normalize(self, prepared: torch.Tensor) -> torch.Tensor:
         """(..., 3, S, S) uint8 -> float32, on the same device."""
-        device = prepared.device
-        return (prepared.float() / 255 - self.mean.to(device)) / self.std.to(device)
+        mean, std = self._mean_and_std(prepared.device)
+        return (prepared.float() / 255 - mean) / std
+
+    def _mean_and_std(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both on a device, to which they are copied once."""
+        if device not in self._copies:
+            self._copies[device] = self.mean.to(device), self.std.to(device)
+        return self._copies[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_copies": {}}  # a worker of a DataLoader needs no tensors on a GPU
 
     def _target_size(self, height: int, width: int) -> tuple[int, int]:
         if self.mode == "squash":

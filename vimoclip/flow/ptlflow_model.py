@@ -103,7 +103,9 @@ class PTLFlowModel:
         """Return the flow of a batch, and on a CUDA GPU the peak of the bytes that it takes, else 0."""
 
         def compute() -> torch.Tensor:
-            return self.model({"images": batch})["flows"][:, 0].float()
+            if (outputs := self.model({"images": batch})) is None:  # dpflow has caught the error
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return outputs["flows"][:, 0].float()
 
         return measure_memory(compute, self.device) if self.device.type == "cuda" else (compute(), 0)
 

@@ -1,6 +1,7 @@
 """Changes of ptlflow's models: limits of cuDNN, precision of the correlation, needless work."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+CORRELATIONS = {"corr", "init_corr_pyr"}  # methods of RAFT and its relatives; other models have others of these names
+FEATURE_MAPS = {"fmap1", "feature0"}  # first parameter of those that correlate all pixels
 MAX_SAMPLES = 65_535  # in a batch of grid_sample: cuDNN fails from 65,536 on (issue 88380 of PyTorch)
 
 
@@ -16,8 +19,8 @@ def patch_modules() -> None:
     F.grid_sample = _in_parts(F.grid_sample)
     for name, module in list(sys.modules.items()):
         for value in list(vars(module).values()) if name.startswith("ptlflow.models.") else []:
-            if isinstance(value, type) and isinstance(correlate := vars(value).get("corr"), staticmethod):
-                value.corr = staticmethod(_in_float32(correlate.__func__))  # type: ignore[attr-defined]
+            if isinstance(value, type) and value.__module__ == name:
+                _correlate_in_float32(value)
 
 
 def _in_parts(grid_sample: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -36,15 +39,26 @@ def _in_parts(grid_sample: Callable[..., torch.Tensor]) -> Callable[..., torch.T
     return wrapper
 
 
-def _in_float32(correlate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a function that computes the correlation of two feature maps in float32 also under autocast.
+def _correlate_in_float32(owner: type) -> None:
+    """Make a class compute the correlation of all pixels of two feature maps in float32 also under autocast.
 
     RAFT's authors do so. In half precision, each lookup would also convert the whole correlation to float32."""
+    for name in CORRELATIONS & vars(owner).keys():
+        attribute = vars(owner)[name]
+        correlate = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
+        if FEATURE_MAPS & inspect.signature(correlate).parameters.keys():
+            wrapper = _in_float32(correlate)
+            setattr(owner, name, staticmethod(wrapper) if isinstance(attribute, staticmethod) else wrapper)
 
-    @functools.wraps(correlate)
-    def wrapper(fmap1: torch.Tensor, fmap2: torch.Tensor, *args: Any) -> torch.Tensor:
-        with torch.autocast(fmap1.device.type, enabled=False):
-            return correlate(fmap1.float(), fmap2.float(), *args)
+
+def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes in float32 from all its tensors, without autocast."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return function(*(arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args))
 
     return wrapper
 

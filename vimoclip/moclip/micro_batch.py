@@ -16,31 +16,32 @@ MICRO_BATCH_FRAMES = 32
 
 
 def choose_micro_batch_size(
-    requested: int | None, batch_size: int, model: MoCLIP, objective: StudentObjective, segment: SegmentBatch
+    requested: int | None, batch_size: int, model: MoCLIP, objective: StudentObjective, segment_length: int
 ) -> int:
     """Return the segments per micro-batch; by default on a CUDA GPU as many as fit, else MICRO_BATCH_FRAMES.
 
-    `segment`: one of full length. Return the whole batch if the model normalises over it, since micro-batches have
-    other statistics. Raises TrainingError if one segment does not fit."""
+    Return the whole batch if the model normalises over it, since micro-batches have other statistics. Raises
+    TrainingError if one segment does not fit."""
     if any(layer.training for layer in batch_norm_layers(model)):
         return batch_size
     if requested:
         return requested
     device = next(model.parameters()).device
     if device.type != "cuda":
-        return max(1, MICRO_BATCH_FRAMES // segment.mask.shape[1])
-    size = min(batch_size, _count_fitting_segments(model, objective, segment, device))
+        return max(1, MICRO_BATCH_FRAMES // segment_length)
+    size = min(batch_size, _count_fitting_segments(model, objective, segment_length, device))
     print(f"{size} of the {batch_size} segments of a batch fit into the GPU's free memory at once", flush=True)
     return size
 
 
 def _count_fitting_segments(
-    model: MoCLIP, objective: StudentObjective, segment: SegmentBatch, device: torch.device
+    model: MoCLIP, objective: StudentObjective, segment_length: int, device: torch.device
 ) -> int:
     """Measure the memory of one segment's forward and backward passes; leave gradients and random state unchanged."""
+    segment = to_device(_blank_segment(model, objective, segment_length), device)
 
     def compute_gradients() -> None:
-        objective(model, to_device(segment, device), "training")[1]["loss"].backward()
+        objective(model, segment, "training")[1]["loss"].backward()
 
     random_state = seeding.get_rng_state()
     try:
@@ -49,7 +50,7 @@ def _count_fitting_segments(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        problem = f"one segment of {segment.mask.shape[1]} frames needs more memory than is free on {device}"
+        problem = f"one segment of {segment_length} frames needs more memory than is free on {device}"
         hint = "use a smaller --sequence-length or --clip-model-name, or --freeze-encoder"
         raise TrainingError(problem, hint) from None
     finally:
@@ -58,3 +59,10 @@ def _count_fitting_segments(
     fitting = (usable_memory(device) - moments) // max(memory, 1)
     model.zero_grad(set_to_none=True)
     return max(1, int(fitting))
+
+
+def _blank_segment(model: MoCLIP, objective: StudentObjective, length: int) -> SegmentBatch:
+    dim, num_classes = model.residual_mlp.fc1.in_features, model.num_classes
+    flow = torch.zeros(1, length, 3, *objective.preprocess.size, dtype=torch.uint8)
+    mask, labels = torch.ones(1, length, dtype=torch.bool), torch.zeros(1, num_classes)
+    return SegmentBatch(flow, torch.zeros(1, length, dim), mask, labels, [""], [])

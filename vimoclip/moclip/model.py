@@ -37,7 +37,7 @@ class MoCLIP(nn.Module):
 
     def __init__(self, visual_encoder: nn.Module, dim: int, num_classes: int, alpha: float):
         super().__init__()
-        self.alpha = alpha
+        self.alpha, self.num_classes = alpha, num_classes
         self.visual_encoder = visual_encoder
         self.residual_mlp = ResidualMLP(dim)
         self.classification_head = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, num_classes))

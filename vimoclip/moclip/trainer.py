@@ -14,7 +14,7 @@ from vimoclip import cli
 from vimoclip.io import csv
 from vimoclip.moclip import MoCLIP, loops
 from vimoclip.moclip.builder import Student, fuse_quick_gelu
-from vimoclip.moclip.dataset import SegmentBatch, TrainingSplits, UnreadableVideo
+from vimoclip.moclip.dataset import TrainingSplits, UnreadableVideo
 from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.moclip.micro_batch import choose_micro_batch_size
 from vimoclip.runtime import device, versions
@@ -66,7 +66,7 @@ class StudentTrainer(Trainer):
             args.distillation_weight,
         )
         self.micro_batch_size = choose_micro_batch_size(
-            args.micro_batch_size, args.batch_size, self.model, self.objective, self._blank_segment()
+            args.micro_batch_size, args.batch_size, self.model, self.objective, args.sequence_length - 1
         )
 
     @property
@@ -76,12 +76,6 @@ class StudentTrainer(Trainer):
     def train_steps(self, replica: ModelReplica, batches: Iterable[Any]) -> Iterator[LossMeter]:
         exclude = partial(self._exclude, "train")
         return loops.train_steps(replica, batches, self.objective, self.micro_batch_size, exclude)
-
-    def _blank_segment(self) -> SegmentBatch:
-        length, dim, num_classes = self.args.sequence_length - 1, self.train_set.reader.dim, self.config["num_classes"]
-        flow = torch.zeros(1, length, 3, *self.input_size, dtype=torch.uint8)
-        mask, labels = torch.ones(1, length, dtype=torch.bool), torch.zeros(1, num_classes)
-        return SegmentBatch(flow, torch.zeros(1, length, dim), mask, labels, [""], [])
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
         images = torch.zeros(1, 1, 3, *self.input_size, device=self.run.device)  # one black frame
