@@ -1,5 +1,7 @@
 """The number of segments in one forward pass of the student's training."""
 
+import math
+
 import torch
 
 from vimoclip.errors import TrainingError, is_out_of_memory
@@ -29,8 +31,12 @@ def choose_micro_batch_size(
     device = next(model.parameters()).device
     if device.type != "cuda":
         return max(1, MICRO_BATCH_FRAMES // segment_length)
-    size = min(batch_size, _count_fitting_segments(model, objective, segment_length, device))
-    print(f"{size} of the {batch_size} segments of a batch fit into the GPU's free memory at once", flush=True)
+    fitting = _count_fitting_segments(model, objective, segment_length, device)
+    micro_batches = math.ceil(batch_size / fitting)
+    size = math.ceil(batch_size / micro_batches)  # equal parts
+    print(
+        f"{micro_batches} micro-batches of {size} segments; {fitting} segments fit into the free GPU memory", flush=True
+    )
     return size
 
 
