@@ -68,7 +68,7 @@ def run(main: Callable[[], Any]) -> NoReturn:
             problem = "a data loading worker was killed, usually because memory is short"
             code, message = 1, f"error: {problem}; resume with fewer --num-workers: {_format_resume_command()}"
         elif is_out_of_memory(error):
-            hint = "use smaller batches (--frame-batch-size, --micro-batch-size, --set training.batch_size)"
+            hint = "use smaller batches (--batch-size, --micro-batch-size, --frame-batch-size, training.batch_size)"
             problem = f"there is too little free memory ({first_line(error)[:200]})"
             code, message = 1, f"error: {problem}; {hint}: {_format_resume_command()}"
         elif int(os.environ.get("WORLD_SIZE", 1)) > 1 and "onnection" in str(error):
