@@ -36,9 +36,9 @@ def measure_machine(context: CheckContext) -> Measured:
 
 
 def product_share(context: CheckContext, flop_per_second: float) -> Measured:
-    """Return the share of the machine's rate of bf16 matrix products; nothing if it was not measured."""
-    rate = context.value(NAME, "bf16_products_tflop_per_second")
-    return {"share_of_bf16_products": flop_per_second / 1e12 / rate} if rate else {}
+    """Return the share of the machine's rate of products in the automatic precision; nothing if it was not measured."""
+    rate = context.value(NAME, f"{context.precision}_products_tflop_per_second")
+    return {"share_of_products": flop_per_second / 1e12 / rate} if rate else {}
 
 
 CHECKS = [Check(NAME, "rates of matrix products and copies (GB copied)", measure_machine)]

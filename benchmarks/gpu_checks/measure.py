@@ -45,7 +45,9 @@ def count_flop(work: Work) -> float:
 
 
 def gpu_activity(work: Work, device: torch.device, seconds: float) -> dict[str, float]:
-    """Return launched kernels, synchronizations, and the share of `seconds` per call in which a kernel runs."""
+    """Return synchronizations, launched kernels, and the share of `seconds` per call in which a kernel runs.
+
+    Only synchronizations, if the driver forbids PyTorch's profiler."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
@@ -58,12 +60,11 @@ def gpu_activity(work: Work, device: torch.device, seconds: float) -> dict[str, 
     events = [event for event in profiler.events() or () if event.device_type == DeviceType.CUDA]
     others = ("Memcpy", "Memset")
     kernels = [event for event in events if not (event.is_user_annotation or event.name.startswith(others))]
+    counts = {"synchronizations": float(synchronizations)}
+    if not kernels:
+        return counts
     busy_seconds = sum(event.time_range.elapsed_us() for event in kernels) / 1e6
-    return {
-        "launches": float(len(kernels)),
-        "synchronizations": float(synchronizations),
-        "gpu_busy_share": busy_seconds / seconds,
-    }
+    return counts | {"launches": float(len(kernels)), "gpu_busy_share": busy_seconds / seconds}
 
 
 def count_synchronizations(work: Work) -> int:

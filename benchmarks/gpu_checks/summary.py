@@ -36,7 +36,7 @@ def summarize(name: str, context: CheckContext) -> Measured:
         raise CheckSkipped(f"needs the results of {stage.rates}")
     measured: Measured = {stage.key: result.measured[stage.key]}
     for check, key in (
-        (stage.rates, "share_of_bf16_products"),
+        (stage.rates, "share_of_products"),
         (stage.rates, "peak_memory_gb"),
         (stage.activity, "gpu_busy_share"),
     ):
@@ -47,7 +47,7 @@ def summarize(name: str, context: CheckContext) -> Measured:
 
 def describe_bound(measured: Measured) -> str:
     """Return what bounds a stage, as far as its shares tell."""
-    products, busy = (float(measured.get(key, -1)) for key in ("share_of_bf16_products", "gpu_busy_share"))
+    products, busy = (float(measured.get(key, -1)) for key in ("share_of_products", "gpu_busy_share"))
     if products >= PRODUCTS_BOUND:
         return "bound by matrix products"
     if busy >= BUSY_BOUND:

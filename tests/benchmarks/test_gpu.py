@@ -13,9 +13,11 @@ import torch
 import benchmarks.__main__ as benchmarks
 from benchmarks import gpu
 from benchmarks.gpu_checks import encoders, machine
-from benchmarks.gpu_checks.check import FAIL, PASS, SKIP, Check, CheckContext, at_most, run_check
+from benchmarks.gpu_checks.check import FAIL, PASS, SKIP, Check, CheckContext, CheckFailed, at_most, run_check
+from benchmarks.gpu_checks.dataset import run_python, run_script
 from benchmarks.gpu_checks.machine import product_share
 from benchmarks.gpu_checks.measure import count_weight_casts
+from benchmarks.gpu_checks.summary import describe_bound
 from tests import preloaded
 from vimoclip import cli
 from vimoclip.errors import UserError
@@ -80,6 +82,28 @@ def test_a_check_after_the_last_minute_is_skipped_with_the_reason(tmp_path: Path
     result = run_check(machine.CHECKS[0], context)
     assert result.status == SKIP and "--minutes" in result.reason
     assert product_share(context, 1e12) == {}
+
+
+def test_the_reason_of_a_failed_script_is_kept() -> None:
+    with pytest.raises(CheckFailed, match=r"exit code 1 .*: ValueError: no frames"):
+        run_python(["-c", "print('begins'); raise ValueError('no frames')"], 60)
+    with pytest.raises(CheckFailed, match="not finished after 1 s"):
+        run_python(["-c", "import time; time.sleep(60)"], 1)
+    with pytest.raises(CheckFailed, match=r"extract_flows: .*--colour"):
+        run_script("extract_flows", "--colour", "red")
+
+
+@pytest.mark.parametrize(
+    ("measured", "bound"),
+    [
+        ({"share_of_products": 0.5, "gpu_busy_share": 0.95}, "bound by matrix products"),
+        ({"share_of_products": 0.1, "gpu_busy_share": 0.95}, "by the card"),
+        ({"share_of_products": 0.1, "gpu_busy_share": 0.3}, "by the host"),
+        ({}, "unknown"),
+    ],
+)
+def test_what_bounds_a_stage_follows_from_its_shares(measured: dict[str, float | str], bound: str) -> None:
+    assert bound in describe_bound(measured)
 
 
 def test_casts_of_weights_are_counted_but_not_casts_of_activations() -> None:
