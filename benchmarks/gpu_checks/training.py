@@ -1,17 +1,18 @@
 """train.py: agreement with the CPU, other precisions, resumed runs; steps/s and memory of three backbones."""
 
-import argparse
 import json
 import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import train
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, Measured, at_most
 from benchmarks.gpu_checks.dataset import flags, read_losses, run_script, start_python
 from benchmarks.gpu_checks.encoders import make_encoder
@@ -19,10 +20,11 @@ from benchmarks.gpu_checks.machine import product_share
 from benchmarks.gpu_checks.measure import count_flop, gpu_activity, relative_difference, seconds_per_call
 from vimoclip import clip
 from vimoclip.io import lock
-from vimoclip.moclip import MoCLIP, loops, trainer
-from vimoclip.moclip.dataset import SegmentBatch
-from vimoclip.runtime.device import autocast
+from vimoclip.moclip import MoCLIP, trainer
+from vimoclip.moclip.builder import Student
+from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits
 from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.trainer import RunOptions
 
 DIFFERENCE = "relative_loss_difference"
 # Largest relative difference of any loss of three epochs. Measured on a CPU: other roundings (micro-batches) 1e-7, fp16
@@ -31,8 +33,7 @@ SAME_PRECISION = at_most(DIFFERENCE, 1e-3, dry_run=1e-6)
 BF16 = at_most(DIFFERENCE, 0.1, dry_run=0.2)
 # the gradient scale is found by skipping steps, each of which is 1/18 of a run
 FP16 = at_most(DIFFERENCE, 0.2)
-# the scripts' defaults; 32 segments have 928 flow frames
-BATCH_SIZE, FRAMES, NUM_CLASSES = 32, 29, 140
+NUM_CLASSES = 140
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
 
 
@@ -90,35 +91,44 @@ def count_epochs(run: Path) -> int:
 # --- steps on generated batches
 
 
+@dataclass
+class BlankReader:
+    """Stands for a file of embeddings of width `dim` without videos."""
+
+    dim: int
+
+
 class StudentSteps:
-    """Training steps of a student with random weights on one generated batch, with the defaults of train.py."""
+    """Training steps on one generated batch, of a student with random weights and the defaults of train.py."""
 
     def __init__(self, name: str, context: CheckContext):
+        args = train.build_parser().parse_args([])
         if context.dry_run:
-            encoder = make_encoder("ViT-B/32", context)
-        else:
-            encoder = clip.build_encoder(clip.encoder_config(name))
-        self.device, self.batch_size, frames = context.device, context.pick(BATCH_SIZE, 2), context.pick(FRAMES, 3)
-        model = MoCLIP(encoder.visual, encoder.config["embed_dim"], NUM_CLASSES, 0.1).to(self.device)
-        settings = {"learning_rate": 1e-5, "encoder_learning_rate": None, "weight_decay": 0.0, "warmup_steps": 0}
-        args = argparse.Namespace(**settings, grad_clip_norm=None, compile=False)
-        self.replica = ModelReplica(trainer.make_train_state(args, model, context.precision))
-        self.objective = loops.StudentObjective(
-            encoder.preprocess, partial(autocast, self.device, context.precision), "cosine", 9
+            args.batch_size, args.sequence_length = 2, 4
+        tower = make_encoder("ViT-B/32", context) if context.dry_run else clip.build_encoder(clip.encoder_config(name))
+        width, self.device = tower.config["embed_dim"], context.device
+        model = MoCLIP(tower.visual, width, NUM_CLASSES, args.residual_alpha)
+        class_names = [str(number) for number in range(NUM_CLASSES)]
+        student = Student(model, tower.preprocess, {"num_classes": NUM_CLASSES}, class_names)
+        reader: Any = BlankReader(width)
+        no_videos = TrainingSplits(
+            {"train": reader, "val": reader}, {"train": PairedVideos([], {}, {}), "val": PairedVideos([], {}, {})}, {}
         )
-        self.batch = generated_batch(self.batch_size, frames, encoder)
-        self.micro_batch_size = trainer.resolve_micro_batch_size(None, model, self.batch_size, frames)
+        run = RunOptions(context.folder, context.folder, self.device, context.precision)
+        self.trainer = trainer.StudentTrainer(args, run, student, no_videos)
+        self.replica = ModelReplica(self.trainer.state)
+        self.batch = generated_batch(args.batch_size, args.sequence_length - 1, tower)
 
     def __call__(self) -> None:
-        for _ in loops.train_steps(self.replica, [self.batch], self.objective, self.micro_batch_size):
+        for _ in self.trainer.train_steps(self.replica, [self.batch]):
             pass
 
     @torch.no_grad()
     def flop(self) -> float:
         """Return the FLOP of a step: three times those of the encoder's forward pass."""
-        model: Any = self.replica.state.model
-        images = self.objective.preprocess.normalize(self.batch.flow[:1, 0].to(self.device))
-        return 3 * self.batch.mask.numel() * count_flop(lambda: clip.encode_images(model.visual_encoder, images))
+        visual = self.trainer.model.visual_encoder
+        images = self.trainer.objective.preprocess.normalize(self.batch.flow[:1, 0].to(self.device))
+        return 3 * self.batch.mask.numel() * count_flop(lambda: clip.encode_images(visual, images))
 
 
 def generated_batch(segments: int, frames: int, encoder: clip.ImageEncoder) -> SegmentBatch:
@@ -139,11 +149,11 @@ def measure_steps(name: str, context: CheckContext) -> Measured:
     measured: Measured = {
         "step_seconds": seconds,
         "frames_per_second": frames / seconds,
-        "segments_per_micro_batch": float(steps.micro_batch_size or steps.batch_size),
+        "segments_per_micro_batch": float(steps.trainer.micro_batch_size),
     }
     if is_gpu:
         total = torch.cuda.get_device_properties(context.device).total_memory
-        measured["peak_share_of_memory"] = torch.cuda.max_memory_allocated(context.device) / total
+        measured["peak_share_of_memory"] = torch.cuda.max_memory_reserved(context.device) / total
     measured |= product_share(context, steps.flop() / seconds)
     if is_gpu and name == BACKBONES[0]:
         measured |= gpu_activity(steps, context.device, seconds)
@@ -167,7 +177,7 @@ CHECKS = [
 RATE_CHECKS = [
     Check(
         f"training {name} steps",
-        f"steps of the default batch of {BATCH_SIZE} x {FRAMES} frames, automatic precision",
+        "steps of the default batch (32 x 29 frames) and micro-batch, automatic precision",
         partial(measure_steps, name),
         (at_most("peak_share_of_memory", 1.0, needs_gpu=True),),
         needs_gpu=name != BACKBONES[0],  # a dry run has one tower
