@@ -2,7 +2,7 @@
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    only these stages
-    python -m benchmarks gpu                checks on one CUDA GPU, at most 9 minutes; not among "all stages"
+    python -m benchmarks gpu                checks on one CUDA GPU, about 9 minutes; not among "all stages"
 Prints a table per stage and writes all rows as JSON; docs/performance.md explains it. Inputs are created once."""
 
 import argparse

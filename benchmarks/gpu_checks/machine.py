@@ -1,5 +1,7 @@
 """Rates of the machine, beside which the rates of the stages are reported."""
 
+from functools import partial
+
 import torch
 
 from benchmarks.gpu_checks.check import Check, CheckContext, Measured
@@ -7,6 +9,7 @@ from benchmarks.gpu_checks.measure import seconds_per_call
 
 NAME = "machine"
 PRODUCTS_PER_CALL = 8
+COPIED_BYTES, HOST_COPIED_BYTES = 2**30, 2**28
 
 
 def measure_machine(context: CheckContext) -> Measured:
@@ -23,16 +26,21 @@ def measure_machine(context: CheckContext) -> Measured:
 
         flop = 2.0 * PRODUCTS_PER_CALL * size**3
         measured[f"{name}_products_tflop_per_second"] = flop / seconds_per_call(multiply, device, seconds) / 1e12
-    source = torch.zeros(context.pick(2**30, dry_run=2**20), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    host = torch.zeros(len(source), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    gigabytes = len(source) / 1e9
+    source, host_source = (
+        torch.zeros(context.pick(num_bytes, dry_run=2**20), dtype=torch.uint8, device=device)
+        for num_bytes in (COPIED_BYTES, HOST_COPIED_BYTES)
+    )
+    target, host = torch.empty_like(source), torch.zeros(len(host_source), dtype=torch.uint8)
+    host = host.pin_memory() if device.type == "cuda" else host
     copies = {
-        "device_copy_gb_per_second": lambda: target.copy_(source),
-        "host_to_device_gb_per_second": lambda: source.copy_(host, non_blocking=True),
-        "device_to_host_gb_per_second": lambda: host.copy_(source, non_blocking=True),
+        "device_copy_gb_per_second": (source, target),
+        "host_to_device_gb_per_second": (host, host_source),
+        "device_to_host_gb_per_second": (host_source, host),
     }
-    return measured | {name: gigabytes / seconds_per_call(copy, device, seconds) for name, copy in copies.items()}
+    for name, (origin, destination) in copies.items():
+        copy = partial(destination.copy_, origin, non_blocking=True)
+        measured[name] = len(origin) / 1e9 / seconds_per_call(copy, device, seconds)
+    return measured
 
 
 def product_share(context: CheckContext, flop_per_second: float) -> Measured:

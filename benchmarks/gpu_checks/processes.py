@@ -26,11 +26,8 @@ def measure_embeddings(context: CheckContext) -> Measured:
     output_dir = dataset.folder / "embeddings-two"
     settings = [*dataset.data_flags, *dataset.clip_flags, *dataset.device_flags, "--output-dir", str(output_dir)]
     run_python([*TORCHRUN, "extract_embeddings.py", *settings], context.seconds_left())
-    one, two = (
-        read_embeddings(folder / dataset.rgb_paths["train"].name)
-        for folder in (dataset.rgb_paths["train"].parent, output_dir)
-    )
-    return embedding_agreement(one, two)
+    path = dataset.embeddings_path
+    return embedding_agreement(read_embeddings(path), read_embeddings(output_dir / path.name))
 
 
 def measure_training(context: CheckContext) -> Measured:
@@ -55,14 +52,14 @@ CHECKS = [
         "two processes, embeddings",
         "extract_embeddings.py, least cosine with one process",
         measure_embeddings,
-        # batches have one size and rows do not depend on each other, so only equal bytes are expected
-        (at_least("min_centered_cosine", 0.9999, dry_run=0.999999),),
+        # of bf16, whose last bits may depend on the position in a batch
+        (at_least("min_centered_cosine", 0.999, dry_run=0.999999),),
     ),
     Check("two processes, training", "train.py, losses against one process", measure_training, (SAME_PRECISION,)),
     Check(
         "two processes, TFAM",
         "TFAM.train_and_eval, losses against one process",
         measure_tfam,
-        (at_most(DIFFERENCE, 0.02, dry_run=1e-5),),  # in the automatic precision, which is bf16
+        (at_most(DIFFERENCE, 0.02, dry_run=1e-5),),  # of bf16
     ),
 ]
