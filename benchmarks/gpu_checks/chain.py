@@ -13,8 +13,12 @@ from vimoclip import cli
 SECONDS, LONG_SIZE = 20, (1080, 1920)
 
 
-def predict_all(dataset: GeneratedDataset) -> cli.RunReport:
-    return dataset.predict(dataset.folder / "videos", dataset.folder / "predictions")
+DRY_RUN_PREDICTIONS = 3  # clips
+
+
+def predict_clips(dataset: GeneratedDataset) -> cli.RunReport:
+    limit = ["--limit", str(DRY_RUN_PREDICTIONS)] if dataset.dry_run else []
+    return dataset.predict(dataset.folder / "videos", dataset.folder / "predictions", *limit)
 
 
 EXTRACTIONS: dict[str, Callable[[GeneratedDataset], cli.RunReport]] = {
@@ -22,7 +26,7 @@ EXTRACTIONS: dict[str, Callable[[GeneratedDataset], cli.RunReport]] = {
     "extract_flows, learned": lambda dataset: dataset.flows,
     "extract_flows, DIS": lambda dataset: dataset.dis_flows,
     "inference": lambda dataset: dataset.motion,
-    "predict": predict_all,
+    "predict": predict_clips,
 }
 RUNS: dict[str, Callable[[GeneratedDataset], Path]] = {
     "train": lambda dataset: dataset.student,
@@ -67,7 +71,7 @@ def make_check(name: str) -> Check:
         return Check(
             f"chain {name}", "number of losses of all epochs", partial(measure_run, name), (at_least("losses", 6),)
         )
-    limits = (at_least("videos_done", NUM_CLIPS),)
+    limits = (at_least("videos_done", NUM_CLIPS, dry_run=DRY_RUN_PREDICTIONS if name == "predict" else NUM_CLIPS),)
     return Check(f"chain {name}", "clips that are done", partial(measure_extraction, name), limits)
 
 
