@@ -2,6 +2,7 @@
 
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    only these stages
+    python -m benchmarks gpu                checks on one CUDA GPU, about 9 minutes; not among "all stages"
 Prints a table per stage and writes all rows as JSON; docs/performance.md explains it. Inputs are created once."""
 
 import argparse
@@ -18,34 +19,68 @@ if TYPE_CHECKING:
     from benchmarks.harness import BenchmarkRow
 
 STAGES = ("start", "reading", "embedding", "flow", "training", "fusion", "scale", "int8_demo")
+GPU_STAGE = "gpu"  # has its own table and its own flags, so it runs alone
+DEFAULT_ROUNDS, DEFAULT_MINUTES = 5, 9.0
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "stages", nargs="*", metavar="stage", help=f"stages to measure: {', '.join(STAGES)}; default: all"
+        "stages",
+        nargs="*",
+        metavar="stage",
+        help=f"stages to measure: {', '.join(STAGES)}, or {GPU_STAGE} alone; default: all but {GPU_STAGE}",
     )
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="repetitions of each measurement")
-    parser.add_argument(
-        "--inputs-dir", type=Path, default=Path("benchmarks/inputs.cache"), help="folder of the inputs, about 1.5 GB"
-    )
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"), help="output file")
+    rounds_help = f"repetitions of each measurement; default: {DEFAULT_ROUNDS}; not for {GPU_STAGE}"
+    parser.add_argument("--rounds", type=cli.positive_int, default=None, help=rounds_help)
+    inputs_help = f"folder of the inputs, about 1.5 GB; for {GPU_STAGE}, of temporary files"
+    parser.add_argument("--inputs-dir", type=Path, default=Path("benchmarks/inputs.cache"), help=inputs_help)
+    json_help = f"output file; default: benchmarks/results.json, for {GPU_STAGE} benchmarks/results_gpu.json"
+    parser.add_argument("--json", type=Path, default=None, help=json_help)
+    group = parser.add_argument_group(f"only for {GPU_STAGE}")
+    minutes_help = f"no check starts later; default: {DEFAULT_MINUTES:g}"
+    group.add_argument("--minutes", type=cli.positive_float, default=None, help=minutes_help)
+    dry_run_help = "run at small sizes, with the CPU in the place of the GPU, to try the checks themselves"
+    group.add_argument("--dry-run", action="store_true", help=dry_run_help)
     return parser
 
 
-def main(argv: list[str] | None = None) -> list["BenchmarkRow"]:
+def main(argv: list[str] | None = None) -> "list[BenchmarkRow] | cli.RunReport":
+    """Return the rows of the stages; for `gpu` a report with the checks that failed. Raises UserError."""
     args = build_parser().parse_args(argv)
-    if unknown := [stage for stage in args.stages if stage not in STAGES]:
-        raise UserError(f"{unknown[0]}: is not a stage", f"give some of {', '.join(STAGES)}")
+    check_arguments(args)
+    if args.stages == [GPU_STAGE]:
+        from benchmarks import gpu
+
+        json_path = args.json or Path("benchmarks/results_gpu.json")
+        return gpu.run(args.inputs_dir, json_path, args.minutes or DEFAULT_MINUTES, args.dry_run)
+    return run_stages(args)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise UserError for unknown stages, and for flags that do not belong to them."""
+    if unknown := [stage for stage in args.stages if stage not in (*STAGES, GPU_STAGE)]:
+        raise UserError(f"{unknown[0]}: is not a stage", f"give some of {', '.join(STAGES)}, or {GPU_STAGE}")
+    if GPU_STAGE in args.stages and len(args.stages) > 1:
+        raise UserError(f"{GPU_STAGE} runs alone", "remove the other stages")
+    unused = ("rounds",) if GPU_STAGE in args.stages else ("minutes", "dry_run")
+    for name in unused:
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} has no effect on these stages", "remove the flag")
+
+
+def run_stages(args: argparse.Namespace) -> list["BenchmarkRow"]:
+    """Measure the stages, print a table of each, and write all rows."""
     from benchmarks.inputs import BenchmarkInputs
 
+    rounds = args.rounds or DEFAULT_ROUNDS
     inputs, rows = BenchmarkInputs(args.inputs_dir), list["BenchmarkRow"]()
     for stage in args.stages or STAGES:
         print(f"== {stage}", flush=True)
-        stage_rows = importlib.import_module(f"benchmarks.{stage}").run(inputs, args.rounds)
+        stage_rows = importlib.import_module(f"benchmarks.{stage}").run(inputs, rounds)
         print("\n".join(format_markdown(stage_rows)), flush=True)
         rows += stage_rows
-    write_results(args.json, rows)
+    write_results(args.json or Path("benchmarks/results.json"), rows)
     return rows
 
 

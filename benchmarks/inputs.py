@@ -47,18 +47,8 @@ class BenchmarkInputs:
         folder = self.folder / "ViT-B-32"
         if not (folder / "open_clip_model.safetensors").is_file():
             import open_clip
-            import torch
-            from safetensors.torch import save_file
 
-            torch.manual_seed(0)
-            config = {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True}
-            model = open_clip.CLIP(**config)
-            preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-            open_clip_config = {"model_cfg": config, "preprocess_cfg": {**preprocess, "interpolation": "bicubic"}}
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "open_clip_config.json").write_text(json.dumps(open_clip_config))
-            tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-            save_file(tensors, folder / "open_clip_model.safetensors")
+            write_clip_model(folder, {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True})
         return f"local-dir:{folder}"
 
     def embeddings(self) -> dict[str, Path]:
@@ -70,6 +60,22 @@ class BenchmarkInputs:
         if not all(path.is_file() for path in paths.values()):
             write_embeddings(paths, video_lengths(self._num_videos), self._num_videos // 5)
         return paths
+
+
+def write_clip_model(folder: Path, config: dict[str, Any]) -> None:
+    """Write a CLIP model with random weights in open_clip's format. `config`: open_clip's of the model."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    open_clip_config = {"model_cfg": config, "preprocess_cfg": {**preprocess, "interpolation": "bicubic"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(open_clip_config))
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
 
 
 def clip_length(number: int) -> int:

@@ -1,0 +1,189 @@
+"""train.py: agreement with the CPU, other precisions, resumed runs; steps/s and memory of three backbones."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import train
+from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_most
+from benchmarks.gpu_checks.dataset import flags, read_losses, run_script, start_python
+from benchmarks.gpu_checks.encoders import make_encoder
+from benchmarks.gpu_checks.machine import product_share
+from benchmarks.gpu_checks.measure import count_flop, gpu_activity, relative_difference, seconds_per_call
+from vimoclip import clip
+from vimoclip.io import lock
+from vimoclip.moclip import MoCLIP, trainer
+from vimoclip.moclip.builder import Student
+from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits
+from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.trainer import RunOptions
+
+DIFFERENCE = "relative_loss_difference"
+# Largest relative difference of any loss of three epochs. Measured on a CPU: other roundings (micro-batches) 1e-7, fp16
+# 4e-4, bf16 0.02, an optimizer state that is restored with the strides of another layout 0.05.
+SAME_PRECISION = at_most(DIFFERENCE, 1e-3, dry_run=1e-6)
+BF16 = at_most(DIFFERENCE, 0.1, dry_run=0.2)
+# the gradient scale is found by skipping steps, each of which is 1/18 of a run
+FP16 = at_most(DIFFERENCE, 0.2)
+NUM_CLASSES = 140
+BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
+
+
+def measure_fp32(context: CheckContext) -> Measured:
+    losses = [context.dataset.losses(device=device) for device in (context.device, "cpu")]
+    return {DIFFERENCE: relative_difference(*losses)}
+
+
+def measure_resume(context: CheckContext) -> Measured:
+    """Train one epoch each on the CPU, the GPU and the CPU; compare with a run on the CPU."""
+    dataset = context.dataset
+    run = dataset.train("resumed", device="cpu", epochs=1)
+    for epochs, device in ((2, context.device), (3, "cpu")):
+        run_script("train", "--resume", run, *flags({"epochs": epochs, "device": device}))
+    return {DIFFERENCE: relative_difference(read_losses(run), dataset.losses(device="cpu"))}
+
+
+def measure_precision(precision: str, settings: dict[str, object], context: CheckContext) -> Measured:
+    """Compare a precision with float32, both with `settings`."""
+    losses = context.dataset.losses(device=context.device, precision=precision, **settings)
+    return {DIFFERENCE: relative_difference(losses, context.dataset.losses(device=context.device, **settings))}
+
+
+def measure_compile(context: CheckContext) -> Measured:
+    if not (shutil.which("gcc") or shutil.which("cc")):
+        raise CheckSkipped("torch.compile needs a C compiler, such as gcc")
+    run = context.dataset.train("compiled", compile=True)
+    return {DIFFERENCE: relative_difference(read_losses(run), context.dataset.losses(device=context.device))}
+
+
+def measure_kill(context: CheckContext) -> Measured:
+    """Kill a run after the checkpoint of its first step, and resume it."""
+    dataset, run = context.dataset, context.dataset.checkpoints_dir / "killed"
+    expected = dataset.losses(device=context.device)  # also makes the inputs
+    process = start_python(["train.py", *dataset.train_flags("killed", save_every_minutes=0)])
+    deadline = time.monotonic() + context.seconds_left()
+    while not (run / "last.pth").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    has_checkpoint = (run / "last.pth").is_file()
+    with suppress(FileNotFoundError):  # it has ended
+        os.kill(json.loads(lock.lock_path(run).read_text())["process"], signal.SIGKILL)
+    process.kill()
+    output, _ = process.communicate()
+    if process.returncode >= 0 or not has_checkpoint:
+        lines = output.strip().splitlines() or [""]
+        raise CheckFailed(f"ended with exit code {process.returncode}, not killed after a checkpoint: {lines[-1]}")
+    epochs = count_epochs(run)
+    run_script("train", "--resume", run)
+    return {DIFFERENCE: relative_difference(read_losses(run), expected), "epochs_before_the_kill": float(epochs)}
+
+
+def count_epochs(run: Path) -> int:
+    path = run / "metrics.csv"
+    return len(path.read_text().splitlines()) - 1 if path.is_file() else 0
+
+
+# --- steps on generated batches
+
+
+@dataclass
+class BlankReader:
+    """Stands for a file of embeddings of width `dim` without videos."""
+
+    dim: int
+
+
+class StudentSteps:
+    """Training steps on one generated batch, of a student with random weights and the defaults of train.py."""
+
+    def __init__(self, name: str, context: CheckContext):
+        args = train.build_parser().parse_args([])
+        if context.dry_run:
+            args.batch_size, args.sequence_length = 2, 4
+        tower = make_encoder("ViT-B/32", context) if context.dry_run else clip.build_encoder(clip.encoder_config(name))
+        width, self.device = tower.config["embed_dim"], context.device
+        model = MoCLIP(tower.visual, width, NUM_CLASSES, args.residual_alpha)
+        class_names = [str(number) for number in range(NUM_CLASSES)]
+        student = Student(model, tower.preprocess, {"num_classes": NUM_CLASSES}, class_names)
+        reader: Any = BlankReader(width)
+        no_videos = TrainingSplits(
+            {"train": reader, "val": reader}, {"train": PairedVideos([], {}, {}), "val": PairedVideos([], {}, {})}, {}
+        )
+        run = RunOptions(context.folder, context.folder, self.device, context.precision)
+        self.trainer = trainer.StudentTrainer(args, run, student, no_videos)
+        self.replica = ModelReplica(self.trainer.state)
+        self.batch = generated_batch(args.batch_size, args.sequence_length - 1, tower)
+
+    def __call__(self) -> None:
+        for _ in self.trainer.train_steps(self.replica, [self.batch]):
+            pass
+
+    @torch.no_grad()
+    def flop(self) -> float:
+        """Return the FLOP of a step: three times those of the encoder's forward pass."""
+        visual = self.trainer.model.visual_encoder
+        images = self.trainer.objective.preprocess.normalize(self.batch.flow[:1, 0].to(self.device))
+        return 3 * self.batch.mask.numel() * count_flop(lambda: clip.encode_images(visual, images))
+
+
+def generated_batch(segments: int, frames: int, encoder: clip.ImageEncoder) -> SegmentBatch:
+    shape = (segments, frames, 3, *encoder.preprocess.size)
+    flow = torch.randint(0, 256, shape, dtype=torch.uint8)
+    z_image = torch.randn(segments, frames, encoder.config["embed_dim"])
+    labels = (torch.rand(segments, NUM_CLASSES) < 0.02).float()
+    mask = torch.ones(segments, frames, dtype=torch.bool)
+    return SegmentBatch(flow, z_image, mask, labels, [str(i) for i in range(segments)], [])
+
+
+def measure_steps(name: str, context: CheckContext) -> Measured:
+    """Measure steps/s, frames/s and the share of the card's memory at its peak."""
+    steps = StudentSteps(name, context)
+    is_gpu = context.device.type == "cuda"
+    seconds = seconds_per_call(steps, context.device, context.pick(3.0, dry_run=0.0))
+    frames = steps.batch.mask.numel()
+    measured: Measured = {
+        "step_seconds": seconds,
+        "frames_per_second": frames / seconds,
+        "segments_per_micro_batch": float(steps.trainer.micro_batch_size),
+    }
+    if is_gpu:
+        total = torch.cuda.get_device_properties(context.device).total_memory
+        measured["peak_share_of_memory"] = torch.cuda.max_memory_reserved(context.device) / total
+    measured |= product_share(context, steps.flop() / seconds)
+    if is_gpu and name == BACKBONES[0]:
+        measured |= gpu_activity(steps, context.device, seconds)
+    return measured
+
+
+CHECKS = [
+    Check("training fp32", "losses of three epochs against the CPU", measure_fp32, (SAME_PRECISION,)),
+    Check("training resumed", "CPU, then GPU, then CPU, against one run on the CPU", measure_resume, (SAME_PRECISION,)),
+    Check("training bf16", "losses against fp32", partial(measure_precision, "bf16", {}), (BF16,)),
+    Check(
+        "training fp16",
+        "with --grad-clip-norm and --micro-batch-size, against fp32",
+        partial(measure_precision, "fp16", {"grad_clip_norm": 1.0, "micro_batch_size": 1}),
+        (FP16,),
+        needs_gpu=True,  # takes 10 s on a CPU
+    ),
+    Check("training killed", "SIGKILL after the first checkpoint, resumed", measure_kill, (SAME_PRECISION,)),
+    Check("training compiled", "--compile against without", measure_compile, (SAME_PRECISION,), needs_gpu=True),
+]
+RATE_CHECKS = [
+    Check(
+        f"training {name} steps",
+        "steps of the default batch (32 x 29 frames) and micro-batch, automatic precision",
+        partial(measure_steps, name),
+        (at_most("peak_share_of_memory", 1.0, needs_gpu=True),),
+        needs_gpu=name != BACKBONES[0],  # a dry run has one tower
+    )
+    for name in BACKBONES
+]
