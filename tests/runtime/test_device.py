@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
+from TFAM.data import PairedEmbeddings
 from vimoclip.errors import UserError
 from vimoclip.runtime import device, distributed, seeding
+from vimoclip.training.data_parallel import make_loader
 
 A100, T4, M60 = (8, 0), (7, 5), (5, 2)  # compute capabilities
 
@@ -49,6 +51,15 @@ def test_a_run_on_the_cpu_opens_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.select_device("cpu") == torch.device("cpu")
     assert "cuda" not in seeding.get_rng_state()
     assert machine.selected == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_a_loader_pins_memory_only_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinning opens a GPU, also for a run on the CPU."""
+    Machine(monkeypatch, gpus=1)
+    dataset: Any = PairedEmbeddings(None, None, [], {})  # type: ignore[arg-type]
+    loader = make_loader(dataset, [[0]], 0, device.select_device(name))
+    assert loader.pin_memory == (name == "cuda")
 
 
 def test_fp32_on_a_gpu_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
