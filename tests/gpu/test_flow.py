@@ -15,7 +15,7 @@ CUDA = torch.device("cuda:0")
 CUDNN_SAMPLES = 65_536  # in a batch of grid_sample: cuDNN fails from here on
 SMALL, LARGE = 24 * 10**9, 141 * 10**9  # bytes: of an RTX 4090 and an H200
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}  # height, width
-MODELS = ("raft_small", "sea_raft_s", "gma", "neuflow2")
+MODELS = ("sea_raft_s", "gma", "neuflow2")
 
 
 def make_flow(name: str, precision: str = "bf16") -> flow.PTLFlowModel:
@@ -80,7 +80,7 @@ def test_batch_is_halved_if_another_process_takes_memory() -> None:
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("raft", "bf16"), ("raft", "fp16"), ("raft_small", "bf16"), ("sea_raft_s", "bf16"), ("neuflow2", "bf16")],
+    [("raft", "bf16"), ("raft", "fp16"), ("sea_raft_s", "bf16"), ("neuflow2", "bf16")],
 )
 def test_correlation_is_float32_in_half_precision(name: str, precision: str) -> None:
     """The correlation of all pairs of pixels is the largest matrix product."""
