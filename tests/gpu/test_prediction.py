@@ -14,7 +14,7 @@ from vimoclip.prediction.frame_encoder import TwoStreamEncoder, _encode_batch, _
 from vimoclip.prediction.load_pipeline import ComputeOptions, make_frame_encoder
 
 CUDA = torch.device("cuda:0")
-FRAMES, HEIGHT, WIDTH = 16, 1080, 1920
+FRAMES, HEIGHT, WIDTH = 4, 1080, 1920
 
 
 @pytest.fixture(autouse=True)
