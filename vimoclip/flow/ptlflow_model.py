@@ -47,18 +47,20 @@ class PTLFlowModel:
         except Exception as error:  # ptlflow and torch.load raise many types for a wrong file
             raise UserError(f"{name} with {checkpoint}: ptlflow can't load it: {first_line(error)}") from error
         if iters is not None:
-            if not hasattr(model, "iters"):
-                raise UserError(f"--iters {iters}: {name} has no iterations", "omit the flag")
+            if not isinstance(getattr(model, "iters", None), int):  # ccmr has several numbers
+                raise UserError(f"--iters {iters}: {name} has no single number of iterations", "omit the flag")
             model.iters = iters
         if name == "raft":
             ptlflow_patches.upsample_last_only(model)
+        if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise
+            model.forward = model.forward_flow
         self.model, self.device, self.autocast = model.to(device).eval(), device, autocast
         self._batch_sizes: dict[torch.Size, int] = {}  # pairs per batch, by the shape of a pair
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         return self.on_device(frames).permute(0, 2, 3, 1).cpu().numpy()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode, in which autocast casts a weight again at each use
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
         """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device.
 
@@ -66,46 +68,43 @@ class PTLFlowModel:
         height, width = frames.shape[1:3]
         padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
         images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
-        images = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
-        pairs = torch.stack([images[:-1], images[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
         with self.autocast():
-            return self._compute_batches(pairs)[..., :height, :width]
+            return self._compute_batches(images)[..., :height, :width]
 
-    def _compute_batches(self, pairs: torch.Tensor) -> torch.Tensor:
-        """(n, 2, 3, H, W) images -> (n, 2, H, W) flow.
+    def _compute_batches(self, images: torch.Tensor) -> torch.Tensor:
+        """(n + 1, 3, H, W) uint8 images -> (n, 2, H, W) flow.
 
         The first pair of a new size is computed alone, to measure its memory. A batch that does not fit, for example
         because another process has taken memory, is halved once."""
-        size, flows, start, was_halved = pairs.shape[1:], list[torch.Tensor](), 0, False
-        while start < len(pairs):
-            batch_size = self._batch_sizes.get(size, 1)
-            batch = pairs[start : start + batch_size]
+        size, flows, start, was_halved = images.shape[1:], list[torch.Tensor](), 0, False
+        while start < len(images) - 1:
+            pairs = min(self._batch_sizes.get(size, 1), len(images) - 1 - start)
             try:
-                flow, memory = self._measure(batch)
+                flow, memory = self._measure(images[start : start + pairs + 1])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(batch) == 1 or was_halved:
+                if pairs == 1 or was_halved:
                     problem = f"flow of {size[-1]}x{size[-2]} frames needs more memory than is free on {self.device}"
                     raise VideoError(problem, "compute it at a smaller size: extract_flows.py --size") from None
             else:
                 if size not in self._batch_sizes:
                     self._batch_sizes[size] = self._choose_batch_size(memory, size)
                 flows.append(flow)
-                start += len(batch)
+                start += pairs
                 continue
             torch.cuda.empty_cache()  # here, where the error no longer keeps the tensors of its frames
-            self._batch_sizes[size], was_halved = len(batch) // 2, True
-            print(f"flow of {size[-1]}x{size[-2]} frames: out of memory, batches of {len(batch) // 2} pairs are used")
+            self._batch_sizes[size], was_halved = pairs // 2, True
+            print(f"flow of {size[-1]}x{size[-2]} frames: out of memory, batches of {pairs // 2} pairs are used")
         return torch.cat(flows)
 
-    def _measure(self, batch: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Return the flow of a batch, and on a CUDA GPU the peak of the bytes that it takes, else 0."""
+    def _measure(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Return the flow between consecutive images, and on a CUDA GPU the peak of the bytes that it takes, else 0."""
 
         def compute() -> torch.Tensor:
-            if (outputs := self.model({"images": batch})) is None:  # dpflow has caught the error
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return outputs["flows"][:, 0].float()
+            scaled = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
+            pairs = torch.stack([scaled[:-1], scaled[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
+            return self.model({"images": pairs})["flows"][:, 0].float()
 
         return measure_memory(compute, self.device) if self.device.type == "cuda" else (compute(), 0)
 

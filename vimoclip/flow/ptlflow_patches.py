@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 CORRELATIONS = {"corr", "init_corr_pyr"}  # methods of RAFT and its relatives; other models have others of these names
 FEATURE_MAPS = {"fmap1", "feature0"}  # first parameter of those that correlate all pixels
@@ -57,10 +58,29 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any) -> Any:
         tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        largest = max(tensor.numel() for tensor in tensors)
+        with torch.autocast(tensors[0].device.type, enabled=False), _DivideInPlace(largest):
             return function(*(arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args))
 
     return wrapper
+
+
+class _DivideInPlace(TorchFunctionMode):
+    """Within this context, a tensor of more than `min_numel` elements is divided in place.
+
+    That is the correlation, which is divided by the root of the number of features: without a second copy of it, a pair
+    of 1920x1080 takes 6.0 GB in RAFT, not 8.5."""
+
+    def __init__(self, min_numel: int):
+        super().__init__()
+        self.min_numel = min_numel
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.div and args[0].numel() > self.min_numel:
+            return args[0].div_(args[1])
+        return func(*args, **(kwargs or {}))
 
 
 def upsample_last_only(model: Any) -> None:
