@@ -192,3 +192,8 @@ def test_grid_sample_of_more_samples_than_cudnn_takes_is_split(monkeypatch: pyte
     found = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
     assert len(batches) == 3 and max(batches) < 65_536
     assert torch.equal(found, grid_sampler(images, grid, 0, 1, True))
+
+
+def test_iterations_of_a_model_with_several_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="ccmr"):
+        flow.PTLFlowModel("ccmr", None, 3, CPU)

@@ -115,7 +115,7 @@ class PTLFlowModel:
         usable = usable_memory(self.device)
         batch_size = max(1, int(usable // max(memory, 1)))
         memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
-        print(f"flow of {size[-1]}x{size[-2]} frames: at most {batch_size} pairs per batch ({memories})", flush=True)
+        print(f"flow of {size[-1]}x{size[-2]} frames: pair batch size at most {batch_size} ({memories})", flush=True)
         return batch_size
 
 
