@@ -103,7 +103,8 @@ def evaluate_checkpoint(args: argparse.Namespace, group: ProcessGroup) -> dict[s
     check_checkpoint(state, saved_config, metadata, path, dataset.rgb.path)
     device = select_device(args.device, group.local_rank)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
-    precision, num_workers = select_precision(args.precision, device), cli.limit_workers(args.num_workers)
+    precision = group.broadcast(select_precision(args.precision, device))
+    num_workers = cli.limit_workers(args.num_workers)
     run = RunOptions(folder, args.logs_dir, device, precision, num_workers, group=group)
     evaluator = Evaluator(config, metadata["config"]["model"], state["state_dict"], path, run)
     if args.dry_run:

@@ -162,7 +162,7 @@ def _train_in_group(
     from vimoclip.training.trainer import RunOptions
 
     device = select_device(args.device, group.local_rank)
-    precision = select_precision(args.precision, device)
+    precision = group.broadcast(select_precision(args.precision, device))
     splits, motion = open_training_splits(config)
     evaluation_path = evaluation_file(config["data"])
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():

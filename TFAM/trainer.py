@@ -16,7 +16,7 @@ from vimoclip.errors import TrainingError
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.runtime import seeding
 from vimoclip.training import tensorboard
-from vimoclip.training.checkpoint import TrainState, parameter_bytes
+from vimoclip.training.checkpoint import TrainState, make_grad_scaler, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import MULTI_LABEL_LOSSES, LossMeter
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
@@ -169,5 +169,5 @@ def make_train_state(config: Mapping[str, Any], device: torch.device, precision:
         model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"], fused=fused
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training["epochs"], training["min_lr"])
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = make_grad_scaler(device.type, precision)
     return TrainState(model, optimizer, scheduler, scaler, "epoch", training["grad_clip_norm"])

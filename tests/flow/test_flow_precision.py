@@ -1,5 +1,6 @@
 """The precision in which learned flow was computed is recorded, and flow of different precisions is not mixed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,13 +68,33 @@ def test_flow_of_unknown_precision_is_accepted(inputs: Path, tmp_path: Path) -> 
     assert recorded_precisions(output) == [None, "bf16"]
 
 
-def test_a_machine_without_the_gpu_may_check_and_merge_its_flow(inputs: Path, tmp_path: Path) -> None:
-    """There, the automatic precision is another one."""
-    extract(inputs, tmp_path / "flows", "--precision", "bf16")
-    extract(inputs, tmp_path / "flows", "--dry-run")
-    extract(inputs, tmp_path / "flows", "--merge")
+def test_a_machine_without_the_gpu_may_check_and_merge_its_flow(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There, the automatic precision is another one. One video is broken, and one has a single frame."""
+    shutil.copytree(inputs / "videos", tmp_path / "videos")
+    (tmp_path / "videos" / "c.mp4").write_text("no video")
+    write_video(tmp_path / "videos" / "d.mp4", moving_frames(1, (1, 0), 32, 44), lossless=False)
+    shutil.copy(inputs / "raft.ckpt", tmp_path)
+    output = tmp_path / "flows"
+    for shard in ("1/2", "2/2"):
+        extract(tmp_path, output, "--precision", "bf16", "--shard", shard)
+    capsys.readouterr()
+    extract(tmp_path, output, "--dry-run")
+    assert capsys.readouterr().out.startswith("0 videos to process")
+    extract(tmp_path, output, "--merge")
+    assert recorded_precisions(output) == ["bf16", "bf16"]
     with pytest.raises(UserError, match="precision"):
-        extract(inputs, tmp_path / "flows")
+        extract(tmp_path, output)
+
+
+def test_shards_of_different_precision_are_not_merged(inputs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "flows"
+    extract(inputs, output, "--precision", "bf16", "--shard", "1/2")
+    with pytest.raises(UserError, match="precision"):
+        extract(inputs, output, "--precision", "fp32", "--shard", "2/2")
+    with pytest.raises(UserError, match="precision"):
+        extract(inputs, output, "--merge")
 
 
 def test_a_folder_of_two_precisions_is_refused_also_after_unknown_ones(inputs: Path, tmp_path: Path) -> None:

@@ -197,3 +197,12 @@ def test_grid_sample_of_more_samples_than_cudnn_takes_is_split(monkeypatch: pyte
 def test_iterations_of_a_model_with_several_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="ccmr"):
         flow.PTLFlowModel("ccmr", None, 3, CPU)
+
+
+def test_a_model_that_fails_in_half_precision_names_the_precision_to_use() -> None:
+    """As craft, which mixes number formats."""
+    model = flow.PTLFlowModel("raft_small", None, 1, CPU, partial(device.autocast, CPU, "bf16"))
+    values, index = torch.zeros(2), torch.tensor([0])
+    model.model.forward = lambda inputs: values.index_put_((index,), torch.zeros(1, dtype=torch.bfloat16))
+    with pytest.raises(UserError, match="fp32"):
+        model(moving_frames(2, (2, 1), 40, 60))

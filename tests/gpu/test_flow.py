@@ -84,6 +84,13 @@ def test_batch_is_halved_if_another_process_takes_memory() -> None:
         assert card.num_failed_allocations == 1
 
 
+def test_memory_that_other_processes_use_ends_the_run_and_fails_no_video() -> None:
+    """The run can be resumed when the memory is free; a failed video would not be tried again."""
+    with FakeCard(10**9), pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9 // 2, SMALL))
+        compute_flow(make_flow("raft"), "720p", 2)
+
+
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("raft", "bf16"), ("raft", "fp16"), ("sea_raft_s", "bf16"), ("neuflow2", "bf16")],

@@ -87,6 +87,7 @@ def test_a_batch_is_not_split_if_the_encoder_normalises_over_it() -> None:
     assert choose_micro_batch_size(None, 99, model, objective, 5) == MICRO_BATCH_FRAMES // 5
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("scale", [2.0**40, 1024.0])
 def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_others(tiny_clip: str, scale: float) -> None:
     """Two micro-batches, with clipping, as on a GPU without bf16."""
@@ -101,15 +102,19 @@ def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_others(tiny_cl
         objective = loops.StudentObjective(encoder.preprocess, autocast, "cosine", 9)
         replica = make_replica(model, lr=1e-3)
         state = replica.state
-        state.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)  # its steps are proportional to the gradients
+        if scale > 1e9:
+            state.optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # as train.py's
+        else:
+            state.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)  # its steps are proportional to the gradients
         state.grad_clip_norm = 0.1
         state.scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=precision == "fp16")
         list(loops.train_steps(replica, [batch], objective, 2))
         weights[precision] = [after - b for after, b in zip(model.parameters(), before, strict=True)]
     exact, rounded = (torch.cat([step.flatten() for step in weights[name]]).detach() for name in ("fp32", "fp16"))
-    assert exact.norm() == pytest.approx(0.1, rel=1e-4)
     if scale > 1e9:
+        assert exact.norm() > 0
         assert rounded.norm() == 0
         assert state.scaler.get_scale() == scale / 2
     else:
+        assert exact.norm() == pytest.approx(0.1, rel=1e-4)
         assert (rounded - exact).norm() < 0.01 * exact.norm()

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
 from TFAM.data import PairedEmbeddings
 from vimoclip.errors import UserError
 from vimoclip.runtime import device, distributed, seeding
@@ -142,10 +141,3 @@ def test_only_copies_from_pinned_memory_do_not_wait(
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: calls.append(non_blocking))
     device.copy_to_device(torch.zeros(2), torch.device(name))
     assert calls == (["pinned", True] if is_pinned else [False])
-
-
-def test_all_copies_to_a_device_are_made_in_one_place() -> None:
-    """non_blocking is wrong on Apple's GPUs, in silence."""
-    sources = [path for folder in ("vimoclip", "TFAM") for path in (REPOSITORY / folder).rglob("*.py")]
-    users = {path.relative_to(REPOSITORY).as_posix() for path in sources if "non_blocking" in path.read_text()}
-    assert users == {"vimoclip/runtime/device.py"}

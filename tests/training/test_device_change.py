@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from vimoclip.errors import UserError
 from vimoclip.training import checkpoint
-from vimoclip.training.checkpoint import TrainState
+from vimoclip.training.checkpoint import TrainState, make_grad_scaler
 
 LAYOUTS: dict[str, Any] = {"CPU": torch.contiguous_format, "GPU": torch.channels_last}
 
@@ -51,3 +52,10 @@ def test_resuming_on_another_device_gives_the_updates_of_an_uninterrupted_run(
     for parameter in state.model.parameters():
         for name in ("exp_avg", "exp_avg_sq"):
             assert state.optimizer.state[parameter][name].stride() == parameter.stride()
+
+
+def test_fp16_is_refused_where_fused_optimizers_ignore_the_gradient_scaler() -> None:
+    with pytest.raises(UserError, match="fp16"):
+        make_grad_scaler("mps", "fp16")
+    assert not make_grad_scaler("mps", "bf16").is_enabled()
+    assert make_grad_scaler("cpu", "fp16").is_enabled()

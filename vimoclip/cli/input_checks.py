@@ -65,6 +65,7 @@ def check_settings_match(
             if isinstance(first[key], Mapping) and isinstance(second[key], Mapping):  # name the setting in them
                 one, other = ({f"{key}.{name}": value for name, value in s[key].items()} for s in (first, second))
                 check_settings_match(one, other, first_name, second_name, hint)
+                continue  # they differ in keys that one of them lacks
             first_value, second_value = (str(settings[key])[:80] for settings in (first, second))
             raise UserError(f"{key} is {first_value} in {first_name} but {second_value} in {second_name}", hint)
 

@@ -152,8 +152,9 @@ class EmbeddingJob(ExtractionJob):
             tracker.record_failed(source.key, str(error), summary)
             return False
         if not source.part.is_finite:  # beyond the range of fp16, or a defective GPU
-            problem = f"its embeddings are not finite in {self.precision}, {self.args.embedding_dtype}"
-            tracker.record_failed(source.key, f"{problem}; use --precision fp32, --embedding-dtype float32", summary)
+            needed = {"--precision fp32": self.precision, "--embedding-dtype float32": self.args.embedding_dtype}
+            hint = " ".join(flag for flag, value in needed.items() if value != flag.split()[1]) or "another encoder"
+            tracker.record_failed(source.key, f"its embeddings are not finite; use {hint}", summary)
             return False
         labels = self.labels[source.key] if self.labels is not None else None
         source.part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, labels)

@@ -19,6 +19,7 @@ from vimoclip.extraction.job import ExtractionJob
 from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker, settings_digest
 from vimoclip.flow.factory import FlowRenderer
+from vimoclip.flow.flow_folder import common_settings
 from vimoclip.runtime import cost_estimate
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
@@ -78,6 +79,8 @@ class FlowVideoJob(ExtractionJob):
     def reopen(self, report: cli.RunReport) -> None:
         report.outputs.append(self.output)
         self._done = self._find_existing(self.sources, report)
+        if "precision" in self._settings:  # that of the shards is not known here, but must be one
+            common_settings([self.output_path(self.sources[name]) for name in sorted(self._done)], {}, self.output)
 
     def is_done(self, video: str) -> bool:
         return video in self._done
@@ -175,9 +178,9 @@ class FlowVideoJob(ExtractionJob):
             output, entry = self.output_path(path), entries.get(name)
             if not output.exists() and not output.is_symlink():
                 continue
-            is_recorded = entry and entry.settings == digest and output.exists()
+            is_recorded = entry and entry.settings == digest and output.exists() and "precision" not in self._settings
             if entry and is_recorded and entry.output_size == output.stat().st_size:
-                existing.add(name)  # without opening it, which takes 20 s for 30,000 videos
+                existing.add(name)  # without opening it, which takes 20 s for 30,000 videos, to compare its precision
             elif problem := self._check_existing(output):
                 report.failed[name] = f"{output} exists already, but {problem}; delete it or give --overwrite"
                 del videos[name]

@@ -131,6 +131,8 @@ def _open(
     args = job.args
     seeding.seed_everything(args.seed)
     job.local_rank = worker.group.local_rank
+    if worker.group.size > 1:  # the GPUs of the processes may support different ones
+        args.precision = worker.group.broadcast(job.precision)
     videos = worker.assigned_videos(job.sources)
     job.open(videos, worker, report, dry_run)
     tracker = VideoTracker(

@@ -90,6 +90,7 @@ def _with_video_error(method: str, render: FlowRenderer) -> FlowRenderer:
         try:
             return render(frames)
         except FloatingPointError:
-            raise VideoError(f"flow of {method} is not finite at size {frames.shape[1:3]}") from None
+            problem = f"flow of {method} is not finite at size {frames.shape[1:3]}"
+            raise VideoError(problem, "--precision fp32 has the largest range of numbers") from None
 
     return checked_render

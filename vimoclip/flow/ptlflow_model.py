@@ -21,6 +21,7 @@ from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
 from vimoclip.runtime.device import copy_to_device, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
+OWNED_MEMORY = 0.8  # of a GPU: if a pair does not fit into as much, it is too large
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache
 
 
@@ -54,7 +55,7 @@ class PTLFlowModel:
             ptlflow_patches.upsample_last_only(model)
         if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise
             model.forward = model.forward_flow
-        self.model, self.device, self.autocast = model.to(device).eval(), device, autocast
+        self.name, self.model, self.device, self.autocast = name, model.to(device).eval(), device, autocast
         self._batch_sizes: dict[torch.Size, int] = {}  # pairs per batch, by the shape of a pair
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ class PTLFlowModel:
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
         """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device.
 
-        Raises VideoError if the memory does not suffice for one pair."""
+        Raises VideoError if one pair needs more memory than the device has, RuntimeError if other processes use it."""
         height, width = frames.shape[1:3]
         padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
         images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
@@ -83,10 +84,16 @@ class PTLFlowModel:
                 flow, memory = self._measure(images[start : start + pairs + 1])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
+                    if torch.is_autocast_enabled(self.device.type):  # such as craft
+                        problem = f"--model {self.name}: fails in half precision: {first_line(error)}"
+                        raise UserError(problem, "use --precision fp32") from error
                     raise
+                if pairs == 1 and self._owns_memory():
+                    problem = f"flow of {size[-1]}x{size[-2]} frames needs more memory than {self.device} has"
+                    hint = "use flow of a smaller size (extract_flows.py --size), and a student that is trained on it"
+                    raise VideoError(problem, hint) from None
                 if pairs == 1 or was_halved:
-                    problem = f"flow of {size[-1]}x{size[-2]} frames needs more memory than is free on {self.device}"
-                    raise VideoError(problem, "compute it at a smaller size: extract_flows.py --size") from None
+                    raise  # other processes use the memory; the run can be resumed
             else:
                 if size not in self._batch_sizes:
                     self._batch_sizes[size] = self._choose_batch_size(memory, size)
@@ -97,6 +104,13 @@ class PTLFlowModel:
             self._batch_sizes[size], was_halved = pairs // 2, True
             print(f"flow of {size[-1]}x{size[-2]} frames: out of memory, batches of {pairs // 2} pairs are used")
         return torch.cat(flows)
+
+    def _owns_memory(self) -> bool:
+        """Return whether other processes use little of the device's memory."""
+        if self.device.type != "cuda":
+            return True
+        free, total = torch.cuda.mem_get_info(self.device)
+        return free + torch.cuda.memory_reserved(self.device) > OWNED_MEMORY * total
 
     def _measure(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Return the flow between consecutive images, and on a CUDA GPU the peak of the bytes that it takes, else 0."""

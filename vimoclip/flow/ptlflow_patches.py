@@ -78,7 +78,7 @@ class _DivideInPlace(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.Tensor.div and args[0].numel() > self.min_numel:
+        if func is torch.Tensor.div and not kwargs and args[0].numel() > self.min_numel:
             return args[0].div_(args[1])
         return func(*args, **(kwargs or {}))
 

@@ -19,7 +19,7 @@ from vimoclip.moclip.frame_cache import FrameCache
 from vimoclip.moclip.micro_batch import choose_micro_batch_size
 from vimoclip.runtime import device, versions
 from vimoclip.training import tensorboard
-from vimoclip.training.checkpoint import TrainState, parameter_bytes
+from vimoclip.training.checkpoint import TrainState, make_grad_scaler, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.trainer import EvaluationResult, MetricsRow, Progress, RunOptions, Trainer
@@ -208,7 +208,7 @@ def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) ->
     fuse_quick_gelu(model)
     if device_type == "cuda":
         model.visual_encoder.to(memory_format=torch.channels_last)
-    scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16")
+    scaler = make_grad_scaler(device_type, precision)
     optimizer, scheduler = build_optimizer(args, model)
     if args.compile:
         model.visual_encoder.compile(dynamic=True)
@@ -246,7 +246,8 @@ def build_optimizer(args: argparse.Namespace, model: MoCLIP) -> tuple[Any, Any]:
         {"params": [p for p in model.parameters() if id(p) not in encoder_ids], "lr": args.learning_rate},
     ]
     # fused: 0.08 s instead of 0.37 s for 86 million parameters on a CPU
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=True)
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=fused)
     warmup = partial(_warmup_factor, steps=args.warmup_steps)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, warmup)
 

@@ -12,6 +12,7 @@ from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures
+from vimoclip.runtime.device import HALF_DTYPES
 
 TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
@@ -21,7 +22,7 @@ class ComputeOptions:
     """Where and how to compute.
 
     `batch_size`: frames per encoder batch; `pair_batch_size`: pairs of frames per flow batch; `flow_precision`: of
-    learned flow, None for that of the flow that the student was trained on."""
+    learned flow, None for the fastest that is at least that of the flow that the student was trained on."""
 
     device: torch.device
     precision: str
@@ -51,7 +52,8 @@ def load_two_stream_encoder(
     if motion and student:  # first: the student needs no download, so a mismatch is reported early
         motion_encoder, flow_settings = _load_student(motion, tfam, student, compute)
         if flow_settings["method"] not in flow.METHODS_WITHOUT_WEIGHTS:
-            flow_precision = compute.flow_precision or flow_settings.get("precision") or compute.precision
+            is_half = flow_settings.get("precision") != "fp32" and compute.precision in HALF_DTYPES
+            flow_precision = compute.flow_precision or (compute.precision if is_half else "fp32")
         render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute.device, flow_precision or "fp32")
     if rgb:
         name, pretrained = resolve_teacher(rgb, tfam, weights["clip_model_name"], weights["clip_pretrained"])

@@ -89,7 +89,9 @@ def init_process_group(device_name: str = "auto") -> Iterator[ProcessGroup]:
         yield ProcessGroup()
         return
     store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    backend = select_backend(device_name)
+    store.set(f"backend/{rank}", select_backend(device_name))
+    backends = {store.get(f"backend/{other}").decode() for other in range(size)}  # machines may differ
+    backend = "gloo" if "gloo" in backends else backends.pop()
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         with open(os.devnull, "w") as devnull, contextlib.ExitStack() as redirect:

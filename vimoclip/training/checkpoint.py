@@ -55,6 +55,17 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) 
     model.load_state_dict(dict(state))
 
 
+def make_grad_scaler(device_type: str, precision: str) -> torch.amp.GradScaler:
+    """Return a gradient scaler, enabled for fp16. Raises UserError for fp16 on Apple's GPUs.
+
+    There, fused optimizers ignore the scaler, and earlier versions of PyTorch have none."""
+    if precision == "fp16" and device_type == "mps":
+        raise UserError("--precision fp16: does not train on Apple's GPUs", "use bf16 or fp32")
+    if precision == "fp16":  # the first steps are skipped until the scale is found
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+    return torch.amp.GradScaler(device_type, enabled=precision == "fp16")
+
+
 @dataclass
 class TrainState:
     """Everything that an optimizer step changes.
@@ -83,9 +94,7 @@ class TrainState:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.schedule == "step":
-            with warnings.catch_warnings():  # about the order of calls, if the scaler has skipped the first step
-                warnings.simplefilter("ignore")
-                self.scheduler.step()
+            self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state under the keys of last.pth."""
