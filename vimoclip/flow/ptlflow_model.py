@@ -84,7 +84,9 @@ class PTLFlowModel:
                 flow, memory = self._measure(images[start : start + pairs + 1])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
-                    if torch.is_autocast_enabled(self.device.type):  # such as craft
+                    if torch.is_autocast_enabled(self.device.type) and "type" in str(
+                        error
+                    ):  # as craft, which mixes dtypes
                         problem = f"--model {self.name}: fails in half precision: {first_line(error)}"
                         raise UserError(problem, "use --precision fp32") from error
                     raise
@@ -102,7 +104,7 @@ class PTLFlowModel:
                 continue
             torch.cuda.empty_cache()  # here, where the error no longer keeps the tensors of its frames
             self._batch_sizes[size], was_halved = pairs // 2, True
-            print(f"flow of {size[-1]}x{size[-2]} frames: out of memory, batches of {pairs // 2} pairs are used")
+            print(f"flow of {size[-1]}x{size[-2]} frames: out of memory; the pair batch size is now {pairs // 2}")
         return torch.cat(flows)
 
     def _owns_memory(self) -> bool:
