@@ -27,7 +27,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"  # real clips and files of the published code; optional
 CLASSES = ("walking", "running", "eating")
 # files and folders that take longest: they start first, so that the processes of pytest-xdist end together
-SLOW = ("cli/test_flags.py", "chain", "demo", "extraction", "training", "clip", "moclip", "tfam", "flow")
+SLOW = (
+    "cli/test_flags.py",
+    "chain",
+    "demo",
+    "benchmarks/test_gpu.py",
+    "extraction",
+    "training",
+    "clip",
+    "moclip",
+    "tfam",
+    "flow",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
