@@ -2,6 +2,7 @@
 
 `run` runs all checks; `check.run_check` runs one of `all_checks`, with a CheckContext that several checks may share."""
 
+import math
 import os
 import platform
 import shutil
@@ -117,7 +118,14 @@ def first_output_line(command: list[str]) -> str | None:
 
 
 def write_results(path: Path, header: dict[str, Any], results: Iterable[CheckResult]) -> None:
-    yaml_json.write_json(path, {"machine": header, "checks": [asdict(result) for result in results]})
+    checks = [asdict(result) | {"measured": dict(map(make_valid, result.measured.items()))} for result in results]
+    yaml_json.write_json(path, {"machine": header, "checks": checks})
+
+
+def make_valid(item: tuple[str, float | str]) -> tuple[str, float | str]:
+    """Return a measured value with its name; as text if it is NaN or infinite, which JSON has no numbers for."""
+    name, value = item
+    return name, str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_result(result: CheckResult) -> str:

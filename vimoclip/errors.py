@@ -58,6 +58,12 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+class DeviceMemoryError(UserError):
+    """Other programs use the memory of a device. Exit code 1."""
+
+    exit_code = 1
+
+
 class GoneError(UserError):
     """A file that existed when the run began disappeared during the run. Exit code 1."""
 

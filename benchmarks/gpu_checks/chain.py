@@ -11,8 +11,6 @@ from benchmarks.gpu_checks.dataset import FPS, NUM_CLIPS, GeneratedDataset, read
 from vimoclip import cli
 
 SECONDS, LONG_SIZE = 20, (1080, 1920)
-
-
 DRY_RUN_PREDICTIONS = 3  # clips
 
 

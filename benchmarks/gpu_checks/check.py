@@ -106,6 +106,12 @@ class CheckContext:
         """Precision that the scripts select."""
         return select_precision("auto", self.device)
 
+    def require_fast(self, precision: str) -> None:
+        """Raise CheckSkipped for bf16 on a GPU that emulates it."""
+        is_gpu = self.device.type == "cuda"
+        if precision == "bf16" and is_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise CheckSkipped("this GPU has no bf16")
+
     def seconds_left(self) -> float:
         return self.minutes * 60 - (time.monotonic() - self.started)
 
@@ -161,6 +167,6 @@ def _measure(check: Check, context: CheckContext) -> Measured:
         torch.cuda.reset_peak_memory_stats(context.device)
     with redirect_stdout(io.StringIO()):  # what the scripts print would interrupt the table
         measured = check.measure(context)
-    if is_gpu:  # reserved, since flow and training reset the peak of what is allocated
+    if is_gpu:  # reserved, which stays after the peaks that flow and training reset
         measured["peak_memory_gb"] = torch.cuda.max_memory_reserved(context.device) / 1e9
     return measured

@@ -64,9 +64,9 @@ def start_python(words: list[str]) -> subprocess.Popen[str]:
 
 def run_python(words: list[str], seconds: float) -> None:
     """Run `python WORDS...`. Raises CheckFailed if it fails or takes longer."""
-    process = start_python(words)
+    process, seconds = start_python(words), min(max(1.0, seconds), LONGEST_SECONDS)
     try:
-        output, _ = process.communicate(timeout=min(max(1.0, seconds), LONGEST_SECONDS))
+        output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun then ends its processes
         process.communicate()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sysconfig
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from benchmarks.gpu_checks.encoders import make_encoder
 from benchmarks.gpu_checks.machine import product_share
 from benchmarks.gpu_checks.measure import count_flop, gpu_activity, relative_difference, seconds_per_call
 from vimoclip import clip
+from vimoclip.errors import TrainingError
 from vimoclip.io import lock
 from vimoclip.moclip import MoCLIP, trainer
 from vimoclip.moclip.builder import Student
@@ -54,13 +56,15 @@ def measure_resume(context: CheckContext) -> Measured:
 
 def measure_precision(precision: str, settings: dict[str, object], context: CheckContext) -> Measured:
     """Compare a precision with float32, both with `settings`."""
+    context.require_fast(precision)
     losses = context.dataset.losses(device=context.device, precision=precision, **settings)
     return {DIFFERENCE: relative_difference(losses, context.dataset.losses(device=context.device, **settings))}
 
 
 def measure_compile(context: CheckContext) -> Measured:
-    if not (shutil.which("gcc") or shutil.which("cc")):
-        raise CheckSkipped("torch.compile needs a C compiler, such as gcc")
+    has_compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if not (has_compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file()):
+        raise CheckSkipped("torch.compile needs gcc or clang, and the headers of Python (python3-dev)")
     run = context.dataset.train("compiled", compile=True)
     return {DIFFERENCE: relative_difference(read_losses(run), context.dataset.losses(device=context.device))}
 
@@ -145,7 +149,10 @@ def generated_batch(segments: int, frames: int, encoder: clip.ImageEncoder) -> S
 
 def measure_steps(name: str, context: CheckContext) -> Measured:
     """Measure steps/s, frames/s and the share of the card's memory at its peak."""
-    steps = StudentSteps(name, context)
+    try:
+        steps = StudentSteps(name, context)
+    except TrainingError as error:  # the card is too small
+        raise CheckSkipped(str(error)) from None
     is_gpu = context.device.type == "cuda"
     seconds = seconds_per_call(steps, context.device, context.pick(3.0, dry_run=0.0))
     frames = steps.batch.mask.numel()
@@ -182,7 +189,7 @@ RATE_CHECKS = [
         f"training {name} steps",
         "steps of the default batch (32 x 29 frames) and micro-batch, automatic precision",
         partial(measure_steps, name),
-        (at_most("peak_share_of_memory", 1.0, needs_gpu=True),),
+        (at_most("peak_share_of_memory", 0.97, needs_gpu=True),),
         needs_gpu=name != BACKBONES[0],  # a dry run has one tower
     )
     for name in BACKBONES

@@ -1,5 +1,6 @@
 """Learned flow on a simulated card: memory, batches of grid_sample, precision of the correlation, copies."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from tests.gpu.fake_card import FakeCard, Operation
 from vimoclip import flow
-from vimoclip.errors import VideoError
+from vimoclip.errors import DeviceMemoryError, VideoError
 from vimoclip.runtime.device import autocast
 
 CUDA = torch.device("cuda:0")
@@ -46,6 +47,8 @@ def test_raft_fits_the_card_at_any_size(size: str, memory: int, pairs: int) -> N
         compute_flow(make_flow("raft"), size, pairs)
         assert not card.num_failed_allocations
         assert most_samples(card) < CUDNN_SAMPLES
+        pooled = [math.prod(op.inputs[0].shape) for op in card.operations if op.name == "aten.avg_pool2d"]
+        assert pooled and max(pooled) < 2**31  # the kernel counts elements in 32 bits
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -86,7 +89,7 @@ def test_batch_is_halved_if_another_process_takes_memory() -> None:
 
 def test_memory_that_other_processes_use_ends_the_run_and_fails_no_video() -> None:
     """The run can be resumed when the memory is free; a failed video would not be tried again."""
-    with FakeCard(10**9), pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+    with FakeCard(10**9), pytest.MonkeyPatch.context() as patch, pytest.raises(DeviceMemoryError):
         patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9 // 2, SMALL))
         compute_flow(make_flow("raft"), "720p", 2)
 

@@ -154,7 +154,7 @@ class EmbeddingJob(ExtractionJob):
         if not source.part.is_finite:  # beyond the range of fp16, or a defective GPU
             needed = {"--precision fp32": self.precision, "--embedding-dtype float32": self.args.embedding_dtype}
             hint = " ".join(flag for flag, value in needed.items() if value != flag.split()[1]) or "another encoder"
-            tracker.record_failed(source.key, f"its embeddings are not finite; use {hint}", summary)
+            tracker.record_failed(source.key, f"its embeddings are not finite; use {hint} --retry-failed", summary)
             return False
         labels = self.labels[source.key] if self.labels is not None else None
         source.part.finalize(frame_indices, timestamps, summary.original_frames, summary.fps, labels)

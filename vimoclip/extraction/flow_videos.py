@@ -54,12 +54,18 @@ class FlowVideoJob(ExtractionJob):
         self._render: FlowRenderer | None = None
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        if self._settings.get("precision") != "auto":
-            return self._settings
-        if self.args.dry_run or self.args.merge:  # maybe on a machine without the GPU that computes the flow
-            return {key: value for key, value in self._settings.items() if key != "precision"}
-        return self._settings | {"precision": self.precision}
+    def settings(self) -> Mapping[str, Any] | None:
+        known = self._known_settings()
+        return known if known.keys() == self._settings.keys() else None
+
+    def _known_settings(self) -> dict[str, Any]:
+        """Return the settings; to check or merge, without a precision that depends on the GPU of another machine."""
+        settings = dict(self._settings)
+        if settings.get("precision") == "auto":
+            settings["precision"] = self.precision
+            if self.args.dry_run or self.args.merge:
+                del settings["precision"]
+        return settings
 
     def output_path(self, source: Path) -> Path:
         """Return the path of a source video's flow video."""
@@ -80,7 +86,7 @@ class FlowVideoJob(ExtractionJob):
         report.outputs.append(self.output)
         self._done = self._find_existing(self.sources, report)
         if "precision" in self._settings:  # that of the shards is not known here, but must be one
-            common_settings([self.output_path(self.sources[name]) for name in sorted(self._done)], {}, self.output)
+            common_settings([self.output_path(self.sources[name]) for name in sorted(self._done)], {})
 
     def is_done(self, video: str) -> bool:
         return video in self._done
@@ -116,7 +122,7 @@ class FlowVideoJob(ExtractionJob):
         self, reader: video.VideoReader, batches: Iterator[np.ndarray], render: FlowRenderer, tracker: VideoTracker
     ) -> int:
         """Write one flow video from batches of frames; return the number of flow frames. Raises VideoError."""
-        path, comment = reader.path, dict(self.settings)
+        path, comment = reader.path, self._known_settings()
         fps, lossless = video.probe(path).fps, comment["lossless"]
         with video.VideoWriter(self.output_path(path), fps, comment, lossless) as writer:
             for frames in batches:
@@ -146,7 +152,7 @@ class FlowVideoJob(ExtractionJob):
         max_frames = min(PROBED_FLOW_FRAMES, self.sampling.max_frames or PROBED_FLOW_FRAMES)
         for path in paths:
             try:
-                lossless = self.settings["lossless"]
+                lossless = self._settings["lossless"]
                 with video.VideoWriter(folder / "probe.mp4", video.probe(path).fps, {}, lossless) as writer:
                     for batch in self._reader(path, replace(self.sampling, max_frames=max_frames)):
                         if len(batch.frames) > 1:
@@ -172,7 +178,7 @@ class FlowVideoJob(ExtractionJob):
         """Return the videos that have a flow video. Raises UserError for a flow video with other settings.
 
         A video whose flow video is another or a damaged file is moved from `videos` to `report.failed`."""
-        existing, digest = set[str](), settings_digest(self.settings)
+        existing, digest = set[str](), settings_digest(self._known_settings())
         entries = manifest.read_with_worker_manifests(self.output)
         for name, path in dict(videos).items():
             output, entry = self.output_path(path), entries.get(name)
@@ -197,7 +203,7 @@ class FlowVideoJob(ExtractionJob):
         if not comment or "method" not in comment:
             return "is not a flow video of this project"
         hint = "name another --output-dir or give --overwrite"
-        cli.check_settings_match(self.settings, comment, "this run", str(output), hint)
+        cli.check_settings_match(self._known_settings(), comment, "this run", str(output), hint)
         return None
 
 

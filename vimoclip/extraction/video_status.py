@@ -190,8 +190,5 @@ class VideoTracker:
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return a short hash that identifies equal settings.
-
-    Without the precision: it changes no status, and is unknown on a machine without the GPU, which may merge shards."""
-    compared = {key: value for key, value in settings.items() if key != "precision"}
-    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:16]
+    """Return a short hash that identifies equal settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -51,7 +51,7 @@ def load_renderer(
     else:
         model = PTLFlowModel(method, checkpoint, iters, device, partial(autocast, device, precision))
         render = _ptlflow_renderer(model, normalization, flow_max)
-    return _with_video_error(method, render)
+    return _with_video_error(method, precision, render)
 
 
 def _opencv_renderer(method: str, preset: str, normalization: str, flow_max: float) -> FlowRenderer:
@@ -85,12 +85,12 @@ def _ptlflow_renderer(model: PTLFlowModel, normalization: str, flow_max: float) 
     return render
 
 
-def _with_video_error(method: str, render: FlowRenderer) -> FlowRenderer:
+def _with_video_error(method: str, precision: str, render: FlowRenderer) -> FlowRenderer:
     def checked_render(frames: np.ndarray) -> np.ndarray:
         try:
             return render(frames)
         except FloatingPointError:
-            problem = f"flow of {method} is not finite at size {frames.shape[1:3]}"
-            raise VideoError(problem, "--precision fp32 has the largest range of numbers") from None
+            hint = "use --precision fp32" if precision == "fp16" else ""  # it has a small range
+            raise VideoError(f"flow of {method} is not finite at size {frames.shape[1:3]}", hint) from None
 
     return checked_render

@@ -103,8 +103,12 @@ def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
     return {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}
 
 
-def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """Return the settings of the flow videos. Raises UserError if they differ from each other or from training."""
+def common_settings(
+    paths: Iterable[Path], training_settings: dict[str, Any], checkpoint: Path | None = None
+) -> dict[str, Any]:
+    """Return the settings of the flow videos. Raises UserError if they differ from each other or from training.
+
+    `checkpoint`: of the student whose training settings are given."""
     common: dict[str, Any] = {}
     for path in paths:
         try:
@@ -117,7 +121,7 @@ def common_settings(paths: Iterable[Path], training_settings: dict[str, Any], ch
         hint = "extract all flow with one set of flags"
         check_settings_match(common, settings, "the flow videos before it", str(path), hint)
         common = settings | common  # the first may lack a setting that later ones have
-    if not training_settings and common.get("normalization") not in (None, "frame"):
+    if checkpoint and not training_settings and common.get("normalization") not in (None, "frame"):
         print(
             f"warning: {checkpoint} does not record which flow it was trained on, like published students, which were "
             f"trained on --flow-normalization frame; these videos have {common['normalization']}",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vimoclip.cli import format_bytes
-from vimoclip.errors import UserError, VideoError, first_line, is_out_of_memory
+from vimoclip.errors import DeviceMemoryError, UserError, VideoError, first_line, is_out_of_memory
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
@@ -22,6 +22,7 @@ from vimoclip.runtime.device import copy_to_device, measure_memory, usable_memor
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 OWNED_MEMORY = 0.8  # of a GPU: if a pair does not fit into as much, it is too large
+DTYPE_ERRORS = ("dtype", "scalar type", "not implemented for", "should be the same")  # in texts of PyTorch
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache
 
 
@@ -65,7 +66,7 @@ class PTLFlowModel:
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
         """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device.
 
-        Raises VideoError if one pair needs more memory than the device has, RuntimeError if other processes use it."""
+        Raises VideoError if the device has too little memory for a pair, DeviceMemoryError if other programs use it."""
         height, width = frames.shape[1:3]
         padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
         images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
@@ -76,26 +77,17 @@ class PTLFlowModel:
         """(n + 1, 3, H, W) uint8 images -> (n, 2, H, W) flow.
 
         The first pair of a new size is computed alone, to measure its memory. A batch that does not fit, for example
-        because another process has taken memory, is halved once."""
-        size, flows, start, was_halved = images.shape[1:], list[torch.Tensor](), 0, False
+        because another process has taken memory, is halved."""
+        size, flows, start = images.shape[1:], list[torch.Tensor](), 0
         while start < len(images) - 1:
             pairs = min(self._batch_sizes.get(size, 1), len(images) - 1 - start)
             try:
                 flow, memory = self._measure(images[start : start + pairs + 1])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
-                    if torch.is_autocast_enabled(self.device.type) and "type" in str(
-                        error
-                    ):  # as craft, which mixes dtypes
-                        problem = f"--model {self.name}: fails in half precision: {first_line(error)}"
-                        raise UserError(problem, "use --precision fp32") from error
-                    raise
-                if pairs == 1 and self._owns_memory():
-                    problem = f"flow of {size[-1]}x{size[-2]} frames needs more memory than {self.device} has"
-                    hint = "use flow of a smaller size (extract_flows.py --size), and a student that is trained on it"
-                    raise VideoError(problem, hint) from None
-                if pairs == 1 or was_halved:
-                    raise  # other processes use the memory; the run can be resumed
+                    raise self._explain(error) from error
+                if pairs == 1:
+                    raise self._too_little_memory(size) from None
             else:
                 if size not in self._batch_sizes:
                     self._batch_sizes[size] = self._choose_batch_size(memory, size)
@@ -103,9 +95,25 @@ class PTLFlowModel:
                 start += pairs
                 continue
             torch.cuda.empty_cache()  # here, where the error no longer keeps the tensors of its frames
-            self._batch_sizes[size], was_halved = pairs // 2, True
+            self._batch_sizes[size] = pairs // 2
             print(f"flow of {size[-1]}x{size[-2]} frames: out of memory; the pair batch size is now {pairs // 2}")
         return torch.cat(flows)
+
+    def _explain(self, error: RuntimeError) -> Exception:
+        """Return a UserError for a model that mixes dtypes under autocast, such as craft; else the error itself."""
+        if torch.is_autocast_enabled(self.device.type) and any(text in str(error) for text in DTYPE_ERRORS):
+            problem = f"{self.name} fails in half precision: {first_line(error)}"
+            return UserError(problem, "use --precision fp32")
+        return error
+
+    def _too_little_memory(self, size: torch.Size) -> Exception:
+        """Return the error for a pair that does not fit: of the video, or of the run if others use the memory."""
+        what = f"flow of {size[-1]}x{size[-2]} frames needs more memory than"
+        if self._owns_memory():
+            hint = "use flow of a smaller size (extract_flows.py --size), and a student that is trained on it"
+            return VideoError(f"{what} {self.device} has", hint)
+        hint = "end them (nvidia-smi lists them), and run the same command again"
+        return DeviceMemoryError(f"{what} other programs leave free on {self.device}", hint)
 
     def _owns_memory(self) -> bool:
         """Return whether other processes use little of the device's memory."""

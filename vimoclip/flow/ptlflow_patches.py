@@ -13,29 +13,39 @@ from torch.overrides import TorchFunctionMode
 CORRELATIONS = {"corr", "init_corr_pyr"}  # methods of RAFT and its relatives; other models have others of these names
 FEATURE_MAPS = {"fmap1", "feature0"}  # first parameter of those that correlate all pixels
 MAX_SAMPLES = 65_535  # in a batch of grid_sample: cuDNN fails from 65,536 on (issue 88380 of PyTorch)
+MAX_ELEMENTS = 2**31 - 1  # of avg_pool2d on CUDA, which counts them in 32 bits
 
 
 def patch_modules() -> None:
-    """Patch the modules of ptlflow, which must be imported, and grid_sample of torch; call it once."""
-    F.grid_sample = _in_parts(F.grid_sample)
+    """Patch the modules of ptlflow, which must be imported, and two functions of torch; call it once.
+
+    RAFT looks up the correlation of each pixel of a feature map, that is 115,200 samples for 8 pairs of 1280x720 and
+    129,600 for one pair of 3840x2160, and pools it, 17 billion elements for the latter."""
+    F.grid_sample = _in_parts(F.grid_sample, lambda input: MAX_SAMPLES)
+    F.avg_pool2d = _in_parts(F.avg_pool2d, lambda input: max(1, MAX_ELEMENTS // max(1, input[0].numel())))
     for name, module in list(sys.modules.items()):
         for value in list(vars(module).values()) if name.startswith("ptlflow.models.") else []:
             if isinstance(value, type) and value.__module__ == name:
                 _correlate_in_float32(value)
 
 
-def _in_parts(grid_sample: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a function that calls grid_sample with at most MAX_SAMPLES of a batch at a time.
+def _in_parts(
+    function: Callable[..., torch.Tensor], max_samples: Callable[[torch.Tensor], int]
+) -> Callable[..., torch.Tensor]:
+    """Return a function that computes at most `max_samples(input)` samples of a batch at a time."""
 
-    RAFT samples the correlation of each pixel of a feature map: 115,200 for 8 pairs of 1280x720, 129,600 for one pair
-    of 3840x2160."""
-
-    @functools.wraps(grid_sample)
-    def wrapper(input: torch.Tensor, grid: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if len(input) <= MAX_SAMPLES:
-            return grid_sample(input, grid, *args, **kwargs)
-        parts = zip(input.split(MAX_SAMPLES), grid.split(MAX_SAMPLES), strict=True)
-        return torch.cat([grid_sample(*part, *args, **kwargs) for part in parts])
+    @functools.wraps(function)
+    def wrapper(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        size = max_samples(input)
+        if len(input) <= size:
+            return function(input, *args, **kwargs)
+        parts = []
+        for start in range(0, len(input), size):
+            rows = slice(start, start + size)
+            part_args = [arg[rows] if isinstance(arg, torch.Tensor) else arg for arg in args]
+            part_kwargs = {k: arg[rows] if isinstance(arg, torch.Tensor) else arg for k, arg in kwargs.items()}
+            parts.append(function(input[rows], *part_args, **part_kwargs))
+        return torch.cat(parts)
 
     return wrapper
 

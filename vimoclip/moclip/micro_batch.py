@@ -53,18 +53,20 @@ def _count_fitting_segments(
     try:
         compute_gradients()  # allocates the gradients, which do not grow with the segments
         memory = measure_memory(compute_gradients, device)[1]
+        moments = 2 * parameter_bytes(torch.nn.ParameterList(p for p in model.parameters() if p.requires_grad))
+        fitting = int((usable_memory(device) - moments) // max(memory, 1))  # the moments of Adam are allocated later
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        problem = f"one segment of {segment_length} frames needs more memory than is free on {device}"
-        hint = "use a smaller --sequence-length or --clip-model-name, or --freeze-encoder"
-        raise TrainingError(problem, hint) from None
+        fitting = 0
     finally:
         seeding.set_rng_state(random_state)
-    moments = 2 * parameter_bytes(torch.nn.ParameterList(p for p in model.parameters() if p.requires_grad))  # of Adam
-    fitting = (usable_memory(device) - moments) // max(memory, 1)
-    model.zero_grad(set_to_none=True)
-    return max(1, int(fitting))
+        model.zero_grad(set_to_none=True)
+    if fitting < 1:
+        problem = f"one segment of {segment_length} frames needs more memory than is free on {device}"
+        hint = "use a smaller --sequence-length or --clip-model-name, or --freeze-encoder; or try --micro-batch-size 1"
+        raise TrainingError(problem, hint)
+    return fitting
 
 
 def _blank_segment(model: MoCLIP, objective: StudentObjective, length: int) -> SegmentBatch:

@@ -22,7 +22,7 @@ class ComputeOptions:
     """Where and how to compute.
 
     `batch_size`: frames per encoder batch; `pair_batch_size`: pairs of frames per flow batch; `flow_precision`: of
-    learned flow, None for the fastest that is at least that of the flow that the student was trained on."""
+    learned flow, None for half precision where the device is fast in it and the student's flow is not of fp32."""
 
     device: torch.device
     precision: str
