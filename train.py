@@ -78,8 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--epochs", type=cli.positive_int, default=10, help="number of epochs")
     add("--batch-size", type=cli.positive_int, default=32, help="segments per batch of each process")
     micro_batch_help = (
-        "segments per forward pass; less memory, same gradient; default: as many as fit into a GPU's free memory, or "
-        "about 32 frames"
+        "segments per forward pass; fewer take less memory and give the same gradient; default: on a CUDA GPU as many "
+        "as fit into its free memory, else about 32 frames"
     )
     add("--micro-batch-size", type=cli.none_or(cli.positive_int), default=None, help=micro_batch_help)
     add("--compile", action="store_true", help="compile the encoder with torch.compile; GPU only")

@@ -118,14 +118,16 @@ def first_output_line(command: list[str]) -> str | None:
 
 
 def write_results(path: Path, header: dict[str, Any], results: Iterable[CheckResult]) -> None:
-    checks = [asdict(result) | {"measured": dict(map(make_valid, result.measured.items()))} for result in results]
+    checks = []
+    for result in results:
+        measured = {name: finite_or_text(value) for name, value in result.measured.items()}
+        checks.append(asdict(result) | {"measured": measured})
     yaml_json.write_json(path, {"machine": header, "checks": checks})
 
 
-def make_valid(item: tuple[str, float | str]) -> tuple[str, float | str]:
-    """Return a measured value with its name; as text if it is NaN or infinite, which JSON has no numbers for."""
-    name, value = item
-    return name, str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def finite_or_text(value: float | str) -> float | str:
+    """Return a number as it is, and NaN or infinity as text, since JSON has no such numbers."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_result(result: CheckResult) -> str:

@@ -122,7 +122,7 @@ class GeneratedDataset:
             number += count
         for clip in range(NUM_CLIPS):
             path = self.folder / "videos" / f"clip{clip:02}.mp4"
-            write_video(path, textured_frames(self.frames, *self.size, velocity=3 * (-1) ** (clip + 1), seed=clip))
+            write_video(path, textured_frames(self.frames, *self.size, (3 * (-1) ** (clip + 1), 0), clip))
 
     @property
     def data_flags(self) -> list[str]:
@@ -225,15 +225,16 @@ class GeneratedDataset:
         return run_script("predict", videos, *models, *output, *arguments)
 
 
-def textured_frames(count: int, height: int, width: int, velocity: int, seed: int) -> np.ndarray:
-    """Return (n, H, W, 3) uint8 frames of a smooth texture that moves by `velocity` pixels per frame along the rows."""
+def textured_frames(count: int, height: int, width: int, velocity: tuple[int, int], seed: int) -> np.ndarray:
+    """Return (n, H, W, 3) uint8 frames of a smooth texture that moves by `velocity` (x, y) pixels per frame."""
     import cv2
 
-    rng, full_width = np.random.default_rng(seed), width + count * abs(velocity)
-    coarse = rng.integers(0, 256, (height // 8, full_width // 8, 3), dtype=np.uint8)
-    texture = cv2.resize(coarse, (full_width, height), interpolation=cv2.INTER_CUBIC)
-    starts = [t * abs(velocity) for t in range(count)]
-    return np.stack([texture[:, start : start + width] for start in (starts if velocity < 0 else starts[::-1])])
+    x, y = (np.arange(count) * -step - min(0, (count - 1) * -step) for step in velocity)  # of the left upper corner
+    size = width + int(x.max()), height + int(y.max())
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    texture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    return np.stack([texture[top : top + height, left : left + width] for left, top in zip(x, y, strict=True)])
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:

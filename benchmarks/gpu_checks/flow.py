@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_most
+from benchmarks.gpu_checks.dataset import textured_frames
 from benchmarks.gpu_checks.machine import product_share
 from benchmarks.gpu_checks.measure import count_flop, gpu_activity, seconds_per_call, time_calls
 from vimoclip import flow
@@ -19,7 +19,7 @@ from vimoclip.runtime.device import autocast
 CPU = torch.device("cpu")
 MODEL, DRY_RUN_MODEL = "raft", "raft_small"
 ITERATIONS = 12
-SHIFT = (5, 3)  # pixels per frame
+SHIFT = (-5, -3)  # pixels per frame, along rows and columns
 SIZES = {"224": (224, 398), "360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 DRY_RUN_SIZE = (128, 128)  # smaller frames are padded to it
 OTHER_MODELS = ("raft_small", "sea_raft_s")
@@ -30,17 +30,6 @@ USED_MEMORY = 0.7  # of a card, that a pair must be able to use
 # products are as exact as TF32, 0.0009; bf16 0.009; reversed frames and exchanged colours 0.2.
 MAX_ERRORS = {"fp32": 2e-4, "bf16": 0.03, "fp16": 0.005}
 DRY_RUN_MAX_ERRORS = {"fp32": 1e-6, "bf16": 0.05, "fp16": 0.005}
-
-
-def moving_frames(count: int, height: int, width: int) -> np.ndarray:
-    """Return (n, H, W, 3) uint8 frames of a smooth texture that moves by SHIFT pixels per frame."""
-    import cv2
-
-    (dx, dy), rng = SHIFT, np.random.default_rng(0)
-    full_width, full_height = width + count * dx, height + count * dy
-    coarse = rng.integers(0, 256, (full_height // 8, full_width // 8, 3), dtype=np.uint8)
-    texture = cv2.resize(coarse, (full_width, full_height), interpolation=cv2.INTER_CUBIC)
-    return np.stack([texture[t * dy :, t * dx :][:height, :width] for t in range(count)])
 
 
 def load_model(name: str, iterations: int | None, device: torch.device, precision: str) -> flow.PTLFlowModel:
@@ -54,7 +43,7 @@ def measure_agreement(precision: str, context: CheckContext) -> Measured:
     context.require_fast(precision)
     name, iterations = context.pick(MODEL, dry_run=DRY_RUN_MODEL), context.pick(ITERATIONS, dry_run=2)
     size = context.pick((224, 224), dry_run=DRY_RUN_SIZE)
-    frames = moving_frames(context.pick(5, dry_run=2), *size)
+    frames = textured_frames(context.pick(5, dry_run=2), *size, SHIFT, seed=0)
     reference = load_model(name, iterations, CPU, "fp32").on_device(frames)
     vectors = load_model(name, iterations, context.device, precision).on_device(frames).cpu()
     error, length = (x.norm(dim=1).mean().item() for x in (vectors - reference, reference))
@@ -78,7 +67,7 @@ def record_batches(batch_sizes: list[int]) -> Iterator[None]:
 
 def measure_rate(size: tuple[int, int], pairs: int, context: CheckContext) -> Measured:
     """Measure pairs/s with the defaults of extract_flows.py; the tool's own error for too large frames is a result."""
-    device, frames = context.device, moving_frames(pairs + 1, *size)
+    device, frames = context.device, textured_frames(pairs + 1, *size, SHIFT, seed=0)
     if context.dry_run:
         render = flow.load_renderer(DRY_RUN_MODEL, None, 1, "log", 0.05, device)
     else:
@@ -102,7 +91,7 @@ def measure_rate(size: tuple[int, int], pairs: int, context: CheckContext) -> Me
 def measure_share(context: CheckContext) -> Measured:
     """Measure launches, synchronizations and the share of matrix products at 224 pixels with 8 pairs."""
     model = load_model(MODEL, None, context.device, context.precision)
-    frames = moving_frames(9, *SIZES["224"])
+    frames = textured_frames(9, *SIZES["224"], SHIFT, seed=0)
     seconds = seconds_per_call(lambda: model.on_device(frames), context.device)
     activity = gpu_activity(lambda: model.on_device(frames), context.device, seconds)
     flop = count_flop(lambda: model.on_device(frames))
@@ -113,7 +102,7 @@ def measure_other_model(name: str, context: CheckContext) -> Measured:
     """Compute two pairs and check that all vectors are finite."""
     size = context.pick(SIZES["1080p"], dry_run=DRY_RUN_SIZE)
     model = load_model(name, None, context.device, context.precision)
-    vectors = model.on_device(moving_frames(3, *size))
+    vectors = model.on_device(textured_frames(3, *size, SHIFT, seed=0))
     return {"vectors_not_finite": float((~vectors.isfinite()).sum())}
 
 

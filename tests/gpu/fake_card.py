@@ -5,7 +5,7 @@
         encoder.encode(torch.zeros(16, 3, 224, 224, dtype=torch.uint8))
     assert card.peak_bytes < 10**9
 
-Models and inputs must be created within the block. An operation runs in about 0.1 ms, whatever its size."""
+Models and inputs must be created within the block. An operation takes about 0.1 ms for tensors of any size."""
 
 import contextlib
 import gc

@@ -27,10 +27,10 @@ def color_tables() -> Iterator[None]:
 
 def test_both_streams_of_1080p_fit_the_card() -> None:
     with FakeCard() as card:
-        compute = ComputeOptions(CUDA, "bf16", FRAMES)
+        compute = ComputeOptions(CUDA, "bf16", FRAMES, 8, None)
         encoders = [make_frame_encoder(clip.build_encoder(encoder_config("ViT-B/32")), compute) for _ in "ab"]
         render = flow.load_renderer("raft", None, 2, "frame", 1.0, CUDA, "bf16")
-        encoder = TwoStreamEncoder(video.Sampling(), encoders[0], encoders[1], render)
+        encoder = TwoStreamEncoder(video.Sampling(), encoders[0], encoders[1], render, pair_batch_size=8)
         frames = np.zeros((FRAMES + 1, HEIGHT, WIDTH, 3), np.uint8)  # the first one is of the batch before
         batch = video.FrameBatch([frames, frames], np.arange(FRAMES + 1), 1)
         card.reset()

@@ -13,8 +13,8 @@ class BatchEncoder:
     """Collects preprocessed frames and encodes them in batches of one size, which may mix frames of several videos.
 
     As all batches have one size, the embedding of a frame has the same bytes on one machine regardless of the other
-    frames in its batch, if `may_adjust_size`: see `deterministic_batch_size`. Callbacks are called in the order in
-    which they were added."""
+    frames in its batch. `may_adjust_size`: take a larger batch if one of this size has positions that give other last
+    bits (see `deterministic_batch_size`). Callbacks are called in the order in which they were added."""
 
     def __init__(self, encode: EncodeFunction, batch_size: int, may_adjust_size: bool = True):
         self.encode, self.batch_size, self.may_adjust_size = encode, batch_size, may_adjust_size
@@ -65,8 +65,7 @@ def deterministic_batch_size(encode: EncodeFunction, frame: torch.Tensor, reques
 
     Matrix products are split into blocks and over threads, and elements at the borders may be summed in another order:
     ViT-B/32 in batches of 5 on 2 threads differs at one position (by 3e-6), in batches of 16 at none. Without
-    `may_adjust`, as on a GPU, where most sizes may have such positions, return `requested` and print whether they
-    differ."""
+    `may_adjust`, return `requested`, and print a note if positions differ: on a GPU this may be so in most sizes."""
     noise = torch.randint(0, 256, frame.shape, dtype=frame.dtype, generator=torch.Generator().manual_seed(0))
     for size in range(requested, 2 * requested + 1):
         embeddings = encode(noise.expand(size, *frame.shape[1:]).contiguous())

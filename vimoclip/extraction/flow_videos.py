@@ -184,9 +184,9 @@ class FlowVideoJob(ExtractionJob):
             output, entry = self.output_path(path), entries.get(name)
             if not output.exists() and not output.is_symlink():
                 continue
-            is_recorded = entry and entry.settings == digest and output.exists() and "precision" not in self._settings
+            is_recorded = entry and entry.settings == digest and output.exists()
             if entry and is_recorded and entry.output_size == output.stat().st_size:
-                existing.add(name)  # without opening it, which takes 20 s for 30,000 videos, to compare its precision
+                existing.add(name)  # without opening it, which takes 20 s for 30,000 videos
             elif problem := self._check_existing(output):
                 report.failed[name] = f"{output} exists already, but {problem}; delete it or give --overwrite"
                 del videos[name]

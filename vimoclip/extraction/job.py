@@ -65,7 +65,8 @@ class ExtractionJob(ABC):
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Any] | None:
-        """Settings that a video's output depends on; None if they are unknown without a model that is not here."""
+        """Settings that a video's output depends on; None if they are unknown without a model or a GPU of another
+        machine."""
 
     @abstractmethod
     def is_done(self, video: str) -> bool:

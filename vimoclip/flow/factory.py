@@ -51,7 +51,9 @@ def load_renderer(
     else:
         model = PTLFlowModel(method, checkpoint, iters, device, partial(autocast, device, precision))
         render = _ptlflow_renderer(model, normalization, flow_max)
-    return _with_video_error(method, precision, render)
+    # fp16 has a small range of numbers
+    hint = "use --precision fp32" if precision == "fp16" and method not in METHODS_WITHOUT_WEIGHTS else ""
+    return _with_video_error(method, render, hint)
 
 
 def _opencv_renderer(method: str, preset: str, normalization: str, flow_max: float) -> FlowRenderer:
@@ -85,12 +87,11 @@ def _ptlflow_renderer(model: PTLFlowModel, normalization: str, flow_max: float) 
     return render
 
 
-def _with_video_error(method: str, precision: str, render: FlowRenderer) -> FlowRenderer:
+def _with_video_error(method: str, render: FlowRenderer, hint: str) -> FlowRenderer:
     def checked_render(frames: np.ndarray) -> np.ndarray:
         try:
             return render(frames)
         except FloatingPointError:
-            hint = "use --precision fp32" if precision == "fp16" else ""  # it has a small range
             raise VideoError(f"flow of {method} is not finite at size {frames.shape[1:3]}", hint) from None
 
     return checked_render

@@ -1,12 +1,12 @@
 """Optical flow by the models of ptlflow, such as RAFT (Teed and Deng 2020)."""
 
 import contextlib
+import functools
 import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +80,21 @@ class PTLFlowModel:
         because another process has taken memory, is halved."""
         size, flows, start = images.shape[1:], list[torch.Tensor](), 0
         while start < len(images) - 1:
-            pairs = min(self._batch_sizes.get(size, 1), len(images) - 1 - start)
+            is_measured = size in self._batch_sizes
+            pairs = min(self._batch_sizes[size], len(images) - 1 - start) if is_measured else 1
+            compute = functools.partial(self._compute_batch, images[start : start + pairs + 1])
             try:
-                flow, memory = self._measure(images[start : start + pairs + 1])
+                if is_measured:
+                    flow = compute()
+                else:
+                    flow, self._batch_sizes[size] = self._compute_and_choose_batch_size(compute, size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
-                    raise self._explain(error) from error
+                    self._check_dtype_error(error)
+                    raise
                 if pairs == 1:
                     raise self._too_little_memory(size) from None
             else:
-                if size not in self._batch_sizes:
-                    self._batch_sizes[size] = self._choose_batch_size(memory, size)
                 flows.append(flow)
                 start += pairs
                 continue
@@ -99,12 +103,30 @@ class PTLFlowModel:
             print(f"flow of {size[-1]}x{size[-2]} frames: out of memory; the pair batch size is now {pairs // 2}")
         return torch.cat(flows)
 
-    def _explain(self, error: RuntimeError) -> Exception:
-        """Return a UserError for a model that mixes dtypes under autocast, such as craft; else the error itself."""
+    def _compute_batch(self, images: torch.Tensor) -> torch.Tensor:
+        scaled = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
+        pairs = torch.stack([scaled[:-1], scaled[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
+        return self.model({"images": pairs})["flows"][:, 0].float()
+
+    def _compute_and_choose_batch_size(
+        self, compute: Callable[[], torch.Tensor], size: torch.Size
+    ) -> tuple[torch.Tensor, int]:
+        """Return the flow of one pair, and the pairs per batch: on a CUDA GPU as many as fit, by this pair's memory."""
+        if self.device.type != "cuda":
+            return compute(), CPU_BATCH_SIZE if self.device.type == "cpu" else sys.maxsize
+        flow, memory = measure_memory(compute, self.device)
+        usable = usable_memory(self.device)
+        batch_size = max(1, int(usable // max(memory, 1)))
+        memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
+        print(f"flow of {size[-1]}x{size[-2]} frames: pair batch size at most {batch_size} ({memories})", flush=True)
+        return flow, batch_size
+
+    def _check_dtype_error(self, error: RuntimeError) -> None:
+        """Raise UserError for a model that mixes dtypes under autocast, such as craft."""
         if torch.is_autocast_enabled(self.device.type) and any(text in str(error) for text in DTYPE_ERRORS):
-            problem = f"{self.name} fails in half precision: {first_line(error)}"
-            return UserError(problem, "use --precision fp32")
-        return error
+            raise UserError(
+                f"{self.name} fails in half precision: {first_line(error)}", "use --precision fp32"
+            ) from error
 
     def _too_little_memory(self, size: torch.Size) -> Exception:
         """Return the error for a pair that does not fit: of the video, or of the run if others use the memory."""
@@ -121,26 +143,6 @@ class PTLFlowModel:
             return True
         free, total = torch.cuda.mem_get_info(self.device)
         return free + torch.cuda.memory_reserved(self.device) > OWNED_MEMORY * total
-
-    def _measure(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Return the flow between consecutive images, and on a CUDA GPU the peak of the bytes that it takes, else 0."""
-
-        def compute() -> torch.Tensor:
-            scaled = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
-            pairs = torch.stack([scaled[:-1], scaled[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
-            return self.model({"images": pairs})["flows"][:, 0].float()
-
-        return measure_memory(compute, self.device) if self.device.type == "cuda" else (compute(), 0)
-
-    def _choose_batch_size(self, memory: int, size: torch.Size) -> int:
-        """Return the pairs per batch; `memory`: bytes of one pair."""
-        if self.device.type != "cuda":
-            return CPU_BATCH_SIZE if self.device.type == "cpu" else sys.maxsize
-        usable = usable_memory(self.device)
-        batch_size = max(1, int(usable // max(memory, 1)))
-        memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
-        print(f"flow of {size[-1]}x{size[-2]} frames: pair batch size at most {batch_size} ({memories})", flush=True)
-        return batch_size
 
 
 def missing_download(method: str, checkpoint: str | None) -> dict[str, str] | None:
@@ -183,7 +185,7 @@ def _model_reference(ptlflow: Any, name: str) -> Any:
         raise UserError(f"--model: {name} is not a flow model", f"give one of {names}") from None
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _import_ptlflow() -> Any:
     with _suppress_output():
         try:

@@ -246,8 +246,7 @@ def build_optimizer(args: argparse.Namespace, model: MoCLIP) -> tuple[Any, Any]:
         {"params": [p for p in model.parameters() if id(p) not in encoder_ids], "lr": args.learning_rate},
     ]
     # fused: 0.08 s instead of 0.37 s for 86 million parameters on a CPU
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=fused)
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=args.weight_decay, fused=True)
     warmup = partial(_warmup_factor, steps=args.warmup_steps)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, warmup)
 

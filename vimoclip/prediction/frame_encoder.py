@@ -39,7 +39,7 @@ class TwoStreamEncoder:
     motion: FrameEncoder | None = None
     render: FlowRenderer | None = None
     flow_side: int | None = None
-    pair_batch_size: int = 8
+    pair_batch_size: int = 1
     flow_precision: str | None = None
 
 

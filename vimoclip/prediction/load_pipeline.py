@@ -27,8 +27,8 @@ class ComputeOptions:
     device: torch.device
     precision: str
     batch_size: int
-    pair_batch_size: int = 8
-    flow_precision: str | None = None
+    pair_batch_size: int
+    flow_precision: str | None
 
 
 def load_two_stream_encoder(

@@ -73,7 +73,7 @@ class ProcessGroup:
 
 
 def select_backend(device_name: str) -> str:
-    """Return the backend of torch.distributed for `--device`: NCCL if each process has a GPU of its own, else gloo.
+    """Return the backend of torch.distributed for `--device`: NCCL if no two processes share a GPU, else gloo.
 
     NCCL refuses two processes on one GPU."""
     has_own_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available() and processes_per_gpu() == 1
