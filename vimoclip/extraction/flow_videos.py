@@ -202,7 +202,7 @@ class FlowVideoJob(ExtractionJob):
             return str(error)
         if not comment or "method" not in comment:
             return "is not a flow video of this project"
-        hint = "name another --output-dir or give --overwrite"
+        hint = "use the same flags, name another --output-dir, or give --overwrite"
         cli.check_settings_match(self._known_settings(), comment, "this run", str(output), hint)
         return None
 
