@@ -117,6 +117,17 @@ def test_correlation_is_float32_in_half_precision(name: str, precision: str) -> 
         assert not [op for op in card.operations if changes_precision(op, correlation.outputs[0].nbytes // 2)]
 
 
+def test_weights_are_cast_once_for_all_iterations() -> None:
+    with FakeCard(SMALL) as card:
+        model = make_flow("raft")
+        weights = [weight for weight in model.model.update_block.parameters() if weight.dim() == 4]
+        shapes = {tuple(weight.shape) for weight in weights}
+        card.reset()
+        compute_flow(model, "720p", 1)
+        casts = [op for op in card.operations if op.name == "aten._to_copy" and op.inputs[0].shape in shapes]
+        assert 0 < len(casts) <= len(weights)
+
+
 def changes_precision(operation: Operation, min_bytes: int) -> bool:
     """Return whether an operation converts a tensor of at least this size to another dtype."""
     return (

@@ -39,13 +39,16 @@ def _in_parts(
         size = max_samples(input)
         if len(input) <= size:
             return function(input, *args, **kwargs)
-        parts = []
+        output: torch.Tensor | None = None  # not a list of parts, of which torch.cat would make a second copy
         for start in range(0, len(input), size):
             rows = slice(start, start + size)
             part_args = [arg[rows] if isinstance(arg, torch.Tensor) else arg for arg in args]
             part_kwargs = {k: arg[rows] if isinstance(arg, torch.Tensor) else arg for k, arg in kwargs.items()}
-            parts.append(function(input[rows], *part_args, **part_kwargs))
-        return torch.cat(parts)
+            part = function(input[rows], *part_args, **part_kwargs)
+            output = part.new_empty((len(input), *part.shape[1:])) if output is None else output
+            output[rows] = part
+        assert output is not None
+        return output
 
     return wrapper
 
