@@ -59,6 +59,7 @@ class Operation(NamedTuple):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     starts_kernel: bool
+    is_asynchronous: bool = False  # a copy into pinned memory, for which the CPU does not wait
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -126,7 +127,7 @@ class FakeCard:
     def num_synchronizations(self) -> int:
         """Number of operations for which the CPU waits for the card: to learn a number, or how many masks are true."""
         return sum(
-            operation.copies("cuda", "cpu")
+            (operation.copies("cuda", "cpu") and not operation.is_asynchronous)
             or (operation.name in SYNCHRONIZATIONS and operation.inputs[0].device == "cuda")
             or (operation.name in INDEXING and any(x[:2] == ("cuda", torch.bool) for x in operation.inputs[1:]))
             for operation in self.operations
@@ -216,6 +217,7 @@ class FakeCard:
             "reset_peak_memory_stats": reset_peak,
             "empty_cache": lambda: None,
             "synchronize": lambda device=None: None,
+            "Event": _Event,
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
             "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
@@ -236,6 +238,19 @@ class FakeCard:
             return tensor.clone()
 
         return pin_memory
+
+
+class _Event:
+    """An event of a card that has done everything."""
+
+    def __init__(self, blocking: bool = False):
+        self.is_recorded = False
+
+    def record(self) -> None:
+        self.is_recorded = True
+
+    def synchronize(self) -> None:
+        assert self.is_recorded  # else it does not wait
 
 
 class _FakeMode(FakeTensorMode):
@@ -273,7 +288,10 @@ class _Recorder(TorchDispatchMode):
         on_card = any(tensor.is_cuda for tensor in (*inputs, *outputs))
         starts_kernel = on_card and not func.is_view and name not in WITHOUT_KERNEL
         infos = [tuple(map(_info, tensors)) for tensors in (inputs, outputs)]
-        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel))
+        if kwargs.get("pin_memory"):
+            result.is_in_pinned_memory = True
+        is_asynchronous = name == "aten.copy_" and (*args, False)[2] and hasattr(args[0], "is_in_pinned_memory")
+        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel, is_asynchronous))
         return result
 
 
