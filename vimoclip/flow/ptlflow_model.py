@@ -53,6 +53,8 @@ class PTLFlowModel:
             if not isinstance(getattr(model, "iters", None), int):  # ccmr has several numbers
                 raise UserError(f"--iters {iters}: {name} has no single number of iterations", "omit the flag")
             model.iters = iters
+        if name in ("raft", "raft_small"):
+            ptlflow_patches.encode_flow_in_half(model)
         if name == "raft":
             ptlflow_patches.upsample_last_only(model)
         if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise
