@@ -134,3 +134,13 @@ def test_prefetched_videos_equal_sequential_reading(indexed_clip: Path, b_frame_
                 received[-1] += [read_index(frame) for frame in frames]
             assert reader.summary.original_frames == 77
     assert received == [list(range(77)), [], list(range(77))]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_several_videos_are_iterated_in_turn(workers: int) -> None:
+    readers = [NumberReader(*range(10 * i, 10 * i + 6)) for i in range(3)]
+    with closing(video.prefetch_videos(readers, lambda number: number, workers)) as videos:
+        first, second, third = (numbers for _, numbers in videos)
+        assert [next(numbers) for numbers in (first, second, first, third)] == [0, 10, 1, 20]
+        second.close()
+        assert [*first, *third, *second] == [2, 3, 4, 5, 21, 22, 23, 24, 25]

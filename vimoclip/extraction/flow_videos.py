@@ -110,15 +110,15 @@ class FlowVideoJob(ExtractionJob):
         self.output.mkdir(parents=True, exist_ok=True)
         meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
         workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers))
+        # one where ranks share few videos; each needs a thread that reads it
+        at_once = min(_videos_at_once(self.device), max(1, workers)) if videos_ahead else 1
         readers = (
             self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
             for name in tracker.claim_videos()
         )
         with closing(video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead)) as videos:
-            _take_turns(
-                (self._write_flow_video(reader, batches, render, tracker, meter) for reader, batches in videos),
-                _videos_at_once(self.device) if videos_ahead else 1,
-            )
+            writing = (self._write_flow_video(reader, batches, render, tracker, meter) for reader, batches in videos)
+            _take_turns(writing, at_once)
         meter.close()
 
     def _write_flow_video(

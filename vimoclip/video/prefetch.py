@@ -33,10 +33,10 @@ def prefetch_videos(
     """Yield (reader, its converted batches) in order; threads read up to `videos_ahead` videos ahead.
 
     `readers` is consumed lazily; each is iterated, and its batches converted, in one thread. An exception of a reader
-    is raised where its batches are iterated. Several videos may be iterated in turn. At most `depth` batches per video
-    are queued: a consumer that leaves out the rest of a video must close its batches, and one that may stop early the
-    generator (contextlib.closing), otherwise the threads wait for space in the queues. Without `workers` the videos are
-    read in the calling thread."""
+    is raised where its batches are iterated. At most `depth` batches per video are queued: a consumer that leaves out
+    the rest of a video must close its batches, and one that may stop early the generator (contextlib.closing),
+    otherwise the threads wait for space in the queues. So at most `workers` videos can be iterated in turn. Without
+    `workers` the videos are read in the calling thread."""
     if workers <= 0:
         yield from ((reader, (convert(batch) for batch in reader)) for reader in readers)
         return
