@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vimoclip import cli, clip, store, video
+from vimoclip.clip.encoder import LoadedFrames
 from vimoclip.errors import VideoError
 from vimoclip.extraction.job import ExtractionJob
 from vimoclip.extraction.sharding import WorkerContext
@@ -115,7 +116,7 @@ class EmbeddingJob(ExtractionJob):
             for key in tracker.claim_videos()
         )
         try:
-            with closing(video.prefetch_videos(sources, self._preprocess, workers, videos_ahead)) as videos:
+            with closing(video.prefetch_videos(sources, self._load_frames, workers, videos_ahead)) as videos:
                 for source, chunks in videos:
                     unfinished.add(source)
                     try:
@@ -134,12 +135,17 @@ class EmbeddingJob(ExtractionJob):
 
     def _batch_encoder(self) -> clip.BatchEncoder:
         assert self.encoder is not None
-        is_cpu = self.device.type == "cpu"
-        return clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size, may_adjust_size=is_cpu)
+        return clip.BatchEncoder(
+            self.encoder.encode_on_device,
+            self.args.frame_batch_size,
+            may_adjust_size=self.device.type == "cpu",
+            prepare=self.encoder.prepare,
+            device=self.device,
+        )
 
-    def _preprocess(self, batch: video.FrameBatch) -> torch.Tensor:
+    def _load_frames(self, batch: video.FrameBatch) -> LoadedFrames:
         assert self.encoder is not None
-        return self.encoder.preprocess(batch.frames)
+        return self.encoder.load_frames(batch.frames)
 
     def _complete_part(self, source: "_VideoWithPart", tracker: VideoTracker) -> bool:
         """Complete the part and record the video's status; return whether the part may be published."""
@@ -178,7 +184,7 @@ class EmbeddingJob(ExtractionJob):
         batches = self._batch_encoder()
         workers = cli.limit_workers(self.args.num_workers)
         readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
-        with closing(video.prefetch_videos(readers, self._preprocess, workers)) as videos:
+        with closing(video.prefetch_videos(readers, self._load_frames, workers)) as videos:
             for _, chunks in videos:
                 with suppress(VideoError):
                     for frames in chunks:

@@ -62,11 +62,57 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a CPU tensor to a device; to a CUDA GPU from pinned memory, without waiting for its queue.
+    """Copy a tensor to a device, unless it is there; to a CUDA GPU from pinned memory, without waiting for its queue.
 
     On Apple's GPUs, a copy that does not wait may read memory that is reused already (issue 189690 of PyTorch)."""
+    if tensor.is_cuda:
+        return tensor.to(device)
     is_cuda = device.type == "cuda"
     return (tensor.pin_memory() if is_cuda else tensor).to(device, non_blocking=is_cuda)
+
+
+def copy_to_pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a CPU tensor of any strides into contiguous pinned memory, from where a copy to a CUDA GPU does not wait."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+
+
+class CopyToHost:
+    """A copy of a tensor to the CPU. From a CUDA GPU it goes to pinned memory, and the CPU does not wait for it."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self._event: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._copy.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(tensor.device))
+        else:
+            self._copy = tensor.cpu()
+
+    def wait(self) -> torch.Tensor:
+        """Return the tensor on the CPU, when it is complete."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy
+
+
+class InputStream:
+    """A stream of a CUDA GPU on which inputs are copied and prepared while the GPU computes; no stream elsewhere."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def use(self) -> AbstractContextManager[Any]:
+        """Return a context whose operations run on this stream."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def join(self, tensor: torch.Tensor) -> None:
+        """Let the current stream wait until this stream has written `tensor`; the CPU does not wait."""
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._stream)
+            tensor.record_stream(current)  # its memory is not used again before the current stream has read it
 
 
 # --- memory of a CUDA GPU
