@@ -159,7 +159,8 @@ def _record_phases(path: Path) -> None:
         return real(*args, **kwargs)
 
     def load(*args: Any, real: Any = flow.load_renderer, **kwargs: Any) -> Any:
-        return within("computing", real(*args, **kwargs))
+        launch = real(*args, **kwargs).launch
+        return flow.FlowRenderer(lambda frames: within("computing", launch(frames)))
 
     setattr(video, "prefetch_videos", read_ahead)  # noqa: B010
     setattr(flow, "load_renderer", load)  # noqa: B010

@@ -101,7 +101,7 @@ def test_flow_max_is_a_fraction_of_the_diagonal() -> None:
 @pytest.mark.parametrize("normalization", flow.NORMALIZATIONS)
 def test_torch_version_equals_numpy_version_except_for_rounding(normalization: str) -> None:
     vectors = np.random.default_rng(0).normal(size=(3, 40, 50, 2)).astype(np.float32) * 3
-    by_torch = flow.flow_to_color_torch(torch.from_numpy(vectors).permute(0, 3, 1, 2), normalization, 0.05).numpy()
+    by_torch = flow.flow_to_color_torch(torch.from_numpy(vectors).permute(0, 3, 1, 2), normalization, 0.05)[0].numpy()
     here = flow.flow_to_color(vectors, normalization, 0.05)
     assert (by_torch.shape, by_torch.dtype) == (here.shape, here.dtype)
     difference = np.abs(by_torch.astype(int) - here)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vimoclip.clip.encoder import EncodeFunction
-from vimoclip.runtime.device import CopyToHost, InputStream
+from vimoclip.runtime.device import InputStream, copy_to_host
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,9 @@ class BatchEncoder:
         self.encode, self.batch_size, self.may_adjust_size, self.prepare = encode, batch_size, may_adjust_size, prepare
         self._inputs = InputStream(device)
         self._max_launched = 1 if device.type == "cuda" else 0  # batches whose embeddings are not fetched
-        self._launched = deque[tuple[CopyToHost, int]]()  # embeddings of a batch, and its number of frames
+        self._launched = deque[
+            tuple[Callable[[], np.ndarray], int]
+        ]()  # embeddings of a batch, and its number of frames
         # one batch is filled while the others are launched
         self._batches = deque[torch.Tensor]()
         self._filled = 0
@@ -85,7 +87,7 @@ class BatchEncoder:
             with self._inputs.use():
                 batch[count:] = 0
         self._inputs.join(batch)
-        self._launched.append((CopyToHost(self.encode(batch)), count))
+        self._launched.append((copy_to_host(self.encode(batch)), count))
         self._batches.rotate(-1)
         self._filled = 0
 
@@ -94,8 +96,8 @@ class BatchEncoder:
 
         Callbacks without frames that follow are called too."""
         while len(self._launched) > max_launched:
-            copy, remaining = self._launched.popleft()
-            embeddings = copy.wait()[:remaining].numpy()
+            fetch, remaining = self._launched.popleft()
+            embeddings = fetch()[:remaining]
             while remaining or (self._callbacks and self._callbacks[0][0] is None):
                 frames, callback = self._callbacks.popleft()
                 if frames is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from vimoclip.errors import UserError
@@ -76,24 +77,22 @@ def copy_to_pinned(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
-class CopyToHost:
-    """A copy of a tensor to the CPU. From a CUDA GPU it goes to pinned memory, and the CPU does not wait for it."""
+def copy_to_host(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Copy a tensor to the CPU, and return a function that returns the copy.
 
-    def __init__(self, tensor: torch.Tensor):
-        self._event: torch.cuda.Event | None = None
-        if tensor.is_cuda:
-            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._copy.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(tensor.device))
-        else:
-            self._copy = tensor.cpu()
+    From a CUDA GPU, the copy into pinned memory is only queued; the function waits for it, and for no later work."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu().numpy
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # the waiting thread leaves its processor to the others
+    copied.record(torch.cuda.current_stream(tensor.device))
 
-    def wait(self) -> torch.Tensor:
-        """Return the tensor on the CPU, when it is complete."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._copy
+    def fetch() -> np.ndarray:
+        copied.synchronize()
+        return pinned.numpy()
+
+    return fetch
 
 
 class InputStream:

@@ -2,7 +2,7 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
-from vimoclip.video.prefetch import prefetch_videos
+from vimoclip.video.prefetch import BatchIterator, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
 from vimoclip.video.reader import FrameBatch, VideoReader, read_evenly_spaced
@@ -18,6 +18,7 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 
 __all__ = [
     "EVERY_FRAME",
+    "BatchIterator",
     "FrameBatch",
     "RandomAccessReader",
     "ReadSummary",
