@@ -202,7 +202,7 @@ class FakeCard:
         storage = tensor.untyped_storage()
         self.num_pinned += 1
         self._pinned.add(storage._cdata)
-        self.streams.track(storage)
+        self.streams.track(storage, is_pinned=True)
         weakref.finalize(storage, self._pinned.discard, storage._cdata).atexit = False
         return tensor
 

@@ -14,9 +14,11 @@ Clocks = dict[int, int]  # number of a stream -> how many of its operations are 
 
 @dataclass
 class _Memory:
-    """The stream that a tensor's memory belongs to, and the operations that used it last, by stream."""
+    """The stream that a tensor's memory belongs to, and the operations that used it last, by stream.
 
-    home: int
+    `home`: None for pinned memory, which is only used again when all copies are complete."""
+
+    home: int | None
     recorded: set[int] = field(default_factory=set)  # streams of record_stream
     writes: Clocks = field(default_factory=dict)
     reads: Clocks = field(default_factory=dict)
@@ -40,11 +42,11 @@ class StreamOrder:
         self._started[self.num_streams - 1], self._known[self.num_streams - 1] = 0, {}
         return self.num_streams - 1
 
-    def track(self, storage: torch.UntypedStorage) -> None:
+    def track(self, storage: torch.UntypedStorage, is_pinned: bool = False) -> None:
         """Follow the uses of memory of the card, or of pinned memory, until it is freed."""
         key = storage._cdata
         if key not in self._memories:
-            self._memories[key] = _Memory(self.current)
+            self._memories[key] = _Memory(None if is_pinned else self.current)
             weakref.finalize(storage, self._free, key).atexit = False
 
     def run(self, name: str, reads: list[int], writes: list[int]) -> None:
@@ -84,6 +86,8 @@ class StreamOrder:
     def _free(self, key: int) -> None:
         """Memory goes back to its stream, which may use it at once."""
         memory = self._memories.pop(key)
+        if memory.home is None:
+            return
         uses = {s: clock for uses in (memory.writes, memory.reads) for s, clock in uses.items()}
         unknown = {s: clock for s, clock in uses.items() if not self._precedes({s: clock}, HOST)}
         if not self._precedes({s: c for s, c in unknown.items() if s not in memory.recorded}, memory.home):

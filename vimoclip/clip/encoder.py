@@ -43,7 +43,7 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, config: dict[str, Any]):
         self.visual, self.config = visual, config
         self.preprocess = Preprocess(config)
-        self._device, self._precision = torch.device("cpu"), "fp32"
+        self.device, self._precision = torch.device("cpu"), "fp32"
         self._encode_function: EncodeFunction | None = None
         self._cuda_preprocess: CudaPreprocess | None = None
 
@@ -52,13 +52,13 @@ class ImageEncoder:
 
         Call it again after a change of the tower's weights. `precision`: int8, or that of autocast. Raises UserError
         for int8 on another device than the CPU."""
-        self._device = next(self.visual.parameters()).device if device is None else device
+        self.device = next(self.visual.parameters()).device if device is None else device
         self._precision = precision
-        if precision == "int8" and self._device.type != "cpu":
-            raise UserError(f"--precision int8: runs on the CPU only, not on {self._device}", "give bf16 or fp16")
-        self._encode_function = _make_encode_function(self.visual.to(self._device).eval(), self.preprocess, precision)
-        is_cuda = self._device.type == "cuda"
-        self._cuda_preprocess = CudaPreprocess(self.preprocess, self._device) if is_cuda else None
+        if precision == "int8" and self.device.type != "cpu":
+            raise UserError(f"--precision int8: runs on the CPU only, not on {self.device}", "give bf16 or fp16")
+        self._encode_function = _make_encode_function(self.visual.to(self.device).eval(), self.preprocess, precision)
+        is_cuda = self.device.type == "cuda"
+        self._cuda_preprocess = CudaPreprocess(self.preprocess, self.device) if is_cuda else None
         return self
 
     def load_frames(self, frames: np.ndarray) -> LoadedFrames:
@@ -82,8 +82,8 @@ class ImageEncoder:
         if self._encode_function is None:
             self.freeze()
         assert self._encode_function is not None
-        with autocast(self._device, self._precision):
-            return self._encode_function(copy_to_device(prepared, self._device)).float()
+        with autocast(self.device, self._precision):
+            return self._encode_function(copy_to_device(prepared, self.device)).float()
 
 
 class NormalizedTower(nn.Module):

@@ -1,9 +1,11 @@
 """The job of extract_embeddings.py and inference.py: embed the frames of many videos into one HDF5 file."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from vimoclip.extraction.video_status import VideoTracker
 from vimoclip.runtime import cost_estimate, versions
 
 CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
+QUEUED_CHUNKS = 4  # per video, resized
+CUDA_QUEUED_CHUNKS = 2  # per video, in the video's size: up to 200 MB each
 
 # (device, precision) -> (frozen encoder, root attributes of the file)
 LoadEncoder = Callable[[torch.device, str], tuple[clip.ImageEncoder, dict[str, Any]]]
@@ -116,17 +120,16 @@ class EmbeddingJob(ExtractionJob):
             for key in tracker.claim_videos()
         )
         try:
-            with closing(video.prefetch_videos(sources, self._load_frames, workers, videos_ahead)) as videos:
-                for source, chunks in videos:
+            is_cuda = self.device.type == "cuda"
+            depth, at_once = (CUDA_QUEUED_CHUNKS, max(1, workers)) if is_cuda else (QUEUED_CHUNKS, 1)
+            with closing(video.prefetch_videos(sources, self._load_frames, workers, videos_ahead, depth)) as videos:
+                for source, chunk in _read_in_turn(videos, at_once):
                     unfinished.add(source)
-                    try:
-                        for frames in chunks:
-                            batches.add_frames(frames, source.part.append)
-                            meter.add(frames=len(frames))
-                    except VideoError as error:
-                        batches.add_callback(partial(end_video, source, error))
+                    if chunk is None or isinstance(chunk, VideoError):
+                        batches.add_callback(partial(end_video, source, chunk))
                     else:
-                        batches.add_callback(partial(end_video, source, None))
+                        batches.add_frames(chunk, source.part.append)
+                        meter.add(frames=len(chunk))
             batches.flush()
         finally:
             for source in unfinished:
@@ -190,6 +193,29 @@ class EmbeddingJob(ExtractionJob):
                     for frames in chunks:
                         batches.add_frames(frames, lambda embeddings: None)
                         yield len(frames)
+
+
+def _read_in_turn(
+    videos: Iterable[tuple["_VideoWithPart", video.BatchIterator[LoadedFrames]]], at_once: int
+) -> Iterator[tuple["_VideoWithPart", LoadedFrames | VideoError | None]]:
+    """Yield the next chunk of each of `at_once` videos in turn; after the last one its error, or None.
+
+    A GPU encodes faster than a thread reads one video."""
+    waiting = iter(videos)
+    running = deque(islice(waiting, at_once))
+    while running:
+        source, chunks = running[0]
+        running.rotate(-1)
+        chunk: LoadedFrames | VideoError | None
+        try:
+            chunk = next(chunks, None)
+        except VideoError as error:
+            chunk = error
+        if chunk is None or isinstance(chunk, VideoError):
+            running.pop()
+            chunks.close()
+            running.extend(islice(waiting, 1))
+        yield source, chunk
 
 
 class _VideoWithPart(video.VideoReader):
