@@ -164,7 +164,7 @@ def _record_phases(path: Path) -> None:
 
     setattr(video, "prefetch_videos", read_ahead)  # noqa: B010
     setattr(flow, "load_renderer", load)  # noqa: B010
-    mark(clip.ImageEncoder, "encode", "computing")
+    mark(clip.ImageEncoder, "encode_on_device", "computing")
     for name in ("append", "finalize", "publish"):
         mark(store.PartWriter, name, "writing")
     for name in ("write", "finalize", "__exit__"):

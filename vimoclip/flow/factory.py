@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from vimoclip.errors import UserError, VideoError
-from vimoclip.flow.host_copy import copy_to_host
 from vimoclip.flow.opencv import (
     DEFAULT_DIS_PRESET,
     DIS_PRESETS,
@@ -21,7 +20,7 @@ from vimoclip.flow.opencv import (
 )
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
-from vimoclip.runtime.device import autocast
+from vimoclip.runtime.device import autocast, copy_to_host
 
 FetchImages = Callable[[], np.ndarray]
 
