@@ -18,7 +18,7 @@ from vimoclip.errors import DeviceMemoryError, UserError, VideoError, first_line
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
-from vimoclip.runtime.device import copy_to_device, measure_memory, usable_memory
+from vimoclip.runtime.device import InputStream, copy_to_device, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 OWNED_MEMORY = 0.8  # of a GPU: if a pair does not fit into as much, it is too large
@@ -60,6 +60,7 @@ class PTLFlowModel:
         if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise
             model.forward = model.forward_flow
         self.name, self.model, self.device, self.autocast = name, model.to(device).eval(), device, autocast
+        self._input_stream = InputStream(device)
         self._batch_sizes: dict[torch.Size, int] = {}  # pairs per batch, by the shape of a pair
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -79,7 +80,9 @@ class PTLFlowModel:
         DeviceMemoryError if other programs use it."""
         height, width = frames.shape[1:3]
         padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
-        images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
+        with self._input_stream.use():
+            images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
+        self._input_stream.join(images)
 
         def compute_batch(start: int, pairs: int) -> Result:
             return convert(self._compute_batch(images[start : start + pairs + 1])[..., :height, :width])
