@@ -45,24 +45,27 @@ def prefetch_videos(
     torch.get_num_threads()  # fixes the count of this thread before other threads set theirs
     # one thread of torch per prefetch thread: 1.07 times as fast with several of them
     queues = weakref.WeakSet[_BatchQueue[Converted]]()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
-        def start(reader: Reader) -> tuple[Reader, _BatchQueue[Converted]]:
-            batches = _BatchQueue[Converted](depth)
-            queues.add(batches)
-            pool.submit(batches.fill, reader, convert)
-            return reader, batches
+    def start(reader: Reader) -> tuple[Reader, _BatchQueue[Converted]]:
+        batches = _BatchQueue[Converted](depth)
+        queues.add(batches)
+        pool.submit(batches.fill, reader, convert)
+        return reader, batches
 
-        not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
-        try:
-            started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
-            while started:
-                yield started.popleft()
-                started.extend(islice(not_started, 1))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for batches in queues:
-                batches.close()  # the pool's context manager waits for the running threads
+    not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
+    try:
+        started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
+        while started:
+            yield started.popleft()
+            started.extend(islice(not_started, 1))
+        pool.shutdown(wait=False)  # the last videos may still be iterated
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for batches in queues:
+            batches.close()
+        pool.shutdown()  # waits for the running threads
+        raise
 
 
 class _BatchQueue(Generic[Converted]):
