@@ -159,11 +159,12 @@ def _record_phases(path: Path) -> None:
         return real(*args, **kwargs)
 
     def load(*args: Any, real: Any = flow.load_renderer, **kwargs: Any) -> Any:
-        return within("computing", real(*args, **kwargs))
+        launch = real(*args, **kwargs).launch
+        return flow.FlowRenderer(lambda frames: within("computing", launch(frames)))
 
     setattr(video, "prefetch_videos", read_ahead)  # noqa: B010
     setattr(flow, "load_renderer", load)  # noqa: B010
-    mark(clip.ImageEncoder, "encode", "computing")
+    mark(clip.ImageEncoder, "encode_on_device", "computing")
     for name in ("append", "finalize", "publish"):
         mark(store.PartWriter, name, "writing")
     for name in ("write", "finalize", "__exit__"):

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.conftest import REPOSITORY, moving_frames
 from tests.flow.test_opencv import CPU, load_renderer
 from vimoclip import flow
 from vimoclip.errors import UserError
-from vimoclip.flow import ptlflow_model
+from vimoclip.flow import ptlflow_model, ptlflow_patches
 from vimoclip.runtime import device
 
 
@@ -206,3 +207,41 @@ def test_a_model_that_fails_in_half_precision_names_the_precision_to_use() -> No
     model.model.forward = lambda inputs: values.index_put_((index,), torch.zeros(1, dtype=torch.bfloat16))
     with pytest.raises(UserError, match="fp32"):
         model(moving_frames(2, (2, 1), 40, 60))
+
+
+# --- what is computed otherwise on a GPU
+
+
+@pytest.mark.parametrize("name", ["raft", "raft_small"])
+def test_flow_in_half_precision_is_not_changed_by_casting_it_early(name: str) -> None:
+    """And the convolutions' inputs are no longer concatenated in float32."""
+    frames = moving_frames(2, (2, 1), 128, 136)
+    torch.manual_seed(0)
+    model = flow.PTLFlowModel(name, None, 3, CPU, partial(device.autocast, CPU, "bf16"))
+    inputs: set[torch.dtype] = set()
+    convolution = next(module for module in model.model.update_block.gru.modules() if isinstance(module, nn.Conv2d))
+    convolution.register_forward_pre_hook(lambda module, args: inputs.add(args[0].dtype))
+    vectors = model(frames)
+    assert inputs == {torch.bfloat16}
+    model.model.update_block._forward_pre_hooks.clear()
+    assert np.array_equal(vectors, model(frames))
+    assert inputs == {torch.bfloat16, torch.float32}
+
+
+@pytest.mark.parametrize("radius", [3, 4])
+def test_the_lookup_of_a_gpu_samples_the_same_correlation(radius: int) -> None:
+    block = _correlation_block(radius)
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(20.0), indexing="ij")
+    moved = torch.stack([columns, rows]) + 4 * torch.randn(2, 2, 16, 20)  # some beyond the borders
+    expected, found = block(moved), ptlflow_patches.look_up_on_gpu(block, moved)
+    assert (found.shape, found.dtype, found.is_contiguous()) == (expected.shape, expected.dtype, True)
+    assert expected.abs().max() > 1
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def _correlation_block(radius: int) -> Any:
+    ptlflow_model._import_ptlflow()
+    from ptlflow.models.raft.corr import CorrBlock
+
+    torch.manual_seed(0)
+    return CorrBlock(torch.randn(2, 64, 16, 20), torch.randn(2, 64, 16, 20), radius=radius)

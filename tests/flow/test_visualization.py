@@ -98,10 +98,20 @@ def test_flow_max_is_a_fraction_of_the_diagonal() -> None:
     assert np.array_equal(flow.flow_to_color(uniform(2, 4, 30, 40), "linear", 0.2)[0, 0, 0], small)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("normalization", flow.NORMALIZATIONS)
+def test_torch_version_returns_flow_that_is_not_finite_as_a_magnitude(normalization: str, value: float) -> None:
+    vectors = torch.ones(3, 2, 4, 5)
+    vectors[1, 0, 2, 3] = value
+    images, largest = flow.flow_to_color_torch(vectors, normalization, 0.05)
+    assert images.shape == (3, 4, 5, 3)
+    assert largest.isfinite().tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("normalization", flow.NORMALIZATIONS)
 def test_torch_version_equals_numpy_version_except_for_rounding(normalization: str) -> None:
     vectors = np.random.default_rng(0).normal(size=(3, 40, 50, 2)).astype(np.float32) * 3
-    by_torch = flow.flow_to_color_torch(torch.from_numpy(vectors).permute(0, 3, 1, 2), normalization, 0.05).numpy()
+    by_torch = flow.flow_to_color_torch(torch.from_numpy(vectors).permute(0, 3, 1, 2), normalization, 0.05)[0].numpy()
     here = flow.flow_to_color(vectors, normalization, 0.05)
     assert (by_torch.shape, by_torch.dtype) == (here.shape, here.dtype)
     difference = np.abs(by_torch.astype(int) - here)

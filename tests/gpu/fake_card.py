@@ -12,7 +12,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gpu.fake_backward import python_backward
+from tests.gpu.fake_streams import FakeEvent, FakeStream, StreamOrder, use_stream
 
 aten = torch.ops.aten
 ALLOCATION_BYTES = 512  # PyTorch's allocator rounds each tensor up to a multiple of this
@@ -59,6 +60,7 @@ class Operation(NamedTuple):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     starts_kernel: bool
+    non_blocking: bool = False  # a copy from or to pinned memory, for which the CPU does not wait
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -78,8 +80,8 @@ class FakeCard:
 
     Data-dependent operations are answered as if all masks were true and all numbers finite. More live bytes than
     `memory_bytes` raise torch.OutOfMemoryError. `fused_attention`: whether attention is computed by PyTorch's flash and
-    memory-efficient kernels, as on a real card, or by matrix products. Memory that kernels use internally, such as the
-    workspaces of cuDNN, is not counted."""
+    memory-efficient kernels, as on a real card, or by matrix products. `streams`: the order of operations on all
+    streams. Memory that kernels use internally, such as the workspaces of cuDNN, is not counted."""
 
     def __init__(self, memory_bytes: int = 24 * 10**9, fused_attention: bool = True):
         self.memory_bytes, self.fused_attention = memory_bytes, fused_attention
@@ -87,6 +89,8 @@ class FakeCard:
         self.live_bytes = self.peak_bytes = self.num_pinned = self.num_failed_allocations = 0
         self._peak_since_reset = 0
         self._storages: set[int] = set()
+        self._pinned: set[int] = set()
+        self.streams = StreamOrder()
 
     def __enter__(self) -> "FakeCard":
         with contextlib.ExitStack() as stack:
@@ -126,7 +130,7 @@ class FakeCard:
     def num_synchronizations(self) -> int:
         """Number of operations for which the CPU waits for the card: to learn a number, or how many masks are true."""
         return sum(
-            operation.copies("cuda", "cpu")
+            (operation.copies("cuda", "cpu") and not operation.non_blocking)
             or (operation.name in SYNCHRONIZATIONS and operation.inputs[0].device == "cuda")
             or (operation.name in INDEXING and any(x[:2] == ("cuda", torch.bool) for x in operation.inputs[1:]))
             for operation in self.operations
@@ -135,6 +139,12 @@ class FakeCard:
     def copies_to_card(self) -> list[int]:
         """Return the bytes of each copy from the CPU to the card."""
         return [op.outputs[0].nbytes for op in self.operations if op.copies("cpu", "cuda")]
+
+    @property
+    def num_blocking_copies(self) -> int:
+        """Number of copies between CPU and card, in either direction, for which the CPU waits."""
+        copies = [op for op in self.operations if op.copies("cpu", "cuda") or op.copies("cuda", "cpu")]
+        return sum(not operation.non_blocking for operation in copies)
 
     def copies_to_cpu(self) -> list[int]:
         """Return the bytes of each copy from the card to the CPU."""
@@ -160,6 +170,7 @@ class FakeCard:
     def reset(self) -> None:
         """Forget the operations and the peak so far."""
         self.operations.clear()
+        self.streams.waits.clear()
         self.num_pinned, self.peak_bytes, self._peak_since_reset = 0, self.live_bytes, self.live_bytes
 
     # --- what the recorder calls
@@ -179,11 +190,24 @@ class FakeCard:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self._peak_since_reset = max(self._peak_since_reset, self.live_bytes)
         self._storages.add(key)
+        self.streams.track(storage)
         weakref.finalize(storage, self._free, key, size).atexit = False
 
     def _free(self, key: int, size: int) -> None:
         self._storages.discard(key)
         self.live_bytes -= size
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor's memory as pinned until it is freed."""
+        storage = tensor.untyped_storage()
+        self.num_pinned += 1
+        self._pinned.add(storage._cdata)
+        self.streams.track(storage, is_pinned=True)
+        weakref.finalize(storage, self._pinned.discard, storage._cdata).atexit = False
+        return tensor
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        return not tensor.is_cuda and tensor.untyped_storage()._cdata in self._pinned
 
     # --- what PyTorch reports
 
@@ -220,11 +244,17 @@ class FakeCard:
             "manual_seed_all": lambda seed: None,
             "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
             "set_rng_state": lambda state, device=None: None,
+            "Stream": lambda device=None, priority=0: FakeStream(self.streams),
+            "Event": partial(FakeEvent, self.streams),
+            "current_stream": lambda device=None: FakeStream(self.streams, self.streams.current),
+            "default_stream": lambda device=None: FakeStream(self.streams, 0),
+            "stream": partial(use_stream, self.streams),
         }
         yield torch.cuda, cuda
         yield fake_tensor, {"init_gpu_context": lambda device: None}
         yield torch.utils, {"swap_tensors": _assign}
-        yield FakeTensor, {"numpy": _numpy, "pin_memory": self._pin_memory(), "__deepcopy__": _deepcopy}
+        yield FakeTensor, {"numpy": self._numpy(), "pin_memory": self._pin_memory(), "__deepcopy__": _deepcopy}
+        yield FakeTensor, {"record_stream": self._record_stream()}
         if self.fused_attention:
             yield F, {"scaled_dot_product_attention": _fused_attention(F.scaled_dot_product_attention)}
 
@@ -232,10 +262,25 @@ class FakeCard:
         def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.is_cuda:
                 raise RuntimeError("cannot pin a CUDA tensor, only dense CPU tensors can be pinned")
-            self.num_pinned += 1
-            return tensor.clone()
+            return tensor if self.is_pinned(tensor) else self.pin(tensor.clone())
 
         return pin_memory
+
+    def _record_stream(self) -> Callable[[torch.Tensor, FakeStream], None]:
+        def record_stream(tensor: torch.Tensor, stream: FakeStream) -> None:
+            self.streams.record_stream(tensor.untyped_storage(), stream.number)
+
+        return record_stream
+
+    def _numpy(self) -> Callable[..., np.ndarray]:
+        def numpy(tensor: torch.Tensor, *, force: bool = False) -> np.ndarray:
+            """Return zeros in the shape of a CPU tensor."""
+            if tensor.is_cuda and not force:
+                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+            self.streams.read_on_cpu(tensor.untyped_storage())
+            return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+        return numpy
 
 
 class _FakeMode(FakeTensorMode):
@@ -261,6 +306,9 @@ class _Recorder(TorchDispatchMode):
         if _is_composite(func):  # in inference mode, operations arrive in larger pieces than otherwise
             with self:
                 return func.decompose(*args, **kwargs)
+        pin_memory = bool(kwargs.get("pin_memory")) and func.overloadpacket is aten.empty
+        if pin_memory:
+            kwargs = kwargs | {"pin_memory": False}
         if answer := _ANSWERS.get(func.overloadpacket):
             result = answer(func, *args, **kwargs)
         else:
@@ -269,11 +317,19 @@ class _Recorder(TorchDispatchMode):
         for tensor in outputs:
             if tensor.is_cuda:
                 self.card.allocate(tensor)
+            elif pin_memory:
+                self.card.pin(tensor)
         name = f"{func.namespace}.{func.overloadpacket.__name__}"
         on_card = any(tensor.is_cuda for tensor in (*inputs, *outputs))
         starts_kernel = on_card and not func.is_view and name not in WITHOUT_KERNEL
         infos = [tuple(map(_info, tensors)) for tensors in (inputs, outputs)]
-        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel))
+        non_blocking = bool(kwargs.get("non_blocking") or (name == "aten.copy_" and len(args) > 2 and args[2]))
+        non_blocking = non_blocking and any(map(self.card.is_pinned, (*inputs, *outputs)))
+        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel, non_blocking))
+        if starts_kernel:
+            written = [tensor.untyped_storage()._cdata for tensor in outputs]
+            read = [key for tensor in inputs if (key := tensor.untyped_storage()._cdata) not in written]
+            self.card.streams.run(name, read, written)
         return result
 
 
@@ -350,13 +406,6 @@ def _deepcopy(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
     copied = tensor.detach().clone()
     memo[id(tensor)] = nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
     return memo[id(tensor)]
-
-
-def _numpy(tensor: torch.Tensor, *, force: bool = False) -> np.ndarray:
-    """Return zeros in the shape of a CPU tensor."""
-    if tensor.is_cuda and not force:
-        raise TypeError("can't convert cuda:0 device type tensor to numpy")
-    return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
 def _fused_attention(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

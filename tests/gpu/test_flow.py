@@ -1,15 +1,18 @@
 """Learned flow on a simulated card: memory, batches of grid_sample, precision of the correlation, copies."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from tests.gpu.fake_card import FakeCard, Operation
 from vimoclip import flow
 from vimoclip.errors import DeviceMemoryError, VideoError
+from vimoclip.flow import visualization
 from vimoclip.runtime.device import autocast
 
 CUDA = torch.device("cuda:0")
@@ -145,3 +148,79 @@ def test_frames_are_copied_once_from_pinned_memory() -> None:
         assert card.copies_to_card() == [9 * 720 * 1280 * 3]
         assert card.num_pinned == 1
         assert card.num_synchronizations == 0
+
+
+# --- launches, copies back
+
+
+@pytest.fixture
+def color_tables() -> Iterator[None]:
+    """Keep fake tensors out of the cached tables of flow colours."""
+    visualization.color_table()
+    yield
+    visualization._color_table_tensor.cache_clear()
+
+
+def make_renderer(card: FakeCard, height: int, width: int, normalization: str = "log") -> flow.FlowRenderer:
+    """Return a renderer by RAFT that knows the memory of a pair of this size."""
+    render = flow.load_renderer("raft", None, 2, normalization, 0.05, CUDA, "bf16")
+    render(np.zeros((2, height, width, 3), np.uint8))
+    card.reset()
+    return render
+
+
+def test_an_iteration_of_raft_starts_few_kernels() -> None:
+    """ptlflow's own starts 113."""
+    kernels = []
+    with FakeCard(LARGE) as card:
+        model = make_flow("raft")
+        for model.model.iters in (2, 2, 3):  # the first one measures memory
+            card.reset()
+            model.on_device(np.zeros((33, 224, 398, 3), np.uint8))
+            kernels.append(card.num_kernels)
+    assert 0 < kernels[2] - kernels[1] <= 60
+
+
+@pytest.mark.parametrize("normalization", flow.NORMALIZATIONS)
+def test_colors_start_few_kernels_and_no_float64(normalization: str, color_tables: None) -> None:
+    with FakeCard() as card:
+        vectors = torch.zeros(32, 2, 224, 398, device=CUDA)
+        flow.flow_to_color_torch(vectors, normalization, 0.05)  # copies the table
+        card.reset()
+        flow.flow_to_color_torch(vectors, normalization, 0.05)
+        assert card.num_kernels <= 18
+        assert not card.num_synchronizations
+        assert not card.float64_operations()
+
+
+def test_images_come_back_as_bytes_without_a_synchronization(color_tables: None) -> None:
+    with FakeCard(LARGE) as card:
+        render = make_renderer(card, 128, 160)
+        assert render(np.zeros((33, 128, 160, 3), np.uint8)).shape == (32, 128, 160, 3)
+        assert card.copies_to_card() == [33 * 128 * 160 * 3]
+        assert card.copies_to_cpu() == [32 * 128 * 160 * 3, 32 * 4]  # images, largest magnitudes
+        assert not card.num_synchronizations
+        assert not card.streams.races
+
+
+def test_a_batch_is_launched_before_the_images_of_the_one_before_are_awaited(color_tables: None) -> None:
+    with FakeCard(LARGE) as card:
+        render = make_renderer(card, 128, 160)
+        batches = [np.zeros((frames, 128, 160, 3), np.uint8) for frames in (5, 5, 3)]
+        launched = [len(images) for images in render.render_batches(batches) if card.streams.waits]
+        assert launched == [4, 4, 2]
+        waits = card.streams.waits[::2]  # of the images; the magnitudes of a batch follow them at once
+        assert all(later_operations > 100 for later_operations in waits[:2])
+        assert not card.streams.races
+
+
+def test_flow_that_is_not_finite_is_noticed_with_its_images(
+    color_tables: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeCard(LARGE) as card:
+        render = make_renderer(card, 128, 160)
+        fetch = render.launch(np.zeros((3, 128, 160, 3), np.uint8))
+        not_a_number = lambda tensor: np.full(tuple(tensor.shape), np.nan)  # noqa: E731
+        monkeypatch.setattr(FakeTensor, "numpy", not_a_number)
+        with pytest.raises(VideoError, match="not finite"):
+            fetch()

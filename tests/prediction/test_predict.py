@@ -114,11 +114,11 @@ def test_flow_is_computed_in_batches_of_pairs(
     def load_recording_renderer(*args: Any) -> Any:
         render = load_renderer(*args)
 
-        def recording_render(frames: np.ndarray) -> np.ndarray:
+        def recording_launch(frames: np.ndarray) -> Any:
             pairs.append(len(frames) - 1)
-            return render(frames)
+            return render.launch(frames)
 
-        return recording_render
+        return factory.FlowRenderer(recording_launch)
 
     monkeypatch.setattr("vimoclip.flow.load_renderer", load_recording_renderer)
     command = ["dataset/videos/clip3.mp4", *FUSION_ARGS, "--frame-batch-size", "6", *flags, "-o", str(tmp_path)]

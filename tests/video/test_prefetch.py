@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +71,13 @@ def test_exceptions_are_raised_after_the_batches_before(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_batches_that_are_left_out_are_dropped(workers: int) -> None:
+def test_closed_batches_are_not_read_further(workers: int) -> None:
     readers = [NumberReader(*range(100)) for _ in range(4)]
-    videos = video.prefetch_videos(readers, lambda number: number, workers)
-    assert [next(iter(numbers)) for _, numbers in videos] == [0] * 4
+    first_numbers = []
+    for _, numbers in video.prefetch_videos(readers, lambda number: number, workers):
+        with closing(numbers):
+            first_numbers.append(next(numbers))
+    assert first_numbers == [0] * 4
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -131,3 +134,13 @@ def test_prefetched_videos_equal_sequential_reading(indexed_clip: Path, b_frame_
                 received[-1] += [read_index(frame) for frame in frames]
             assert reader.summary.original_frames == 77
     assert received == [list(range(77)), [], list(range(77))]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_several_videos_are_iterated_in_turn(workers: int) -> None:
+    readers = [NumberReader(*range(10 * i, 10 * i + 6)) for i in range(3)]
+    with closing(video.prefetch_videos(readers, lambda number: number, workers)) as videos:
+        first, second, third = (numbers for _, numbers in videos)
+        assert [next(numbers) for numbers in (first, second, first, third)] == [0, 10, 1, 20]
+        second.close()
+        assert [*first, *third, *second] == [2, 3, 4, 5, 21, 22, 23, 24, 25]

@@ -168,3 +168,19 @@ def test_file_is_published_at_the_end_and_replaces_the_old_one(tmp_path: Path) -
         assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
     assert len(decode_all(path)) == 40
+
+
+def test_a_file_that_is_finalized_in_the_background_has_the_same_bytes_and_errors(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        with video.VideoWriter(tmp_path / name, 25, {}) as writer:
+            writer.write(indexed_frames(40))
+            if name == "b.mp4":
+                writer.start_finalizing()
+            writer.finalize()
+            assert (writer.frames, writer.size()) == (40, (tmp_path / f".{name}.partial").stat().st_size)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    with pytest.raises(VideoError, match="can't be encoded"), video.VideoWriter(tmp_path / "c.mp4", 25, {}) as writer:
+        writer.write(np.zeros((1, 2, 40_000, 3), np.uint8))
+        writer.start_finalizing()
+        writer.finalize()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]

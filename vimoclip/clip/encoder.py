@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.model import _build_vision_tower
 from torch import nn
 
 from vimoclip.clip import linear_kernels
+from vimoclip.clip.cuda_preprocess import CudaPreprocess, PinnedFrames
 from vimoclip.clip.fast_vit import FoldedViT, is_supported
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.pretrained import (
@@ -33,6 +35,7 @@ from vimoclip.runtime import onednn
 from vimoclip.runtime.device import HALF_DTYPES, autocast, copy_to_device
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
+LoadedFrames = torch.Tensor | PinnedFrames  # frames before `ImageEncoder.prepare`
 
 
 class ImageEncoder:
@@ -41,28 +44,45 @@ class ImageEncoder:
     def __init__(self, visual: nn.Module, config: dict[str, Any]):
         self.visual, self.config = visual, config
         self.preprocess = Preprocess(config)
-        self._device, self._precision = torch.device("cpu"), "fp32"
+        self.device = torch.device("cpu")
         self._encode_function: EncodeFunction | None = None
+        self._cuda_preprocess: CudaPreprocess | None = None
 
     def freeze(self, device: torch.device | None = None, precision: str = "fp32") -> "ImageEncoder":
         """Build the function that `encode` calls, on a device; return the encoder.
 
         Call it again after a change of the tower's weights. `precision`: int8, or that of autocast. Raises UserError
         for int8 on another device than the CPU."""
-        self._device = next(self.visual.parameters()).device if device is None else device
-        self._precision = precision
-        if precision == "int8" and self._device.type != "cpu":
-            raise UserError(f"--precision int8: runs on the CPU only, not on {self._device}", "give bf16 or fp16")
-        self._encode_function = _make_encode_function(self.visual.eval(), self.preprocess, self._device, precision)
+        self.device = next(self.visual.parameters()).device if device is None else device
+        if precision == "int8" and self.device.type != "cpu":
+            raise UserError(f"--precision int8: runs on the CPU only, not on {self.device}", "give bf16 or fp16")
+        self._encode_function = _make_encode_function(self.visual.eval(), self.preprocess, self.device, precision)
+        is_cuda = self.device.type == "cuda"
+        self._cuda_preprocess = CudaPreprocess(self.preprocess, self.device) if is_cuda else None
         return self
 
-    @torch.inference_mode()
+    def load_frames(self, frames: np.ndarray) -> LoadedFrames:
+        """(n, H, W, 3) uint8 -> what `prepare` takes; can be called in any thread. Call `freeze` before."""
+        return self._cuda_preprocess.pin(frames) if self._cuda_preprocess else self.preprocess(frames)
+
+    def prepare(self, frames: LoadedFrames) -> torch.Tensor:
+        """Return (n, 3, S, S) uint8: on a CUDA GPU, to which the frames are copied, or else on the CPU."""
+        if isinstance(frames, torch.Tensor):
+            return frames
+        assert self._cuda_preprocess is not None
+        return self._cuda_preprocess(frames)
+
     def encode(self, prepared: torch.Tensor) -> torch.Tensor:
         """(n, 3, S, S) uint8 -> (n, D) float32 on the CPU, not normalized. Calls `freeze` if it was not called."""
+        return self.encode_on_device(prepared).cpu()
+
+    @torch.inference_mode()
+    def encode_on_device(self, prepared: torch.Tensor) -> torch.Tensor:
+        """Like `encode`, but the result is on the encoder's device, and the CPU does not wait for a CUDA GPU."""
         if self._encode_function is None:
             self.freeze()
         assert self._encode_function is not None
-        return self._encode_function(copy_to_device(prepared, self._device)).float().cpu()
+        return self._encode_function(copy_to_device(prepared, self.device)).float()
 
 
 class NormalizedTower(nn.Module):

@@ -35,12 +35,14 @@ class Preprocess:
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """(n, H, W, 3) uint8 -> (n, 3, S, S) uint8: resized and cropped, not normalized."""
-        resized = self._resize(frames, self._target_size(*frames.shape[1:3]))
+        resized = self._resize(frames, self.target_size(*frames.shape[1:3]))
+        return self.crop_or_pad(resized).contiguous()
+
+    def crop_or_pad(self, resized: torch.Tensor) -> torch.Tensor:
+        """(n, 3, H, W) resized to `target_size` -> (n, 3, S, S)."""
         if self.mode == "longest":
-            resized = center_crop_or_pad(resized, list(self.size), fill=self.fill)
-        elif self.mode == "shortest":
-            resized = vision.center_crop(resized, list(self.size))
-        return resized.contiguous()
+            return center_crop_or_pad(resized, list(self.size), fill=self.fill)
+        return vision.center_crop(resized, list(self.size)) if self.mode == "shortest" else resized
 
     def normalize(self, prepared: torch.Tensor) -> torch.Tensor:
         """(..., 3, S, S) uint8 -> float32, on the same device."""
@@ -56,7 +58,8 @@ class Preprocess:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_copies": {}}  # a worker of a DataLoader needs no tensors on a GPU
 
-    def _target_size(self, height: int, width: int) -> tuple[int, int]:
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (H, W) that a frame is resized to, before it is cropped or padded."""
         if self.mode == "squash":
             return self.size
         if self.mode == "shortest" and self.size[0] == self.size[1]:  # torchvision's Resize truncates ...

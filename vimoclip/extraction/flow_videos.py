@@ -1,11 +1,14 @@
 """The job of extract_flows.py: write one video of colour-coded optical flow per source video."""
 
 import argparse
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from vimoclip.flow.flow_folder import common_settings
 from vimoclip.runtime import cost_estimate, defaults
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
+# Of all frames in a batch: 8 of 1920x1080, 2 of 3840x2160. Such batches use a GPU as well as larger ones, and up to six
+# are in memory for each video that is read ahead.
+MAX_GPU_BATCH_PIXELS = 2**24
 
 
 class FlowVideoJob(ExtractionJob):
@@ -104,38 +110,50 @@ class FlowVideoJob(ExtractionJob):
         meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
         workers, videos_ahead = tracker.prefetch_limits(self.num_workers)
         print(f"at most {self._pair_batch_size} pairs per batch, {workers} reader threads", flush=True)
+        # one where ranks share few videos; each needs a thread that reads it
+        at_once = min(defaults.videos_written_at_once(self.device), max(1, workers)) if videos_ahead else 1
         readers = (
             self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
             for name in tracker.claim_videos()
         )
         with closing(video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead)) as videos:
-            for reader, batches in videos:
-                frames = 0
-                try:
-                    frames = self._write_flow_video(reader, batches, render, tracker)
-                except VideoError as error:
-                    tracker.record_failed(reader.path.name, str(error))
-                meter.add(items=1, frames=frames)
+            writing = (self._write_flow_video(reader, batches, render, tracker, meter) for reader, batches in videos)
+            _take_turns(writing, at_once)
         meter.close()
 
     def _write_flow_video(
-        self, reader: video.VideoReader, batches: Iterator[np.ndarray], render: FlowRenderer, tracker: VideoTracker
-    ) -> int:
-        """Write one flow video from batches of frames; return the number of flow frames. Raises VideoError."""
-        path, comment = reader.path, self._known_settings()
-        fps, lossless = video.probe(path).fps, comment["lossless"]
-        with video.VideoWriter(self.output_path(path), fps, comment, lossless) as writer:
-            for frames in batches:
-                if len(frames) > 1:
-                    writer.write(render(frames))
-            summary = reader.summary
-            comment |= {"video": path.stem, **video.frames_to_comment(summary)}
-            writer.finalize()
-            if not writer.frames:
-                tracker.record_skipped(path.name, "has one kept frame, so there is no flow", summary)
-            elif not tracker.record_success(path.name, summary, writer.size()):
-                writer.discard()
-        return writer.frames
+        self,
+        reader: video.VideoReader,
+        batches: video.BatchIterator[np.ndarray],
+        render: FlowRenderer,
+        tracker: VideoTracker,
+        meter: cli.ProgressMeter,
+    ) -> Generator[None, None, None]:
+        """Write one flow video from batches of frames, and record its status; yield while a thread encodes it."""
+        path, comment, frames = reader.path, self._known_settings(), 0
+        try:
+            with (
+                closing(batches),
+                video.VideoWriter(
+                    self.output_path(path), video.probe(path).fps, comment, comment["lossless"]
+                ) as writer,
+            ):
+                for images in render.render_batches(batches):
+                    writer.write(images)
+                    yield
+                summary = reader.summary
+                comment |= {"video": path.stem, **video.frames_to_comment(summary)}
+                writer.start_finalizing()
+                yield
+                writer.finalize()
+                if not writer.frames:
+                    tracker.record_skipped(path.name, "has one kept frame, so there is no flow", summary)
+                elif not tracker.record_success(path.name, summary, writer.size()):
+                    writer.discard()
+            frames = writer.frames
+        except VideoError as error:
+            tracker.record_failed(path.name, str(error))
+        meter.add(items=1, frames=frames)
 
     def estimate(self, paths: Sequence[Path]) -> cli.CostEstimate:
         pairs = max(0.0, video.estimate_kept_frames(paths, self.sampling) - len(paths))
@@ -166,7 +184,15 @@ class FlowVideoJob(ExtractionJob):
     def _reader(
         self, path: Path, sampling: video.Sampling, on_start: Callable[[], None] = lambda: None
     ) -> video.VideoReader:
-        return video.VideoReader(path, self._pair_batch_size, sampling, (self.size,), overlap=1, on_start=on_start)
+        return video.VideoReader(
+            path,
+            self._pair_batch_size,
+            sampling,
+            (self.size,),
+            overlap=1,
+            on_start=on_start,
+            max_batch_pixels=MAX_GPU_BATCH_PIXELS if self.device.type == "cuda" else video.MAX_BATCH_PIXELS,
+        )
 
     @property
     def _pair_batch_size(self) -> int:
@@ -209,6 +235,22 @@ class FlowVideoJob(ExtractionJob):
         hint = "use the same flags, name another --output-dir, or give --overwrite"
         cli.check_settings_match(self._known_settings(), comment, "this run", str(output), hint)
         return None
+
+
+def _take_turns(tasks: Iterable[Generator[None, None, None]], count: int) -> None:
+    """Run `count` generators at a time, each up to its next yield in turn. After an error, close them and raise it."""
+    waiting, running = iter(tasks), deque[Generator[None, None, None]]()
+    try:
+        running.extend(islice(waiting, count))
+        while running:
+            has_ended = next(running[0], True)
+            running.rotate(-1)
+            if has_ended:
+                running.pop()
+                running.extend(islice(waiting, 1))
+    finally:
+        for task in running:
+            task.close()
 
 
 def find_source_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:

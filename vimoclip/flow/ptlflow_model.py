@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from vimoclip.errors import DeviceMemoryError, UserError, VideoError, first_line
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
-from vimoclip.runtime.device import copy_to_device, measure_memory, usable_memory
+from vimoclip.runtime.device import InputStream, copy_to_device, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 OWNED_MEMORY = 0.8  # of a GPU: if a pair does not fit into as much, it is too large
 DTYPE_ERRORS = ("dtype", "scalar type", "not implemented for", "should be the same")  # in texts of PyTorch
 CPU_BATCH_SIZE = 1  # pairs; a batch of 8 takes longer per pair, as it does not fit into the processor's cache
+Result = TypeVar("Result")
 
 
 class PTLFlowModel:
@@ -52,42 +53,60 @@ class PTLFlowModel:
             if not isinstance(getattr(model, "iters", None), int):  # ccmr has several numbers
                 raise UserError(f"--iters {iters}: {name} has no single number of iterations", "omit the flag")
             model.iters = iters
+        if name in ("raft", "raft_small"):
+            ptlflow_patches.encode_flow_in_half(model)
         if name == "raft":
             ptlflow_patches.upsample_last_only(model)
         if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise
             model.forward = model.forward_flow
         self.name, self.model, self.device, self.autocast = name, model.to(device).eval(), device, autocast
+        self._input_stream = InputStream(device)
         self._batch_sizes: dict[torch.Size, int] = {}  # pairs per batch, by the shape of a pair
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         return self.on_device(frames).permute(0, 2, 3, 1).cpu().numpy()
 
-    @torch.no_grad()  # not inference_mode, in which autocast casts a weight again at each use
     def on_device(self, frames: np.ndarray) -> torch.Tensor:
         """(n + 1, H, W, 3) uint8 frames -> (n, 2, H, W) float32 flow in pixels, on the model's device.
 
-        Raises VideoError if the device has too little memory for a pair, DeviceMemoryError if other programs use it."""
+        Raises the errors of `compute`."""
+        return torch.cat(self.compute(frames, lambda flow: flow))
+
+    @torch.no_grad()  # not inference_mode, in which autocast casts a weight again at each use
+    def compute(self, frames: np.ndarray, convert: Callable[[torch.Tensor], Result]) -> list[Result]:
+        """(n + 1, H, W, 3) uint8 frames -> `convert` of the (m, 2, H, W) float32 flow of each batch of pairs.
+
+        Does not wait for a CUDA GPU. Raises VideoError if the device has too little memory for a pair,
+        DeviceMemoryError if other programs use it."""
         height, width = frames.shape[1:3]
         padded = torch.from_numpy(np.ascontiguousarray(pad_to_min_side(frames, MIN_SIDE)))
-        images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
-        with self.autocast():
-            return self._compute_batches(images)[..., :height, :width]
+        with self._input_stream.use():
+            images = copy_to_device(padded, self.device).permute(0, 3, 1, 2)
+        self._input_stream.join(images)
 
-    def _compute_batches(self, images: torch.Tensor) -> torch.Tensor:
-        """(n + 1, 3, H, W) uint8 images -> (n, 2, H, W) flow.
+        def compute_batch(start: int, pairs: int) -> Result:
+            return convert(self._compute_batch(images[start : start + pairs + 1])[..., :height, :width])
+
+        with self.autocast():
+            return self._compute_batches(compute_batch, len(images) - 1, images.shape[1:])
+
+    def _compute_batches(
+        self, compute_batch: Callable[[int, int], Result], total_pairs: int, size: torch.Size
+    ) -> list[Result]:
+        """Return the results of `compute_batch` (first pair, number of pairs), for batches of all pairs.
 
         The first pair of a new size is computed alone, to measure its memory. A batch that does not fit, for example
         because another process has taken memory, is halved."""
-        size, flows, start = images.shape[1:], list[torch.Tensor](), 0
-        while start < len(images) - 1:
+        results, start = list[Result](), 0
+        while start < total_pairs:
             is_measured = size in self._batch_sizes
-            pairs = min(self._batch_sizes[size], len(images) - 1 - start) if is_measured else 1
-            compute = functools.partial(self._compute_batch, images[start : start + pairs + 1])
+            pairs = min(self._batch_sizes[size], total_pairs - start) if is_measured else 1
+            compute = functools.partial(compute_batch, start, pairs)
             try:
                 if is_measured:
-                    flow = compute()
+                    result = compute()
                 else:
-                    flow, self._batch_sizes[size] = self._compute_and_choose_batch_size(compute, size)
+                    result, self._batch_sizes[size] = self._compute_and_choose_batch_size(compute, size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     self._check_dtype_error(error)
@@ -95,31 +114,29 @@ class PTLFlowModel:
                 if pairs == 1:
                     raise self._too_little_memory(size) from None
             else:
-                flows.append(flow)
+                results.append(result)
                 start += pairs
                 continue
             torch.cuda.empty_cache()  # here, where the error no longer keeps the tensors of its frames
             self._batch_sizes[size] = pairs // 2
             print(f"flow of {size[-1]}x{size[-2]} frames: out of memory; the pair batch size is now {pairs // 2}")
-        return torch.cat(flows)
+        return results
 
     def _compute_batch(self, images: torch.Tensor) -> torch.Tensor:
         scaled = images.flip(1).float() / 255  # ptlflow's models take BGR in 0..1
         pairs = torch.stack([scaled[:-1], scaled[1:]], dim=1).contiguous()  # [n, 2, 3, H, W]
         return self.model({"images": pairs})["flows"][:, 0].float()
 
-    def _compute_and_choose_batch_size(
-        self, compute: Callable[[], torch.Tensor], size: torch.Size
-    ) -> tuple[torch.Tensor, int]:
-        """Return the flow of one pair, and the pairs per batch: on a CUDA GPU as many as fit, by this pair's memory."""
+    def _compute_and_choose_batch_size(self, compute: Callable[[], Result], size: torch.Size) -> tuple[Result, int]:
+        """Return the result of a pair, and the pairs per batch: on a CUDA GPU as many as fit, by this pair's memory."""
         if self.device.type != "cuda":
             return compute(), CPU_BATCH_SIZE if self.device.type == "cpu" else sys.maxsize
-        flow, memory = measure_memory(compute, self.device)
+        result, memory = measure_memory(compute, self.device)
         usable = usable_memory(self.device)
         batch_size = max(1, int(usable // max(memory, 1)))
         memories = f"{format_bytes(memory)} a pair, {format_bytes(usable)} are free"
         print(f"flow of {size[-1]}x{size[-2]} frames: pair batch size at most {batch_size} ({memories})", flush=True)
-        return flow, batch_size
+        return result, batch_size
 
     def _check_dtype_error(self, error: RuntimeError) -> None:
         """Raise UserError for a model that mixes dtypes under autocast, such as craft."""

@@ -76,24 +76,24 @@ def _normalization_scale(magnitude: np.ndarray, normalization: str, flow_max: fl
     return target
 
 
-def flow_to_color_torch(flow: torch.Tensor, normalization: str, flow_max: float) -> torch.Tensor:
-    """(n, 2, H, W) float32 flow -> (n, H, W, 3) uint8 images on the same device, like `flow_to_color`.
+def flow_to_color_torch(flow: torch.Tensor, normalization: str, flow_max: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, 2, H, W) float32 flow -> (n, H, W, 3) uint8 images, like `flow_to_color`, and (n,) largest magnitudes.
 
-    Transfers three bytes per pixel from a GPU instead of eight. Raises FloatingPointError for flow that is not
-    finite."""
+    Both are on the device of the flow; three bytes per pixel are transferred from a GPU instead of eight. A magnitude
+    that is not finite is not raised, since the CPU would wait for the GPU."""
     magnitude = flow.norm(dim=1)  # [n, H, W]
-    largest = magnitude.amax(dim=(1, 2), keepdim=True)
-    if not bool(torch.isfinite(largest).all()):
-        raise FloatingPointError("flow that is not finite")
+    largest = magnitude.amax(dim=(1, 2))
     if normalization == "frame":
-        scale = 1 / largest.clamp_min(float(EPSILON))
+        scale = 1 / largest.clamp_min(float(EPSILON))[:, None, None]
     else:
         target = magnitude / (flow_max * math.hypot(*flow.shape[2:]))
         if normalization == "log":
-            target = torch.log1p(target / LOG_KNEE) / math.log1p(1 / LOG_KNEE)
-        scale = target.clamp_max(1) / magnitude.clamp_min(float(EPSILON))
-    cells = (flow * scale[:, None] * float(HALF_SIDE) + float(HALF_SIDE)).round().long()
-    return _color_table_tensor(flow.device)[cells[:, 1] * COLOR_TABLE_SIDE + cells[:, 0]]
+            target = target.div_(LOG_KNEE).log1p_().div_(math.log1p(1 / LOG_KNEE))
+        scale = target.clamp_max_(1).div_(magnitude.clamp_min_(float(EPSILON)))
+    cells = (flow * scale[:, None]).mul_(float(HALF_SIDE)).add_(float(HALF_SIDE)).round_().int()
+    index = (cells[:, 1] * COLOR_TABLE_SIDE).add_(cells[:, 0])
+    index.clamp_(0, COLOR_TABLE_SIDE**2 - 1)  # of a flow that is not finite: a wrong index would end CUDA
+    return _color_table_tensor(flow.device).index_select(0, index.flatten()).view(*index.shape, 3), largest
 
 
 @lru_cache(maxsize=8)

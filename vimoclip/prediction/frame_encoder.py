@@ -30,9 +30,9 @@ class FrameEncoder:
 class TwoStreamEncoder:
     """The encoders of both streams, and the sampling of frames.
 
-    `rgb`, `motion`: None if the model does not use the stream. `render`: (n+1, H, W, 3) frames -> (n, H, W, 3) flow
-    images. `flow_side`: shorter side in pixels at which flow is computed; None for the video's own size.
-    `pair_batch_size`: pairs of frames per flow batch; `flow_precision`: of a learned flow method, else None."""
+    `rgb`, `motion`: None if the model does not use the stream. `render`: of flow images. `flow_side`: shorter side in
+    pixels at which flow is computed; None for the video's own size. `pair_batch_size`: pairs of frames per flow batch;
+    `flow_precision`: of a learned flow method, else None."""
 
     sampling: video.Sampling
     rgb: FrameEncoder | None
@@ -93,7 +93,8 @@ def _encode_batch(batch: _PreparedFrames, encoder: TwoStreamEncoder) -> FrameEmb
     motion, frames = None, batch.flow_frames
     if encoder.motion and encoder.render and frames is not None and len(frames) > 1:
         pairs = encoder.pair_batch_size
-        flows = [encoder.render(frames[start : start + pairs + 1]) for start in range(0, len(frames) - 1, pairs)]
-        images = map(video.pad_to_even, flows)  # like the frames of a flow video, which the student is trained on
+        chunks = [frames[start : start + pairs + 1] for start in range(0, len(frames) - 1, pairs)]
+        # padded like the frames of a flow video, which the student is trained on
+        images = map(video.pad_to_even, encoder.render.render_batches(chunks))
         motion = encoder.motion.encode(torch.cat([encoder.motion.prepare(image) for image in images]))
     return FrameEmbeddings(batch.times, rgb, motion)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from vimoclip.errors import UserError
@@ -71,11 +72,55 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a CPU tensor to a device; to a CUDA GPU from pinned memory, without waiting for its queue.
+    """Copy a tensor to a device, unless it is there; to a CUDA GPU from pinned memory, without waiting for its queue.
 
     On Apple's GPUs, a copy that does not wait may read memory that is reused already (issue 189690 of PyTorch)."""
+    if tensor.is_cuda:
+        return tensor.to(device)
     is_cuda = device.type == "cuda"
     return (tensor.pin_memory() if is_cuda else tensor).to(device, non_blocking=is_cuda)
+
+
+def copy_to_pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a CPU tensor of any strides into contiguous pinned memory, from where a copy to a CUDA GPU does not wait."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+
+
+def copy_to_host(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Copy a tensor to the CPU, and return a function that returns the copy.
+
+    From a CUDA GPU, the copy into pinned memory is only queued; the function waits for it, and for no later work."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu().numpy
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # the waiting thread leaves its processor to the others
+    copied.record(torch.cuda.current_stream(tensor.device))
+
+    def fetch() -> np.ndarray:
+        copied.synchronize()
+        return pinned.numpy()
+
+    return fetch
+
+
+class InputStream:
+    """A stream of a CUDA GPU on which inputs are copied and prepared while the GPU computes; no stream elsewhere."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def use(self) -> AbstractContextManager[Any]:
+        """Return a context whose operations run on this stream."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def join(self, tensor: torch.Tensor) -> None:
+        """Let the current stream wait until this stream has written `tensor`; the CPU does not wait."""
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._stream)
+            tensor.record_stream(current)  # its memory is not used again before the current stream has read it
 
 
 # --- memory of a CUDA GPU

@@ -2,10 +2,10 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
-from vimoclip.video.prefetch import prefetch_videos
+from vimoclip.video.prefetch import BatchIterator, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
-from vimoclip.video.reader import FrameBatch, VideoReader, read_evenly_spaced
+from vimoclip.video.reader import MAX_BATCH_PIXELS, FrameBatch, VideoReader, read_evenly_spaced
 from vimoclip.video.sampling import (
     EVERY_FRAME,
     ReadSummary,
@@ -18,6 +18,8 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 
 __all__ = [
     "EVERY_FRAME",
+    "MAX_BATCH_PIXELS",
+    "BatchIterator",
     "FrameBatch",
     "RandomAccessReader",
     "ReadSummary",

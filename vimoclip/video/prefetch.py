@@ -3,14 +3,24 @@
 import contextlib
 import queue
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Reader = TypeVar("Reader", bound=Iterable[Any])  # of the batches of one video, as VideoReader
 Converted = TypeVar("Converted")
+Item = TypeVar("Item", covariant=True)
+
+
+class BatchIterator(Protocol[Item]):
+    """The batches of one video; `close` drops the remaining ones and ends their reading."""
+
+    def __iter__(self) -> "BatchIterator[Item]": ...
+    def __next__(self) -> Item: ...
+    def close(self) -> None: ...
 
 
 def prefetch_videos(
@@ -19,40 +29,43 @@ def prefetch_videos(
     workers: int,
     videos_ahead: int = 2,
     depth: int = 4,
-) -> Generator[tuple[Reader, Iterator[Converted]], None, None]:
+) -> Generator[tuple[Reader, BatchIterator[Converted]], None, None]:
     """Yield (reader, its converted batches) in order; threads read up to `videos_ahead` videos ahead.
 
     `readers` is consumed lazily; each is iterated, and its batches converted, in one thread. An exception of a reader
-    is raised where its batches are iterated; batches that the consumer leaves out are dropped. At most `depth` batches
-    per video are queued. A consumer that may stop early must close the generator (contextlib.closing), otherwise the
-    threads wait for space in the queues. Without `workers` the videos are read in the calling thread."""
+    is raised where its batches are iterated. At most `depth` batches per video are queued: a consumer that leaves out
+    the rest of a video must close its batches, and one that may stop early the generator (contextlib.closing),
+    otherwise the threads wait for space in the queues. So at most `workers` videos can be iterated in turn. Without
+    `workers` the videos are read in the calling thread."""
     if workers <= 0:
-        yield from ((reader, map(convert, reader)) for reader in readers)
+        yield from ((reader, (convert(batch) for batch in reader)) for reader in readers)
         return
     import torch  # here, as importing it takes seconds, which scripts that only probe videos don't need
 
     torch.get_num_threads()  # fixes the count of this thread before other threads set theirs
     # one thread of torch per prefetch thread: 1.07 times as fast with several of them
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    queues = weakref.WeakSet[_BatchQueue[Converted]]()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
-        def start(reader: Reader) -> tuple[Reader, _BatchQueue[Converted]]:
-            batches = _BatchQueue[Converted](depth)
-            pool.submit(batches.fill, reader, convert)
-            return reader, batches
+    def start(reader: Reader) -> tuple[Reader, _BatchQueue[Converted]]:
+        batches = _BatchQueue[Converted](depth)
+        queues.add(batches)
+        pool.submit(batches.fill, reader, convert)
+        return reader, batches
 
-        not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
-        try:
-            started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
-            while started:
-                reader, batches = started[0]
-                yield reader, iter(batches)
-                batches.close()
-                started.popleft()
-                started.extend(islice(not_started, 1))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for _, batches in started:
-                batches.close()  # the pool's context manager waits for the running threads
+    not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
+    try:
+        started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
+        while started:
+            yield started.popleft()
+            started.extend(islice(not_started, 1))
+        pool.shutdown(wait=False)  # the last videos may still be iterated
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for batches in queues:
+            batches.close()
+        pool.shutdown()  # waits for the running threads
+        raise
 
 
 class _BatchQueue(Generic[Converted]):
@@ -61,7 +74,7 @@ class _BatchQueue(Generic[Converted]):
     def __init__(self, depth: int):
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._closed = threading.Event()
-        self._end = object()  # follows the last batch
+        self._end: Any = object()  # follows the last batch
         self._error: BaseException | None = None
 
     def fill(self, reader: Iterable[Any], convert: Callable[[Any], Converted]) -> None:
@@ -81,11 +94,16 @@ class _BatchQueue(Generic[Converted]):
                 self._queue.put(item, timeout=0.1)
                 return
 
-    def __iter__(self) -> Iterator[Converted]:
-        while (item := self._queue.get()) is not self._end:
-            yield item
-        if self._error is not None:
-            raise self._error
+    def __iter__(self) -> "_BatchQueue[Converted]":
+        return self
+
+    def __next__(self) -> Converted:
+        item = self._end if self._closed.is_set() else self._queue.get()
+        if item is not self._end:
+            return item
+        self.close()
+        error, self._error = self._error, None
+        raise error or StopIteration
 
     def close(self) -> None:
         """Stop the thread at its next batch."""

@@ -34,10 +34,10 @@ class FrameBatch(NamedTuple):
 class VideoReader:
     """Iterable over the sampled frames of a video in batches, once. `summary` is valid after the last batch.
 
-    `batch_size`: new frames per batch, at most; fewer for very large frames (MAX_BATCH_PIXELS). `shorter_sides`: sizes
-    after scaling in pixels, None for the video's own size. `overlap`: frames of the previous batch that each batch
-    repeats. `on_start` is called when iteration starts, in its thread. One batch is held in memory. Iteration raises
-    VideoError, also for a video without frames."""
+    `batch_size`: new frames per batch, at most; fewer for large frames, which have at most `max_batch_pixels` together.
+    `shorter_sides`: sizes after scaling in pixels, None for the video's own size. `overlap`: frames of the previous
+    batch that each batch repeats. `on_start` is called when iteration starts, in its thread. One batch is held in
+    memory. Iteration raises VideoError, also for a video without frames."""
 
     summary: ReadSummary
 
@@ -49,8 +49,10 @@ class VideoReader:
         shorter_sides: Sequence[int | None] = (None,),
         overlap: int = 0,
         on_start: Callable[[], None] = lambda: None,
+        max_batch_pixels: int = MAX_BATCH_PIXELS,
     ):
         self.path, self.batch_size, self.sampling = path, batch_size, sampling
+        self.max_batch_pixels = max_batch_pixels
         self.shorter_sides, self.overlap, self.on_start = shorter_sides, overlap, on_start
 
     def __iter__(self) -> Iterator[FrameBatch]:
@@ -66,7 +68,7 @@ class VideoReader:
             pending.append(_convert_sizes(frame, self.shorter_sides))
             if not batch_size:
                 pixels = max(image[..., 0].size for image in pending[0])
-                batch_size = min(self.batch_size, max(1, MAX_BATCH_PIXELS // pixels))
+                batch_size = min(self.batch_size, max(1, self.max_batch_pixels // pixels))
             if len(pending) == batch_size + self.overlap:
                 yield FrameBatch(_stack_sizes(pending), np.array(timestamps[-len(pending) :]), repeated)
                 pending, repeated = pending[len(pending) - self.overlap :], self.overlap

@@ -57,7 +57,7 @@ class VideoWriter:
         self._container: Any = None
         self._stream: Any = None
         self._thread = ThreadPoolExecutor(1, "encoding")
-        self._batch_future: Future[None] | None = None
+        self._future: Future[None] | None = None
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -83,12 +83,12 @@ class VideoWriter:
 
     def write(self, frames: np.ndarray) -> None:
         """Append (n, H, W, 3) uint8. Raises VideoError for a size that H.264 cannot encode, OSError for a full disk."""
-        self._wait_for_batch()
-        self._batch_future = self._thread.submit(self._encode, frames)
+        self._wait_for_thread()
+        self._future = self._thread.submit(self._encode, frames)
 
-    def _wait_for_batch(self) -> None:
-        """Wait for the current batch and raise its error."""
-        future, self._batch_future = self._batch_future, None
+    def _wait_for_thread(self) -> None:
+        """Wait for the current batch or the completion, and raise its error."""
+        future, self._future = self._future, None
         if future is not None:
             future.result()
 
@@ -127,8 +127,18 @@ class VideoWriter:
 
     def finalize(self) -> None:
         """Complete the temporary file, which the end of the `with` block publishes. Without frames there is no file."""
-        self._wait_for_batch()
-        if self._container is None or self._finalized:
+        self.start_finalizing()
+        self._wait_for_thread()
+
+    def start_finalizing(self) -> None:
+        """Let the thread complete the temporary file, for which `finalize` waits."""
+        if self._future is not None or (self._container is not None and not self._finalized):
+            self._future = self._thread.submit(self._complete, self._future)
+
+    def _complete(self, last_batch: Future[None] | None) -> None:
+        if last_batch is not None:
+            last_batch.result()  # raises its error
+        if self._finalized:
             return
         with self._errors():
             self._container.mux(self._stream.encode(None))
