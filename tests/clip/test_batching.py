@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vimoclip import clip
+from vimoclip.clip import batching
 
 
 def embed_at_every_position(encoder: clip.ImageEncoder, batch_size: int) -> set[bytes]:
@@ -126,3 +127,18 @@ def test_callbacks_are_called_in_order() -> None:
     assert output == [1, 2, 3, "end of a", "b has failed", 4, 5, "end of c"]
     batches.add_callback(lambda: output.append("d has failed"))
     assert output[-1] == "d has failed"  # at once: no frame is before it
+
+
+def test_embeddings_that_are_fetched_a_batch_late_belong_to_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CUDA GPU, where two batches are filled alternately."""
+    monkeypatch.setattr(batching, "launched_batches", lambda device: 1)
+    batches = clip.BatchEncoder(lambda batch: batch.flatten(1).float(), 4)
+    frames, found = torch.arange(1, 31, dtype=torch.uint8).view(-1, 1), dict[int, list[np.ndarray]]()
+    for video, chunk in enumerate(frames.split(7)):
+        for part in chunk.split(3):
+            batches.add_frames(part, found.setdefault(video, []).append)
+    delivered = sum(len(rows) for parts in found.values() for rows in parts)
+    assert delivered == 24  # of seven full batches, the last one is not fetched
+    batches.flush()
+    for video, chunk in enumerate(frames.split(7)):
+        assert np.array_equal(np.concatenate(found[video]), chunk.float())

@@ -13,6 +13,7 @@ from tests.stage_driver import assert_same_files, folder_content
 from tests.video_files import corrupt_packet
 from vimoclip import cli, video
 from vimoclip.extraction import flow_videos
+from vimoclip.runtime import defaults
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extract(videos: Path, output: Path, at_once: int, *flags: str) -> cli.RunReport:
     command = ["--model", "dis", "--num-workers", "2", "--videos-dir", str(videos), "--output-dir", str(output), *flags]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow_videos, "_videos_at_once", lambda device: at_once)
+        patch.setattr(defaults, "videos_written_at_once", lambda device: at_once)
         return extract_flows.main(command)
 
 
@@ -90,7 +91,7 @@ def test_large_frames_come_in_small_batches_with_the_same_flow(
             yield batch
 
     extract(videos, tmp_path / "large" / "flows", 1, "--pair-batch-size", "32")
-    monkeypatch.setattr(flow_videos, "MAX_BATCH_PIXELS", 5 * 64 * 80)
+    monkeypatch.setattr(flow_videos, "MAX_GPU_BATCH_PIXELS", 5 * 64 * 80)
     monkeypatch.setattr(video.VideoReader, "__iter__", record)
     extract(videos, tmp_path / "small" / "flows", 1, "--pair-batch-size", "32")
     assert max(batch_sizes) == 5 + 1  # with the last frame of the batch before

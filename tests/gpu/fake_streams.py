@@ -37,6 +37,11 @@ class StreamOrder:
         self._known: dict[int, Clocks] = {0: {}, HOST: {}}  # what precedes the next operation of a stream
         self._memories: dict[int, _Memory] = {}
 
+    @property
+    def used(self) -> int:
+        """Number of streams with an operation."""
+        return sum(map(bool, self._started.values()))
+
     def new_stream(self) -> int:
         self.num_streams += 1
         self._started[self.num_streams - 1], self._known[self.num_streams - 1] = 0, {}

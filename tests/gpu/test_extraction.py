@@ -56,6 +56,7 @@ def test_batches_run_without_waiting_for_the_card() -> None:
         pipeline = Pipeline(card)
         pipeline.add_batches(BATCHES)
         assert card.streams.races == []
+        assert card.streams.used == 2  # inputs are copied and resized while the encoder computes
         assert card.num_synchronizations == card.num_blocking_copies == 0
         assert card.num_kernels <= BATCHES * MAX_KERNELS
         assert card.copies_to_card() == [CHUNK_BYTES] * (BATCHES * BATCH // CHUNK)  # each frame once
@@ -103,6 +104,14 @@ def test_callbacks_are_called_in_order_on_a_card() -> None:
         assert called[2:] == ["b5", "end of b", f"c{BATCH - 5}", "c2"]
         batches.add_callback(lambda: called.append("end of c"))
         assert called[-1] == "end of c"  # at once: no frame is before it
+
+
+def test_memory_of_a_launched_batch_is_kept_after_an_error() -> None:
+    with FakeCard() as card:
+        pipeline = Pipeline(card)
+        pipeline.add_batches(1)
+        del pipeline.batches  # without `flush`, as after an error
+        assert card.streams.races == []
 
 
 @pytest.mark.parametrize(

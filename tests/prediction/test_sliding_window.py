@@ -72,7 +72,9 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sliding_window, "MAX_WHOLE_VIDEO_FRAMES", 100)
     monkeypatch.setattr(sliding_window, "WINDOWS_PER_BATCH", 2)
     path = write_video(tmp_path / "long.mp4", np.zeros((1500, 16, 16, 3), np.uint8), fps=50)
-    encoder = FrameEncoder(torch.from_numpy, lambda frames: torch.ones(len(frames), 16_384))
+    encoder = FrameEncoder(
+        torch.from_numpy, lambda frames: torch.ones(len(frames), 1), lambda frames: torch.ones(len(frames), 16_384)
+    )
     used: list[int] = []
     before = resident_bytes()
 

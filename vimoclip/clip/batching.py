@@ -34,12 +34,11 @@ class BatchEncoder:
     ):
         self.encode, self.batch_size, self.may_adjust_size, self.prepare = encode, batch_size, may_adjust_size, prepare
         self._inputs = InputStream(device)
-        self._max_launched = 1 if device.type == "cuda" else 0  # batches whose embeddings are not fetched
+        self._max_launched = launched_batches(device)
         self._launched = deque[
             tuple[Callable[[], np.ndarray], int]
         ]()  # embeddings of a batch, and its number of frames
-        # one batch is filled while the others are launched
-        self._batches = deque[torch.Tensor]()
+        self._batches = deque[torch.Tensor]()  # the first one is filled, the others are launched
         self._filled = 0
         # (number of frames in the batch, callback for their embeddings) or (None, callback without arguments)
         self._callbacks = deque[tuple[int | None, Callable[..., object]]]()
@@ -105,6 +104,11 @@ class BatchEncoder:
                 else:
                     callback(embeddings[len(embeddings) - remaining :][:frames])
                     remaining -= frames
+
+
+def launched_batches(device: torch.device) -> int:
+    """Return how many batches may be launched whose embeddings are not fetched."""
+    return 1 if device.type == "cuda" else 0
 
 
 def deterministic_batch_size(encode: EncodeFunction, frame: torch.Tensor, requested: int, may_adjust: bool) -> int:

@@ -1,7 +1,6 @@
 """The job of extract_flows.py: write one video of colour-coded optical flow per source video."""
 
 import argparse
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence

@@ -11,18 +11,22 @@ import numpy as np
 import torch
 
 from vimoclip import video
-from vimoclip.clip.encoder import EncodeFunction
+from vimoclip.clip.encoder import EncodeFunction, LoadedFrames
 from vimoclip.flow.factory import FlowRenderer
+from vimoclip.runtime.device import copy_to_host
 
-PrepareFrames = Callable[[np.ndarray], torch.Tensor]  # (n, H, W, 3) uint8 -> (n, 3, S, S) uint8
 PREFETCH_BATCHES = 2  # decoded batches in the queue; 17 frames of 1080p take 106 MB
 
 
 @dataclass(frozen=True)
 class FrameEncoder:
-    """An image encoder and its preprocessing."""
+    """An image encoder and its preprocessing, in steps that don't wait for a CUDA GPU.
 
-    prepare: PrepareFrames
+    `load`: from (n, H, W, 3) uint8, in any thread; `prepare`: to (n, 3, S, S) uint8, on a CUDA GPU there; `encode`: to
+    (n, D) on the encoder's device."""
+
+    load: Callable[[np.ndarray], LoadedFrames]
+    prepare: Callable[[LoadedFrames], torch.Tensor]
     encode: EncodeFunction
 
 
@@ -55,7 +59,7 @@ class FrameEmbeddings(NamedTuple):
 
 class _PreparedFrames(NamedTuple):
     times: np.ndarray  # (n,)
-    prepared: torch.Tensor | None
+    rgb: LoadedFrames | None
     flow_frames: np.ndarray | None  # the last frame of the previous batch, then these
 
 
@@ -77,24 +81,38 @@ class EncodedVideo:
         prepare, workers = partial(_prepare_batch, encoder=self.encoder), min(self.workers, 1)
         with closing(video.prefetch_videos([self._reader], prepare, workers, 1, PREFETCH_BATCHES)) as videos:
             for _, batches in videos:
-                for batch in batches:
-                    yield _encode_batch(batch, self.encoder)
+                launched: Callable[[], FrameEmbeddings] | None = None
+                for batch in batches:  # embeddings are fetched after the next batch is launched
+                    fetch, launched = launched, _launch_batch(batch, self.encoder)
+                    if fetch:
+                        yield fetch()
+                if launched:
+                    yield launched()
         self.summary = self._reader.summary
 
 
 def _prepare_batch(batch: video.FrameBatch, encoder: TwoStreamEncoder) -> _PreparedFrames:
     (full, scaled), new = batch.images, slice(batch.repeated, None)
-    prepared = encoder.rgb.prepare(full[new]) if encoder.rgb else None
-    return _PreparedFrames(batch.timestamps[new], prepared, scaled if encoder.motion else None)
+    rgb = encoder.rgb.load(full[new]) if encoder.rgb else None
+    return _PreparedFrames(batch.timestamps[new], rgb, scaled if encoder.motion else None)
 
 
-def _encode_batch(batch: _PreparedFrames, encoder: TwoStreamEncoder) -> FrameEmbeddings:
-    rgb = encoder.rgb.encode(batch.prepared) if encoder.rgb and batch.prepared is not None else None
-    motion, frames = None, batch.flow_frames
+def _launch_batch(batch: _PreparedFrames, encoder: TwoStreamEncoder) -> Callable[[], FrameEmbeddings]:
+    """Encode a batch; return a function that returns its embeddings, and waits for them on a CUDA GPU."""
+    fetch_rgb = fetch_motion = None
+    if encoder.rgb and batch.rgb is not None:
+        fetch_rgb = copy_to_host(encoder.rgb.encode(encoder.rgb.prepare(batch.rgb)))
+    frames = batch.flow_frames
     if encoder.motion and encoder.render and frames is not None and len(frames) > 1:
-        pairs = encoder.pair_batch_size
+        pairs, motion = encoder.pair_batch_size, encoder.motion
         chunks = [frames[start : start + pairs + 1] for start in range(0, len(frames) - 1, pairs)]
         # padded like the frames of a flow video, which the student is trained on
         images = map(video.pad_to_even, encoder.render.render_batches(chunks))
-        motion = encoder.motion.encode(torch.cat([encoder.motion.prepare(image) for image in images]))
-    return FrameEmbeddings(batch.times, rgb, motion)
+        prepared = torch.cat([motion.prepare(motion.load(image)) for image in images])
+        fetch_motion = copy_to_host(motion.encode(prepared))
+
+    def fetch() -> FrameEmbeddings:
+        rgb, motion = (None if fetch is None else torch.from_numpy(fetch()) for fetch in (fetch_rgb, fetch_motion))
+        return FrameEmbeddings(batch.times, rgb, motion)
+
+    return fetch

@@ -73,9 +73,9 @@ def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> F
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
         # not padded to full batches, as in the extraction scripts: that would double the work for a clip
-        return torch.cat([encoder.encode(batch) for batch in prepared.split(compute.batch_size)])
+        return torch.cat([encoder.encode_on_device(batch) for batch in prepared.split(compute.batch_size)])
 
-    return FrameEncoder(encoder.preprocess, encode)
+    return FrameEncoder(encoder.load_frames, encoder.prepare, encode)
 
 
 def load_zero_shot_encoder(

@@ -90,8 +90,12 @@ class VideoReader:
 
 
 def _stack_sizes(frames: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """Return one (n, H, W, 3) array per size."""
-    return [np.stack(images) for images in zip(*frames, strict=True)]
+    """Return one (n, H, W, 3) array per size; equal sizes share it."""
+    stacked: dict[int, np.ndarray] = {}
+    for images in zip(*frames, strict=True):
+        if id(images[0]) not in stacked:
+            stacked[id(images[0])] = np.stack(images)
+    return [stacked[id(image)] for image in frames[0]]
 
 
 def _convert_sizes(frame: DecodedFrame, shorter_sides: Sequence[int | None]) -> list[np.ndarray]:
