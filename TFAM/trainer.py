@@ -142,7 +142,7 @@ class FusionTrainer(Trainer):
         finished, unfinished = (-(-items // self.batch_size) for items in (len(self.train_set), self.progress.seen))
         return len(self.progress.rows) * finished + unfinished - 1
 
-    def step_scalars(self, losses: dict[str, float]) -> dict[str, float]:
+    def step_scalars(self, losses: dict[str, float], learning_rate: float) -> dict[str, float]:
         return {"train/loss_by_step": losses["loss"]}
 
     def panel_clips(self) -> Sequence[tensorboard.PanelClip]:

@@ -31,6 +31,7 @@ from tests.gpu.fake_backward import python_backward
 aten = torch.ops.aten
 ALLOCATION_BYTES = 512  # PyTorch's allocator rounds each tensor up to a multiple of this
 COMPUTE_CAPABILITY = 9, 0
+BIAS_ALIGNMENT = 16  # elements between rows of a bias that CUDA's attention takes as it is
 MAX_FUSED_HEAD_WIDTH = 256  # of PyTorch's flash and memory-efficient attention on CUDA
 # operations that start no kernel, besides views
 WITHOUT_KERNEL = {"aten._unsafe_view", "aten.detach", "aten.alias", "aten.lift_fresh", "aten.empty", "aten.empty_like"}
@@ -59,6 +60,7 @@ class Operation(NamedTuple):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     starts_kernel: bool
+    non_blocking: bool = False
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -84,6 +86,7 @@ class FakeCard:
     def __init__(self, memory_bytes: int = 24 * 10**9, fused_attention: bool = True):
         self.memory_bytes, self.fused_attention = memory_bytes, fused_attention
         self.operations: list[Operation] = []
+        self.waits: list[int] = []  # kernels launched between an event and the wait for it
         self.live_bytes = self.peak_bytes = self.num_pinned = self.num_failed_allocations = 0
         self._peak_since_reset = 0
         self._storages: set[int] = set()
@@ -126,7 +129,7 @@ class FakeCard:
     def num_synchronizations(self) -> int:
         """Number of operations for which the CPU waits for the card: to learn a number, or how many masks are true."""
         return sum(
-            operation.copies("cuda", "cpu")
+            (operation.copies("cuda", "cpu") and not operation.non_blocking)
             or (operation.name in SYNCHRONIZATIONS and operation.inputs[0].device == "cuda")
             or (operation.name in INDEXING and any(x[:2] == ("cuda", torch.bool) for x in operation.inputs[1:]))
             for operation in self.operations
@@ -160,6 +163,7 @@ class FakeCard:
     def reset(self) -> None:
         """Forget the operations and the peak so far."""
         self.operations.clear()
+        self.waits.clear()
         self.num_pinned, self.peak_bytes, self._peak_since_reset = 0, self.live_bytes, self.live_bytes
 
     # --- what the recorder calls
@@ -221,7 +225,7 @@ class FakeCard:
             "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
             "set_rng_state": lambda state, device=None: None,
         }
-        yield torch.cuda, cuda
+        yield torch.cuda, cuda | {"Event": lambda: FakeEvent(self)}
         yield fake_tensor, {"init_gpu_context": lambda device: None}
         yield torch.utils, {"swap_tensors": _assign}
         yield FakeTensor, {"numpy": _numpy, "pin_memory": self._pin_memory(), "__deepcopy__": _deepcopy}
@@ -236,6 +240,19 @@ class FakeCard:
             return tensor.clone()
 
         return pin_memory
+
+
+class FakeEvent:
+    """Stand-in for torch.cuda.Event, whose `synchronize` adds the kernels launched since `record` to `card.waits`."""
+
+    def __init__(self, card: FakeCard):
+        self.card, self.num_kernels = card, 0
+
+    def record(self) -> None:
+        self.num_kernels = self.card.num_kernels
+
+    def synchronize(self) -> None:
+        self.card.waits.append(self.card.num_kernels - self.num_kernels)
 
 
 class _FakeMode(FakeTensorMode):
@@ -273,7 +290,8 @@ class _Recorder(TorchDispatchMode):
         on_card = any(tensor.is_cuda for tensor in (*inputs, *outputs))
         starts_kernel = on_card and not func.is_view and name not in WITHOUT_KERNEL
         infos = [tuple(map(_info, tensors)) for tensors in (inputs, outputs)]
-        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel))
+        non_blocking = bool(kwargs.get("non_blocking") or (name == "aten.copy_" and len(args) > 2 and args[2]))
+        self.card.operations.append(Operation(name, infos[0], infos[1], starts_kernel, non_blocking))
         return result
 
 
@@ -373,14 +391,19 @@ def _fused_attention(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.
         **options: Any,
     ) -> torch.Tensor:
         has_kernel = query.is_cuda and query.dim() == 4 and query.shape[-1] <= MAX_FUSED_HEAD_WIDTH
-        if not has_kernel or attn_mask is not None or options:
+        if not has_kernel or (attn_mask is not None and attn_mask.dtype == torch.bool) or options:
             return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **options)
         if torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        if query.dtype == torch.float32:
+            attn_mask = None if attn_mask is None else attn_mask.to(dtype)
+        if attn_mask is not None:
+            attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
+            if any(stride % BIAS_ALIGNMENT for stride in attn_mask.stride()[:-1]):  # PyTorch copies it, for each head
+                attn_mask = attn_mask.contiguous()
+        if query.dtype == torch.float32 or attn_mask is not None:
             return aten._scaled_dot_product_efficient_attention(
-                query, key, value, None, query.requires_grad, dropout_p, is_causal, scale=scale
+                query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale
             )[0]
         return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
 

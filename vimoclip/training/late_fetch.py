@@ -1,0 +1,94 @@
+"""Results of a device, fetched while it computes the next ones: reading them at once would wait for its queue."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from vimoclip.errors import TrainingError
+from vimoclip.training.losses import LossMeter
+
+T = TypeVar("T")
+FiniteCheck = Callable[[torch.Tensor], None]  # raises TrainingError, with the names of the batch's videos
+
+
+class HostCopy:
+    """A copy of a tensor on the CPU. A CUDA GPU makes it in the order of its queue, into pinned memory."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self._event: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self._tensor = tensor.detach().to("cpu", non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._tensor = tensor.detach().cpu()
+
+    def wait(self) -> torch.Tensor:
+        """Return the copy as soon as it is complete."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensor
+
+
+def one_late(items: Iterable[T]) -> Iterator[T]:
+    """Yield each item after the next one has been made, so that its results can be fetched without a pause."""
+    previous: list[T] = []
+    for item in items:
+        yield from previous
+        previous = [item]
+    yield from previous
+
+
+class _Part(NamedTuple):
+    """Losses of one backward pass: means over `num_items` items."""
+
+    values: torch.Tensor  # (names,), on the device
+    copy: HostCopy
+    num_items: int
+    check: FiniteCheck | None
+
+
+class StepLosses(LossMeter):
+    """Losses of one optimizer step over the items of all processes. `names`: of the losses, the first one is checked.
+
+    The first access to `sums` waits for the device. It raises TrainingError if a loss is not finite: the weights are
+    invalid from this step on."""
+
+    def __init__(self, names: tuple[str, ...]):
+        super().__init__()
+        self.names = names
+        self._parts: list[_Part] = []
+        self._total: HostCopy | None = None  # of all processes: losses by name, and the number of items
+
+    def add_part(self, losses: Mapping[str, torch.Tensor], count: int, check: FiniteCheck | None = None) -> None:
+        """Add the losses of a backward pass: means over `count` items of this process."""
+        values = torch.stack([losses[name].detach() for name in self.names])
+        self._parts.append(_Part(values, HostCopy(values), count, check))
+
+    def reduce(self, device: torch.device) -> None:
+        """Add up the losses of all processes on the device, in float64. All of them must call this."""
+        total = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+        for part in self._parts:
+            total[:-1] += part.values.double() * part.num_items
+            total[-1] += part.num_items
+        dist.all_reduce(total)
+        self._total = HostCopy(total)
+
+    @property
+    def sums(self) -> dict[str, float]:
+        for part in self._parts:
+            values = part.copy.wait()
+            if part.check is not None:
+                part.check(values[0])
+            if self._total is None:
+                sums = {name: value * part.num_items for name, value in zip(self.names, values.tolist(), strict=True)}
+                self.add(sums | {"count": part.num_items})
+        self._parts.clear()
+        if self._total is not None:
+            total, self._total = self._total.wait(), None
+            if not torch.isfinite(total[0]):
+                raise TrainingError("the loss of another process is not finite")
+            self._sums = dict(zip((*self.names, "count"), total.tolist(), strict=True))
+        return self._sums
