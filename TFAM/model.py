@@ -80,8 +80,12 @@ class PackedTokens(NamedTuple):
         key_mask = self.key_mask
         if key_mask is not None and not uses_grid(device):
             key_mask = copy_to_device(key_mask, device)
-        x = self.x if self.x.device == device else copy_to_device(self.x, device)
-        return self._replace(x=x, key_mask=key_mask)
+        return self._replace(x=to_device(self.x, device), key_mask=key_mask)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device, where a resident split's are already."""
+    return tensor if tensor.device.type == device.type else copy_to_device(tensor, device)
 
 
 def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> PackedTokens:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
 from vimoclip import cli
 from vimoclip.errors import TrainingError, UserError
@@ -195,6 +194,8 @@ class Trainer(ABC):
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
         self.resume()
+        if not self.is_finished():
+            self.prepare_data()
         replica = ModelReplica(self.state, self.run.group, self.zero_loss, self.loss_names)
         if self.run.group.is_main and not self.is_finished():
             self._open_writer()
@@ -228,13 +229,16 @@ class Trainer(ABC):
         self.run.group.barrier()  # all processes have read last.pth before rank 0 writes
         self.started = time.monotonic() - self.progress.seconds
 
+    def prepare_data(self) -> None:  # noqa: B027 - most runs have nothing to prepare
+        """Prepare the data of a run that has epochs left. Raises UserError."""
+
     @property
     def probe_batch_size(self) -> int:
         """Items per step when the speed is measured for --dry-run."""
         return self.batch_size
 
-    def make_loader(self, dataset: Any, batches: Any) -> DataLoader[Any]:
-        """Return a loader of batches of this process."""
+    def make_loader(self, dataset: Any, batches: Any) -> Any:
+        """Return an iterable of batches of this process, with a length."""
         return make_loader(dataset, batches, self.run.num_workers, self.run.device, self.persistent_workers)
 
     def report(self, left_out: Mapping[str, str]) -> cli.RunReport:
@@ -249,7 +253,7 @@ class Trainer(ABC):
         arguments = (self.monitor_split, self.metadata["class_names"], self.annotations_dir, self.panel_clips())
         self.logger = tensorboard.EpochLogger(self.writer, *arguments)
 
-    def _run_epoch(self, replica: ModelReplica, loader: DataLoader[Any], monitor_loader: DataLoader[Any]) -> None:
+    def _run_epoch(self, replica: ModelReplica, loader: Any, monitor_loader: Any) -> None:
         progress, started = self.progress, time.monotonic()
         epoch = len(progress.rows) + 1
         for losses in self.train_steps(replica, self._step_batches(loader, f"epoch {epoch}/{self.epochs}")):
@@ -272,7 +276,7 @@ class Trainer(ABC):
             seconds = time.monotonic() - started
             print(f"epoch {epoch}/{self.epochs}: {self.format_row(row)}, {seconds:.0f} s{best}", flush=True)
 
-    def _step_batches(self, loader: DataLoader[Any], description: str) -> Iterator[Any]:
+    def _step_batches(self, loader: Any, description: str) -> Iterator[Any]:
         """Yield the loader's batches with a progress bar; seed each step on all ranks but 0."""
         batches = cli.progress(loader, len(loader), "step", description) if self.run.group.is_main else loader
         for batch in batches:
