@@ -138,7 +138,9 @@ def join_layouts(layouts: Sequence[Layout], fusion: Fusion, is_padded: bool) -> 
 def make_grids(
     layouts: Sequence[Layout], rows: np.ndarray, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[Grid], torch.Tensor]:
-    """Return the grids of layouts and `rows` on the device. All integers are copied at once. dtype: of attention."""
+    """Return the grids of layouts and `rows` on the device. All integers are copied at once. dtype: of attention.
+
+    With `rows`, which join the first two layouts, only the last one is attended to."""
     integers = [rows]
     for layout in layouts:
         is_token = np.arange(layout.keys.shape[1]) < layout.lengths[:, None]
@@ -149,7 +151,8 @@ def make_grids(
     for number, (lengths, keys) in enumerate(layouts):
         lengths_on_device, places, positions = on_device[1 + 3 * number :][:3]
         has_padding = bool((lengths < keys.shape[1]).any())
-        bias = None if keys.all() else copy_key_bias(keys, device, dtype)
+        is_attended = not len(rows) or number == len(layouts) - 1
+        bias = copy_key_bias(keys, device, dtype) if is_attended and not keys.all() else None
         shape = keys.shape[0], keys.shape[1]
         grids.append(Grid(shape, places if has_padding else None, positions, lengths_on_device[:, None], bias))
     return grids, on_device[0]
