@@ -142,7 +142,7 @@ def evaluate(
                 on_device = to_device(micro_batch, device)
                 with use_onednn(device):
                     output, loss_values = objective(model, on_device)
-                step_losses = StepLosses(LOSS_NAMES)
+                step_losses = StepLosses()
                 step_losses.add_part(loss_values, len(micro_batch.keys), finite_check("validation", micro_batch))
                 scores = HostCopy(output.logits.float().sigmoid())
                 yield micro_batch._replace(lengths=on_device.lengths), step_losses, scores

@@ -74,14 +74,14 @@ def make_loader(
 class ModelReplica:
     """Replica of a model in one process. Call it like the model in the forward passes that need gradients.
 
-    `loss_names`: of the losses of `TrainStep.backward`; the first is the one that is minimised."""
+    `loss_names`: of the losses of `TrainStep.backward`, in their order; only several processes need them."""
 
     def __init__(
         self,
         state: TrainState,
         group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
         zero_loss: ZeroLoss = lambda forward: torch.zeros(()),  # a single process needs none
-        loss_names: tuple[str, ...] = ("loss",),
+        loss_names: Sequence[str] = (),
     ):
         self.state, self.group, self.zero_loss, self.loss_names = state, group, zero_loss, loss_names
         self.forward: nn.Module = state.model
@@ -109,7 +109,7 @@ class ModelReplica:
             self.state.scaler.scale(self.zero_loss(self.forward)).backward()
         self.state.update()
         if self.group.size > 1:
-            step.losses.reduce(next(self.state.model.parameters()).device)
+            step.losses.reduce(self.loss_names, next(self.state.model.parameters()).device)
 
     def broadcast_running_stats(self) -> None:
         """Copy rank 0's running means of batch normalisation to all processes."""
@@ -125,7 +125,7 @@ class TrainStep:
 
     def __init__(self, replica: ModelReplica, count: int, num_items: int):
         self.replica, self.remaining, self.num_items = replica, count, num_items
-        self.losses = StepLosses(replica.loss_names)
+        self.losses = StepLosses()
 
     def micro_batch(self, count: int) -> AbstractContextManager[Any]:
         """Return the context of both passes over `count` of the items: only those of the last all-reduce gradients."""

@@ -1,6 +1,6 @@
 """Results of a device, fetched while it computes the next ones: reading them at once would wait for its queue."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -51,25 +51,29 @@ class _Part(NamedTuple):
 
 
 class StepLosses(LossMeter):
-    """Losses of one optimizer step over the items of all processes. `names`: of the losses, the first one is checked.
+    """Losses of one optimizer step over the items of all processes.
 
     The first access to `sums` waits for the device. It raises TrainingError if a loss is not finite: the weights are
     invalid from this step on."""
 
-    def __init__(self, names: tuple[str, ...]):
+    def __init__(self) -> None:
         super().__init__()
-        self.names = names
+        self._names: Sequence[str] = ()
         self._parts: list[_Part] = []
         self._total: HostCopy | None = None  # of all processes: losses by name, and the number of items
 
     def add_part(self, losses: Mapping[str, torch.Tensor], count: int, check: FiniteCheck | None = None) -> None:
-        """Add the losses of a backward pass: means over `count` items of this process."""
-        values = torch.stack([losses[name].detach() for name in self.names])
+        """Add the losses of a backward pass: means over `count` items of this process. `check` is for the first."""
+        self._names = list(losses)
+        values = torch.stack([loss.detach() for loss in losses.values()])
         self._parts.append(_Part(values, HostCopy(values), count, check))
 
-    def reduce(self, device: torch.device) -> None:
-        """Add up the losses of all processes on the device, in float64. All of them must call this."""
-        total = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+    def reduce(self, names: Sequence[str], device: torch.device) -> None:
+        """Add up the losses of all processes on the device, in float64. All of them must call this.
+
+        `names`: of the losses, also for a process that has none."""
+        self._names = names
+        total = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)
         for part in self._parts:
             total[:-1] += part.values.double() * part.num_items
             total[-1] += part.num_items
@@ -83,12 +87,12 @@ class StepLosses(LossMeter):
             if part.check is not None:
                 part.check(values[0])
             if self._total is None:
-                sums = {name: value * part.num_items for name, value in zip(self.names, values.tolist(), strict=True)}
+                sums = {name: value * part.num_items for name, value in zip(self._names, values.tolist(), strict=True)}
                 self.add(sums | {"count": part.num_items})
         self._parts.clear()
         if self._total is not None:
             total, self._total = self._total.wait(), None
             if not torch.isfinite(total[0]):
                 raise TrainingError("the loss of another process is not finite")
-            self._sums = dict(zip((*self.names, "count"), total.tolist(), strict=True))
+            self._sums = dict(zip((*self._names, "count"), total.tolist(), strict=True))
         return self._sums
