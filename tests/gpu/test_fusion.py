@@ -1,6 +1,6 @@
 """The fusion Transformer on a simulated card: one device, no float64, copies and synchronizations per batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ LAYERS = 4
 INDEX_BYTES = 32_768  # the largest copy of what depends on the lengths only
 
 
-def make_config(fusion: str, pooling: str) -> Mapping[str, Any]:
+def make_config(fusion: str, pooling: str) -> dict[str, Any]:
     """Return the default config for this fusion, with the sizes that the embeddings determine."""
     overrides = [f"model.fusion={fusion}", f"model.pooling={pooling}", "model.positions=true"]
     found = config.load([], [*overrides, "training.grad_clip_norm=1"])
