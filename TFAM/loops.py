@@ -1,16 +1,19 @@
 """Training and evaluation loops of the fusion Transformer."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
 import torch
 
 from TFAM.data import FusionBatch
+from TFAM.model import to_device
 from vimoclip import metrics
-from vimoclip.runtime.device import autocast, copy_to_device
+from vimoclip.runtime.device import FetchFunction, autocast, copy_to_host
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.late_fetch import one_late
 from vimoclip.training.losses import LossMeter, check_finite
 from vimoclip.training.trainer import EvaluationResult
 
@@ -28,16 +31,16 @@ def train_steps(
 ) -> Iterator[LossMeter]:
     """Take an optimizer step per batch of all processes, and yield its loss.
 
-    Raises TrainingError with the names of the batch's videos if a loss is not finite."""
+    Reading a loss that is not finite raises TrainingError with the names of the batch's videos."""
     replica.state.model.train()
     for batch in batches:
         with replica.step(len(batch.videos)) as step:
             if batch.videos:
                 with autocast(device, precision):
                     logits = replica(*batch.model_inputs(device))
-                loss = loss_function(logits.float(), copy_to_device(batch.labels, device))
-                check_finite(loss, "the loss", batch.videos, NON_FINITE_HINT)
-                step.backward({"loss": loss}, len(batch.videos))
+                loss = loss_function(logits.float(), to_device(batch.labels, device))
+                check = partial(check_finite, name="the loss", videos=batch.videos, hint=NON_FINITE_HINT)
+                step.backward({"loss": loss}, len(batch.videos), check)
         yield step.losses
 
 
@@ -57,11 +60,10 @@ def evaluate(
     model.eval()
     # per batch: (video, logits, labels); in NumPy, as a pickled row of a tensor carries the tensor's whole storage
     local_batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
-    for batch in loader:
-        with autocast(device, precision):
-            logits = model(*batch.model_inputs(device)).float().cpu()
-        check_finite(logits, "a logit", batch.videos, NON_FINITE_HINT)
-        local_batches.append(list(zip(batch.videos, logits.numpy(), batch.labels.numpy().copy(), strict=True)))
+    for names, fetch_logits, fetch_labels in one_late(_score(model, loader, device, precision)):
+        logits = fetch_logits()
+        check_finite(torch.from_numpy(logits), "a logit", names, NON_FINITE_HINT)
+        local_batches.append(list(zip(names, logits, fetch_labels().copy(), strict=True)))
     batches_of_ranks = group.gather(local_batches)
     # batch i of a rank is batch rank + i * size of all
     rows = [row for batches in zip_longest(*batches_of_ranks, fillvalue=[]) for batch in batches for row in batch]
@@ -80,3 +82,13 @@ def evaluate(
         probabilities,
         labels,
     )
+
+
+def _score(
+    model: torch.nn.Module, loader: Iterable[FusionBatch], device: torch.device, precision: str
+) -> Iterator[tuple[list[str], FetchFunction, FetchFunction]]:
+    """Yield (videos, functions that fetch logits and labels) of each batch."""
+    for batch in loader:
+        with autocast(device, precision):
+            logits = model(*batch.model_inputs(device)).float()
+        yield batch.videos, copy_to_host(logits), copy_to_host(batch.labels)

@@ -12,6 +12,7 @@ from TFAM import loops
 from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
+from TFAM.resident import ResidentLoader, ResidentSplit, load_splits
 from vimoclip.errors import TrainingError
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.runtime import seeding
@@ -50,6 +51,15 @@ class FusionTrainer(Trainer):
             annotations_dir=Path(self.data["annotations_dir"]),
             settings=logged_sections(config),
         )
+        self.resident: dict[PairedEmbeddings, ResidentSplit] = {}  # on the GPU, if they fit
+
+    def prepare_data(self) -> None:
+        self.resident = load_splits([self.train_set, self.monitor_set], self.batch_size, self.run)
+
+    def make_loader(self, dataset: Any, batches: Any) -> Any:
+        if dataset in self.resident:
+            return ResidentLoader(self.resident[dataset], batches)
+        return super().make_loader(dataset, batches)
 
     def train_steps(self, replica: ModelReplica, batches: Iterable[Any]) -> Iterator[LossMeter]:
         return loops.train_steps(replica, batches, self.loss_function, self.run.device, self.run.precision)
@@ -142,7 +152,7 @@ class FusionTrainer(Trainer):
         finished, unfinished = (-(-items // self.batch_size) for items in (len(self.train_set), self.progress.seen))
         return len(self.progress.rows) * finished + unfinished - 1
 
-    def step_scalars(self, losses: dict[str, float]) -> dict[str, float]:
+    def step_scalars(self, losses: dict[str, float], learning_rate: float) -> dict[str, float]:
         return {"train/loss_by_step": losses["loss"]}
 
     def panel_clips(self) -> Sequence[tensorboard.PanelClip]:

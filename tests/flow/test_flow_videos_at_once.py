@@ -12,7 +12,6 @@ from tests.conftest import file_size_limit, moving_frames, write_video
 from tests.stage_driver import assert_same_files, folder_content
 from tests.video_files import corrupt_packet
 from vimoclip import cli, video
-from vimoclip.extraction import flow_videos
 from vimoclip.runtime import defaults
 
 
@@ -91,7 +90,7 @@ def test_large_frames_come_in_small_batches_with_the_same_flow(
             yield batch
 
     extract(videos, tmp_path / "large" / "flows", 1, "--pair-batch-size", "32")
-    monkeypatch.setattr(flow_videos, "MAX_GPU_BATCH_PIXELS", 5 * 64 * 80)
+    monkeypatch.setattr(video, "MAX_BATCH_PIXELS", 5 * 64 * 80)
     monkeypatch.setattr(video.VideoReader, "__iter__", record)
     extract(videos, tmp_path / "small" / "flows", 1, "--pair-batch-size", "32")
     assert max(batch_sizes) == 5 + 1  # with the last frame of the batch before

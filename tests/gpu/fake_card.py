@@ -33,6 +33,7 @@ aten = torch.ops.aten
 ALLOCATION_BYTES = 512  # PyTorch's allocator rounds each tensor up to a multiple of this
 COMPUTE_CAPABILITY = 9, 0
 MAX_FUSED_HEAD_WIDTH = 256  # of PyTorch's flash and memory-efficient attention on CUDA
+BIAS_ALIGNMENT = 16  # elements between rows of a bias that CUDA's attention takes as it is
 # operations that start no kernel, besides views
 WITHOUT_KERNEL = {"aten._unsafe_view", "aten.detach", "aten.alias", "aten.lift_fresh", "aten.empty", "aten.empty_like"}
 WITHOUT_KERNEL |= {"aten.empty_strided", "aten.new_empty", "aten.new_empty_strided", "aten.is_pinned"}
@@ -422,14 +423,19 @@ def _fused_attention(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.
         **options: Any,
     ) -> torch.Tensor:
         has_kernel = query.is_cuda and query.dim() == 4 and query.shape[-1] <= MAX_FUSED_HEAD_WIDTH
-        if not has_kernel or attn_mask is not None or options:
+        if not has_kernel or (attn_mask is not None and attn_mask.dtype == torch.bool) or options:
             return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **options)
         if torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        if query.dtype == torch.float32:
+            attn_mask = None if attn_mask is None else attn_mask.to(dtype)
+        if attn_mask is not None:
+            attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
+            if any(stride % BIAS_ALIGNMENT for stride in attn_mask.stride()[:-1]):  # PyTorch copies it, for each head
+                attn_mask = attn_mask.contiguous()
+        if query.dtype == torch.float32 or attn_mask is not None:
             return aten._scaled_dot_product_efficient_attention(
-                query, key, value, None, query.requires_grad, dropout_p, is_causal, scale=scale
+                query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale
             )[0]
         return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
 

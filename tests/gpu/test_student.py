@@ -46,6 +46,7 @@ def make_batch(trainer: StudentTrainer, segments: int) -> SegmentBatch:
 
 
 def take_step(trainer: StudentTrainer, segments: int) -> Mapping[str, float]:
+    """Take a step and wait for its losses."""
     (losses,) = trainer.train_steps(ModelReplica(trainer.state), [make_batch(trainer, segments)])
     return losses.sums
 
@@ -73,11 +74,45 @@ def test_step_stays_on_the_card(name: str, precision: str) -> None:
         assert take_step(trainer, 2)["count"] == 2
         assert not card.mixed_device_operations()
         assert not card.float64_operations()
-        assert len(card.copies_to_card()) == 4  # flow, embeddings, mask, labels
+        copies = card.copies_to_card()
+        assert len(copies) <= 4 + 2  # flow, embeddings, mask, labels; positions of frames in two micro-batches
+        assert sum(copies[:4]) > 0.99 * sum(copies)
+        assert card.num_synchronizations == 0
+        assert len(card.streams.waits) == (
+            2 if name == "ViT-B/32" else 1
+        )  # for the losses of a micro-batch, asked for above
         assert card.count("aten._fused_adamw_") > 0
         shapes = {tuple(weight.shape) for weight in weights}
         casts = [op for op in card.operations if op.name == "aten._to_copy" and op.inputs[0].shape in shapes]
         assert sum(op.outputs[0].dtype.itemsize == 2 for op in casts) <= 2 * len(weights)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--freeze-encoder", "--grad-clip-norm", "1"],
+        ["--distillation-loss-mode", "mse", "--micro-batch-size", "1"],
+        ["--distillation-weight", "0", "--warmup-steps", "3", "--weight-decay", "0.1"],
+    ],
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_losses_of_a_step_are_read_after_the_next_is_launched(flags: list[str], precision: str) -> None:
+    with FakeCard() as card:
+        trainer = make_trainer("ViT-B/32", precision, *flags)
+        trainer.train_set = range(100)
+        batches = [make_batch(trainer, 2) for _ in range(3)]
+        card.reset()
+        steps = trainer.train_steps(ModelReplica(trainer.state), batches)
+        trainer.after_step(next(steps))
+        assert not card.streams.waits
+        kernels_before = card.num_kernels
+        trainer.after_step(next(steps))
+        assert min(card.streams.waits) > card.num_kernels - kernels_before  # kernels of a step
+        assert trainer.progress.losses.count == 2  # segments, of the first step
+        trainer.after_step(next(steps))
+        trainer.read_losses()
+        assert trainer.progress.losses.count == 6
+        assert card.num_synchronizations == 0
 
 
 def test_evaluation_stays_on_the_card() -> None:
@@ -87,5 +122,6 @@ def test_evaluation_stays_on_the_card() -> None:
         card.reset()
         result = trainer.evaluate([batch])
         assert len(result.videos) == 4
+        assert card.num_synchronizations == 0
         assert not card.mixed_device_operations()
         assert not card.float64_operations()

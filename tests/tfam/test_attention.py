@@ -1,11 +1,13 @@
 """Attention within packed batches: devices, dropout, padding."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.tfam.helpers import CPU, build_model, random_clips
+from TFAM import model as fusion_model
 from TFAM.data import ClipFeatures, collate
-from TFAM.model import Fusion, FusionTransformer, PackedAttention, pack
+from TFAM.model import Fusion, FusionTransformer, Layout, PackedAttention, Pooling, make_grids, pack
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
@@ -24,7 +26,29 @@ def test_dropout_near_its_limits_is_finite(p: float) -> None:
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_attention_dropout_drops_weights_in_training_only() -> None:
+@pytest.mark.parametrize("pooling", Pooling)
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("fusion", Fusion)
+def test_attention_to_all_videos_at_once_equals_one_video_at_a_time(
+    fusion: str, positions: bool, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU all videos are padded; here both ways are computed on the CPU."""
+    for lengths in ([6, 4, 9], [5, 5], [2], [2, 30, 3]):
+        model, batch = build_model(fusion, positions, pooling), collate(random_clips(lengths), pooling)
+        results = []
+        for is_together in (False, True):
+            monkeypatch.setattr(fusion_model, "uses_grid", lambda device, value=is_together: value)
+            logits = model(*batch.model_inputs(CPU))
+            gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
+            results.append([logits, *gradients])
+        torch.testing.assert_close(results[1][0], results[0][0], atol=1e-6, rtol=0)
+        for gradient, expected in zip(results[1], results[0], strict=True):
+            assert (gradient is None) == (expected is None)
+            assert gradient is None or torch.allclose(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_together", [False, True])
+def test_attention_dropout_drops_weights_in_training_only(is_together: bool) -> None:
     """All values are equal, so that each output counts the attention weights that are kept."""
     torch.manual_seed(0)
     attention = PackedAttention(8, 2, dropout=0.25)
@@ -33,6 +57,9 @@ def test_attention_dropout_drops_weights_in_training_only() -> None:
         attention.in_proj_bias[-8:] = 1
     attention.out_proj.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
     tokens = pack([torch.randn(300, 8), torch.randn(200, 8)])
+    if is_together:
+        grids, _ = make_grids([Layout.of(tokens)], np.empty(0, np.int64), CPU, torch.float32)
+        tokens = tokens._replace(grid=grids[0])
     out = attention(tokens, tokens).detach()
     assert float(out.mean()) == pytest.approx(1, abs=0.01)
     expected_deviation = (0.25 / 0.75 / 250) ** 0.5

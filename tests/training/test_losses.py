@@ -81,7 +81,7 @@ def test_the_loss_is_classification_plus_weighted_distillation(weight: float) ->
     labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     batch = SegmentBatch(torch.zeros(2, 2, 3, 8, 8), TARGET, MASK, labels, ["a", "b"], [])
     output = StudentOutput(PREDICTED, PREDICTED, torch.zeros(2, 2))
-    _, loss_values = make_objective("mse", 1, weight)(lambda *_: output, batch, "training")
+    _, loss_values = make_objective("mse", 1, weight)(lambda *_: output, batch)
     classification = (2 + 1 + 1 + 1) / 4 * math.log(2)  # the one positive has weight 2
     assert loss_values["distillation_loss"].item() == pytest.approx(3)
     assert loss_values["classification_loss"].item() == pytest.approx(classification)

@@ -62,7 +62,8 @@ class SegmentBatch(NamedTuple):
     labels (B, C).
 
     `keys` are the videos of the segments, `indices` the segments' positions in their dataset (may be empty),
-    `unreadable` the videos that are missing from the batch."""
+    `unreadable` the videos that are missing from the batch. `lengths`: numbers of real frames, once the batch is on its
+    device, where counting `mask` would wait for a GPU."""
 
     flow: torch.Tensor
     z_image: torch.Tensor
@@ -71,6 +72,7 @@ class SegmentBatch(NamedTuple):
     keys: list[str]
     unreadable: list[UnreadableVideo]
     indices: Sequence[int] = ()
+    lengths: Sequence[int] = ()
 
 
 class SegmentDataset(Dataset):

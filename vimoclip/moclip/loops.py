@@ -1,8 +1,9 @@
 """Training and evaluation loops of the student."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,15 +14,18 @@ from vimoclip.clip import Preprocess
 from vimoclip.errors import TrainingError
 from vimoclip.moclip import MoCLIP, StudentOutput
 from vimoclip.moclip.dataset import SegmentBatch, UnreadableVideo
-from vimoclip.runtime.device import copy_to_device
+from vimoclip.runtime.device import FetchFunction, copy_to_device, copy_to_host
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.runtime.onednn import use_onednn
 from vimoclip.training import losses
 from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.late_fetch import FiniteCheck, StepLosses, one_late
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.trainer import EvaluationResult
 
 UnreadableCallback = Callable[[UnreadableVideo], None]
+LOSS_NAMES = ("loss", "distillation_loss", "classification_loss")
+NON_FINITE_HINT = "check these videos, or use a smaller --learning-rate"
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,16 @@ class StudentObjective:
     distillation_weight: float = 1.0
 
     def __call__(
-        self, model: Callable[..., StudentOutput], batch: SegmentBatch, phase: str
+        self, model: Callable[..., StudentOutput], batch: SegmentBatch
     ) -> tuple[StudentOutput, dict[str, torch.Tensor]]:
-        """Return (output, losses by name), the losses as means over segments. Raises TrainingError if not finite."""
+        """Return (output, losses by name), the losses as means over segments."""
         with self.autocast():
-            output = model(self.preprocess.normalize(batch.flow), batch.mask)
+            output = model(self.preprocess.normalize(batch.flow), batch.mask, batch.lengths)
         # paper, equations 4, 5 and, with weight 1, 6
         distill = losses.distillation_loss(output.predicted.float(), batch.z_image, batch.mask, self.distillation_mode)
         classify = losses.classification_loss(output.logits.float(), batch.labels, self.class_positive_weight)
         loss = self.distillation_weight * distill + classify
-        hint = "check these videos, or use a smaller --learning-rate"
-        losses.check_finite(loss, f"the {phase} loss", batch.keys, hint)
-        return output, {"loss": loss, "distillation_loss": distill, "classification_loss": classify}
+        return output, dict(zip(LOSS_NAMES, (loss, distill, classify), strict=True))
 
 
 def train_steps(
@@ -58,6 +60,7 @@ def train_steps(
 ) -> Iterator[LossMeter]:
     """Take an optimizer step per batch of all processes; yield its losses, empty if no segment could be read.
 
+    Reading losses that are not finite raises TrainingError with the names of the micro-batch's videos.
     The gradient is that of the mean loss over all segments of the step: both losses are means over segments of values
     that depend on one segment only, so the gradients of micro-batches (default: one) add up to it."""
     model: Any = replica.state.model
@@ -70,8 +73,8 @@ def train_steps(
             for micro_batch in split_into_micro_batches(to_device(batch, device), micro_batch_size):
                 count = len(micro_batch.keys)
                 with step.micro_batch(count):
-                    _, loss_values = objective(replica, micro_batch, "training")
-                    step.backward(loss_values, count)
+                    _, loss_values = objective(replica, micro_batch)
+                    step.backward(loss_values, count, finite_check("training", micro_batch))
         yield step.losses
 
 
@@ -80,12 +83,19 @@ def split_into_micro_batches(batch: SegmentBatch, size: int | None) -> Iterator[
     for start in range(0, len(batch.keys), size or len(batch.keys) or 1):
         rows = slice(start, start + size if size else None)
         tensors = (batch.flow[rows], batch.z_image[rows], batch.mask[rows], batch.labels[rows])
-        yield SegmentBatch(*tensors, batch.keys[rows], [], batch.indices[rows])
+        yield SegmentBatch(*tensors, batch.keys[rows], [], batch.indices[rows], batch.lengths[rows])
 
 
 def to_device(batch: SegmentBatch, device: torch.device) -> SegmentBatch:
+    """Copy the tensors to a device, and count the frames of each segment before, on the CPU."""
+    lengths = batch.mask.sum(1).tolist() if batch.keys else []
     flow, z_image, mask, labels = (copy_to_device(tensor, device) for tensor in batch[:4])
-    return batch._replace(flow=flow, z_image=z_image, mask=mask, labels=labels)
+    return batch._replace(flow=flow, z_image=z_image, mask=mask, labels=labels, lengths=lengths)
+
+
+def finite_check(phase: str, batch: SegmentBatch) -> FiniteCheck:
+    """Return the check of a batch's loss."""
+    return partial(losses.check_finite, name=f"the {phase} loss", videos=batch.keys, hint=NON_FINITE_HINT)
 
 
 def set_train_mode(model: MoCLIP) -> None:
@@ -99,9 +109,9 @@ class SegmentScores(NamedTuple):
     """Results of one micro-batch of B segments."""
 
     first_index: int  # of the first segment in the dataset
-    loss_sums: dict[str, float]
+    loss_sums: Mapping[str, float]
     keys: list[str]  # video id of each segment
-    lengths: list[int]  # numbers of flow frames
+    lengths: Sequence[int]  # numbers of flow frames
     scores: torch.Tensor  # (B, C) probabilities
     labels: torch.Tensor  # (B, C)
 
@@ -122,20 +132,27 @@ def evaluate(
     segment_scores, unreadable = list[SegmentScores](), list[UnreadableVideo]()
     device = next(model.parameters()).device
     model.eval()
-    for batch in batches:
-        for video in batch.unreadable:
-            unreadable.append(video)
-            on_unreadable(video)
-        for micro_batch in split_into_micro_batches(batch, micro_batch_size):
-            with use_onednn(device):
-                output, loss_values = objective(model, to_device(micro_batch, device), "validation")
-            count = len(micro_batch.keys)
-            loss_sums = {name: float(value) * count for name, value in loss_values.items()} | {"count": count}
-            first_index = micro_batch.indices[0] if micro_batch.indices else len(segment_scores)
-            lengths, scores = micro_batch.mask.sum(1).tolist(), output.logits.float().sigmoid().cpu()
-            # copy the labels: a tensor from a loader's worker keeps a file open
-            labels = micro_batch.labels.clone()
-            segment_scores.append(SegmentScores(first_index, loss_sums, micro_batch.keys, lengths, scores, labels))
+
+    def score() -> Iterator[tuple[SegmentBatch, StepLosses, FetchFunction]]:
+        for batch in batches:
+            for video in batch.unreadable:
+                unreadable.append(video)
+                on_unreadable(video)
+            for micro_batch in split_into_micro_batches(batch, micro_batch_size):
+                on_device = to_device(micro_batch, device)
+                with use_onednn(device):
+                    output, loss_values = objective(model, on_device)
+                step_losses = StepLosses()
+                step_losses.add_part(loss_values, len(micro_batch.keys), finite_check("validation", micro_batch))
+                fetch_scores = copy_to_host(output.logits.float().sigmoid().detach())
+                yield micro_batch._replace(lengths=on_device.lengths), step_losses, fetch_scores
+
+    for micro_batch, step_losses, fetch_scores in one_late(score()):
+        first_index = micro_batch.indices[0] if micro_batch.indices else len(segment_scores)
+        # copy the labels: a tensor from a loader's worker keeps a file open
+        scores = torch.from_numpy(fetch_scores())
+        result = (micro_batch.keys, micro_batch.lengths, scores, micro_batch.labels.clone())
+        segment_scores.append(SegmentScores(first_index, step_losses.sums, *result))
     gathered = group.gather((segment_scores, unreadable))
     for video in chain(*(videos for rank, (_, videos) in enumerate(gathered) if rank != group.rank)):
         on_unreadable(video)

@@ -47,7 +47,7 @@ def _count_fitting_segments(
     segment = to_device(_blank_segment(model, objective, segment_length), device)
 
     def compute_gradients() -> None:
-        objective(model, segment, "training")[1]["loss"].backward()
+        objective(model, segment)[1]["loss"].backward()
 
     random_state = seeding.get_rng_state()
     try:

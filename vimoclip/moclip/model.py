@@ -1,5 +1,6 @@
 """MoCLIP, the student: a copy of the CLIP image encoder that embeds flow frames (paper, eq. 1 to 6)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from vimoclip import clip
 from vimoclip.errors import UserError
+from vimoclip.runtime.device import copy_to_device
 from vimoclip.training import checkpoint, losses
 
 
@@ -42,13 +44,26 @@ class MoCLIP(nn.Module):
         self.residual_mlp = ResidualMLP(dim)
         self.classification_head = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, num_classes))
 
-    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> StudentOutput:
-        """Encode images (B, L, 3, S, S), normalised. mask (B, L): true for real frames; padding is not encoded."""
-        z = clip.encode_images(self.visual_encoder, images[mask])  # (frames, D)
+    def forward(self, images: torch.Tensor, mask: torch.Tensor, lengths: Sequence[int] = ()) -> StudentOutput:
+        """Encode images (B, L, 3, S, S), normalised. mask (B, L): true for real frames; padding is not encoded.
+
+        `lengths`: numbers of real frames, which come before the padding; without them a GPU is waited for."""
+        frames, index = images.flatten(0, 1), None
+        if min(lengths or mask.sum(1).tolist()) < mask.shape[1]:
+            host_mask = torch.arange(mask.shape[1]) < torch.tensor(lengths)[:, None] if lengths else mask.cpu()
+            index = copy_to_device(host_mask.flatten().nonzero()[:, 0], images.device)
+            frames = frames.index_select(0, index)
+        z = clip.encode_images(self.visual_encoder, frames)  # (frames, D)
         predicted = z + self.alpha * self.residual_mlp(z)
-        z_motion = z.new_zeros((*mask.shape, z.shape[-1])).masked_scatter(mask[..., None], z)
-        padded = predicted.new_zeros(z_motion.shape).masked_scatter(mask[..., None], predicted)
+        z_motion, padded = (_pad(rows, index, mask.shape) for rows in (z, predicted))
         return StudentOutput(z_motion, padded, self.classification_head(losses.masked_mean(z_motion, mask)))
+
+
+def _pad(rows: torch.Tensor, index: torch.Tensor | None, shape: torch.Size) -> torch.Tensor:
+    """Return (B, L, D) with rows at the positions `index` of B * L, zero elsewhere; None: there is no padding."""
+    if index is not None:
+        rows = rows.new_zeros((shape.numel(), rows.shape[-1])).index_copy(0, index, rows)
+    return rows.unflatten(0, tuple(shape))
 
 
 def build(config: dict[str, Any]) -> MoCLIP:

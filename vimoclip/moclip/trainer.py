@@ -36,6 +36,7 @@ class StudentTrainer(Trainer):
     unit, first_epoch, learning_rate_column = "segment", 0, "learning_rate"
     unreadable_hint = "run extract_flows.py again"
     tags: ClassVar = {"epoch": "", "learning_rate": ""}
+    loss_names = loops.LOSS_NAMES
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class StudentTrainer(Trainer):
 
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
         images = torch.zeros(1, 1, 3, *self.input_size, device=self.run.device)  # one black frame
-        output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=self.run.device))
+        output = forward(images, torch.ones(1, 1, dtype=torch.bool, device=self.run.device), [1])
         return 0 * (output.predicted.float().sum() + output.logits.float().sum())
 
     def evaluate(self, batches: Iterable[Any]) -> EvaluationResult:
@@ -174,8 +175,8 @@ class StudentTrainer(Trainer):
     def last_step(self) -> int:
         return self.progress.global_step
 
-    def step_scalars(self, losses: dict[str, float]) -> dict[str, float]:
-        scalars = losses | {"learning_rate": self.state.learning_rate}
+    def step_scalars(self, losses: dict[str, float], learning_rate: float) -> dict[str, float]:
+        scalars = losses | {"learning_rate": learning_rate}
         return {f"step/{name}": value for name, value in scalars.items()}
 
     def panel_clips(self) -> Sequence[tensorboard.PanelClip]:

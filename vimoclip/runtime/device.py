@@ -12,6 +12,7 @@ import torch
 from vimoclip.errors import UserError
 from vimoclip.runtime import processor
 
+FetchFunction = Callable[[], np.ndarray]  # waits for an array of a device
 HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FP16_CAPABILITY = (7, 0)  # compute capability of the first GPUs on which fp16 is faster than fp32 (V100)
 USABLE_MEMORY = 0.9  # of the free memory: the allocator's blocks don't fill it completely
@@ -86,7 +87,7 @@ def copy_to_pinned(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
-def copy_to_host(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+def copy_to_host(tensor: torch.Tensor) -> FetchFunction:
     """Copy a tensor to the CPU, and return a function that returns the copy.
 
     From a CUDA GPU, the copy into pinned memory is only queued; the function waits for it, and for no later work."""

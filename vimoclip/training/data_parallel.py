@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from vimoclip.runtime import seeding
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.checkpoint import TrainState
-from vimoclip.training.losses import LossMeter
+from vimoclip.training.late_fetch import FiniteCheck, StepLosses
 
 # Calls the function it is given, a model's forward pass, on a dummy input; returns zero times the sum of its outputs
 ZeroLoss = Callable[[Callable[..., Any]], torch.Tensor]
@@ -72,15 +72,18 @@ def make_loader(
 
 
 class ModelReplica:
-    """Replica of a model in one process. Call it like the model in the forward passes that need gradients."""
+    """Replica of a model in one process. Call it like the model in the forward passes that need gradients.
+
+    `loss_names`: of the losses of `TrainStep.backward`, in their order; only several processes need them."""
 
     def __init__(
         self,
         state: TrainState,
         group: ProcessGroup = ProcessGroup(),  # noqa: B008 - immutable
         zero_loss: ZeroLoss = lambda forward: torch.zeros(()),  # a single process needs none
+        loss_names: Sequence[str] = (),
     ):
-        self.state, self.group, self.zero_loss = state, group, zero_loss
+        self.state, self.group, self.zero_loss, self.loss_names = state, group, zero_loss, loss_names
         self.forward: nn.Module = state.model
         if group.size > 1:
             _freeze_unused_parameters(state.model, zero_loss)
@@ -96,7 +99,7 @@ class ModelReplica:
         """Take an optimizer step at the end of the block, in which `TrainStep.backward` adds up gradients.
 
         `count`: items of this process; a process without items takes part with zero gradients. There is no step if no
-        process has items. Afterwards `losses` of the step are those of all processes."""
+        process has items. Afterwards `losses` of the step are those of all processes; they are not fetched yet."""
         step = TrainStep(self, count, sum(self.group.gather(count)))
         self.state.optimizer.zero_grad(set_to_none=True)
         yield step
@@ -105,10 +108,8 @@ class ModelReplica:
         if not count:
             self.state.scaler.scale(self.zero_loss(self.forward)).backward()
         self.state.update()
-        losses = self.group.gather(step.losses.sums)
-        step.losses = LossMeter()
-        for rank_sums in losses:
-            step.losses.add(rank_sums)
+        if self.group.size > 1:
+            step.losses.reduce(self.loss_names, next(self.state.model.parameters()).device)
 
     def broadcast_running_stats(self) -> None:
         """Copy rank 0's running means of batch normalisation to all processes."""
@@ -123,7 +124,8 @@ class TrainStep:
     """One step over `num_items` items, `count` of them in this process. `losses`: of this process, later of all."""
 
     def __init__(self, replica: ModelReplica, count: int, num_items: int):
-        self.replica, self.remaining, self.num_items, self.losses = replica, count, num_items, LossMeter()
+        self.replica, self.remaining, self.num_items = replica, count, num_items
+        self.losses = StepLosses()
 
     def micro_batch(self, count: int) -> AbstractContextManager[Any]:
         """Return the context of both passes over `count` of the items: only those of the last all-reduce gradients."""
@@ -131,12 +133,14 @@ class TrainStep:
         forward = self.replica.forward
         return forward.no_sync() if self.remaining and isinstance(forward, DistributedDataParallel) else nullcontext()
 
-    def backward(self, losses: Mapping[str, torch.Tensor], count: int) -> None:
-        """Add the gradient of "loss", a mean over `count` items, to that of the mean over all items of the step."""
+    def backward(self, losses: Mapping[str, torch.Tensor], count: int, check: FiniteCheck | None = None) -> None:
+        """Add the gradient of "loss", a mean over `count` items, to that of the mean over all items of the step.
+
+        `check` is called with "loss" when `losses` are read."""
         # times the number of processes, over which DistributedDataParallel averages gradients
         loss = losses["loss"] * (count * self.replica.group.size / self.num_items)
+        self.losses.add_part(losses, count, check)
         self.replica.state.scaler.scale(loss).backward()
-        self.losses.add({name: float(value.detach()) * count for name, value in losses.items()} | {"count": count})
 
 
 def batch_norm_layers(model: nn.Module) -> list[nn.Module]:

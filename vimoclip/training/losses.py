@@ -72,7 +72,11 @@ class LossMeter:
     `sums`: total by loss, and "count"; plain Python, so that a run can resume within an epoch."""
 
     def __init__(self, sums: Mapping[str, float] | None = None):
-        self.sums = dict(sums or {})
+        self._sums = dict(sums or {})
+
+    @property
+    def sums(self) -> dict[str, float]:
+        return self._sums
 
     @property
     def count(self) -> float:
@@ -82,7 +86,7 @@ class LossMeter:
     def add(self, sums: Mapping[str, float]) -> None:
         """Add losses summed over "count" items."""
         for name, total in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + total
+            self._sums[name] = self._sums.get(name, 0.0) + total
 
     def means(self) -> dict[str, float]:
         return {name: total / self.count for name, total in self.sums.items() if name != "count"}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
 from vimoclip import cli
 from vimoclip.errors import TrainingError, UserError
@@ -52,6 +51,14 @@ class Progress:
     seconds: float = 0.0
 
 
+class UnreadStep(NamedTuple):
+    """A step whose losses have not been read yet, its number on TensorBoard's axis, and the learning rate after it."""
+
+    losses: LossMeter
+    number: int
+    learning_rate: float
+
+
 class EvaluationResult(NamedTuple):
     """Metrics by name, and the probabilities and labels (N, C) of N videos."""
 
@@ -73,6 +80,7 @@ class Trainer(ABC):
     first_epoch: ClassVar[int]  # number of the first epoch in `seeding.epoch_permutation`, from which its order follows
     learning_rate_column: ClassVar[str]  # of metrics.csv
     tags: ClassVar[Mapping[str, str]]  # TensorBoard tag by column; default: val_loss -> val/loss; empty: none
+    loss_names: ClassVar[tuple[str, ...]] = ("loss",)  # of a step
     persistent_workers: ClassVar[bool] = False
 
     def __init__(
@@ -97,12 +105,15 @@ class Trainer(ABC):
         self.saved_at = time.monotonic()
         self.epochs_before = 0  # finished when this process started
         self.writer: Any = None  # of TensorBoard, on rank 0
+        self.unread: UnreadStep | None = None
 
     # --- the loss loop
 
     @abstractmethod
     def train_steps(self, replica: ModelReplica, batches: Iterable[Any]) -> Iterator[LossMeter]:
-        """Take an optimizer step per batch and yield its losses over all processes. Raises TrainingError."""
+        """Take an optimizer step per batch and yield its losses over all processes.
+
+        Reading the losses waits for the device, and raises TrainingError if they are not finite."""
 
     @abstractmethod
     def zero_loss(self, forward: Callable[..., Any]) -> torch.Tensor:
@@ -155,7 +166,7 @@ class Trainer(ABC):
         """Number of the last finished step on TensorBoard's axis."""
 
     @abstractmethod
-    def step_scalars(self, losses: dict[str, float]) -> dict[str, float]:
+    def step_scalars(self, losses: dict[str, float], learning_rate: float) -> dict[str, float]:
         """Return the scalars of a step by tag."""
 
     @abstractmethod
@@ -183,7 +194,9 @@ class Trainer(ABC):
     def train(self) -> None:
         """Resume the run, if it has a last.pth, and train up to the last epoch. Raises UserError, TrainingError."""
         self.resume()
-        replica = ModelReplica(self.state, self.run.group, self.zero_loss)
+        if not self.is_finished():
+            self.prepare_data()
+        replica = ModelReplica(self.state, self.run.group, self.zero_loss, self.loss_names)
         if self.run.group.is_main and not self.is_finished():
             self._open_writer()
         sampler = EpochBatchSampler(len(self.train_set), self.seed, self.batch_size, self.run.group)
@@ -216,13 +229,16 @@ class Trainer(ABC):
         self.run.group.barrier()  # all processes have read last.pth before rank 0 writes
         self.started = time.monotonic() - self.progress.seconds
 
+    def prepare_data(self) -> None:  # noqa: B027 - most runs have nothing to prepare
+        """Prepare the data of a run that has epochs left. Raises UserError."""
+
     @property
     def probe_batch_size(self) -> int:
         """Items per step when the speed is measured for --dry-run."""
         return self.batch_size
 
-    def make_loader(self, dataset: Any, batches: Any) -> DataLoader[Any]:
-        """Return a loader of batches of this process."""
+    def make_loader(self, dataset: Any, batches: Any) -> Any:
+        """Return an iterable of batches of this process, with a length."""
         return make_loader(dataset, batches, self.run.num_workers, self.run.device, self.persistent_workers)
 
     def report(self, left_out: Mapping[str, str]) -> cli.RunReport:
@@ -237,11 +253,12 @@ class Trainer(ABC):
         arguments = (self.monitor_split, self.metadata["class_names"], self.annotations_dir, self.panel_clips())
         self.logger = tensorboard.EpochLogger(self.writer, *arguments)
 
-    def _run_epoch(self, replica: ModelReplica, loader: DataLoader[Any], monitor_loader: DataLoader[Any]) -> None:
+    def _run_epoch(self, replica: ModelReplica, loader: Any, monitor_loader: Any) -> None:
         progress, started = self.progress, time.monotonic()
         epoch = len(progress.rows) + 1
         for losses in self.train_steps(replica, self._step_batches(loader, f"epoch {epoch}/{self.epochs}")):
             self.after_step(losses)
+        self.read_losses()
         if not progress.losses.count:
             raise TrainingError(f"no {self.unit} of the training split is readable", self.unreadable_hint)
         replica.broadcast_running_stats()
@@ -259,7 +276,7 @@ class Trainer(ABC):
             seconds = time.monotonic() - started
             print(f"epoch {epoch}/{self.epochs}: {self.format_row(row)}, {seconds:.0f} s{best}", flush=True)
 
-    def _step_batches(self, loader: DataLoader[Any], description: str) -> Iterator[Any]:
+    def _step_batches(self, loader: Any, description: str) -> Iterator[Any]:
         """Yield the loader's batches with a progress bar; seed each step on all ranks but 0."""
         batches = cli.progress(loader, len(loader), "step", description) if self.run.group.is_main else loader
         for batch in batches:
@@ -267,20 +284,30 @@ class Trainer(ABC):
             yield batch
 
     def after_step(self, losses: LossMeter) -> None:
-        """Count a step and log it; write last.pth if it is time to. `losses` are empty if no item could be read."""
+        """Count a step and log the one before it; write last.pth if it is time to. Raises TrainingError."""
         progress = self.progress
-        progress.losses.add(losses.sums)
+        self.read_losses()  # one step late: the device has this step in its queue
         progress.step += 1
         progress.global_step += 1
         progress.seen = min(progress.seen + self.batch_size * self.run.group.size, len(self.train_set))
+        self.unread = UnreadStep(losses, self.last_step, self.state.learning_rate)
+        # Not after the last step of an epoch: a run that resumes there would log the epoch's values again, since they
+        # have the same step.
+        minutes = (time.monotonic() - self.saved_at) / 60
+        if self.writer and progress.seen < len(self.train_set) and minutes >= self.run.save_every_minutes:
+            self.save()
+
+    def read_losses(self) -> None:
+        """Add the losses of the last step to the epoch's, and log them. Raises TrainingError if they are not finite.
+
+        They are empty if no item of the step could be read."""
+        if self.unread is None:
+            return
+        (losses, number, learning_rate), self.unread = self.unread, None
+        self.progress.losses.add(losses.sums)
         if self.writer and losses.count:
-            for tag, value in self.step_scalars(losses.means()).items():
-                self.writer.add_scalar(tag, value, self.last_step)
-            # Not after the last step of an epoch: a run that resumes there would log the epoch's values again, since
-            # they have the same step.
-            minutes = (time.monotonic() - self.saved_at) / 60
-            if progress.seen < len(self.train_set) and minutes >= self.run.save_every_minutes:
-                self.save()
+            for tag, value in self.step_scalars(losses.means(), learning_rate).items():
+                self.writer.add_scalar(tag, value, number)
 
     def _write_epoch(self, row: MetricsRow, evaluation: EvaluationResult) -> None:
         """Write checkpoints and metrics.csv, and log the epoch to TensorBoard."""
@@ -292,7 +319,8 @@ class Trainer(ABC):
         self.save()  # last: a run that is killed before repeats the epoch and writes the same files again
 
     def save(self) -> None:
-        """Write last.pth."""
+        """Write last.pth. Raises TrainingError if a loss, and with it the weights, are not finite."""
+        self.read_losses()
         self.writer.flush()  # events up to the checkpoint's step must be on disk
         self.progress.seconds = time.monotonic() - self.started
         content = self.checkpoint_content() | self.state.state_dict() | {"format": FORMAT}
