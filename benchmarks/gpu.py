@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_checks import chain, encoders, flow, fusion, machine, processes, summary, training
+from benchmarks.gpu_checks import chain, encoders, flow, fusion, machine, processes, stages, summary, training
 from benchmarks.gpu_checks.check import FAIL, PASS, SEED, SKIP, Check, CheckContext, CheckResult, Measured, run_check
 from vimoclip import cli
 from vimoclip.errors import UserError
@@ -39,12 +39,11 @@ def all_checks() -> list[Check]:
         *chain.CHECKS,
         *training.CHECKS,
         *processes.CHECKS,
-        chain.PREDICT_CHECK,
         *encoders.RATE_CHECKS,
-        *encoders.ACTIVITY_CHECKS,
+        flow.SHARE_CHECK,
         *fusion.RATE_CHECKS,
         *training.RATE_CHECKS,
-        flow.SHARE_CHECK,
+        *stages.CHECKS,
         *summary.CHECKS,
         *flow.RATE_CHECKS,
     ]

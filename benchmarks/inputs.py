@@ -46,9 +46,7 @@ class BenchmarkInputs:
         """Return `local-dir:<folder>` of a ViT-B/32 with random weights and QuickGELU, in open_clip's format."""
         folder = self.folder / "ViT-B-32"
         if not (folder / "open_clip_model.safetensors").is_file():
-            import open_clip
-
-            write_clip_model(folder, {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True})
+            write_clip_model(folder, vit_b32_config())
         return f"local-dir:{folder}"
 
     def embeddings(self) -> dict[str, Path]:
@@ -60,6 +58,13 @@ class BenchmarkInputs:
         if not all(path.is_file() for path in paths.values()):
             write_embeddings(paths, video_lengths(self._num_videos), self._num_videos // 5)
         return paths
+
+
+def vit_b32_config() -> dict[str, Any]:
+    """Return open_clip's config of OpenAI's ViT-B/32."""
+    import open_clip
+
+    return {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True}
 
 
 def write_clip_model(folder: Path, config: dict[str, Any]) -> None:

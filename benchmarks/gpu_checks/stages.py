@@ -1,0 +1,221 @@
+"""Whole stages with the scripts' own classes and defaults: the share of the time in which the GPU is busy.
+
+Where it is below the goal, the line says which part of the host is the limit: see host.py. Weights are random."""
+
+import os
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import extract_embeddings
+import extract_flows
+import predict
+import train
+from benchmarks.embedding import repeat_video
+from benchmarks.gpu_checks import encoders, fusion, training
+from benchmarks.gpu_checks.check import Check, CheckContext, CheckSkipped, Measured, at_least
+from benchmarks.gpu_checks.dataset import FPS, textured_frames, write_video
+from benchmarks.gpu_checks.flow import ITERATIONS, MODEL
+from benchmarks.gpu_checks.host import BUSY_LIMIT, diagnose, processor_rate, video_parts
+from benchmarks.gpu_checks.measure import seconds_per_call, synchronize
+from benchmarks.gpu_checks.stage_inputs import CLIP_SIZE, FLOW_SIZE
+from benchmarks.gpu_checks.trace import BUSY, record_gpu
+from benchmarks.inputs import video_lengths, write_embeddings
+from TFAM.data import pair_embeddings
+from TFAM.trainer import FusionTrainer
+from vimoclip import cli, store, video
+from vimoclip.extraction.job import ExtractionJob, run_extraction
+from vimoclip.moclip.dataset import SegmentDataset, TrainingVideo
+from vimoclip.prediction import runner
+from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica
+from vimoclip.training.trainer import RunOptions, Trainer
+
+CLIPS_PER_PROCESSOR = 8  # a processor reads a clip in about 0.2 s
+SECONDS = 4.0  # of a stage that the GPU limits
+LONG_SECONDS, LONG_SIZE = 20, (1080, 1920)
+WARM_UP_STEPS = 2  # until the workers of the loader are started
+FUSION_VIDEOS = 400
+
+
+def num_clips(context: CheckContext, rate: float | None) -> int:
+    """Return the number of clips for about SECONDS at `rate` frames/s of the GPU, if it was measured."""
+    inputs, limit = context.stage_inputs, CLIPS_PER_PROCESSOR * num_processors()
+    return max(1, min(inputs.count, limit, int((rate or 1000) * SECONDS / inputs.frames)))
+
+
+def num_processors() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def measure_stage(
+    context: CheckContext, unit: str, work: Callable[[], float], parts: Mapping[str, float], launch_rate: float
+) -> Measured:
+    """Measure a stage, which returns its number of items; `parts`, `launch_rate`: see `host.diagnose`."""
+    items, seconds, trace = record_gpu(work, context.device)
+    measured: Measured = {f"{unit}s_per_second": items / seconds}
+    if trace is None and context.device.type == "cuda":
+        raise CheckSkipped("the driver forbids PyTorch's profiler, which measures when the GPU is busy")
+    if trace is not None:
+        measured |= {BUSY: trace.busy_seconds / seconds, "launches_per_item": trace.launches / items}
+        measured |= {"bytes_to_gpu_per_item": trace.bytes_to_gpu / items}
+    busy_seconds = trace.busy_seconds if trace else seconds
+    rates = {f"{name}_per_processor": rate for name, rate in parts.items()} | {"launching": launch_rate}
+    diagnosis = diagnose(busy_seconds / seconds, items / busy_seconds, parts, launch_rate, num_processors(), unit)
+    return measured | rates | diagnosis
+
+
+# --- extraction
+
+
+def run_job(job: ExtractionJob, args: Any, frames_per_video: int) -> float:
+    """Run a job as its script does; return the number of frames."""
+    return float(run_extraction([job], args).done * frames_per_video)
+
+
+def measure_embeddings(context: CheckContext) -> Measured:
+    inputs = context.stage_inputs
+    model = ["--clip-model-name", f"local-dir:{inputs.folder / 'clip'}"]
+    clips = num_clips(context, context.value("encoder ViT-B/32 rates", "frames_per_second"))
+    args = extract_embeddings.build_parser().parse_args([*inputs.flags(context, clips), *model])
+    (job,) = extract_embeddings.make_jobs(args)
+    encoder, _ = job.load_encoder(job.device, job.precision)  # kept for the job
+    launch_rate = args.frame_batch_size / encoders.launch_seconds(encoder, context)
+    parts = video_parts(inputs.clip, context.device, prepare=encoder.preprocess)
+    return measure_stage(context, "frame", lambda: run_job(job, args, inputs.frames), parts, launch_rate)
+
+
+def measure_flows(context: CheckContext) -> Measured:
+    inputs = context.stage_inputs
+    pairs = inputs.frames - 1
+    clips = num_clips(context, context.value("flow share", "pairs_per_second"))
+    args = extract_flows.build_parser().parse_args([*inputs.flags(context, clips), *context.dataset.flow_flags])
+    job = extract_flows.make_job(args)
+    render = job.load_renderer(job.device, job.precision)
+    job.load_renderer = lambda device, precision: render
+    reader = video.VideoReader(inputs.clip, args.pair_batch_size + 1, shorter_sides=(args.size,))
+    frames = next(iter(reader)).frames
+    flows = render(frames)
+    launch_rate = args.pair_batch_size / seconds_per_call(lambda: render(frames[:2]), context.device, 0.0)
+    parts = video_parts(inputs.clip, context.device, (args.size,)) | {"x264": encoding_rate(inputs.folder, flows)}
+    return measure_stage(context, "pair", lambda: run_job(job, args, pairs), parts, launch_rate)
+
+
+def encoding_rate(folder: Path, images: Any) -> float:
+    """Return the frames per second of processor time of writing flow videos."""
+
+    def write() -> float:
+        write_video(folder / "encoded.mp4", images)
+        return float(len(images))
+
+    return processor_rate(write)
+
+
+# --- training
+
+
+def measure_steps(context: CheckContext, unit: str, trainer: Trainer, items_per_batch: float, **rates: Any) -> Measured:
+    """Measure the steps of an epoch with the loader of the run, after the first ones."""
+    sampler = EpochBatchSampler(len(trainer.train_set), 0, trainer.batch_size, trainer.run.group)
+    steps = trainer.train_steps(ModelReplica(trainer.state), trainer.make_loader(trainer.train_set, sampler))
+    for _ in islice(steps, context.pick(WARM_UP_STEPS, dry_run=0)):
+        pass
+    synchronize(context.device)
+    return measure_stage(context, unit, lambda: items_per_batch * sum(1 for _ in steps), **rates)
+
+
+def measure_training(context: CheckContext) -> Measured:
+    """Measure train.py with flow videos at 224 pixels; embeddings come from memory."""
+    inputs, frames = context.stage_inputs, context.stage_inputs.frames
+    paths = inputs.link(inputs.flow_clip, "flows-224")
+    videos = [TrainingVideo(path.name, path, frames + 1) for path in paths]
+    workers = context.pick(cli.limit_workers(train.build_parser().parse_args([]).num_workers), dry_run=0)
+    trainer = training.make_trainer("ViT-B/32", context, videos, workers)
+    parts = video_parts(inputs.flow_clip, context.device, prepare=trainer.objective.preprocess)
+    segments = [trainer.train_set[index] for index in range(2)]
+    segment_frames = trainer.train_set.segment_length
+    parts["collating"] = processor_rate(lambda: float(len(SegmentDataset.collate(segments).keys) * segment_frames))
+    frames_per_batch = float(trainer.batch_size * segment_frames)
+    rates = {"parts": parts, "launch_rate": frames_per_batch / training.launch_seconds(trainer, context)}
+    return measure_steps(context, "frame", trainer, frames_per_batch, **rates)
+
+
+def measure_fusion(context: CheckContext) -> Measured:
+    """Measure TFAM on generated files of embeddings, cross_attention."""
+    folder = context.folder / "fusion"
+    paths = {role: folder / f"{role}.h5" for role in ("rgb_train", "rgb_val", "motion")}
+    folder.mkdir()
+    lengths = context.pick(video_lengths(FUSION_VIDEOS), dry_run=[3, 4, 5])
+    write_embeddings(paths, lengths, num_val=1)
+    motion = store.EmbeddingReader(paths["motion"])
+    config = fusion.make_config(fusion.Fusion.CROSS_ATTENTION, context)
+    config["data"]["annotations_dir"] = folder  # which TensorBoard would read
+    splits = {
+        split: pair_embeddings(store.EmbeddingReader(paths[f"rgb_{split}"]), motion, fusion.Fusion.CROSS_ATTENTION)
+        for split in ("train", "val")
+    }
+    workers = context.pick(cli.limit_workers(4), dry_run=0)
+    run = RunOptions(folder, folder, context.device, context.precision, workers)
+    trainer = FusionTrainer({"config": config, "class_names": []}, splits, run)
+    batch = range(min(trainer.batch_size, len(trainer.train_set)))
+    parts = {"reading HDF5": processor_rate(lambda: float(len(read_batch(trainer, batch).videos)))}
+    launch_rate = trainer.batch_size / fusion.launch_seconds(context)
+    return measure_steps(context, "video", trainer, trainer.batch_size, parts=parts, launch_rate=launch_rate)
+
+
+def read_batch(trainer: FusionTrainer, indices: range) -> Any:
+    return trainer.train_set.collate([trainer.train_set[index] for index in indices])
+
+
+# --- prediction
+
+
+def measure_prediction(context: CheckContext) -> Measured:
+    """Predict a video of 20 s, with the small CLIP of the generated data set: most of the work is flow."""
+    dataset, folder = context.dataset, context.folder / "long"
+    folder.mkdir()
+    height, width = context.pick(LONG_SIZE, dry_run=(48, 64))
+    path = folder / "video.mp4"
+    write_video(folder / "second.mp4", textured_frames(FPS, height, width, (8, 0), seed=0))
+    repeat_video(folder / "second.mp4", path, context.pick(LONG_SECONDS, dry_run=1))
+    args = predict.build_parser().parse_args(dataset.predict_flags(path, folder / "predictions"))
+    model, report = predict.load_model(args), cli.RunReport()
+    encoder = model.encoder
+    render = encoder.render
+    assert encoder.rgb and render
+    frames = next(iter(video.VideoReader(path, 2, shorter_sides=(encoder.flow_side,)))).frames
+    seconds = seconds_per_call(lambda: render(frames), context.device, 0.0) / args.pair_batch_size
+    sides = (None, encoder.flow_side)
+    parts = video_parts(path, context.device, sides, encoder.rgb.prepare, args.frame_batch_size)
+
+    def work() -> float:
+        workers = cli.limit_workers(args.num_workers)
+        runner.predict_videos({"video": path}, folder, model, report, args.frame_batch_size, workers)
+        return float(video.probe(path).frames)
+
+    measured = measure_stage(context, "frame", work, parts, 1 / seconds)
+    return measured | {"videos_done": float(report.done)}
+
+
+CHECKS = [
+    Check(
+        "stage extract_embeddings",
+        f"extract_embeddings.py, ViT-B/32, clips of {CLIP_SIZE[1]}x{CLIP_SIZE[0]}",
+        measure_embeddings,
+        (BUSY_LIMIT,),
+    ),
+    Check(
+        "stage extract_flows",
+        f"extract_flows.py, {MODEL} with {ITERATIONS} iterations at {FLOW_SIZE} px",
+        measure_flows,
+        (BUSY_LIMIT,),
+    ),
+    Check("stage train", "train.py, ViT-B/32, flow videos at 224 px", measure_training, (BUSY_LIMIT,)),
+    Check("stage TFAM", f"TFAM, cross_attention, {FUSION_VIDEOS} videos", measure_fusion, (BUSY_LIMIT,)),
+    Check(
+        "stage predict",
+        f"predict.py, {LONG_SECONDS} s of 1920x1080 at {FPS} frames/s, learned flow at 224 px",
+        measure_prediction,
+        (at_least("videos_done", 1), BUSY_LIMIT),
+    ),
+]
