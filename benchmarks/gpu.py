@@ -82,7 +82,7 @@ def run(
 
 def describe_machine(device: torch.device, dry_run: bool) -> dict[str, Any]:
     """Return card, driver, processor, versions, commit and seed."""
-    from benchmarks.__main__ import processor_name
+    from benchmarks.__main__ import describe_processor
 
     described: dict[str, Any] = (
         {"mode": "dry run: the CPU takes the place of the GPU, sizes are small"} if dry_run else {}
@@ -98,7 +98,7 @@ def describe_machine(device: torch.device, dry_run: bool) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     return described | {
-        "processor": processor_name(),
+        "processor": describe_processor(),
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions.package_versions(),

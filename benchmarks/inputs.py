@@ -140,6 +140,30 @@ def write_clip(path: Path, number: int) -> None:
             writer.write(image[None])
 
 
+def repeat_video(source: Path, target: Path, times: int) -> None:
+    """Write a video that repeats the packets of the source `times` times."""
+    import av
+
+    partial_path = target.with_suffix(".partial")
+    with av.open(str(partial_path), "w", format="mp4") as output:
+        output_stream: Any = None
+        offset = 0
+        for _ in range(times):
+            with av.open(str(source)) as container:
+                stream = container.streams.video[0]
+                output_stream = output_stream or output.add_stream_from_template(stream)
+                end = 0
+                for packet in container.demux(stream):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                    packet.stream = output_stream
+                    output.mux(packet)
+                offset += end
+    partial_path.rename(target)
+
+
 def video_lengths(num_videos: int) -> list[int]:
     """Return the frames of each video: log-normal like real clips, mean 150, at most 1,500."""
     lengths = np.random.default_rng(0).lognormal(0, 1, num_videos)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-import extract_embeddings
 from benchmarks.gpu_checks.check import Check, CheckContext, Limit, Measured, at_least, at_most
 from benchmarks.gpu_checks.measure import count_weight_casts, embedding_agreement, seconds_per_call
 from benchmarks.gpu_checks.products import SHARE, product_share
 from benchmarks.gpu_checks.trace import PIPELINE_LIMITS, pipeline_activity
 from vimoclip import clip
 from vimoclip.extraction.embeddings import CHUNK_FRAMES
+from vimoclip.runtime import defaults
 from vimoclip.training.data_parallel import batch_norm_layers
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def measure_casts(name: str, context: CheckContext) -> Measured:
 
 def default_batch_size(context: CheckContext) -> int:
     """Return the frames per batch that the scripts choose."""
-    return context.pick(extract_embeddings.build_parser().parse_args([]).frame_batch_size, dry_run=4)
+    return context.pick(defaults.frame_batch_size("auto", context.device, context.precision), dry_run=4)
 
 
 class EncodedStream:

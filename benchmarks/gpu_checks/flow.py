@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-import extract_flows
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_least, at_most
 from benchmarks.gpu_checks.dataset import textured_frames
 from benchmarks.gpu_checks.measure import seconds_per_call, time_calls
@@ -16,6 +15,7 @@ from benchmarks.gpu_checks.products import SHARE, product_share
 from benchmarks.gpu_checks.trace import PIPELINE_LIMITS, pipeline_activity
 from vimoclip import flow
 from vimoclip.errors import DeviceMemoryError, VideoError
+from vimoclip.runtime import defaults
 from vimoclip.runtime.device import autocast
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def measure_share(context: CheckContext) -> Measured:
 
 def default_batch_size(context: CheckContext) -> int:
     """Return the pairs per batch that extract_flows.py chooses."""
-    return context.pick(extract_flows.build_parser().parse_args([]).pair_batch_size, dry_run=1)
+    return context.pick(defaults.pair_batch_size("auto", context.device), dry_run=1)
 
 
 def measure_other_model(name: str, context: CheckContext) -> Measured:

@@ -2,7 +2,6 @@
 
 Where it is below the goal, the line says which part of the host is the limit: see host.py. Weights are random."""
 
-import os
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 import extract_embeddings
 import extract_flows
 import predict
-import train
-from benchmarks.embedding import repeat_video
-from benchmarks.gpu_checks import encoders, fusion, training
+from benchmarks.gpu_checks import encoders, flow, fusion, training
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckSkipped, Measured, at_least
 from benchmarks.gpu_checks.dataset import FPS, textured_frames, write_video
 from benchmarks.gpu_checks.flow import ITERATIONS, MODEL
@@ -21,13 +18,14 @@ from benchmarks.gpu_checks.host import BUSY_LIMIT, diagnose, processor_rate, vid
 from benchmarks.gpu_checks.measure import seconds_per_call, synchronize
 from benchmarks.gpu_checks.stage_inputs import CLIP_SIZE, FLOW_SIZE
 from benchmarks.gpu_checks.trace import BUSY, record_gpu
-from benchmarks.inputs import video_lengths, write_embeddings
+from benchmarks.inputs import repeat_video, video_lengths, write_embeddings
 from TFAM.data import pair_embeddings
 from TFAM.trainer import FusionTrainer
 from vimoclip import cli, store, video
 from vimoclip.extraction.job import ExtractionJob, run_extraction
 from vimoclip.moclip.dataset import SegmentDataset, TrainingVideo
 from vimoclip.prediction import runner
+from vimoclip.runtime import defaults
 from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica
 from vimoclip.training.trainer import RunOptions, Trainer
 
@@ -40,12 +38,13 @@ FUSION_VIDEOS = 400
 
 def num_clips(context: CheckContext, rate: float | None) -> int:
     """Return the number of clips for about SECONDS at `rate` frames/s of the GPU, if it was measured."""
-    inputs, limit = context.stage_inputs, CLIPS_PER_PROCESSOR * num_processors()
+    inputs, limit = context.stage_inputs, CLIPS_PER_PROCESSOR * cli.num_processors()
     return max(1, min(inputs.count, limit, int((rate or 1000) * SECONDS / inputs.frames)))
 
 
-def num_processors() -> int:
-    return len(os.sched_getaffinity(0))
+def num_workers(context: CheckContext) -> int:
+    """Return the workers of a loader that the scripts choose."""
+    return context.pick(defaults.num_workers("auto", context.device), dry_run=0)  # starting them takes seconds
 
 
 def measure_stage(
@@ -61,7 +60,7 @@ def measure_stage(
         measured |= {"bytes_to_gpu_per_item": trace.bytes_to_gpu / items}
     busy_seconds = trace.busy_seconds if trace else seconds
     rates = {f"{name}_per_processor": rate for name, rate in parts.items()} | {"launching": launch_rate}
-    diagnosis = diagnose(busy_seconds / seconds, items / busy_seconds, parts, launch_rate, num_processors(), unit)
+    diagnosis = diagnose(busy_seconds / seconds, items / busy_seconds, parts, launch_rate, cli.num_processors(), unit)
     return measured | rates | diagnosis
 
 
@@ -80,7 +79,7 @@ def measure_embeddings(context: CheckContext) -> Measured:
     args = extract_embeddings.build_parser().parse_args([*inputs.flags(context, clips), *model])
     (job,) = extract_embeddings.make_jobs(args)
     encoder, _ = job.load_encoder(job.device, job.precision)  # kept for the job
-    launch_rate = args.frame_batch_size / encoders.launch_seconds(encoder, context)
+    launch_rate = encoders.default_batch_size(context) / encoders.launch_seconds(encoder, context)
     parts = video_parts(inputs.clip, context.device, prepare=encoder.preprocess)
     return measure_stage(context, "frame", lambda: run_job(job, args, inputs.frames), parts, launch_rate)
 
@@ -93,10 +92,11 @@ def measure_flows(context: CheckContext) -> Measured:
     job = extract_flows.make_job(args)
     render = job.load_renderer(job.device, job.precision)
     job.load_renderer = lambda device, precision: render
-    reader = video.VideoReader(inputs.clip, args.pair_batch_size + 1, shorter_sides=(args.size,))
+    batch_size = flow.default_batch_size(context)
+    reader = video.VideoReader(inputs.clip, batch_size + 1, shorter_sides=(args.size,))
     frames = next(iter(reader)).frames
     flows = render(frames)
-    launch_rate = args.pair_batch_size / seconds_per_call(lambda: render(frames[:2]), context.device, 0.0)
+    launch_rate = batch_size / seconds_per_call(lambda: render(frames[:2]), context.device, 0.0)
     parts = video_parts(inputs.clip, context.device, (args.size,)) | {"x264": encoding_rate(inputs.folder, flows)}
     return measure_stage(context, "pair", lambda: run_job(job, args, pairs), parts, launch_rate)
 
@@ -129,8 +129,7 @@ def measure_training(context: CheckContext) -> Measured:
     inputs, frames = context.stage_inputs, context.stage_inputs.frames
     paths = inputs.link(inputs.flow_clip, "flows-224")
     videos = [TrainingVideo(path.name, path, frames + 1) for path in paths]
-    workers = context.pick(cli.limit_workers(train.build_parser().parse_args([]).num_workers), dry_run=0)
-    trainer = training.make_trainer("ViT-B/32", context, videos, workers)
+    trainer = training.make_trainer("ViT-B/32", context, videos, num_workers(context))
     parts = video_parts(inputs.flow_clip, context.device, prepare=trainer.objective.preprocess)
     segments = [trainer.train_set[index] for index in range(2)]
     segment_frames = trainer.train_set.segment_length
@@ -154,8 +153,7 @@ def measure_fusion(context: CheckContext) -> Measured:
         split: pair_embeddings(store.EmbeddingReader(paths[f"rgb_{split}"]), motion, fusion.Fusion.CROSS_ATTENTION)
         for split in ("train", "val")
     }
-    workers = context.pick(cli.limit_workers(4), dry_run=0)
-    run = RunOptions(folder, folder, context.device, context.precision, workers)
+    run = RunOptions(folder, folder, context.device, context.precision, num_workers(context))
     trainer = FusionTrainer({"config": config, "class_names": []}, splits, run)
     batch = range(min(trainer.batch_size, len(trainer.train_set)))
     parts = {"reading HDF5": processor_rate(lambda: float(len(read_batch(trainer, batch).videos)))}
@@ -179,18 +177,19 @@ def measure_prediction(context: CheckContext) -> Measured:
     write_video(folder / "second.mp4", textured_frames(FPS, height, width, (8, 0), seed=0))
     repeat_video(folder / "second.mp4", path, context.pick(LONG_SECONDS, dry_run=1))
     args = predict.build_parser().parse_args(dataset.predict_flags(path, folder / "predictions"))
-    model, report = predict.load_model(args), cli.RunReport()
+    compute = predict.resolve_compute_options(args)
+    model, report = predict.load_model(args, compute), cli.RunReport()
     encoder = model.encoder
     render = encoder.render
     assert encoder.rgb and render
     frames = next(iter(video.VideoReader(path, 2, shorter_sides=(encoder.flow_side,)))).frames
-    seconds = seconds_per_call(lambda: render(frames), context.device, 0.0) / args.pair_batch_size
+    seconds = seconds_per_call(lambda: render(frames), context.device, 0.0) / compute.pair_batch_size
     sides = (None, encoder.flow_side)
-    parts = video_parts(path, context.device, sides, encoder.rgb.prepare, args.frame_batch_size)
+    parts = video_parts(path, context.device, sides, encoder.rgb.prepare, compute.batch_size)
 
     def work() -> float:
-        workers = cli.limit_workers(args.num_workers)
-        runner.predict_videos({"video": path}, folder, model, report, args.frame_batch_size, workers)
+        workers = defaults.num_workers(args.num_workers, context.device)
+        runner.predict_videos({"video": path}, folder, model, report, compute.batch_size, workers)
         return float(video.probe(path).frames)
 
     measured = measure_stage(context, "frame", work, parts, 1 / seconds)
