@@ -94,16 +94,23 @@ class EncodedStream:
     """Frames on the host, encoded as by extract_embeddings.py: in chunks of a video that fill batches."""
 
     def __init__(self, name: str, batch_size: int, batches: int, context: CheckContext):
-        self.encoder = freeze(make_encoder(name, context), context.device, context.precision)
+        self.encoder = encoder = freeze(make_encoder(name, context), context.device, context.precision)
         self.batch_size, self.batches, self.device = batch_size, batches, context.device
-        self.frames = smooth_frames(self.encoder, 2).repeat(batch_size // 2, 1, 1, 1)
+        self.frames = smooth_frames(encoder, 2).repeat(batch_size // 2, 1, 1, 1)
+        images = self.frames.permute(0, 2, 3, 1).contiguous().numpy()
+        # in the script, the threads that read videos do this
+        self.chunks = [
+            encoder.load_frames(images[start : start + CHUNK_FRAMES]) for start in range(0, batch_size, CHUNK_FRAMES)
+        ]
+        encode, prepare = encoder.encode_on_device, encoder.prepare
+        self.stream = clip.BatchEncoder(encode, batch_size, False, prepare, context.device)
+        self()  # checks the batch size, for which it waits
 
     def __call__(self) -> None:
-        stream = clip.BatchEncoder(self.encoder.encode, self.batch_size, may_adjust_size=False)
         for _ in range(self.batches):
-            for chunk in self.frames.split(CHUNK_FRAMES):
-                stream.add_frames(chunk, lambda embeddings: None)
-        stream.flush()
+            for chunk in self.chunks:
+                self.stream.add_frames(chunk, lambda embeddings: None)
+        self.stream.flush()
 
     def seconds_per_batch(self, seconds: float) -> float:
         """Measure for about `seconds`."""
@@ -125,14 +132,14 @@ def measure_rates(name: str, context: CheckContext) -> Measured:
         stream.batches,
         stream.batches * stream.frames.numel(),
     )
-    share = product_share(context, lambda: stream.encoder.encode(stream.frames), seconds)
+    share = product_share(context, lambda: stream.encoder.encode_on_device(stream.frames), seconds)
     return measured | {"frames_per_second": default / seconds} | activity | share
 
 
 def launch_seconds(encoder: clip.ImageEncoder, context: CheckContext) -> float:
     """Return the seconds in which a batch is launched: those of two frames, for which the GPU does little."""
     frames = smooth_frames(encoder, 2)
-    return seconds_per_call(lambda: encoder.encode(frames), context.device, context.pick(0.3, dry_run=0.0))
+    return seconds_per_call(lambda: encoder.encode_on_device(frames), context.device, context.pick(0.3, dry_run=0.0))
 
 
 CHECKS = [

@@ -24,6 +24,7 @@ ITERATIONS = 12
 SHIFT = (-5, -3)  # pixels per frame, along rows and columns
 SIZES = {"224": (224, 398), "360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 DRY_RUN_SIZE = (128, 128)  # smaller frames are padded to it
+RENDERED_BATCHES = 4  # until the images of a call are complete
 OTHER_MODELS = ("raft_small", "sea_raft_s")
 # A second call is measured only after a shorter first one, so that a slow card reaches the last lines in time
 LONGEST_FIRST_CALL_SECONDS = 8.0
@@ -93,16 +94,19 @@ def measure_rate(size: tuple[int, int], pairs: int, context: CheckContext) -> Me
 def measure_share(context: CheckContext) -> Measured:
     """Measure launches, synchronizations and the share of matrix products with the default batch."""
     name, size = context.pick((MODEL, SIZES["224"]), dry_run=(DRY_RUN_MODEL, DRY_RUN_SIZE))
-    pairs = default_batch_size(context)
-    model = load_model(name, context.pick(ITERATIONS, dry_run=1), context.device, context.precision)
+    pairs, batches = default_batch_size(context), context.pick(RENDERED_BATCHES, dry_run=1)
+    iterations = context.pick(ITERATIONS, dry_run=1)
+    render = flow.load_renderer(name, None, iterations, "log", 0.05, context.device, context.precision)
     frames = textured_frames(pairs + 1, *size, SHIFT, seed=0)
 
-    def work() -> object:
-        return model.on_device(frames)
+    def work() -> None:
+        for _ in render.render_batches([frames] * batches):
+            pass
 
     seconds = seconds_per_call(work, context.device, context.pick(1.0, dry_run=0.0))
-    activity = pipeline_activity(work, context.device, seconds, 1, frames.size)
-    return {"pairs_per_second": pairs / seconds, **activity, **product_share(context, work, seconds)}
+    activity = pipeline_activity(work, context.device, seconds, batches, batches * frames.size)
+    share = product_share(context, lambda: render(frames), seconds / batches)
+    return {"pairs_per_second": batches * pairs / seconds, **activity, **share}
 
 
 def default_batch_size(context: CheckContext) -> int:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from vimoclip.training.late_fetch import one_late
 
 from benchmarks.gpu_checks.check import Check, CheckContext, Measured, at_least, at_most
 from benchmarks.gpu_checks.measure import seconds_per_call
@@ -19,6 +20,7 @@ from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 DEFAULT_VIDEOS = 8  # of TFAM/configs/default.yaml
+STEPS = 8  # until the losses of a call are read
 BATCH_SIZES = (DEFAULT_VIDEOS, 32)
 CPU = torch.device("cpu")
 
@@ -70,9 +72,10 @@ class FusionSteps:
         loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
         self.settings: Any = (loss_function, context.device, context.precision)
 
-    def __call__(self) -> None:
-        for _ in loops.train_steps(self.replica, [self.batch], *self.settings):
-            pass
+    def __call__(self, steps: int = 1) -> None:
+        """Take steps, and read the losses of each after the next one is launched, as in a run."""
+        for losses in one_late(loops.train_steps(self.replica, [self.batch] * steps, *self.settings)):
+            losses.means()
 
     def bytes(self) -> float:
         """Return the bytes of the batch's embeddings."""
@@ -83,9 +86,11 @@ class FusionSteps:
 def measure_steps(videos: int, context: CheckContext) -> Measured:
     """Measure steps/s from a batch on the host, without reading files."""
     steps = FusionSteps(batch_lengths(videos, context), context)
-    seconds = seconds_per_call(steps, context.device, context.pick(2.0, dry_run=0.0))
+    count = context.pick(STEPS, dry_run=1)
+    work = partial(steps, count)
+    seconds = seconds_per_call(work, context.device, context.pick(2.0, dry_run=0.0)) / count
     measured: Measured = {"steps_per_second": 1 / seconds, "videos_per_second": videos / seconds}
-    measured |= pipeline_activity(steps, context.device, seconds, 1, steps.bytes())
+    measured |= pipeline_activity(work, context.device, count * seconds, count, count * steps.bytes())
     return measured | product_share(context, steps, seconds)
 
 

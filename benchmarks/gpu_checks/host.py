@@ -3,16 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.gpu_checks.check import Limit, Measured, at_least
 from benchmarks.gpu_checks.trace import BUSY
 from vimoclip import video
-from vimoclip.runtime.device import copy_to_device
 from vimoclip.video.decoder import VideoDecoder
 
 GOAL = 0.9
@@ -65,16 +64,21 @@ def rates_of_parts(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: 1 / value for name, value in seconds.items() if value > 0}
 
 
+def count_frames(step: Callable[[np.ndarray], object], frames: np.ndarray) -> float:
+    """Call `step` with the frames; return their number."""
+    step(frames)
+    return float(len(frames))
+
+
 def video_parts(
     path: Path,
-    device: torch.device,
+    steps: Mapping[str, Callable[[np.ndarray], object]],
     shorter_sides: tuple[int | None, ...] = (None,),
-    prepare: Callable[[np.ndarray], torch.Tensor] | None = None,
     batch_size: int = 32,
 ) -> dict[str, float]:
     """Return the frames per second of processor time of each part of reading a video: see video.VideoReader.
 
-    `prepare`: resizes frames on the host; None if the GPU does. The last part is the copy to pinned memory."""
+    `steps`: what threads do with (n, H, W, 3) frames then, by name."""
 
     def count(batches: Iterable[Any]) -> float:
         return float(sum(len(batch.frames) for batch in batches))
@@ -83,9 +87,6 @@ def video_parts(
     read = processor_rate(lambda: count(video.VideoReader(path, batch_size, shorter_sides=shorter_sides)))
     frames = next(iter(video.VideoReader(path, batch_size, shorter_sides=shorter_sides))).frames
     seconds = {"decoding": 1 / decode, "conversion to RGB": 1 / read - 1 / decode}
-    prepared = torch.from_numpy(frames)
-    if prepare is not None:
-        prepared = prepare(frames)
-        seconds["resizing"] = 1 / processor_rate(lambda: float(len(prepare(frames))))
-    seconds["copies to pinned memory"] = 1 / processor_rate(lambda: float(len(copy_to_device(prepared, device))))
+    for name, step in steps.items():
+        seconds[name] = 1 / processor_rate(partial(count_frames, step, frames))
     return rates_of_parts(seconds)

@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vimoclip.training.late_fetch import one_late
+
 import extract_embeddings
 import extract_flows
 import predict
@@ -72,6 +74,11 @@ def run_job(job: ExtractionJob, args: Any, frames_per_video: int) -> float:
     return float(run_extraction([job], args).done * frames_per_video)
 
 
+def loading(context: CheckContext) -> str:
+    """Return what threads do with decoded frames: the GPU resizes them itself."""
+    return "copies to pinned memory" if context.device.type == "cuda" else "resizing"
+
+
 def measure_embeddings(context: CheckContext) -> Measured:
     inputs = context.stage_inputs
     model = ["--clip-model-name", f"local-dir:{inputs.folder / 'clip'}"]
@@ -80,7 +87,7 @@ def measure_embeddings(context: CheckContext) -> Measured:
     (job,) = extract_embeddings.make_jobs(args)
     encoder, _ = job.load_encoder(job.device, job.precision)  # kept for the job
     launch_rate = encoders.default_batch_size(context) / encoders.launch_seconds(encoder, context)
-    parts = video_parts(inputs.clip, context.device, prepare=encoder.preprocess)
+    parts = video_parts(inputs.clip, {loading(context): encoder.load_frames})
     return measure_stage(context, "frame", lambda: run_job(job, args, inputs.frames), parts, launch_rate)
 
 
@@ -97,7 +104,7 @@ def measure_flows(context: CheckContext) -> Measured:
     frames = next(iter(reader)).frames
     flows = render(frames)
     launch_rate = batch_size / seconds_per_call(lambda: render(frames[:2]), context.device, 0.0)
-    parts = video_parts(inputs.clip, context.device, (args.size,)) | {"x264": encoding_rate(inputs.folder, flows)}
+    parts = video_parts(inputs.clip, {}, (args.size,)) | {"x264 encoding": encoding_rate(inputs.folder, flows)}
     return measure_stage(context, "pair", lambda: run_job(job, args, pairs), parts, launch_rate)
 
 
@@ -117,11 +124,12 @@ def encoding_rate(folder: Path, images: Any) -> float:
 def measure_steps(context: CheckContext, unit: str, trainer: Trainer, items_per_batch: float, **rates: Any) -> Measured:
     """Measure the steps of an epoch with the loader of the run, after the first ones."""
     sampler = EpochBatchSampler(len(trainer.train_set), 0, trainer.batch_size, trainer.run.group)
-    steps = trainer.train_steps(ModelReplica(trainer.state), trainer.make_loader(trainer.train_set, sampler))
+    replica = ModelReplica(trainer.state, loss_names=trainer.loss_names)
+    steps = one_late(trainer.train_steps(replica, trainer.make_loader(trainer.train_set, sampler)))
     for _ in islice(steps, context.pick(WARM_UP_STEPS, dry_run=0)):
         pass
     synchronize(context.device)
-    return measure_stage(context, unit, lambda: items_per_batch * sum(1 for _ in steps), **rates)
+    return measure_stage(context, unit, lambda: items_per_batch * sum(1 for losses in steps if losses.count), **rates)
 
 
 def measure_training(context: CheckContext) -> Measured:
@@ -130,7 +138,7 @@ def measure_training(context: CheckContext) -> Measured:
     paths = inputs.link(inputs.flow_clip, "flows-224")
     videos = [TrainingVideo(path.name, path, frames + 1) for path in paths]
     trainer = training.make_trainer("ViT-B/32", context, videos, num_workers(context))
-    parts = video_parts(inputs.flow_clip, context.device, prepare=trainer.objective.preprocess)
+    parts = video_parts(inputs.flow_clip, {"resizing": trainer.objective.preprocess})
     segments = [trainer.train_set[index] for index in range(2)]
     segment_frames = trainer.train_set.segment_length
     parts["collating"] = processor_rate(lambda: float(len(SegmentDataset.collate(segments).keys) * segment_frames))
@@ -185,7 +193,7 @@ def measure_prediction(context: CheckContext) -> Measured:
     frames = next(iter(video.VideoReader(path, 2, shorter_sides=(encoder.flow_side,)))).frames
     seconds = seconds_per_call(lambda: render(frames), context.device, 0.0) / compute.pair_batch_size
     sides = (None, encoder.flow_side)
-    parts = video_parts(path, context.device, sides, encoder.rgb.prepare, compute.batch_size)
+    parts = video_parts(path, {"resizing": encoder.rgb.prepare}, sides, compute.batch_size)
 
     def work() -> float:
         workers = defaults.num_workers(args.num_workers, context.device)

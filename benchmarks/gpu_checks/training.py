@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vimoclip.training.late_fetch import one_late
 
 import train
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_least, at_most
@@ -41,6 +42,7 @@ BF16 = at_most(DIFFERENCE, 0.1, dry_run=0.2)
 # the gradient scale is found by skipping steps, each of which is 1/18 of a run
 FP16 = at_most(DIFFERENCE, 0.2)
 NUM_CLASSES = 140
+STEPS = 3  # until the losses of a call are read
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
 
 
@@ -139,12 +141,13 @@ class StudentSteps:
 
     def __init__(self, student_trainer: trainer.StudentTrainer, segments: int, frames: int):
         self.trainer = student_trainer
-        self.replica = ModelReplica(self.trainer.state)
+        self.replica = ModelReplica(self.trainer.state, loss_names=student_trainer.loss_names)
         self.batch = generated_batch(segments, frames, student_trainer)
 
-    def __call__(self) -> None:
-        for _ in self.trainer.train_steps(self.replica, [self.batch]):
-            pass
+    def __call__(self, steps: int = 1) -> None:
+        """Take steps, and read the losses of each after the next one is launched, as in a run."""
+        for losses in one_late(self.trainer.train_steps(self.replica, [self.batch] * steps)):
+            losses.means()
 
 
 def launch_seconds(student_trainer: trainer.StudentTrainer, context: CheckContext) -> float:
@@ -169,7 +172,9 @@ def measure_steps(name: str, context: CheckContext) -> Measured:
     except TrainingError as error:  # the card is too small
         raise CheckSkipped(str(error)) from None
     steps = StudentSteps(student_trainer, student_trainer.batch_size, student_trainer.train_set.segment_length)
-    seconds = seconds_per_call(steps, context.device, context.pick(3.0, dry_run=0.0))
+    count = context.pick(STEPS, dry_run=1)
+    work = partial(steps, count)
+    seconds = seconds_per_call(work, context.device, context.pick(3.0, dry_run=0.0)) / count
     frames = steps.batch.mask.numel()
     measured: Measured = {
         "step_seconds": seconds,
@@ -179,7 +184,7 @@ def measure_steps(name: str, context: CheckContext) -> Measured:
     if context.device.type == "cuda":
         total = torch.cuda.get_device_properties(context.device).total_memory
         measured["peak_share_of_memory"] = torch.cuda.max_memory_reserved(context.device) / total
-    measured |= pipeline_activity(steps, context.device, seconds, 1, steps.batch.flow.nbytes)
+    measured |= pipeline_activity(work, context.device, count * seconds, count, count * steps.batch.flow.nbytes)
     return measured | product_share(context, steps, seconds)
 
 
