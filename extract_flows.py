@@ -112,7 +112,6 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
         flow_settings(args, sampling.as_dict()),
         sampling=sampling,
         size=args.size,
-        pair_batch_size=args.pair_batch_size,
         rejected=rejected,
         missing_download=functools.partial(flow.missing_download, args.model, checkpoint),
     )

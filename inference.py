@@ -99,11 +99,12 @@ def load_student(
     """Return the student's encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip, moclip
     from vimoclip.flow.flow_folder import common_settings
+    from vimoclip.runtime.device import describe_precision
 
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
     flow_settings = common_settings(flow_paths, config["flow"], checkpoint)
     encoder = clip.ImageEncoder(student.visual_encoder, config["clip"]).freeze(device, precision)
-    print(f"student {checkpoint} on {device} in {precision}", flush=True)
+    print(f"student {checkpoint} on {device} in {describe_precision(precision, device)}", flush=True)
     keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
     # published flow videos do not store it
     sampling = {"sampling": flow_settings["sampling"]} if "sampling" in flow_settings else {}

@@ -20,6 +20,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
+    from vimoclip.prediction.load_pipeline import ComputeOptions
     from vimoclip.prediction.runner import PredictionModel
 
 ZERO_SHOT_FPS = 4.0
@@ -51,9 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="longest gap in a bout, in seconds")
     cli.add_clip_arguments(parser, None)
     parser.add_argument("--ckpt-path", help="weights of the flow model; default: those of ptlflow")
-    parser.add_argument("--frame-batch-size", type=cli.positive_int, default=16, help="frames per encoder batch")
+    cli.add_frame_batch_argument(parser)
     cli.add_pair_batch_argument(parser)
-    cli.add_compute_arguments(parser, workers=1, int8=True)
+    cli.add_compute_arguments(parser, int8=True)
     cli.add_run_arguments(parser)
     cli.add_report_argument(parser)
     return parser
@@ -63,12 +64,13 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
     check_arguments(args)
     from vimoclip.prediction import runner
-    from vimoclip.runtime import seeding
+    from vimoclip.runtime import defaults, seeding
 
     videos = runner.find_input_videos(args.videos, args.limit)
     cli.require_creatable_folder(args.output_dir, "--output-dir")
     seeding.seed_everything(args.seed)
-    model = load_model(args)
+    compute = resolve_compute_options(args)
+    model = load_model(args, compute)
     report = cli.RunReport()
     pending = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
     print(f"{len(pending)} videos to process, {report.already_done} already done, in {args.output_dir}", flush=True)
@@ -76,8 +78,9 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
         report.pending = len(pending)
         report.write(args.report)
         return report
-    workers = cli.limit_workers(args.num_workers)
-    runner.predict_videos(pending, args.output_dir, model, report, args.frame_batch_size, workers)
+    workers = defaults.num_workers(args.num_workers, compute.device)
+    print(f"{compute.batch_size} frames per batch, {workers} reader threads", flush=True)
+    runner.predict_videos(pending, args.output_dir, model, report, compute.batch_size, workers)
     if len(videos) > 1:
         runner.write_whole_videos(args.output_dir, videos, model)
     report.outputs.append(args.output_dir)
@@ -102,7 +105,24 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError("there is no such run", f"name a run folder such as {example}: --{flag}", path=path)
 
 
-def load_model(args: argparse.Namespace) -> "PredictionModel":
+def resolve_compute_options(args: argparse.Namespace) -> "ComputeOptions":
+    """Return where and how to compute. Raises UserError if the device is not available."""
+    from vimoclip.prediction.load_pipeline import ComputeOptions
+    from vimoclip.runtime import defaults
+    from vimoclip.runtime.device import select_device, select_precision
+
+    device = select_device(args.device)
+    precision = select_precision(args.precision, device)
+    return ComputeOptions(
+        device,
+        precision,
+        defaults.frame_batch_size(args.frame_batch_size, device, precision),
+        defaults.pair_batch_size(args.pair_batch_size, device),
+        None if args.precision in ("auto", "int8") else args.precision,
+    )
+
+
+def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "PredictionModel":
     """Load a trained TFAM with its student and teacher, or a CLIP that scores --labels by its text encoder.
 
     Raises UserError for a student or teacher that TFAM was not trained with."""
@@ -110,18 +130,11 @@ def load_model(args: argparse.Namespace) -> "PredictionModel":
 
     from TFAM.predictor import FusionPredictor
     from vimoclip import video
-    from vimoclip.prediction.load_pipeline import ComputeOptions, load_two_stream_encoder, load_zero_shot_encoder
+    from vimoclip.prediction.load_pipeline import load_two_stream_encoder, load_zero_shot_encoder
     from vimoclip.prediction.runner import PredictionModel, TimelineOptions
-    from vimoclip.runtime.device import select_device, select_precision
+    from vimoclip.runtime.device import describe_precision
 
-    device = select_device(args.device)
-    compute = ComputeOptions(
-        device,
-        select_precision(args.precision, device),
-        args.frame_batch_size,
-        args.pair_batch_size,
-        None if args.precision in ("auto", "int8") else args.precision,
-    )
+    computes = f"on {compute.device} in {describe_precision(compute.precision, compute.device)}"
     if args.labels:
         classes = tuple(dict.fromkeys(args.labels))
         name = args.clip_model_name or "ViT-B/32"
@@ -129,14 +142,14 @@ def load_model(args: argparse.Namespace) -> "PredictionModel":
         sampling = video.Sampling(fps=args.fps or ZERO_SHOT_FPS)
         encoder, score, metadata = load_zero_shot_encoder(name, pretrained, classes, args.template, sampling, compute)
         thresholds = np.full(len(classes), 0.5)
-        print(f"{name} on {device} in {compute.precision}, zero-shot", flush=True)
+        print(f"{name} {computes}, zero-shot", flush=True)
     else:
-        score = predictor = FusionPredictor(args.tfam, device, compute.precision)
+        score = predictor = FusionPredictor(args.tfam, compute.device, compute.precision)
         weights = {key: getattr(args, key) for key in ("clip_model_name", "clip_pretrained", "ckpt_path")}
         encoder = load_two_stream_encoder(predictor.inputs, predictor.path, args.student, weights, compute)
         classes, metadata = predictor.classes, predictor.metadata() | {"flow_precision": encoder.flow_precision}
         thresholds = predictor.thresholds() if args.threshold is None else np.empty(len(classes))
-        print(f"{predictor.path} on {device} in {compute.precision}", flush=True)
+        print(f"{predictor.path} {computes}", flush=True)
     if args.threshold is not None:
         thresholds = np.full(len(classes), args.threshold)
     options = TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)

@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -246,8 +245,8 @@ def draw_selection(args: argparse.Namespace) -> cli.RunReport:
 def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decode", action="store_true", help="decode all videos, to find damaged frames; slow")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the problems as JSON; - is standard output")
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--num-workers", type=cli.non_negative_int, default=processors, help="number of processes")
+    help_text = "number of processes"
+    parser.add_argument("--num-workers", type=cli.non_negative_int, default=cli.num_processors(), help=help_text)
     for flag, content, name in (
         ("--videos-dir", "videos", "videos"),
         ("--flow-videos-dir", "flow videos", "flows"),

@@ -101,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_checkpoint_arguments(parser)
     cli.add_clip_arguments(parser, default_model=None)
     cli.add_dataset_arguments(parser)
-    cli.add_compute_arguments(parser, workers=4)
+    cli.add_compute_arguments(parser)
     cli.add_run_arguments(parser, "use only the first N videos of each split")
     cli.add_report_argument(parser)
     return parser
@@ -115,7 +115,7 @@ def _sequence_length(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> Path:
     args, folder = parse_arguments(sys.argv[1:] if argv is None else argv)
-    from vimoclip.runtime import distributed
+    from vimoclip.runtime import defaults, distributed
     from vimoclip.runtime.device import select_device, select_precision
     from vimoclip.training.trainer import RunOptions
 
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> Path:
         folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or now)
         logs_dir = args.logs_dir / folder.absolute().name
         precision = group.broadcast(select_precision(args.precision, device))
-        workers = cli.limit_workers(args.num_workers)
+        workers = defaults.num_workers(args.num_workers, device)
         run = RunOptions(folder, logs_dir, device, precision, workers, args.save_every_minutes, group)
         report = print_dry_run(args, run, splits, is_new) if args.dry_run else run_training(args, run, splits)
         report.write(args.report)
@@ -204,7 +204,7 @@ def run_training(args: argparse.Namespace, run: "RunOptions", splits: "TrainingS
         monitor = f"{len(trainer.monitor_set)} to validate on ({split_protocol.MONITOR_DESCRIPTION[args.protocol]})"
         print(
             f"run {run.folder} on {run.device}{processes}, protocol {args.protocol}: {len(trainer.train_set)} segments "
-            f"to train on, {monitor}",
+            f"to train on, {monitor}; {run.num_workers} loader workers",
             flush=True,
         )
         trainer.train()

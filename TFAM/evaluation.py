@@ -18,7 +18,7 @@ from vimoclip.check.compatibility import check_classes, check_encoder, class_nam
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
-from vimoclip.runtime import cost_estimate, versions
+from vimoclip.runtime import cost_estimate, defaults, versions
 from vimoclip.runtime.device import autocast, select_device, select_precision
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
@@ -104,7 +104,7 @@ def evaluate_checkpoint(args: argparse.Namespace, group: ProcessGroup) -> dict[s
     device = select_device(args.device, group.local_rank)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
     precision = group.broadcast(select_precision(args.precision, device))
-    num_workers = cli.limit_workers(args.num_workers)
+    num_workers = defaults.num_workers(args.num_workers, device)
     run = RunOptions(folder, args.logs_dir, device, precision, num_workers, group=group)
     evaluator = Evaluator(config, metadata["config"]["model"], state["state_dict"], path, run)
     if args.dry_run:

@@ -157,6 +157,7 @@ def _train_in_group(
     from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
+    from vimoclip.runtime import defaults
     from vimoclip.runtime.device import select_device, select_precision
     from vimoclip.training import run_folder
     from vimoclip.training.trainer import RunOptions
@@ -168,7 +169,7 @@ def _train_in_group(
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
         print(f"note: {evaluation_path} does not exist yet; it is needed after the last epoch", flush=True)
     warn_about_student(config, splits["train"].rgb, motion)
-    num_workers = cli.limit_workers(args.num_workers)
+    num_workers = defaults.num_workers(args.num_workers, device)
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
     trainer = FusionTrainer(run_metadata(config, splits["train"].rgb, motion), splits, run)
     if args.dry_run:

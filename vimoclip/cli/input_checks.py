@@ -48,9 +48,14 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def num_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def limit_workers(requested: int) -> int:
     """Return the requested number of workers, at most the number of processors that this process may use."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = num_processors()
     if requested > processors:
         print(f"--num-workers {requested}: this machine has {processors} processors, so {processors} are used")
     return min(requested, processors)

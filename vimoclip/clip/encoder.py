@@ -29,6 +29,7 @@ from vimoclip.clip.pretrained import (
 )
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
+from vimoclip.runtime import onednn
 from vimoclip.runtime.device import HALF_DTYPES, autocast, copy_to_device
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
@@ -44,7 +45,7 @@ class ImageEncoder:
         self._encode_function: EncodeFunction | None = None
 
     def freeze(self, device: torch.device | None = None, precision: str = "fp32") -> "ImageEncoder":
-        """Move the tower to a device and build the function that `encode` calls; return the encoder.
+        """Build the function that `encode` calls, on a device; return the encoder.
 
         Call it again after a change of the tower's weights. `precision`: int8, or that of autocast. Raises UserError
         for int8 on another device than the CPU."""
@@ -52,7 +53,7 @@ class ImageEncoder:
         self._precision = precision
         if precision == "int8" and self._device.type != "cpu":
             raise UserError(f"--precision int8: runs on the CPU only, not on {self._device}", "give bf16 or fp16")
-        self._encode_function = _make_encode_function(self.visual.to(self._device).eval(), self.preprocess, precision)
+        self._encode_function = _make_encode_function(self.visual.eval(), self.preprocess, self._device, precision)
         return self
 
     @torch.inference_mode()
@@ -61,22 +62,22 @@ class ImageEncoder:
         if self._encode_function is None:
             self.freeze()
         assert self._encode_function is not None
-        with autocast(self._device, self._precision):
-            return self._encode_function(copy_to_device(prepared, self._device)).float().cpu()
+        return self._encode_function(copy_to_device(prepared, self._device)).float().cpu()
 
 
 class NormalizedTower(nn.Module):
-    """Any tower's own forward, from preprocessed uint8 images: (n, 3, S, S) -> (n, D)."""
+    """Any tower's own forward, under autocast, from preprocessed uint8 images: (n, 3, S, S) -> (n, D)."""
 
-    def __init__(self, visual: nn.Module, preprocess: Preprocess):
+    def __init__(self, visual: nn.Module, preprocess: Preprocess, precision: str):
         super().__init__()
-        self.visual, self.preprocess = visual, preprocess
+        self.visual, self.preprocess, self.precision = visual, preprocess, precision
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
         images = self.preprocess.normalize(prepared)
         if images.is_cuda:
             images = images.contiguous(memory_format=torch.channels_last)
-        return encode_images(self.visual, images)
+        with autocast(images.device, self.precision):
+            return encode_images(self.visual, images)
 
 
 def encode_images(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -186,17 +187,23 @@ def _make_config(
     }
 
 
-def _make_encode_function(visual: nn.Module, preprocess: Preprocess, precision: str) -> EncodeFunction:
+def _make_encode_function(
+    visual: nn.Module, preprocess: Preprocess, device: torch.device, precision: str
+) -> EncodeFunction:
+    """Return the fastest function for this tower, processor and precision; `visual` keeps its weights in float32."""
+    dtype = HALF_DTYPES.get(precision, torch.float32)
+    if is_supported(visual):
+        return FoldedViT(visual, preprocess, _linear_factory(device, precision, dtype), device, dtype)
     if precision == "int8":
-        if is_supported(visual):
-            return FoldedViT(visual, preprocess, linear_kernels.int8_linear)
-        return NormalizedTower(linear_kernels.quantize(copy.deepcopy(visual)), preprocess)
-    if dtype := HALF_DTYPES.get(precision):
-        if is_supported(visual):
-            return FoldedViT(visual, preprocess, partial(linear_kernels.plain_linear, dtype=dtype))
-        return NormalizedTower(linear_kernels.cast_layers(copy.deepcopy(visual), dtype), preprocess)
-    if not is_supported(visual):
-        return NormalizedTower(visual, preprocess)
-    on_cpu = next(visual.parameters()).device.type == "cpu"
-    pack = on_cpu and linear_kernels.can_pack_weights()
-    return FoldedViT(visual, preprocess, linear_kernels.packed_linear if pack else linear_kernels.plain_linear)
+        visual = linear_kernels.quantize(copy.deepcopy(visual))
+    elif precision in HALF_DTYPES:
+        visual = linear_kernels.cast_layers(copy.deepcopy(visual), dtype)
+    return NormalizedTower(visual.to(device), preprocess, precision)
+
+
+def _linear_factory(device: torch.device, precision: str, dtype: torch.dtype) -> linear_kernels.LinearFactory:
+    if precision == "int8":
+        return linear_kernels.int8_linear
+    if precision == "fp32" and device.type == "cpu" and onednn.is_used():
+        return linear_kernels.packed_linear
+    return partial(linear_kernels.plain_linear, device=device, dtype=dtype)

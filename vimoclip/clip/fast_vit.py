@@ -6,6 +6,7 @@ Differences from the tower's own forward, all exact up to rounding:
 - QuickGELU's factor is folded into the layers around it: x sigmoid(1.702 x) = silu(1.702 x) / 1.702, which is one pass
   over memory instead of three."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,20 +38,31 @@ def is_supported(visual: nn.Module) -> bool:
 class FoldedViT(nn.Module):
     """Preprocessed images (n, 3, S, S) uint8 -> embeddings (n, D).
 
-    Build it again after a change of `visual`, whose weights are copied in part. `make_linear` creates the linear layers
-    from their weights."""
+    All tensors are of `dtype` and on `device`, also the products of the linear layers, which `make_linear` creates from
+    their float32 weights. Build it again after a change of `visual`, whose weights are copied in part."""
 
-    def __init__(self, visual: Any, preprocess: Preprocess, make_linear: LinearFactory):
+    def __init__(
+        self,
+        visual: Any,
+        preprocess: Preprocess,
+        make_linear: LinearFactory,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
+        self.dtype = dtype
         self.patch_size, self.grid_size = visual.patch_size, visual.grid_size
         self.patch_embed = make_linear(*_fold_normalization(visual.conv1, preprocess))
         position = visual.positional_embedding.detach()
-        self.class_token = visual.class_embedding.detach() + position[0]
-        self.patch_positions = position[1:]
-        self.ln_pre, self.ln_post = visual.ln_pre, visual.ln_post
+        self.class_token = (visual.class_embedding.detach() + position[0]).to(device, dtype)
+        self.patch_positions = position[1:].to(device, dtype)
+
+        def copy_norm(norm: nn.Module) -> nn.Module:
+            return copy.deepcopy(norm).to(device, dtype)
+
+        self.ln_pre, self.ln_post = copy_norm(visual.ln_pre), copy_norm(visual.ln_post)
         blocks = visual.transformer.resblocks
-        self.blocks = [_fold_block(block, make_linear, block is blocks[-1]) for block in blocks]
-        self.norms = nn.ModuleList(norm for block in self.blocks for norm in (block.norm1, block.norm2))
+        self.blocks = [_fold_block(block, make_linear, copy_norm, block is blocks[-1]) for block in blocks]
         self.proj = make_linear(visual.proj.detach().t().contiguous(), None)
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
@@ -64,7 +76,7 @@ class FoldedViT(nn.Module):
     def _embed_patches(self, prepared: torch.Tensor) -> torch.Tensor:
         (height, width), (rows, columns) = self.patch_size, self.grid_size
         patches = prepared.view(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
-        return self.patch_embed(patches.reshape(-1, rows * columns, 3 * height * width).float())
+        return self.patch_embed(patches.reshape(-1, rows * columns, 3 * height * width).to(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -99,15 +111,17 @@ class FoldedBlock:
         return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _fold_block(block: Any, make_linear: LinearFactory, is_last: bool) -> FoldedBlock:
+def _fold_block(
+    block: Any, make_linear: LinearFactory, copy_norm: Callable[[nn.Module], nn.Module], is_last: bool
+) -> FoldedBlock:
     attention, width = block.attn, block.attn.embed_dim
     weight, bias = attention.in_proj_weight.detach(), attention.in_proj_bias.detach()
     row_slices = [slice(width), slice(width, None)] if is_last else [slice(None)]
     factor = QUICK_GELU_FACTOR if isinstance(block.mlp.gelu, QuickGELU) else 1.0
     fc1, fc2 = block.mlp.c_fc, block.mlp.c_proj
     return FoldedBlock(
-        norm1=block.ln_1,
-        norm2=block.ln_2,
+        norm1=copy_norm(block.ln_1),
+        norm2=copy_norm(block.ln_2),
         qkv=tuple(make_linear(weight[rows], bias[rows]) for rows in row_slices),
         out_proj=make_linear(*_fold_layer_scale(attention.out_proj, block.ls_1)),
         fc1=make_linear(fc1.weight.detach() * factor, fc1.bias.detach() * factor),

@@ -15,7 +15,7 @@ from vimoclip.errors import VideoError
 from vimoclip.extraction.job import ExtractionJob
 from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker
-from vimoclip.runtime import cost_estimate, versions
+from vimoclip.runtime import cost_estimate, defaults, versions
 
 CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
 
@@ -87,8 +87,9 @@ class EmbeddingJob(ExtractionJob):
         """Embed the videos. Memory use depends neither on the length of a video nor on the number of videos."""
         assert self.encoder is not None
         meter = cli.ProgressMeter(tracker.expected_count(), desc="embedding")
-        workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers), self.videos_ahead)
+        workers, videos_ahead = tracker.prefetch_limits(self.num_workers, self.videos_ahead)
         batches = self._batch_encoder()
+        print(f"{self.label}{batches.batch_size} frames per batch, {workers} reader threads", flush=True)
         unfinished = set[_VideoWithPart]()
 
         def end_video(source: _VideoWithPart, error: VideoError | None) -> None:
@@ -134,8 +135,8 @@ class EmbeddingJob(ExtractionJob):
 
     def _batch_encoder(self) -> clip.BatchEncoder:
         assert self.encoder is not None
-        is_cpu = self.device.type == "cpu"
-        return clip.BatchEncoder(self.encoder.encode, self.args.frame_batch_size, may_adjust_size=is_cpu)
+        batch_size = defaults.frame_batch_size(self.args.frame_batch_size, self.device, self.precision)
+        return clip.BatchEncoder(self.encoder.encode, batch_size, may_adjust_size=self.device.type == "cpu")
 
     def _preprocess(self, batch: video.FrameBatch) -> torch.Tensor:
         assert self.encoder is not None
@@ -176,9 +177,8 @@ class EmbeddingJob(ExtractionJob):
         """Embed videos; yield the number of frames of each step."""
         assert self.encoder is not None
         batches = self._batch_encoder()
-        workers = cli.limit_workers(self.args.num_workers)
         readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
-        with closing(video.prefetch_videos(readers, self._preprocess, workers)) as videos:
+        with closing(video.prefetch_videos(readers, self._preprocess, self.num_workers)) as videos:
             for _, chunks in videos:
                 with suppress(VideoError):
                     for frames in chunks:

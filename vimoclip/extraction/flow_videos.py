@@ -20,7 +20,7 @@ from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker, settings_digest
 from vimoclip.flow.factory import FlowRenderer
 from vimoclip.flow.flow_folder import common_settings
-from vimoclip.runtime import cost_estimate
+from vimoclip.runtime import cost_estimate, defaults
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
 
@@ -44,12 +44,11 @@ class FlowVideoJob(ExtractionJob):
         *,
         sampling: video.Sampling,
         size: int | None,
-        pair_batch_size: int,
         **kwargs: Any,
     ):
         super().__init__(args, output, sources, **kwargs)
         self.load_renderer, self.sampling = load_renderer, sampling
-        self.size, self.pair_batch_size = size, pair_batch_size
+        self.size = size
         self._settings, self._done = dict(settings), set[str]()
         self._render: FlowRenderer | None = None
 
@@ -103,7 +102,8 @@ class FlowVideoJob(ExtractionJob):
         render = self._get_renderer()
         self.output.mkdir(parents=True, exist_ok=True)
         meter = cli.ProgressMeter(tracker.expected_count(), desc="flow")
-        workers, videos_ahead = tracker.prefetch_limits(cli.limit_workers(self.args.num_workers))
+        workers, videos_ahead = tracker.prefetch_limits(self.num_workers)
+        print(f"at most {self._pair_batch_size} pairs per batch, {workers} reader threads", flush=True)
         readers = (
             self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
             for name in tracker.claim_videos()
@@ -166,7 +166,11 @@ class FlowVideoJob(ExtractionJob):
     def _reader(
         self, path: Path, sampling: video.Sampling, on_start: Callable[[], None] = lambda: None
     ) -> video.VideoReader:
-        return video.VideoReader(path, self.pair_batch_size, sampling, (self.size,), overlap=1, on_start=on_start)
+        return video.VideoReader(path, self._pair_batch_size, sampling, (self.size,), overlap=1, on_start=on_start)
+
+    @property
+    def _pair_batch_size(self) -> int:
+        return defaults.pair_batch_size(self.args.pair_batch_size, self.device)
 
     def _get_renderer(self) -> FlowRenderer:
         if self._render is None:

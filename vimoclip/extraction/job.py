@@ -14,7 +14,7 @@ from vimoclip import cli
 from vimoclip.extraction.sharding import WorkerContext, remove_shard_record
 from vimoclip.extraction.video_status import VideoTracker
 from vimoclip.io import lock
-from vimoclip.runtime import distributed, seeding
+from vimoclip.runtime import defaults, distributed, seeding
 from vimoclip.runtime.device import select_device, select_precision
 
 
@@ -50,6 +50,11 @@ class ExtractionJob(ABC):
     def precision(self) -> str:
         """Precision of the model."""
         return select_precision(self.args.precision, self.device)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of threads that read videos."""
+        return defaults.num_workers(self.args.num_workers, self.device)
 
     @abstractmethod
     def open(self, videos: dict[str, Path], worker: WorkerContext, report: cli.RunReport, dry_run: bool) -> None:

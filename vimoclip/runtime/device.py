@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vimoclip.errors import UserError
+from vimoclip.runtime import processor
 
 HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FP16_CAPABILITY = (7, 0)  # compute capability of the first GPUs on which fp16 is faster than fp32 (V100)
@@ -54,6 +55,14 @@ def select_precision(name: str, device: torch.device) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp16" if torch.cuda.get_device_capability(device) >= FP16_CAPABILITY else "fp32"
+
+
+def describe_precision(precision: str, device: torch.device) -> str:
+    """Return the precision of an encoder, with a faster one if the CPU has one."""
+    fastest = processor.fast_precision()
+    if device.type != "cpu" or fastest in ("fp32", precision):
+        return precision
+    return f"{precision} (this processor is faster with --precision {fastest})"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

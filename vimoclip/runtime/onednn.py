@@ -1,7 +1,7 @@
-"""Route float32 matmuls on the CPU through oneDNN: `linear`, and `use_onednn` for other modules.
+"""Route float32 matmuls on AMD's CPUs through oneDNN: `linear`, and `use_onednn` for other modules.
 
-PyTorch uses MKL, which on AMD processors reaches less than half of oneDNN's throughput: 210 against 470 GFLOP/s for
-1,200 rows of 512 by 2,048, forward and backward (2 cores, AVX-512). Values differ only by rounding."""
+PyTorch uses MKL, which is slower there (see `processor.multiplies_float32_by_onednn`). Values differ only by
+rounding."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vimoclip.runtime import processor
+
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def is_used() -> bool:
+    """Return whether oneDNN multiplies float32 matrices on this machine's CPU."""
+    return _AVAILABLE and processor.multiplies_float32_by_onednn()
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -23,11 +30,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.T
 
 def use_onednn(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which oneDNN computes all float32 matmuls on the CPU, also of the backward pass."""
-    return _OneDNNMode() if device.type == "cpu" and _AVAILABLE else nullcontext()
+    return _OneDNNMode() if device.type == "cpu" and is_used() else nullcontext()
 
 
 def _is_supported(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return _AVAILABLE and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32 and a.numel() * b.numel() > 0
+    return is_used() and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32 and a.numel() * b.numel() > 0
 
 
 def _matmul(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

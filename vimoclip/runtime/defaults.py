@@ -1,0 +1,43 @@
+"""Batch sizes and numbers of reader threads that the value `auto` of a flag stands for, by device."""
+
+import os
+from typing import Literal
+
+import torch
+
+from vimoclip import cli
+from vimoclip.runtime import processor
+
+Count = int | Literal["auto"]  # value of a flag
+GPU_FRAME_BATCH, CPU_FRAME_BATCH, AMX_FRAME_BATCH = 256, 16, 64  # frames
+GPU_PAIR_BATCH, CPU_PAIR_BATCH = 32, 8  # pairs of frames
+CPU_WORKERS = 2  # on a CPU, models take most of the time
+OTHER_THREADS = 2  # of a process with a GPU: one launches kernels, one writes
+
+
+def frame_batch_size(requested: Count, device: torch.device, precision: str) -> int:
+    """Return the frames per encoder batch."""
+    if requested != "auto":
+        return requested
+    if device.type == "cpu":
+        return AMX_FRAME_BATCH if precision == "bf16" and "amx_bf16" in processor.features() else CPU_FRAME_BATCH
+    return GPU_FRAME_BATCH
+
+
+def pair_batch_size(requested: Count, device: torch.device) -> int:
+    """Return the pairs of frames per batch of optical flow; fewer are used if a GPU has too little memory."""
+    if requested != "auto":
+        return requested
+    return CPU_PAIR_BATCH if device.type == "cpu" else GPU_PAIR_BATCH
+
+
+def num_workers(requested: Count, device: torch.device) -> int:
+    """Return the number of threads or processes that load data: at most the number of processors.
+
+    With a GPU, which waits for them, they are all of this process's processors but two."""
+    if requested != "auto":
+        return cli.limit_workers(requested)
+    if device.type == "cpu":
+        return min(CPU_WORKERS, cli.num_processors())
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, (cli.num_processors() - OTHER_THREADS) // processes)
