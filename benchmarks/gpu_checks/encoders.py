@@ -93,9 +93,8 @@ def default_batch_size(context: CheckContext) -> int:
 class EncodedStream:
     """Frames on the host, encoded as by extract_embeddings.py: in chunks of a video that fill batches."""
 
-    def __init__(self, name: str, batch_size: int, batches: int, context: CheckContext):
-        self.encoder = encoder = freeze(make_encoder(name, context), context.device, context.precision)
-        self.batch_size, self.batches, self.device = batch_size, batches, context.device
+    def __init__(self, encoder: clip.ImageEncoder, batch_size: int, batches: int, device: torch.device):
+        self.batches, self.device = batches, device
         self.frames = smooth_frames(encoder, 2).repeat(batch_size // 2, 1, 1, 1)
         images = self.frames.permute(0, 2, 3, 1).contiguous().numpy()
         # in the script, the threads that read videos do this
@@ -103,7 +102,7 @@ class EncodedStream:
             encoder.load_frames(images[start : start + CHUNK_FRAMES]) for start in range(0, batch_size, CHUNK_FRAMES)
         ]
         encode, prepare = encoder.encode_on_device, encoder.prepare
-        self.stream = clip.BatchEncoder(encode, batch_size, False, prepare, context.device)
+        self.stream = clip.BatchEncoder(encode, batch_size, False, prepare, device)
         self()  # checks the batch size, for which it waits
 
     def __call__(self) -> None:
@@ -119,10 +118,11 @@ class EncodedStream:
 
 def measure_rates(name: str, context: CheckContext) -> Measured:
     """Measure frames/s from uint8 frames on the host to embeddings on the host; the default batch in more detail."""
+    encoder = freeze(make_encoder(name, context), context.device, context.precision)
     measured: Measured = {}
     default = default_batch_size(context)
     for batch_size in (*context.pick(OTHER_BATCH_SIZES, dry_run=(2,)), default):
-        stream = EncodedStream(name, batch_size, context.pick(STREAMED_BATCHES, dry_run=1), context)
+        stream = EncodedStream(encoder, batch_size, context.pick(STREAMED_BATCHES, dry_run=1), context.device)
         seconds = stream.seconds_per_batch(context.pick(1.0, dry_run=0.0))
         measured[f"frames_per_second_at_{batch_size}"] = batch_size / seconds
     activity = pipeline_activity(
@@ -132,7 +132,7 @@ def measure_rates(name: str, context: CheckContext) -> Measured:
         stream.batches,
         stream.batches * stream.frames.numel(),
     )
-    share = product_share(context, lambda: stream.encoder.encode_on_device(stream.frames), seconds)
+    share = product_share(context, lambda: encoder.encode_on_device(stream.frames), seconds)
     return measured | {"frames_per_second": default / seconds} | activity | share
 
 
