@@ -136,12 +136,6 @@ def measure_rates(name: str, context: CheckContext) -> Measured:
     return measured | {"frames_per_second": default / seconds} | activity | share
 
 
-def launch_seconds(encoder: clip.ImageEncoder, context: CheckContext) -> float:
-    """Return the seconds in which a batch is launched: those of two frames, for which the GPU does little."""
-    frames = smooth_frames(encoder, 2)
-    return seconds_per_call(lambda: encoder.encode_on_device(frames), context.device, context.pick(0.3, dry_run=0.0))
-
-
 CHECKS = [
     Check(
         f"encoder {name} {precision}",

@@ -94,11 +94,6 @@ def measure_steps(videos: int, context: CheckContext) -> Measured:
     return measured | product_share(context, steps, seconds)
 
 
-def launch_seconds(context: CheckContext) -> float:
-    """Return the seconds in which a step is launched: those of one short video, for which the GPU does little."""
-    return seconds_per_call(FusionSteps([3], context), context.device, context.pick(0.3, dry_run=0.0))
-
-
 CHECKS = [
     Check(
         f"TFAM {fusion}",

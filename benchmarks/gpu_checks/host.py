@@ -17,24 +17,24 @@ from vimoclip.video.decoder import VideoDecoder
 GOAL = 0.9
 TOO_FEW_PROCESSORS = "host_limit"  # key of the text that excuses a GPU that is not busy
 EXTRA_PROCESSORS = 2  # for Python, and for the system
-LAUNCHING = "Python and launching"
+MAIN_THREAD = "the main thread (Python, launching of kernels)"
 # of a GPU that waits for the host
 BUSY_LIMIT: Limit = at_least(BUSY, GOAL, needs_gpu=True, excuse=TOO_FEW_PROCESSORS)
 
 
 def diagnose(
-    busy_share: float, gpu_rate: float, parts: Mapping[str, float], launch_rate: float, processors: int, unit: str
+    busy_share: float, gpu_rate: float, parts: Mapping[str, float], main_rate: float, processors: int, unit: str
 ) -> Measured:
     """Return what limits a stage in which the GPU is not busy for GOAL of the time, {} if it is.
 
     `gpu_rate`: items/s of the GPU alone; `parts`: items/s of one processor in each part that threads or processes
-    share; `launch_rate`: of the one thread that launches kernels. The text excuses the stage if this machine has too
+    share; `main_rate`: of the one thread that launches kernels. The text excuses the stage if this machine has too
     few processors for the parts; otherwise the code is at fault, which does not use them."""
     if busy_share >= GOAL:
         return {}
     rate = combined_rate(parts)  # of one processor that does all parts
-    if not parts or launch_rate < min(gpu_rate, rate * max(1, processors - EXTRA_PROCESSORS)):
-        text = f"{LAUNCHING}: {launch_rate:,.0f} {unit}/s, the GPU {gpu_rate:,.0f}; more processors do not help"
+    if not parts or main_rate < min(gpu_rate, rate * max(1, processors - EXTRA_PROCESSORS)):
+        text = f"{MAIN_THREAD} {main_rate:,.0f} {unit}/s, the GPU {gpu_rate:,.0f}; more processors do not help"
         return {"note": f"host is the limit: {text}"}
     slowest = min(parts, key=lambda name: parts[name])
     needed = math.ceil(gpu_rate / rate) + EXTRA_PROCESSORS

@@ -33,24 +33,34 @@ class GpuTrace(NamedTuple):
     bytes_to_gpu: int
 
 
-def record_gpu(work: Callable[[], Any], device: torch.device) -> tuple[Any, float, GpuTrace | None]:
-    """Return the result of a call, its seconds, and what the GPU did in it.
+class Recording(NamedTuple):
+    """Result and seconds of a call, of these the processor time of the calling thread, and what the GPU did.
 
-    The trace is None on a CPU, and where the driver forbids PyTorch's profiler."""
+    `trace` is None on a CPU, and where the driver forbids PyTorch's profiler."""
+
+    result: Any
+    seconds: float
+    thread_seconds: float
+    trace: GpuTrace | None
+
+
+def record_gpu(work: Callable[[], Any], device: torch.device) -> Recording:
+    """Call `work`, and wait for the GPU."""
     synchronize(device)
     is_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA]) if is_gpu else nullcontext() as profiler:
-        started = time.perf_counter()
+        started, thread_started = time.perf_counter(), time.thread_time()
         result = work()
+        thread_seconds = time.thread_time() - thread_started
         synchronize(device)
         seconds = time.perf_counter() - started
     if profiler is None:
-        return result, seconds, None
+        return Recording(result, seconds, thread_seconds, None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         trace = summarize_trace(json.loads(path.read_bytes())["traceEvents"])
-    return result, seconds, trace if trace.kernels else None
+    return Recording(result, seconds, thread_seconds, trace if trace.kernels else None)
 
 
 def pipeline_activity(
@@ -62,7 +72,7 @@ def pipeline_activity(
     if device.type != "cuda":
         return {}
     measured: Measured = {SYNCHRONIZATIONS: count_synchronizations(work) / batches}
-    _, _, trace = record_gpu(work, device)
+    trace = record_gpu(work, device).trace
     if trace is not None:
         measured |= {"kernels_per_batch": trace.kernels / batches, "launches_per_batch": trace.launches / batches}
         measured |= {BUSY: trace.busy_seconds / seconds, COPIES: trace.bytes_to_gpu / frame_bytes}

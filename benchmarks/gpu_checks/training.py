@@ -1,7 +1,6 @@
 """train.py: agreement with the CPU, other precisions, resumed runs; steps/s and memory of three backbones."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -149,13 +148,6 @@ class StudentSteps:
         """Take steps, and read the losses of each after the next one is launched, as in a run."""
         for losses in one_late(self.trainer.train_steps(self.replica, [self.batch] * steps)):
             losses.means()
-
-
-def launch_seconds(student_trainer: trainer.StudentTrainer, context: CheckContext) -> float:
-    """Return the seconds in which a step is launched: of micro-batches of one frame, which take the GPU little time."""
-    micro_batches = math.ceil(student_trainer.batch_size / student_trainer.micro_batch_size)
-    steps = StudentSteps(student_trainer, 1, 1)
-    return micro_batches * seconds_per_call(steps, context.device, context.pick(0.3, dry_run=0.0))
 
 
 def generated_batch(segments: int, frames: int, student_trainer: trainer.StudentTrainer) -> SegmentBatch:

@@ -123,19 +123,19 @@ LIMITING_PARTS = {"decoding": 500.0, "x264": 1000.0}  # frames/s of one processo
 
 
 @pytest.mark.parametrize(
-    ("busy_share", "gpu_rate", "launch_rate", "processors", "part", "needed"),
+    ("busy_share", "gpu_rate", "main_rate", "processors", "part", "needed"),
     [
         (0.95, 3000, 9000, 4, None, None),
         (0.3, 3000, 9000, 4, "decoding", 11),  # 3000 / 333 and two more
         (0.3, 3000, 9000, 11, "decoding", 11),  # enough, so the code is at fault
-        (0.3, 3000, 600, 4, host.LAUNCHING, None),
+        (0.3, 3000, 600, 4, host.MAIN_THREAD, None),
         (0.3, 3000, 700, 4, "decoding", 11),  # two processors read 667 frames/s
     ],
 )
 def test_the_part_of_the_host_that_limits_a_stage(
-    busy_share: float, gpu_rate: float, launch_rate: float, processors: int, part: str | None, needed: int | None
+    busy_share: float, gpu_rate: float, main_rate: float, processors: int, part: str | None, needed: int | None
 ) -> None:
-    diagnosis = host.diagnose(busy_share, gpu_rate, LIMITING_PARTS, launch_rate, processors, "frame")
+    diagnosis = host.diagnose(busy_share, gpu_rate, LIMITING_PARTS, main_rate, processors, "frame")
     measured = {"gpu_busy_share": busy_share} | diagnosis
     assert diagnosis.get("processors_needed") == needed
     assert part is None or part in str(diagnosis.get("note", diagnosis.get(host.TOO_FEW_PROCESSORS)))
@@ -143,8 +143,8 @@ def test_the_part_of_the_host_that_limits_a_stage(
     assert host.BUSY_LIMIT.holds(measured, dry_run=False) == (busy_share >= 0.9 or is_excused)
 
 
-def test_a_stage_without_parallel_parts_is_limited_by_launching() -> None:
-    assert host.LAUNCHING in str(host.diagnose(0.5, 100, {}, 1000, 4, "video")["note"])
+def test_a_stage_without_parallel_parts_is_limited_by_the_main_thread() -> None:
+    assert host.MAIN_THREAD in str(host.diagnose(0.5, 100, {}, 1000, 4, "video")["note"])
     assert host.combined_rate({}) == float("inf")
 
 
