@@ -30,7 +30,7 @@ COLUMNS = ("check", "what", "measured", "limit", "status", "seconds")
 def all_checks() -> list[Check]:
     """Return all checks in their order: results first, rates last, as late checks are skipped if time is short.
 
-    Estimate for an RTX 3090: three minutes for the results, one for processes and predict.py, two for rates."""
+    Estimate for an RTX 3090: three minutes for the results, one for processes, two for rates, one for whole stages."""
     return [
         *machine.CHECKS,
         *encoders.CHECKS,

@@ -178,7 +178,7 @@ def measure_prediction(context: CheckContext) -> Measured:
     folder.mkdir()
     height, width = context.pick(LONG_SIZE, dry_run=(48, 64))
     second, path = folder / "second.mp4", folder / "video.mp4"
-    write_video(second, textured_frames(FPS, height, width, (8, 0), seed=0))
+    write_video(second, textured_frames(context.pick(FPS, dry_run=6), height, width, (8, 0), seed=0))
     repeat_video(second, path, context.pick(LONG_SECONDS, dry_run=1))
     args = predict.build_parser().parse_args(dataset.predict_flags(path, folder / "predictions"))
     compute = predict.resolve_compute_options(args)

@@ -59,6 +59,8 @@ def test_a_dry_run_passes_and_writes_one_line_per_check(
     assert all(line["reason"] for line in lines.values() if line["status"] == SKIP)
     passed = {name for name, line in lines.items() if line["status"] == PASS}
     assert passed >= {"encoder RN50 fp32", "flow bf16", "training resumed", "two processes, training", "chain predict"}
+    stages = {f"stage {name}" for name in ("extract_embeddings", "extract_flows", "train", "TFAM", "predict")}
+    assert passed >= stages | {"encoder ViT-B/32 rates", "flow share", "summary train"}
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(table) == len(names) + 2
     assert not list((tmp_path / "inputs").iterdir())
