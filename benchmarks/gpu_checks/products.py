@@ -1,5 +1,6 @@
 """The bound of a stage: the card's rate of matrix products with the shapes and dtype of the stage's largest layers."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from benchmarks.gpu_checks.measure import Work, seconds_per_call
 
 SHARE = "share_of_products"
 NUM_SHAPES = 3  # of the layers with the most FLOP, which the bound is the mean of
+FLOP_PER_CALL, MAX_PRODUCTS = 2e12, 1000  # so that waiting for the end counts little
 aten = torch.ops.aten
 
 
@@ -89,7 +91,13 @@ def product_share(context: CheckContext, work: Work, seconds: float) -> Measured
     def seconds_of(product: Product) -> float:
         a = torch.randn(product.rows, product.inner, device=context.device).to(product.dtype)
         b = torch.randn(product.columns, product.inner, device=context.device).to(product.dtype)
-        return seconds_per_call(lambda: a @ b.t(), context.device, context.pick(0.2, dry_run=0.0))
+        times = context.pick(min(MAX_PRODUCTS, math.ceil(FLOP_PER_CALL / product.flop)), dry_run=1)
+
+        def multiply() -> None:
+            for _ in range(times):
+                a @ b.t()
+
+        return seconds_per_call(multiply, context.device, context.pick(0.2, dry_run=0.0)) / times
 
     bound = product_rate(largest, seconds_of)
     return {
