@@ -34,7 +34,7 @@ from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica
 from vimoclip.training.trainer import RunOptions, Trainer
 
 CLIPS_PER_PROCESSOR = 8  # a processor reads a clip in about 0.2 s
-SECONDS = 4.0  # of a stage that the GPU limits
+SECONDS = 2.0  # of a stage that the GPU limits; its trace has 100,000 kernels
 LONG_SECONDS, LONG_SIZE = 20, (1080, 1920)
 ENCODED_BATCHES = 8  # so that starting the encoder counts little
 WARM_UP_STEPS = 2  # until the workers of the loader are started

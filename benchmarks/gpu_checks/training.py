@@ -142,7 +142,9 @@ class StudentSteps:
     def __init__(self, student_trainer: trainer.StudentTrainer, segments: int, frames: int):
         self.trainer = student_trainer
         self.replica = ModelReplica(self.trainer.state, loss_names=student_trainer.loss_names)
-        self.batch = generated_batch(segments, frames, student_trainer)
+        batch = generated_batch(segments, frames, student_trainer)
+        is_gpu = student_trainer.run.device.type == "cuda"
+        self.batch = batch._replace(flow=batch.flow.pin_memory()) if is_gpu else batch  # as a loader's thread does
 
     def __call__(self, steps: int = 1) -> None:
         """Take steps, and read the losses of each after the next one is launched, as in a run."""
