@@ -68,7 +68,11 @@ class FusionSteps:
     def __init__(self, lengths: list[int], context: CheckContext):
         config = make_config(Fusion.CROSS_ATTENTION, context)
         state = trainer.make_train_state(config, context.device, context.precision)
-        self.replica, self.batch = ModelReplica(state), generated_batch(lengths)
+        batch = generated_batch(lengths)
+        rgb, motion = batch.model_inputs(context.device)  # a run keeps embeddings in the GPU's memory where they fit
+        assert rgb
+        labels = batch.labels.to(context.device)
+        self.replica, self.batch = ModelReplica(state), batch._replace(rgb=rgb, motion=motion, labels=labels)
         loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
         self.settings: Any = (loss_function, context.device, context.precision)
 

@@ -160,8 +160,11 @@ def measure_fusion(context: CheckContext) -> Measured:
     }
     run = RunOptions(folder, folder, context.device, context.precision, num_workers(context))
     trainer = FusionTrainer({"config": config, "class_names": []}, splits, run)
-    batch = range(min(trainer.batch_size, len(trainer.train_set)))
-    parts = {"reading HDF5": processor_rate(lambda: float(len(read_batch(trainer, batch).videos)))}
+    trainer.prepare_data()
+    parts = {}
+    if not trainer.resident:  # else the GPU has all embeddings
+        batch = range(min(trainer.batch_size, len(trainer.train_set)))
+        parts["reading HDF5"] = processor_rate(lambda: float(len(read_batch(trainer, batch).videos)))
     return measure_steps(context, "video", trainer, trainer.batch_size, parts)
 
 
