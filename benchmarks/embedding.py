@@ -1,6 +1,7 @@
 """Embedding of videos, against PIL preprocessing of single frames and open_clip's forward."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,14 +10,14 @@ from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, meas
 from benchmarks.inputs import BenchmarkInputs, repeat_video
 from benchmarks.video_frames import (
     PLAIN_BATCH_SIZE,
+    FramePipeline,
     decode_frames,
-    embed_frames,
     plain_batches,
     plain_transform,
 )
 
 DECODED_CLIPS = 6
-TIMED_CLIPS = 3  # 450 frames, so that the first batch of 64 counts little; accuracy is measured on all clips
+TIMED_CLIPS = 3  # 450 frames, so that reading the first batch counts little; accuracy is measured on all clips
 ENCODED_FRAMES = 128  # by the encoder alone
 LONG_VIDEO_REPEATS = 200  # repetitions of a clip: 20 minutes
 EXTRACTION, INFERENCE = "extract_embeddings.py, ViT-B/32", "inference.py, flow videos at 224"
@@ -42,7 +43,7 @@ def data_path_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
     transform, preprocess = plain_transform(model), clip.load_encoder(model, None).preprocess
     work: dict[str, Callable[[], float]] = {
         "plain": lambda: sum(len(batch) for path in clips for batch in plain_batches(path, transform)),
-        "ours": lambda: embed_frames(clips, preprocess, lambda batch: torch.zeros(len(batch), 1), PLAIN_BATCH_SIZE),
+        "ours": partial(FramePipeline(preprocess, lambda batch: torch.zeros(len(batch), 1), PLAIN_BATCH_SIZE), clips),
         "decoder": lambda: decode_frames(clips),
     }
     rates = measure_rates(work, rounds)
@@ -99,9 +100,10 @@ class EncodedVideos:
         cpu = torch.device("cpu")
         self.paths, self.encoder = paths, encoder.freeze(cpu, precision)
         self.batch_size = defaults.frame_batch_size("auto", cpu, precision)
+        self.pipeline = FramePipeline(encoder.preprocess, encoder.encode, self.batch_size)
 
     def end_to_end(self) -> float:
-        return embed_frames(self.paths, self.encoder.preprocess, self.encoder.encode, self.batch_size)
+        return self.pipeline(self.paths)
 
     def encoder_alone(self) -> float:
         batch = random_batch(self.batch_size, self.encoder)
@@ -227,4 +229,4 @@ def embed_one_video(path: Path, model: str) -> float:
         num_batches += 1
         return encoder.encode(batch) if num_batches < 12 else torch.zeros(len(batch), 512)
 
-    return embed_frames([path], encoder.preprocess, encode_first, PLAIN_BATCH_SIZE)
+    return FramePipeline(encoder.preprocess, encode_first, PLAIN_BATCH_SIZE)([path])

@@ -54,20 +54,28 @@ def reader_threads() -> int:
     return defaults.num_workers("auto", torch.device("cpu"))
 
 
-def embed_frames(
-    clips: Sequence[Path], preprocess: Callable[[Any], Any], encode: Callable[[Any], Any], batch_size: int
-) -> float:
-    """Run the pipeline of the scripts without writing files; return the number of frames."""
-    from vimoclip import clip
-    from vimoclip.extraction.embeddings import CHUNK_FRAMES
-    from vimoclip.video import VideoReader, prefetch_videos
+class FramePipeline:
+    """The pipeline of the scripts without writing files. A call reads videos; it returns how many frames it encoded.
 
-    counts = list[int]()
-    batches = clip.BatchEncoder(encode, batch_size)
-    readers = (VideoReader(path, CHUNK_FRAMES) for path in clips)
-    with closing(prefetch_videos(readers, lambda batch: preprocess(batch.frames), reader_threads())) as videos:
-        for _, chunks in videos:
-            for frames in chunks:
-                batches.add_frames(frames, lambda rows: counts.append(len(rows)))
-    batches.flush()
-    return sum(counts)
+    A batch that is incomplete after a call is completed by the next one, as in a long run."""
+
+    def __init__(self, preprocess: Callable[[Any], Any], encode: Callable[[Any], Any], batch_size: int):
+        from vimoclip import clip
+
+        self.preprocess, self.batches, self.encoded = preprocess, clip.BatchEncoder(encode, batch_size), 0
+
+    def __call__(self, paths: Sequence[Path]) -> float:
+        from vimoclip.extraction.embeddings import CHUNK_FRAMES
+        from vimoclip.video import VideoReader, prefetch_videos
+
+        before = self.encoded
+        readers = (VideoReader(path, CHUNK_FRAMES) for path in paths)
+        workers = reader_threads()
+        with closing(prefetch_videos(readers, lambda batch: self.preprocess(batch.frames), workers)) as videos:
+            for _, chunks in videos:
+                for frames in chunks:
+                    self.batches.add_frames(frames, self._count)
+        return self.encoded - before
+
+    def _count(self, embeddings: Any) -> None:
+        self.encoded += len(embeddings)

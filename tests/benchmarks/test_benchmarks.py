@@ -118,7 +118,7 @@ def test_both_scripts_are_compared_with_plain_and_with_the_encoder_alone(
     monkeypatch.setattr(embedding, "measured_precisions", lambda: ["fp32", "bf16"])
     monkeypatch.setattr(harness, "PRODUCT_SHAPE", (16, 16, 16))
     make_tiny_clip(tmp_path / "clip")
-    write_video(tmp_path / "videos" / "clip.mp4", moving_frames(5, (1, 0)))
+    write_video(tmp_path / "videos" / "clip.mp4", moving_frames(70, (1, 0)))
     rows = embedding.encoder_rows(TinyInputs(tmp_path), rounds=1)
     assert {row.what.split(",")[0] for row in rows} == {"extract_embeddings.py", "inference.py", "encoder alone"}
     assert len(rows) == 5
