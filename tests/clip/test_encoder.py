@@ -1,5 +1,6 @@
 """The image encoder and its precisions against the tower's own forward."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from tests.conftest import moving_frames, write_annotations, write_video
 from vimoclip import clip, store
 from vimoclip.clip import fast_vit
 from vimoclip.errors import UserError
+from vimoclip.runtime import processor
 from vimoclip.runtime.device import select_precision
 
 CPU = torch.device("cpu")
@@ -101,6 +103,26 @@ def test_bf16_runs_on_a_cpu_and_agrees(kind: str) -> None:
     assert cosines(ours, expected).min() > 0.999
 
 
+@pytest.mark.parametrize("vendor", [processor.AMD, processor.INTEL])
+def test_only_on_amd_weights_are_packed_for_onednn(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
+    monkeypatch.setattr(processor, "vendor", lambda: vendor)
+    encoder = build_encoder("class token, QuickGELU").freeze()
+    with torch.profiler.profile() as profile:
+        embeddings = encoder.encode(frames())
+    num_packed = sum(event.name == "mkldnn::_linear_pointwise" for event in profile.events() or ())
+    assert num_packed == (4 * 3 + 3 if vendor == processor.AMD else 0)  # the last block has one more layer
+    assert cosines(embeddings, encode_with_tower(encoder, frames())).min() > 0.99999
+
+
+def test_bf16_casts_only_pixels_and_embeddings() -> None:
+    """Autocast would cast the input of each layer, as LayerNorm's output is float32 there."""
+    encoder = build_encoder("class token, QuickGELU").freeze(precision="bf16")
+    with torch.profiler.profile() as profile:
+        encoder.encode(frames())
+    num_casts = sum(event.name == "aten::_to_copy" for event in profile.events() or ())
+    assert num_casts <= 3  # with the number that is subtracted from the pixels; the tower has 15 linear layers
+
+
 def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
     encoder, other = build_encoder("class token, GELU"), build_encoder("class token, GELU")
     with torch.no_grad():
@@ -170,6 +192,15 @@ def test_file_records_its_precision_and_is_not_resumed_with_another(command: lis
         assert cosines(rows[precision], rows["fp32"]).mean() > 0.998
     with pytest.raises(UserError, match="precision"):
         extract_embeddings.main([*command, "--precision", "fp32"])
+
+
+def test_processors_of_several_vendors_may_add_to_one_file(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for vendor, flags in ((processor.AMD, ["--limit", "1"]), (processor.INTEL, [])):
+        monkeypatch.setattr(processor, "vendor", lambda vendor=vendor: vendor)
+        extract_embeddings.main([*command, *flags])
+        with h5py.File(OUTPUT) as file:
+            assert json.loads(file.attrs["versions"])["processor"].startswith(vendor)
+    assert len(store.EmbeddingReader(OUTPUT).keys) == 2
 
 
 def test_file_of_a_removed_backend_is_read_and_not_resumed(command: list[str]) -> None:

@@ -7,7 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vimoclip.runtime import onednn
+from vimoclip.runtime import onednn, processor
+
+
+@pytest.fixture(autouse=True)
+def amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take oneDNN's way on every machine; it is correct on all."""
+    monkeypatch.setattr(processor, "vendor", lambda: processor.AMD)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -52,7 +52,9 @@ class FoldedViT(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.patch_size, self.grid_size = visual.patch_size, visual.grid_size
-        self.patch_embed = make_linear(*_fold_normalization(visual.conv1, preprocess))
+        # pixels around zero: otherwise the rounding of weights to half precision has twice the effect
+        self.pixel_offset = 0 if dtype == torch.float32 else 128
+        self.patch_embed = make_linear(*_fold_normalization(visual.conv1, preprocess, self.pixel_offset))
         position = visual.positional_embedding.detach()
         self.class_token = (visual.class_embedding.detach() + position[0]).to(device, dtype)
         self.patch_positions = position[1:].to(device, dtype)
@@ -76,7 +78,8 @@ class FoldedViT(nn.Module):
     def _embed_patches(self, prepared: torch.Tensor) -> torch.Tensor:
         (height, width), (rows, columns) = self.patch_size, self.grid_size
         patches = prepared.view(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
-        return self.patch_embed(patches.reshape(-1, rows * columns, 3 * height * width).to(self.dtype))
+        pixels = patches.reshape(-1, rows * columns, 3 * height * width).to(self.dtype)
+        return self.patch_embed(pixels.sub_(self.pixel_offset) if self.pixel_offset else pixels)
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,11 @@ def _fold_layer_scale(
     return weight * layer_scale.gamma.detach()[:, None], bias * layer_scale.gamma.detach()
 
 
-def _fold_normalization(conv: nn.Conv2d, preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight (N, 3 * P * P) and bias (N,) of the patch embedding for pixels in 0..255."""
+def _fold_normalization(
+    conv: nn.Conv2d, preprocess: Preprocess, pixel_offset: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight (N, 3 * P * P) and bias (N,) of the patch embedding for pixels in 0..255 minus an offset."""
     kernel = conv.weight.detach().cpu().double()  # on the CPU, as Apple's GPUs have no float64
     mean, std = preprocess.mean.double(), preprocess.std.double()
-    weight, bias = kernel / (255 * std), -(kernel * (mean / std)).sum((1, 2, 3))
+    weight, bias = kernel / (255 * std), -(kernel * ((mean - pixel_offset / 255) / std)).sum((1, 2, 3))
     return weight.flatten(1).to(conv.weight), bias.to(conv.weight)
