@@ -3,7 +3,8 @@
     python -m benchmarks                    all stages, about 40 minutes on two cores
     python -m benchmarks start embedding    only these stages
     python -m benchmarks gpu                checks on one CUDA GPU, at most 9 minutes; not among "all stages"
-Prints a table per stage and writes all rows as JSON; docs/performance.md explains it. Inputs are created once."""
+Prints the processor and a table per stage, and writes all rows as JSON, beside those of other processors;
+docs/performance.md explains it. Inputs are created once."""
 
 import argparse
 import importlib
@@ -73,6 +74,7 @@ def run_stages(args: argparse.Namespace) -> list["BenchmarkRow"]:
     """Measure the stages, print a table of each, and write all rows."""
     from benchmarks.inputs import BenchmarkInputs
 
+    print(describe_processor(), flush=True)
     rounds = args.rounds or DEFAULT_ROUNDS
     inputs, rows = BenchmarkInputs(args.inputs_dir), list["BenchmarkRow"]()
     for stage in args.stages or STAGES:
@@ -85,33 +87,49 @@ def run_stages(args: argparse.Namespace) -> list["BenchmarkRow"]:
 
 
 def write_results(path: Path, rows: list["BenchmarkRow"]) -> None:
-    """Write the rows as JSON; keep the rows of other stages that the file already contains."""
+    """Write the rows of this machine as JSON; keep those of other machines, and of other stages."""
     import json
 
     from vimoclip.io import yaml_json
     from vimoclip.runtime import versions
 
     machine = {
-        "processor": processor_name(),
+        "processor": describe_processor(),
         "python": platform.python_version(),
         "versions": versions.package_versions(),
     }
-    previous: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    previous = json.loads(path.read_text()).get("results", []) if path.is_file() else []
     new = [asdict(row) | {"share": row.bound_fraction} for row in rows]
-    stages = {row["stage"] for row in new}
-    yaml_json.write_json(
-        path, {"machine": machine, "rows": [row for row in previous if row["stage"] not in stages] + new}
-    )
+    yaml_json.write_json(path, {"results": merge_results(previous, machine, new)})
     print(f"wrote {path}")
 
 
-def processor_name() -> str:
-    """Return `<number of CPUs that this process may use> x <CPU model>`."""
-    import os
+def merge_results(
+    results: list[dict[str, Any]], machine: dict[str, Any], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the results with these rows, which replace those of their stages on the same processor.
 
-    model_lines = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")]
-    name = model_lines[0].partition(":")[2].strip() if model_lines else platform.processor()
-    return f"{len(os.sched_getaffinity(0))} x {name}"
+    Each entry of `results` has the `machine` and the `rows` of one processor."""
+    stages = {row["stage"] for row in rows}
+    others, kept = list[dict[str, Any]](), list[dict[str, Any]]()
+    for entry in results:
+        if entry["machine"]["processor"] != machine["processor"]:
+            others.append(entry)
+        else:
+            kept += [row for row in entry["rows"] if row["stage"] not in stages]
+    return [*others, {"machine": machine, "rows": kept + rows}]
+
+
+def describe_processor() -> str:
+    """Return number and model of the CPUs that this process may use, what selects kernels, and torch's threads."""
+    import torch
+
+    from vimoclip.runtime import processor
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{cli.num_processors()} x {name} ({processor.describe()}); {torch.get_num_threads()} threads of PyTorch"
 
 
 def format_markdown(rows: list["BenchmarkRow"]) -> list[str]:

@@ -1,45 +1,49 @@
 """Embedding of videos, against PIL preprocessing of single frames and open_clip's forward."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
-from benchmarks.inputs import BenchmarkInputs, read_whole_video
+from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, measure_rates, product_bound, product_work
+from benchmarks.inputs import BenchmarkInputs, repeat_video
+from benchmarks.video_frames import (
+    PLAIN_BATCH_SIZE,
+    FramePipeline,
+    decode_frames,
+    plain_batches,
+    plain_transform,
+)
 
-TIMED_CLIPS = 6  # the accuracy of int8 is measured on all clips
-BATCH_SIZE, WORKERS = 16, 2  # defaults of the scripts
+DECODED_CLIPS = 6
+TIMED_CLIPS = 3  # 450 frames, so that reading the first batch counts little; accuracy is measured on all clips
+ENCODED_FRAMES = 128  # by the encoder alone
 LONG_VIDEO_REPEATS = 200  # repetitions of a clip: 20 minutes
-ENCODER_BATCHES = 3
+EXTRACTION, INFERENCE = "extract_embeddings.py, ViT-B/32", "inference.py, flow videos at 224"
+# ratios to float32 plain
+GOALS = {"fp32": "1x on every processor", "bf16": "2.5x with AMX", "int8": "2.5x without AMX"}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # of the products that bound the encoder
 
 
 def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
-    clips = inputs.clips()[:TIMED_CLIPS]
-    return [
-        data_path_row(inputs.clip_model(), clips, rounds),
-        *extraction_rows(inputs, clips, rounds),
-        export_row(inputs, rounds),
-        memory_row(inputs),
-    ]
+    return [data_path_row(inputs, rounds), *encoder_rows(inputs, rounds), memory_row(inputs)]
 
 
 # --- the data path
 
 
-def data_path_row(model: str, clips: Sequence[Path], rounds: int) -> BenchmarkRow:
+def data_path_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
     """Measure decoding, resizing, cropping and batching, without an encoder."""
     import torch
 
     from vimoclip import clip
 
+    model, clips = inputs.clip_model(), inputs.clips()[:DECODED_CLIPS]
     transform, preprocess = plain_transform(model), clip.load_encoder(model, None).preprocess
     work: dict[str, Callable[[], float]] = {
-        "plain": lambda: sum(len(batch) for path in clips[:2] for batch in plain_batches(path, transform)),
-        "ours": lambda: embed_frames(clips, preprocess, lambda batch: torch.zeros(len(batch), 1)),
+        "plain": lambda: sum(len(batch) for path in clips for batch in plain_batches(path, transform)),
+        "ours": partial(FramePipeline(preprocess, lambda batch: torch.zeros(len(batch), 1), PLAIN_BATCH_SIZE), clips),
         "decoder": lambda: decode_frames(clips),
     }
     rates = measure_rates(work, rounds)
@@ -54,124 +58,113 @@ def data_path_row(model: str, clips: Sequence[Path], rounds: int) -> BenchmarkRo
     )
 
 
-def plain_transform(model: str) -> Callable[[Any], Any]:
-    """Return open_clip's transform of PIL images."""
-    import open_clip
-
-    return open_clip.create_model_and_transforms(model)[2]
-
-
-def plain_batches(path: Path, transform: Callable[[Any], Any]) -> Iterator[Any]:
-    """Decode the whole video, transform each frame as a PIL image, and yield batches."""
-    import torch
-    from PIL import Image
-
-    tensors = [transform(Image.fromarray(frame)) for frame in read_whole_video(path)]
-    for start in range(0, len(tensors), BATCH_SIZE):
-        yield torch.stack(tensors[start : start + BATCH_SIZE])
-
-
-def decode_frames(clips: Sequence[Path]) -> float:
-    """Decode to RGB with as many threads as the script uses; return the number of frames."""
-    import av
-
-    def decode(path: Path) -> int:
-        frames = 0
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                frame.to_ndarray(format="rgb24")
-                frames += 1
-        return frames
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return sum(pool.map(decode, clips))
-
-
-def embed_frames(clips: Sequence[Path], preprocess: Callable[[Any], Any], encode: Callable[[Any], Any]) -> float:
-    """Run the pipeline of the scripts without writing files; return the number of frames."""
-    from vimoclip import clip
-    from vimoclip.extraction.embeddings import CHUNK_FRAMES
-    from vimoclip.video import VideoReader, prefetch_videos
-
-    counts = list[int]()
-    batches = clip.BatchEncoder(encode, BATCH_SIZE)
-    readers = (VideoReader(path, CHUNK_FRAMES) for path in clips)
-    with closing(prefetch_videos(readers, lambda batch: preprocess(batch.frames), WORKERS)) as videos:
-        for _, chunks in videos:
-            for frames in chunks:
-                batches.add_frames(frames, lambda rows: counts.append(len(rows)))
-    batches.flush()
-    return sum(counts)
-
-
 # --- with the encoder
 
 
-def extraction_rows(inputs: BenchmarkInputs, clips: Sequence[Path], rounds: int) -> list[BenchmarkRow]:
-    """Measure fp32 and int8 end to end, and the encoder alone."""
+def measured_precisions() -> list[str]:
+    """Return fp32, int8, and bf16 if the processor computes in it."""
+    from vimoclip.runtime import processor
+
+    has_bf16 = {"avx512_bf16", "amx_bf16"} & set(processor.features())
+    return ["fp32", *(["bf16"] if has_bf16 else []), "int8"]
+
+
+class PlainVideos:
+    """Videos that are decoded as a whole, prepared by PIL frame by frame, and encoded by open_clip in float32."""
+
+    def __init__(self, paths: Sequence[Path], encoder: Any, transform: Callable[[Any], Any]):
+        self.paths, self.encoder, self.transform = paths, encoder, transform
+
+    def end_to_end(self) -> float:
+        return self._encode(batch for path in self.paths for batch in plain_batches(path, self.transform))
+
+    def encoder_alone(self) -> float:
+        batch = self.encoder.preprocess.normalize(random_batch(PLAIN_BATCH_SIZE, self.encoder))
+        return self._encode(batch for _ in range(ENCODED_FRAMES // PLAIN_BATCH_SIZE))
+
+    def _encode(self, batches: Iterable[Any]) -> float:
+        import torch
+
+        with torch.inference_mode():
+            return sum(len(self.encoder.visual(batch)) for batch in batches)
+
+
+class EncodedVideos:
+    """Videos that a script reads and encodes, with its defaults on a CPU."""
+
+    def __init__(self, paths: Sequence[Path], encoder: Any, precision: str):
+        import torch
+
+        from vimoclip.runtime import defaults
+
+        cpu = torch.device("cpu")
+        self.paths, self.encoder = paths, encoder.freeze(cpu, precision)
+        self.batch_size = defaults.frame_batch_size("auto", cpu, precision)
+        self.pipeline = FramePipeline(encoder.preprocess, encoder.encode, self.batch_size)
+
+    def end_to_end(self) -> float:
+        return self.pipeline(self.paths)
+
+    def encoder_alone(self) -> float:
+        batch = random_batch(self.batch_size, self.encoder)
+        return sum(len(self.encoder.encode(batch)) for _ in range(ENCODED_FRAMES // self.batch_size))
+
+
+def random_batch(frames: int, encoder: Any) -> Any:
+    """Return (n, 3, S, S) uint8."""
     import torch
 
-    from vimoclip import clip
+    return torch.randint(0, 256, (frames, 3, *encoder.preprocess.size), dtype=torch.uint8)
+
+
+def encoder_rows(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
+    """Measure both scripts end to end, and the encoder alone, in the precisions that the processor has."""
+    from vimoclip import clip, moclip
 
     model = inputs.clip_model()
-    plain, transform = clip.load_encoder(model, None), plain_transform(model)
-    batch = torch.randint(0, 256, (BATCH_SIZE, 3, 224, 224), dtype=torch.uint8)
-    encoders = {precision: clip.load_encoder(model, None).freeze(precision=precision) for precision in ("fp32", "int8")}
-
-    def encode_alone(encode: Callable[[Any], Any]) -> float:
-        return sum(len(encode(batch)) for _ in range(ENCODER_BATCHES))
-
-    def open_clip_forward(frames: Any) -> Any:
-        with torch.inference_mode():
-            return clip.encode_images(plain.visual, plain.preprocess.normalize(frames))
-
-    def plain_end_to_end() -> float:
-        with torch.inference_mode():
-            return sum(len(plain.visual(images)) for path in clips[:1] for images in plain_batches(path, transform))
-
-    work: dict[str, Callable[[], float]] = {
-        "plain": plain_end_to_end,
-        "open_clip alone": lambda: encode_alone(open_clip_forward),
-        "fp32 alone": lambda: encode_alone(encoders["fp32"].encode),
-        "matmul": matmul_work(),
+    clips, flows = inputs.clips()[:TIMED_CLIPS], sorted(inputs.flows(224).glob("*.mp4"))[:TIMED_CLIPS]
+    reference, transform = clip.load_encoder(model, None), plain_transform(model)
+    student = moclip.MoCLIP(clip.load_encoder(model, None).visual, reference.config["embed_dim"], 3, 0.1)
+    plain = {EXTRACTION: PlainVideos(clips, reference, transform), INFERENCE: PlainVideos(flows, reference, transform)}
+    ours = {
+        (EXTRACTION, precision): EncodedVideos(clips, clip.load_encoder(model, None), precision)
+        for precision in measured_precisions()
     }
-    for precision, encoder in encoders.items():
-        work[precision] = partial(embed_frames, clips[:3], encoder.preprocess, encoder.encode)
+    student_encoder = clip.ImageEncoder(student.visual_encoder, reference.config)
+    ours[INFERENCE, "fp32"] = EncodedVideos(flows, student_encoder, "fp32")
+    work: dict[str, Callable[[], float]] = {f"plain {script}": videos.end_to_end for script, videos in plain.items()}
+    work |= {f"{script} {precision}": videos.end_to_end for (script, precision), videos in ours.items()}
+    work |= {f"alone {precision}": videos.encoder_alone for (_, precision), videos in ours.items()}
+    work["plain alone"] = plain[EXTRACTION].encoder_alone
+    for precision in DTYPES.keys() & set(measured_precisions()):
+        work |= product_work(DTYPES[precision])
     rates = measure_rates(work, rounds)
-    bound = median(rates["matmul"]) / flops_per_frame(plain.visual)
-    end_to_end = median(rates["fp32"]) / median(rates["fp32 alone"])
-    mean_cosine, min_cosine = cosine_agreement(plain, encoders["int8"], inputs.clips())
-    return [
-        embedding_row(
-            "extract_embeddings.py, ViT-B/32, fp32",
-            rates,
-            "plain",
-            "fp32",
-            goal="1.5x; end to end within 6 % of the encoder alone",
-            note=f"{end_to_end:.0%} of the encoder alone",
-        ),
-        embedding_row(
-            "the same with --precision int8",
-            rates,
-            "plain",
-            "int8",
-            goal="2.5x",
-            note=f"cosine to fp32 {mean_cosine:.5f} in the mean, at least {min_cosine:.5f}",
-        ),
-        embedding_row(
-            "encoder alone, fp32", rates, "open_clip alone", "fp32 alone", bound=bound, goal="85 % of the bound"
-        ),
+    rows = list[BenchmarkRow]()
+    for (script, precision), videos in ours.items():
+        row = compare(rates, f"plain {script}", f"{script} {precision}", f"{script} --precision {precision}")
+        row.bound, row.bound_name = median(rates[f"alone {precision}"]), "the encoder alone"
+        row.goal = f"{GOALS[precision]}; 94 % of the bound"
+        if precision != "fp32":
+            mean, minimum = cosine_agreement(reference, videos.encoder, inputs.clips())
+            row.note = f"cosine to fp32 {mean:.5f} in the mean, at least {minimum:.5f}"
+        rows.append(row)
+    return rows + [
+        encoder_row(rates, precision, flops_per_frame(reference.visual)) for precision in measured_precisions()
     ]
 
 
-def embedding_row(
-    what: str, rates: dict[str, list[float]], plain: str, ours: str, **row_arguments: Any
-) -> BenchmarkRow:
-    """Return a row that compares the rates named `plain` and `ours`."""
-    bound_name = "matrix product of float32" if row_arguments.get("bound") else ""
-    row_rates = {"plain": rates[plain], "ours": rates[ours]}
-    return make_row("embedding", what, "frame", row_rates, bound_name=bound_name, **row_arguments)
+def encoder_row(rates: dict[str, list[float]], precision: str, flop: float) -> BenchmarkRow:
+    """Return the row of the encoder alone. `flop`: per frame."""
+    row = compare(rates, "plain alone", f"alone {precision}", f"encoder alone, {precision}")
+    if dtype := DTYPES.get(precision):
+        row.bound, row.bound_name = product_bound(rates, dtype) / flop, f"matrix products of {dtype}"
+        row.goal = "85 % of the bound"
+    return row
+
+
+def compare(rates: dict[str, list[float]], plain: str, ours: str, what: str) -> BenchmarkRow:
+    """Return a row that compares the rates named `plain`, which are of float32, and `ours`."""
+    return make_row("embedding", what, "frame", {"plain": rates[plain], "ours": rates[ours]})
 
 
 def flops_per_frame(visual: Any) -> float:
@@ -194,34 +187,10 @@ def cosine_agreement(first: Any, second: Any, clips: Sequence[Path]) -> tuple[fl
 
     cosines = []
     for path in clips:
-        frames = next(iter(video.VideoReader(path, BATCH_SIZE))).frames
+        frames = next(iter(video.VideoReader(path, PLAIN_BATCH_SIZE))).frames
         prepared = first.preprocess(frames)
         cosines.append(torch.cosine_similarity(first.encode(prepared), second.encode(prepared)))
     return float(torch.cat(cosines).mean()), float(torch.cat(cosines).min())
-
-
-# --- inference.py
-
-
-def export_row(inputs: BenchmarkInputs, rounds: int) -> BenchmarkRow:
-    """Measure z_motion of flow videos, by a student with the weights of its teacher."""
-    import torch
-
-    from vimoclip import clip, moclip
-
-    model = inputs.clip_model()
-    flows = sorted(inputs.flows(224).glob("*.mp4"))[:2]
-    encoder, transform = clip.load_encoder(model, None), plain_transform(model)
-    student = moclip.MoCLIP(encoder.visual, encoder.config["embed_dim"], 3, 0.1).eval()
-
-    def plain() -> float:
-        with torch.inference_mode():
-            batches = (images for path in flows[:1] for images in plain_batches(path, transform))
-            return sum(len(student.visual_encoder(images)) for images in batches)
-
-    ours = clip.ImageEncoder(student.visual_encoder, encoder.config)
-    rates = measure_rates({"plain": plain, "ours": lambda: embed_frames(flows, ours.preprocess, ours.encode)}, rounds)
-    return make_row("embedding", "inference.py, flow videos at 224", "frame", rates, goal="1.5x")
 
 
 # --- memory
@@ -260,28 +229,4 @@ def embed_one_video(path: Path, model: str) -> float:
         num_batches += 1
         return encoder.encode(batch) if num_batches < 12 else torch.zeros(len(batch), 512)
 
-    return embed_frames([path], encoder.preprocess, encode_first)
-
-
-def repeat_video(source: Path, target: Path, times: int) -> None:
-    """Write a video that repeats the packets of the source `times` times."""
-    import av
-
-    partial_path = target.with_suffix(".partial")
-    with av.open(str(partial_path), "w", format="mp4") as output:
-        output_stream: Any = None
-        offset = 0
-        for _ in range(times):
-            with av.open(str(source)) as container:
-                stream = container.streams.video[0]
-                output_stream = output_stream or output.add_stream_from_template(stream)
-                end = 0
-                for packet in container.demux(stream):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    end = max(end, packet.pts + (packet.duration or 0))
-                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                    packet.stream = output_stream
-                    output.mux(packet)
-                offset += end
-    partial_path.rename(target)
+    return FramePipeline(encoder.preprocess, encode_first, PLAIN_BATCH_SIZE)([path])

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import h5py
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.harness import BenchmarkRow, make_row, matmul_work, measure_peak_memory, measure_rates
+from benchmarks.harness import BenchmarkRow, make_row, measure_peak_memory, measure_rates, product_bound, product_work
 from benchmarks.inputs import BenchmarkInputs
 
 BATCH_SIZE, NUM_BATCHES = 8, 6  # videos per step, steps per round
@@ -59,7 +58,7 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
         "no attention dropout": partial(train_steps, tfam_setup(paths, 0.0), keys),
         "plain evaluation": partial(evaluate_batches, plain, keys),
         "evaluation": partial(evaluate_batches, ours, keys),
-        "matmul": matmul_work(),
+        **product_work(),
     }
     rates = measure_rates(work, rounds)
     flop = flops_per_token(paths, keys)
@@ -73,7 +72,7 @@ def run(inputs: BenchmarkInputs, rounds: int) -> list[BenchmarkRow]:
     ) -> BenchmarkRow:
         row_rates = {"plain": rates[plain_name], "ours": rates[name]}
         row_arguments: dict[str, Any] = {"bound_name": "products of matrices", "memory": memory, "goal": goal}
-        bound = median(rates["matmul"]) / (passes * flop)
+        bound = product_bound(rates) / (passes * flop)
         return make_row("fusion", what, "token", row_rates, bound=bound, **row_arguments)
 
     return [

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_checks import chain, encoders, flow, fusion, machine, processes, summary, training
+from benchmarks.gpu_checks import chain, encoders, flow, fusion, machine, processes, stages, summary, training
 from benchmarks.gpu_checks.check import FAIL, PASS, SEED, SKIP, Check, CheckContext, CheckResult, Measured, run_check
 from vimoclip import cli
 from vimoclip.errors import UserError
@@ -30,7 +30,7 @@ COLUMNS = ("check", "what", "measured", "limit", "status", "seconds")
 def all_checks() -> list[Check]:
     """Return all checks in their order: results first, rates last, as late checks are skipped if time is short.
 
-    Estimate for an RTX 3090: three minutes for the results, one for processes and predict.py, two for rates."""
+    Estimate for an RTX 3090: three minutes for the results, one for processes, two for rates, one for whole stages."""
     return [
         *machine.CHECKS,
         *encoders.CHECKS,
@@ -39,12 +39,11 @@ def all_checks() -> list[Check]:
         *chain.CHECKS,
         *training.CHECKS,
         *processes.CHECKS,
-        chain.PREDICT_CHECK,
         *encoders.RATE_CHECKS,
-        *encoders.ACTIVITY_CHECKS,
+        flow.SHARE_CHECK,
         *fusion.RATE_CHECKS,
         *training.RATE_CHECKS,
-        flow.SHARE_CHECK,
+        *stages.CHECKS,
         *summary.CHECKS,
         *flow.RATE_CHECKS,
     ]
@@ -83,7 +82,7 @@ def run(
 
 def describe_machine(device: torch.device, dry_run: bool) -> dict[str, Any]:
     """Return card, driver, processor, versions, commit and seed."""
-    from benchmarks.__main__ import processor_name
+    from benchmarks.__main__ import describe_processor
 
     described: dict[str, Any] = (
         {"mode": "dry run: the CPU takes the place of the GPU, sizes are small"} if dry_run else {}
@@ -99,7 +98,7 @@ def describe_machine(device: torch.device, dry_run: bool) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     return described | {
-        "processor": processor_name(),
+        "processor": describe_processor(),
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions.package_versions(),

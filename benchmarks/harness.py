@@ -11,6 +11,8 @@ from typing import Any
 
 from vimoclip.runtime import cost_estimate
 
+PRODUCT_SHAPE, PRODUCTS = (2048, 1024, 2048), 8  # rows, inner, columns; products per call
+
 
 @dataclass
 class BenchmarkRow:
@@ -101,28 +103,32 @@ def _resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def matmul_work(rows: int = 2048, inner: int = 1024, columns: int = 2048, times: int = 8) -> Callable[[], float]:
-    """Return a callable for `measure_rates`: float32 matrix products by oneDNN, in FLOP; the limit of the machine."""
+def product_work(dtype: str = "float32") -> dict[str, Callable[[], float]]:
+    """Return callables for `measure_rates`: matrix products, in FLOP, by the libraries that PyTorch has.
+
+    The best of them is the limit of the machine: see `product_bound`."""
     import torch
 
-    a, b = torch.randn(rows, inner), torch.randn(columns, inner)
+    rows, inner, columns = PRODUCT_SHAPE
+    a, b = (torch.randn(size, inner).to(getattr(torch, dtype)) for size in (rows, columns))
 
-    def work() -> float:
-        for _ in range(times):
-            torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-        return 2.0 * times * rows * inner * columns
+    def repeat(multiply: Callable[[], object]) -> float:
+        for _ in range(PRODUCTS):
+            multiply()
+        return 2.0 * PRODUCTS * rows * inner * columns
 
+    def by_onednn() -> object:
+        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+    work = {f"products of {dtype}": lambda: repeat(lambda: torch.nn.functional.linear(a, b))}
+    if torch.backends.mkldnn.is_available():
+        work[f"products of {dtype} by oneDNN"] = lambda: repeat(by_onednn)
     return work
 
 
-def matmul_rate(seconds: float = 1.0) -> float:
-    """Return the FLOP/s of `matmul_work`: the best of several repetitions."""
-    work, best, deadline = matmul_work(), 0.0, time.perf_counter() + seconds
-    work()
-    while time.perf_counter() < deadline:
-        started = time.perf_counter()
-        best = max(best, work() / (time.perf_counter() - started))
-    return best
+def product_bound(rates: Mapping[str, list[float]], dtype: str = "float32") -> float:
+    """Return the FLOP/s of the faster library of `product_work`."""
+    return max(median(values) for name, values in rates.items() if name.startswith(f"products of {dtype}"))
 
 
 def memory_copy_rate(megabytes: int = 256) -> float:

@@ -46,9 +46,7 @@ class BenchmarkInputs:
         """Return `local-dir:<folder>` of a ViT-B/32 with random weights and QuickGELU, in open_clip's format."""
         folder = self.folder / "ViT-B-32"
         if not (folder / "open_clip_model.safetensors").is_file():
-            import open_clip
-
-            write_clip_model(folder, {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True})
+            write_clip_model(folder, vit_b32_config())
         return f"local-dir:{folder}"
 
     def embeddings(self) -> dict[str, Path]:
@@ -60,6 +58,13 @@ class BenchmarkInputs:
         if not all(path.is_file() for path in paths.values()):
             write_embeddings(paths, video_lengths(self._num_videos), self._num_videos // 5)
         return paths
+
+
+def vit_b32_config() -> dict[str, Any]:
+    """Return open_clip's config of OpenAI's ViT-B/32."""
+    import open_clip
+
+    return {**(open_clip.get_model_config("ViT-B-32") or {}), "quick_gelu": True}
 
 
 def write_clip_model(folder: Path, config: dict[str, Any]) -> None:
@@ -133,6 +138,30 @@ def write_clip(path: Path, number: int) -> None:
     with video.VideoWriter(path, FPS, {}) as writer:
         for image in clip_frames(number):
             writer.write(image[None])
+
+
+def repeat_video(source: Path, target: Path, times: int) -> None:
+    """Write a video that repeats the packets of the source `times` times."""
+    import av
+
+    partial_path = target.with_suffix(".partial")
+    with av.open(str(partial_path), "w", format="mp4") as output:
+        output_stream: Any = None
+        offset = 0
+        for _ in range(times):
+            with av.open(str(source)) as container:
+                stream = container.streams.video[0]
+                output_stream = output_stream or output.add_stream_from_template(stream)
+                end = 0
+                for packet in container.demux(stream):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                    packet.stream = output_stream
+                    output.mux(packet)
+                offset += end
+    partial_path.rename(target)
 
 
 def video_lengths(num_videos: int) -> list[int]:

@@ -5,7 +5,7 @@ import importlib
 import io
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
@@ -111,17 +111,11 @@ class GeneratedDataset:
         write_clip_model(self.folder / "clip", CLIP_MODEL)
 
     def _write_videos(self) -> None:
-        annotations = self.folder / "annotations"
-        annotations.mkdir(parents=True)
-        rows = [f"{number},{name}" for number, name in enumerate(CLASSES)]
-        (annotations / f"{NAME}_action.csv").write_text("\n".join(["id,name", *rows]) + "\n")
-        number = 0
-        for split, count in SPLITS.items():
-            lines = [f"clip{clip:02}.mp4 {clip % len(CLASSES)}" for clip in range(number, number + count)]
-            (annotations / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
-            number += count
-        for clip in range(NUM_CLIPS):
-            path = self.folder / "videos" / f"clip{clip:02}.mp4"
+        names = [f"clip{clip:02}.mp4" for clip in range(NUM_CLIPS)]
+        train = SPLITS["train"]
+        write_annotations(self.folder / "annotations", {"train": names[:train], "val": names[train:]})
+        for clip, name in enumerate(names):
+            path = self.folder / "videos" / name
             write_video(path, textured_frames(self.frames, *self.size, (3 * (-1) ** (clip + 1), 0), clip))
 
     @property
@@ -218,11 +212,20 @@ class GeneratedDataset:
         _ = self.embeddings, self.motion
         return run_script("TFAM.train_and_eval", *self.tfam_flags(self.checkpoints_dir))
 
-    def predict(self, videos: Path, output_dir: Path, *arguments: str) -> cli.RunReport:
-        """Run predict.py on a video or a folder of videos."""
-        models = flags({"student": self.student, "tfam": self.tfam, "ckpt_path": self.folder / "flow_weights.ckpt"})
-        output = ["--output-dir", output_dir, *self.device_flags, *self.clip_flags]
-        return run_script("predict", videos, *models, *output, *arguments)
+    def predict_flags(self, videos: Path, output_dir: Path) -> list[str]:
+        """Return the arguments of predict.py for a video or a folder of videos."""
+        models = {"student": self.student, "tfam": self.tfam, "ckpt_path": self.folder / "flow_weights.ckpt"}
+        return [str(videos), *flags(models | {"output_dir": output_dir}), *self.device_flags, *self.clip_flags]
+
+
+def write_annotations(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """Write the classes, and the splits' videos, which have the classes in turn."""
+    folder.mkdir(parents=True)
+    rows = [f"{number},{name}" for number, name in enumerate(CLASSES)]
+    (folder / f"{NAME}_action.csv").write_text("\n".join(["id,name", *rows]) + "\n")
+    for split, names in splits.items():
+        lines = [f"{name} {number % len(CLASSES)}\n" for number, name in enumerate(names)]
+        (folder / f"{split}_multi.txt").write_text("".join(lines))
 
 
 def textured_frames(count: int, height: int, width: int, velocity: tuple[int, int], seed: int) -> np.ndarray:

@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from vimoclip.training.late_fetch import one_late
 
-from benchmarks.gpu_checks.check import Check, CheckContext, Measured, at_most
-from benchmarks.gpu_checks.machine import product_share
-from benchmarks.gpu_checks.measure import count_flop, gpu_activity, seconds_per_call
+from benchmarks.gpu_checks.check import Check, CheckContext, Measured, at_least, at_most
+from benchmarks.gpu_checks.measure import seconds_per_call
+from benchmarks.gpu_checks.products import SHARE, product_share
+from benchmarks.gpu_checks.trace import PIPELINE_LIMITS, pipeline_activity
 from benchmarks.inputs import CLASSES, DIM, video_lengths
 from TFAM import config as tfam_config
 from TFAM import loops, trainer
@@ -17,7 +19,9 @@ from TFAM.model import Fusion, FusionTransformer
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
-BATCH_SIZES = (8, 32)
+DEFAULT_VIDEOS = 8  # of TFAM/configs/default.yaml
+STEPS = 8  # until the losses of a call are read
+BATCH_SIZES = (DEFAULT_VIDEOS, 32)
 CPU = torch.device("cpu")
 
 
@@ -29,9 +33,13 @@ def make_config(fusion: str, context: CheckContext) -> tfam_config.Config:
     return config
 
 
-def generated_batch(videos: int, context: CheckContext) -> FusionBatch:
-    """Return random embeddings of videos with a long-tailed distribution of lengths."""
-    lengths = context.pick(video_lengths(videos), dry_run=[3 + number for number in range(videos)])
+def batch_lengths(videos: int, context: CheckContext) -> list[int]:
+    """Return a long-tailed distribution of lengths."""
+    return context.pick(video_lengths(videos), dry_run=[3 + number for number in range(videos)])
+
+
+def generated_batch(lengths: list[int]) -> FusionBatch:
+    """Return random embeddings of videos of these lengths."""
     clips = [
         ClipFeatures(
             str(number),
@@ -48,7 +56,7 @@ def generated_batch(videos: int, context: CheckContext) -> FusionBatch:
 def measure_agreement(fusion: str, context: CheckContext) -> Measured:
     """Compare the logits with those of the CPU in float32, relative to their spread."""
     model = FusionTransformer(**make_config(fusion, context)["model"]).eval()
-    batch = generated_batch(8, context)
+    batch = generated_batch(batch_lengths(8, context))
     reference = model(*batch.model_inputs(CPU))
     logits = copy.deepcopy(model).to(context.device)(*batch.model_inputs(context.device)).cpu()
     return {"relative_logit_difference": ((logits - reference).abs().max() / reference.std()).item()}
@@ -57,31 +65,37 @@ def measure_agreement(fusion: str, context: CheckContext) -> Measured:
 class FusionSteps:
     """Training steps of TFAM on one generated batch."""
 
-    def __init__(self, videos: int, context: CheckContext):
+    def __init__(self, lengths: list[int], context: CheckContext):
         config = make_config(Fusion.CROSS_ATTENTION, context)
         state = trainer.make_train_state(config, context.device, context.precision)
-        self.replica, self.batch = ModelReplica(state), generated_batch(videos, context)
+        batch = generated_batch(lengths)
+        rgb, motion = batch.model_inputs(context.device)  # a run keeps embeddings in the GPU's memory where they fit
+        assert rgb
+        labels = batch.labels.to(context.device)
+        self.replica, self.batch = ModelReplica(state), batch._replace(rgb=rgb, motion=motion, labels=labels)
         loss_function = MULTI_LABEL_LOSSES[config["training"]["loss"]]
         self.settings: Any = (loss_function, context.device, context.precision)
 
-    def __call__(self) -> None:
-        for _ in loops.train_steps(self.replica, [self.batch], *self.settings):
-            pass
+    def __call__(self, steps: int = 1) -> None:
+        """Take steps, and read the losses of each after the next one is launched, as in a run."""
+        for losses in one_late(loops.train_steps(self.replica, [self.batch] * steps, *self.settings)):
+            losses.means()
 
-    def flop(self, device: torch.device) -> float:
-        """Return the FLOP of a step: three times those of the forward pass."""
-        inputs = self.batch.model_inputs(device)
-        return 3 * count_flop(lambda: self.replica.state.model(*inputs))
+    def bytes(self) -> float:
+        """Return the bytes of the batch's embeddings."""
+        tokens = [self.batch.rgb, self.batch.motion]
+        return float(sum(packed.x.nbytes for packed in tokens if packed is not None))
 
 
 def measure_steps(videos: int, context: CheckContext) -> Measured:
     """Measure steps/s from a batch on the host, without reading files."""
-    steps = FusionSteps(videos, context)
-    seconds = seconds_per_call(steps, context.device, context.pick(2.0, dry_run=0.0))
+    steps = FusionSteps(batch_lengths(videos, context), context)
+    count = context.pick(STEPS, dry_run=1)
+    work = partial(steps, count)
+    seconds = seconds_per_call(work, context.device, context.pick(2.0, dry_run=0.0)) / count
     measured: Measured = {"steps_per_second": 1 / seconds, "videos_per_second": videos / seconds}
-    if context.device.type == "cuda":
-        measured |= gpu_activity(steps, context.device, seconds)
-    return measured | product_share(context, steps.flop(context.device) / seconds)
+    measured |= pipeline_activity(work, context.device, count * seconds, count, count * steps.bytes())
+    return measured | product_share(context, steps, seconds)
 
 
 CHECKS = [
@@ -99,6 +113,7 @@ RATE_CHECKS = [
         f"TFAM {videos} videos",
         f"training steps of {videos} videos, cross_attention, automatic precision",
         partial(measure_steps, videos),
+        (*PIPELINE_LIMITS, at_least(SHARE, 0.6, needs_gpu=True)) if videos == DEFAULT_VIDEOS else (),
     )
     for videos in BATCH_SIZES
 ]

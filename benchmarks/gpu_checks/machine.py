@@ -1,4 +1,4 @@
-"""Rates of the machine, beside which the rates of the stages are reported."""
+"""Rates of the machine: large matrix products, and copies."""
 
 from functools import partial
 
@@ -41,12 +41,6 @@ def measure_machine(context: CheckContext) -> Measured:
         copy = partial(destination.copy_, origin, non_blocking=True)
         measured[name] = len(origin) / 1e9 / seconds_per_call(copy, device, seconds)
     return measured
-
-
-def product_share(context: CheckContext, flop_per_second: float) -> Measured:
-    """Return the share of the machine's rate of products in the automatic precision; nothing if it was not measured."""
-    rate = context.value(NAME, f"{context.precision}_products_tflop_per_second")
-    return {"share_of_products": flop_per_second / 1e12 / rate} if rate else {}
 
 
 CHECKS = [Check(NAME, "rates of matrix products and copies (GB copied)", measure_machine)]

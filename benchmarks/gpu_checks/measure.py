@@ -1,4 +1,4 @@
-"""Measurements on a GPU: seconds, rates, launches, synchronizations, casts of weights, differences of results."""
+"""Measurements on a GPU: seconds, synchronizations, casts of weights, differences of results."""
 
 import time
 import warnings
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
 CAST_OPERATORS = (torch.ops.aten.to, torch.ops.aten._to_copy)  # the first in inference mode
@@ -35,36 +34,6 @@ def time_calls(work: Work, device: torch.device, seconds: float) -> float:
         calls, elapsed = calls + 1, time.perf_counter() - started
         if elapsed >= seconds:
             return elapsed / calls
-
-
-def count_flop(work: Work) -> float:
-    """Return the FLOP of matrix products, convolutions and attention in one call."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
-
-
-def gpu_activity(work: Work, device: torch.device, seconds: float) -> dict[str, float]:
-    """Return synchronizations, launched kernels, and the share of `seconds` per call in which a kernel runs.
-
-    Only synchronizations, if the driver forbids PyTorch's profiler."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    work()
-    synchronizations = count_synchronizations(work)
-    synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        work()
-        synchronize(device)
-    events = [event for event in profiler.events() or () if event.device_type == DeviceType.CUDA]
-    others = ("Memcpy", "Memset")
-    kernels = [event for event in events if not (event.is_user_annotation or event.name.startswith(others))]
-    counts = {"synchronizations": float(synchronizations)}
-    if not kernels:
-        return counts
-    busy_seconds = sum(event.time_range.elapsed_us() for event in kernels) / 1e6
-    return counts | {"launches": float(len(kernels)), "gpu_busy_share": busy_seconds / seconds}
 
 
 def count_synchronizations(work: Work) -> int:

@@ -6,26 +6,30 @@ import shutil
 import signal
 import sysconfig
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from vimoclip.training.late_fetch import one_late
 
 import train
-from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_most
+from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_least, at_most
 from benchmarks.gpu_checks.dataset import flags, read_losses, run_script, start_python
 from benchmarks.gpu_checks.encoders import make_encoder
-from benchmarks.gpu_checks.machine import product_share
-from benchmarks.gpu_checks.measure import count_flop, gpu_activity, relative_difference, seconds_per_call
+from benchmarks.gpu_checks.measure import relative_difference, seconds_per_call
+from benchmarks.gpu_checks.products import SHARE, product_share
+from benchmarks.gpu_checks.trace import PIPELINE_LIMITS, pipeline_activity
 from vimoclip import clip
 from vimoclip.errors import TrainingError
 from vimoclip.io import lock
 from vimoclip.moclip import MoCLIP, trainer
 from vimoclip.moclip.builder import Student
-from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits
+from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits, TrainingVideo
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.trainer import RunOptions
 
@@ -36,7 +40,9 @@ SAME_PRECISION = at_most(DIFFERENCE, 1e-3, dry_run=1e-6)
 BF16 = at_most(DIFFERENCE, 0.1, dry_run=0.2)
 # the gradient scale is found by skipping steps, each of which is 1/18 of a run
 FP16 = at_most(DIFFERENCE, 0.2)
+STEP_LIMITS = (at_most("peak_share_of_memory", 0.97, needs_gpu=True), at_least(SHARE, 0.6, needs_gpu=True))
 NUM_CLASSES = 140
+STEPS = 3  # until the losses of a call are read
 BACKBONES = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
 
 
@@ -100,48 +106,55 @@ def count_epochs(run: Path) -> int:
 
 @dataclass
 class BlankReader:
-    """Stands for a file of embeddings of width `dim` without videos."""
+    """Stands for a file of embeddings of width `dim`."""
 
     dim: int
 
+    def embeddings(self, key: str, start: int, stop: int) -> np.ndarray:
+        return np.zeros((stop - start, self.dim), np.float32)
+
+    def labels(self, key: str) -> np.ndarray:
+        return np.zeros(NUM_CLASSES, np.float32)
+
+
+def make_trainer(
+    name: str, context: CheckContext, videos: Sequence[TrainingVideo] = (), workers: int = 0
+) -> trainer.StudentTrainer:
+    """Return a training run of a student with random weights and the defaults of train.py."""
+    args = train.build_parser().parse_args([])
+    if context.dry_run:
+        args.batch_size, args.sequence_length = 2, 4
+    tower = make_encoder("ViT-B/32", context) if context.dry_run else clip.build_encoder(clip.encoder_config(name))
+    width = tower.config["embed_dim"]
+    model = MoCLIP(tower.visual, width, NUM_CLASSES, args.residual_alpha)
+    class_names = [str(number) for number in range(NUM_CLASSES)]
+    student = Student(model, tower.preprocess, {"num_classes": NUM_CLASSES}, class_names)
+    reader: Any = BlankReader(width)
+    paired = {"train": PairedVideos(list(videos), {}, {}), "val": PairedVideos([], {}, {})}
+    splits = TrainingSplits(dict.fromkeys(paired, reader), paired, {})
+    run = RunOptions(context.folder, context.folder, context.device, context.precision, workers)
+    return trainer.StudentTrainer(args, run, student, splits)
+
 
 class StudentSteps:
-    """Training steps on one generated batch, of a student with random weights and the defaults of train.py."""
+    """Training steps on one generated batch of `segments`, each of `frames`."""
 
-    def __init__(self, name: str, context: CheckContext):
-        args = train.build_parser().parse_args([])
-        if context.dry_run:
-            args.batch_size, args.sequence_length = 2, 4
-        tower = make_encoder("ViT-B/32", context) if context.dry_run else clip.build_encoder(clip.encoder_config(name))
-        width, self.device = tower.config["embed_dim"], context.device
-        model = MoCLIP(tower.visual, width, NUM_CLASSES, args.residual_alpha)
-        class_names = [str(number) for number in range(NUM_CLASSES)]
-        student = Student(model, tower.preprocess, {"num_classes": NUM_CLASSES}, class_names)
-        reader: Any = BlankReader(width)
-        no_videos = TrainingSplits(
-            {"train": reader, "val": reader}, {"train": PairedVideos([], {}, {}), "val": PairedVideos([], {}, {})}, {}
-        )
-        run = RunOptions(context.folder, context.folder, self.device, context.precision)
-        self.trainer = trainer.StudentTrainer(args, run, student, no_videos)
-        self.replica = ModelReplica(self.trainer.state)
-        self.batch = generated_batch(args.batch_size, args.sequence_length - 1, tower)
+    def __init__(self, student_trainer: trainer.StudentTrainer, segments: int, frames: int):
+        self.trainer = student_trainer
+        self.replica = ModelReplica(self.trainer.state, loss_names=student_trainer.loss_names)
+        batch = generated_batch(segments, frames, student_trainer)
+        is_gpu = student_trainer.run.device.type == "cuda"
+        self.batch = batch._replace(flow=batch.flow.pin_memory()) if is_gpu else batch  # as a loader's thread does
 
-    def __call__(self) -> None:
-        for _ in self.trainer.train_steps(self.replica, [self.batch]):
-            pass
-
-    @torch.no_grad()
-    def flop(self) -> float:
-        """Return the FLOP of a step: three times those of the encoder's forward pass."""
-        visual = self.trainer.model.visual_encoder
-        images = self.trainer.objective.preprocess.normalize(self.batch.flow[:1, 0].to(self.device))
-        return 3 * self.batch.mask.numel() * count_flop(lambda: clip.encode_images(visual, images))
+    def __call__(self, steps: int = 1) -> None:
+        """Take steps, and read the losses of each after the next one is launched, as in a run."""
+        for losses in one_late(self.trainer.train_steps(self.replica, [self.batch] * steps)):
+            losses.means()
 
 
-def generated_batch(segments: int, frames: int, encoder: clip.ImageEncoder) -> SegmentBatch:
-    shape = (segments, frames, 3, *encoder.preprocess.size)
-    flow = torch.randint(0, 256, shape, dtype=torch.uint8)
-    z_image = torch.randn(segments, frames, encoder.config["embed_dim"])
+def generated_batch(segments: int, frames: int, student_trainer: trainer.StudentTrainer) -> SegmentBatch:
+    flow = torch.randint(0, 256, (segments, frames, 3, *student_trainer.input_size), dtype=torch.uint8)
+    z_image = torch.randn(segments, frames, student_trainer.train_set.reader.dim)
     labels = (torch.rand(segments, NUM_CLASSES) < 0.02).float()
     mask = torch.ones(segments, frames, dtype=torch.bool)
     return SegmentBatch(flow, z_image, mask, labels, [str(i) for i in range(segments)], [])
@@ -150,24 +163,25 @@ def generated_batch(segments: int, frames: int, encoder: clip.ImageEncoder) -> S
 def measure_steps(name: str, context: CheckContext) -> Measured:
     """Measure steps/s, frames/s and the share of the card's memory at its peak."""
     try:
-        steps = StudentSteps(name, context)
+        student_trainer = make_trainer(name, context)
     except TrainingError as error:  # the card is too small
         raise CheckSkipped(str(error)) from None
-    is_gpu = context.device.type == "cuda"
-    seconds = seconds_per_call(steps, context.device, context.pick(3.0, dry_run=0.0))
+    steps = StudentSteps(student_trainer, student_trainer.batch_size, student_trainer.train_set.segment_length)
+    count = context.pick(STEPS, dry_run=1) if name == BACKBONES[0] else 1  # others take seconds
+    work = partial(steps, count)
+    seconds = seconds_per_call(work, context.device, context.pick(3.0, dry_run=0.0)) / count
     frames = steps.batch.mask.numel()
     measured: Measured = {
         "step_seconds": seconds,
         "frames_per_second": frames / seconds,
         "segments_per_micro_batch": float(steps.trainer.micro_batch_size),
     }
-    if is_gpu:
+    if context.device.type == "cuda":
         total = torch.cuda.get_device_properties(context.device).total_memory
         measured["peak_share_of_memory"] = torch.cuda.max_memory_reserved(context.device) / total
-    measured |= product_share(context, steps.flop() / seconds)
-    if is_gpu and name == BACKBONES[0]:
-        measured |= gpu_activity(steps, context.device, seconds)
-    return measured
+    if name == BACKBONES[0]:
+        measured |= pipeline_activity(work, context.device, count * seconds, count, count * steps.batch.flow.nbytes)
+    return measured | product_share(context, steps, seconds)
 
 
 CHECKS = [
@@ -189,7 +203,7 @@ RATE_CHECKS = [
         f"training {name} steps",
         "steps of the default batch (32 x 29 frames) and micro-batch, automatic precision",
         partial(measure_steps, name),
-        (at_most("peak_share_of_memory", 0.97, needs_gpu=True),),
+        STEP_LIMITS + (PIPELINE_LIMITS if name == BACKBONES[0] else ()),
         needs_gpu=name != BACKBONES[0],  # a dry run has one tower
     )
     for name in BACKBONES

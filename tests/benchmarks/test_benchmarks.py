@@ -3,15 +3,17 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 import benchmarks.__main__ as benchmarks
-from benchmarks import harness, scale
+from benchmarks import embedding, harness, scale
 from benchmarks import reading as benchmark_reading
 from benchmarks.inputs import MAX_FRAMES, MEAN_LENGTH, BenchmarkInputs, clip_frames, clip_length, video_lengths
+from tests.conftest import make_tiny_clip, moving_frames, write_video
 from vimoclip import store
 from vimoclip.errors import UserError
 from vimoclip.store.reader import verify
@@ -77,11 +79,50 @@ def test_a_stage_prints_a_table_and_writes_json(
     output = capsys.readouterr().out
     assert "| start | a stage | 10 frames/s | 40 frames/s | 4.00 (4.00 to 4.00) |  |  | 3 MB, 1 MB | 3x |" in output
     benchmarks.main(["start", *command])  # replaces the previous rows of the stage
-    written = json.loads((tmp_path / "results.json").read_text())
+    (written,) = json.loads((tmp_path / "results.json").read_text())["results"]
     assert [row["ratio"] for row in written["rows"]] == [4.0]
     assert "torch" in written["machine"]["versions"]
+    assert written["machine"]["processor"] == output.splitlines()[0]
     with pytest.raises(UserError, match="start, reading"):
         benchmarks.main(["nonsense"])
+
+
+def test_a_run_replaces_only_its_stages_on_its_processor() -> None:
+    rows = {name: [{"stage": stage, "of": name} for stage in ("start", "flow")] for name in ("first", "second")}
+    results = list[dict[str, Any]]()
+    for name, stage_rows in rows.items():
+        results = benchmarks.merge_results(results, {"processor": name}, stage_rows)
+    assert [entry["rows"] for entry in results] == list(rows.values())
+    again = {"stage": "flow", "of": "first, again"}
+    results = benchmarks.merge_results(results, {"processor": "first"}, [again])
+    by_processor = {entry["machine"]["processor"]: entry["rows"] for entry in results}
+    assert by_processor == {"second": rows["second"], "first": [rows["first"][0], again]}
+
+
+class TinyInputs(BenchmarkInputs):
+    """Clips of a few frames, which also stand for flow videos, and a tiny encoder."""
+
+    def clips(self) -> list[Path]:
+        return sorted((self.folder / "videos").glob("*.mp4"))
+
+    def flows(self, size: int | None) -> Path:
+        return self.folder / "videos"
+
+    def clip_model(self) -> str:
+        return f"local-dir:{self.folder / 'clip'}"
+
+
+def test_both_scripts_are_compared_with_plain_and_with_the_encoder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "measured_precisions", lambda: ["fp32", "bf16"])
+    monkeypatch.setattr(harness, "PRODUCT_SHAPE", (16, 16, 16))
+    make_tiny_clip(tmp_path / "clip")
+    write_video(tmp_path / "videos" / "clip.mp4", moving_frames(70, (1, 0)))
+    rows = embedding.encoder_rows(TinyInputs(tmp_path), rounds=1)
+    assert {row.what.split(",")[0] for row in rows} == {"extract_embeddings.py", "inference.py", "encoder alone"}
+    assert len(rows) == 5
+    assert all(row.plain and row.ours and row.bound and row.goal for row in rows)
 
 
 def test_the_scale_benchmark_reads_and_trains(tmp_path: Path) -> None:
