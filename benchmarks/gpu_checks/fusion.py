@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from vimoclip.training.late_fetch import one_late
 
 from benchmarks.gpu_checks.check import Check, CheckContext, Measured, at_least, at_most
 from benchmarks.gpu_checks.measure import seconds_per_call
@@ -17,6 +16,7 @@ from TFAM import loops, trainer
 from TFAM.data import ClipFeatures, FusionBatch, collate
 from TFAM.model import Fusion, FusionTransformer
 from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.late_fetch import one_late
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 DEFAULT_VIDEOS = 8  # of TFAM/configs/default.yaml

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vimoclip.training.late_fetch import one_late
 
 import extract_embeddings
 import extract_flows
@@ -31,6 +30,7 @@ from vimoclip.moclip.dataset import SegmentDataset, TrainingVideo
 from vimoclip.prediction import runner
 from vimoclip.runtime import defaults
 from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica
+from vimoclip.training.late_fetch import one_late
 from vimoclip.training.trainer import RunOptions, Trainer
 
 CLIPS_PER_PROCESSOR = 8  # a processor reads a clip in about 0.2 s
@@ -189,7 +189,7 @@ def measure_prediction(context: CheckContext) -> Measured:
     encoder = model.encoder
     assert encoder.rgb
     sides = (None, encoder.flow_side)
-    parts = video_parts(second, {"resizing": encoder.rgb.prepare}, sides, compute.batch_size)
+    parts = video_parts(second, {"resizing": encoder.rgb.load}, sides, compute.batch_size)
 
     def run(name: Path) -> float:
         workers = defaults.num_workers(args.num_workers, context.device)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from vimoclip.training.late_fetch import one_late
 
 import train
 from benchmarks.gpu_checks.check import Check, CheckContext, CheckFailed, CheckSkipped, Measured, at_least, at_most
@@ -31,6 +30,7 @@ from vimoclip.moclip import MoCLIP, trainer
 from vimoclip.moclip.builder import Student
 from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits, TrainingVideo
 from vimoclip.training.data_parallel import ModelReplica
+from vimoclip.training.late_fetch import one_late
 from vimoclip.training.trainer import RunOptions
 
 DIFFERENCE = "relative_loss_difference"
