@@ -176,6 +176,7 @@ def _train_in_group(
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
         return print_dry_run(trainer, args.overwrite, left_out)
     with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
+        print(f"{folder}: on {device} in {precision}, {num_workers} loader workers", flush=True)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
         evaluate_best_checkpoint(config, splits, motion, trainer)
