@@ -87,9 +87,8 @@ class ModelReplica:
         self.forward: nn.Module = state.model
         if group.size > 1:
             _freeze_unused_parameters(state.model, zero_loss)
-            device = next(state.model.parameters()).device
-            device_ids = [device] if device.type == "cuda" else None
-            self.forward = DistributedDataParallel(state.model, device_ids=device_ids, gradient_as_bucket_view=True)
+            # without device_ids, which would copy inputs that are meant to stay on the CPU
+            self.forward = DistributedDataParallel(state.model, gradient_as_bucket_view=True)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.forward(*inputs)
