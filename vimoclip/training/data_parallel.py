@@ -51,15 +51,17 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 def make_loader(
     dataset: Any,
-    batches: Sampler[list[int]] | Sequence[list[int]],
+    batches: EpochBatchSampler | Sequence[list[int]],
     num_workers: int,
     device: torch.device,
     persistent_workers: bool = False,
 ) -> DataLoader[Any]:
     """Return a DataLoader over `batches` for a model on `device`. `dataset`: with a method `collate`.
 
+    `num_workers`: at most, since a worker per batch is enough.
     Its own generator leaves the global random state unchanged: a run that resumes within an epoch starts the workers
     once more than an uninterrupted run."""
+    num_workers = min(num_workers, len(batches))
     return DataLoader(
         dataset,
         batch_sampler=batches,
