@@ -104,8 +104,10 @@ def uses_grid(device: torch.device, lengths: Sequence[int]) -> bool:
     On a GPU a call for each video takes longer to launch than to compute, unless lengths differ much: a video of 20,000
     frames would multiply the time and memory of its batch. On a CPU padding costs more than it saves. `lengths`: tokens
     per video."""
+    if device.type != "cuda":
+        return False
     wasted = len(lengths) * max(lengths) ** 2 - sum(length**2 for length in lengths)
-    return device.type == "cuda" and wasted <= len(lengths) * LAUNCH_PRODUCTS
+    return wasted <= len(lengths) * LAUNCH_PRODUCTS
 
 
 class Layout(NamedTuple):
