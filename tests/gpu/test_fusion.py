@@ -95,6 +95,7 @@ def test_one_long_video_is_not_padded_to(fusion: str) -> None:
             batch = make_batch(fusion, Pooling.MASKED, lengths)
             list(loops.train_steps(ModelReplica(state), [batch], F.binary_cross_entropy_with_logits, CUDA, "bf16"))
             peaks.append(card.peak_bytes)
+            assert card.num_synchronizations == 0
             assert not card.mixed_device_operations()
     assert peaks[1] < 1.1 * peaks[0]
 
