@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from TFAM.data import FusionBatch
-from TFAM.model import to_device
 from vimoclip import metrics
-from vimoclip.runtime.device import FetchFunction, autocast, copy_to_host
+from vimoclip.runtime.device import FetchFunction, autocast, copy_to_device, copy_to_host
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.late_fetch import one_late
@@ -38,7 +37,7 @@ def train_steps(
             if batch.videos:
                 with autocast(device, precision):
                     logits = replica(*batch.model_inputs(device))
-                loss = loss_function(logits.float(), to_device(batch.labels, device))
+                loss = loss_function(logits.float(), copy_to_device(batch.labels, device))
                 check = partial(check_finite, name="the loss", videos=batch.videos, hint=NON_FINITE_HINT)
                 step.backward({"loss": loss}, len(batch.videos), check)
         yield step.losses

@@ -4,13 +4,15 @@ Every variant has all parameters, under the published names, so that one checkpo
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 
 from vimoclip.errors import UserError
@@ -18,6 +20,9 @@ from vimoclip.runtime.device import copy_to_device
 from vimoclip.runtime.onednn import linear
 
 BIAS_ALIGNMENT = 16  # elements, of PyTorch's attention on a GPU
+# Products of a query with a key that a GPU computes in the time of launching the kernels for one more video: about
+# 50 us per attention, forward and backward, at 5e13 operations/s and 7,000 operations for all heads of width 512
+LAUNCH_PRODUCTS = 512**2
 
 
 class Fusion(StrEnum):
@@ -78,14 +83,9 @@ class PackedTokens(NamedTuple):
     def to(self, device: torch.device) -> "PackedTokens":
         """Return the tokens on a device. Where `uses_grid`, the mask stays on the CPU."""
         key_mask = self.key_mask
-        if key_mask is not None and not uses_grid(device):
+        if key_mask is not None and not uses_grid(device, self.lengths):
             key_mask = copy_to_device(key_mask, device)
-        return self._replace(x=to_device(self.x, device), key_mask=key_mask)
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on a device, where a resident split's are already."""
-    return tensor if tensor.device.type == device.type else copy_to_device(tensor, device)
+        return self._replace(x=copy_to_device(self.x, device), key_mask=key_mask)
 
 
 def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> PackedTokens:
@@ -98,11 +98,16 @@ def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> Packe
     return PackedTokens(padded.flatten(0, 1), [padded.shape[1]] * len(lengths), key_mask.flatten(), lengths)
 
 
-def uses_grid(device: torch.device) -> bool:
-    """Return whether attention and means over time are computed for all videos at once, padded.
+def uses_grid(device: torch.device, lengths: Sequence[int]) -> bool:
+    """Return whether attention and means over time are computed for all videos at once, padded to the longest.
 
-    On a GPU a call for each video takes longer to launch than to compute. On a CPU padding costs more than it saves."""
-    return device.type == "cuda"
+    On a GPU a call for each video takes longer to launch than to compute, unless lengths differ much: a video of 20,000
+    frames would multiply the time and memory of its batch. On a CPU padding costs more than it saves. `lengths`: tokens
+    per video."""
+    if device.type != "cuda":
+        return False
+    wasted = len(lengths) * max(lengths) ** 2 - sum(length**2 for length in lengths)
+    return wasted <= len(lengths) * LAUNCH_PRODUCTS
 
 
 class Layout(NamedTuple):
@@ -214,6 +219,14 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)[0].transpose(0, 1)
 
 
+def attention_kernels(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which attention on a CUDA GPU isn't computed by cuDNN.
+
+    PyTorch prefers it on an H100, where it takes about 30 ms of the CPU's time for every new length of a batch."""
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(kernels) if device.type == "cuda" else nullcontext()
+
+
 class OneDNNLinear(nn.Linear):
     """nn.Linear for (N, D) input, through oneDNN on the CPU."""
 
@@ -294,10 +307,11 @@ class FusionTransformer(nn.Module):
             raise ValueError(f"the batch is not packed for pooling {self.pooling}")
         if motion is None and self.fusion != Fusion.RGB:
             raise ValueError(f"fusion {self.fusion} needs motion embeddings")
-        fuse = self._fuse_with_grids if uses_grid(rgb.x.device) else self._fuse
+        fuse = self._fuse_with_grids if uses_grid(rgb.x.device, rgb.lengths) else self._fuse
         tokens, context = fuse(rgb, motion)
-        for layer in self.layers:
-            tokens = layer(tokens, context)
+        with attention_kernels(rgb.x.device):
+            for layer in self.layers:
+                tokens = layer(tokens, context)
         if tokens.grid is None:
             return self.classifier(torch.stack([video.mean(0) for video in tokens.videos()]))
         return self.classifier(tokens.grid.pad(tokens.x).sum(1) / tokens.grid.lengths)
@@ -322,7 +336,10 @@ class FusionTransformer(nn.Module):
         """Return the result of `_fuse`, with grids. What depends on the lengths only is computed here, once."""
         device, dtype = rgb.x.device, rgb.x.dtype
         is_half = torch.is_autocast_enabled(device.type)
-        streams = [rgb] if motion is None or self.fusion == Fusion.RGB else [rgb, motion]
+        if motion is None or self.fusion == Fusion.RGB:
+            streams = [rgb]
+        else:
+            streams = [motion] if self.fusion == Fusion.MOTION else [rgb, motion]
         layouts, rows = [Layout.of(stream) for stream in streams], np.empty(0, np.int64)
         if self.fusion in (Fusion.CONCAT_EMBEDDING, Fusion.CONCAT_TIME):
             rows, layouts = join_layouts(layouts, self.fusion, rgb.key_mask is not None)
@@ -338,9 +355,7 @@ class FusionTransformer(nn.Module):
         if self.fusion == Fusion.CONCAT_TIME:
             joined = torch.cat([stream.x for stream in inputs]).index_select(0, row_index)
             return PackedTokens(joined, layouts[2].lengths.tolist(), None, [], grids[2]), None
-        if self.fusion == Fusion.CROSS_ATTENTION:
-            return inputs[0], inputs[1]
-        return inputs[-1], None
+        return inputs[0], inputs[1] if self.fusion == Fusion.CROSS_ATTENTION else None
 
     def _project_pairs(self, frames: torch.Tensor, motion: PackedTokens) -> PackedTokens:
         """Project frame t with the flow from t to t + 1; the last frame has none."""

@@ -11,8 +11,9 @@ from TFAM.data import FusionBatch, PairedEmbeddings, collate
 from TFAM.model import PackedTokens, Pooling
 from vimoclip import cli
 from vimoclip.runtime.device import copy_to_device, usable_memory
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
-from vimoclip.training.data_parallel import make_loader
+from vimoclip.training.data_parallel import make_loader, sequential_batches
 from vimoclip.training.trainer import RunOptions
 
 MEMORY_SHARE = 0.5  # of a GPU's usable memory, for the embeddings of both splits
@@ -41,15 +42,18 @@ class ResidentSplit:
         """Read all videos like an epoch does, a batch at a time, in their order."""
         unpadded = copy.copy(dataset)
         unpadded.pooling = Pooling.MASKED
-        numbers = range(len(dataset))
-        batches = [list(numbers[i : i + batch_size]) for i in range(0, len(dataset), batch_size)]
-        for batch, chosen in zip(make_loader(unpadded, batches, run.num_workers, run.device), batches, strict=True):
-            first = chosen[0]
-            start, stop = self.starts[first], self.starts[first] + len(batch.rgb.x)
+        batches = sequential_batches(len(dataset), batch_size, ProcessGroup())
+        loader: Any = make_loader(unpadded, batches, run.num_workers, run.device)
+        if run.group.is_main:
+            loader = cli.progress(loader, len(batches), "step", "loading embeddings")
+        first = start = 0  # video, and its row in `rgb`
+        for batch in loader:
+            last, stop = first + len(batch.videos), start + len(batch.rgb.x)
             self.rgb[start:stop] = copy_to_device(batch.rgb.x, run.device)
-            self.labels[first : first + len(chosen)] = copy_to_device(batch.labels, run.device)
+            self.labels[first:last] = copy_to_device(batch.labels, run.device)
             if self.motion is not None:
-                self.motion[start - first : stop - first - len(chosen)] = copy_to_device(batch.motion.x, run.device)
+                self.motion[start - first : stop - last] = copy_to_device(batch.motion.x, run.device)
+            first, start = last, stop
 
     def batch(self, indices: Sequence[int]) -> FusionBatch:
         """Return the batch that `PairedEmbeddings.collate` makes of these videos, on the device."""

@@ -12,7 +12,7 @@ from tests.gpu.fake_card import FakeCard
 from tests.tfam.helpers import open_train_val, write_motion, write_rgb
 from TFAM import config, loops
 from TFAM.data import ClipFeatures, FusionBatch, collate
-from TFAM.model import Fusion, Pooling
+from TFAM.model import Fusion, PackedAttention, Pooling
 from TFAM.resident import ResidentLoader, load_splits
 from TFAM.trainer import make_train_state
 from vimoclip.training.data_parallel import ModelReplica
@@ -84,6 +84,32 @@ def test_kernels_do_not_depend_on_the_number_of_videos(pooling: str) -> None:
             attention = "aten._scaled_dot_product_efficient_attention"  # its bias is taken as it is, not copied
             assert card.count(attention) == card.count(f"{attention}_backward") == 2 * LAYERS
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("fusion", Fusion)
+def test_one_long_video_is_not_padded_to(fusion: str) -> None:
+    peaks = []
+    for lengths in ([20_000], [20_000] + [100] * 7):
+        with FakeCard(memory_bytes=80 * 10**9) as card:
+            state = make_train_state(make_config(fusion, Pooling.MASKED), CUDA, "bf16")
+            batch = make_batch(fusion, Pooling.MASKED, lengths)
+            list(loops.train_steps(ModelReplica(state), [batch], F.binary_cross_entropy_with_logits, CUDA, "bf16"))
+            peaks.append(card.peak_bytes)
+            assert card.num_synchronizations == 0
+            assert not card.mixed_device_operations()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_attention_is_not_computed_by_cudnn() -> None:
+    enabled = []
+    with FakeCard():
+        model = make_train_state(make_config(Fusion.CROSS_ATTENTION, Pooling.MASKED), CUDA, "bf16").model
+        for attention in model.modules():
+            if isinstance(attention, PackedAttention):
+                attention.register_forward_hook(lambda *_: enabled.append(torch.backends.cuda.cudnn_sdp_enabled()))
+        model(*make_batch(Fusion.CROSS_ATTENTION, Pooling.MASKED).model_inputs(CUDA))
+    assert enabled == [False] * 2 * LAYERS
+    assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
 @pytest.mark.parametrize("pooling", Pooling)

@@ -61,6 +61,12 @@ def test_a_loader_pins_memory_only_for_a_gpu(name: str, monkeypatch: pytest.Monk
     assert loader.pin_memory == (name == "cuda")
 
 
+def test_a_loader_has_no_more_workers_than_batches() -> None:
+    dataset: Any = PairedEmbeddings(None, None, [], {})  # type: ignore[arg-type]
+    assert make_loader(dataset, [[0], [1]], 100, torch.device("cpu")).num_workers == 2
+    assert make_loader(dataset, [], 100, torch.device("cpu"), persistent_workers=True).num_workers == 0
+
+
 def test_fp32_on_a_gpu_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(monkeypatch, gpus=1)
     device.select_device("cuda")

@@ -37,7 +37,7 @@ def test_attention_to_all_videos_at_once_equals_one_video_at_a_time(
         model, batch = build_model(fusion, positions, pooling), collate(random_clips(lengths), pooling)
         results = []
         for is_together in (False, True):
-            monkeypatch.setattr(fusion_model, "uses_grid", lambda device, value=is_together: value)
+            monkeypatch.setattr(fusion_model, "uses_grid", lambda *_, value=is_together: value)
             logits = model(*batch.model_inputs(CPU))
             gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
             results.append([logits, *gradients])

@@ -10,7 +10,7 @@ from TFAM import train_and_eval
 from TFAM.data import ClipFeatures, PairedEmbeddings
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
-from vimoclip.training import checkpoint
+from vimoclip.training import checkpoint, losses
 
 BATCH_SIZE, SEED, LAST = 2, 49, Path("checkpoints/TFAM/cross_attention/seed49/last.pth")
 
@@ -38,3 +38,15 @@ def test_no_checkpoint_holds_the_weights_of_a_non_finite_loss(
     saved = checkpoint.load_checkpoint(LAST)
     assert saved["progress"]["steps"] == step
     assert all(torch.isfinite(weight).all() for weight in saved["state_dict"].values())
+
+
+def test_no_checkpoint_holds_weights_that_a_finite_loss_makes_nan(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_nan_gradient(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return losses.MULTI_LABEL_LOSSES["focal"](logits, labels) + (0 * logits).sum().sqrt()
+
+    monkeypatch.setitem(losses.MULTI_LABEL_LOSSES, "bce", has_nan_gradient)
+    with pytest.raises(TrainingError):
+        train_and_eval.main(["--save-every-minutes", "0", *train_command(), f"training.batch_size={BATCH_SIZE}"])
+    assert not LAST.exists()

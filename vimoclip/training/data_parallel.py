@@ -51,15 +51,17 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 def make_loader(
     dataset: Any,
-    batches: Sampler[list[int]] | Sequence[list[int]],
+    batches: EpochBatchSampler | Sequence[list[int]],
     num_workers: int,
     device: torch.device,
     persistent_workers: bool = False,
 ) -> DataLoader[Any]:
     """Return a DataLoader over `batches` for a model on `device`. `dataset`: with a method `collate`.
 
+    `num_workers`: at most, since a worker per batch is enough.
     Its own generator leaves the global random state unchanged: a run that resumes within an epoch starts the workers
     once more than an uninterrupted run."""
+    num_workers = min(num_workers, len(batches))
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -87,9 +89,8 @@ class ModelReplica:
         self.forward: nn.Module = state.model
         if group.size > 1:
             _freeze_unused_parameters(state.model, zero_loss)
-            device = next(state.model.parameters()).device
-            device_ids = [device] if device.type == "cuda" else None
-            self.forward = DistributedDataParallel(state.model, device_ids=device_ids, gradient_as_bucket_view=True)
+            # without device_ids, which would copy inputs that are meant to stay on the CPU
+            self.forward = DistributedDataParallel(state.model, gradient_as_bucket_view=True)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.forward(*inputs)

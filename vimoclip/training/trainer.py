@@ -319,8 +319,10 @@ class Trainer(ABC):
         self.save()  # last: a run that is killed before repeats the epoch and writes the same files again
 
     def save(self) -> None:
-        """Write last.pth. Raises TrainingError if a loss, and with it the weights, are not finite."""
+        """Write last.pth. Raises TrainingError if a loss or the weights are not finite."""
         self.read_losses()
+        if not all(weight.isfinite().all() for weight in self.state.model.parameters()):
+            raise TrainingError("the weights are not finite", "use a smaller learning rate", path=self.run.folder)
         self.writer.flush()  # events up to the checkpoint's step must be on disk
         self.progress.seconds = time.monotonic() - self.started
         content = self.checkpoint_content() | self.state.state_dict() | {"format": FORMAT}
