@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from TFAM.model import Fusion, Pooling
+from TFAM.packing import Fusion, Pooling
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import MONITOR_SPLIT
 from vimoclip.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from TFAM.model import PackedTokens, Pooling, pack
+from TFAM.packing import PackedTokens, Pooling, pack
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
     MONITOR_SPLIT,

@@ -3,174 +3,18 @@
 Every variant has all parameters, under the published names, so that one checkpoint layout serves all variants."""
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.rnn import pad_sequence
 
+from TFAM.packing import Fusion, Layout, PackedTokens, Padding, Pooling, join_layouts, make_paddings, pads_videos
 from vimoclip.errors import UserError
-from vimoclip.runtime.device import copy_to_device
 from vimoclip.runtime.onednn import linear
-
-BIAS_ALIGNMENT = 16  # elements, of PyTorch's attention on a GPU
-# Products of a query with a key that a GPU computes in the time of launching the kernels for one more video: about
-# 50 us per attention, forward and backward, at 5e13 operations/s and 7,000 operations for all heads of width 512
-LAUNCH_PRODUCTS = 512**2
-
-
-class Fusion(StrEnum):
-    """Input of the layers."""
-
-    RGB = "rgb"
-    MOTION = "motion"
-    CONCAT_EMBEDDING = "concat_embedding"  # frame and flow concatenated along the width, projected from 2D to D
-    CONCAT_TIME = "concat_time"  # all frames, then all flows
-    CROSS_ATTENTION = "cross_attention"  # RGB frames are queries, motion keys and values
-
-
-class Pooling(StrEnum):
-    """Tokens that the mean over time includes."""
-
-    MASKED = "masked"  # without padding: logits do not depend on the batch
-    PADDED_MEAN = "padded_mean"  # with padding, as published: logits depend on the batch
-
-
-class Grid(NamedTuple):
-    """Places of packed tokens in a padded batch of B videos of T tokens, on their device."""
-
-    shape: tuple[int, int]  # (B, T)
-    places: torch.Tensor | None  # (N,) int64: rows of B * T that hold tokens; None: all, in order
-    positions: torch.Tensor  # (N,) int64: of the tokens in their videos
-    lengths: torch.Tensor  # (B, 1) int64: tokens per video
-    key_bias: torch.Tensor | None  # (B, 1, 1, T): added to attention scores; hides what is no key; None: all are keys
-
-    def pad(self, x: torch.Tensor) -> torch.Tensor:
-        """Place packed rows (N, D) in zeros (B, T, D)."""
-        if self.places is not None:
-            x = x.new_zeros(math.prod(self.shape), x.shape[1]).index_copy_(0, self.places, x)
-        return x.unflatten(0, self.shape)
-
-    def pack(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the packed rows (N, D) of (B, T, D)."""
-        x = x.flatten(0, 1)
-        return x if self.places is None else x.index_select(0, self.places)
-
-
-class PackedTokens(NamedTuple):
-    """Tokens of B videos, one video after the other."""
-
-    x: torch.Tensor  # (N, D)
-    lengths: list[int]  # tokens per video
-    key_mask: torch.Tensor | None  # (N,) bool: false for padding, which is no key of attention; None: no padding
-    key_lengths: list[int]  # keys per video
-    grid: Grid | None = None  # where `uses_grid`
-
-    def videos(self) -> tuple[torch.Tensor, ...]:
-        """Return the tokens of each video: (T, D)."""
-        return self.x.split(self.lengths)
-
-    def keys(self) -> torch.Tensor:
-        """Return the tokens that are no padding."""
-        return self.x if self.key_mask is None else self.x[self.key_mask]
-
-    def to(self, device: torch.device) -> "PackedTokens":
-        """Return the tokens on a device. Where `uses_grid`, the mask stays on the CPU."""
-        key_mask = self.key_mask
-        if key_mask is not None and not uses_grid(device, self.lengths):
-            key_mask = copy_to_device(key_mask, device)
-        return self._replace(x=copy_to_device(self.x, device), key_mask=key_mask)
-
-
-def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> PackedTokens:
-    """Pack (T, D) embeddings of each video. PADDED_MEAN first pads all videos to the longest with zeros."""
-    lengths = [len(video) for video in videos]
-    if pooling == Pooling.MASKED:
-        return PackedTokens(torch.cat(list(videos)), lengths, None, lengths)
-    padded = pad_sequence(list(videos), batch_first=True)  # (B, T, D)
-    key_mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
-    return PackedTokens(padded.flatten(0, 1), [padded.shape[1]] * len(lengths), key_mask.flatten(), lengths)
-
-
-def uses_grid(device: torch.device, lengths: Sequence[int]) -> bool:
-    """Return whether attention and means over time are computed for all videos at once, padded to the longest.
-
-    On a GPU a call for each video takes longer to launch than to compute, unless lengths differ much: a video of 20,000
-    frames would multiply the time and memory of its batch. On a CPU padding costs more than it saves. `lengths`: tokens
-    per video."""
-    if device.type != "cuda":
-        return False
-    wasted = len(lengths) * max(lengths) ** 2 - sum(length**2 for length in lengths)
-    return wasted <= len(lengths) * LAUNCH_PRODUCTS
-
-
-class Layout(NamedTuple):
-    """Lengths of the videos of a batch on the CPU: (B,) int64, and which tokens are keys: (B, T) bool."""
-
-    lengths: np.ndarray
-    keys: np.ndarray
-
-    @classmethod
-    def of(cls, tokens: PackedTokens) -> "Layout":
-        lengths = np.array(tokens.lengths)
-        return cls(lengths, np.arange(lengths.max()) < np.array(tokens.key_lengths)[:, None])
-
-    def rows(self, first: int = 0) -> list[np.ndarray]:
-        """Return the row numbers of each video; `first`: that of the first token."""
-        return np.split(np.arange(first, first + self.lengths.sum()), self.lengths.cumsum()[:-1])
-
-
-def join_layouts(layouts: Sequence[Layout], fusion: Fusion, is_padded: bool) -> tuple[np.ndarray, list[Layout]]:
-    """Return the row numbers that a concatenation takes of all streams, and the layouts with that of its result."""
-    rgb, motion = layouts
-    if fusion == Fusion.CONCAT_EMBEDDING:
-        return np.concatenate([frames[:-1] for frames in rgb.rows()]), [rgb, motion]
-    videos = zip(rgb.rows(), motion.rows(rgb.lengths.sum()), strict=True)
-    rows = np.concatenate([part for frames, flows in videos for part in (frames[:-1], flows)])
-    lengths = 2 * motion.lengths
-    keys = np.arange(lengths.max()) < lengths[:, None]
-    if is_padded:  # see `concat_time`
-        keys = np.concatenate([rgb.keys[:, :-1], motion.keys], 1)
-    return rows, [rgb, motion, Layout(lengths, keys)]
-
-
-def make_grids(
-    layouts: Sequence[Layout], rows: np.ndarray, device: torch.device, dtype: torch.dtype
-) -> tuple[list[Grid], torch.Tensor]:
-    """Return the grids of layouts and `rows` on the device. All integers are copied at once. dtype: of attention.
-
-    With `rows`, which join the first two layouts, only the last one is attended to."""
-    integers = [rows]
-    for layout in layouts:
-        is_token = np.arange(layout.keys.shape[1]) < layout.lengths[:, None]
-        places = is_token.ravel().nonzero()[0]
-        integers += [layout.lengths, places, places % is_token.shape[1]]
-    on_device = copy_to_device(torch.from_numpy(np.concatenate(integers)), device).split([len(i) for i in integers])
-    grids = []
-    for number, (lengths, keys) in enumerate(layouts):
-        lengths_on_device, places, positions = on_device[1 + 3 * number :][:3]
-        has_padding = bool((lengths < keys.shape[1]).any())
-        is_attended = not len(rows) or number == len(layouts) - 1
-        bias = copy_key_bias(keys, device, dtype) if is_attended and not keys.all() else None
-        shape = keys.shape[0], keys.shape[1]
-        grids.append(Grid(shape, places if has_padding else None, positions, lengths_on_device[:, None], bias))
-    return grids, on_device[0]
-
-
-def copy_key_bias(keys: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return (B, 1, 1, T) on the device: 0 for keys, else the lowest number, of which softmax makes 0.
-
-    The rows lie a multiple of BIAS_ALIGNMENT apart, without which PyTorch's attention copies them, for each head."""
-    videos, length = keys.shape
-    bias = np.zeros((videos, -(-length // BIAS_ALIGNMENT) * BIAS_ALIGNMENT), np.float32)
-    bias[:, :length][~keys] = torch.finfo(dtype).min
-    return copy_to_device(torch.from_numpy(bias).to(dtype), device)[:, None, None, :length]
 
 
 class PackedAttention(nn.MultiheadAttention):
@@ -180,8 +24,8 @@ class PackedAttention(nn.MultiheadAttention):
         """Return (N, D). x: queries; context: keys and values of the same videos."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         dropout = self.dropout if self.training else 0.0
-        if x.grid is not None and context.grid is not None:
-            return self._attend_together(x, context, x.grid, context.grid, dropout)
+        if x.padding is not None and context.padding is not None:
+            return self._attend_together(x, context, x.padding, context.padding, dropout)
         keys = context.keys()
         if keys is x.x:
             projected = linear(keys, weight, bias).split(width, -1)
@@ -197,20 +41,20 @@ class PackedAttention(nn.MultiheadAttention):
         return linear(torch.cat(attended).flatten(-2), self.out_proj.weight, self.out_proj.bias)
 
     def _attend_together(
-        self, x: PackedTokens, context: PackedTokens, grid: Grid, context_grid: Grid, dropout: float
+        self, x: PackedTokens, context: PackedTokens, padding: Padding, context_padding: Padding, dropout: float
     ) -> torch.Tensor:
         """Return the result of `forward`, from one call of attention for all videos."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         if context.x is x.x:
-            q, k, v = grid.pad(linear(x.x, weight, bias)).split(width, -1)
+            q, k, v = padding.pad(linear(x.x, weight, bias)).split(width, -1)
         else:
             sizes = [width, 2 * width]
             (weight_q, weight_kv), (bias_q, bias_kv) = weight.split(sizes), bias.split(sizes)
-            q = grid.pad(linear(x.x, weight_q, bias_q))
-            k, v = context_grid.pad(linear(context.x, weight_kv, bias_kv)).split(width, -1)
+            q = padding.pad(linear(x.x, weight_q, bias_q))
+            k, v = context_padding.pad(linear(context.x, weight_kv, bias_kv)).split(width, -1)
         q, k, v = (tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in (q, k, v))  # (B, H, T, d)
-        attended = F.scaled_dot_product_attention(q, k, v, context_grid.key_bias, dropout)
-        return linear(grid.pack(attended.transpose(1, 2).flatten(2)), self.out_proj.weight, self.out_proj.bias)
+        attended = F.scaled_dot_product_attention(q, k, v, context_padding.key_bias, dropout)
+        return linear(padding.pack(attended.transpose(1, 2).flatten(2)), self.out_proj.weight, self.out_proj.bias)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
@@ -307,14 +151,14 @@ class FusionTransformer(nn.Module):
             raise ValueError(f"the batch is not packed for pooling {self.pooling}")
         if motion is None and self.fusion != Fusion.RGB:
             raise ValueError(f"fusion {self.fusion} needs motion embeddings")
-        fuse = self._fuse_with_grids if uses_grid(rgb.x.device, rgb.lengths) else self._fuse
+        fuse = self._fuse_padded if pads_videos(rgb.x.device, rgb.lengths) else self._fuse
         tokens, context = fuse(rgb, motion)
         with attention_kernels(rgb.x.device):
             for layer in self.layers:
                 tokens = layer(tokens, context)
-        if tokens.grid is None:
+        if tokens.padding is None:
             return self.classifier(torch.stack([video.mean(0) for video in tokens.videos()]))
-        return self.classifier(tokens.grid.pad(tokens.x).sum(1) / tokens.grid.lengths)
+        return self.classifier(tokens.padding.pad(tokens.x).sum(1) / tokens.padding.lengths)
 
     def _fuse(self, rgb: PackedTokens, motion: PackedTokens | None) -> tuple[PackedTokens, PackedTokens | None]:
         """Return (input of the layers, context of cross-attention or None)."""
@@ -330,10 +174,8 @@ class FusionTransformer(nn.Module):
             return self._project_pairs(torch.cat([video[:-1] for video in rgb.videos()]), motion), None
         return concat_time(rgb, motion), None
 
-    def _fuse_with_grids(
-        self, rgb: PackedTokens, motion: PackedTokens | None
-    ) -> tuple[PackedTokens, PackedTokens | None]:
-        """Return the result of `_fuse`, with grids. What depends on the lengths only is computed here, once."""
+    def _fuse_padded(self, rgb: PackedTokens, motion: PackedTokens | None) -> tuple[PackedTokens, PackedTokens | None]:
+        """Return the result of `_fuse`, with paddings. What depends on the lengths only is computed here, once."""
         device, dtype = rgb.x.device, rgb.x.dtype
         is_half = torch.is_autocast_enabled(device.type)
         if motion is None or self.fusion == Fusion.RGB:
@@ -344,17 +186,18 @@ class FusionTransformer(nn.Module):
         if self.fusion in (Fusion.CONCAT_EMBEDDING, Fusion.CONCAT_TIME):
             rows, layouts = join_layouts(layouts, self.fusion, rgb.key_mask is not None)
         attention_dtype = torch.get_autocast_dtype(device.type) if is_half else dtype
-        grids, row_index = make_grids(layouts, rows, device, attention_dtype)
-        longest = max(grid.shape[1] for grid in grids)
+        paddings, row_index = make_paddings(layouts, rows, device, attention_dtype)
+        longest = max(padding.shape[1] for padding in paddings)
         table = sinusoidal_positions(longest, rgb.x.shape[1], device).to(dtype) if self.positions else None
         inputs = [
-            self._preprocess(stream._replace(grid=grid), table) for stream, grid in zip(streams, grids, strict=False)
+            self._preprocess(stream._replace(padding=padding), table)
+            for stream, padding in zip(streams, paddings, strict=False)
         ]
         if self.fusion == Fusion.CONCAT_EMBEDDING:
             return self._project_pairs(inputs[0].x.index_select(0, row_index), inputs[1]), None
         if self.fusion == Fusion.CONCAT_TIME:
             joined = torch.cat([stream.x for stream in inputs]).index_select(0, row_index)
-            return PackedTokens(joined, layouts[2].lengths.tolist(), None, [], grids[2]), None
+            return PackedTokens(joined, layouts[2].lengths.tolist(), None, [], paddings[2]), None
         return inputs[0], inputs[1] if self.fusion == Fusion.CROSS_ATTENTION else None
 
     def _project_pairs(self, frames: torch.Tensor, motion: PackedTokens) -> PackedTokens:
@@ -363,12 +206,12 @@ class FusionTransformer(nn.Module):
         return motion._replace(x=linear(pairs, self.projection_layer.weight, self.projection_layer.bias))
 
     def _preprocess(self, tokens: PackedTokens, table: torch.Tensor | None = None) -> PackedTokens:
-        """Normalize and add positions, as configured. `table`: of positions, where tokens have grids."""
+        """Normalize and add positions, as configured. `table`: of positions, where tokens have paddings."""
         x = tokens.x
         if self.normalize_inputs:
             x = F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])
-        if table is not None and tokens.grid is not None:
-            x = x + table.index_select(0, tokens.grid.positions)
+        if table is not None and tokens.padding is not None:
+            x = x + table.index_select(0, tokens.padding.positions)
         elif self.positions:
             table = sinusoidal_positions(max(tokens.lengths), x.shape[1], x.device).to(x.dtype)
             x = x + torch.cat([table[:length] for length in tokens.lengths])

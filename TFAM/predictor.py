@@ -10,7 +10,8 @@ import torch
 
 from TFAM.data import ClipFeatures, collate
 from TFAM.evaluation import checkpoint_config
-from TFAM.model import Fusion, FusionTransformer, Pooling
+from TFAM.model import FusionTransformer
+from TFAM.packing import Fusion, Pooling
 from vimoclip import clip
 from vimoclip.errors import UserError
 from vimoclip.io import yaml_json

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from TFAM.data import FusionBatch, PairedEmbeddings, collate
-from TFAM.model import PackedTokens, Pooling
+from TFAM.packing import PackedTokens, Pooling
 from vimoclip import cli
 from vimoclip.runtime.device import copy_to_device, usable_memory
 from vimoclip.runtime.distributed import ProcessGroup
@@ -63,7 +63,7 @@ class ResidentSplit:
         streams = [(self.rgb, self.starts[chosen], self.lengths[chosen])]
         if self.motion is not None:
             streams.append((self.motion, self.starts[chosen] - chosen, self.lengths[chosen] - 1))
-        integers = [chosen, *(part for _, *rows in streams for part in (row_numbers(*rows), padded_places(rows[1])))]
+        integers = [chosen, *(part for _, *rows in streams for part in (row_numbers(*rows), padded_rows(rows[1])))]
         numbers = copy_to_device(torch.from_numpy(np.concatenate(integers)), self.device)  # all in one copy
         videos, *on_device = numbers.split([len(part) for part in integers])
         packed = [
@@ -73,13 +73,13 @@ class ResidentSplit:
         names = [self.videos[index] for index in indices]
         return FusionBatch(names, packed[0], packed[1] if packed[1:] else None, self.labels.index_select(0, videos))
 
-    def _pack(self, x: torch.Tensor, places: torch.Tensor, lengths: np.ndarray) -> PackedTokens:
-        """Return the result of `TFAM.model.pack`; `places`: rows of the padded batch."""
+    def _pack(self, x: torch.Tensor, rows: torch.Tensor, lengths: np.ndarray) -> PackedTokens:
+        """Return the result of `packing.pack`; `rows`: rows of the padded batch."""
         counts = lengths.tolist()
         if self.pooling == Pooling.MASKED:
             return PackedTokens(x, counts, None, counts)
         longest = max(counts)
-        padded = x.new_zeros(len(counts) * longest, x.shape[1]).index_copy_(0, places, x)
+        padded = x.new_zeros(len(counts) * longest, x.shape[1]).index_copy_(0, rows, x)
         key_mask = torch.from_numpy((np.arange(longest) < lengths[:, None]).ravel())
         return PackedTokens(padded, [longest] * len(counts), key_mask, counts)
 
@@ -135,6 +135,6 @@ def row_numbers(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(starts - (lengths.cumsum() - lengths), lengths)
 
 
-def padded_places(lengths: np.ndarray) -> np.ndarray:
+def padded_rows(lengths: np.ndarray) -> np.ndarray:
     """Return the rows of a padded batch (B, T), flattened, that hold the tokens."""
     return row_numbers(np.arange(len(lengths)) * lengths.max(), lengths)

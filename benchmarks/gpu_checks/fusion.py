@@ -14,7 +14,8 @@ from benchmarks.inputs import CLASSES, DIM, video_lengths
 from TFAM import config as tfam_config
 from TFAM import loops, trainer
 from TFAM.data import ClipFeatures, FusionBatch, collate
-from TFAM.model import Fusion, FusionTransformer
+from TFAM.model import FusionTransformer
+from TFAM.packing import Fusion
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.late_fetch import one_late
 from vimoclip.training.losses import MULTI_LABEL_LOSSES

@@ -13,7 +13,7 @@ from tests.conftest import moving_frames
 from tests.moclip.helpers import make_batch, make_objective, make_student
 from tests.tfam.helpers import build_model, random_clips
 from TFAM.data import collate
-from TFAM.model import Fusion, Pooling
+from TFAM.packing import Fusion, Pooling
 from vimoclip import clip, flow
 from vimoclip.clip.encoder import encoder_config
 from vimoclip.moclip import loops

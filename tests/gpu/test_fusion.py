@@ -12,7 +12,8 @@ from tests.gpu.fake_card import FakeCard
 from tests.tfam.helpers import open_train_val, write_motion, write_rgb
 from TFAM import config, loops
 from TFAM.data import ClipFeatures, FusionBatch, collate
-from TFAM.model import Fusion, PackedAttention, Pooling
+from TFAM.model import PackedAttention
+from TFAM.packing import Fusion, Pooling
 from TFAM.resident import ResidentLoader, load_splits
 from TFAM.trainer import make_train_state
 from vimoclip.training.data_parallel import ModelReplica

@@ -7,7 +7,8 @@ import torch
 from tests.tfam.helpers import CPU, build_model, random_clips
 from TFAM import model as fusion_model
 from TFAM.data import ClipFeatures, collate
-from TFAM.model import Fusion, FusionTransformer, Layout, PackedAttention, Pooling, make_grids, pack
+from TFAM.model import FusionTransformer, PackedAttention
+from TFAM.packing import Fusion, Layout, Pooling, make_paddings, pack
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
@@ -37,7 +38,7 @@ def test_attention_to_all_videos_at_once_equals_one_video_at_a_time(
         model, batch = build_model(fusion, positions, pooling), collate(random_clips(lengths), pooling)
         results = []
         for is_together in (False, True):
-            monkeypatch.setattr(fusion_model, "uses_grid", lambda *_, value=is_together: value)
+            monkeypatch.setattr(fusion_model, "pads_videos", lambda *_, value=is_together: value)
             logits = model(*batch.model_inputs(CPU))
             gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
             results.append([logits, *gradients])
@@ -58,8 +59,8 @@ def test_attention_dropout_drops_weights_in_training_only(is_together: bool) -> 
     attention.out_proj.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
     tokens = pack([torch.randn(300, 8), torch.randn(200, 8)])
     if is_together:
-        grids, _ = make_grids([Layout.of(tokens)], np.empty(0, np.int64), CPU, torch.float32)
-        tokens = tokens._replace(grid=grids[0])
+        paddings, _ = make_paddings([Layout.of(tokens)], np.empty(0, np.int64), CPU, torch.float32)
+        tokens = tokens._replace(padding=paddings[0])
     out = attention(tokens, tokens).detach()
     assert float(out.mean()) == pytest.approx(1, abs=0.01)
     expected_deviation = (0.25 / 0.75 / 250) ** 0.5

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.tfam.helpers import CPU, SMALL_MODEL, VARIANTS
 from TFAM import config as tfam_config
 from TFAM.config import from_arguments
-from TFAM.model import Fusion
+from TFAM.packing import Fusion
 from TFAM.train_and_eval import build_parser
 from TFAM.trainer import make_train_state
 from vimoclip.errors import UserError

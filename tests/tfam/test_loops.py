@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.tfam.helpers import CPU, MirrorGroup, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
 from TFAM.loops import evaluate, train_steps
-from TFAM.model import Fusion, FusionTransformer
+from TFAM.model import FusionTransformer
+from TFAM.packing import Fusion
 from vimoclip.errors import TrainingError
 from vimoclip.runtime import seeding
 from vimoclip.runtime.distributed import ProcessGroup

@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tests.conftest import REPOSITORY
 from tests.tfam.helpers import CPU, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
-from TFAM.model import Fusion, FusionTransformer, pack, sinusoidal_positions
+from TFAM.model import FusionTransformer, sinusoidal_positions
+from TFAM.packing import Fusion, pack
 from vimoclip.errors import UserError
 from vimoclip.training.checkpoint import load_checkpoint, load_state
 

@@ -10,7 +10,7 @@ import torch
 from tests.tfam.helpers import CPU, have_same_weights, open_train_val, train_command
 from TFAM import train_and_eval, trainer
 from TFAM.data import PairedEmbeddings
-from TFAM.model import Pooling
+from TFAM.packing import Pooling
 from TFAM.resident import ResidentSplit, load_splits
 from vimoclip.errors import UserError
 from vimoclip.training.trainer import RunOptions
