@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> Path:
         folder = folder or args.checkpoints_dir / group.broadcast(args.run_name or now)
         logs_dir = args.logs_dir / folder.absolute().name
         precision = group.broadcast(select_precision(args.precision, device))
-        workers = defaults.num_workers(args.num_workers, device)
+        workers = defaults.loader_processes(args.num_workers, device)
         run = RunOptions(folder, logs_dir, device, precision, workers, args.save_every_minutes, group)
         report = print_dry_run(args, run, splits, is_new) if args.dry_run else run_training(args, run, splits)
         report.write(args.report)

@@ -104,7 +104,7 @@ def evaluate_checkpoint(args: argparse.Namespace, group: ProcessGroup) -> dict[s
     device = select_device(args.device, group.local_rank)
     folder = args.results_dir / "evaluate" / "-".join([*path.absolute().parts[-3:-1], path.stem])
     precision = group.broadcast(select_precision(args.precision, device))
-    num_workers = defaults.num_workers(args.num_workers, device)
+    num_workers = defaults.loader_processes(args.num_workers, device)
     run = RunOptions(folder, args.logs_dir, device, precision, num_workers, group=group)
     evaluator = Evaluator(config, metadata["config"]["model"], state["state_dict"], path, run)
     if args.dry_run:

@@ -137,7 +137,8 @@ def make_paddings(
 ) -> tuple[list[Padding], torch.Tensor]:
     """Return the paddings of layouts, and `joined_rows` on the device. dtype: of attention.
 
-    All integers are copied at once. With `joined_rows`, which join the first two layouts, only the last one is attended to."""
+    All integers are copied at once. With `joined_rows`, which join the first two layouts, only the last one is attended
+    to."""
     integers = [joined_rows]
     for layout in layouts:
         is_token = np.arange(layout.keys.shape[1]) < layout.lengths[:, None]

@@ -169,7 +169,7 @@ def _train_in_group(
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
         print(f"note: {evaluation_path} does not exist yet; it is needed after the last epoch", flush=True)
     warn_about_student(config, splits["train"].rgb, motion)
-    num_workers = defaults.num_workers(args.num_workers, device)
+    num_workers = defaults.loader_processes(args.num_workers, device)
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
     trainer = FusionTrainer(run_metadata(config, splits["train"].rgb, motion), splits, run)
     if args.dry_run:

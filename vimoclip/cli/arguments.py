@@ -224,7 +224,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser, int8: bool = False) -
         type=auto_or(non_negative_int),
         default="auto",
         help="number of threads or processes that load data in advance; auto: 2 on a CPU; with a GPU, all processors "
-        "but two, divided by the processes on the machine",
+        "but two, divided by the processes on the machine; in training 16 at most",
     )
     group.add_argument("--seed", type=seed, default=49, help="seed of all random numbers")
 

@@ -12,6 +12,7 @@ Count = int | Literal["auto"]  # value of a flag
 GPU_FRAME_BATCH, CPU_FRAME_BATCH, AMX_FRAME_BATCH = 256, 16, 64  # frames
 GPU_PAIR_BATCH, CPU_PAIR_BATCH = 32, 8  # pairs of frames
 CPU_WORKERS = 2  # on a CPU, models take most of the time
+MAX_LOADERS = 16  # processes
 OTHER_THREADS = 2  # of a process with a GPU: one launches kernels, one writes
 
 
@@ -40,6 +41,11 @@ def num_workers(requested: Count, device: torch.device) -> int:
     if device.type == "cpu":
         return min(CPU_WORKERS, cli.num_processors())
     return max(1, (cli.num_processors() - OTHER_THREADS) // _local_processes())
+
+
+def loader_processes(requested: Count, device: torch.device) -> int:
+    """Return the worker processes of a DataLoader, whose batches in shared memory each take as much again."""
+    return num_workers(requested, device) if requested != "auto" else min(MAX_LOADERS, num_workers("auto", device))
 
 
 def videos_written_at_once(device: torch.device) -> int:
