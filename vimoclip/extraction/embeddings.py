@@ -3,7 +3,7 @@
 import argparse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -123,7 +123,7 @@ class EmbeddingJob(ExtractionJob):
         try:
             is_cuda = self.device.type == "cuda"
             depth, at_once = (CUDA_QUEUED_CHUNKS, max(1, workers)) if is_cuda else (QUEUED_CHUNKS, 1)
-            with closing(video.prefetch_videos(sources, self._load_frames, workers, videos_ahead, depth)) as videos:
+            with video.prefetch_videos(sources, self._load_frames, workers, videos_ahead, depth) as videos:
                 for source, chunk in _read_in_turn(videos, at_once):
                     unfinished.add(source)
                     if chunk is None or isinstance(chunk, VideoError):
@@ -187,7 +187,7 @@ class EmbeddingJob(ExtractionJob):
         assert self.encoder is not None
         batches = self._batch_encoder()
         readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
-        with closing(video.prefetch_videos(readers, self._load_frames, self.num_workers)) as videos:
+        with video.prefetch_videos(readers, self._load_frames, self.num_workers) as videos:
             for _, chunks in videos:
                 with suppress(VideoError):
                     for frames in chunks:

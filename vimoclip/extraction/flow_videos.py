@@ -115,7 +115,7 @@ class FlowVideoJob(ExtractionJob):
             self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
             for name in tracker.claim_videos()
         )
-        with closing(video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead)) as videos:
+        with video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead) as videos:
             writing = (self._write_flow_video(reader, batches, render, tracker, meter) for reader, batches in videos)
             _take_turns(writing, at_once)
         meter.close()
