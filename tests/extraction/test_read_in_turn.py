@@ -1,12 +1,14 @@
-"""The order in which chunks of several videos are encoded."""
+"""The order in which chunks of several videos are encoded, and the memory of chunks that are read ahead."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
+from vimoclip import video
 from vimoclip.errors import VideoError
-from vimoclip.extraction.embeddings import _read_in_turn
+from vimoclip.extraction.embeddings import CHUNK_FRAMES, CUDA_CHUNK_BYTES, _read_in_turn, _reading_limits
 
 
 def chunks(name: str, count: int, error: VideoError | None = None) -> Iterator[Any]:
@@ -30,3 +32,14 @@ def test_each_video_ends_after_its_last_chunk(at_once: int, expected: list[str])
         ending = "end" if chunk is None else "failed" if isinstance(chunk, VideoError) else None
         found.append(f"{source} {ending}" if ending else str(chunk))
     assert found == expected
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 14, 62, 254])
+def test_memory_of_chunks_does_not_grow_with_the_threads(workers: int) -> None:
+    """254 threads with chunks of 32 frames of 1920x1080 would take 200 GB of pinned memory."""
+    limits = _reading_limits(torch.device("cuda:0"), workers, 2)
+    chunks = video.batches_in_memory(workers, 2, limits.depth, limits.at_once)
+    assert chunks * limits.chunk_pixels * 3 <= CUDA_CHUNK_BYTES
+    assert limits.chunk_pixels >= (1920 * 1080 if workers < 100 else 640 * 360)
+    if workers <= 14:
+        assert limits.chunk_pixels >= CHUNK_FRAMES * 640 * 360

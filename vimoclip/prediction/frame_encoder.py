@@ -14,7 +14,7 @@ from vimoclip.clip.encoder import EncodeFunction, LoadedFrames
 from vimoclip.flow.factory import FlowRenderer
 from vimoclip.runtime.device import copy_to_host
 
-PREFETCH_BATCHES = 2  # decoded batches in the queue; 17 frames of 1080p take 106 MB
+PREFETCH_BATCHES = 2  # decoded batches in the queue; 32 frames of 1080p, the most in a batch, take 200 MB
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
+BATCHES_PER_THREAD = 3  # that are not queued: frames as decoded, stacked, and converted
 Reader = TypeVar("Reader", bound=Iterable[Any])  # of the batches of one video, as VideoReader
 Converted = TypeVar("Converted")
 Item = TypeVar("Item", covariant=True)
@@ -68,6 +69,11 @@ def prefetch_videos(
         for batches in queues:
             batches.close()
         pool.shutdown()  # waits for the running threads
+
+
+def batches_in_memory(workers: int, videos_ahead: int, depth: int, at_once: int) -> int:
+    """Return how many batches `prefetch_videos` holds at most while `at_once` videos are iterated in turn."""
+    return depth * (at_once + 1 + max(videos_ahead, workers)) + BATCHES_PER_THREAD * max(1, workers)
 
 
 class _BatchQueue(Generic[Converted]):
