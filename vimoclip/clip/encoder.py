@@ -32,7 +32,7 @@ from vimoclip.clip.pretrained import (
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
 from vimoclip.runtime import onednn
-from vimoclip.runtime.device import HALF_DTYPES, autocast, copy_to_device
+from vimoclip.runtime.device import HALF_DTYPES, autocast, cast_layers, copy_to_device
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 LoadedFrames = torch.Tensor | PinnedFrames  # frames before `ImageEncoder.prepare`
@@ -217,7 +217,7 @@ def _make_encode_function(
     if precision == "int8":
         visual = linear_kernels.quantize(copy.deepcopy(visual))
     elif precision in HALF_DTYPES:
-        visual = linear_kernels.cast_layers(copy.deepcopy(visual), dtype)
+        visual = cast_layers(copy.deepcopy(visual), dtype)
     return NormalizedTower(visual.to(device), preprocess, precision)
 
 
