@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,19 @@ def cast_layers(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             for parameter in layer.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
     return module
+
+
+@contextmanager
+def allow_tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA multiply float32 matrices in TF32, with 11 bits of each number, or not.
+
+    The setting is global: call it in the thread that launches kernels."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
