@@ -139,9 +139,10 @@ class EmbeddingJob(ExtractionJob):
 
     def _batch_encoder(self) -> clip.BatchEncoder:
         assert self.encoder is not None
+        requested = defaults.frame_batch_size(self.args.frame_batch_size, self.device, self.precision)
         return clip.BatchEncoder(
             self.encoder.encode_on_device,
-            defaults.frame_batch_size(self.args.frame_batch_size, self.device, self.precision),
+            self.encoder.fitting_batch_size(requested),
             may_adjust_size=self.device.type == "cpu",
             prepare=self.encoder.prepare,
             device=self.device,
