@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ class FramePipeline:
         before = self.encoded
         readers = (VideoReader(path, CHUNK_FRAMES) for path in paths)
         workers = reader_threads()
-        with closing(prefetch_videos(readers, lambda batch: self.preprocess(batch.frames), workers)) as videos:
+        with prefetch_videos(readers, lambda batch: self.preprocess(batch.frames), workers) as videos:
             for _, chunks in videos:
                 for frames in chunks:
                     self.batches.add_frames(frames, self._count)

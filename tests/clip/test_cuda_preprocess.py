@@ -77,6 +77,33 @@ def test_pixels_equal_those_of_pil(
         assert np.array_equal(resized.permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
+def round_to_tf32(numbers: torch.Tensor) -> torch.Tensor:
+    """Round to 10 explicit bits of the mantissa, of float32's 23."""
+    bits = numbers.contiguous().view(torch.int32)
+    return ((bits + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+def test_tf32_gives_the_same_pixels(mode: str, interpolation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    matmul, allowed = torch.backends.cuda.matmul, list[bool]()
+    product = torch.bmm
+
+    def product_in_tf32(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        allowed.append(matmul.allow_tf32)
+        return product(round_to_tf32(first), round_to_tf32(second)) if allowed[-1] else product(first, second)
+
+    config, kinds = make_config(224, "model", mode, interpolation), ("noise", "edges")
+    frames = [make_frames(kind, *size) for size in SIZES for kind in kinds]
+    expected = [resize_as_on_a_gpu(config, batch) for batch in frames]
+    monkeypatch.setattr(torch, "bmm", product_in_tf32)
+    assert all(map(torch.equal, (resize_as_on_a_gpu(config, batch) for batch in frames), expected))
+    assert all(allowed) or interpolation == "bicubic"
+    assert sum(allowed) > 10
+    assert not matmul.allow_tf32  # the model's own products stay in float32
+    assert not torch.equal(round_to_tf32(torch.tensor([1 + 2**-12])), torch.tensor([1 + 2**-12]))
+
+
 def test_parts_of_a_batch_have_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     config, frames = make_config(64, "center-crop"), make_frames("noise", 200, 300).repeat(3, 0)
     expected = resize_as_on_a_gpu(config, frames)

@@ -16,7 +16,9 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.manifest import ManifestEntry
+from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker
+from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.video import ReadSummary
 
 SUMMARY = ReadSummary(np.arange(3), np.arange(3) / 25, 3, 25.0, 3)
@@ -282,3 +284,17 @@ def test_a_deleted_source_is_not_reported_as_changed(tmp_path: Path) -> None:
         report = cli.RunReport()
         VideoTracker(output, {"a.mp4": source}, lambda key: True, report)
         assert report.changed == changed
+
+
+@pytest.mark.parametrize(
+    ("videos", "ranks", "threads", "limits"),
+    [(3, 1, 30, (30, 2)), (3, 2, 30, (1, 0)), (200, 2, 30, (24, 0)), (300, 2, 30, (30, 2)), (200, 2, 0, (0, 2))],
+)
+def test_ranks_that_share_few_videos_start_few_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: int, ranks: int, threads: int, limits: tuple[int, int]
+) -> None:
+    """But a GPU needs many threads: with one for each of two GPUs, they would wait for most of 200 videos."""
+    tracker = make_tracker(tmp_path)
+    tracker.pending = list(map(str, range(videos)))
+    monkeypatch.setattr(tracker, "_worker", WorkerContext(ProcessGroup(size=ranks)))
+    assert tracker.prefetch_limits(threads) == limits

@@ -51,6 +51,20 @@ def test_raft_gives_finite_flow_at_any_size(raft: flow.PTLFlowModel, size: tuple
     assert np.isfinite(vectors).all()
 
 
+@pytest.mark.parametrize("name", ["raft", "raft_small"])
+def test_half_weights_give_the_flow_of_autocast(name: str) -> None:
+    half, frames, found = partial(device.autocast, CPU, "bf16"), moving_frames(3, (2, 1), 40, 60), []
+    for cast_once in (True, False):
+        torch.manual_seed(0)
+        model = flow.PTLFlowModel(name, None, 2, CPU, half) if cast_once else flow.PTLFlowModel(name, None, 2, CPU)
+        assert (
+            {parameter.dtype for parameter in model.model.update_block.parameters()} == {torch.bfloat16}
+        ) == cast_once
+        model.autocast = half
+        found.append(model(frames))
+    assert (found[0] == found[1]).all()
+
+
 def test_batch_equals_single_pairs(raft: flow.PTLFlowModel) -> None:
     frames = moving_frames(4, (2, 1), 40, 60)
     together = raft(frames)

@@ -126,3 +126,14 @@ def test_frames_of_any_size_fit_the_card(height: int, width: int, most_bytes: fl
         assert len(card.copies_to_card()) == BATCH // CHUNK
         assert card.streams.races == []
         assert card.num_synchronizations == card.num_blocking_copies == 0
+
+
+@pytest.mark.parametrize(("memory", "fits"), [(24 * 10**9, True), (2 * 10**9, False)])
+def test_a_batch_is_as_large_as_the_memory_allows(memory: int, fits: bool) -> None:
+    with FakeCard(memory) as card:
+        encoder = clip.build_encoder(encoder_config("RN50")).freeze(CUDA, "bf16")
+        size = encoder.fitting_batch_size(256)
+        assert (size == 256) == fits
+        encoder.encode(torch.zeros(size, 3, *encoder.preprocess.size, dtype=torch.uint8))
+        assert not card.num_failed_allocations
+        assert fits or card.peak_bytes > memory / 2

@@ -120,9 +120,19 @@ def test_correlation_is_float32_in_half_precision(name: str, precision: str) -> 
         assert not [op for op in card.operations if changes_precision(op, correlation.outputs[0].nbytes // 2)]
 
 
-def test_weights_are_cast_once_for_all_iterations() -> None:
+@pytest.mark.parametrize("name", ["raft", "raft_small"])
+def test_a_batch_casts_no_weights(name: str) -> None:
     with FakeCard(SMALL) as card:
-        model = make_flow("raft")
+        model = make_flow(name)
+        shapes = {tuple(parameter.shape) for parameter in model.model.parameters()}
+        card.reset()
+        compute_flow(model, "720p", 1)
+        assert not [op for op in card.operations if op.name == "aten._to_copy" and op.inputs[0].shape in shapes]
+
+
+def test_other_models_cast_weights_once_for_all_iterations() -> None:
+    with FakeCard(SMALL) as card:
+        model = make_flow("gma")
         weights = [weight for weight in model.model.update_block.parameters() if weight.dim() == 4]
         shapes = {tuple(weight.shape) for weight in weights}
         card.reset()

@@ -59,6 +59,7 @@ def test_batch_sizes_follow_from_the_device(report: pytest.MonkeyPatch) -> None:
     sizes = {precision: defaults.frame_batch_size("auto", CPU, precision) for precision in ("fp32", "bf16", "int8")}
     assert sizes == {"fp32": 16, "bf16": 64, "int8": 16}
     assert defaults.frame_batch_size("auto", GPU, "bf16") == 256
+    assert defaults.frame_batch_size("auto", torch.device("mps"), "fp32") == 64
     assert [defaults.pair_batch_size("auto", device) for device in (CPU, GPU)] == [8, 32]
     assert defaults.frame_batch_size(5, GPU, "bf16") == defaults.pair_batch_size(5, GPU) == 5
 

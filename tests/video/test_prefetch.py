@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,13 @@ class NumberReader:
 def collect_items(readers: Sequence[NumberReader], workers: int) -> list[tuple[int, int | str]]:
     """Return (index of the reader, twice the number) of all numbers, with the text of a VideoError after them."""
     received: list[tuple[int, int | str]] = []
-    for reader, numbers in video.prefetch_videos(readers, lambda number: 2 * number, workers):
-        index = readers.index(reader)
-        try:
-            received += [(index, number) for number in numbers]
-        except VideoError as error:
-            received.append((index, str(error)))
+    with video.prefetch_videos(readers, lambda number: 2 * number, workers) as videos:
+        for reader, numbers in videos:
+            index = readers.index(reader)
+            try:
+                received += [(index, number) for number in numbers]
+            except VideoError as error:
+                received.append((index, str(error)))
     return received
 
 
@@ -63,8 +65,11 @@ def test_a_video_error_ends_its_video_only(workers: int) -> None:
 def test_exceptions_are_raised_after_the_batches_before(workers: int) -> None:
     received = []
     readers = [NumberReader(1), NumberReader(2, error=ZeroDivisionError()), NumberReader(3)]
-    with pytest.raises(ZeroDivisionError):
-        for _, numbers in video.prefetch_videos(readers, lambda number: number, workers):
+    with (
+        pytest.raises(ZeroDivisionError),
+        video.prefetch_videos(readers, lambda number: number, workers) as videos,
+    ):
+        for _, numbers in videos:
             for number in numbers:
                 received.append(number)
     assert received == [1, 2]
@@ -74,9 +79,10 @@ def test_exceptions_are_raised_after_the_batches_before(workers: int) -> None:
 def test_closed_batches_are_not_read_further(workers: int) -> None:
     readers = [NumberReader(*range(100)) for _ in range(4)]
     first_numbers = []
-    for _, numbers in video.prefetch_videos(readers, lambda number: number, workers):
-        with closing(numbers):
-            first_numbers.append(next(numbers))
+    with video.prefetch_videos(readers, lambda number: number, workers) as videos:
+        for _, numbers in videos:
+            with closing(numbers):
+                first_numbers.append(next(numbers))
     assert first_numbers == [0] * 4
 
 
@@ -85,19 +91,24 @@ def test_no_videos_yield_nothing(workers: int) -> None:
     assert collect_items([], workers) == []
 
 
+@pytest.mark.parametrize("num_videos", [1, 5])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_closing_the_generator_stops_the_threads(workers: int) -> None:
+def test_an_error_of_the_consumer_stops_the_threads(workers: int, num_videos: int) -> None:
+    """Also when all videos are iterated in turn: with a full queue, their threads would run for ever."""
+
     class EndlessReader:
         def __iter__(self) -> Iterator[int]:
             while True:
                 yield 1
 
     before = threading.active_count()
-    videos = video.prefetch_videos([EndlessReader()] * 5, lambda number: number, workers)
-    _, numbers = next(videos)
-    assert next(numbers) == 1
-    start = time.monotonic()
-    videos.close()
+    readers = [EndlessReader() for _ in range(num_videos)]
+    with pytest.raises(OSError), video.prefetch_videos(readers, lambda number: number, workers) as videos:
+        iterated = [numbers for _, numbers in islice(videos, workers + 1)]
+        assert next(iterated[0]) == 1
+        time.sleep(0.1)  # the queue is full
+        start = time.monotonic()
+        raise OSError("no space left on device")
     assert time.monotonic() - start < 2
     assert threading.active_count() == before
 
@@ -115,31 +126,31 @@ def test_queues_are_limited_to_the_depth() -> None:
                 yield value
 
     readers = [CountingReader(i) for i in range(3)]
-    videos = video.prefetch_videos(readers, lambda number: number, workers=3, videos_ahead=2, depth=4)
-    next(next(videos)[1])
-    time.sleep(0.3)
-    assert all(number <= 4 + 2 for number in produced)
-    assert produced[1] > 0
-    videos.close()
+    with video.prefetch_videos(readers, lambda number: number, workers=3, videos_ahead=2, depth=4) as videos:
+        next(next(videos)[1])
+        time.sleep(0.3)
+        assert all(number <= 4 + 2 for number in produced)
+        assert produced[1] > 0
 
 
 def test_prefetched_videos_equal_sequential_reading(indexed_clip: Path, b_frame_clip: Path, tmp_path: Path) -> None:
     paths = (indexed_clip, tmp_path / "missing.mp4", b_frame_clip)
     readers = [video.VideoReader(path, 10) for path in paths]
     received: list[list[int]] = []
-    for reader, batches in video.prefetch_videos(readers, lambda batch: batch.frames, workers=2):
-        received.append([])
-        with suppress(VideoError):
-            for frames in batches:
-                received[-1] += [read_index(frame) for frame in frames]
-            assert reader.summary.original_frames == 77
+    with video.prefetch_videos(readers, lambda batch: batch.frames, workers=2) as videos:
+        for reader, batches in videos:
+            received.append([])
+            with suppress(VideoError):
+                for frames in batches:
+                    received[-1] += [read_index(frame) for frame in frames]
+                assert reader.summary.original_frames == 77
     assert received == [list(range(77)), [], list(range(77))]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_several_videos_are_iterated_in_turn(workers: int) -> None:
     readers = [NumberReader(*range(10 * i, 10 * i + 6)) for i in range(3)]
-    with closing(video.prefetch_videos(readers, lambda number: number, workers)) as videos:
+    with video.prefetch_videos(readers, lambda number: number, workers) as videos:
         first, second, third = (numbers for _, numbers in videos)
         assert [next(numbers) for numbers in (first, second, first, third)] == [0, 10, 1, 20]
         second.close()

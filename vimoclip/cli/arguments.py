@@ -189,7 +189,8 @@ def add_frame_batch_argument(parser: argparse._ActionsContainer) -> None:
         "--frame-batch-size",
         type=auto_or(positive_int),
         default="auto",
-        help="frames per encoder batch; auto: 256 on a GPU, 64 on a CPU in bf16 with AMX, else 16",
+        help="frames per encoder batch; fewer are used if a CUDA GPU has too little memory; auto: 256 on a CUDA GPU, "
+        "64 on Apple's and on a CPU in bf16 with AMX, else 16",
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vimoclip.clip.pil_resampling import AxisResampling, resample, resizes_rows_first
 from vimoclip.clip.preprocess import CROP_FIRST_RATIO, Preprocess
-from vimoclip.runtime.device import copy_to_device, copy_to_pinned
+from vimoclip.runtime.device import allow_tf32, copy_to_device, copy_to_pinned
 
 PART_PIXELS = 2**24  # source pixels of the frames that are resized at once; they take 0.5 GB in float32
 MAX_CACHED_SIZES = 32  # of frames
@@ -70,8 +70,10 @@ class CudaPreprocess:
         height, width = len(vertical) // 2, len(horizontal) // 2
         part_frames = max(1, PART_PIXELS // (max(pixels.shape[1], 2 * height) * max(pixels.shape[2], 2 * width)))
         resized = torch.empty((len(pixels), 3, height, width), dtype=torch.uint8, device=self.device)
-        for part, out in zip(pixels.split(part_frames), resized.split(part_frames), strict=True):
-            out.copy_(resample(part, vertical, horizontal, plan.rows_first))
+        assert plan.axes is not None
+        with allow_tf32(all(axis.is_exact_in_tf32 for axis in plan.axes)):
+            for part, out in zip(pixels.split(part_frames), resized.split(part_frames), strict=True):
+                out.copy_(resample(part, vertical, horizontal, plan.rows_first))
         return resized
 
     def _matrices_on_device(self, size: tuple[int, int], plan: _Plan) -> list[torch.Tensor]:

@@ -32,7 +32,10 @@ from vimoclip.clip.pretrained import (
 from vimoclip.errors import UserError, first_line
 from vimoclip.io.checkpoint_loading import force_weights_only
 from vimoclip.runtime import onednn
-from vimoclip.runtime.device import HALF_DTYPES, autocast, copy_to_device
+from vimoclip.runtime.device import HALF_DTYPES, autocast, cast_layers, copy_to_device, measure_memory, usable_memory
+
+MEASURED_FRAMES = 4  # to measure the memory of a frame
+ENCODER_MEMORY = 0.8  # of the free memory of a GPU; frames are resized in the rest
 
 EncodeFunction = Callable[[torch.Tensor], torch.Tensor]  # (n, 3, S, S) uint8 -> (n, D)
 LoadedFrames = torch.Tensor | PinnedFrames  # frames before `ImageEncoder.prepare`
@@ -60,6 +63,21 @@ class ImageEncoder:
         is_cuda = self.device.type == "cuda"
         self._cuda_preprocess = CudaPreprocess(self.preprocess, self.device) if is_cuda else None
         return self
+
+    def fitting_batch_size(self, requested: int) -> int:
+        """Return the frames per batch: `requested`, or as many as the free memory of a CUDA GPU allows.
+
+        Call `freeze` before."""
+        if self.device.type != "cuda":
+            return requested
+        frames = torch.zeros(MEASURED_FRAMES, 3, *self.preprocess.size, dtype=torch.uint8)
+        self.encode_on_device(frames)  # the workspaces of cuBLAS and cuDNN, which do not grow with the frames
+        memory = measure_memory(lambda: self.encode_on_device(frames), self.device)[1]
+        fitting = int(ENCODER_MEMORY * usable_memory(self.device) * MEASURED_FRAMES // max(memory, 1))
+        if fitting >= requested:
+            return requested
+        print(f"--frame-batch-size {requested}: {max(1, fitting)} is used, as many as fit on {self.device}", flush=True)
+        return max(1, fitting)
 
     def load_frames(self, frames: np.ndarray) -> LoadedFrames:
         """(n, H, W, 3) uint8 -> what `prepare` takes; can be called in any thread. Call `freeze` before."""
@@ -217,7 +235,7 @@ def _make_encode_function(
     if precision == "int8":
         visual = linear_kernels.quantize(copy.deepcopy(visual))
     elif precision in HALF_DTYPES:
-        visual = linear_kernels.cast_layers(copy.deepcopy(visual), dtype)
+        visual = cast_layers(copy.deepcopy(visual), dtype)
     return NormalizedTower(visual.to(device), preprocess, precision)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from vimoclip.errors import UserError
 
@@ -26,15 +25,6 @@ def plain_linear(
     weight = weight.to(device=device, dtype=dtype)
     bias = None if bias is None else bias.to(device=device, dtype=dtype)
     return lambda x: F.linear(x, weight, bias)
-
-
-def cast_layers(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast the layers that autocast computes in `dtype`, in place, so that it doesn't cast their weights per batch."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear | _ConvNd | nn.MultiheadAttention):
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
-    return module
 
 
 def packed_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> LinearFunction:

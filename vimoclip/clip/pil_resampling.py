@@ -2,7 +2,8 @@
 
 PIL resizes one axis and then the other. Each time it sums pixels with coefficients of 22 bits, rounds, and clamps to
 0..255. Here a coefficient is split into two parts of 11 bits. A float32 sum of pixels times such parts is exact in any
-order, also in TF32, so both sums give PIL's integers."""
+order, so both sums give PIL's integers. TF32, whose numbers have 11 bits, gives the same sums, unless a coefficient is
+above 1: bicubic ones are so at the borders of enlarged frames."""
 
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 COEFFICIENT_BITS = 22
-PART_BITS = 11
+PART_BITS = 11  # as in TF32
 PART_UNIT = 2**PART_BITS
 MAX_EXACT_SUM = 2**24  # float32 has all integers up to it
 MAX_LEVEL = 255
@@ -24,7 +25,8 @@ class AxisResampling:
     """Resampling of an axis of `length` pixels to `target` pixels, of which `count` from `first` are computed.
 
     `source`: the pixels that they depend on. `matrix`: (2 * count, pixels) float32, the upper and then the lower parts
-    of the coefficients, in units of 2^-11 grey levels. `is_exact`: whether float32 has all sums."""
+    of the coefficients, in units of 2^-11 grey levels. `is_exact`: whether float32 has all sums; `is_exact_in_tf32`:
+    whether TF32 has all factors."""
 
     def __init__(self, length: int, target: int, first: int, count: int, interpolation: str):
         start, coefficients = _integer_coefficients(length, target, first, count, interpolation)
@@ -33,6 +35,7 @@ class AxisResampling:
         lower = coefficients - upper * PART_UNIT
         largest_sums = [np.maximum(part, 0).sum(1).max() for part in (upper, -upper, lower, -lower)]
         self.is_exact = max(largest_sums) * MAX_LEVEL <= MAX_EXACT_SUM
+        self.is_exact_in_tf32 = bool(np.abs(upper).max() <= PART_UNIT)
         self.matrix = torch.from_numpy(np.concatenate([upper, lower / PART_UNIT]).astype(np.float32))
 
 

@@ -3,11 +3,10 @@
 import argparse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +21,10 @@ from vimoclip.runtime import cost_estimate, defaults, versions
 
 CHUNK_FRAMES = 32  # frames that are decoded and preprocessed at a time
 QUEUED_CHUNKS = 4  # per video, resized
-CUDA_QUEUED_CHUNKS = 2  # per video, in the video's size: up to 200 MB each
+CUDA_QUEUED_CHUNKS = 2  # per video, in the video's size
+CUDA_CHUNK_BYTES = 2**32  # of all chunks of a process in the video's size
 
+Reader = TypeVar("Reader")
 # (device, precision) -> (frozen encoder, root attributes of the file)
 LoadEncoder = Callable[[torch.device, str], tuple[clip.ImageEncoder, dict[str, Any]]]
 
@@ -95,7 +96,7 @@ class EmbeddingJob(ExtractionJob):
         workers, videos_ahead = tracker.prefetch_limits(self.num_workers, self.videos_ahead)
         batches = self._batch_encoder()
         print(f"{self.label}{batches.batch_size} frames per batch, {workers} reader threads", flush=True)
-        unfinished = set[_VideoWithPart]()
+        limits, unfinished = _reading_limits(self.device, workers, videos_ahead), set[_VideoWithPart]()
 
         def end_video(source: _VideoWithPart, error: VideoError | None) -> None:
             """Record the status of a video, and publish or discard its part."""
@@ -117,14 +118,13 @@ class EmbeddingJob(ExtractionJob):
                 CHUNK_FRAMES,
                 self.sampling,
                 on_start=partial(tracker.record_start, key),
+                max_batch_pixels=limits.chunk_pixels,
             )
             for key in tracker.claim_videos()
         )
         try:
-            is_cuda = self.device.type == "cuda"
-            depth, at_once = (CUDA_QUEUED_CHUNKS, max(1, workers)) if is_cuda else (QUEUED_CHUNKS, 1)
-            with closing(video.prefetch_videos(sources, self._load_frames, workers, videos_ahead, depth)) as videos:
-                for source, chunk in _read_in_turn(videos, at_once):
+            with video.prefetch_videos(sources, self._load_frames, workers, videos_ahead, limits.depth) as videos:
+                for source, chunk in _read_in_turn(videos, limits.at_once):
                     unfinished.add(source)
                     if chunk is None or isinstance(chunk, VideoError):
                         batches.add_callback(partial(end_video, source, chunk))
@@ -139,9 +139,10 @@ class EmbeddingJob(ExtractionJob):
 
     def _batch_encoder(self) -> clip.BatchEncoder:
         assert self.encoder is not None
+        requested = defaults.frame_batch_size(self.args.frame_batch_size, self.device, self.precision)
         return clip.BatchEncoder(
             self.encoder.encode_on_device,
-            defaults.frame_batch_size(self.args.frame_batch_size, self.device, self.precision),
+            self.encoder.fitting_batch_size(requested),
             may_adjust_size=self.device.type == "cpu",
             prepare=self.encoder.prepare,
             device=self.device,
@@ -185,19 +186,42 @@ class EmbeddingJob(ExtractionJob):
     def _embed_without_output(self, paths: Sequence[Path]) -> Iterator[float]:
         """Embed videos; yield the number of frames of each step."""
         assert self.encoder is not None
-        batches = self._batch_encoder()
-        readers = (video.VideoReader(path, CHUNK_FRAMES, self.sampling) for path in paths)
-        with closing(video.prefetch_videos(readers, self._load_frames, self.num_workers)) as videos:
-            for _, chunks in videos:
-                with suppress(VideoError):
-                    for frames in chunks:
-                        batches.add_frames(frames, lambda embeddings: None)
-                        yield len(frames)
+        batches, workers, videos_ahead = self._batch_encoder(), self.num_workers, self.videos_ahead
+        limits = _reading_limits(self.device, workers, videos_ahead)
+        readers = (
+            video.VideoReader(path, CHUNK_FRAMES, self.sampling, max_batch_pixels=limits.chunk_pixels) for path in paths
+        )
+        with video.prefetch_videos(readers, self._load_frames, workers, videos_ahead, limits.depth) as videos:
+            for _, chunk in _read_in_turn(videos, limits.at_once):
+                if chunk is not None and not isinstance(chunk, VideoError):
+                    batches.add_frames(chunk, lambda embeddings: None)
+                    yield len(chunk)
+
+
+class _ReadingLimits(NamedTuple):
+    """`depth`: queued chunks per video; `at_once`: videos whose chunks are encoded in turn; `chunk_pixels`: of all
+    frames in a chunk, at most."""
+
+    depth: int
+    at_once: int
+    chunk_pixels: int
+
+
+def _reading_limits(device: torch.device, workers: int, videos_ahead: int) -> _ReadingLimits:
+    """Return limits by which the memory of chunks does not grow with the number of threads.
+
+    With a GPU, threads only decode, and queues hold frames in the video's size: 200 MB for 32 of 1920x1080."""
+    if device.type != "cuda":
+        return _ReadingLimits(QUEUED_CHUNKS, 1, video.MAX_BATCH_PIXELS)
+    at_once = max(1, workers)
+    chunks = video.batches_in_memory(workers, videos_ahead, CUDA_QUEUED_CHUNKS, at_once)
+    chunk_pixels = CUDA_CHUNK_BYTES // 3 // chunks
+    return _ReadingLimits(CUDA_QUEUED_CHUNKS, at_once, min(video.MAX_BATCH_PIXELS, chunk_pixels))
 
 
 def _read_in_turn(
-    videos: Iterable[tuple["_VideoWithPart", video.BatchIterator[LoadedFrames]]], at_once: int
-) -> Iterator[tuple["_VideoWithPart", LoadedFrames | VideoError | None]]:
+    videos: Iterable[tuple[Reader, video.BatchIterator[LoadedFrames]]], at_once: int
+) -> Iterator[tuple[Reader, LoadedFrames | VideoError | None]]:
     """Yield the next chunk of each of `at_once` videos in turn; after the last one its error, or None.
 
     A GPU encodes faster than a thread reads one video."""

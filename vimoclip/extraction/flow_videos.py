@@ -25,9 +25,9 @@ from vimoclip.flow.flow_folder import common_settings
 from vimoclip.runtime import cost_estimate, defaults
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
-# Of all frames in a batch: 8 of 1920x1080, 2 of 3840x2160. Such batches use a GPU as well as larger ones, and up to six
-# are in memory for each video that is read ahead.
-MAX_GPU_BATCH_PIXELS = 2**24
+QUEUED_BATCHES, GPU_QUEUED_BATCHES = 4, 2  # per video
+MAX_GPU_BATCH_PIXELS = 2**24  # 8 frames of 1920x1080, 2 of 3840x2160; such batches use a GPU as well as larger ones
+MAX_GPU_BATCHES_BYTES = 2**32  # of all batches of a process, if its many reader threads have that many
 
 
 class FlowVideoJob(ExtractionJob):
@@ -111,11 +111,16 @@ class FlowVideoJob(ExtractionJob):
         print(f"at most {self._pair_batch_size} pairs per batch, {workers} reader threads", flush=True)
         # one where ranks share few videos; each needs a thread that reads it
         at_once = min(defaults.videos_written_at_once(self.device), max(1, workers)) if videos_ahead else 1
+        depth, batch_pixels = QUEUED_BATCHES, video.MAX_BATCH_PIXELS
+        if self.device.type == "cuda":
+            depth = GPU_QUEUED_BATCHES
+            batches = video.batches_in_memory(workers, videos_ahead, depth, at_once)
+            batch_pixels = min(MAX_GPU_BATCH_PIXELS, MAX_GPU_BATCHES_BYTES // 3 // batches)
         readers = (
-            self._reader(tracker.sources[name], self.sampling, partial(tracker.record_start, name))
+            self._reader(tracker.sources[name], self.sampling, batch_pixels, partial(tracker.record_start, name))
             for name in tracker.claim_videos()
         )
-        with closing(video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead)) as videos:
+        with video.prefetch_videos(readers, lambda batch: batch.frames, workers, videos_ahead, depth) as videos:
             writing = (self._write_flow_video(reader, batches, render, tracker, meter) for reader, batches in videos)
             _take_turns(writing, at_once)
         meter.close()
@@ -167,11 +172,13 @@ class FlowVideoJob(ExtractionJob):
         """Write the first flow frames of each video to a temporary file; yield the number of pairs of each step."""
         render = self._get_renderer()
         max_frames = min(PROBED_FLOW_FRAMES, self.sampling.max_frames or PROBED_FLOW_FRAMES)
+        sampling = replace(self.sampling, max_frames=max_frames)
+        batch_pixels = MAX_GPU_BATCH_PIXELS if self.device.type == "cuda" else video.MAX_BATCH_PIXELS
         for path in paths:
             try:
                 lossless = self._settings["lossless"]
                 with video.VideoWriter(folder / "probe.mp4", video.probe(path).fps, {}, lossless) as writer:
-                    for batch in self._reader(path, replace(self.sampling, max_frames=max_frames)):
+                    for batch in self._reader(path, sampling, batch_pixels):
                         if len(batch.frames) > 1:
                             writer.write(render(batch.frames))
                             yield len(batch.frames) - 1
@@ -181,7 +188,7 @@ class FlowVideoJob(ExtractionJob):
                 continue
 
     def _reader(
-        self, path: Path, sampling: video.Sampling, on_start: Callable[[], None] = lambda: None
+        self, path: Path, sampling: video.Sampling, batch_pixels: int, on_start: Callable[[], None] = lambda: None
     ) -> video.VideoReader:
         return video.VideoReader(
             path,
@@ -190,7 +197,7 @@ class FlowVideoJob(ExtractionJob):
             (self.size,),
             overlap=1,
             on_start=on_start,
-            max_batch_pixels=MAX_GPU_BATCH_PIXELS if self.device.type == "cuda" else video.MAX_BATCH_PIXELS,
+            max_batch_pixels=batch_pixels,
         )
 
     @property

@@ -119,10 +119,12 @@ class VideoTracker:
             )
 
     def prefetch_limits(self, threads: int, videos_ahead: int = 2) -> tuple[int, int]:
-        """Return (threads, videos ahead) for prefetching; low if ranks share few videos, so that no rank is idle."""
+        """Return (threads, videos ahead) for prefetching; fewer if ranks share few videos, so that no rank is idle."""
         size = self._worker.group.size
-        few_videos = size > 1 and len(self.pending) <= 4 * size * (1 + max(videos_ahead, threads))
-        return (min(threads, 1), 0) if few_videos else (threads, videos_ahead)
+        most_started = len(self.pending) // (4 * size)  # videos that a rank may have started at once
+        if size == 1 or most_started > max(videos_ahead, threads):
+            return threads, videos_ahead
+        return min(threads, max(1, most_started - 1)), 0
 
     def expected_count(self) -> int:
         """Return the approximate number of videos for this process."""

@@ -18,7 +18,7 @@ from vimoclip.errors import DeviceMemoryError, UserError, VideoError, first_line
 from vimoclip.flow import ptlflow_patches
 from vimoclip.flow.opencv import METHODS_WITHOUT_WEIGHTS, pad_to_min_side
 from vimoclip.io.checkpoint_loading import force_weights_only, load_tensors
-from vimoclip.runtime.device import InputStream, copy_to_device, measure_memory, usable_memory
+from vimoclip.runtime.device import InputStream, cast_layers, copy_to_device, measure_memory, usable_memory
 
 MIN_SIDE = 128  # pixels; RAFT halves 1/8 of the size three times and gives NaN below two pixels
 OWNED_MEMORY = 0.8  # of a GPU: if a pair does not fit into as much, it is too large
@@ -55,6 +55,9 @@ class PTLFlowModel:
             model.iters = iters
         if name in ("raft", "raft_small"):
             ptlflow_patches.encode_flow_in_half(model)
+            with autocast():
+                if torch.is_autocast_enabled(device.type):
+                    cast_layers(model, torch.get_autocast_dtype(device.type))
         if name == "raft":
             ptlflow_patches.upsample_last_only(model)
         if name == "dpflow":  # its `forward` catches the error of too little memory, and then computes otherwise

@@ -70,10 +70,11 @@ def load_two_stream_encoder(
 def make_frame_encoder(encoder: clip.ImageEncoder, compute: ComputeOptions) -> FrameEncoder:
     """Return the encoder with its preprocessing, on the device and in the precision of `compute`."""
     encoder.freeze(compute.device, compute.precision)
+    batch_size = encoder.fitting_batch_size(compute.batch_size)
 
     def encode(prepared: torch.Tensor) -> torch.Tensor:
         # not padded to full batches, as in the extraction scripts: that would double the work for a clip
-        return torch.cat([encoder.encode_on_device(batch) for batch in prepared.split(compute.batch_size)])
+        return torch.cat([encoder.encode_on_device(batch) for batch in prepared.split(batch_size)])
 
     return FrameEncoder(encoder.load_frames, encoder.prepare, encode)
 

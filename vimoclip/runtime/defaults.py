@@ -9,7 +9,8 @@ from vimoclip import cli
 from vimoclip.runtime import processor
 
 Count = int | Literal["auto"]  # value of a flag
-GPU_FRAME_BATCH, CPU_FRAME_BATCH, AMX_FRAME_BATCH = 256, 16, 64  # frames
+CUDA_FRAME_BATCH, CPU_FRAME_BATCH, AMX_FRAME_BATCH = 256, 16, 64  # frames
+APPLE_FRAME_BATCH = 64  # its free memory, which a larger batch may not fit into, is not measured
 GPU_PAIR_BATCH, CPU_PAIR_BATCH = 32, 8  # pairs of frames
 CPU_WORKERS = 2  # on a CPU, models take most of the time
 MAX_LOADERS = 16  # processes
@@ -17,12 +18,12 @@ OTHER_THREADS = 2  # of a process with a GPU: one launches kernels, one writes
 
 
 def frame_batch_size(requested: Count, device: torch.device, precision: str) -> int:
-    """Return the frames per encoder batch."""
+    """Return the frames per encoder batch; fewer are used if a CUDA GPU has too little memory."""
     if requested != "auto":
         return requested
     if device.type == "cpu":
         return AMX_FRAME_BATCH if precision == "bf16" and "amx_bf16" in processor.features() else CPU_FRAME_BATCH
-    return GPU_FRAME_BATCH
+    return CUDA_FRAME_BATCH if device.type == "cuda" else APPLE_FRAME_BATCH
 
 
 def pair_batch_size(requested: Count, device: torch.device) -> int:

@@ -2,12 +2,14 @@
 
 import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from vimoclip.errors import UserError
 from vimoclip.runtime import processor
@@ -70,6 +72,28 @@ def describe_precision(precision: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Return the autocast context of a precision; for int8 the encoder quantizes itself, without autocast."""
     return torch.autocast(device.type, HALF_DTYPES[precision]) if precision in HALF_DTYPES else nullcontext()
+
+
+def cast_layers(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast the layers that autocast computes in `dtype`, in place, so that it doesn't cast their weights per batch."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | _ConvNd | nn.MultiheadAttention):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    return module
+
+
+@contextmanager
+def allow_tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA multiply float32 matrices in TF32, with 11 bits of each number, or not.
+
+    The setting is global: call it in the thread that launches kernels."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

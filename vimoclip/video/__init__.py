@@ -2,7 +2,7 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
-from vimoclip.video.prefetch import BatchIterator, prefetch_videos
+from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
 from vimoclip.video.reader import MAX_BATCH_PIXELS, FrameBatch, VideoReader, read_evenly_spaced
@@ -27,6 +27,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
+    "batches_in_memory",
     "estimate_kept_frames",
     "find_videos",
     "frame_indices_from_comment",

@@ -5,11 +5,12 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
+BATCHES_PER_THREAD = 3  # that are not queued: frames as decoded, stacked, and converted
 Reader = TypeVar("Reader", bound=Iterable[Any])  # of the batches of one video, as VideoReader
 Converted = TypeVar("Converted")
 Item = TypeVar("Item", covariant=True)
@@ -23,22 +24,23 @@ class BatchIterator(Protocol[Item]):
     def close(self) -> None: ...
 
 
+@contextlib.contextmanager
 def prefetch_videos(
     readers: Iterable[Reader],
     convert: Callable[[Any], Converted],
     workers: int,
     videos_ahead: int = 2,
     depth: int = 4,
-) -> Generator[tuple[Reader, BatchIterator[Converted]], None, None]:
-    """Yield (reader, its converted batches) in order; threads read up to `videos_ahead` videos ahead.
+) -> Iterator[Iterator[tuple[Reader, BatchIterator[Converted]]]]:
+    """Return a context with an iterator over (reader, its converted batches), in order.
 
-    `readers` is consumed lazily; each is iterated, and its batches converted, in one thread. An exception of a reader
-    is raised where its batches are iterated. At most `depth` batches per video are queued: a consumer that leaves out
-    the rest of a video must close its batches, and one that may stop early the generator (contextlib.closing),
-    otherwise the threads wait for space in the queues. So at most `workers` videos can be iterated in turn. Without
-    `workers` the videos are read in the calling thread."""
+    Threads read up to `videos_ahead` videos ahead. They end with the context, also while batches are left, as after an
+    error. `readers` is consumed lazily; each is iterated, and its batches converted, in one thread. An exception of a
+    reader is raised where its batches are iterated. At most `depth` batches per video are queued: a consumer that
+    leaves out the rest of a video must close its batches, otherwise the thread waits for space in the queue. So at most
+    `workers` videos can be iterated in turn. Without `workers` the videos are read in the calling thread."""
     if workers <= 0:
-        yield from ((reader, (convert(batch) for batch in reader)) for reader in readers)
+        yield ((reader, (convert(batch) for batch in reader)) for reader in readers)
         return
     import torch  # here, as importing it takes seconds, which scripts that only probe videos don't need
 
@@ -53,19 +55,25 @@ def prefetch_videos(
         pool.submit(batches.fill, reader, convert)
         return reader, batches
 
-    not_started, started = map(start, readers), deque[tuple[Reader, _BatchQueue[Converted]]]()
-    try:
-        started.extend(islice(not_started, 1 + max(videos_ahead, workers)))
+    def start_ahead() -> Iterator[tuple[Reader, _BatchQueue[Converted]]]:
+        not_started = map(start, readers)
+        started = deque(islice(not_started, 1 + max(videos_ahead, workers)))
         while started:
             yield started.popleft()
             started.extend(islice(not_started, 1))
-        pool.shutdown(wait=False)  # the last videos may still be iterated
-    except BaseException:
+
+    try:
+        yield start_ahead()
+    finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for batches in queues:
             batches.close()
         pool.shutdown()  # waits for the running threads
-        raise
+
+
+def batches_in_memory(workers: int, videos_ahead: int, depth: int, at_once: int) -> int:
+    """Return how many batches `prefetch_videos` holds at most while `at_once` videos are iterated in turn."""
+    return depth * (at_once + 1 + max(videos_ahead, workers)) + BATCHES_PER_THREAD * max(1, workers)
 
 
 class _BatchQueue(Generic[Converted]):
