@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -255,8 +255,9 @@ def _take_turns(tasks: Iterable[Generator[None, None, None]], count: int) -> Non
                 running.pop()
                 running.extend(islice(waiting, 1))
     finally:
-        for task in running:
-            task.close()
+        with ExitStack() as stack:  # closes the others even if closing one fails
+            for task in running:
+                stack.enter_context(closing(task))
 
 
 def find_source_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
