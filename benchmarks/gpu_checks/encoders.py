@@ -4,6 +4,7 @@ import copy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -25,6 +26,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 DRY_RUN_WIDTH = 64
 OTHER_BATCH_SIZES = (16, 64, 512)  # besides the default one
+RESIZED_SCALES = (0.6, 1.3, 1.45)  # below 1.5 times the model's size, the CPU path is PIL itself
 STREAMED_BATCHES = 8  # until the results of a stream are complete
 # Least cosine with float32 on the CPU after subtracting the mean. Measured on a CPU for 8 frames: fp16, whose matrix
 # products are as exact as TF32, 0.99998; bf16 0.999; exchanged colours -0.5. So TF32 is noticed in fp32.
@@ -75,6 +77,18 @@ def measure_agreement(name: str, precision: str, context: CheckContext) -> Measu
     frames = smooth_frames(encoder, context.pick(8, dry_run=4))
     reference = freeze(encoder, CPU, "fp32").encode(frames)
     return embedding_agreement(reference, freeze(encoder, context.device, precision).encode(frames))
+
+
+def measure_resizing(context: CheckContext) -> Measured:
+    """Compare frames that are resized on the GPU with those of PIL, which resizes frames of these sizes on the CPU."""
+    encoder = freeze(make_encoder("ViT-B/32", context), context.device, context.precision)
+    difference = 0
+    for scale in RESIZED_SCALES:
+        height = round(encoder.preprocess.size[0] * scale)
+        frames = np.random.default_rng(0).integers(0, 256, (4, height, 2 * height, 3), np.uint8)
+        resized = encoder.prepare(encoder.load_frames(frames)).cpu().int()
+        difference = max(difference, int((resized - encoder.preprocess(frames).int()).abs().max()))
+    return {"largest_difference": float(difference)}
 
 
 def measure_casts(name: str, context: CheckContext) -> Measured:
@@ -146,6 +160,9 @@ CHECKS = [
     for name in TOWERS
     for precision, minimum in MIN_COSINES.items()
 ]
+CHECKS.append(
+    Check("resizing", "grey levels of frames against PIL", measure_resizing, (at_most("largest_difference", 0),))
+)
 CHECKS += [
     Check(
         f"encoder {name} casts",
