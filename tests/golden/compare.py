@@ -33,7 +33,7 @@ IGNORED = (
     Ignored("*/.*", FILE, "hidden file: cache or temporary file"),
     Ignored("*.html", CONTENT, "page for people: its numbers are in the JSON and CSV files beside it"),
     Ignored("*.md", CONTENT, "table for people: its numbers are in the CSV file beside it"),
-    Ignored("*", "*versions/processor", "new after some commits, and may be worded otherwise"),
+    Ignored("*", "*versions/processor", "describes the processor, which may be another one"),
     Ignored("*.manifest*.jsonl", "*/reason", "prose"),
     Ignored("*.manifest*.jsonl", "*/seconds", "duration"),
     Ignored("*.manifest*.jsonl", "*/mtime", "time of day"),
