@@ -74,7 +74,7 @@ def make_row(
         ratios = [a / b for a, b in zip(ours, plain, strict=True)]
         result.plain, result.ratio, result.spread = (
             median(plain),
-            median(ours) / median(plain),
+            median(ratios),
             (min(ratios), max(ratios)),
         )
     return result
