@@ -12,7 +12,7 @@ from vimoclip import metrics
 from vimoclip.runtime.device import FetchFunction, autocast, copy_to_device, copy_to_host
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.late_fetch import one_late
+from vimoclip.training.late_fetch import delay_by_one
 from vimoclip.training.losses import LossMeter, check_finite
 from vimoclip.training.trainer import EvaluationResult
 
@@ -59,7 +59,7 @@ def evaluate(
     model.eval()
     # per batch: (video, logits, labels); in NumPy, as a pickled row of a tensor carries the tensor's whole storage
     local_batches: list[list[tuple[str, np.ndarray, np.ndarray]]] = []
-    for names, fetch_logits, fetch_labels in one_late(_score(model, loader, device, precision)):
+    for names, fetch_logits, fetch_labels in delay_by_one(_score(model, loader, device, precision)):
         logits = fetch_logits()
         check_finite(torch.from_numpy(logits), "a logit", names, NON_FINITE_HINT)
         local_batches.append(list(zip(names, logits, fetch_labels().copy(), strict=True)))

@@ -141,9 +141,8 @@ def make_paddings(
     to."""
     integers = [joined_rows]
     for layout in layouts:
-        is_token = np.arange(layout.keys.shape[1]) < layout.lengths[:, None]
-        rows = is_token.ravel().nonzero()[0]
-        integers += [layout.lengths, rows, rows % is_token.shape[1]]
+        rows = padded_rows(layout.lengths)
+        integers += [layout.lengths, rows, rows % layout.lengths.max()]
     on_device = copy_to_device(torch.from_numpy(np.concatenate(integers)), device).split([len(i) for i in integers])
     paddings = []
     for number, (lengths, keys) in enumerate(layouts):
@@ -164,3 +163,13 @@ def copy_key_bias(keys: np.ndarray, device: torch.device, dtype: torch.dtype) ->
     bias = np.zeros((videos, -(-length // BIAS_ALIGNMENT) * BIAS_ALIGNMENT), np.float32)
     bias[:, :length][~keys] = torch.finfo(dtype).min
     return copy_to_device(torch.from_numpy(bias).to(dtype), device)[:, None, None, :length]
+
+
+def row_numbers(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the numbers of all rows of videos that start at `starts`, one video after the other."""
+    return np.arange(lengths.sum()) + np.repeat(starts - (lengths.cumsum() - lengths), lengths)
+
+
+def padded_rows(lengths: np.ndarray) -> np.ndarray:
+    """Return the rows of a padded batch (B, T), flattened, that hold the tokens."""
+    return row_numbers(np.arange(len(lengths)) * lengths.max(), lengths)

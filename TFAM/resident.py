@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from TFAM.data import FusionBatch, PairedEmbeddings, collate
-from TFAM.packing import PackedTokens, Pooling
+from TFAM.packing import PackedTokens, Pooling, padded_rows, row_numbers
 from vimoclip import cli
 from vimoclip.runtime.device import copy_to_device, usable_memory
 from vimoclip.runtime.distributed import ProcessGroup
@@ -128,13 +128,3 @@ def video_lengths(dataset: PairedEmbeddings) -> np.ndarray:
 def row_dtype(reader: EmbeddingReader) -> torch.dtype:
     """Return the dtype in which a file's embeddings, which are read as float32, are kept without loss."""
     return torch.float16 if reader.dtype == "float16" else torch.float32
-
-
-def row_numbers(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the numbers of all rows of videos that start at `starts`, one video after the other."""
-    return np.arange(lengths.sum()) + np.repeat(starts - (lengths.cumsum() - lengths), lengths)
-
-
-def padded_rows(lengths: np.ndarray) -> np.ndarray:
-    """Return the rows of a padded batch (B, T), flattened, that hold the tokens."""
-    return row_numbers(np.arange(len(lengths)) * lengths.max(), lengths)

@@ -17,7 +17,7 @@ from TFAM.data import ClipFeatures, FusionBatch, collate
 from TFAM.model import FusionTransformer
 from TFAM.packing import Fusion
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.late_fetch import one_late
+from vimoclip.training.late_fetch import delay_by_one
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
 
 DEFAULT_VIDEOS = 8  # of TFAM/configs/default.yaml
@@ -79,7 +79,7 @@ class FusionSteps:
 
     def __call__(self, steps: int = 1) -> None:
         """Take steps, and read the losses of each after the next one is launched, as in a run."""
-        for losses in one_late(loops.train_steps(self.replica, [self.batch] * steps, *self.settings)):
+        for losses in delay_by_one(loops.train_steps(self.replica, [self.batch] * steps, *self.settings)):
             losses.means()
 
     def bytes(self) -> float:

@@ -30,7 +30,7 @@ from vimoclip.moclip.dataset import SegmentDataset, TrainingVideo
 from vimoclip.prediction import runner
 from vimoclip.runtime import defaults
 from vimoclip.training.data_parallel import EpochBatchSampler, ModelReplica
-from vimoclip.training.late_fetch import one_late
+from vimoclip.training.late_fetch import delay_by_one
 from vimoclip.training.trainer import RunOptions, Trainer
 
 CLIPS_PER_PROCESSOR = 8  # a processor reads a clip in about 0.2 s
@@ -123,7 +123,7 @@ def measure_steps(
     """Measure the steps of an epoch with the loader of the run, after the first ones."""
     sampler = EpochBatchSampler(len(trainer.train_set), 0, trainer.batch_size, trainer.run.group)
     replica = ModelReplica(trainer.state, loss_names=trainer.loss_names)
-    steps = one_late(trainer.train_steps(replica, trainer.make_loader(trainer.train_set, sampler)))
+    steps = delay_by_one(trainer.train_steps(replica, trainer.make_loader(trainer.train_set, sampler)))
     for _ in islice(steps, context.pick(WARM_UP_STEPS, dry_run=0)):
         pass
     synchronize(context.device)

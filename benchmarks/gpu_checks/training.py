@@ -30,7 +30,7 @@ from vimoclip.moclip import MoCLIP, trainer
 from vimoclip.moclip.builder import Student
 from vimoclip.moclip.dataset import PairedVideos, SegmentBatch, TrainingSplits, TrainingVideo
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.late_fetch import one_late
+from vimoclip.training.late_fetch import delay_by_one
 from vimoclip.training.trainer import RunOptions
 
 DIFFERENCE = "relative_loss_difference"
@@ -148,7 +148,7 @@ class StudentSteps:
 
     def __call__(self, steps: int = 1) -> None:
         """Take steps, and read the losses of each after the next one is launched, as in a run."""
-        for losses in one_late(self.trainer.train_steps(self.replica, [self.batch] * steps)):
+        for losses in delay_by_one(self.trainer.train_steps(self.replica, [self.batch] * steps)):
             losses.means()
 
 

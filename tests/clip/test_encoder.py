@@ -123,6 +123,17 @@ def test_bf16_casts_only_pixels_and_embeddings() -> None:
     assert num_casts <= 3  # with the number that is subtracted from the pixels; the tower has 15 linear layers
 
 
+def test_bf16_is_as_accurate_as_autocast() -> None:
+    """With pixels in 0..255 instead of around zero, rounded weights of the folded patch embedding would not cancel."""
+    encoder = build_encoder("class token, QuickGELU")
+    encoder.visual.conv1.weight.data += 0.3  # type: ignore[union-attr,operator]
+    bright = (frames(16) // 4 + 160).to(torch.uint8)
+    expected = encode_with_tower(encoder, bright)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast_error = (encode_with_tower(encoder, bright).float() - expected).norm()
+    assert (encoder.freeze(precision="bf16").encode(bright) - expected).norm() < 1.5 * autocast_error
+
+
 def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
     encoder, other = build_encoder("class token, GELU"), build_encoder("class token, GELU")
     with torch.no_grad():

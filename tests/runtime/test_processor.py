@@ -81,3 +81,13 @@ def test_a_large_machine_has_at_most_16_loaders(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cli, "num_processors", lambda: 128)
     assert defaults.loader_processes("auto", GPU) == 16
     assert defaults.loader_processes("auto", CPU) == 2
+
+
+@pytest.mark.parametrize(("processors", "processes", "expected"), [(16, 1, 4), (16, 4, 2), (2, 1, 2)])
+def test_a_gpu_has_several_flow_videos_encoded_at_once(
+    monkeypatch: pytest.MonkeyPatch, processors: int, processes: int, expected: int
+) -> None:
+    monkeypatch.setattr(cli, "num_processors", lambda: processors)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert defaults.videos_written_at_once(GPU) == expected
+    assert defaults.videos_written_at_once(CPU) == 1

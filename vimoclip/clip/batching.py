@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vimoclip.clip.encoder import EncodeFunction
-from vimoclip.runtime.device import InputStream, copy_to_host
+from vimoclip.runtime.device import FetchFunction, InputStream, copy_to_host
 
 CPU = torch.device("cpu")
 
@@ -35,9 +35,7 @@ class BatchEncoder:
         self.encode, self.batch_size, self.may_adjust_size, self.prepare = encode, batch_size, may_adjust_size, prepare
         self._inputs = InputStream(device)
         self._max_launched = launched_batches(device)
-        self._launched = deque[
-            tuple[Callable[[], np.ndarray], int]
-        ]()  # embeddings of a batch, and its number of frames
+        self._launched = deque[tuple[FetchFunction, int]]()  # embeddings of a batch, and its number of frames
         self._batches = deque[torch.Tensor]()  # the first one is filled, the others are launched
         self._filled = 0
         # (number of frames in the batch, callback for their embeddings) or (None, callback without arguments)

@@ -20,9 +20,7 @@ from vimoclip.flow.opencv import (
 )
 from vimoclip.flow.ptlflow_model import PTLFlowModel
 from vimoclip.flow.visualization import flow_to_color_into, flow_to_color_torch
-from vimoclip.runtime.device import autocast, copy_to_host
-
-FetchImages = Callable[[], np.ndarray]
+from vimoclip.runtime.device import FetchFunction, autocast, copy_to_host
 
 
 class FlowRenderer:
@@ -31,7 +29,7 @@ class FlowRenderer:
     `launch` takes the frames and returns a function that returns the images. On a CUDA GPU it does not wait for them;
     on other devices that function computes them."""
 
-    def __init__(self, launch: Callable[[np.ndarray], FetchImages]):
+    def __init__(self, launch: Callable[[np.ndarray], FetchFunction]):
         self.launch = launch
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -39,7 +37,7 @@ class FlowRenderer:
 
     def render_batches(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the images of each batch of at least two frames, after the launch of the next: a GPU is never idle."""
-        fetch: FetchImages | None = None
+        fetch: FetchFunction | None = None
         for frames in batches:
             if len(frames) < 2:
                 continue
@@ -99,7 +97,9 @@ def _opencv_renderer(
     return render
 
 
-def _ptlflow_launcher(model: PTLFlowModel, normalization: str, flow_max: float) -> Callable[[np.ndarray], FetchImages]:
+def _ptlflow_launcher(
+    model: PTLFlowModel, normalization: str, flow_max: float
+) -> Callable[[np.ndarray], FetchFunction]:
     pool = ThreadPoolExecutor(torch.get_num_threads(), "colours")
     to_color = partial(flow_to_color_torch, normalization=normalization, flow_max=flow_max)
 
@@ -109,7 +109,7 @@ def _ptlflow_launcher(model: PTLFlowModel, normalization: str, flow_max: float) 
         list(pool.map(partial(flow_to_color_into, normalization=normalization, flow_max=flow_max), vectors, colors))
         return colors
 
-    def launch(frames: np.ndarray) -> FetchImages:
+    def launch(frames: np.ndarray) -> FetchFunction:
         if model.device.type == "cpu":
             return partial(render_on_cpu, frames)
         fetches = [(copy_to_host(colors), copy_to_host(largest)) for colors, largest in model.compute(frames, to_color)]
@@ -125,8 +125,8 @@ def _ptlflow_launcher(model: PTLFlowModel, normalization: str, flow_max: float) 
     return launch
 
 
-def _with_video_error(method: str, launch: Callable[[np.ndarray], FetchImages], hint: str) -> FlowRenderer:
-    def launch_checked(frames: np.ndarray) -> FetchImages:
+def _with_video_error(method: str, launch: Callable[[np.ndarray], FetchFunction], hint: str) -> FlowRenderer:
+    def launch_checked(frames: np.ndarray) -> FetchFunction:
         fetch, size = launch(frames), frames.shape[1:3]
 
         def checked_fetch() -> np.ndarray:

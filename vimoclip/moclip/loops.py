@@ -19,7 +19,7 @@ from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.runtime.onednn import use_onednn
 from vimoclip.training import losses
 from vimoclip.training.data_parallel import ModelReplica
-from vimoclip.training.late_fetch import FiniteCheck, StepLosses, one_late
+from vimoclip.training.late_fetch import FiniteCheck, StepLosses, delay_by_one
 from vimoclip.training.losses import LossMeter
 from vimoclip.training.trainer import EvaluationResult
 
@@ -147,7 +147,7 @@ def evaluate(
                 fetch_scores = copy_to_host(output.logits.float().sigmoid().detach())
                 yield micro_batch._replace(lengths=on_device.lengths), step_losses, fetch_scores
 
-    for micro_batch, step_losses, fetch_scores in one_late(score()):
+    for micro_batch, step_losses, fetch_scores in delay_by_one(score()):
         first_index = micro_batch.indices[0] if micro_batch.indices else len(segment_scores)
         # copy the labels: a tensor from a loader's worker keeps a file open
         scores = torch.from_numpy(fetch_scores())

@@ -17,7 +17,7 @@ FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf
 
 @functools.cache
 def _cpuinfo() -> Mapping[str, str]:
-    """Return Linux's facts about the first processor; empty on other systems."""
+    """Return what Linux reports about the first processor, by name; empty on other systems."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
@@ -29,7 +29,7 @@ def _cpuinfo() -> Mapping[str, str]:
 @functools.cache
 def vendor() -> str:
     """Return AMD or Intel, else the name of the architecture, like arm64."""
-    # Windows names the vendor in this variable; Macs with Intel processors have neither, and only x86 ones are Intel's
+    # Windows has no /proc/cpuinfo, but names the vendor in this variable; macOS has neither, and its x86 is Intel's
     windows_name = os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(",")[2].strip()
     known = VENDORS.get(_cpuinfo().get("vendor_id", windows_name))
     is_intel_mac = platform.system() == "Darwin" and platform.machine() == "x86_64"
@@ -47,7 +47,7 @@ def multiplies_float32_by_onednn() -> bool:
     """Return whether oneDNN, which must be available, multiplies float32 matrices faster than PyTorch's default.
 
     The default on x86 is MKL. On AMD processors oneDNN reaches 470 GFLOP/s and MKL 210 (2 cores, AVX-512, 1,200 rows of
-    512 by 2,048, forward and backward). On Intel's MKL is as fast or faster."""
+    512 by 2,048, forward and backward). On Intel processors MKL is as fast or faster."""
     return vendor() == AMD
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 FiniteCheck = Callable[[torch.Tensor], None]  # raises TrainingError, with the names of the batch's videos
 
 
-def one_late(items: Iterable[T]) -> Iterator[T]:
+def delay_by_one(items: Iterable[T]) -> Iterator[T]:
     """Yield each item after the next one has been made, so that its results can be fetched without a pause."""
     previous: list[T] = []
     for item in items:
