@@ -53,13 +53,15 @@ class Recording:
     """All events in one media file, from all observations of it.
 
     `media_path`: as written in BORIS. `seconds`: duration, None if unknown. `observations`: their ids.
-    `coded_intervals`: (start, stop) of the part that each observation covers, in seconds."""
+    `coded_intervals`: (start, stop) of the part that each observation covers, in seconds. `unknown_intervals`: (start,
+    stop) of the parts in which a behaviour was coded that can't be read, in seconds; inf for the end."""
 
     media_path: str
     seconds: float | None
     events: list[BehaviorEvent] = field(default_factory=list)
     observations: list[str] = field(default_factory=list)
     coded_intervals: list[tuple[float, float]] = field(default_factory=list)
+    unknown_intervals: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass

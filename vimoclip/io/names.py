@@ -1,6 +1,7 @@
-"""Names of videos, classes and data sets that come from files: checks, and lists for messages."""
+"""Names of videos, classes and data sets that come from files: checks, normal form, and lists for messages."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from vimoclip.errors import CONTROL_CHARACTERS
@@ -17,6 +18,13 @@ def has_control_characters(text: str) -> bool:
 def is_safe_name(name: str) -> bool:
     """Return whether a name is a file name of one folder: no separator, no control character, at most 255 bytes."""
     return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= MAX_NAME_BYTES
+
+
+def normalize_name(text: str) -> str:
+    """Return a name in Unicode's form NFC, in which names that look the same are the same text.
+
+    macOS writes é as e and an accent (NFD), Windows and Linux as one character (NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:
