@@ -77,7 +77,7 @@ def test_ids_refer_to_the_given_classes(videos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "end", "first", "last"),
-    [("0.08", "0.2", 2, 4), ("0.081", "0.201", 3, 5), ("0", "0:00:00.04", 0, 0), ("0,36", "9", 9, 11)],
+    [("0.08", "0.2", 2, 4), ("0.081", "0.201", 3, 5), ("0", "0:00:00.04", 0, 0), ("0,36", "0,48", 9, 11)],
 )
 def test_clips_contain_the_frames_that_start_in_their_span(
     start: str, end: str, first: int, last: int, videos: Path, tmp_path: Path

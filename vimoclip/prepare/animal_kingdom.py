@@ -77,7 +77,7 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     if animals:  # first: reproduce_animal_kingdom.sh takes annotations that exist for complete ones
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)
-    write_dataset.print_summary(annotations_dir, write_dataset.PreparedDataset(data))
+    write_dataset.print_summary(annotations_dir, data, {}, {}, {})
     return cli.RunReport([annotations_dir], done=sum(map(len, data.splits.values())))
 
 

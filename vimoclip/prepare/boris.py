@@ -1,15 +1,16 @@
 """Importer of BORIS events: sliding windows over each media file, labelled with the behaviours in them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
+from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
+from vimoclip.prepare.place_videos import SourceClip, add_clip
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
 
@@ -36,13 +37,17 @@ class WindowLabeler:
         for event in sorted(events, key=lambda event: event.start):
             merged = spans[event.behavior]
             if event.is_point:
-                start = event.start
-                intervals.append((event.behavior, start - self.point_margin, start + self.point_margin))
+                intervals.append((event.behavior, *self.extent(event)))
             elif merged and event.start <= merged[-1][1]:
                 merged[-1] = merged[-1][0], max(merged[-1][1], event.stop)
             else:
                 merged.append((event.start, event.stop))
         return intervals + [(name, start, stop) for name, merged in spans.items() for start, stop in merged]
+
+    def extent(self, event: BehaviorEvent) -> tuple[float, float]:
+        """Return start and stop of an event, with the margin of a point event."""
+        margin = self.point_margin if event.is_point else 0.0
+        return event.start - margin, event.stop + margin
 
     def labels(self, span: tuple[float, float], intervals: Sequence[tuple[str, float, float]]) -> set[str]:
         """Return the behaviours that overlap a window by `min_overlap` of the window, or of the shorter interval.
@@ -56,6 +61,56 @@ class WindowLabeler:
         overlap = min(span[1], stop) - max(span[0], start)
         required = self.min_overlap * min(span[1] - span[0], stop - start)
         return overlap > TIME_TOLERANCE and overlap + TIME_TOLERANCE >= required
+
+
+@dataclass
+class CodedFilm:
+    """A film with its events, what decodes of it, and its windows: clip -> behaviours in it."""
+
+    path: Path
+    recording: Recording
+    measured: video.MeasuredVideo
+    windows: dict[SourceClip, set[str]] = field(default_factory=dict)
+
+    def add_windows(self, labeler: WindowLabeler) -> dict[str, str]:
+        """Cut the film into labelled windows; return why windows are left out: entry -> reason."""
+        intervals = labeler.event_intervals(self.recording.events)
+        reasons: Counter[str] = Counter()
+        spans = [span for span in labeler.grid.spans(self.measured.seconds) if _is_fully_coded(span, self.recording)]
+        for span in spans:
+            if any(start < span[1] and span[0] <= stop for start, stop in self.recording.unknown_intervals):
+                reasons["a behaviour that can't be read was coded in them"] += 1
+            elif missing := self.measured.missing(*span):
+                reasons[missing] += 1
+            elif (behaviors := labeler.labels(span, intervals)) or labeler.keep_unlabelled:
+                self.windows[SourceClip(self.path, *span)] = behaviors
+        left_out = [f"{count} of {len(spans)}: {reason}" for reason, count in reasons.items()]
+        return {f"{self.path.name}, windows": "; ".join(left_out)} if left_out else {}
+
+    def unused_events(self, labeler: WindowLabeler) -> dict[str, str]:
+        """Return the behaviours with events outside of the film or of all windows, with their numbers."""
+        seconds, tolerance = self.measured.seconds, self.measured.tolerance + TIME_TOLERANCE
+        totals, reasons = Counter[str](), defaultdict[str, Counter[str]](Counter)
+        for event in self.recording.events:
+            totals[event.behavior] += 1
+            if event.start >= seconds or event.stop < 0 or (event.stop == 0 and not event.is_point):
+                reasons[event.behavior][f"outside of the film, which lasts {seconds:.6g} s"] += 1
+            elif not any(self._is_labelled(clip, event, labeler) for clip in self.windows):
+                reasons[event.behavior]["in no window"] += 1
+            elif event.start < -tolerance or event.stop > seconds + tolerance:
+                reasons[event.behavior][f"partly outside of the film, which lasts {seconds:.6g} s"] += 1
+        return {
+            f"{self.path.name}, {behavior}": "; ".join(
+                f"{count} of {totals[behavior]} events {reason}" for reason, count in counts.items()
+            )
+            for behavior, counts in reasons.items()
+        }
+
+    def _is_labelled(self, clip: SourceClip, event: BehaviorEvent, labeler: WindowLabeler) -> bool:
+        """Return whether a window has the behaviour of an event that it overlaps."""
+        start, stop = labeler.extent(event)
+        overlaps = (clip.start or 0.0) < stop + TIME_TOLERANCE and start < (clip.end or 0.0)
+        return overlaps and event.behavior in self.windows[clip]
 
 
 def prepare(
@@ -76,36 +131,51 @@ def prepare(
     events = boris.read_events(events_path)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
+    films = measure_films(_recordings_by_file(events_path, videos_dir, events, skipped), dataset_dir, skipped)
+    sources: dict[str, str] = {}
+    for film in films:
+        skipped |= film.add_windows(labeler)
+        source = film.recording.observations[0] if group_by == "observation" else film.path.name
+        sources |= {clip.name: source for clip in film.windows}
+    if len(set(sources.values())) == 1:
+        sources = keep_within_blocks(films, labeler)
     clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
-    sources: dict[str, str] = {}
-    for file, (recording, seconds) in _recordings_by_file(events_path, videos_dir, events, skipped).items():
-        intervals = labeler.event_intervals(recording.events)
-        for span in labeler.grid.spans(seconds):
-            if not _is_fully_coded(span, recording):
-                continue
-            behaviors = labeler.labels(span, intervals)
-            if not (behaviors or labeler.keep_unlabelled):
-                continue
-            clip = SourceClip(file, *span)
+    for film in films:
+        skipped |= film.unused_events(labeler)
+        for clip, behaviors in film.windows.items():
             add_clip(clips, clip.name, clip)
             labels[clip.name] = behaviors
-            sources[clip.name] = recording.observations[0] if group_by == "observation" else file.name
     if not any(labels.values()):
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
         raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
-    if len(set(sources.values())) == 1:
-        sources = split_into_blocks(clips, labeler)
-        clips = {key: clip for key, clip in clips.items() if key in sources}
-    seconds_of = place_clips(clips, dataset_dir, skipped, events_path)
-    labels = {key: labels[key] for key in clips if key not in skipped}
-    sources = {key: sources[key] for key in labels}
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
     ids = {name: class_id for class_id, name in enumerate(classes)}
     label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
     data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
-    return write_dataset(dataset_dir / "annotations", name, PreparedDataset(data, seconds_of, skipped, sources), seed)
+    coded = Counter(event.behavior for recording in events.recordings.values() for event in recording.events)
+    lost = {
+        behavior: f"none of its {coded[behavior]} events is in a window"
+        for behavior in events.behaviors
+        if behavior in coded and behavior not in ids
+    }
+    prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources)
+    return write_dataset(dataset_dir, name, prepared, seed)
+
+
+def measure_films(recordings: Mapping[Path, Recording], dataset_dir: Path, skipped: dict[str, str]) -> list[CodedFilm]:
+    """Decode each film, and print a warning if its lengths differ. Films that can't be read are added to `skipped`."""
+    measurer, films = FilmMeasurer(dataset_dir), list[CodedFilm]()
+    for path, recording in cli.progress(recordings.items(), len(recordings), "film", "measuring"):
+        try:
+            measured = measurer.measure(path)
+        except VideoError as error:
+            skipped[recording.media_path] = str(error)
+            continue
+        print_warnings(path, measured, recording.seconds)
+        films.append(CodedFilm(path, recording, measured))
+    return films
 
 
 def filter_events(
@@ -147,17 +217,17 @@ def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
 
 def _recordings_by_file(
     events_path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
-) -> dict[Path, tuple[Recording, float]]:
-    """Return (recording, seconds) by file. Recordings with different paths may be the same file, and are merged."""
-    recordings: dict[Path, tuple[Recording, float]] = {}
+) -> dict[Path, Recording]:
+    """Return the recording by file. Recordings with different paths may be the same file, and are merged."""
+    recordings: dict[Path, Recording] = {}
     for recording in events.recordings.values():
-        file, seconds = _locate_recording(events_path, videos_dir, recording, skipped)
+        file = _locate_recording(events_path, videos_dir, recording, skipped)
         if file is None:
             continue
         if file not in recordings:
-            recordings[file] = recording, seconds
+            recordings[file] = recording
             continue
-        merged = recordings[file][0]
+        merged = recordings[file]
         print(
             f"warning: {merged.media_path} and {recording.media_path} are both taken from {file}; rename one of the "
             "files if they are different videos",
@@ -166,13 +236,14 @@ def _recordings_by_file(
         merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
         merged.observations += recording.observations
         merged.coded_intervals += recording.coded_intervals
+        merged.unknown_intervals += recording.unknown_intervals
     return recordings
 
 
 def _locate_recording(
     events_path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
-) -> tuple[Path | None, float]:
-    """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable.
+) -> Path | None:
+    """Return the file of a recording; None, and an entry in `skipped`, if it is missing.
 
     The file is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`,
     then beside the file of events."""
@@ -183,27 +254,27 @@ def _locate_recording(
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         skipped[path] = f"there is no such file, and no {file_name} in {' or '.join(map(str, folders))}"
-        return None, 0.0
-    try:
-        return file, video.probe(file).seconds or recording.seconds or 0.0
-    except VideoError as error:
-        skipped[path] = str(error)
-        return None, 0.0
+    return file
 
 
-def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:
-    """Return the block by window of the only recording, and print a warning. Windows across two blocks are dropped."""
-    recording_end = max(clip.end or 0.0 for clip in clips.values())
+def keep_within_blocks(films: Sequence[CodedFilm], labeler: WindowLabeler) -> dict[str, str]:
+    """Divide the only recording into blocks of time; drop windows across two of them, and print a warning.
+
+    Returns the block by video id."""
+    recording_end = max(clip.end or 0.0 for film in films for clip in film.windows)
     length = max(recording_end / NUM_BLOCKS, 2 * labeler.grid.length)
-    blocks = {}
-    for key, clip in clips.items():
-        first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TIME_TOLERANCE) / length)
-        if first == last:
-            blocks[key] = f"{clip.source.name}, from {first * length:g} s on"
+    num_dropped, blocks = 0, dict[str, str]()
+    for film in films:
+        for clip in list(film.windows):
+            first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TIME_TOLERANCE) / length)
+            if first == last:
+                blocks[clip.name] = f"{film.path.name}, from {first * length:g} s on"
+            else:
+                del film.windows[clip]
+                num_dropped += 1
     print(
-        f"warning: there is only one recording. It is split into blocks of {length:.0f} s, without the "
-        f"{len(clips) - len(blocks)} windows that cover parts of two blocks; results hold for this recording only, not "
-        "for others",
+        f"warning: there is only one recording. It is split into blocks of {length:.0f} s, without the {num_dropped} "
+        "windows that cover parts of two blocks; results hold for this recording only, not for others",
         flush=True,
     )
     return blocks

@@ -13,7 +13,8 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.io import csv
 from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
+from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
+from vimoclip.prepare.place_videos import SourceClip, add_clip
 from vimoclip.prepare.write_dataset import PreparedDataset, warn_about_duplicates, write_dataset
 
 COLUMNS = ("video", "labels", "start", "end", "split")
@@ -50,9 +51,7 @@ def prepare(
     `fractions`: of val and test, if the table has no splits. Clips of one file are of one source, unless the table
     names another."""
     skipped: dict[str, str] = {}
-    clips, rows = _find_clips(table, videos_dir, skipped)
-    seconds = place_clips(clips, dataset_dir, skipped, table.path)
-    clips = {key: clip for key, clip in clips.items() if key not in skipped}
+    clips, rows = _find_clips(table, videos_dir, dataset_dir, skipped)
     if not clips:
         entry, reason = next(iter(skipped.items()))
         raise UserError(f"none of its videos can be used ({entry}: {reason})", "see --videos-dir", path=table.path)
@@ -68,33 +67,63 @@ def prepare(
         data = Annotations(table.classes, splits)
     else:
         data = grouped_split.split_videos(table.classes, labels, fractions, seed, sources)
-    return write_dataset(dataset_dir / "annotations", name, PreparedDataset(data, seconds, skipped, sources), seed)
+    coded = Counter(label for row in table.rows for label in row.labels)
+    used = {label for key in clips for row in rows[key] for label in row.labels}
+    lost = {label: f"none of its {count} lines can be used" for label, count in coded.items() if label not in used}
+    prepared = PreparedDataset(data, clips, table.path, skipped, lost, sources)
+    return write_dataset(dataset_dir, name, prepared, seed)
 
 
 def _find_clips(
-    table: LabelTable, videos_dir: Path, skipped: dict[str, str]
+    table: LabelTable, videos_dir: Path, dataset_dir: Path, skipped: dict[str, str]
 ) -> tuple[dict[str, SourceClip], dict[str, list[LabelRow]]]:
-    """Return the clip and the table's rows by video id."""
-    clips: dict[str, SourceClip] = {}
-    rows: dict[str, list[LabelRow]] = defaultdict(list)
-    num_lines = Counter(row.video for row in table.rows)
+    """Return the clip and the table's rows by video id. Films of which parts are used are decoded to measure them."""
+    rows_by_video: dict[str, list[LabelRow]] = defaultdict(list)
     for row in table.rows:
-        path = videos_dir / row.video
-        lines_remark = f", in {num_lines[row.video]} lines" if num_lines[row.video] > 1 else ""
+        rows_by_video[row.video].append(row)
+    clips: dict[str, SourceClip] = {}
+    rows_by_clip: dict[str, list[LabelRow]] = defaultdict(list)
+    measurer = FilmMeasurer(dataset_dir)
+    for name, rows in cli.progress(rows_by_video.items(), len(rows_by_video), "film", "measuring"):
+        path = videos_dir / name
+        lines_remark = f", in {len(rows)} lines" if len(rows) > 1 else ""
         if not path.is_file():
-            skipped[row.video] = f"{path}: there is no such file{lines_remark}"
+            skipped[name] = f"{path}: there is no such file{lines_remark}"
             continue
         try:
-            info = video.probe(path)
+            clip_by_line = _clips_of_film(path, rows, measurer, skipped)
         except VideoError as error:
-            skipped[row.video] = f"{error}{lines_remark}"
+            skipped[name] = f"{error}{lines_remark}"
             continue
-        clip = SourceClip(path)
-        if row.start is not None or row.end is not None:
-            clip = SourceClip(path, row.start or 0.0, info.seconds if row.end is None else row.end)
-        add_clip(clips, clip.name, clip)
-        rows[clip.name].append(row)
-    return clips, rows
+        for row in rows:
+            if clip := clip_by_line.get(row.line):
+                add_clip(clips, clip.name, clip)
+                rows_by_clip[clip.name].append(row)
+    return clips, rows_by_clip
+
+
+def _clips_of_film(
+    path: Path, rows: Sequence[LabelRow], measurer: FilmMeasurer, skipped: dict[str, str]
+) -> dict[int, SourceClip]:
+    """Return the clip by line of the table. Raises VideoError if the film can't be read.
+
+    Lines whose clip would be shorter than asked for are added to `skipped`."""
+    video.probe(path)
+    measured = None
+    if any(row.start is not None or row.end is not None for row in rows):
+        measured = measurer.measure(path)
+        print_warnings(path, measured)
+    clips: dict[int, SourceClip] = {}
+    for row in rows:
+        if measured is None or (row.start is None and row.end is None):
+            clips[row.line] = SourceClip(path)
+            continue
+        start, end = row.start or 0.0, measured.seconds if row.end is None else row.end
+        if missing := measured.missing(start, end):
+            skipped[f"{row.video} in line {row.line}"] = missing
+        else:
+            clips[row.line] = SourceClip(path, start, end)
+    return clips
 
 
 def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[LabelRow]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
 from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, clean_name, place_clips
+from vimoclip.prepare.place_videos import SourceClip, add_clip, check_names, clean_name, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, print_summary, warn_about_duplicates, write_dataset
 
 
@@ -39,13 +39,13 @@ def prepare(
         check_same_clips(data, existing, annotations_dir)
         data, sources = existing, sources or annotations.read_sources(annotations_dir)
         print(f"{annotations_dir} exists already and is kept")
-    seconds = place_clips(clips, dataset_dir, skipped, root)
-    prepared = PreparedDataset(data, seconds, skipped, sources)
     if has_annotations:
-        print_summary(annotations_dir, prepared)
+        check_names(clips, root)
+        seconds, _ = place_clips(clips, dataset_dir)
+        print_summary(annotations_dir, data, seconds, skipped, sources)
         report = cli.RunReport([annotations_dir], already_done=len(clips), skipped=skipped)
     else:
-        report = write_dataset(annotations_dir, name, prepared, seed)  # last: annotations imply that the videos exist
+        report = write_dataset(dataset_dir, name, PreparedDataset(data, clips, root, skipped, sources=sources), seed)
     print(f"{len(clips)} clips in {dataset_dir / 'videos'}", flush=True)
     return report
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip import annotations, cli
+from vimoclip import cli
 from vimoclip.annotations import SPLITS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
 from vimoclip.io.text import read_text
-from vimoclip.prepare.place_videos import SourceClip, add_clip, clean_name, place_clips
+from vimoclip.prepare.place_videos import SourceClip, add_clip, clean_name
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 
 NUM_BEHAVIORS = 12
@@ -43,18 +42,14 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
     if not clips:
         problem = f"has none of the videos, such as {next(iter(entries['train'])).video}"
         raise UserError(problem, "name the folder that has trimmed_videos/", path=root)
-    seconds = place_clips(clips, dataset_dir, skipped, lists_dir)
-    annotations_dir = dataset_dir / "annotations"
-    report = write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
     genera = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
     animals = {}
     for entry in (entry for split_entries in entries.values() for entry in split_entries):
         if entry.video_id in clips and entry.animal_id in genera:
             genus = genera[entry.animal_id].replace(";", ",")  # animals.csv joins with semicolons
             animals[entry.video_id] = VideoAnimals((genus,), ("Mammal",))
-    if animals:
-        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    return report
+    data = Annotations(classes, splits)
+    return write_dataset(dataset_dir, name, PreparedDataset(data, clips, lists_dir, skipped, animals=animals))
 
 
 def find_lists(root: Path) -> Path:

@@ -6,7 +6,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
@@ -14,6 +14,8 @@ from vimoclip.io import atomic
 from vimoclip.timeline.bouts import TIME_TOLERANCE
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
+MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 60 MB and a thread
+SPAN_IN_NAME = re.compile(r"_(\d+)-(\d+)ms\.mp4$")  # of `SourceClip.name`
 
 
 class SourceClip(NamedTuple):
@@ -51,18 +53,15 @@ def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip) -> None:
         raise UserError(f"{clip.source} and {other.source} would have the same name {name}", "rename one of them")
 
 
-def place_clips(
-    clips: Mapping[str, SourceClip], dataset_dir: Path, skipped: dict[str, str], origin: Path
-) -> dict[str, float]:
-    """Link and trim all clips; return their seconds by video id, as far as known.
+def place_clips(clips: Mapping[str, SourceClip], dataset_dir: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Link and trim all clips; return the seconds by video id, as far as known, and the reasons of those that failed.
 
-    Clips that can't be trimmed are added to `skipped`, with the reason. Raises UserError for names that are no valid
-    video ids or differ only by extension, before anything is written. `origin`: the file or folder they come from."""
-    _check_names(clips, origin)
+    Raises UserError if a file of another video has the name of a clip, before anything is written."""
     folder = dataset_dir / "videos"
     whole_files = {key: clip.source for key, clip in clips.items() if clip.start is None}
     link_videos(whole_files, folder)
     seconds = {key: length for key, path in whole_files.items() if (length := video_seconds(path))}
+    failed: dict[str, str] = {}
     spans_by_source: dict[Path, list[TrimSpan]] = defaultdict(list)
     for key, clip in clips.items():
         if clip.start is not None and clip.end is not None:
@@ -71,13 +70,16 @@ def place_clips(
         print(f"trimming {len(spans)} clips from {source.name} ({number} of {len(spans_by_source)})", flush=True)
         for target, result in trim_video(source, spans).items():
             if isinstance(result, str):
-                skipped[target.name] = result
+                failed[target.name] = result
             else:
                 seconds[target.name] = result
-    return seconds
+    return seconds, failed
 
 
-def _check_names(clips: Mapping[str, SourceClip], origin: Path) -> None:
+def check_names(clips: Mapping[str, SourceClip], origin: Path) -> None:
+    """Raise UserError for names that are no valid video ids, or differ only by extension.
+
+    `origin`: the file or folder that the clips come from."""
     names_by_stem: dict[str, str] = {}
     for name, clip in clips.items():
         annotations.check_video_id(name, origin)
@@ -107,21 +109,39 @@ def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
 def trim_video(source: Path, spans: Iterable[TrimSpan]) -> dict[Path, float | str]:
     """Write each clip that does not exist yet; return by target its seconds, or the reason why there is none.
 
-    Clips are H.264 with the quality of flow videos. Time counts from the first frame, as in players. Raises OSError."""
+    Clips are H.264 with the quality of flow videos. Time counts from the first frame, as in players. Spans that overlap
+    too often are trimmed in several passes over the film. Raises OSError."""
     results: dict[Path, float | str] = {}
-    missing = []
+    pending = []
     for span in sorted(spans, key=lambda span: span.start):
         if _is_up_to_date(span, source):
             results[span.target] = video_seconds(span.target) or 0.0
         else:
-            missing.append(span)
+            pending.append(span)
     try:
-        return results | (_trim_missing(source, missing) if missing else {})
+        while pending:
+            spans_of_pass, pending = split_overlapping(pending)
+            results |= _trim_in_one_pass(source, spans_of_pass)
     except VideoError as error:
-        return dict.fromkeys((span.target for span in missing), f"{source.name}: {error}") | results
+        unwritten = [span.target for span in [*spans_of_pass, *pending]]
+        return dict.fromkeys(unwritten, f"{source.name}: {error}") | results
+    return results
 
 
-def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
+def split_overlapping(spans: Sequence[TrimSpan]) -> tuple[list[TrimSpan], list[TrimSpan]]:
+    """Return spans of which MAX_OPEN_CLIPS at most overlap anywhere, and the others; `spans` are sorted by start."""
+    taken, others, stops = list[TrimSpan](), list[TrimSpan](), list[float]()
+    for span in spans:
+        stops = [stop for stop in stops if stop > span.start]
+        if len(stops) < MAX_OPEN_CLIPS:
+            taken.append(span)
+            stops.append(span.stop)
+        else:
+            others.append(span)
+    return taken, others
+
+
+def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
     """Do the work of `trim_video` for spans that are sorted by start and whose clips do not exist."""
     results: dict[Path, float | str] = {}
     rate = video.probe(source).fps
@@ -134,15 +154,13 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
             seconds = batch.timestamps - first_time + TIME_TOLERANCE
             while pending and pending[0].start <= seconds[-1]:
                 span = pending.pop(0)
-                writers[span] = video.VideoWriter(span.target, rate, _clip_comment(source))
+                writers[span] = video.VideoWriter(span.target, rate, _clip_comment(source, span))
             for span, writer in list(writers.items()):
                 in_span = (seconds >= span.start) & (seconds < span.stop)
                 if in_span.any():
                     writer.write(batch.frames[in_span])
                 if seconds[-1] >= span.stop:
                     results[span.target] = _publish_clip(writers.pop(span), float(rate))
-        if reader.summary.problem:
-            print(f"{source.name}: {reader.summary.problem}", flush=True)
         for span in list(writers):
             results[span.target] = _publish_clip(writers.pop(span), float(rate))
     finally:
@@ -152,17 +170,36 @@ def _trim_missing(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float |
     return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
 
 
-def _clip_comment(source: Path) -> dict[str, str | int]:
-    """Return the comment of a clip's container, which identifies its source."""
+def _source_comment(source: Path) -> dict[str, str | int]:
+    """Return the entries of a clip's comment that identify its source."""
     return {"cut_from": source.name, "bytes": source.stat().st_size}
 
 
+def _clip_comment(source: Path, span: TrimSpan) -> dict[str, Any]:
+    """Return the comment of a clip's container. `span` tells it from clips of earlier versions, which may be shorter
+    than asked for."""
+    return {**_source_comment(source), "span": [span.start, span.stop]}
+
+
 def _is_up_to_date(span: TrimSpan, source: Path) -> bool:
-    """Return whether the clip exists and was trimmed from this source."""
+    """Return whether the clip exists, was trimmed from this source, and is not shorter than its span."""
     try:
-        return span.target.exists() and video.probe(span.target, check_complete=True).comment == _clip_comment(source)
+        if not span.target.exists():
+            return False
+        info = video.probe(span.target, check_complete=True)
     except (VideoError, OSError):
         return False
+    has_source = (info.comment or {}).items() >= _source_comment(source).items()
+    return has_source and not is_shorter_than_named(span.target.name, info)
+
+
+def is_shorter_than_named(name: str, info: video.VideoInfo) -> bool:
+    """Return whether a clip that an earlier version trimmed lacks more than two frames of the span in its name."""
+    match, comment = SPAN_IN_NAME.search(name), info.comment or {}
+    if match is None or "cut_from" not in comment or "span" in comment:
+        return False
+    named_seconds = (int(match[2]) - int(match[1])) / 1000
+    return named_seconds - info.seconds > video.MAX_DIFFERENCE_FRAMES / info.fps
 
 
 def _publish_clip(writer: video.VideoWriter, rate: float) -> float | str:

@@ -3,16 +3,17 @@
 import filecmp
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vimoclip import annotations, cli
-from vimoclip.annotations import SELECTION_FILE, Annotations
+from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
+from vimoclip.prepare.place_videos import SourceClip, check_names, place_clips
 
 CLASS_COUNTS_FILE = "class_counts.html"
 MAX_NAMED = 10  # skipped entries in the summary
@@ -21,33 +22,56 @@ MAX_CLASS_LINES = 24
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """Annotations and metadata of an imported data set.
+    """What an importer found.
 
-    `seconds`: video -> duration, if known. `skipped`: unusable entry -> reason. `sources`: video -> recording, animal
-    or site that it comes from, if known."""
+    `clips`: video id -> the file, or the part of it, that becomes the video; `origin`: the file or folder that names
+    them. `skipped`: unusable entry -> reason. `lost`: class that was coded but has no clip -> reason. `sources`:
+    video -> recording, animal or site that it comes from, if known. `animals`: video -> its animals, if known."""
 
     data: Annotations
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    clips: Mapping[str, SourceClip]
+    origin: Path
     skipped: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    animals: Mapping[str, VideoAnimals] = field(default_factory=dict)
 
 
 def write_dataset(
-    annotations_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
+    dataset_dir: Path, name: str, prepared: PreparedDataset, seed: int = grouped_split.DEFAULT_SEED
 ) -> cli.RunReport:
-    """Write the annotations with a model-selection split, print the summary and return the report of the run.
+    """Write videos, then annotations with a model-selection split; print the summary and return the report of the run.
 
-    Existing annotations must be the same, and keep their selection. Raises UserError."""
+    Existing annotations must be the same, and keep their selection. Raises UserError, before anything is written."""
+    annotations_dir = dataset_dir / "annotations"
+    check_names(prepared.clips, prepared.origin)
     data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
-    annotations.write(annotations_dir, name, data)
-    path = annotations_dir / annotations.SOURCES_FILE
-    if prepared.sources:
-        atomic.write_text(path, annotations.format_sources(prepared.sources))
+    seconds, failed = place_clips(prepared.clips, dataset_dir)
+    data = without_videos(data, failed)
+    sources = {video: source for video, source in prepared.sources.items() if video not in failed}
+    sources_path = annotations_dir / annotations.SOURCES_FILE
+    if sources:
+        atomic.write_text(sources_path, annotations.format_sources(sources))
     else:
-        path.unlink(missing_ok=True)  # of earlier annotations
-    print_summary(annotations_dir, replace(prepared, data=data))
+        sources_path.unlink(missing_ok=True)  # of earlier annotations
+    if prepared.animals:
+        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(prepared.animals))
+    annotations.write(annotations_dir, name, data)  # last: annotations imply that all other files exist
+    skipped = {**prepared.skipped, **failed}
+    print_summary(annotations_dir, data, seconds, skipped, sources)
+    for action, reason in prepared.lost.items():
+        print(f"lost: {action} has no clip: {reason}", flush=True)
     num_videos = sum(map(len, data.splits.values()))
-    return cli.RunReport([annotations_dir], done=num_videos, skipped=dict(prepared.skipped))
+    return cli.RunReport([annotations_dir], done=num_videos, skipped=skipped, failed=dict(prepared.lost))
+
+
+def without_videos(data: Annotations, excluded: Container[str]) -> Annotations:
+    """Return the annotations without some videos."""
+    splits = {
+        split: {video: labels for video, labels in videos.items() if video not in excluded}
+        for split, videos in data.splits.items()
+    }
+    return replace(data, splits=splits, selection=tuple(video for video in data.selection if video not in excluded))
 
 
 def add_selection(
@@ -122,16 +146,21 @@ def describe_selection(data: Annotations) -> list[str]:
     return lines
 
 
-def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
-    """Print the summary and the warnings, and plot the class counts."""
+def print_summary(
+    annotations_dir: Path,
+    data: Annotations,
+    seconds: Mapping[str, float],
+    skipped: Mapping[str, str],
+    sources: Mapping[str, str],
+) -> None:
+    """Print the summary and the warnings, and plot the class counts. `seconds`: video -> duration, if known."""
     from vimoclip import report
 
-    data = prepared.data
     selected = set(data.selection)
     train = [video for video in data.splits.get("train", {}) if video not in selected]
-    lines = [*summary_lines(prepared), *describe_selection(data)]
+    lines = [*summary_lines(data, seconds, skipped), *describe_selection(data)]
     for splits in (data.splits, {"train": train, "selection": data.selection}):
-        lines += grouped_split.find_leaks(splits, prepared.sources)
+        lines += grouped_split.find_leaks(splits, sources)
     counts = {split: _class_counts(data, split) for split in data.splits}
     path = annotations_dir / CLASS_COUNTS_FILE
     report.write_class_histogram(path, "Clips of each action", data.classes, counts)
@@ -139,9 +168,8 @@ def print_summary(annotations_dir: Path, prepared: PreparedDataset) -> None:
     print(f"wrote {annotations_dir}, and {path}", flush=True)
 
 
-def summary_lines(prepared: PreparedDataset) -> list[str]:
+def summary_lines(data: Annotations, seconds_of: Mapping[str, float], skipped: Mapping[str, str]) -> list[str]:
     """Return the summary: skipped entries with reasons, counts per class and split, labels per clip, durations."""
-    data, skipped = prepared.data, prepared.skipped
     videos = {video: labels for split in data.splits.values() for video, labels in split.items()}
     split_sizes = ", ".join(f"{len(split)} in {name}" for name, split in data.splits.items())
     labels_per_clip = Counter(map(len, videos.values()))
@@ -154,7 +182,7 @@ def summary_lines(prepared: PreparedDataset) -> list[str]:
         f"{len(videos)} clips: {split_sizes}; {len(data.classes)} actions",
         "labels per clip: " + ", ".join(f"{count} in {n} clips" for count, n in sorted(labels_per_clip.items())),
     ]
-    if seconds := [prepared.seconds[video] for video in videos if video in prepared.seconds]:
+    if seconds := [seconds_of[video] for video in videos if video in seconds_of]:
         known = f" (of {len(seconds)} clips with a known duration)" if len(seconds) < len(videos) else ""
         lines.append(
             f"durations: {min(seconds):.1f} to {max(seconds):.1f} s, median {statistics.median(seconds):.1f} s, "

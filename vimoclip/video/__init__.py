@@ -2,6 +2,7 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
+from vimoclip.video.measure import MAX_DIFFERENCE_FRAMES, MeasuredVideo, measure
 from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
@@ -19,8 +20,10 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 __all__ = [
     "EVERY_FRAME",
     "MAX_BATCH_PIXELS",
+    "MAX_DIFFERENCE_FRAMES",
     "BatchIterator",
     "FrameBatch",
+    "MeasuredVideo",
     "RandomAccessReader",
     "ReadSummary",
     "Sampling",
@@ -32,6 +35,7 @@ __all__ = [
     "find_videos",
     "frame_indices_from_comment",
     "frames_to_comment",
+    "measure",
     "pad_to_even",
     "prefetch_videos",
     "probe",
