@@ -16,6 +16,7 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction.manifest import DONE_STATUSES, stat_source
 from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
 from vimoclip.video.decoder import VideoDecoder
+from vimoclip.video.trimmed_clip import is_shorter_than_named, may_be_trimmed
 
 CheckTask = Sequence[str] | str  # video ids, or the area of a file of embeddings to verify
 
@@ -90,11 +91,15 @@ class _VideoChecker:
         elif self.name not in files:
             hint = "add it, or remove its line from the annotations"
             self._add_problem("videos", "missing", f"is not in {self.data.paths.videos}", hint)
-        elif self.data.decode or not self._was_decoded():
-            _, problem = inspect_video(self.path, self.data.decode)
+        elif self.data.decode or not self._was_decoded() or may_be_trimmed(self.name):
+            info, problem = inspect_video(self.path, self.data.decode)
             if problem:
                 hint = "replace it, or remove its line from the annotations"
                 self._add_problem("videos", "broken", problem, hint)
+            elif info and is_shorter_than_named(self.name, info):
+                reason = f"lasts {info.seconds:.6g} s, less than its name says: its film ended before"
+                hint = "import its film again into another --dataset-dir, which leaves such clips out"
+                self._add_problem("videos", "misfit", reason, hint)
 
     def _was_decoded(self) -> bool:
         """Return whether an extraction has decoded this version of the file completely."""

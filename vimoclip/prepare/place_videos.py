@@ -6,16 +6,16 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
 from vimoclip.timeline.bouts import TIME_TOLERANCE
+from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
 MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 60 MB and a thread
-SPAN_IN_NAME = re.compile(r"_(\d+)-(\d+)ms\.mp4$")  # of `SourceClip.name`
 
 
 class SourceClip(NamedTuple):
@@ -31,7 +31,7 @@ class SourceClip(NamedTuple):
         stem = clean_name(self.source.stem.strip())
         if self.start is None or self.end is None:
             return stem + self.source.suffix
-        return f"{stem}_{round(1000 * self.start)}-{round(1000 * self.end)}ms.mp4"
+        return trimmed_name(stem, self.start, self.end)
 
 
 class TrimSpan(NamedTuple):
@@ -154,7 +154,7 @@ def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, flo
             seconds = batch.timestamps - first_time + TIME_TOLERANCE
             while pending and pending[0].start <= seconds[-1]:
                 span = pending.pop(0)
-                writers[span] = video.VideoWriter(span.target, rate, _clip_comment(source, span))
+                writers[span] = video.VideoWriter(span.target, rate, trimmed_comment(source, span.start, span.stop))
             for span, writer in list(writers.items()):
                 in_span = (seconds >= span.start) & (seconds < span.stop)
                 if in_span.any():
@@ -170,36 +170,15 @@ def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, flo
     return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
 
 
-def _source_comment(source: Path) -> dict[str, str | int]:
-    """Return the entries of a clip's comment that identify its source."""
-    return {"cut_from": source.name, "bytes": source.stat().st_size}
-
-
-def _clip_comment(source: Path, span: TrimSpan) -> dict[str, Any]:
-    """Return the comment of a clip's container. `span` tells it from clips of earlier versions, which may be shorter
-    than asked for."""
-    return {**_source_comment(source), "span": [span.start, span.stop]}
-
-
 def _is_up_to_date(span: TrimSpan, source: Path) -> bool:
     """Return whether the clip exists, was trimmed from this source, and is not shorter than its span."""
     try:
         if not span.target.exists():
             return False
         info = video.probe(span.target, check_complete=True)
+        return is_trimmed_from(source, info) and not is_shorter_than_named(span.target.name, info)
     except (VideoError, OSError):
         return False
-    has_source = (info.comment or {}).items() >= _source_comment(source).items()
-    return has_source and not is_shorter_than_named(span.target.name, info)
-
-
-def is_shorter_than_named(name: str, info: video.VideoInfo) -> bool:
-    """Return whether a clip that an earlier version trimmed lacks more than two frames of the span in its name."""
-    match, comment = SPAN_IN_NAME.search(name), info.comment or {}
-    if match is None or "cut_from" not in comment or "span" in comment:
-        return False
-    named_seconds = (int(match[2]) - int(match[1])) / 1000
-    return named_seconds - info.seconds > video.MAX_DIFFERENCE_FRAMES / info.fps
 
 
 def _publish_clip(writer: video.VideoWriter, rate: float) -> float | str:

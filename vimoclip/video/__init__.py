@@ -2,7 +2,7 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
-from vimoclip.video.measure import MAX_DIFFERENCE_FRAMES, MeasuredVideo, measure
+from vimoclip.video.measure import MeasuredVideo, measure
 from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
 from vimoclip.video.random_access import RandomAccessReader
@@ -20,7 +20,6 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 __all__ = [
     "EVERY_FRAME",
     "MAX_BATCH_PIXELS",
-    "MAX_DIFFERENCE_FRAMES",
     "BatchIterator",
     "FrameBatch",
     "MeasuredVideo",
