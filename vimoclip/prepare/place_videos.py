@@ -15,7 +15,7 @@ from vimoclip.timeline.bouts import TIME_TOLERANCE
 from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
-MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 60 MB and a thread
+MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 140 MB and a thread
 
 
 class SourceClip(NamedTuple):

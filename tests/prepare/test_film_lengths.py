@@ -1,0 +1,234 @@
+"""What was coded arrives: windows and clips follow what decodes, and losses are counted, named, and never negatives."""
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import prepare_dataset
+from tests import video_files
+from tests.boris import boris_program
+from tests.boris.test_reader import BEHAVIORS
+from tests.conftest import indexed_frames, modification_times, read_index, write_video
+from tests.prepare.test_boris import label_names
+from vimoclip import annotations
+from vimoclip.annotations import Annotations
+from vimoclip.errors import UserError, VideoError
+from vimoclip.prepare import film_lengths
+from vimoclip.prepare.film_lengths import FilmMeasurer
+from vimoclip.prepare.place_videos import MAX_OPEN_CLIPS, TrimSpan, split_overlapping, trim_video
+from vimoclip.video import VideoReader, probe
+
+WINDOWS = ("--window", "1", "--stride-seconds", "1")
+
+
+def run(root: Path, *command: str) -> tuple[dict[str, Any], Annotations]:
+    """Run a command of prepare_dataset.py; return its report and the annotations."""
+    report = root / "report.json"
+    prepare_dataset.main([*command, "--dataset-dir", str(root / "dataset"), "--report", str(report)])
+    return json.loads(report.read_text()), annotations.load(root / "dataset" / "annotations", "ak")
+
+
+def write_project(root: Path, events: dict[str, list[tuple[str, float, float]]], seconds: float) -> str:
+    """Write a project with an observation per film; events are (behaviour, start, stop)."""
+    project: dict[str, Any] = {}
+    for film, film_events in events.items():
+        rows = [[time, "", code, "", "", 0] for code, *times in film_events for time in times]
+        other = boris_program.project(BEHAVIORS, {film: rows}, {film: seconds})
+        project = project or other
+        project["observations"] |= other["observations"]
+    boris_program.write(root / "p.boris", project)
+    return str(root / "p.boris")
+
+
+def write_film(path: Path, header_seconds: float | None) -> Path:
+    """Write a film of 2 s (50 frames) whose header gives another duration, or none."""
+    frames = indexed_frames(50)
+    if path.suffix == ".mp4" and header_seconds is not None:
+        video_files.encode(path, frames, "h264")
+        ticks = round(header_seconds * 12800)  # the time base of a stream of 25 frames/s
+        return video_files.overwrite_after(path, b"mdhd", ticks.to_bytes(4, "big"), after=20)
+    if header_seconds is None:
+        return video_files.encode(path, frames, "vp9", live="1")  # as MediaRecorder writes
+    video_files.encode(path, frames, "vp9")
+    return video_files.overwrite_after(path, b"\x44\x89\x88", struct.pack(">d", header_seconds * 1000), after=3)
+
+
+@pytest.mark.parametrize(
+    ("film", "header_seconds"), [("a.mp4", 1.0), ("a.mp4", 0.0), ("a.webm", None), ("a.webm", 1.0), ("a.webm", 4.0)]
+)
+def test_windows_and_clips_follow_what_decodes(
+    film: str, header_seconds: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_film(tmp_path / film, header_seconds)
+    assert probe(tmp_path / film).seconds == (header_seconds or 0.0)
+    project = write_project(tmp_path, {film: [("walk", 0.0, 2.0)]}, 3.0)
+    report, data = run(tmp_path, "boris", project, *WINDOWS)
+    assert label_names(data) == {"a_0-1000ms.mp4": {"walk"}, "a_1000-2000ms.mp4": {"walk"}}
+    assert not report["failed"]
+    warning = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("warning") and film in line)
+    assert "3 s" in warning and "2 s" in warning and (not header_seconds or f"{header_seconds:g} s" in warning)
+
+    (tmp_path / "t.csv").write_text(f"video,labels,start,end\n{film},rest,0.5,\n")
+    _, data = run(tmp_path / "csv", "csv", str(tmp_path / "t.csv"))
+    assert list(label_names(data)) == ["a_500-2000ms.mp4"]
+    (clip,) = VideoReader(tmp_path / "csv" / "dataset" / "videos" / "a_500-2000ms.mp4", 100)
+    assert len(clip.frames) == 37  # from frame 13, which begins at 0.52 s
+
+
+def test_length_within_two_frames_of_the_header_counts_as_that_of_the_header(tmp_path: Path) -> None:
+    """A longer audio track makes the container longer than its video."""
+    for name in ("a.webm", "b.webm"):
+        write_film(tmp_path / name, 2.06)
+    project = write_project(tmp_path, {name: [("walk", 0.0, 2.0)] for name in ("a.webm", "b.webm")}, 2.06)
+    _, data = run(tmp_path, "boris", project, *WINDOWS)
+    assert {name[2:] for name in label_names(data)} == {"0-1000ms.mp4", "1000-2000ms.mp4", "1060-2060ms.mp4"}
+
+
+def test_events_outside_of_the_film_are_counted_and_a_lost_behavior_is_a_failure(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, indexed_frames(50, seed=ord(name[0])))
+    events = {
+        "a.mp4": [("walk", 0.0, 0.9), ("walk", 1.2, 9.0), ("walk", 3.0, 4.0), ("rest", 2.5, 2.9)],
+        "b.mp4": [("walk", 0.0, 1.0), ("rest", 5.0, 6.0)],
+    }
+    command = ["boris", write_project(tmp_path, events, 10.0), *WINDOWS]
+    report, data = run(tmp_path, *command)
+    assert set(report["skipped"]) == {"a.mp4, walk", "a.mp4, rest", "b.mp4, rest"}
+    assert report["skipped"]["a.mp4, walk"].count("1 of 3 events") == 2  # one is outside, one partly
+    assert set(report["failed"]) == {"rest"}
+    assert data.classes == ("walk",)
+    assert label_names(data)["a_1000-2000ms.mp4"] == {"walk"}
+    with pytest.raises(SystemExit) as exit_code:
+        prepare_dataset.cli.run(lambda: prepare_dataset.main([*command, "--dataset-dir", str(tmp_path / "dataset")]))
+    assert exit_code.value.code == 1
+
+
+def test_events_between_windows_are_named(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, indexed_frames(75, seed=ord(name[0])))
+    events = {"a.mp4": [("walk", 0.1, 0.4), ("rest", 1.1, 1.9)], "b.mp4": [("walk", 0.0, 0.5), ("rest", 0.0, 0.5)]}
+    flags = ("--window", "1", "--stride-seconds", "2")
+    report, data = run(tmp_path, "boris", write_project(tmp_path, events, 3.0), *flags)
+    assert set(report["skipped"]) == {"a.mp4, rest"}
+    assert not report["failed"] and data.classes == ("walk", "rest")
+
+
+def test_windows_of_a_stretch_whose_coding_is_unknown_are_left_out(tmp_path: Path) -> None:
+    """The start of `rest` at 1.5 s has no stop, so that `rest` may go on to the end."""
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, indexed_frames(75, seed=ord(name[0])))
+    project = write_project(tmp_path, {"a.mp4": [("walk", 0.0, 1.0)], "b.mp4": [("walk", 0.0, 1.0)]}, 3.0)
+    content = json.loads(Path(project).read_text())
+    content["observations"]["a.mp4"]["events"].append([1.5, "", "rest", "", "", 0])
+    Path(project).write_text(json.dumps(content))
+    report, data = run(tmp_path, "boris", project, *WINDOWS)
+    assert {name for name in label_names(data) if name[0] == "a"} == {"a_0-1000ms.mp4"}
+    assert len(label_names(data)) == 4
+    assert "a.mp4, windows" in report["skipped"]
+
+
+def test_windows_with_lost_frames_are_left_out(tmp_path: Path) -> None:
+    """A damaged packet in the second group of ten frames loses the rest of this group."""
+    for name in ("a.mkv", "b.mkv"):
+        video_files.encode(tmp_path / name, indexed_frames(75, seed=ord(name[0])), "h264")
+    video_files.corrupt_packet(tmp_path / "a.mkv", 12)
+    project = write_project(tmp_path, {"a.mkv": [("walk", 0.0, 3.0)], "b.mkv": [("walk", 0.0, 1.0)]}, 3.0)
+    report, data = run(tmp_path, "boris", project, *WINDOWS)
+    assert {name for name in label_names(data) if name[0] == "a"} == {"a_1000-2000ms.mp4", "a_2000-3000ms.mp4"}
+    assert "a.mkv, windows" in report["skipped"]
+    (tmp_path / "t.csv").write_text("video,labels,start,end\na.mkv,rest,0.2,0.9\na.mkv,walk,1,2\n")
+    report, data = run(tmp_path / "csv", "csv", str(tmp_path / "t.csv"))
+    assert list(label_names(data)) == ["a_1000-2000ms.mp4"]
+    assert set(report["skipped"]) == {"a.mkv in line 2"} and set(report["failed"]) == {"rest"}
+
+
+def test_lines_that_end_after_the_film_are_left_out(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(50))
+    lines = ["a.mp4,walk,0,1", "a.mp4,walk,1.9,60", "a.mp4,rest,30,40", "a.mp4,walk,1,2.06", "a.mp4,eat,,2"]
+    (tmp_path / "t.csv").write_text("video,labels,start,end\n" + "\n".join(lines))
+    report, data = run(tmp_path, "csv", str(tmp_path / "t.csv"))
+    assert set(label_names(data)) == {"a_0-1000ms.mp4", "a_1000-2060ms.mp4", "a_0-2000ms.mp4"}
+    assert set(report["skipped"]) == {"a.mp4 in line 3", "a.mp4 in line 4"}
+    assert set(report["failed"]) == {"rest"}
+
+
+@pytest.mark.parametrize("importer", ["csv", "boris", "mammalnet"])
+def test_refusal_of_other_annotations_leaves_nothing_behind(importer: str, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, indexed_frames(50, seed=ord(name[0])))
+    if importer == "csv":
+        (tmp_path / "t.csv").write_text("video,labels,start,end\na.mp4,walk,0,1\nb.mp4,walk,,\n")
+        command = ["csv", str(tmp_path / "t.csv")]
+    elif importer == "boris":
+        command = ["boris", write_project(tmp_path, {"a.mp4": [("walk", 0.0, 1.0)]}, 2.0), "--window", "0.4"]
+    else:
+        for split, name in (("train", "a"), ("val", "b"), ("test", "a")):
+            (tmp_path / f"{split}.csv").write_text(f"{name}.mp4 1 0\n")
+        command = ["mammalnet", str(tmp_path)]
+    folder = tmp_path / "dataset" / "annotations"
+    annotations.write(folder, "ak", Annotations(("walk",), {"train": {"other.mp4": (0,)}, "val": {}}))
+    before = modification_times(tmp_path / "dataset")
+    with pytest.raises(UserError) as error:
+        prepare_dataset.main([*command, "--dataset-dir", str(tmp_path / "dataset")])
+    assert error.value.path == str(folder)
+    assert modification_times(tmp_path / "dataset") == before
+
+
+def test_many_overlapping_clips_are_trimmed_in_several_passes(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(60))
+    spans = [TrimSpan(tmp_path / "clips" / f"{n}.mp4", 0.04 * n, 0.04 * n + 1.2) for n in range(30)]
+    passes, remaining = [], spans
+    while remaining:
+        taken, remaining = split_overlapping(remaining)
+        passes.append(taken)
+    assert sorted(span for taken in passes for span in taken) == sorted(spans)
+    for taken in passes:
+        assert max(sum(s.start <= time < s.stop for s in taken) for time in np.arange(0, 2.4, 0.02)) <= MAX_OPEN_CLIPS
+    assert trim_video(tmp_path / "a.mp4", spans) == {span.target: pytest.approx(1.2) for span in spans}
+    for number, span in enumerate(spans):
+        (clip,) = VideoReader(span.target, 100)
+        assert [read_index(frame) for frame in clip.frames] == list(range(number, number + 30))
+
+
+def test_interrupted_import_does_not_decode_a_measured_film_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(film_lengths, "UNSAVED_SECONDS", 0.0)
+    film = video_files.encode(tmp_path / "a.mkv", indexed_frames(30), "h264", times=[40 * n**2 for n in range(30)])
+    video_files.corrupt_packet(film, 12)
+    measured = FilmMeasurer(tmp_path).measure(film)
+    state = film.stat()
+    film.write_bytes(bytes(state.st_size))  # can't be decoded
+    os.utime(film, ns=(state.st_atime_ns, state.st_mtime_ns))
+    again = FilmMeasurer(tmp_path).measure(film)
+    assert np.array_equal(measured.indices, again.indices) and np.allclose(measured.times, again.times, atol=1e-3)
+    assert (measured.seconds, measured.problem) == (pytest.approx(again.seconds), again.problem)
+    (tmp_path / film_lengths.FILMS_FILE).write_text("no JSON\n")
+    with pytest.raises(VideoError):
+        FilmMeasurer(tmp_path).measure(film)
+
+
+def test_clip_that_an_earlier_version_cut_too_short_is_flagged_and_cut_again(tmp_path: Path) -> None:
+    """Two clips as they were cut before: the film of 2 s ended within the second one."""
+    film = write_video(tmp_path / "a.mp4", indexed_frames(50))
+    comment = json.dumps({"cut_from": "a.mp4", "bytes": film.stat().st_size})
+    videos = tmp_path / "dataset" / "videos"
+    for name, count in (("a_0-1000ms.mp4", 25), ("a_1000-9000ms.mp4", 25)):
+        video_files.encode(videos / name, indexed_frames(count), "h264", metadata={"comment": comment})
+    data = Annotations(("walk",), {"train": {"a_0-1000ms.mp4": (0,)}, "val": {"a_1000-9000ms.mp4": (0,)}})
+    annotations.write(tmp_path / "dataset" / "annotations", "ak", data)
+    output = tmp_path / "check.json"
+    with pytest.raises(UserError):
+        prepare_dataset.main(["check", "--dataset-dir", str(tmp_path / "dataset"), "--json", str(output)])
+    problems = json.loads(output.read_text())["problems"]
+    assert [(p["area"], p["id"], p["kind"]) for p in problems] == [("videos", "a_1000-9000ms.mp4", "misfit")]
+    spans = [TrimSpan(videos / "a_0-1000ms.mp4", 0.0, 1.0), TrimSpan(videos / "a_1000-9000ms.mp4", 1.0, 9.0)]
+    before = modification_times(videos)
+    trim_video(film, spans)
+    changed = {name for name, time in modification_times(videos).items() if before[name] != time}
+    assert {Path(name).name for name in changed} == {"a_1000-9000ms.mp4"}
