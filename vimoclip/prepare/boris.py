@@ -69,11 +69,13 @@ def prepare(
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     group_by: str = "media",
+    merge_case: bool = False,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
-    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
-    events = boris.read_events(events_path)
+    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation.
+    `merge_case`: see `read_events`."""
+    events = boris.read_events(events_path, merge_case)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
     clips: dict[str, SourceClip] = {}
