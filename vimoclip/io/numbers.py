@@ -13,8 +13,8 @@ MISSING = ("", "NA")  # NA: as BORIS and R write it
 TIME_HINT = "write seconds, such as 12.5, or h:mm:ss"
 _DIGITS = r"(?:\d+[.,]?\d*|[.,]\d+)"
 _NUMBER = re.compile(rf"[+-]?{_DIGITS}(?:[eE][+-]?\d+)?", re.ASCII)
-_CLOCK_TIME = re.compile(rf"(-?)(?:(\d+):)?(\d+):({_DIGITS})", re.ASCII)
-_TIMECODE = re.compile(r"(\d+)[:;](\d\d)[:;](\d\d)([:;])(\d\d\d?)", re.ASCII)
+_CLOCK_TIME = re.compile(rf"(-?)(?:(\d{{1,6}}):)?(\d{{1,9}}):({_DIGITS})", re.ASCII)
+_TIMECODE = re.compile(r"(\d{1,6})[:;](\d\d)[:;](\d\d)([:;])(\d\d\d?)", re.ASCII)
 
 
 class Timecode(NamedTuple):
