@@ -25,6 +25,7 @@ from pathlib import Path
 from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.io.names import normalize_name
 
 SEED = 49
 
@@ -88,12 +89,23 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         nargs="+",
+        type=normalize_name,
         metavar="NAME",
         help="class names, in the order of their ids from 0; default: those in the table",
     )
+    parser.add_argument(
+        "--time-format",
+        choices=["seconds", "timecode"],
+        default="seconds",
+        help="format of start and end: seconds or h:mm:ss; or hh:mm:ss:ff (hh:mm:ss;ff with drop frame), by the frame "
+        "rate of each video, from 00:00:00:00 at its first frame",
+    )
     add_split(parser)
     parser.add_argument(
-        "--group-by", metavar="COLUMN", help="column; videos with the same value in it stay in one split"
+        "--group-by",
+        type=normalize_name,
+        metavar="COLUMN",
+        help="column; videos with the same value in it stay in one split",
     )
 
 
@@ -107,13 +119,13 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare import csv_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
-    table = csv_table.read_table(path, args.classes, args.group_by)
+    table = csv_table.read_table(path, args.classes, args.group_by, args.time_format == "timecode")
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
     return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
 
 def add_boris(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("events", type=Path, help="BORIS project (.boris), or aggregated events (CSV, TSV)")
+    parser.add_argument("events", type=Path, help="BORIS project (.boris, .boris.gz), or aggregated events (CSV, TSV)")
     parser.add_argument(
         "--videos-dir", type=Path, help="folder to search for media files before that of the events file"
     )
@@ -128,9 +140,25 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--point-margin", type=cli.non_negative_float, default=1.0, help="seconds before and after a point event"
     )
-    parser.add_argument("--subjects", nargs="+", metavar="NAME", help="subjects whose events are used; default: all")
     parser.add_argument(
-        "--exclude", nargs="+", default=[], metavar="BEHAVIOUR", help="behaviours to ignore; they become no class"
+        "--subjects",
+        nargs="+",
+        type=normalize_name,
+        metavar="NAME",
+        help="subjects whose events are used; default: all",
+    )
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        type=normalize_name,
+        default=[],
+        metavar="BEHAVIOUR",
+        help="behaviours to ignore; they become no class",
+    )
+    parser.add_argument(
+        "--merge-case",
+        action="store_true",
+        help="make one class of behaviours whose codes differ only in case or spaces; default: they are an error",
     )
     parser.add_argument("--drop-unlabelled", action="store_true", help="skip windows without a behaviour")
     parser.add_argument(
@@ -169,6 +197,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
         subjects=args.subjects,
         exclude=args.exclude,
         group_by=args.group_by,
+        merge_case=args.merge_case,
     )
 
 

@@ -96,6 +96,7 @@ def test_invalid_line_is_reported_with_its_number(tmp_path: Path, line: str) -> 
         ("id,name\n-1,Eating\n0,Running\n", ""),
         ("id,name\n0,Eating\n0,Running\n", ":3"),
         ("id,name\n0,Eating\n1,Eating\n", ""),
+        ("id,name\n0,G\u00e4hnen\n1,Ga\u0308hnen\n", ""),  # look the same
         ("id,name\n0,Eating\n1,\n", ":3"),
         ("id,name\n0,Eating\n1\n", ":3"),
         ("id,name\n0,a\x1b[31m\n", ":2"),

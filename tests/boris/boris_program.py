@@ -12,6 +12,7 @@ import types
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 from tests.conftest import REPOSITORY
 
@@ -115,12 +116,31 @@ def aggregate(content: dict[str, Any]) -> Any:
     return {suffix: table.export(suffix) for suffix in ("tsv", "csv")}
 
 
+def code(content: dict[str, Any]) -> Any:
+    """Code behaviours in the only observation of a project, and return its events.
+
+    `coded`: (file that is shown, seconds since the start of the first file, behaviour)."""
+    write_event, utilities = _modules("write_event", "utilities")
+    pj = utilities.convert_time_to_decimal(content["project"])
+    ((name, observation),) = pj["observations"].items()
+    window = MagicMock(pj=pj, observationId=name, playerType="MEDIA", currentSubject="", subject_name_index={})
+    window.liveObservationStarted, window.state_behaviors_codes = False, []
+    window.checkSameEvent.return_value = False
+    window.getLaps.return_value = Decimal(0)
+    for file, seconds, behavior in content["coded"]:
+        window.dw_player = [types.SimpleNamespace(player=types.SimpleNamespace(playlist=[{"filename": file}]))]
+        window.dw_player[0].player.playlist_pos = 0
+        row = next(row for row in pj["behaviors_conf"].values() if row["code"] == behavior)
+        assert write_event.write_event(window, {**row, "modifiers": {}}, Decimal(str(seconds))) == 0
+    return observation["events"]
+
+
 HEADER = ["Observation id", "Observation date", "Description", "Observation type", "Source", "Time offset (s)"]
 HEADER += ["Coding duration", "Media duration (s)", "FPS (frame/s)", "Subject"]
 HEADER += ["Observation duration by subject by observation", "Behavior", "Behavioral category", "Behavior type"]
 HEADER += ["Start (s)", "Stop (s)", "Duration (s)", "Media file name", "Image index start", "Image index stop"]
 HEADER += ["Image file path start", "Image file path stop", "Comment start", "Comment stop"]
-JOBS = {"paste": paste, "aggregate": aggregate}
+JOBS = {"paste": paste, "aggregate": aggregate, "code": code}
 
 
 def main() -> None:

@@ -41,6 +41,39 @@ def test_a_table_has_a_cell_per_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "delimiter"),
+    [
+        ("sep=;", ";"),
+        ("sep=,", ","),
+        ("sep=\t", "\t"),
+        ("sep=\\t", "\t"),
+        ('"sep=;"', ";"),
+        ("SEP=|", "|"),
+        ("sep=; ", ";"),
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_first_line_names_the_delimiter(first: str, delimiter: str, mark: str, line_end: str, tmp_path: Path) -> None:
+    lines = [first, "a:b".replace(":", delimiter), "1.5:x y".replace(":", delimiter), "1:2:3".replace(":", delimiter)]
+    path = tmp_path / "a.csv"
+    path.write_bytes((mark + line_end.join(lines[:3]) + line_end).encode())
+    assert csv.read_table(path) == (["a", "b"], [(3, {"a": "1.5", "b": "x y"})])
+    path.write_bytes((mark + line_end.join(lines)).encode())
+    assert refusal_message(lambda: csv.read_table(path), path).startswith(f"{path}:4: ")
+
+
+@pytest.mark.parametrize("text", ["sep=;", "sep=;\n", "sep=x\n", "sep=,;\na,b\n", 'sep="\na\n'])
+def test_other_first_lines_are_rows(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    if text.startswith("sep=;"):
+        refusal_message(lambda: csv.read_lines(path), path)
+    elif '"' not in text:
+        assert csv.read_lines(path)[0].cells[0].startswith("sep=")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",

@@ -154,6 +154,12 @@ def test_summary_counts(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ("video,labels,start\nv0.mp4,a,1\n", "start and end"),
         ("video,labels,start,end\nv0.mp4,a,2,1\n", ":2: .*1 s.*2 s"),
         ("video,labels,start,end\nv0.mp4,a,soon,1\n", ":2: 'soon'"),
+        ("video,labels,start,end\nv0.mp4,a,-1,1\n", ":2: '-1'"),
+        ("video,labels,start,end\nv0.mp4,a,0,1\nv0.mp4,a,1:75,2:00\n", ":3: '1:75'"),
+        ("video,labels,start,end\nv0.mp4,a,0,00:00:00:05\n", ":2: .*--time-format timecode"),
+        ("sep=;\nvideo;labels;start;end\nv0.mp4;a;0,1;0,2\nv0.mp4;a;0;0.3\n", ":4: .*line 3"),
+        ("video,a,b\nv0.mp4,1,0\nv1.mp4,NA,0\n", ":3: a is 'NA'"),
+        ("video,a,b\nv0.mp4,1,0\nv1.mp4,nan,0\n", ":3: a is 'nan'"),
         ("video,a,b\nv0.mp4,1,0\nv1.mp4,7,0\n", ":3: a is '7'"),
         ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,dev\n", ":3: .*'dev'"),
         ("video,labels,split\nv0.mp4,a,train\nv1.mp4,a,\n", ":3: "),
@@ -171,6 +177,77 @@ def test_error_in_the_table_is_reported_with_its_line(text: str, words: str, vid
         prepare(videos, tmp_path, text)
     assert (caught.value.path or "").startswith(str(tmp_path / "table.csv"))
     assert not (tmp_path / "dataset" / "annotations").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "first", "last"),
+    [("00:00:00:02", "00:00:00:05", 2, 4), ("", "00:00:00:01", 0, 0), ("00:00:00:10", "", 10, 11)],
+)
+@pytest.mark.parametrize("video", ["v0", "v6"])
+def test_timecodes_are_frames_at_the_rate_of_each_film(
+    start: str, end: str, first: int, last: int, video: str, videos: Path, tmp_path: Path
+) -> None:
+    """At 25 and at 30000/1001 frames/s."""
+    text = f"video,labels,start,end\n{video}.mp4,a,{start},{end}\nv1.mp4,b,,\n"
+    data = prepare(videos, tmp_path, text, "--time-format", "timecode")
+    (clip,) = [name for name in label_names(data) if "ms" in name]
+    assert frame_numbers(tmp_path / "dataset" / "videos" / clip) == list(range(first, last + 1))
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ("00:00:00:00,0.5", "'0.5'"),
+        ("00:00:00:00,0:00:01", "'0:00:01'"),
+        ("00:00:00:00,00:00:00:25", "frame 25"),
+        ("00:00:00;00,00:00:00;05", "drop-frame"),
+        ("00:00:00:05,00:00:00:05", "00:00:00:05"),
+        (",00:00:00:00", "00:00:00:00"),
+    ],
+)
+def test_other_times_than_timecodes_are_refused(times: str, words: str, videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f":2: .*{words}"):
+        prepare(videos, tmp_path, f"video,labels,start,end\nv0.mp4,a,{times}\n", "--time-format", "timecode")
+
+
+def test_labels_of_two_systems_and_spellings_are_one(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["v0.mp4,Ga\u0308hnen;Walk", "v1.mp4,g\u00e4hnen", "v2.mp4,G\u00e4hnen;walk", "v3.mp4, Walk ;walk"]
+    data = prepare(videos, tmp_path, "\n".join(["VIDEO ,Labels", *rows]))
+    assert data.classes == ("G\u00e4hnen", "Walk")
+    assert label_names(data)["v1.mp4"] == ("G\u00e4hnen",)
+    assert label_names(data)["v3.mp4"] == ("Walk",)
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "'G\u00e4hnen' = 'g\u00e4hnen'" in warning and "'Walk' = 'walk'" in warning
+
+
+def test_labels_that_differ_only_in_unicode_form_are_one_without_a_warning(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, farms = ("Ga\u0308hnen", "G\u00e4hnen"), ("Ku\u0308he", "K\u00fche")
+    rows = [f"v{i}.mp4,{labels[i % 2]},{farms[i % 2]}" for i in range(4)]
+    flags = ("--classes", "Ga\u0308hnen", "--group-by", "ho\u0308he")
+    table = "\n".join(["video,labels,h\u00f6he", *rows, "v4.mp4,,tal"])
+    data = prepare(videos, tmp_path, table, *flags)
+    assert data.classes == ("G\u00e4hnen",)
+    assert set(annotations.read_sources(tmp_path / "dataset" / "annotations").values()) == {"K\u00fche", "tal"}
+    assert "table.csv" not in capsys.readouterr().out
+
+
+def test_one_hot_columns_of_two_spellings_are_one(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "sep=;\nvideo;Walk;walk;rest\nv0.mp4;1,0;0,0;0\nv1.mp4;0;1.0;\nv2.mp4;;;1,00\nv3.mp4;1;1;0\n"
+    data = prepare(videos, tmp_path, text)
+    assert data.classes == ("Walk", "rest")
+    assert label_names(data) == {"v0.mp4": ("Walk",), "v1.mp4": ("Walk",), "v2.mp4": ("rest",), "v3.mp4": ("Walk",)}
+    assert "warning: " in capsys.readouterr().out
+    other = tmp_path / "other"
+    other.mkdir()
+    assert prepare(videos, other, text, "--classes", "REST", "walk").classes == ("REST", "walk")
+    with pytest.raises(UserError, match="--classes"):
+        prepare(videos, other, text, "--classes", "rest", "walk", "Walk")
 
 
 def test_same_table_changes_nothing_and_another_is_an_error(videos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv
-from vimoclip.io.names import has_control_characters, is_safe_name, list_some
+from vimoclip.io.names import has_control_characters, is_safe_name, list_some, normalize_name
 from vimoclip.io.text import read_text
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]
         raise UserError(f"has the class ids {min(rows_by_id)}..{max(rows_by_id)}", hint, path=path)
     ordered = [rows_by_id[i] for i in range(len(rows))]
     names = tuple(row["name"] for row in ordered)
-    if len(set(names)) != len(names):
+    if len(set(map(normalize_name, names))) != len(names):
         raise UserError("two classes have the same name", "rename one of them", path=path)
     used_columns = [column for column in PARTITIONS if any(row.get(column) for row in ordered)]
     for line, row in rows:

@@ -9,6 +9,7 @@ import numpy as np
 from vimoclip.annotations import stem as stem_of
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
+from vimoclip.io.names import normalize_name
 from vimoclip.store import EmbeddingReader
 from vimoclip.video import VideoInfo, frame_indices_from_comment
 
@@ -111,7 +112,8 @@ def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, 
     hint = "use files of one data set"
     first_size, second_size = ({"number of classes": len(names)} for names in (first, second))
     check_settings_match(first_size, second_size, first_name, second_name, hint)
-    for class_id, (first_class, second_class) in enumerate(zip(first, second, strict=True)):
+    pairs = zip(map(normalize_name, first), map(normalize_name, second), strict=True)
+    for class_id, (first_class, second_class) in enumerate(pairs):
         if default_class_name(class_id) not in (first_class, second_class):
             key = f"class {class_id}"
             check_settings_match({key: first_class}, {key: second_class}, first_name, second_name, hint)

@@ -11,7 +11,7 @@ from vimoclip.annotations import Annotations, stem
 from vimoclip.annotations.split_protocol import HELD_OUT, PUBLISHED
 from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.names import list_some
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.io.predictions_csv import PredictionsTable
 
 
@@ -130,8 +130,11 @@ def resemble_probabilities(sigmoids: np.ndarray) -> bool:
 
 def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -> list[int]:
     """Return the column of each class, by its name or, if all headers are integers, by its id. Raises UserError."""
-    column_by_name = {name: column for column, name in enumerate(table.classes)}
-    names = list(classes)
+    column_by_name = {normalize_name(name): column for column, name in enumerate(table.classes)}
+    if len(column_by_name) < len(table.classes):
+        problem = "two of its columns have names that differ only in Unicode's form"
+        raise UserError(problem, "give each class one column", path=path)
+    names = list(map(normalize_name, classes))
     if not set(names) & set(column_by_name) and all(name.isdecimal() for name in column_by_name):
         if len({int(name) for name in column_by_name}) < len(column_by_name):
             raise UserError(
@@ -157,12 +160,14 @@ def match_videos(
     path: Path, table: PredictionsTable, expected: Sequence[str], optional: Collection[str]
 ) -> dict[str, int]:
     """Return expected video -> row, matched by file name with or without the extension. Raises UserError."""
-    by_stem = {stem(video): video for video in expected}
+    # the names of two videos may have the same form NFC, and are then exact
+    by_name = {normalize_name(name): video for video in expected for name in (stem(video), video)}
+    by_name |= {stem(video): video for video in expected}
     expected_set, optional_set = set(expected), set(optional)
     rows: dict[str, int] = {}
     unknown, duplicates = [], []
     for row, name in enumerate(table.videos):
-        video = name if name in expected_set else by_stem.get(name)
+        video = name if name in expected_set else by_name.get(name) or by_name.get(normalize_name(name))
         if video is None:
             unknown.append(name)
         elif video in rows:

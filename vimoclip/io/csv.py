@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,8 @@ from vimoclip.io import atomic
 from vimoclip.io.text import read_text
 
 ROWS_PER_WRITE = 4096  # bounds memory: the windows of a long video are millions of rows
+
+_DELIMITER_LINE = re.compile(r'"?sep=(\\t|[^\w"])"?', re.IGNORECASE)  # as Excel reads and writes it
 
 
 class CsvLine(NamedTuple):
@@ -24,14 +27,21 @@ class CsvLine(NamedTuple):
 def read_lines(path: Path, hint: str = "", delimiters: str = ",", header_cell: str = "") -> list[CsvLine]:
     """Return the rows that are not blank, with stripped cells; at least one. Raises UserError.
 
-    Of several `delimiters` the most frequent in the header counts, the first of equals. The header is the first line
-    that contains `header_cell` and is not blank. `hint`: what to do if the file is missing or empty."""
+    A first line such as sep=; names the delimiter, and is no row. Otherwise the most frequent of `delimiters` in the
+    header counts, the first of equals. The header is the first line that contains `header_cell` and is not blank.
+    `hint`: what to do if the file is missing or empty."""
     text = read_text(path, hint)
-    header = next((line for line in text.split("\n") if line.strip() and header_cell in line), "")
+    first = text.partition("\n")[0]
+    if named := _DELIMITER_LINE.fullmatch(first.strip(" ")):
+        text = text[len(first) :]  # its line end stays, so that lines keep their numbers
+        delimiter = "\t" if named[1] == "\\t" else named[1]
+    else:
+        header = next((line for line in text.split("\n") if line.strip() and header_cell in line), "")
+        delimiter = max(delimiters, key=header.count)
     try:
         if "\0" in text:
             raise csv.Error("it contains NUL")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(delimiters, key=header.count), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = [CsvLine(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise UserError(f"is not a CSV file ({error})", "save it as CSV", path=path) from None

@@ -27,6 +27,11 @@ def normalize_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def fold_name(text: str) -> str:
+    """Return what names have in common that differ only in case, spaces or Unicode's form."""
+    return normalize_name(" ".join(normalize_name(text).casefold().split()))
+
+
 def list_some(names: Iterable[object], limit: int = 5) -> str:
     """Return the first names, separated by commas, and the number of the others."""
     texts = [str(name) for name in names]

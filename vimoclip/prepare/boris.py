@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.errors import UserError, VideoError
+from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.place_videos import SourceClip, add_clip
@@ -78,8 +79,9 @@ class CodedFilm:
         reasons: Counter[str] = Counter()
         spans = [span for span in labeler.grid.spans(self.measured.seconds) if _is_fully_coded(span, self.recording)]
         for span in spans:
-            if any(start < span[1] and span[0] <= stop for start, stop in self.recording.unknown_intervals):
-                reasons["a behaviour that can't be read was coded in them"] += 1
+            unknown = {e.behavior for e in self.recording.unknown_events if e.start < span[1] and span[0] <= e.stop}
+            if unknown:
+                reasons[f"{list_some(sorted(unknown))} may be in them, but its start or stop is unknown"] += 1
             elif missing := self.measured.missing(*span):
                 reasons[missing] += 1
             elif (behaviors := labeler.labels(span, intervals)) or labeler.keep_unlabelled:
@@ -124,11 +126,13 @@ def prepare(
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     group_by: str = "media",
+    merge_case: bool = False,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
-    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation."""
-    events = boris.read_events(events_path)
+    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation.
+    `merge_case`: see `read_events`."""
+    events = boris.read_events(events_path, merge_case)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
     films = measure_films(_recordings_by_file(events_path, videos_dir, events, skipped), dataset_dir, skipped)
@@ -154,7 +158,11 @@ def prepare(
     ids = {name: class_id for class_id, name in enumerate(classes)}
     label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
     data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
-    coded = Counter(event.behavior for recording in events.recordings.values() for event in recording.events)
+    coded = Counter(
+        event.behavior
+        for recording in events.recordings.values()
+        for event in [*recording.events, *recording.unknown_events]
+    )
     lost = {
         behavior: f"none of its {coded[behavior]} events is in a window"
         for behavior in events.behaviors
@@ -185,7 +193,8 @@ def filter_events(
 
     Raises UserError for unknown names."""
     all_events = [event for recording in events.recordings.values() for event in recording.events]
-    all_subjects = {event.subject for event in all_events}
+    unknown_events = [event for recording in events.recordings.values() for event in recording.unknown_events]
+    all_subjects = {event.subject for event in [*all_events, *unknown_events]}
     for kind, names, known in (
         ("subject", subjects or (), sorted(all_subjects)),
         ("behaviour", exclude, events.behaviors),
@@ -195,11 +204,12 @@ def filter_events(
             raise UserError(problem, f"choose from {', '.join(map(repr, known))}", path=events_path)
     num_kept = num_points = 0
     for recording in events.recordings.values():
-        recording.events = [
-            event
-            for event in recording.events
-            if event.behavior not in exclude and (subjects is None or event.subject in subjects)
-        ]
+        for event_list in (recording.events, recording.unknown_events):
+            event_list[:] = [
+                event
+                for event in event_list
+                if event.behavior not in exclude and (subjects is None or event.subject in subjects)
+            ]
         num_kept += len(recording.events)
         num_points += sum(event.is_point for event in recording.events)
     print(
@@ -236,7 +246,7 @@ def _recordings_by_file(
         merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
         merged.observations += recording.observations
         merged.coded_intervals += recording.coded_intervals
-        merged.unknown_intervals += recording.unknown_intervals
+        merged.unknown_events += recording.unknown_events
     return recordings
 
 

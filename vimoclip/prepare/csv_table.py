@@ -1,9 +1,9 @@
 """Importer of a CSV table of videos and labels, as written by hand or with a spreadsheet."""
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,15 @@ from vimoclip import cli, video
 from vimoclip.annotations import SPLITS, Annotations
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import csv
-from vimoclip.io.names import list_some
+from vimoclip.io.names import fold_name, list_some, normalize_name
+from vimoclip.io.numbers import (
+    TIME_HINT,
+    Timecode,
+    check_decimal_mark,
+    parse_number,
+    parse_seconds,
+    parse_timecode,
+)
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.place_videos import SourceClip, add_clip
@@ -23,13 +31,16 @@ LABEL_SEPARATOR = ";"  # in a cell
 
 
 class LabelRow(NamedTuple):
-    """A line of the table. `labels`: class names. `start`, `end`: seconds or None. `split`, `source`: may be empty."""
+    """A line of the table.
+
+    `labels`: class names. `start`, `end`: seconds, or timecodes, which depend on the film's frame rate, or None.
+    `split`, `source`: may be empty."""
 
     line: int
     video: str
     labels: tuple[str, ...]
-    start: float | None
-    end: float | None
+    start: float | Timecode | None
+    end: float | Timecode | None
     split: str
     source: str
 
@@ -41,6 +52,14 @@ class LabelTable:
     path: Path
     classes: tuple[str, ...]
     rows: list[LabelRow]
+
+    def clip_span(self, row: LabelRow, rate: Fraction) -> tuple[float | None, float | None]:
+        """Return (start, end) of a row in seconds, in a film of `rate` frames/s. Raises UserError."""
+        try:
+            start, end = (time.at_rate(rate) if isinstance(time, Timecode) else time for time in (row.start, row.end))
+        except ValueError as error:
+            raise UserError(str(error), "correct the line", path=f"{self.path}:{row.line}") from None
+        return start, end
 
 
 def prepare(
@@ -91,7 +110,7 @@ def _find_clips(
             skipped[name] = f"{path}: there is no such file{lines_remark}"
             continue
         try:
-            clip_by_line = _clips_of_film(path, rows, measurer, skipped)
+            clip_by_line = _clips_of_film(table, path, rows, measurer, skipped)
         except VideoError as error:
             skipped[name] = f"{error}{lines_remark}"
             continue
@@ -103,26 +122,26 @@ def _find_clips(
 
 
 def _clips_of_film(
-    path: Path, rows: Sequence[LabelRow], measurer: FilmMeasurer, skipped: dict[str, str]
+    table: LabelTable, path: Path, rows: Sequence[LabelRow], measurer: FilmMeasurer, skipped: dict[str, str]
 ) -> dict[int, SourceClip]:
     """Return the clip by line of the table. Raises VideoError if the film can't be read.
 
-    Lines whose clip would be shorter than asked for are added to `skipped`."""
-    video.probe(path)
-    measured = None
-    if any(row.start is not None or row.end is not None for row in rows):
-        measured = measurer.measure(path)
-        print_warnings(path, measured)
-    clips: dict[int, SourceClip] = {}
-    for row in rows:
-        if measured is None or (row.start is None and row.end is None):
-            clips[row.line] = SourceClip(path)
+    Lines whose clip would be shorter than asked for are added to `skipped`. Only films that are cut are measured."""
+    rate = video.probe(path).fps
+    spans = {row.line: table.clip_span(row, rate) for row in rows}
+    clips = {line: SourceClip(path) for line, span in spans.items() if span == (None, None)}
+    if len(clips) == len(spans):
+        return clips
+    measured = measurer.measure(path)
+    print_warnings(path, measured)
+    for line, (start, end) in spans.items():
+        if line in clips:
             continue
-        start, end = row.start or 0.0, measured.seconds if row.end is None else row.end
+        start, end = start or 0.0, measured.seconds if end is None else end
         if missing := measured.missing(start, end):
-            skipped[f"{row.video} in line {row.line}"] = missing
+            skipped[f"{rows[0].video} in line {line}"] = missing
         else:
-            clips[row.line] = SourceClip(path, start, end)
+            clips[line] = SourceClip(path, start, end)
     return clips
 
 
@@ -150,41 +169,50 @@ def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[Labe
     return {key: find_root(node) for key, node in first_nodes.items()}
 
 
-def read_table(path: Path, classes: Sequence[str] | None = None, group_by: str | None = None) -> LabelTable:
+def read_table(
+    path: Path, classes: Sequence[str] | None = None, group_by: str | None = None, timecodes: bool = False
+) -> LabelTable:
     """Read a table. Raises UserError with the line.
 
     `classes`: names by id, if labels may be ids; default: the names in the table, sorted, or its 0/1 columns.
-    `group_by`: the column with the source of a video."""
-    header, lines = _read_lines(path)
+    `group_by`: the column with the source of a video. `timecodes`: start and end are timecodes, not seconds."""
+    header, lines = _read_lines(path, group_by)
     _check_header(path, header, group_by)
+    _check_classes(classes or ())
     # columns without a name are ignored: spreadsheets add them
     other_columns = [name for name in header if name and name not in (*COLUMNS, group_by)]
     if "labels" in header:
         cells = {line: _split_labels(row["labels"]) for line, row in lines}
         names = _class_names_of_labels(path, cells, classes)
-        labels = {line: tuple(names[label] for label in line_labels) for line, line_labels in cells.items()}
         class_names = tuple(classes) if classes else tuple(sorted(set(names.values()), key=str.casefold))
         if other_columns:
             print(f"{path}: columns that are not used: {', '.join(map(repr, other_columns))}", flush=True)
     else:
-        if classes and set(classes) != set(other_columns):
-            differences = list_some(sorted(set(classes) ^ set(other_columns)))
-            raise UserError(f"its columns differ from --classes ({differences})", "correct one of them", path=path)
-        labels = {line: _parse_one_hot(f"{path}:{line}", row, other_columns) for line, row in lines}
-        class_names = tuple(classes or other_columns)
+        names = _class_names_of_columns(path, other_columns, classes)
+        cells = {line: _parse_one_hot(f"{path}:{line}", row, other_columns) for line, row in lines}
+        class_names = tuple(classes or dict.fromkeys(names.values()))
     if not class_names:
         raise UserError("has no label", "add a column labels, or a column of 0/1 per class", path=path)
-    rows = [_parse_row(f"{path}:{line}", line, row, labels[line], group_by) for line, row in lines]
+    _warn_about_spellings(path, names)
+    check_decimal_mark(path, ((line, row[column]) for line, row in lines for column in ("start", "end")))
+    rows = []
+    for line, row in lines:
+        labels = tuple(dict.fromkeys(names[cell] for cell in cells[line]))
+        rows.append(_parse_row(f"{path}:{line}", line, row, labels, group_by, timecodes))
     _check_splits(path, rows)
     return LabelTable(path, class_names, rows)
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header, with COLUMNS in lower case, and the lines with their numbers and a cell for each column."""
+def _read_lines(path: Path, group_by: str | None) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the header, with COLUMNS and `group_by` as they are spelled here, and the lines with their numbers.
+
+    A line has a cell for each column."""
     header, rows = csv.read_table(path, delimiters=",;\t")
     if not rows:
         raise UserError("has no video", "add a header such as video,labels and a line per video", path=path)
-    columns = {name: name.casefold() if name.casefold() in COLUMNS else name for name in header}
+    known = {fold_name(name): name for name in ([group_by] if group_by and group_by not in header else [])}
+    known |= {name: name for name in COLUMNS}
+    columns = {name: known.get(fold_name(name), name) for name in header}
     empty = dict.fromkeys((*columns.values(), *COLUMNS), "")
     lines = [(line, empty | {columns[name]: cell for name, cell in row.items()}) for line, row in rows]
     return [columns[name] for name in header], lines
@@ -202,17 +230,23 @@ def _check_header(path: Path, header: list[str], group_by: str | None) -> None:
         raise UserError("has only one of the columns start and end", "give both, in seconds", path=path)
 
 
+def _check_classes(classes: Sequence[str]) -> None:
+    folded = list(map(fold_name, classes))
+    if same := [name for name in classes if folded.count(fold_name(name)) > 1]:
+        raise UserError(f"--classes: {' and '.join(map(repr, same))} are one name", "name each class once")
+
+
 def _split_labels(cell: str) -> list[str]:
-    return list(dict.fromkeys(" ".join(word.split()) for word in cell.split(LABEL_SEPARATOR) if word.strip()))
+    return [normalize_name(word.strip()) for word in cell.split(LABEL_SEPARATOR) if word.strip()]
 
 
 def _class_names_of_labels(path: Path, cells: Mapping[int, list[str]], classes: Sequence[str] | None) -> dict[str, str]:
     """Return the class name by label as written. Numbers are ids if `classes` gives their names."""
     names: dict[str, str] = {}
-    spellings: dict[str, str] = {name.casefold(): name for name in classes or ()}
+    spellings: dict[str, str] = {fold_name(name): name for name in classes or ()}
     for line, label in ((line, label) for line, labels in cells.items() for label in labels):
-        if not classes or label.casefold() in spellings:
-            names[label] = spellings.setdefault(label.casefold(), label)  # the first spelling is used
+        if not classes or fold_name(label) in spellings:
+            names[label] = spellings.setdefault(fold_name(label), " ".join(label.split()))  # the first spelling is used
         elif label.isdecimal() and int(label) < len(classes):
             names[label] = classes[int(label)]
         else:
@@ -223,53 +257,86 @@ def _class_names_of_labels(path: Path, cells: Mapping[int, list[str]], classes: 
     return names
 
 
-def _parse_one_hot(location: str, row: Mapping[str, str], columns: Sequence[str]) -> tuple[str, ...]:
+def _class_names_of_columns(path: Path, columns: Sequence[str], classes: Sequence[str] | None) -> dict[str, str]:
+    """Return the class name by column."""
+    spellings: dict[str, str] = {fold_name(name): name for name in classes or ()}
+    if classes and (differences := spellings.keys() ^ set(map(fold_name, columns))):
+        problem = f"its columns differ from --classes ({list_some(sorted(differences))})"
+        raise UserError(problem, "correct one of them", path=path)
+    return {column: spellings.setdefault(fold_name(column), normalize_name(column)) for column in columns}
+
+
+def _warn_about_spellings(path: Path, names: Mapping[str, str]) -> None:
+    """Print a warning if several spellings are one class. `names`: class by spelling."""
+    spellings: dict[str, dict[str, None]] = defaultdict(dict)
+    for written, name in names.items():
+        if fold_name(written) == fold_name(name):  # it is no id
+            spellings[name] |= dict.fromkeys((name, normalize_name(written)))
+    same = [" = ".join(map(repr, group)) for group in spellings.values() if len(group) > 1]
+    if same:
+        print(f"warning: {path}: names that differ only in case or spaces are one class: {list_some(same)}", flush=True)
+
+
+def _parse_one_hot(location: str, row: Mapping[str, str], columns: Iterable[str]) -> list[str]:
     """Return the columns that hold a 1."""
+    positive = []
     for name in columns:
-        if row[name] not in ("0", "1", "0.0", "1.0", ""):
+        try:
+            value = parse_number(row[name] or 0)
+        except ValueError:
+            value = None
+        if value not in (0, 1):
             hint = "without a column labels, each other column is a class"
             raise UserError(f"{name} is {row[name]!r}, not 0 or 1", hint, path=location)
-    return tuple(name for name in columns if row[name] in ("1", "1.0"))
+        positive += [name] if value else []
+    return positive
 
 
 def _parse_row(
-    location: str, line: int, row: Mapping[str, str], labels: tuple[str, ...], group_by: str | None
+    location: str, line: int, row: Mapping[str, str], labels: tuple[str, ...], group_by: str | None, timecodes: bool
 ) -> LabelRow:
     if not row["video"]:
         raise UserError("names no video", "complete or remove the line", path=location)
-    start, end = (_parse_seconds(location, row[column]) for column in ("start", "end"))
-    if end is not None and end <= (start or 0.0):
-        problem = f"the clip ends at {end:g} s, before or at its start, {start or 0:g} s"
-        raise UserError(problem, "correct the line", path=location)
+    start, end = _parse_times(location, row, timecodes)
     split = row["split"].casefold()
     split = SPLIT_SYNONYMS.get(split, split)
     if split not in ("", *SPLITS):
         raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}", "correct the line", path=location)
-    return LabelRow(line, row["video"], labels, start, end, split, row[group_by] if group_by else "")
+    return LabelRow(line, row["video"], labels, start, end, split, normalize_name(row[group_by]) if group_by else "")
 
 
-def _parse_seconds(location: str, cell: str) -> float | None:
-    """Return seconds, from a number (also with a decimal comma) or 1:02:03.5; None for an empty cell."""
-    if not cell:
-        return None
-    try:
-        parts = [float(part.replace(",", ".")) for part in cell.split(":")]
-        seconds = sum(part * 60**power for power, part in enumerate(reversed(parts)))
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise UserError(f"{cell!r} is not a time", "write seconds, such as 12.5, or 1:02:03", path=location)
-    return seconds
+def _parse_times(
+    location: str, row: Mapping[str, str], timecodes: bool
+) -> tuple[float | Timecode | None, float | Timecode | None]:
+    """Return start and end of a line; None for an empty cell."""
+    hint = f"{TIME_HINT}; timecodes hh:mm:ss:ff need --time-format timecode"
+    if timecodes:
+        hint = "write all times as hh:mm:ss:ff, or omit --time-format timecode"
+    times: list[float | Timecode | None] = []
+    for cell in (row["start"], row["end"]):
+        try:
+            time = parse_timecode(cell) if timecodes else parse_seconds(cell)
+        except ValueError as error:
+            raise UserError(str(error), hint, path=location) from None
+        if isinstance(time, float) and time < 0:
+            raise UserError(f"{cell!r} is a time before the video", hint, path=location)
+        times.append(time)
+    start, end = times
+    first = start if start is not None else Timecode(0, 0, False) if timecodes else 0.0
+    if end is not None and end <= first:  # type: ignore[operator] # both are of one type
+        stop, begin = (f"{time:g} s" if isinstance(time, float) else str(time) for time in (end, first))
+        raise UserError(f"the clip ends at {stop}, before or at its start, {begin}", "correct the line", path=location)
+    return start, end
 
 
 def _check_splits(path: Path, rows: Sequence[LabelRow]) -> None:
     """Raise UserError if only some rows have a split, a video has two, or train or val is missing."""
     splits = {row.split for row in rows}
-    first_rows: dict[tuple[str, float | None, float | None], LabelRow] = {}
+    first_rows: dict[tuple[str, float | Timecode | None, float | Timecode | None], LabelRow] = {}
     for row in rows:
         if len(splits) > 1 and not row.split:
             raise UserError("has no split", "give a split in all lines or in none", path=f"{path}:{row.line}")
-        first = first_rows.setdefault((row.video, row.start, row.end), row)
+        first = first_rows.setdefault((normalize_name(row.video), row.start, row.end), row)
         if first.split != row.split:
             problem = f"{row.video} is in {row.split}, but in line {first.line} in {first.split}"
             raise UserError(problem, "a video belongs in one split", path=f"{path}:{row.line}")

@@ -11,7 +11,7 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.io.names import list_some
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.place_videos import SourceClip, check_names, place_clips
 
@@ -45,7 +45,8 @@ def write_dataset(
     Existing annotations must be the same, and keep their selection. Raises UserError, before anything is written."""
     annotations_dir = dataset_dir / "annotations"
     check_names(prepared.clips, prepared.origin)
-    data = add_selection(prepared.data, annotations_dir, name, seed, prepared.sources)
+    data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
+    data = add_selection(data, annotations_dir, name, seed, prepared.sources)
     seconds, failed = place_clips(prepared.clips, dataset_dir)
     data = without_videos(data, failed)
     sources = {video: source for video, source in prepared.sources.items() if video not in failed}
@@ -89,9 +90,10 @@ def add_selection(
     if not any(annotations_dir.glob("*_action.csv")):
         return replace(data, selection=drawn)
     existing = annotations.load(annotations_dir, name)
-    differences = sorted(set(data.classes) ^ set(existing.classes))
-    if not differences and data.classes != existing.classes:
-        pairs = zip(data.classes, existing.classes, strict=True)
+    classes, existing_classes = (tuple(map(normalize_name, version.classes)) for version in (data, existing))
+    differences = sorted(set(classes) ^ set(existing_classes))
+    if not differences and classes != existing_classes:
+        pairs = zip(classes, existing_classes, strict=True)
         differences = [new_name for new_name, old_name in pairs if new_name != old_name]
     for split in {*data.splits, *existing.splits}:
         new, old = (version.splits.get(split, {}) for version in (data, existing))

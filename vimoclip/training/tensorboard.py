@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vimoclip import annotations
 from vimoclip.errors import UserError, VideoError
+from vimoclip.io.names import normalize_name
 from vimoclip.video.filmstrip import render_filmstrip
 
 HPARAMS_FOLDER = "hparams"  # in a run's folder of logs
@@ -52,7 +53,7 @@ def class_groups(annotations_dir: Path, class_names: Sequence[str]) -> dict[str,
         classes, partitions = annotations.read_classes(path)
     except UserError:
         return groups
-    if classes != tuple(class_names):
+    if tuple(map(normalize_name, classes)) != tuple(map(normalize_name, class_names)):
         return groups
     # only the first partition: that of the data set's authors, if there is one
     for class_segments in list(partitions.values())[:1]:

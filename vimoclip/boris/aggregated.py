@@ -1,0 +1,146 @@
+"""BORIS' table "aggregated events" (CSV, TSV): a row per event."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from vimoclip.boris.events import OTHER_PLAYERS, BehaviorEvent, EventCollection, MediaFile, class_names
+from vimoclip.errors import UserError
+from vimoclip.io import csv
+from vimoclip.io.names import normalize_name
+from vimoclip.io.numbers import MISSING, TIME_HINT, check_decimal_mark, parse_seconds
+
+TYPE_COLUMN = "Behavior type"  # identifies the header
+# each tuple: the name in BORIS 8 and later, then the names in earlier versions
+COLUMN_NAMES = {
+    "observation": ("Observation id",),
+    "kind": ("Observation type",),
+    "source": ("Source", "Media file"),
+    "media": ("Media file name", "Media file"),
+    "length": ("Media duration (s)", "Total length"),
+    "offset": ("Time offset (s)",),
+    "subject": ("Subject",),
+    "behavior": ("Behavior",),
+    "type": (TYPE_COLUMN,),
+    "start": ("Start (s)",),
+    "stop": ("Stop (s)",),
+}
+REQUIRED_COLUMNS = ("behavior", "type", "start", "stop")
+EXPORT_HINT = "export aggregated events from BORIS"
+MAX_SECONDS = 1e8  # three years; later times are dates, which count from 1970
+PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
+
+
+def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
+    """Read aggregated events. Raises UserError with the line."""
+    lines = _read_lines(path)
+    columns = _column_indices(path, lines[0].cells)
+    rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines[1:]]
+    check_decimal_mark(path, ((number, row[key]) for number, row in rows for key in ("start", "stop")))
+    names = class_names(path, (row["behavior"] for _, row in rows if row["behavior"]), merge_case)
+    collection = EventCollection(sorted(set(names.values()), key=str.casefold))
+    # tables of two projects may be joined in one file, with one id for two observations
+    rows_by_observation: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
+    for number, row in rows:
+        rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
+    for (observation, _), numbered_rows in rows_by_observation.items():
+        media_files = _media_files(path, collection, observation, numbered_rows)
+        events: list[BehaviorEvent] = []
+        unknown: list[BehaviorEvent] = []
+        for number, row in numbered_rows if media_files else ():
+            start, stop, is_point = _parse_times(f"{path}:{number}", row)
+            behavior, subject = names[row["behavior"]], normalize_name(row.get("subject", ""))
+            if start is None or stop is None:
+                reason = "has no start" if start is None else "has no stop"
+                collection.add_skipped(f"{observation}: {row['behavior']} in line {number}", reason)
+                begin, end = 0.0 if start is None else start, math.inf if stop is None else stop
+                unknown.append(BehaviorEvent(behavior, subject, begin, end, is_point=False))
+            else:
+                events.append(BehaviorEvent(behavior, subject, start, stop, is_point))
+        if media_files:
+            events.sort(key=lambda event: event.start)
+            collection.add_observation(observation, media_files, events, unknown_events=unknown)
+    return collection
+
+
+def _read_lines(path: Path) -> list[csv.CsvLine]:
+    """Return the header and the lines below it. Raises UserError."""
+    lines = csv.read_lines(path, "export it from BORIS", delimiters="\t,;", header_cell=TYPE_COLUMN)
+    for index, (_, cells) in enumerate(lines):
+        if TYPE_COLUMN in cells:
+            return lines[index:]
+    raise UserError(f"has no column {TYPE_COLUMN}", EXPORT_HINT, path=path)
+
+
+def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
+    """Return the column index by key of COLUMN_NAMES, for existing columns. Raises UserError."""
+    by_name = {cell: index for index, cell in reversed(list(enumerate(header)))}
+    indices: dict[str, int] = {}
+    for key, names in COLUMN_NAMES.items():
+        index = next((by_name[name] for name in names if name in by_name), None)
+        if index is not None:
+            indices[key] = index
+        elif key in REQUIRED_COLUMNS:
+            raise UserError(f"has no column {names[0]}", EXPORT_HINT, path=path)
+    if "source" not in indices and "media" not in indices:
+        raise UserError("has no column with media files", EXPORT_HINT, path=path)
+    return indices
+
+
+def _cell(cells: list[str], index: int) -> str:
+    """Return a cell; empty if it is missing or not available."""
+    text = cells[index] if index < len(cells) else ""
+    return "" if text in MISSING else text
+
+
+def _media_files(
+    path: Path, collection: EventCollection, observation: str, rows: list[tuple[int, dict[str, str]]]
+) -> list[MediaFile]:
+    """Return the first player's media files of an observation, in order. An observation without any is skipped."""
+    number, first = rows[0]
+    source = first.get("source", "")
+    paths = _first_player_entries(source)
+    if not paths:  # some versions write only the media file of each event
+        paths = list(dict.fromkeys(row["media"] for _, row in rows if row.get("media") not in ("", None, "Not found")))
+    if not paths or "picture" in first.get("kind", "").lower():
+        reason = f"{len(rows)} events without a media file, as in a live observation or one of pictures"
+        collection.add_skipped(observation or "an observation", reason)
+        return []
+    if "|" in source:
+        collection.add_skipped(f"{observation}, players other than the first", OTHER_PLAYERS)
+    lengths = _first_player_entries(first.get("length", ""))
+    seconds = [_parse_seconds(f"{path}:{number}", text) or None for text in lengths]
+    return list(zip(paths, seconds if len(seconds) == len(paths) else [None] * len(paths), strict=True))
+
+
+def _first_player_entries(text: str) -> list[str]:
+    """Return what a cell holds for the first player, an entry per media file."""
+    first = text.split("|")[0]
+    return [entry.strip() for entry in PLAYER_PREFIX.sub("", first).split(";") if entry.strip()]
+
+
+def _parse_times(location: str, row: Mapping[str, str]) -> tuple[float | None, float | None, bool]:
+    """Return (start, stop, whether it is a point) of an event; a missing time is None. Raises UserError."""
+    hint, event_type = "correct the line", row["type"].upper().removesuffix(" EVENT")
+    if not row["behavior"] or event_type not in ("STATE", "POINT"):
+        raise UserError(f"behavior type {row['type']!r} is neither STATE nor POINT", hint, path=location)
+    start = _parse_seconds(location, row["start"])
+    stop = start if event_type == "POINT" else _parse_seconds(location, row["stop"])
+    if start is not None and stop is not None and stop < start:
+        raise UserError(f"{row['behavior']} stops at {stop:g} s, before it starts", hint, path=location)
+    offset = _parse_seconds(location, row.get("offset", "")) or 0.0  # BORIS treats a missing offset as 0
+    start, stop = (None if time is None else round(time - offset, 6) for time in (start, stop))
+    if max(start or 0.0, stop or 0.0) > MAX_SECONDS:
+        problem = "its time is a date, as the media file's creation date was used as offset"
+        raise UserError(problem, "import the project (.boris), which has the creation dates", path=location)
+    return start, stop, event_type == "POINT"
+
+
+def _parse_seconds(location: str, text: str) -> float | None:
+    """Return seconds from a number or h:mm:ss; None if it is missing. Raises UserError."""
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise UserError(str(error), TIME_HINT, path=location) from None
