@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.errors import UserError, VideoError
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
+from vimoclip.prepare.find_media import Film, locate_films
+from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
 
@@ -79,7 +80,9 @@ def prepare(
     clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
     sources: dict[str, str] = {}
-    for file, (recording, seconds) in _recordings_by_file(events_path, videos_dir, events, skipped).items():
+    for film, (recording, seconds) in _recordings_by_film(
+        events_path, videos_dir, dataset_dir, events, skipped
+    ).items():
         intervals = labeler.event_intervals(recording.events)
         for span in labeler.grid.spans(seconds):
             if not _is_fully_coded(span, recording):
@@ -87,10 +90,10 @@ def prepare(
             behaviors = labeler.labels(span, intervals)
             if not (behaviors or labeler.keep_unlabelled):
                 continue
-            clip = SourceClip(file, *span)
+            clip = SourceClip(film.file, *span, film.name)
             add_clip(clips, clip.name, clip)
             labels[clip.name] = behaviors
-            sources[clip.name] = recording.observations[0] if group_by == "observation" else file.name
+            sources[clip.name] = recording.observations[0] if group_by == "observation" else film.source
     if not any(labels.values()):
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
@@ -145,50 +148,29 @@ def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
     return any(start <= span[0] + TIME_TOLERANCE and span[1] <= stop + TIME_TOLERANCE for start, stop in intervals)
 
 
-def _recordings_by_file(
-    events_path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
-) -> dict[Path, tuple[Recording, float]]:
-    """Return (recording, seconds) by file. Recordings with different paths may be the same file, and are merged."""
-    recordings: dict[Path, tuple[Recording, float]] = {}
-    for recording in events.recordings.values():
-        file, seconds = _locate_recording(events_path, videos_dir, recording, skipped)
-        if file is None:
-            continue
-        if file not in recordings:
-            recordings[file] = recording, seconds
-            continue
-        merged = recordings[file][0]
-        print(
-            f"warning: {merged.media_path} and {recording.media_path} are both taken from {file}; rename one of the "
-            "files if they are different videos",
-            flush=True,
-        )
-        merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
-        merged.observations += recording.observations
-        merged.coded_intervals += recording.coded_intervals
-    return recordings
+def _recordings_by_film(
+    events_path: Path, videos_dir: Path | None, dataset_dir: Path, events: EventCollection, skipped: dict[str, str]
+) -> dict[Film, tuple[Recording, float]]:
+    """Return (recording, seconds) by film; films that are missing or unreadable are added to `skipped`.
 
-
-def _locate_recording(
-    events_path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
-) -> tuple[Path | None, float]:
-    """Return (file, seconds) of a recording; (None, 0), and an entry in `skipped`, if it is missing or unreadable.
-
-    The file is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`,
-    then beside the file of events."""
-    path = recording.media_path
-    file_name = (PureWindowsPath if "\\" in path else PurePosixPath)(path).name
+    Recordings of one film, whose paths are written differently, are merged. Raises UserError for different films."""
     folders = [folder for folder in (videos_dir, events_path.parent) if folder]
-    candidates = (folder / name for folder in folders for name in (path, file_name))
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        skipped[path] = f"there is no such file, and no {file_name} in {' or '.join(map(str, folders))}"
-        return None, 0.0
-    try:
-        return file, video.probe(file).seconds or recording.seconds or 0.0
-    except VideoError as error:
-        skipped[path] = str(error)
-        return None, 0.0
+    films, not_found = locate_films(events.recordings, folders, events_path, dataset_folders(dataset_dir))
+    skipped |= not_found
+    recordings: dict[Film, tuple[Recording, float]] = {}
+    for path, film in films.items():
+        recording = events.recordings[path]
+        if film in recordings:
+            merged = recordings[film][0]
+            merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
+            merged.observations += recording.observations
+            merged.coded_intervals += recording.coded_intervals
+            continue
+        try:
+            recordings[film] = recording, video.probe(film.file).seconds or recording.seconds or 0.0
+        except VideoError as error:
+            skipped[path] = str(error)
+    return recordings
 
 
 def split_into_blocks(clips: Mapping[str, SourceClip], labeler: WindowLabeler) -> dict[str, str]:

@@ -13,7 +13,8 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.io import csv
 from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, place_clips
+from vimoclip.prepare.find_media import locate_films
+from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, warn_about_duplicates, write_dataset
 
 COLUMNS = ("video", "labels", "start", "end", "split")
@@ -50,7 +51,7 @@ def prepare(
     `fractions`: of val and test, if the table has no splits. Clips of one file are of one source, unless the table
     names another."""
     skipped: dict[str, str] = {}
-    clips, rows = _find_clips(table, videos_dir, skipped)
+    clips, rows = _find_clips(table, videos_dir, dataset_dir, skipped)
     seconds = place_clips(clips, dataset_dir, skipped, table.path)
     clips = {key: clip for key, clip in clips.items() if key not in skipped}
     if not clips:
@@ -72,26 +73,28 @@ def prepare(
 
 
 def _find_clips(
-    table: LabelTable, videos_dir: Path, skipped: dict[str, str]
+    table: LabelTable, videos_dir: Path, dataset_dir: Path, skipped: dict[str, str]
 ) -> tuple[dict[str, SourceClip], dict[str, list[LabelRow]]]:
     """Return the clip and the table's rows by video id."""
     clips: dict[str, SourceClip] = {}
     rows: dict[str, list[LabelRow]] = defaultdict(list)
     num_lines = Counter(row.video for row in table.rows)
+    folders = list(dict.fromkeys((videos_dir, table.path.parent)))
+    films, not_found = locate_films(num_lines, folders, table.path, dataset_folders(dataset_dir))
     for row in table.rows:
-        path = videos_dir / row.video
         lines_remark = f", in {num_lines[row.video]} lines" if num_lines[row.video] > 1 else ""
-        if not path.is_file():
-            skipped[row.video] = f"{path}: there is no such file{lines_remark}"
+        if row.video in not_found:
+            skipped[row.video] = f"{not_found[row.video]}{lines_remark}"
             continue
+        film = films[row.video]
         try:
-            info = video.probe(path)
+            info = video.probe(film.file)
         except VideoError as error:
             skipped[row.video] = f"{error}{lines_remark}"
             continue
-        clip = SourceClip(path)
+        clip = SourceClip(film.file, film_name=film.name)
         if row.start is not None or row.end is not None:
-            clip = SourceClip(path, row.start or 0.0, info.seconds if row.end is None else row.end)
+            clip = SourceClip(film.file, row.start or 0.0, info.seconds if row.end is None else row.end, film.name)
         add_clip(clips, clip.name, clip)
         rows[clip.name].append(row)
     return clips, rows
@@ -113,7 +116,7 @@ def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[Labe
     for key, clip in clips.items():
         nodes = sorted({row.source for row in rows[key] if row.source})
         if clips_per_file[clip.source] > 1:
-            nodes.append(f"film {clip.source.name}")
+            nodes.append(f"film {clip.film_name}{clip.source.suffix}")
         for node in nodes:
             parents[find_root(node)] = find_root(nodes[0])
         if nodes:
