@@ -70,7 +70,7 @@ def find_clips(
             continue
         name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
         if invalid := annotations.invalid_video_ids([name]):
-            skipped[str(path)] = invalid[name]
+            skipped |= {str(path): reason for reason in invalid.values()}
             continue
         add_clip(clips, name, SourceClip(path))
         clips_by_action[action].append(name)

@@ -44,12 +44,13 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
         problem = f"has none of the videos, such as {next(iter(entries['train'])).video}"
         raise UserError(problem, "name the folder that has trimmed_videos/", path=root)
     seconds = place_clips(clips, dataset_dir, skipped, lists_dir)
+    splits = {split: {key: videos[key] for key in videos if key not in skipped} for split, videos in splits.items()}
     annotations_dir = dataset_dir / "annotations"
     report = write_dataset(annotations_dir, name, PreparedDataset(Annotations(classes, splits), seconds, skipped))
     genera = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
-    animals = {}
+    animals, placed = {}, clips.keys() - skipped.keys()
     for entry in (entry for split_entries in entries.values() for entry in split_entries):
-        if entry.video_id in clips and entry.animal_id in genera:
+        if entry.video_id in placed and entry.animal_id in genera:
             genus = genera[entry.animal_id].replace(";", ",")  # animals.csv joins with semicolons
             animals[entry.video_id] = VideoAnimals((genus,), ("Mammal",))
     if animals:

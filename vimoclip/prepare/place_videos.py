@@ -69,8 +69,12 @@ def place_clips(
 ) -> dict[str, float]:
     """Link and trim all clips; return their seconds by video id, as far as known.
 
-    Clips that can't be trimmed are added to `skipped`, with the reason. Raises UserError for names that are no valid
-    video ids or differ only by extension, before anything is written. `origin`: the file or folder they come from."""
+    Clips that can't be trimmed, or whose names are no valid video ids, are added to `skipped`, with the reason. Raises
+    UserError for names that differ only by extension, before anything is written. `origin`: the file or folder they
+    come from."""
+    invalid = annotations.invalid_video_ids(clips)
+    skipped |= invalid
+    clips = {name: clip for name, clip in clips.items() if name not in invalid}
     _check_names(clips, origin)
     folder = dataset_dir / "videos"
     whole_files = {key: clip.source for key, clip in clips.items() if clip.start is None}
@@ -93,7 +97,6 @@ def place_clips(
 def _check_names(clips: Mapping[str, SourceClip], origin: Path) -> None:
     names_by_stem: dict[str, str] = {}
     for name, clip in clips.items():
-        annotations.check_video_id(name, origin)
         if (other := names_by_stem.setdefault(annotations.stem(name), name)) != name:
             problem = f"{clip.source} and {clips[other].source} would have names that differ only by extension"
             raise UserError(problem, "rename one of them", path=origin)
