@@ -34,6 +34,8 @@ def test_videos_in_folders_below_have_names_of_their_own(tmp_path: Path, capsys:
     assert not report.failed
     assert "notes.txt" in capsys.readouterr().out
     assert find(tmp_path, inputs=("day1", "day2/GOPR0001.MP4"))[0].keys() == {"day1__GOPR0001", "day2__GOPR0001"}
+    (tmp_path / "list.txt").write_text("B\u00e4r.mp4\nday2/b.mp4\n", encoding="utf-8")
+    assert find(tmp_path, inputs=("list.txt", "day1/../day2"))[0].keys() == {NFD, "b", "GOPR0001"}
     with pytest.raises(UserError):
         find(tmp_path, "a.mp4", "a.avi")
 

@@ -1,6 +1,7 @@
 """Predict many videos: skip those that are done, record failures, show progress."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,14 +70,15 @@ def find_input_videos(
         elif path.suffix.lower() == ".txt":
             for number, line in enumerate(map(str.strip, read_text(path, hint).splitlines()), start=1):
                 if line:
-                    paths.append(cli.require_file(path.parent / line, f"correct line {number} of {path}"))
+                    file = video.existing_spelling(path.parent / line)
+                    paths.append(cli.require_file(file, f"correct line {number} of {path}"))
         else:
             paths.append(cli.require_file(path, hint))
     if not paths:
         raise UserError("has no videos", hint, path=inputs[0])
     videos: dict[str, Path] = {}
     taken: dict[str, Path] = {}
-    for path, name in video.unique_stems(paths).items():
+    for path, name in video.unique_stems({os.path.abspath(path): path for path in paths}.values()).items():
         stem = portable_stem(name)
         if not _is_writable(f"{stem}{timeline.LONGEST_SUFFIX}"):
             report.failed[str(path)] = "its name is not UTF-8, or too long for those of its output files; rename it"

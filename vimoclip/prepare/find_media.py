@@ -29,7 +29,7 @@ class Film(NamedTuple):
 def locate_films(
     written_paths: Collection[str], folders: Sequence[Path], origin: Path, exclude: Iterable[Path] = ()
 ) -> tuple[dict[str, Film], dict[str, str]]:
-    """Return (film by path as written, reason by path that is not found, or found at several places).
+    """Return (film by path as written, reason by path that can't be used: not found, or found at several places).
 
     A file at the path itself, absolute or below one of `folders`, is taken. Otherwise that file below them, at any
     depth, whose path has the longest tail in common with the written path; on equal tails the first folder's. Names
@@ -42,8 +42,12 @@ def locate_films(
     for written in written_paths:
         try:
             files[written] = search.find(written)
+            files[written].name.encode()
         except VideoError as error:
             not_found[written] = str(error)
+        except UnicodeEncodeError:
+            del files[written]
+            not_found[written] = "its name is not UTF-8; rename the file, and where it is named"
     one_path = {os.path.realpath(file): file for file in reversed(files.values())}
     files = {written: one_path[os.path.realpath(file)] for written, file in files.items()}
     _check_distinct(files, origin)

@@ -3,7 +3,7 @@
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
 from vimoclip.video.container import VIDEO_EXTENSIONS
-from vimoclip.video.folder import VideoFolder, unique_stems
+from vimoclip.video.folder import VideoFolder, existing_spelling, unique_stems
 from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, probe
 from vimoclip.video.random_access import RandomAccessReader
@@ -33,6 +33,7 @@ __all__ = [
     "VideoWriter",
     "batches_in_memory",
     "estimate_kept_frames",
+    "existing_spelling",
     "frame_indices_from_comment",
     "frames_to_comment",
     "pad_to_even",

@@ -1,6 +1,7 @@
 """Find videos in a folder and in the folders below it, also by names in another Unicode form."""
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,7 +87,7 @@ def list_files(
             if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
                 continue
             path = Path(entry.path)
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 files.append(path)
             elif not with_flow and entry.name in flow_folders:
                 left_out[path.relative_to(folder).as_posix()] = "holds flow videos"
@@ -96,25 +97,43 @@ def list_files(
     return files
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def existing_spelling(path: Path) -> Path:
+    """Return the file of this name in NFC or NFD, in the same folder; `path` itself if there is none."""
+    spellings = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((other for other in (path, *spellings) if other.exists()), path)
+
+
 def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the name without extension of each file, by path.
 
-    If several share it: in NFC, after as many folders, from the right, as make them differ: day1__GOPR0001."""
+    If several share it, but for case: in NFC, after as many folders, from the right, as make them differ, such as
+    day1__GOPR0001."""
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        by_stem[normalize_name(path.stem.strip())].append(path)
+        by_stem[_fold(path.stem.strip())].append(path)
     names = dict[Path, str]()
-    for stem, same in by_stem.items():
-        if len(same) == 1:
-            names[same[0]] = same[0].stem
-            continue
-        parents = [normalize_name(path.absolute().parent.as_posix()).strip("/").split("/") for path in same]
-        num_names = [len({_last(parts, depth) for parts in parents}) for depth in range(max(map(len, parents)) + 1)]
+    for same in by_stem.values():
+        folders = [normalize_name(path.absolute().parent.as_posix()).strip("/").split("/") for path in same]
+        deepest = max(map(len, folders)) if len(same) > 1 else 0
+        num_names = [len({_fold("/".join(_last(parts, depth))) for parts in folders}) for depth in range(deepest + 1)]
         depth = num_names.index(max(num_names))
-        for path, parts in zip(same, parents, strict=True):
+        for path, parts in zip(same, folders, strict=True):
+            stem = normalize_name(path.stem.strip()) if depth else path.stem
             names[path] = "__".join([*_last(parts, depth), stem])
     return names
 
 
-def _last(parts: list[str], count: int) -> tuple[str, ...]:
-    return tuple(parts[max(0, len(parts) - count) :])
+def _fold(name: str) -> str:
+    """Return what names have in common that are one name on some system."""
+    return normalize_name(name).casefold()
+
+
+def _last(parts: list[str], count: int) -> list[str]:
+    return parts[max(0, len(parts) - count) :]
