@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimoclip import cli
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, VideoError
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--split", nargs="+", default=None, help="train, val, test; default: all annotated splits")
     parser.add_argument(
-        "--videos-dir", type=Path, default=None, help="folder of videos; default: videos/ in --dataset-dir"
+        "--videos-dir",
+        type=Path,
+        default=None,
+        help="folder of videos, also in folders below it; default: videos/ in --dataset-dir",
     )
     parser.add_argument(
         "--output-dir", type=Path, default=None, help="output folder; default: embeddings/ in --dataset-dir"
@@ -69,6 +72,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
     missing_download = functools.cache(
         functools.partial(clip.missing_download, args.clip_model_name, args.clip_pretrained)
     )
+    folder = video.VideoFolder(videos_dir)
     sampling, jobs = video.Sampling(args.stride, args.fps, args.max_frames), list[EmbeddingJob]()
     for split in args.split or data.splits:
         if not data.splits[split]:
@@ -77,10 +81,16 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
                 raise UserError("names no video", "add one line per video", path=path)
             print(f"{split}: {path.name} names no video")
             continue
+        sources, rejected = dict[str, Path](), dict[str, str]()
+        for key in list(data.splits[split])[: args.limit]:
+            try:
+                sources[key] = folder.locate(key)
+            except VideoError as error:
+                rejected[key] = str(error)
         job = EmbeddingJob(
             args,
             store.rgb_embeddings_path(output_dir, args.dataset_name, split),
-            {key: videos_dir / key for key in list(data.splits[split])[: args.limit]},
+            sources,
             load_encoder,
             {
                 "kind": "rgb",
@@ -93,6 +103,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
             sampling=sampling,
             labels={key: data.multi_hot(split, key) for key in data.splits[split]},
             label=f"{split}: ",
+            rejected=rejected,
             missing_download=missing_download,
         )
         jobs.append(job)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--videos-dir", type=Path, default=None, help="folder of videos; default: videos/ in --dataset-dir"
+        "--videos-dir",
+        type=Path,
+        default=None,
+        help="folder of videos, also in folders below it; default: videos/ in --dataset-dir",
     )
     parser.add_argument("--output-dir", type=Path, default=None, help="output folder; default: flows/ in --dataset-dir")
     parser.add_argument(
@@ -94,7 +97,7 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
         problem = "is the folder of the videos, which flow would overwrite"
         raise UserError(problem, "name another folder with --output-dir", path=output_dir)
     sampling = video.Sampling(args.stride, args.fps, args.max_frames)
-    sources, rejected = find_source_videos(videos_dir, args.limit)
+    sources, rejected = find_source_videos(videos_dir, output_dir, args.limit)
     checkpoint = args.ckpt_path if args.model not in flow.METHODS_WITHOUT_WEIGHTS else None
     return FlowVideoJob(
         args,

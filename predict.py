@@ -3,10 +3,11 @@
     python predict.py video.mp4 --student checkpoints/<run> --tfam checkpoints/TFAM/<config>/seed49 -o predictions/
     python predict.py my_videos/ --labels drinking running        CLIP alone, without training
 
-Accepts videos, folders of videos, and lists (.txt, one path per line). For each video it writes predictions/<name>.html
-(the video and its timeline, for a browser), <name>.csv (bouts: action, start, stop), <name>_windows.csv (scores of all
-windows), <name>.boris.tsv (for BORIS) and <name>.json (all of these). Frames are sampled, preprocessed and encoded as
-in the training of the checkpoints. After an interruption, the same command skips finished videos.
+Accepts videos, folders of videos, also in folders below them, and lists (.txt, one path per line). For each video it
+writes predictions/<name>.html (the video and its timeline, for a browser), <name>.csv (bouts: action, start, stop),
+<name>_windows.csv (scores of all windows), <name>.boris.tsv (for BORIS) and <name>.json (all of these). Frames are
+sampled, preprocessed and encoded as in the training of the checkpoints. Names of videos that share one begin with their
+folders: day1__GOPR0001.csv. After an interruption, the same command skips finished videos.
 
 Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
 threshold; gaps up to --max-gap are closed. The run of --tfam has fitted thresholds if it had a model-selection split;
@@ -66,12 +67,12 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     from vimoclip.prediction import runner
     from vimoclip.runtime import defaults, seeding
 
-    videos = runner.find_input_videos(args.videos, args.limit)
+    report = cli.RunReport()
+    videos = runner.find_input_videos(args.videos, args.output_dir, args.limit, report)
     cli.require_creatable_folder(args.output_dir, "--output-dir")
     seeding.seed_everything(args.seed)
     compute = resolve_compute_options(args)
     model = load_model(args, compute)
-    report = cli.RunReport()
     pending = videos if args.overwrite else runner.select_pending(videos, args.output_dir, model, report)
     print(f"{len(pending)} videos to process, {report.already_done} already done, in {args.output_dir}", flush=True)
     if args.dry_run:

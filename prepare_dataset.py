@@ -73,10 +73,11 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
     """Import a folder with one folder of videos per action.
 
-    my_videos/<action>/<name>.mp4 becomes dataset/videos/<action>__<name>.mp4. Each action is split at random into
-    training and validation clips. --group-by keeps the clips of one source (a recording, an animal, a site) in one
-    split. The match of PATTERN in <action>/<file name>, or its first capture group, is the source. Example:
-    "^[^/]+/([^_]+)_" matches the part of the file name before the first _."""
+    my_videos/<action>/<name>.mp4 becomes dataset/videos/<action>__<name>.mp4, and <action>/<folder>/<name>.mp4 becomes
+    <action>__<folder>__<name>.mp4. Each action is split at random into training and validation clips. --group-by keeps
+    the clips of one source (a recording, an animal, a site) in one split. The match of PATTERN in
+    <action>/.../<file name>, or its first capture group, is the source. Example: "^[^/]+/([^_]+)_" matches the part of
+    the file name before the first _."""
     from vimoclip.prepare.folder import prepare
 
     root = cli.require_folder(args.folder, "name a folder with one folder of videos per action")
@@ -114,8 +115,9 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
 
     The table has the columns video,labels or video and a 0/1 column per class. `labels` holds class names, or ids with
     --classes, separated by ;. With the columns start,end, in seconds, clips are cut from the videos, exact to the
-    frame. A column split (train, val, test) defines the splits; without it they are random, stratified by all labels.
-    --group-by names a column, like the recording, animal or site: videos with the same value stay in one split."""
+    frame. Videos are looked up in --videos-dir and beside the table, also in folders below. A column split (train, val,
+    test) defines the splits; without it they are random, stratified by all labels. --group-by names a column, like the
+    recording, animal or site: videos with the same value stay in one split."""
     from vimoclip.prepare import csv_table
 
     path = cli.require_file(args.table, "name a table of videos and labels")
@@ -175,9 +177,9 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
 
     Each media file is cut into overlapping windows, and each window becomes a clip. A window has the label of a
     behaviour if they overlap by at least --min-overlap of the shorter of the two. A point event extends by
-    --point-margin seconds to both sides. Media files are looked up by path, then by name, in --videos-dir and beside
-    the events. If there is only one recording, it is divided into blocks of time, each of which is in one split; a
-    warning is printed."""
+    --point-margin seconds to both sides. Media files are looked up by path in --videos-dir and beside the events; if
+    one is not there, the file below these folders is taken whose path ends like that in BORIS. If there is only one
+    recording, it is divided into blocks of time, each of which is in one split; a warning is printed."""
     from vimoclip.prepare import boris
     from vimoclip.timeline.bouts import WindowGrid
 

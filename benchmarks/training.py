@@ -53,7 +53,7 @@ class RandomEmbeddingReader:
 
 
 def list_training_videos(folder: Path) -> list[TrainingVideo]:
-    return [TrainingVideo(path.name, path, video.probe(path).frames + 1) for path in video.find_videos(folder)[0]]
+    return [TrainingVideo(path.name, path, video.probe(path).frames + 1) for path in video.VideoFolder(folder).videos]
 
 
 # --- the loader

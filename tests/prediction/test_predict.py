@@ -1,6 +1,7 @@
 """predict.py: the same numbers as the chain by its files, windows, what it writes, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,20 @@ def test_foreign_files_are_not_overwritten_and_dead_links_are_reported(chain: Pa
     (folder / "clip3.csv").write_text("time,who\n1,ann\n")
     assert predict_error(chain, str(folder), *FUSION_ARGS, "-o", str(folder)).path == str(folder / "clip3.csv")
     assert (folder / "clip3.csv").read_text() == "time,who\n1,ann\n"
+
+
+def test_nested_videos_of_one_name_and_unusual_names(chain: Path, tmp_path: Path) -> None:
+    clip = (chain / "dataset" / "videos" / "clip0.mp4").read_bytes()
+    latin1 = os.fsdecode(b"B\xe4r")
+    for name in ("day1/x.mp4", "day2/x.mp4", "10:30?.mp4", "aux.mp4", f"{latin1}/b.mp4", f"{latin1}.mp4"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip)
+    out = tmp_path / "in" / "out"
+    command = [str(tmp_path / "in"), "--tfam", "checkpoints/TFAM/rgb/seed49", "-o", str(out)]
+    report = predict(chain, *command, "--report", str(tmp_path / "report.json"))
+    assert (report.done, len(report.failed)) == (5, 1)
+    assert {path.stem for path in out.glob("*.json")} == {"day1__x", "day2__x", "10-30-", "aux-", "b"}
+    table = predictions_csv.read(out / "whole_videos.csv")
+    assert sorted(table.videos) == ["10:30?.mp4", "aux.mp4", "b.mp4", "day1__x.mp4", "day2__x.mp4"]
+    assert predict(chain, *command).already_done == 5

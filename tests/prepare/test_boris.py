@@ -1,6 +1,7 @@
 """Import of BORIS projects: windows, their labels and splits."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,11 @@ from vimoclip.timeline.bouts import WindowGrid
 from vimoclip.video import VideoReader
 
 
-def test_recording_coded_by_two_observers_has_the_labels_of_both(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recording_coded_by_two_observers_has_the_labels_of_both(tmp_path: Path) -> None:
     write_video(tmp_path / "f0.mp4", indexed_frames(50))
     write_video(tmp_path / "f1.mp4", indexed_frames(50, seed=1))
     project: dict[str, Any] = {}
-    for name, code, media in (("ann", "walk", "C:/ann/f0.mp4"), ("bob", "rest", "/home/bob/f0.mp4"),
+    for name, code, media in (("ann", "walk", "C:\\ann\\f0.mp4"), ("bob", "rest", "ann/f0.mp4"),
                               ("cy", "walk", "f1.mp4")):  # fmt: skip
         rows = [[0.0, "", code, "", "", 0], [2.0, "", code, "", "", 0]]
         other = boris_program.project(BEHAVIORS, {name: rows}, {media: 2.0})
@@ -33,7 +32,6 @@ def test_recording_coded_by_two_observers_has_the_labels_of_both(
     boris_program.write(tmp_path / "p.boris", project)
     labels = label_names(run_prepare(tmp_path, "--window", "2"))
     assert labels["f0_0-2000ms.mp4"] == {"walk", "rest"}
-    assert "warning: C:/ann/f0.mp4 and /home/bob/f0.mp4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,3 +148,41 @@ def test_no_clips_outside_the_coded_interval(tmp_path: Path) -> None:
     labels = label_names(run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1"))
     assert {name for name in labels if name[:2] == "f1"} == {"f1_1000-2000ms.mp4", "f1_2000-3000ms.mp4"}
     assert len(labels) == 6
+
+
+def project_of_films(path: Path, media: Sequence[str]) -> None:
+    """Write a project with an observation per media file, in which `walk` fills the first second."""
+    project: dict[str, Any] = {}
+    for i, name in enumerate(media):
+        rows = [[0.0, "", "walk", "", "", 0], [1.0, "", "walk", "", "", 0]]
+        other = boris_program.project(BEHAVIORS, {f"o{i}": rows}, {name: 2.0})
+        project = project or other
+        project["observations"] |= other["observations"]
+    boris_program.write(path, project)
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_films_of_one_name_become_clips_of_different_names(tmp_path: Path, separator: str) -> None:
+    media = ["day1/GOPR0001.MP4", "day2/GOPR0001.MP4", "day2/other.mp4"]
+    for i, name in enumerate(media):
+        write_video(tmp_path / name, indexed_frames(50, seed=i))
+    project_of_films(tmp_path / "p.boris", [name.replace("/", separator) for name in media])
+    data = run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1")
+    films = ("day1__GOPR0001", "day2__GOPR0001", "other")
+    assert label_names(data) == {
+        f"{film}_{span}ms.mp4": {"walk"} if span == "0-1000" else set()
+        for film in films
+        for span in ("0-1000", "1000-2000")
+    }
+    sources = annotations.read_sources(tmp_path / "dataset" / "annotations")
+    assert set(sources.values()) == {"day1__GOPR0001.MP4", "day2__GOPR0001.MP4", "other.mp4"}
+    contents = {(tmp_path / "dataset" / "videos" / f"{film}_0-1000ms.mp4").read_bytes() for film in films}
+    assert len(contents) == 3
+
+
+def test_different_films_are_not_taken_from_one_file(tmp_path: Path) -> None:
+    write_video(tmp_path / "GOPR0001.MP4", indexed_frames(50))
+    project_of_films(tmp_path / "p.boris", ["day1/GOPR0001.MP4", "day2\\GOPR0001.MP4"])
+    with pytest.raises(UserError, match=r"day1/GOPR0001\.MP4 and day2"):
+        run_prepare(tmp_path)
+    assert not (tmp_path / "dataset").exists()

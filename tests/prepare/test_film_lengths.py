@@ -118,6 +118,23 @@ def test_events_between_windows_are_named(tmp_path: Path) -> None:
     assert not report["failed"] and data.classes == ("walk", "rest")
 
 
+def test_events_at_the_ends_of_the_film_label_its_windows(tmp_path: Path) -> None:
+    """Coded times may be a few ms after the end; of an event that goes on after it, the part in the film counts."""
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, indexed_frames(50, seed=ord(name[0])))
+    events = {"a.mp4": [("walk", 1.8, 9.0)], "b.mp4": [("walk", -3.0, 0.2)]}
+    project = write_project(tmp_path, events, 2.0)
+    content = json.loads(Path(project).read_text())
+    for film in events:
+        content["observations"][film]["events"].append([2.004 if film[0] == "a" else -0.004, "", "bite", "", "", 0])
+    Path(project).write_text(json.dumps(content))
+    report, data = run(tmp_path, "boris", project, *WINDOWS)
+    labels = label_names(data)
+    assert labels["a_1000-2000ms.mp4"] == labels["b_0-1000ms.mp4"] == {"walk", "bite"}
+    assert labels["a_0-1000ms.mp4"] == labels["b_1000-2000ms.mp4"] == set()
+    assert set(report["skipped"]) == {"a.mp4, walk", "b.mp4, walk"}
+
+
 def test_windows_of_a_stretch_whose_coding_is_unknown_are_left_out(tmp_path: Path) -> None:
     """The start of `rest` at 1.5 s has no stop, so that `rest` may go on to the end."""
     for name in ("a.mp4", "b.mp4"):

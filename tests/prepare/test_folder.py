@@ -1,6 +1,7 @@
 """Import of a folder with a folder of videos per action."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def create_files(root: Path, actions: dict[str, list[str]]) -> Path:
     for action, names in actions.items():
         (root / action).mkdir(parents=True)
         for name in names:
-            (root / action / name).write_text(f"{action}/{name}")
+            (root / action / name).write_bytes(os.fsencode(f"{action}/{name}"))
     return root
 
 
@@ -103,11 +104,11 @@ def test_files_that_are_no_videos_are_named_and_skipped(tmp_path: Path, capsys: 
     assert prepare(root, tmp_path / "dataset", "--report", str(report)).classes == ("eating",)
     counts = json.loads(report.read_text())
     assert (counts["done"], counts["already"], counts["unit"]) == (1, 0, "video")
-    assert set(counts["skipped"]) == {str(root / "eating" / "notes.txt")}
+    assert set(counts["skipped"]) == {str(root / "eating" / "notes.txt"), str(root / "on top.mp4")}
     assert counts["outputs"] == [str(tmp_path / "dataset" / "annotations")]
     assert [path.name for path in (tmp_path / "dataset" / "videos").iterdir()] == ["eating__a.mp4"]
-    (skipped,) = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-    assert str(root / "eating" / "notes.txt") in skipped
+    skipped = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert len(skipped) == 2 and str(root / "eating" / "notes.txt") in skipped[0]
 
 
 def test_second_call_changes_nothing_and_restores_missing_videos(pets: Path, tmp_path: Path) -> None:
@@ -253,3 +254,62 @@ def test_group_by_pattern_keeps_sources_in_one_split(tmp_path: Path) -> None:
     assert list(data.splits) == ["train", "val", "test"]
     assert [len(split_sources) for split_sources in sources_by_split] == [2, 1, 1]
     assert len(set.union(*sources_by_split)) == 4
+
+
+def test_videos_in_folders_below_an_action_are_found_and_named_after_the_folders(tmp_path: Path) -> None:
+    folders = {
+        "walk": ["a.mp4"],
+        "walk/cam2": ["a.mp4", "b.mp4"],
+        "eat/site 1/day2": ["a.mp4"],
+        "eat/__MACOSX": ["b.mp4"],
+    }
+    root = create_files(tmp_path / "pets", folders)
+    (root / "walk" / "cam2" / "back to the top").symlink_to(root)
+    data = prepare(root, tmp_path / "dataset", "--group-by", "cam|site")
+    assert data.classes == ("eat", "walk")
+    split = {video: labels for videos in data.splits.values() for video, labels in videos.items()}
+    assert split == {
+        "eat__site 1__day2__a.mp4": (0,),
+        "walk__a.mp4": (1,),
+        "walk__cam2__a.mp4": (1,),
+        "walk__cam2__b.mp4": (1,),
+    }
+    assert (tmp_path / "dataset" / "videos" / "walk__cam2__a.mp4").read_text() == "walk/cam2/a.mp4"
+
+
+@pytest.mark.parametrize("dataset", ["dataset", "."])
+def test_data_set_below_the_imported_folder_is_not_imported_again(tmp_path: Path, dataset: str) -> None:
+    root = create_files(tmp_path / "pets", {"eating": numbered_names(4), "running": numbered_names(4)})
+    first = prepare(root, root / dataset)
+    assert first.classes == ("eating", "running")
+    assert prepare(root, root / dataset) == first
+
+
+def test_action_folders_in_other_spellings_are_one_action(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nfc, nfd = "G\u00e4hnen", "Ga\u0308hnen"
+    root = create_files(tmp_path / "a", {nfc: ["a.mp4"], nfd: ["b.mp4", "Ba\u0308r.mp4"]})
+    data = prepare(root, tmp_path / "dataset")
+    names = {video for videos in data.splits.values() for video in videos}
+    assert (data.classes, names) == ((nfc,), {f"{nfc}__{stem}.mp4" for stem in ("a", "b", "B\u00e4r")})
+    assert {path.name for path in (tmp_path / "dataset" / "videos").iterdir()} == names
+    assert "warning" not in capsys.readouterr().out
+    root = create_files(tmp_path / "b", {"Walk": ["a.mp4"], "walk ": ["b.mp4"], "rest": ["c.mp4"]})
+    assert prepare(root, tmp_path / "dataset2").classes == ("Walk", "rest")
+    assert "warning" in capsys.readouterr().out
+
+
+def test_names_that_windows_refuses_are_replaced(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {"who?": ['10:30 <a>|"*.mp4'], "NUL": ["con.mp4"]})
+    data = prepare(root, tmp_path / "dataset")
+    assert {video for videos in data.splits.values() for video in videos} == {
+        "who-__10-30 -a----.mp4",
+        "NUL__con.mp4",
+    }
+
+
+def test_names_that_are_too_long_or_not_utf8_are_skipped(tmp_path: Path) -> None:
+    root = create_files(tmp_path / "pets", {"eating": ["a.mp4", "b.mp4", "x" * 248 + ".mp4", "B\udce4r.mp4"]})
+    command = ["folder", str(root), "--dataset-dir", str(tmp_path / "dataset")]
+    report = prepare_dataset.main([*command, "--report", str(tmp_path / "report.json")])
+    assert (report.done, len(report.skipped)) == (2, 2)
+    assert len(json.loads((tmp_path / "report.json").read_text())["skipped"]) == 2

@@ -148,13 +148,6 @@ def test_truncated_video_returns_first_frames_or_raises(tmp_path: Path, indexed_
     assert [read_index(frame) for frame in frames] == list(range(20))
 
 
-def test_find_videos_sorts_videos_and_lists_other_files(tmp_path: Path) -> None:
-    for name in ("b.MP4", "a.avi", "notes.txt", ".hidden.mp4"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.mp4").mkdir()
-    assert video.find_videos(tmp_path) == ([tmp_path / "a.avi", tmp_path / "b.MP4"], ["notes.txt"])
-
-
 def test_timestamps_of_avi_with_b_frames_increase(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.avi"), "w") as container:
         stream = container.add_stream("libx264", rate=25)

@@ -20,7 +20,7 @@ from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, command_f
 from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
 from vimoclip.errors import UserError
-from vimoclip.io.names import list_some
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.store import EmbeddingReader
 
 VIDEOS_PER_TASK = 100
@@ -114,14 +114,15 @@ def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
 def check_video_names(data: DatasetContents, report: CheckReport) -> None:
     """Check for names of videos that the extractors refuse."""
     videos_by_stem: dict[str, str] = {}
-    for name in sorted((data.files or frozenset()) - data.other_files):
+    names = {path.name for path in data.video_folder.videos} if data.video_folder else set[str]()
+    for name in sorted(names):
         try:
             annotations.check_video_id(name)
         except UserError as error:
             report.add_problem("videos", name, "misfit", error)
             continue
-        if (other := videos_by_stem.setdefault(annotations.stem(name), name)) != name:
-            reason = f"has the same name as {other} but for the extension, so both would have one flow video"
+        if (other := videos_by_stem.setdefault(normalize_name(annotations.stem(name)), name)) != name:
+            reason = f"has the name of {other} but for the extension or Unicode form, so both would have one flow video"
             report.add_problem("videos", name, "misfit", reason, "rename one of them")
 
 

@@ -51,9 +51,12 @@ def motion_key_function(motion: EmbeddingReader) -> Callable[[str], str]:
 
     The key is the stem; in a published file it may also be the text before the first dot."""
     keys = set(motion.keys)
+    keys_by_name = {normalize_name(key): key for key in motion.keys}
 
     def motion_key(video: str) -> str:
         key = stem_of(video) or video
+        if key not in keys:
+            key = keys_by_name.get(normalize_name(key), key)
         return key if motion.has_schema or key in keys else video.partition(".")[0]
 
     return motion_key

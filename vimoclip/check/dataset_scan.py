@@ -11,6 +11,7 @@ from vimoclip.errors import UserError
 from vimoclip.extraction import manifest
 from vimoclip.extraction.manifest import DONE_STATUSES, ManifestEntry
 from vimoclip.flow.flow_folder import FlowFolder
+from vimoclip.io.names import normalize_name
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,12 @@ class DatasetPaths:
 class DatasetContents:
     """What exists of a data set and can be read.
 
-    `files`: names in the folder of videos, None if there is no folder. `other_files`: those not named like videos.
-    `rgb_readers`: by split. `manifests`: area -> id -> entry."""
+    `video_folder`: None if there is none. `rgb_readers`: by split. `manifests`: area -> id in NFC -> entry."""
 
     paths: DatasetPaths
     annotations: Annotations
     decode: bool
-    files: frozenset[str] | None = None
-    other_files: frozenset[str] = frozenset()
+    video_folder: video.VideoFolder | None = None
     rgb_readers: dict[str, store.EmbeddingReader] = field(default_factory=dict)
     flow_folder: FlowFolder | None = None
     motion_reader: store.EmbeddingReader | None = None
@@ -70,12 +69,18 @@ class DatasetContents:
     @cached_property
     def videos(self) -> list[str]:
         """Annotated videos, then the other video files."""
-        not_annotated = (self.files or frozenset()) - self.other_files - self.split_of.keys()
-        return [*self.split_of, *sorted(not_annotated)]
+        return [*self.split_of, *self.unannotated]
+
+    @cached_property
+    def unannotated(self) -> list[str]:
+        """Names of video files that are not annotated."""
+        annotated = set(map(normalize_name, self.split_of))
+        names = {path.name for path in self.video_folder.videos} if self.video_folder else set[str]()
+        return sorted(name for name in names if normalize_name(name) not in annotated)
 
     def manifest_entry(self, area: str, entry_id: str) -> ManifestEntry | None:
         """Return the entry of a video in the manifest of an area."""
-        return self.manifests.get(area, {}).get(entry_id)
+        return self.manifests.get(area, {}).get(normalize_name(entry_id))
 
 
 def rgb_area(split: str) -> str:
@@ -97,8 +102,9 @@ def scan_dataset(data: DatasetContents, report: CheckReport) -> None:
             data.rgb_readers[split] = reader
     folder = data.paths.flows
     entries = data.manifests["flows"] = _read_manifest("flows", folder, report)
-    if folder.is_dir() and (entries or video.find_videos(folder)[0]):
-        data.flow_folder = FlowFolder(folder, data.videos)
+    flow_folder = FlowFolder(folder, data.videos) if folder.is_dir() else None
+    if flow_folder and (entries or flow_folder.paths):
+        data.flow_folder = flow_folder
     elif entries:
         _add_unfinished("flows", folder, entries, report)
     data.motion_reader = _open_embeddings(data, "motion", data.paths.motion, "motion", report)
@@ -109,17 +115,18 @@ def _list_videos(data: DatasetContents, report: CheckReport) -> None:
     if not folder.is_dir():
         report.add_file_problem("videos", folder, "missing", "there is no such folder", "name it with --videos-dir")
         return
-    paths, others = video.find_videos(folder)
-    data.other_files = frozenset(others)
-    data.files = frozenset(path.name for path in paths) | data.other_files
-    if not_annotated := len(data.files - data.other_files - data.split_of.keys()):
-        report.add_note("videos", f"{not_annotated} videos in {folder} are not annotated")
+    data.video_folder = video.VideoFolder(folder)
+    for name, reason in data.video_folder.left_out.items():
+        if reason != video.folder.NO_VIDEO:
+            report.add_note("videos", reason, name)
+    if data.unannotated:
+        report.add_note("videos", f"{len(data.unannotated)} videos in {folder} are not annotated")
 
 
 def _read_manifest(area: str, output: Path, report: CheckReport) -> dict[str, ManifestEntry]:
     path = manifest.manifest_path(output)
     try:
-        return manifest.read_manifest(path)
+        return {normalize_name(key): entry for key, entry in manifest.read_manifest(path).items()}
     except UserError as error:
         report.add_file_problem(area, path, "broken", error)
     except OSError as error:

@@ -15,6 +15,7 @@ from vimoclip.check.problems import CheckReport
 from vimoclip.errors import UserError, VideoError
 from vimoclip.extraction.manifest import DONE_STATUSES, stat_source
 from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.video.decoder import VideoDecoder
 from vimoclip.video.trimmed_clip import is_shorter_than_named, may_be_trimmed
 
@@ -66,7 +67,9 @@ class _VideoChecker:
 
     def __init__(self, data: DatasetContents, name: str, motion_key: str, results: CheckResults):
         self.data, self.name, self.motion_key, self.results = data, name, motion_key, results
-        self.path = data.paths.videos / name
+        self.path, self.num_files = data.paths.videos / name, 0
+        if data.video_folder and (files := data.video_folder.matches(name)):
+            self.path, self.num_files = files[0], len(files)
         self.split = data.split_of.get(name, "")
         self.rgb_area = rgb_area(self.split)
         self.num_rgb_frames = self.num_flow_frames = 0  # 0: unknown
@@ -75,8 +78,8 @@ class _VideoChecker:
 
     def check(self) -> None:
         """Add the problems of each area, from the video to the motion embeddings."""
-        if self.data.files is not None:
-            self._check_video(self.data.files)
+        if self.data.video_folder:
+            self._check_video(self.data.video_folder)
         if self.rgb_area in self.data.readers:
             self._record_errors(self.rgb_area, self.name, self._check_embeddings)
         if self.data.flow_folder:
@@ -84,13 +87,16 @@ class _VideoChecker:
         if self.data.motion_reader:
             self._record_errors("motion", self.motion_key, self._check_motion)
 
-    def _check_video(self, files: frozenset[str]) -> None:
-        if self.name in self.data.other_files:
-            reason = "has no extension of a video, so extract_flows.py skips it"
-            self._add_problem("videos", "misfit", reason, "rename the file, and its line in the annotations")
-        elif self.name not in files:
+    def _check_video(self, folder: video.VideoFolder) -> None:
+        if not self.num_files:
             hint = "add it, or remove its line from the annotations"
             self._add_problem("videos", "missing", f"is not in {self.data.paths.videos}", hint)
+        elif self.num_files > 1:
+            names = list_some(path.relative_to(folder.folder).as_posix() for path in folder.matches(self.name))
+            self._add_problem("videos", "misfit", f"{self.num_files} files have this name: {names}", "keep one of them")
+        elif self.path.suffix.lower() not in video.VIDEO_EXTENSIONS:
+            reason = "has no extension of a video, so extract_flows.py skips it"
+            self._add_problem("videos", "misfit", reason, "rename the file, and its line in the annotations")
         elif self.data.decode or not self._was_decoded() or may_be_trimmed(self.name):
             info, problem = inspect_video(self.path, self.data.decode)
             if problem:
@@ -126,7 +132,7 @@ class _VideoChecker:
             self._add_problem(area, "stale", reason, hint)
 
     def _check_flow(self, flow_folder: FlowFolder) -> None:
-        self.results.matched_flows += [path.name for path in flow_folder.matches(self.name)]
+        self.results.matched_flows += map(flow_folder.name, flow_folder.matches(self.name))
         try:
             self.flow_path = flow_folder.find(self.name)
         except UserError as error:
@@ -147,7 +153,7 @@ class _VideoChecker:
         if settings := settings_from_comment(info.comment):
             self.results.videos_by_flow_settings[json.dumps(settings, sort_keys=True)].append(self.name)
         source_stem = (info.comment or {}).get("video", annotations.stem(self.name))
-        if source_stem != annotations.stem(self.name):
+        if normalize_name(str(source_stem)) != normalize_name(annotations.stem(self.name)):
             self._add_problem("flows", "misfit", f"{self.flow_path.name} is the flow of {source_stem}", hint)
         if self.num_rgb_frames:
             mismatch = compatibility.flow_mismatch(self.num_rgb_frames, self.frame_indices, info)
@@ -188,7 +194,7 @@ class _VideoChecker:
         else:
             path = self.data.paths.flows if area == "flows" else self.data.readers[area].path
             hint = f"run {command}"
-            if self.data.files is not None and self.name not in self.data.files:
+            if self.data.video_folder and not self.num_files:
                 hint = f"add its video, then {hint}"
             elif area == "motion" and self.data.flow_folder and not self.flow_path:
                 hint = f"run extract_flows.py, then {hint}"

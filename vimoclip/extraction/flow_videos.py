@@ -22,6 +22,7 @@ from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker, settings_digest
 from vimoclip.flow.factory import FlowRenderer
 from vimoclip.flow.flow_folder import common_settings
+from vimoclip.io.names import normalize_name
 from vimoclip.runtime import cost_estimate, defaults
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
@@ -260,20 +261,26 @@ def _take_turns(tasks: Iterable[Generator[None, None, None]], count: int) -> Non
                 stack.enter_context(closing(task))
 
 
-def find_source_videos(videos_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
+def find_source_videos(videos_dir: Path, output_dir: Path, limit: int | None) -> tuple[dict[str, Path], dict[str, str]]:
     """Return (the first `limit` source videos by id, the reasons why others are rejected).
 
     Raises UserError if there is none, or if two would have the same flow video."""
-    videos, others = video.find_videos(videos_dir)
-    if others:
-        print(f"{videos_dir}: no videos, ignored: {', '.join(map(repr, others))}")
-    if not videos:
+    folder = video.VideoFolder(videos_dir, exclude=[output_dir])
+    if left_out := folder.describe_left_out():
+        print(left_out, flush=True)
+    if not folder.videos:
         raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
-    invalid = annotations.invalid_video_ids(path.name for path in videos)
-    stems = dict[str, Path]()
-    for path in (path for path in videos if path.name not in invalid):
-        if other := stems.get(path.stem):
-            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
-        stems[path.stem] = path
+    invalid = annotations.invalid_video_ids(path.name for path in folder.videos)
     rejected = {repr(name): reason for name, reason in invalid.items()}
+    stems = dict[str, Path]()
+    for path in (path for path in folder.videos if path.name not in invalid):
+        try:
+            located = folder.locate(path.name)
+        except VideoError as error:
+            rejected[path.name] = str(error)
+            continue
+        if located != path:
+            print(f"{path} is left out, as {located} has its name", flush=True)
+        elif (other := stems.setdefault(normalize_name(path.stem), path)) != path:
+            raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
     return {path.name: path for path in list(stems.values())[:limit]}, rejected

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
+from vimoclip.video.folder import MANIFEST_INFIX
 
 PREEXISTING = "preexisting"  # the output holds the video, but no manifest recorded it: its source is unknown
 DONE_STATUSES = ("ok", "partial", PREEXISTING)  # the video is in the output
@@ -54,7 +55,7 @@ def stat_source(path: Path) -> dict[str, int | float | None]:
 
 def manifest_path(output: Path, worker: str = "") -> Path:
     """Return `<output>.manifest.jsonl`; with a worker's name, `<output>.manifest.2-of-8.jsonl`."""
-    return atomic.sidecar_path(output, f".manifest.{worker}.jsonl" if worker else ".manifest.jsonl")
+    return atomic.sidecar_path(output, f"{MANIFEST_INFIX}{worker}.jsonl" if worker else f"{MANIFEST_INFIX}jsonl")
 
 
 class Manifest:

@@ -8,8 +8,8 @@ from typing import Any
 from vimoclip.annotations import stem as stem_of
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError, VideoError
-from vimoclip.io.names import is_safe_name
-from vimoclip.video import find_videos, probe
+from vimoclip.io.names import is_safe_name, normalize_name
+from vimoclip.video import VideoFolder, probe
 
 # The published script names flow videos <stem>_<method>_<checkpoint>.mp4, with the names of ptlflow's models and
 # checkpoints. All three may contain underscores.
@@ -29,24 +29,31 @@ _PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossl
 
 
 class FlowFolder:
-    """Flow videos of a folder, named `<stem>.mp4`, or `<stem>_<method>_<checkpoint>.mp4` by the published code."""
+    """Flow videos of a folder, named `<stem>.mp4`, or `<stem>_<method>_<checkpoint>.mp4` by the published code.
+
+    `paths`: by path below the folder. A file in a folder below is not used if one of its name is directly in it."""
 
     def __init__(self, folder: Path, videos: Iterable[str] = ()):
         """`videos`: ids of the data set; `<stem>.mp4` of one of them is never read as a published name."""
-        self.folder = folder
-        self.paths = {path.name: path for path in find_videos(folder)[0]}
-        stems = {stem_of(video_id) for video_id in videos}
+        self.folder, self._files = folder, VideoFolder(folder, with_flow=True)
+        self.paths = {self.name(path): path for path in self._files.videos if path in self._files.matches(path.name)}
+        stems = {normalize_name(stem_of(video_id)) for video_id in videos}
         self._published: dict[str, list[Path]] = {}
         self._source_stems: dict[Path, str | None] = {}  # cache: opening 30,000 files takes half a minute
         for path in self.paths.values():
-            for stem in _published_stems(path.stem) if path.stem not in stems else []:
-                self._published.setdefault(stem, []).append(path)
+            stem = normalize_name(path.stem)
+            for published_stem in _published_stems(stem) if stem not in stems else []:
+                self._published.setdefault(published_stem, []).append(path)
+
+    def name(self, path: Path) -> str:
+        """Return the path of a flow video below the folder."""
+        return path.relative_to(self.folder).as_posix()
 
     def find(self, video_id: str) -> Path | None:
         """Return the flow of a video: same name, `<stem>.mp4`, or a published name. Raises UserError for several."""
         matches = self.matches(video_id)
         if len(matches) > 1:
-            names = ", ".join(path.name for path in matches)
+            names = ", ".join(map(self.name, matches))
             raise UserError(
                 f"several files may be the flow of {video_id}: {names}", "keep one of them", path=self.folder
             )
@@ -54,26 +61,28 @@ class FlowFolder:
 
     def matches(self, video_id: str) -> list[Path]:
         """Return all candidates for the flow of a video."""
-        stem = stem_of(video_id) or video_id
-        for name in (video_id, f"{stem}.mp4"):
-            if name in self.paths:
-                return [self.paths[name]]
+        stem = normalize_name(stem_of(video_id) or video_id)
+        for name in (video_id, f"{stem_of(video_id) or video_id}.mp4"):
+            if paths := self._files.matches(name):
+                return paths
         return [path for path in self._published.get(stem, []) if self._source_stem(path) in (None, stem)]
 
     def _source_stem(self, path: Path) -> str | None:
         if path not in self._source_stems:
-            self._source_stems[path] = _read_source_stem(path)
+            stem = _read_source_stem(path)
+            self._source_stems[path] = stem and normalize_name(stem)
         return self._source_stems[path]
 
     def by_stem(self) -> dict[str, Path]:
         """Return the flow videos by the stem of their source video. Raises UserError if two have the same."""
         found: dict[str, Path] = {}
+        stems: dict[str, str] = {}  # as written on the disk, by NFC
         for path in self.paths.values():
             published = _PUBLISHED_NAME.fullmatch(path.stem)
             stem = (self._source_stem(path) or published[1]) if published else path.stem
-            if stem in found:
+            if (other := stems.setdefault(normalize_name(stem), stem)) in found:
                 raise UserError(
-                    f"two files are the flow of {stem}: {found[stem].name}, {path.name}",
+                    f"two files are the flow of {stem}: {self.name(found[other])}, {self.name(path)}",
                     "keep one of them",
                     path=self.folder,
                 )

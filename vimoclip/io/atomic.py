@@ -17,8 +17,8 @@ MAX_NAME_BYTES = 255  # the limit of common file systems
 def temporary_path(path: Path, suffix: str = "partial") -> Path:
     """Return a hidden path beside `path`, to write to before renaming; the name is hashed if it is too long."""
     name = f".{path.name}.{suffix}"
-    if len(name.encode()) > MAX_NAME_BYTES:
-        name = f".{hashlib.sha256(path.name.encode()).hexdigest()}.{suffix}"
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.{suffix}"
     return path.with_name(name)
 
 

@@ -9,6 +9,9 @@ from vimoclip.io.atomic import MAX_NAME_BYTES
 
 _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
 
+_REFUSED_BY_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
+_RESERVED_BY_WINDOWS = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])", re.IGNORECASE)
+
 
 def has_control_characters(text: str) -> bool:
     """Return whether a text has control characters, which break lines or change a terminal's state."""
@@ -30,6 +33,12 @@ def normalize_name(text: str) -> str:
 def fold_name(text: str) -> str:
     """Return what names have in common that differ only in case, spaces or Unicode's form."""
     return normalize_name(" ".join(normalize_name(text).casefold().split()))
+
+
+def portable_stem(stem: str) -> str:
+    """Return a file name without extension in which `-` replaces what Windows refuses; NUL and its like get one."""
+    stem = _REFUSED_BY_WINDOWS.sub("-", stem)
+    return stem + "-" if _RESERVED_BY_WINDOWS.fullmatch(stem.split(".")[0].rstrip()) else stem
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

@@ -1,6 +1,7 @@
 """Predict many videos: skip those that are done, record failures, show progress."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from vimoclip import cli, timeline, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.io.atomic import MAX_NAME_BYTES
+from vimoclip.io.names import portable_stem
 from vimoclip.io.text import read_text
 from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
@@ -49,34 +52,52 @@ class PredictionModel:
         return json.loads(json.dumps(classes | asdict(self.options) | self.metadata))
 
 
-def find_input_videos(inputs: Sequence[Path], limit: int | None) -> dict[str, Path]:
-    """Return stem -> video for videos, folders of videos, and lists (.txt, one path per line, relative to the list).
+def find_input_videos(
+    inputs: Sequence[Path], output_dir: Path, limit: int | None, report: cli.RunReport
+) -> dict[str, Path]:
+    """Return name -> video for videos, folders of videos, and lists (.txt, one path per line, relative to the list).
 
-    Raises UserError if there is none, or if two would write the same files."""
-    hint, paths = "name a video, a folder of videos or a list of videos (.txt)", []
+    The name is the video's without extension; with folders if several videos share it. Folders are searched with all
+    folders below, except `output_dir`. Videos whose output can't be named are added to `report.failed`. Raises
+    UserError if there is none, or if two would write the same files."""
+    hint, paths = "name a video, a folder of videos or a list of videos (.txt)", list[Path]()
     for path in inputs:
         if path.is_dir():
-            videos, others = video.find_videos(path)
-            paths += videos
-            if others:
-                print(f"{path}: files that are no videos are skipped: {', '.join(map(repr, others))}", flush=True)
+            folder = video.VideoFolder(path, exclude=[output_dir])
+            paths += folder.videos
+            if left_out := folder.describe_left_out():
+                print(left_out, flush=True)
         elif path.suffix.lower() == ".txt":
             for number, line in enumerate(map(str.strip, read_text(path, hint).splitlines()), start=1):
                 if line:
-                    paths.append(cli.require_file(path.parent / line, f"correct line {number} of {path}"))
+                    file = video.existing_spelling(path.parent / line)
+                    paths.append(cli.require_file(file, f"correct line {number} of {path}"))
         else:
             paths.append(cli.require_file(path, hint))
     if not paths:
         raise UserError("has no videos", hint, path=inputs[0])
-    stems: dict[str, Path] = {}
-    for path in dict.fromkeys(paths):
-        for stem in (path.stem, f"{path.stem}_windows", path.stem.removesuffix("_windows")):
-            if other := stems.get(stem):
+    videos: dict[str, Path] = {}
+    taken: dict[str, Path] = {}
+    for path, name in video.unique_stems({os.path.abspath(path): path for path in paths}.values()).items():
+        stem = portable_stem(name)
+        if not _is_writable(f"{stem}{timeline.LONGEST_SUFFIX}"):
+            report.failed[str(path)] = "its name is not UTF-8, or too long for those of its output files; rename it"
+            continue
+        for other_stem in (stem, f"{stem}_windows", stem.removesuffix("_windows")):
+            if other := taken.get(other_stem):
                 raise UserError(f"would write the same files as {other}", "use another folder for it: -o", path=path)
-        if f"{path.stem}.csv" == WHOLE_VIDEOS_FILE:
+        if f"{stem}.csv" == WHOLE_VIDEOS_FILE:
             raise UserError(f"would write {WHOLE_VIDEOS_FILE}, the table of all videos", "rename the video", path=path)
-        stems[path.stem] = path
-    return dict(list(stems.items())[:limit])
+        taken[stem] = videos[name] = path
+    return dict(list(videos.items())[:limit])
+
+
+def _is_writable(name: str) -> bool:
+    """Return whether a file name can be written to disk, and into a text file."""
+    try:
+        return len(name.encode()) <= MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def select_pending(
@@ -86,11 +107,11 @@ def select_pending(
 
     Raises UserError if a result has other settings."""
     pending = {}
-    for stem, path in videos.items():
-        json_path = folder / f"{stem}.json"
+    for name, path in videos.items():
+        json_path = _json_path(folder, name)
         existing = timeline.read_provenance(json_path)
         if existing is None:
-            timeline.check_output_name(folder, stem)
+            timeline.check_output_name(folder, json_path.stem)
         else:
             hint = "use --overwrite, or another folder with -o"
             cli.check_settings_match(model.provenance(), existing, "this command", str(json_path), hint)
@@ -98,10 +119,14 @@ def select_pending(
                 print(f"{path.name} has changed since {json_path} was written; it is predicted again", flush=True)
                 existing = None
         if existing is None:
-            pending[stem] = path
+            pending[name] = path
         else:
             report.already_done += 1
     return pending
+
+
+def _json_path(folder: Path, name: str) -> Path:
+    return folder / f"{portable_stem(name)}.json"
 
 
 def predict_videos(
@@ -116,22 +141,23 @@ def predict_videos(
     sampling = replace(model.encoder.sampling, max_frames=None)  # the limit is for training clips, not for timelines
     total = round(video.estimate_kept_frames(list(videos.values()), sampling))
     meter = cli.ProgressMeter(total or None, "frame", "predicting")
-    for path in videos.values():
+    for name, path in videos.items():
+        video_id = name + path.suffix
         try:
             predicted = predict_video(path, model, meter, batch_size, workers)
         except VideoError as error:
-            report.failed[path.name] = str(error)
-            (folder / f"{path.stem}.json").unlink(missing_ok=True)  # an earlier result is out of date
+            report.failed[video_id] = str(error)
+            _json_path(folder, name).unlink(missing_ok=True)  # an earlier result is out of date
             continue
-        timeline.write_timeline(folder, predicted)
+        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)))
         if predicted.provenance["problem"]:
-            report.partial[path.name] = predicted.provenance["problem"]
+            report.partial[video_id] = predicted.provenance["problem"]
         else:
             report.done += 1
         best = descending_order(predicted.whole)[:PRINTED_ACTIONS]
         actions = ", ".join(f"{predicted.classes[c]} {predicted.whole[c]:.2f}" for c in best)
         print(
-            f"{path.name}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
+            f"{video_id}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
         )
     meter.close()
 
@@ -202,9 +228,9 @@ def predict_video(
 def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> None:
     """Write the whole-video scores of all videos with a result as predictions for evaluate.py."""
     rows = {}
-    for stem, path in videos.items():
-        if (json_path := folder / f"{stem}.json").is_file():
+    for name, path in videos.items():
+        if (json_path := _json_path(folder, name)).is_file():
             whole = yaml_json.read_json(json_path)["whole"]
-            rows[path.name] = [whole[name] for name in model.classes]
+            rows[name + path.suffix] = [whole[name] for name in model.classes]
     if rows:
         predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)

@@ -1,9 +1,9 @@
 """Importer of BORIS events: sliding windows over each media file, labelled with the behaviours in them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
@@ -11,7 +11,8 @@ from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import list_some
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
-from vimoclip.prepare.place_videos import SourceClip, add_clip
+from vimoclip.prepare.find_media import Film, locate_films
+from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
 
@@ -68,14 +69,14 @@ class WindowLabeler:
 class CodedFilm:
     """A film with its events, what decodes of it, and its windows: clip -> behaviours in it."""
 
-    path: Path
+    film: Film
     recording: Recording
     measured: video.MeasuredVideo
     windows: dict[SourceClip, set[str]] = field(default_factory=dict)
 
     def add_windows(self, labeler: WindowLabeler) -> dict[str, str]:
         """Cut the film into labelled windows; return why windows are left out: entry -> reason."""
-        intervals = labeler.event_intervals(self.recording.events)
+        intervals = labeler.event_intervals(list(self._events_in_film()))
         reasons: Counter[str] = Counter()
         spans = [span for span in labeler.grid.spans(self.measured.seconds) if _is_fully_coded(span, self.recording)]
         for span in spans:
@@ -85,9 +86,18 @@ class CodedFilm:
             elif missing := self.measured.missing(*span):
                 reasons[missing] += 1
             elif (behaviors := labeler.labels(span, intervals)) or labeler.keep_unlabelled:
-                self.windows[SourceClip(self.path, *span)] = behaviors
+                self.windows[SourceClip(self.film.file, *span, self.film.name)] = behaviors
         left_out = [f"{count} of {len(spans)}: {reason}" for reason, count in reasons.items()]
-        return {f"{self.path.name}, windows": "; ".join(left_out)} if left_out else {}
+        return {f"{self.film.source}, windows": "; ".join(left_out)} if left_out else {}
+
+    def _events_in_film(self) -> Iterator[BehaviorEvent]:
+        """Yield the events in the film, with times from 0 to its end: coded times may lie two frames outside of it."""
+        seconds, tolerance = self.measured.seconds, self.measured.tolerance
+        for event in self.recording.events:
+            if event.stop >= -tolerance and event.start <= seconds + tolerance:
+                start, stop = (min(max(time, 0.0), seconds) for time in (event.start, event.stop))
+                if start < stop or event.start == event.stop:
+                    yield event._replace(start=start, stop=stop)
 
     def unused_events(self, labeler: WindowLabeler) -> dict[str, str]:
         """Return the behaviours with events outside of the film or of all windows, with their numbers."""
@@ -95,14 +105,14 @@ class CodedFilm:
         totals, reasons = Counter[str](), defaultdict[str, Counter[str]](Counter)
         for event in self.recording.events:
             totals[event.behavior] += 1
-            if event.start >= seconds or event.stop < 0 or (event.stop == 0 and not event.is_point):
+            if event.start > seconds + tolerance or event.stop < -tolerance:
                 reasons[event.behavior][f"outside of the film, which lasts {seconds:.6g} s"] += 1
             elif not any(self._is_labelled(clip, event, labeler) for clip in self.windows):
                 reasons[event.behavior]["in no window"] += 1
             elif event.start < -tolerance or event.stop > seconds + tolerance:
                 reasons[event.behavior][f"partly outside of the film, which lasts {seconds:.6g} s"] += 1
         return {
-            f"{self.path.name}, {behavior}": "; ".join(
+            f"{self.film.source}, {behavior}": "; ".join(
                 f"{count} of {totals[behavior]} events {reason}" for reason, count in counts.items()
             )
             for behavior, counts in reasons.items()
@@ -135,19 +145,20 @@ def prepare(
     events = boris.read_events(events_path, merge_case)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
-    films = measure_films(_recordings_by_file(events_path, videos_dir, events, skipped), dataset_dir, skipped)
+    recordings = _recordings_by_film(events_path, videos_dir, dataset_dir, events, skipped)
+    films = measure_films(recordings, dataset_dir, skipped)
     sources: dict[str, str] = {}
-    for film in films:
-        skipped |= film.add_windows(labeler)
-        source = film.recording.observations[0] if group_by == "observation" else film.path.name
-        sources |= {clip.name: source for clip in film.windows}
+    for coded in films:
+        skipped |= coded.add_windows(labeler)
+        source = coded.recording.observations[0] if group_by == "observation" else coded.film.source
+        sources |= {clip.name: source for clip in coded.windows}
     if len(set(sources.values())) == 1:
         sources = keep_within_blocks(films, labeler)
     clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
-    for film in films:
-        skipped |= film.unused_events(labeler)
-        for clip, behaviors in film.windows.items():
+    for coded in films:
+        skipped |= coded.unused_events(labeler)
+        for clip, behaviors in coded.windows.items():
             add_clip(clips, clip.name, clip)
             labels[clip.name] = behaviors
     if not any(labels.values()):
@@ -158,31 +169,31 @@ def prepare(
     ids = {name: class_id for class_id, name in enumerate(classes)}
     label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
     data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
-    coded = Counter(
+    num_coded = Counter(
         event.behavior
         for recording in events.recordings.values()
         for event in [*recording.events, *recording.unknown_events]
     )
     lost = {
-        behavior: f"none of its {coded[behavior]} events is in a window"
+        behavior: f"none of its {num_coded[behavior]} events is in a window"
         for behavior in events.behaviors
-        if behavior in coded and behavior not in ids
+        if behavior in num_coded and behavior not in ids
     }
     prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources)
     return write_dataset(dataset_dir, name, prepared, seed)
 
 
-def measure_films(recordings: Mapping[Path, Recording], dataset_dir: Path, skipped: dict[str, str]) -> list[CodedFilm]:
+def measure_films(recordings: Mapping[Film, Recording], dataset_dir: Path, skipped: dict[str, str]) -> list[CodedFilm]:
     """Decode each film, and print a warning if its lengths differ. Films that can't be read are added to `skipped`."""
     measurer, films = FilmMeasurer(dataset_dir), list[CodedFilm]()
-    for path, recording in cli.progress(recordings.items(), len(recordings), "film", "measuring"):
+    for film, recording in cli.progress(recordings.items(), len(recordings), "film", "measuring"):
         try:
-            measured = measurer.measure(path)
+            measured = measurer.measure(film.file)
         except VideoError as error:
             skipped[recording.media_path] = str(error)
             continue
-        print_warnings(path, measured, recording.seconds)
-        films.append(CodedFilm(path, recording, measured))
+        print_warnings(film.file, measured, recording.seconds)
+        films.append(CodedFilm(film, recording, measured))
     return films
 
 
@@ -225,62 +236,41 @@ def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
     return any(start <= span[0] + TIME_TOLERANCE and span[1] <= stop + TIME_TOLERANCE for start, stop in intervals)
 
 
-def _recordings_by_file(
-    events_path: Path, videos_dir: Path | None, events: EventCollection, skipped: dict[str, str]
-) -> dict[Path, Recording]:
-    """Return the recording by file. Recordings with different paths may be the same file, and are merged."""
-    recordings: dict[Path, Recording] = {}
-    for recording in events.recordings.values():
-        file = _locate_recording(events_path, videos_dir, recording, skipped)
-        if file is None:
-            continue
-        if file not in recordings:
-            recordings[file] = recording
-            continue
-        merged = recordings[file]
-        print(
-            f"warning: {merged.media_path} and {recording.media_path} are both taken from {file}; rename one of the "
-            "files if they are different videos",
-            flush=True,
-        )
-        merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
-        merged.observations += recording.observations
-        merged.coded_intervals += recording.coded_intervals
-        merged.unknown_events += recording.unknown_events
-    return recordings
+def _recordings_by_film(
+    events_path: Path, videos_dir: Path | None, dataset_dir: Path, events: EventCollection, skipped: dict[str, str]
+) -> dict[Film, Recording]:
+    """Return the recording by film; films that are not found are added to `skipped`.
 
-
-def _locate_recording(
-    events_path: Path, videos_dir: Path | None, recording: Recording, skipped: dict[str, str]
-) -> Path | None:
-    """Return the file of a recording; None, and an entry in `skipped`, if it is missing.
-
-    The file is searched by its path, then by its name, as the path may come from another computer: in `videos_dir`,
-    then beside the file of events."""
-    path = recording.media_path
-    file_name = (PureWindowsPath if "\\" in path else PurePosixPath)(path).name
+    Recordings of one film, whose paths are written differently, are merged. Raises UserError for different films."""
     folders = [folder for folder in (videos_dir, events_path.parent) if folder]
-    candidates = (folder / name for folder in folders for name in (path, file_name))
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        skipped[path] = f"there is no such file, and no {file_name} in {' or '.join(map(str, folders))}"
-    return file
+    films, not_found = locate_films(events.recordings, folders, events_path, dataset_folders(dataset_dir))
+    skipped |= not_found
+    recordings: dict[Film, Recording] = {}
+    for path, film in films.items():
+        recording = events.recordings[path]
+        merged = recordings.setdefault(film, recording)
+        if merged is not recording:
+            merged.events = sorted([*merged.events, *recording.events], key=lambda event: event.start)
+            merged.observations += recording.observations
+            merged.coded_intervals += recording.coded_intervals
+            merged.unknown_events += recording.unknown_events
+    return recordings
 
 
 def keep_within_blocks(films: Sequence[CodedFilm], labeler: WindowLabeler) -> dict[str, str]:
     """Divide the only recording into blocks of time; drop windows across two of them, and print a warning.
 
     Returns the block by video id."""
-    recording_end = max(clip.end or 0.0 for film in films for clip in film.windows)
+    recording_end = max(clip.end or 0.0 for coded in films for clip in coded.windows)
     length = max(recording_end / NUM_BLOCKS, 2 * labeler.grid.length)
     num_dropped, blocks = 0, dict[str, str]()
-    for film in films:
-        for clip in list(film.windows):
+    for coded in films:
+        for clip in list(coded.windows):
             first, last = int((clip.start or 0.0) / length), int(((clip.end or 0.0) - TIME_TOLERANCE) / length)
             if first == last:
-                blocks[clip.name] = f"{film.path.name}, from {first * length:g} s on"
+                blocks[clip.name] = f"{coded.film.source}, from {first * length:g} s on"
             else:
-                del film.windows[clip]
+                del coded.windows[clip]
                 num_dropped += 1
     print(
         f"warning: there is only one recording. It is split into blocks of {length:.0f} s, without the {num_dropped} "

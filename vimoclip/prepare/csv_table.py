@@ -22,7 +22,8 @@ from vimoclip.io.numbers import (
 )
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
-from vimoclip.prepare.place_videos import SourceClip, add_clip
+from vimoclip.prepare.find_media import Film, locate_films
+from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, warn_about_duplicates, write_dataset
 
 COLUMNS = ("video", "labels", "start", "end", "split")
@@ -100,17 +101,18 @@ def _find_clips(
     rows_by_video: dict[str, list[LabelRow]] = defaultdict(list)
     for row in table.rows:
         rows_by_video[row.video].append(row)
+    folders = list(dict.fromkeys((videos_dir, table.path.parent)))
+    films, not_found = locate_films(rows_by_video, folders, table.path, dataset_folders(dataset_dir))
     clips: dict[str, SourceClip] = {}
     rows_by_clip: dict[str, list[LabelRow]] = defaultdict(list)
     measurer = FilmMeasurer(dataset_dir)
     for name, rows in cli.progress(rows_by_video.items(), len(rows_by_video), "film", "measuring"):
-        path = videos_dir / name
         lines_remark = f", in {len(rows)} lines" if len(rows) > 1 else ""
-        if not path.is_file():
-            skipped[name] = f"{path}: there is no such file{lines_remark}"
+        if name in not_found:
+            skipped[name] = f"{not_found[name]}{lines_remark}"
             continue
         try:
-            clip_by_line = _clips_of_film(table, path, rows, measurer, skipped)
+            clip_by_line = _clips_of_film(table, films[name], rows, measurer, skipped)
         except VideoError as error:
             skipped[name] = f"{error}{lines_remark}"
             continue
@@ -122,18 +124,19 @@ def _find_clips(
 
 
 def _clips_of_film(
-    table: LabelTable, path: Path, rows: Sequence[LabelRow], measurer: FilmMeasurer, skipped: dict[str, str]
+    table: LabelTable, film: Film, rows: Sequence[LabelRow], measurer: FilmMeasurer, skipped: dict[str, str]
 ) -> dict[int, SourceClip]:
     """Return the clip by line of the table. Raises VideoError if the film can't be read.
 
     Lines whose clip would be shorter than asked for are added to `skipped`. Only films that are cut are measured."""
-    rate = video.probe(path).fps
+    rate = video.probe(film.file).fps
     spans = {row.line: table.clip_span(row, rate) for row in rows}
-    clips = {line: SourceClip(path) for line, span in spans.items() if span == (None, None)}
+    whole = SourceClip(film.file, film_name=film.name)
+    clips = {line: whole for line, span in spans.items() if span == (None, None)}
     if len(clips) == len(spans):
         return clips
-    measured = measurer.measure(path)
-    print_warnings(path, measured)
+    measured = measurer.measure(film.file)
+    print_warnings(film.file, measured)
     for line, (start, end) in spans.items():
         if line in clips:
             continue
@@ -141,7 +144,7 @@ def _clips_of_film(
         if missing := measured.missing(start, end):
             skipped[f"{rows[0].video} in line {line}"] = missing
         else:
-            clips[line] = SourceClip(path, start, end)
+            clips[line] = SourceClip(film.file, start, end, film.name)
     return clips
 
 
@@ -161,7 +164,7 @@ def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[Labe
     for key, clip in clips.items():
         nodes = sorted({row.source for row in rows[key] if row.source})
         if clips_per_file[clip.source] > 1:
-            nodes.append(f"film {clip.source.name}")
+            nodes.append(f"film {clip.film_name}{clip.source.suffix}")
         for node in nodes:
             parents[find_root(node)] = find_root(nodes[0])
         if nodes:

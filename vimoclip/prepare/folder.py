@@ -9,9 +9,9 @@ from pathlib import Path
 from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.io.names import list_some
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.place_videos import SourceClip, add_clip, check_names, clean_name, place_clips
+from vimoclip.prepare.place_videos import SourceClip, add_clip, check_names, clean_name, dataset_folders, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, print_summary, warn_about_duplicates, write_dataset
 
 
@@ -28,7 +28,7 @@ def prepare(
     Existing annotations of the same clips and actions stay as they are. `fractions`: of val and test. `group_by`: finds
     a clip's source in its path below `root`."""
     skipped: dict[str, str] = {}
-    clips, labels = find_clips(root, skipped)
+    clips, labels = find_clips(root, dataset_dir, skipped)
     warn_about_duplicates(clip.source for clip in clips.values())
     annotations_dir = dataset_dir / "annotations"
     sources = match_sources(root, clips, group_by) if group_by else {}
@@ -50,23 +50,45 @@ def prepare(
     return report
 
 
-def find_clips(root: Path, skipped: dict[str, str]) -> tuple[dict[str, SourceClip], dict[str, list[str]]]:
-    """Return (video id -> file, action -> its video ids). Files that are no videos are added to `skipped`.
+def find_clips(
+    root: Path, dataset_dir: Path, skipped: dict[str, str]
+) -> tuple[dict[str, SourceClip], dict[str, list[str]]]:
+    """Return (video id -> file, action -> its video ids). Files that can't be used are added to `skipped`.
 
-    Raises UserError if there are no videos, or two would have one name."""
+    A folder in `root` is an action; names of folders below it become part of the id. Raises UserError if there are no
+    videos, or two would have one name."""
     clips: dict[str, SourceClip] = {}
     clips_by_action: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        action = folder.name.strip()
-        videos, others = video.find_videos(folder)
-        skipped |= {str(folder / name): "has no extension of a video" for name in others}
-        for path in videos:
-            name = clean_name(f"{action}__{path.stem.strip()}") + path.suffix
-            add_clip(clips, name, SourceClip(path))
-            clips_by_action[action].append(name)
+    folder = video.VideoFolder(root, exclude=dataset_folders(dataset_dir))
+    skipped |= {str(root / name): reason for name, reason in folder.left_out.items()}
+    action_folders = dict.fromkeys(path.relative_to(root).parts[0] for path in folder.videos if path.parent != root)
+    actions = merge_actions(root, list(action_folders))
+    for path in folder.videos:
+        action_folder, *parts = path.relative_to(root).with_suffix("").parts
+        if not (action := actions.get(action_folder) if parts else None):
+            skipped[str(path)] = "is in no folder of an action"
+            continue
+        name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
+        if invalid := annotations.invalid_video_ids([name]):
+            skipped |= {str(path): reason for reason in invalid.values()}
+            continue
+        add_clip(clips, name, SourceClip(path))
+        clips_by_action[action].append(name)
     if not clips:
         raise UserError("has no folders with videos", f"arrange them as {root}/<action>/<name>.mp4", path=root)
     return clips, clips_by_action
+
+
+def merge_actions(root: Path, folders: Sequence[str]) -> dict[str, str]:
+    """Return the action of each folder. Print a warning for names that differ in case or outer spaces: they are one."""
+    first_folders: dict[str, str] = {}
+    actions: dict[str, str] = {}
+    for folder in folders:
+        first = first_folders.setdefault(normalize_name(folder).strip().casefold(), folder)
+        actions[folder] = normalize_name(first).strip()
+        if normalize_name(folder) != normalize_name(first):
+            print(f"warning: {root / first} and {root / folder} are taken as one action", flush=True)
+    return actions
 
 
 def match_sources(root: Path, clips: Mapping[str, SourceClip], group_by: re.Pattern[str]) -> dict[str, str]:

@@ -43,9 +43,9 @@ def prepare(root: Path, dataset_dir: Path, name: str) -> cli.RunReport:
         problem = f"has none of the videos, such as {next(iter(entries['train'])).video}"
         raise UserError(problem, "name the folder that has trimmed_videos/", path=root)
     genera = _read_id_file(_find_release_file(root, lists_dir, GENUS_FILE))
-    animals = {}
+    animals, placed = {}, clips.keys() - skipped.keys()
     for entry in (entry for split_entries in entries.values() for entry in split_entries):
-        if entry.video_id in clips and entry.animal_id in genera:
+        if entry.video_id in placed and entry.animal_id in genera:
             genus = genera[entry.animal_id].replace(";", ",")  # animals.csv joins with semicolons
             animals[entry.video_id] = VideoAnimals((genus,), ("Mammal",))
     data = Annotations(classes, splits)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
+from vimoclip.io.names import normalize_name, portable_stem
 from vimoclip.timeline.bouts import TIME_TOLERANCE
 from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
@@ -19,16 +20,20 @@ MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 140 MB
 
 
 class SourceClip(NamedTuple):
-    """A file, or a part of it, that becomes a video of the data set. `start`, `end`: seconds; None: the whole file."""
+    """A file, or a part of it, that becomes a video of the data set.
+
+    `start`, `end`: seconds; None: the whole file. `film_name`: begins the video id; default: the file's name without
+    extension."""
 
     source: Path
     start: float | None = None
     end: float | None = None
+    film_name: str = ""
 
     @property
     def name(self) -> str:
         """The video id; that of a part ends with its span in milliseconds."""
-        stem = clean_name(self.source.stem.strip())
+        stem = clean_name(self.film_name or self.source.stem)
         if self.start is None or self.end is None:
             return stem + self.source.suffix
         return trimmed_name(stem, self.start, self.end)
@@ -43,8 +48,16 @@ class TrimSpan(NamedTuple):
 
 
 def clean_name(name: str) -> str:
-    """Replace what a video id must not contain: control characters, slashes, dots, and = + @ at the start."""
-    return re.sub(r"^[=+@]", "-", re.sub(r"[\x00-\x1f\x7f/\\.]", "-", name))
+    """Return a video id without extension, in NFC.
+
+    `-` replaces control characters, slashes, dots, what Windows refuses, and = + @ at the start."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\.]", "-", normalize_name(name.strip()))
+    return portable_stem(re.sub(r"^[=+@]", "-", name))
+
+
+def dataset_folders(dataset_dir: Path) -> list[Path]:
+    """Return the folders of a data set, which may lie below a folder that is searched for videos to import."""
+    return [dataset_dir, *(dataset_dir / name for name in ("videos", "flows", "embeddings", "annotations"))]
 
 
 def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip) -> None:
@@ -82,7 +95,6 @@ def check_names(clips: Mapping[str, SourceClip], origin: Path) -> None:
     `origin`: the file or folder that the clips come from."""
     names_by_stem: dict[str, str] = {}
     for name, clip in clips.items():
-        annotations.check_video_id(name, origin)
         if (other := names_by_stem.setdefault(annotations.stem(name), name)) != name:
             problem = f"{clip.source} and {clips[other].source} would have names that differ only by extension"
             raise UserError(problem, "rename one of them", path=origin)

@@ -44,26 +44,35 @@ def write_dataset(
 
     Existing annotations must be the same, and keep their selection. Raises UserError, before anything is written."""
     annotations_dir = dataset_dir / "annotations"
-    check_names(prepared.clips, prepared.origin)
+    invalid = annotations.invalid_video_ids(prepared.clips)
+    clips = {video: clip for video, clip in prepared.clips.items() if video not in invalid}
+    check_names(clips, prepared.origin)
     data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
-    data = add_selection(data, annotations_dir, name, seed, prepared.sources)
-    seconds, failed = place_clips(prepared.clips, dataset_dir)
-    data = without_videos(data, failed)
-    sources = {video: source for video, source in prepared.sources.items() if video not in failed}
+    data = add_selection(without_videos(data, invalid), annotations_dir, name, seed, prepared.sources)
+    seconds, failed = place_clips(clips, dataset_dir)
+    data, unusable = without_videos(data, failed), invalid | failed
+    sources = {video: source for video, source in prepared.sources.items() if video not in unusable}
+    animals = {video: names for video, names in prepared.animals.items() if video not in unusable}
     sources_path = annotations_dir / annotations.SOURCES_FILE
     if sources:
         atomic.write_text(sources_path, annotations.format_sources(sources))
     else:
         sources_path.unlink(missing_ok=True)  # of earlier annotations
-    if prepared.animals:
-        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(prepared.animals))
+    if animals:
+        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)  # last: annotations imply that all other files exist
-    skipped = {**prepared.skipped, **failed}
+    skipped = {**prepared.skipped, **unusable}
     print_summary(annotations_dir, data, seconds, skipped, sources)
-    for action, reason in prepared.lost.items():
+    unusable_labels = _used_labels(prepared.data) - _used_labels(data)
+    lost = {**prepared.lost, **{data.classes[label]: "none of its clips can be used" for label in unusable_labels}}
+    for action, reason in lost.items():
         print(f"lost: {action} has no clip: {reason}", flush=True)
     num_videos = sum(map(len, data.splits.values()))
-    return cli.RunReport([annotations_dir], done=num_videos, skipped=skipped, failed=dict(prepared.lost))
+    return cli.RunReport([annotations_dir], done=num_videos, skipped=skipped, failed=lost)
+
+
+def _used_labels(data: Annotations) -> set[int]:
+    return {label for videos in data.splits.values() for labels in videos.values() for label in labels}
 
 
 def without_videos(data: Annotations, excluded: Container[str]) -> Annotations:

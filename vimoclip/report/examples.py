@@ -11,8 +11,7 @@ import numpy as np
 from vimoclip import metrics
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_folder import FlowFolder
-from vimoclip.io.names import is_safe_name
-from vimoclip.video import filmstrip
+from vimoclip.video import VideoFolder, filmstrip
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -91,12 +90,16 @@ def add_filmstrips(clips: list[ExampleClip], videos_dir: Path | None, flows_dir:
     """Add filmstrips, or the reasons for missing ones, to each clip; return the reasons that apply to all clips."""
     notes = [] if videos_dir else ["Frames are not shown: the folder of videos is missing."]
     notes += [] if flows_dir else ["Flow is not shown: the folder of flow videos is missing."]
+    videos = VideoFolder(videos_dir) if videos_dir else None
     flows = FlowFolder(flows_dir, [clip.video for clip in clips]) if flows_dir else None
     for clip in clips:
-        if videos_dir:
-            path = videos_dir / clip.video if is_safe_name(clip.video) else None
+        if videos:
             alt_text = f"{STRIP_FRAMES} frames of {clip.video}, from first to last"
-            _add_filmstrip(clip, alt_text, path, "the video is missing")
+            paths = videos.matches(clip.video)
+            if len(paths) > 1:
+                clip.missing.append("several videos have its name")
+            else:
+                _add_filmstrip(clip, alt_text, paths[0] if paths else None, "the video is missing")
         if flows:
             alt_text = f"Optical flow of {clip.video} as colours, {STRIP_FRAMES} frames"
             try:

@@ -116,7 +116,7 @@ class Timeline:
 
     Times are seconds since the video's first frame. `starts`, `stops` (W,): sorted; `scores` (W, C); `whole` (C,):
     scores of the whole video, computed as `whole_by` describes; `thresholds` (C,); `provenance`: settings and versions
-    in the types that JSON has."""
+    in the types that JSON has; `name`: of its files, default: the video's without extension."""
 
     video: Path
     seconds: float
@@ -131,3 +131,4 @@ class Timeline:
     thresholds: np.ndarray
     bouts: tuple[Bout, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""

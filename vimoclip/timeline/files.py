@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
+LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
 CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
-    """Write all files of a video, `<stem>.json` last: if it exists, the others are complete. Raises OSError."""
-    stem, video = timeline.video.stem, timeline.video
+    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError."""
+    stem, video = timeline.name or timeline.video.stem, timeline.video
     json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # of an earlier result
     written = [
         csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
-        csv.write_csv(folder / f"{stem}_windows.csv", CSV_COLUMNS, _window_rows(timeline)),
+        csv.write_csv(folder / f"{stem}{LONGEST_SUFFIX}", CSV_COLUMNS, _window_rows(timeline)),
         atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
         boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
     ]

@@ -58,7 +58,7 @@ def video_urls(video: Path, folder: Path) -> list[str]:
     urls = []
     for target, start in ((video.absolute(), folder.absolute()), (video.resolve(), folder.resolve())):
         try:
-            relative = quote(Path(os.path.relpath(target, start)).as_posix())
+            relative = quote(os.fsencode(Path(os.path.relpath(target, start)).as_posix()))
             # "./" keeps a browser from reading the part before a colon in a file name as a URL scheme
             urls.append(relative if relative.startswith("../") else f"./{relative}")
         except ValueError:

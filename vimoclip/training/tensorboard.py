@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vimoclip import annotations
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import normalize_name
+from vimoclip.video import VideoFolder
 from vimoclip.video.filmstrip import render_filmstrip
 
 HPARAMS_FOLDER = "hparams"  # in a run's folder of logs
@@ -140,12 +141,13 @@ def load_panel_clips(
 
     `get_labels` returns (C,) multi-hot labels, `find_flow` the flow video; it may raise UserError."""
     panel_clips: list[PanelClip] = []
+    folder = VideoFolder(videos_dir) if videos_dir.is_dir() else None
     for video in videos[:: max(1, len(videos) // PANEL_CLIPS)]:
         if len(panel_clips) == PANEL_CLIPS:
             break
-        paths = [videos_dir / video]
+        paths: list[Path] = folder.matches(video)[:1] if folder else []
         with contextlib.suppress(UserError):  # ambiguous
-            paths += filter(None, [find_flow(video)])
+            paths = [*paths, *filter(None, [find_flow(video)])]
         if strips := list(filter(None, map(read_strip, paths))):
             labels = frozenset(get_labels(video).nonzero()[0].tolist())
             panel_clips.append(PanelClip(video, labels, _stack(strips, GAP)))

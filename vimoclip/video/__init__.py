@@ -2,9 +2,11 @@
 
 Frames are uint8 RGB, upright (rotation metadata is applied), and have the size of the first frame."""
 
+from vimoclip.video.container import VIDEO_EXTENSIONS
+from vimoclip.video.folder import VideoFolder, existing_spelling, unique_stems
 from vimoclip.video.measure import MeasuredVideo, measure
 from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
-from vimoclip.video.probe import VideoInfo, estimate_kept_frames, find_videos, probe
+from vimoclip.video.probe import VideoInfo, estimate_kept_frames, probe
 from vimoclip.video.random_access import RandomAccessReader
 from vimoclip.video.reader import MAX_BATCH_PIXELS, FrameBatch, VideoReader, read_evenly_spaced
 from vimoclip.video.sampling import (
@@ -20,18 +22,20 @@ from vimoclip.video.writer import VideoWriter, pad_to_even
 __all__ = [
     "EVERY_FRAME",
     "MAX_BATCH_PIXELS",
+    "VIDEO_EXTENSIONS",
     "BatchIterator",
     "FrameBatch",
     "MeasuredVideo",
     "RandomAccessReader",
     "ReadSummary",
     "Sampling",
+    "VideoFolder",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
     "batches_in_memory",
     "estimate_kept_frames",
-    "find_videos",
+    "existing_spelling",
     "frame_indices_from_comment",
     "frames_to_comment",
     "measure",
@@ -40,4 +44,5 @@ __all__ = [
     "probe",
     "read_evenly_spaced",
     "timestamps_from_comment",
+    "unique_stems",
 ]

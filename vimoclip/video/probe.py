@@ -1,7 +1,6 @@
-"""Read the header of a video, and find the videos in a folder."""
+"""Read the header of a video."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.errors import VideoError
-from vimoclip.video.container import CONTAINER_OPTIONS, VIDEO_EXTENSIONS, frame_rate, open_container, video_stream
+from vimoclip.video.container import CONTAINER_OPTIONS, frame_rate, open_container, video_stream
 from vimoclip.video.sampling import Sampling
 
 # By default FFmpeg decodes the first frames to complete the header, which takes 6 ms for H.264 of 640x360. The packets
@@ -63,20 +62,6 @@ def estimate_kept_frames(paths: Sequence[Path], sampling: Sampling) -> float:
         if frames := info.frames or info.seconds * float(info.fps):
             counts.append(sampling.kept_frames(frames, float(info.fps)))
     return sum(counts) / len(counts) * len(paths) if counts else 0.0
-
-
-def find_videos(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the videos in a folder, sorted by name, and the names of the other files (by extension)."""
-    videos, others = [], []
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        if entry.is_dir() or entry.name.startswith("."):
-            continue
-        path = Path(entry.path)
-        if path.suffix.lower() in VIDEO_EXTENSIONS:
-            videos.append(path)
-        else:
-            others.append(entry.name)
-    return videos, others
 
 
 def _parse_comment(metadata: dict[str, str]) -> dict[str, Any] | None:

@@ -1,0 +1,48 @@
+"""Videos that predict.py finds, and the names of its outputs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vimoclip import cli
+from vimoclip.errors import UserError
+from vimoclip.prediction.runner import find_input_videos
+
+NFD = "Ba\u0308r"
+
+
+def find(root: Path, *names: str, inputs: tuple[str, ...] = (".",)) -> tuple[dict[str, str], cli.RunReport]:
+    """Create empty videos; return (path below `root` by name, report)."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    report = cli.RunReport()
+    videos = find_input_videos([root / name for name in inputs], root / "out", None, report)
+    return {name: path.relative_to(root).as_posix() for name, path in videos.items()}, report
+
+
+def test_videos_in_folders_below_have_names_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["day1/GOPR0001.MP4", "day2/GOPR0001.MP4", "day2/b.mp4", f"{NFD}.mp4", "out/old.mp4", "notes.txt"]
+    videos, report = find(tmp_path, *names)
+    assert videos == {
+        f"{NFD}": f"{NFD}.mp4",
+        "day1__GOPR0001": "day1/GOPR0001.MP4",
+        "day2__GOPR0001": "day2/GOPR0001.MP4",
+        "b": "day2/b.mp4",
+    }
+    assert not report.failed
+    assert "notes.txt" in capsys.readouterr().out
+    assert find(tmp_path, inputs=("day1", "day2/GOPR0001.MP4"))[0].keys() == {"day1__GOPR0001", "day2__GOPR0001"}
+    (tmp_path / "list.txt").write_text("B\u00e4r.mp4\nday2/b.mp4\n", encoding="utf-8")
+    assert find(tmp_path, inputs=("list.txt", "day1/../day2"))[0].keys() == {NFD, "b", "GOPR0001"}
+    with pytest.raises(UserError):
+        find(tmp_path, "a.mp4", "a.avi")
+
+
+def test_names_that_can_not_be_written_are_failures(tmp_path: Path) -> None:
+    latin1, long_name = os.fsdecode(b"B\xe4r.mp4"), "x" * 244 + ".mp4"
+    videos, report = find(tmp_path, latin1, long_name, "x" * 243 + ".mp4")
+    assert list(videos) == ["x" * 243]
+    assert set(report.failed) == {str(tmp_path / latin1), str(tmp_path / long_name)}
+    report.write(tmp_path / "report.json")

@@ -1,0 +1,132 @@
+"""Find the media files that a table or a BORIS file names, whose paths may come from another computer."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from vimoclip import video
+from vimoclip.errors import UserError, VideoError
+from vimoclip.io.names import list_some, normalize_name
+from vimoclip.video.folder import list_files
+
+
+class Film(NamedTuple):
+    """A media file. `name`: its file name without extension; with folders if films of one import share it."""
+
+    file: Path
+    name: str
+
+    @property
+    def source(self) -> str:
+        """The film as a source of clips, which stay in one split."""
+        return self.name + self.file.suffix
+
+
+def locate_films(
+    written_paths: Collection[str], folders: Sequence[Path], origin: Path, exclude: Iterable[Path] = ()
+) -> tuple[dict[str, Film], dict[str, str]]:
+    """Return (film by path as written, reason by path that can't be used: not found, or found at several places).
+
+    A file at the path itself, absolute or below one of `folders`, is taken. Otherwise that file below them, at any
+    depth, whose path has the longest tail in common with the written path; on equal tails the first folder's. Names
+    are compared in NFC, and / and \\ are one; a file whose name differs in case is taken if no other matches as well.
+    Folders of `exclude` are not searched. Raises UserError if different paths are found at one file: they are never
+    merged unless one is a tail of the other. `origin`: the file that names them."""
+    search = _MediaSearch(written_paths, folders, exclude)
+    files: dict[str, Path] = {}
+    not_found: dict[str, str] = {}
+    for written in written_paths:
+        try:
+            files[written] = search.find(written)
+            files[written].name.encode()
+        except VideoError as error:
+            not_found[written] = str(error)
+        except UnicodeEncodeError:
+            del files[written]
+            not_found[written] = "its name is not UTF-8; rename the file, and where it is named"
+    one_path = {os.path.realpath(file): file for file in reversed(files.values())}
+    files = {written: one_path[os.path.realpath(file)] for written, file in files.items()}
+    _check_distinct(files, origin)
+    names = video.unique_stems(files.values())
+    return {written: Film(file, names[file]) for written, file in files.items()}, not_found
+
+
+def _check_distinct(files: Mapping[str, Path], origin: Path) -> None:
+    """Raise UserError if a file is found for paths of which one is no tail of the other."""
+    longest: dict[Path, str] = {}
+    for written in sorted(files, key=lambda written: -len(_parts(written))):
+        other, file = longest.setdefault(files[written], written), files[written]
+        parts, other_parts = _fold(_parts(written)), _fold(_parts(other))
+        if _common_tail(parts, other_parts) < len(parts):
+            raise UserError(
+                f"{other} and {written} are both found at {file} only",
+                "put each film into folders named as in its path, below --videos-dir; if they are one film, write one "
+                "path for it",
+                path=origin,
+            )
+
+
+class _MediaSearch:
+    """Search for media files below `folders`, which are listed once, and only if a file is not at its path."""
+
+    def __init__(self, written_paths: Iterable[str], folders: Sequence[Path], exclude: Iterable[Path]):
+        self.written_paths, self.folders, self.exclude = written_paths, folders, list(exclude)
+
+    def find(self, written: str) -> Path:
+        """Return the file of a path. Raises VideoError if there is none, or if several match as well."""
+        for folder in self.folders:
+            for spelling in (written, written.replace("\\", "/")):
+                if os.path.isfile(folder / spelling):
+                    return folder / spelling
+        parts = _parts(written)
+        ranked: dict[tuple[int, int, bool, int], list[Path]] = defaultdict(list)
+        for number, file in self._files_by_name.get(_fold(parts[-1:]), []):
+            file_parts = _parts(str(file.absolute()))
+            is_whole = _parts(str(file.relative_to(self.folders[number]))) == parts
+            tail = _common_tail(_fold(file_parts), _fold(parts)), _common_tail(file_parts, parts)
+            ranked[(*tail, is_whole, -number)].append(file)
+        if not ranked:
+            places = " or ".join(map(str, self.folders))
+            raise VideoError(f"there is no such file, and no {parts[-1] if parts else 'name'} in {places} or below")
+        best = {os.path.realpath(file): file for file in ranked[max(ranked)]}
+        if len(best) > 1:
+            raise VideoError(f"{len(best)} files match its path equally: {list_some(best.values())}")
+        return next(iter(best.values()))
+
+    @cached_property
+    def _files_by_name(self) -> dict[tuple[str, ...], list[tuple[int, Path]]]:
+        """(number of the folder, file) by file name, for the written names only."""
+        files: dict[tuple[str, ...], list[tuple[int, Path]]] = {
+            _fold(_parts(written)[-1:]): [] for written in self.written_paths
+        }
+        for number, folder in enumerate(self.folders):
+            for file in list_files(folder, {}, self.exclude):
+                if (found := files.get(_fold((normalize_name(file.name),)))) is not None:
+                    found.append((number, file))
+        return files
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """Return the names in a path of any system in NFC, without drive, root and `..`."""
+    pure = PureWindowsPath(normalize_name(path))  # separates at / and at \
+    parts = list[str]()
+    for part in pure.parts[bool(pure.anchor) :]:
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+    return tuple(parts)
+
+
+def _fold(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts)
+
+
+def _common_tail(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the number of last names that two paths have in common."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
