@@ -4,6 +4,12 @@ from pathlib import Path
 
 from vimoclip.errors import UserError
 
+# what a file is instead of UTF-8 text, and its first bytes
+OTHER_CONTENT = {
+    "a workbook or a zip archive": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"),
+    "UTF-16 text": (b"\xff\xfe", b"\xfe\xff"),
+}
+
 
 def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
     """Return a text, or its first `limit` characters, without byte order mark and with \\n line ends.
@@ -18,4 +24,6 @@ def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
         hint = hint if path.is_dir() and hint else "make it a file that you may read"
         raise UserError(f"can't be read ({error.strerror})", hint, path=path) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", "save it as UTF-8", path=path) from None
+        kinds = (kind for kind, signatures in OTHER_CONTENT.items() if error.object.startswith(signatures))
+        problem = f"is {next(kinds, f'not UTF-8 text (byte {error.start})')}"
+        raise UserError(problem, "save it as UTF-8, in a spreadsheet as CSV UTF-8", path=path) from None
