@@ -104,10 +104,11 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     --classes, separated by ;. With the columns start,end, in seconds, clips are cut from the videos, exact to the
     frame. A column split (train, val, test) defines the splits; without it they are random, stratified by all labels.
     --group-by names a column, like the recording, animal or site: videos with the same value stay in one split."""
-    from vimoclip.prepare import csv_table
+    from vimoclip.prepare import csv_table, table_checks
 
     path = cli.require_file(args.table, "name a table of videos and labels")
     table = csv_table.read_table(path, args.classes, args.group_by)
+    table_checks.check_table(table)
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
     return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 
