@@ -24,6 +24,8 @@ def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
         hint = hint if path.is_dir() and hint else "make it a file that you may read"
         raise UserError(f"can't be read ({error.strerror})", hint, path=path) from None
     except UnicodeDecodeError as error:
-        kinds = (kind for kind, signatures in OTHER_CONTENT.items() if error.object.startswith(signatures))
-        problem = f"is {next(kinds, f'not UTF-8 text (byte {error.start})')}"
-        raise UserError(problem, "save it as UTF-8, in a spreadsheet as CSV UTF-8", path=path) from None
+        problem = f"is not UTF-8 text (byte {error.start})"
+        for kind, signatures in OTHER_CONTENT.items():
+            if error.object.startswith(signatures):
+                problem = f"is {kind}, not UTF-8 text"
+        raise UserError(problem, "save it as UTF-8 (in Excel: CSV UTF-8)", path=path) from None
