@@ -118,10 +118,11 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     frame. Videos are looked up in --videos-dir and beside the table, also in folders below. A column split (train, val,
     test) defines the splits; without it they are random, stratified by all labels. --group-by names a column, like the
     recording, animal or site: videos with the same value stay in one split."""
-    from vimoclip.prepare import csv_table
+    from vimoclip.prepare import csv_table, table_checks
 
     path = cli.require_file(args.table, "name a table of videos and labels")
     table = csv_table.read_table(path, args.classes, args.group_by, args.time_format == "timecode")
+    table_checks.check_table(table)
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
     return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
 

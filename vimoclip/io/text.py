@@ -9,6 +9,11 @@ from typing import IO, cast
 from vimoclip.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
+# what a file is instead of UTF-8 text, and its first bytes
+OTHER_CONTENT = {
+    "a workbook or a zip archive": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"),
+    "UTF-16 text": (b"\xff\xfe", b"\xfe\xff"),
+}
 
 
 def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
@@ -29,5 +34,8 @@ def read_text(path: Path, hint: str = "", limit: int = -1) -> str:
         hint = hint if path.is_dir() and hint else "make it a file that you may read"
         raise UserError(f"can't be read ({error.strerror})", hint, path=path) from None
     except UnicodeDecodeError as error:
-        hint = "save it as UTF-8 (in Excel: CSV UTF-8)"
-        raise UserError(f"is not UTF-8 text (byte {error.start})", hint, path=path) from None
+        problem = f"is not UTF-8 text (byte {error.start})"
+        for kind, signatures in OTHER_CONTENT.items():
+            if error.object.startswith(signatures):
+                problem = f"is {kind}, not UTF-8 text"
+        raise UserError(problem, "save it as UTF-8 (in Excel: CSV UTF-8)", path=path) from None
