@@ -162,6 +162,16 @@ def test_creation_date_of_one_media_file(tmp_path: Path) -> None:
     assert events_by_media(read_project(tmp_path, project)) == expected
 
 
+def test_automatic_stops_at_the_end_of_a_media_file_have_no_offset(tmp_path: Path) -> None:
+    """As `close behaviors between videos` writes them."""
+    comment = "Event automatically added by the fix unpaired state events function"
+    rows = [[t, "", "walk", "", "", 0] for t in (15.0, 19.0)]
+    rows += [[t, "", "walk", "", comment, "NA"] for t in (7.999, 12.0)]
+    project = boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 8.0, "b.mp4": 4.0}, offset=10.0)
+    expected = {"a.mp4": [("walk", "", 5.0, 7.999, False)], "b.mp4": [("walk", "", 1.0, 4.0, False)]}
+    assert events_by_media(read_project(tmp_path, project)) == expected
+
+
 @pytest.mark.parametrize(
     "dates",
     [

@@ -59,7 +59,7 @@ def test_drop_frame_timecodes_count_every_frame(rate: Fraction, dropped: int) ->
                 with pytest.raises(ValueError, match="does not exist"):
                     timecode.at_rate(rate)
             else:
-                assert timecode.at_rate(rate) == float(number / rate)
+                assert 0 <= number / rate - Fraction(str(timecode.at_rate(rate))) < Fraction(1, 1000)
                 number += 1
 
 
@@ -77,7 +77,7 @@ def test_drop_frame_timecodes_count_every_frame(rate: Fraction, dropped: int) ->
 )
 def test_timecodes_follow_the_frame_rate(text: str, rate: Fraction, seconds: float) -> None:
     timecode = parse_timecode(text)
-    assert timecode and timecode.at_rate(rate) == pytest.approx(seconds, abs=1e-9)
+    assert timecode and timecode.at_rate(rate) == math.floor(1000 * seconds + 1e-6) / 1000
     assert str(timecode) == (text[:-3].replace(";", ":") + text[-3:] if ";" in text else text)
 
 

@@ -21,7 +21,9 @@ from vimoclip.io.names import normalize_name
 from vimoclip.io.numbers import parse_seconds
 
 ETHOGRAM_KEY, OBSERVATIONS_KEY = "behaviors_conf", "observations"
-TIME, SUBJECT, CODE, MODIFIER = range(4)  # indices in an event of a project
+TIME, SUBJECT, CODE, MODIFIER, COMMENT = range(5)  # indices in an event of a project
+AUTOMATIC_STOP = "Event automatically added by the fix unpaired state events function"  # BORIS' comment
+STOP_TOLERANCE = 0.003  # seconds between an automatic stop and the end of the media file
 PROJECT_HINT = "name a .boris file, or aggregated events"
 
 
@@ -82,19 +84,24 @@ def _event_times(content: Mapping[str, Any], media_files: Sequence[MediaFile]) -
     BORIS adds the observation's offset, and the creation date of the media file that is shown, if it is used."""
     offset = parse_seconds(content.get("time offset")) or 0.0  # BORIS treats a missing offset as 0
     creation_dates: list[float] = []
-    if content.get("media_creation_date_as_offset"):
+    if content.get("media_creation_date_as_offset") and content["events"]:
         dates = (content.get("media_info") or {}).get("media_creation_time") or {}
         creation_dates = [_creation_date(file, dates) for file, _ in media_files]
+    ends = [
+        start + seconds for start, (_, seconds) in zip(media_starts(media_files), media_files, strict=True) if seconds
+    ]
     times = []
     for row in content["events"]:
         time = parse_seconds(row[TIME])
         if time is None:
             raise ValueError(f"an event of {row[CODE]} has no time")
-        # BORIS ends state events at the end of a media file without adding offsets
-        if creation_dates and not 0 <= time < min(creation_dates):
-            time = _since_creation(time - offset, creation_dates, media_files)
-        elif not creation_dates:
+        # BORIS stops state events at the end of a media file without adding the offset or the date
+        is_stop = AUTOMATIC_STOP in row[COMMENT:] and any(abs(time - end) < STOP_TOLERANCE for end in ends)
+        is_undated = bool(creation_dates) and 0 <= time < min(creation_dates)
+        if not (is_stop or is_undated):
             time -= offset
+            if creation_dates:
+                time = _since_creation(time, creation_dates, media_files)
         times.append(round(time, 6))
     return times
 

@@ -33,7 +33,8 @@ class Timecode(NamedTuple):
         """Return the seconds since 00:00:00:00 in a film of `rate` frames/s. Raises ValueError if no frame has it.
 
         Timecodes count the frames as if the rate were integer. Those with drop frame leave out the first two numbers of
-        each minute but each tenth (four at 59.94 frames/s)."""
+        each minute but each tenth (four at 59.94 frames/s). The seconds are rounded down to milliseconds, so that the
+        frame does not begin before them in a container that stores milliseconds (Matroska)."""
         nominal = round(rate)
         if self.frame >= nominal:
             raise ValueError(f"timecode {self} has no frame {self.frame} at {float(rate):g} frames/s")
@@ -45,7 +46,7 @@ class Timecode(NamedTuple):
             if minutes % 10 and self.seconds % 60 == 0 and self.frame < dropped:
                 raise ValueError(f"drop-frame timecode {self} does not exist")
             number -= dropped * (minutes - minutes // 10)
-        return float(number / rate)
+        return math.floor(number * 1000 / rate) / 1000
 
 
 def parse_number(value: object) -> float | None:

@@ -14,15 +14,9 @@ from vimoclip import annotations, cli
 from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.io.names import has_control_characters, list_some
+from vimoclip.io.names import fold_name, has_control_characters, list_some
 from vimoclip.prepare import write_dataset
-from vimoclip.prepare.class_ids import (
-    AmbiguousClassIdError,
-    ClassIdClaim,
-    LabelEvidence,
-    normalize_name,
-    resolve_class_ids,
-)
+from vimoclip.prepare.class_ids import AmbiguousClassIdError, ClassIdClaim, LabelEvidence, resolve_class_ids
 
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
@@ -63,7 +57,7 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
     clips = parse_clips(metadata, sheets["AR"], len(count_rows))
     action_ids = parse_action_ids(metadata, sheets["Action"])
     class_names, lines = resolve_class_names(count_rows, action_ids, clips, metadata, actions)
-    data = build_annotations(class_names, {normalize_name(row.name): row.segment for row in count_rows}, clips)
+    data = build_annotations(class_names, {fold_name(row.name): row.segment for row in count_rows}, clips)
     for partition, segments in data.partitions.items():
         sizes = Counter(segments)
         lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
@@ -92,7 +86,7 @@ def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:
         if row.segment not in SEGMENTS:
             problem = f"sheet AR_count, row {line}: segment {row.segment!r} is none of {', '.join(SEGMENTS)}"
             raise UserError(problem, CELL_HINT, path=path)
-        if rows.setdefault(normalize_name(row.name), row) is not row:
+        if rows.setdefault(fold_name(row.name), row) is not row:
             problem = f"sheet AR_count, row {line}: {row.name} is duplicated"
             raise UserError(problem, "keep one row per class", path=path)
     if missing := sorted(set(range(len(rows))) - {row.class_id for row in rows.values()}):
@@ -108,7 +102,7 @@ def parse_action_ids(path: Path, sheet: SheetRows) -> dict[str, int | None]:
         name = cell_text(action)
         if not name:
             raise UserError(f"sheet Action, row {line} has no action", "complete it", path=path)
-        if normalize_name(name) in {normalize_name(other) for other in ids}:
+        if fold_name(name) in {fold_name(other) for other in ids}:
             raise UserError(f"sheet Action, row {line}: {name} is duplicated", "keep one row per class", path=path)
         ids[name] = parse_whole_number(label)
     return ids
@@ -179,15 +173,15 @@ def resolve_class_names(
     actions: Path,
 ) -> tuple[list[str], list[str]]:
     """Return the class names in the order of their ids, and lines about resolved conflicts. Raises UserError."""
-    spellings = {normalize_name(name): name for name in action_ids}
-    if unknown := sorted(spellings.keys() - {normalize_name(row.name) for row in count_rows}):
+    spellings = {fold_name(name): name for name in action_ids}
+    if unknown := sorted(spellings.keys() - {fold_name(row.name) for row in count_rows}):
         names = list_some(spellings[name] for name in unknown)
         problem = f"sheet Action names {names}, which {actions} does not"
         raise UserError(problem, "use both workbooks of one release", path=metadata)
     evidence = LabelEvidence()
     for clip in clips:
         evidence.add_clip(clip.labels, (action for _, action in clip.animal_actions))
-    keys = [normalize_name(row.name) for row in count_rows]
+    keys = [fold_name(row.name) for row in count_rows]
     claims = [
         ClassIdClaim(key, row.class_id, action_ids.get(spellings.get(key, "")))
         for key, row in zip(keys, count_rows, strict=True)
@@ -240,7 +234,7 @@ def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: 
         "head" if counts[i] > HEAD_ABOVE else "middle" if counts[i] > MIDDLE_ABOVE else "tail"
         for i in range(len(names))
     )
-    by_authors = tuple(segments[normalize_name(name)] for name in names)
+    by_authors = tuple(segments[fold_name(name)] for name in names)
     return Annotations(tuple(names), splits, {"segment": by_authors, "segment_by_count": tuple(by_count)})
 
 
@@ -252,7 +246,7 @@ def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, tuple[str, s
         if not animal or not parent:
             problem = f"sheet Animal, row {line} has no Animal or no Parent Class"
             raise UserError(problem, "complete it", path=path)
-        if classes.setdefault(normalize_name(animal), (animal, parent))[1] != parent:
+        if classes.setdefault(fold_name(animal), (animal, parent))[1] != parent:
             problem = f"sheet Animal, row {line}: {animal} has two Parent Classes"
             raise UserError(problem, "keep one of its rows", path=path)
     return classes
@@ -269,7 +263,7 @@ def classify_animals(
     for video, names in names_by_video.items():
         parents: dict[str, str | None] = {}
         for name in dict.fromkeys(names):
-            animal, parent = classes.get(normalize_name(name), (name, None))
+            animal, parent = classes.get(fold_name(name), (name, None))
             if parent and animal != name:
                 respelled.add(name)
             parents[animal] = parent

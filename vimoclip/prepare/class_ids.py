@@ -5,18 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from vimoclip.io.names import fold_name
+
 T = TypeVar("T")
 
 MIN_FRACTION = 0.9  # minimum fraction of the clips described with an action that have its id
 
 
-def normalize_name(name: str) -> str:
-    """Return a name in lower case with single spaces."""
-    return " ".join(name.split()).casefold()
-
-
 class ClassIdClaim(NamedTuple):
-    """The ids that two sheets give a class. `name`: normalized. `by_list`: None if that sheet gives no id."""
+    """The ids that two sheets give a class. `name`: see `fold_name`. `by_list`: None if that sheet gives no id."""
 
     name: str
     by_counts: int
@@ -33,7 +30,7 @@ class LabelEvidence:
 
     def add_clip(self, ids: Iterable[int], names: Iterable[str]) -> None:
         """Count a clip. `names`: the actions in its description."""
-        clip_ids, clip_names = set(ids), {normalize_name(name) for name in names}
+        clip_ids, clip_names = set(ids), {fold_name(name) for name in names}
         self.ids.update(clip_ids)
         self.names.update(clip_names)
         self.both.update((class_id, name) for class_id in clip_ids for name in clip_names)
