@@ -101,7 +101,7 @@ def test_unknown_stretches_continue_in_the_next_media_file(tmp_path: Path) -> No
     rows = [[t, "", "walk", "", "", 0] for t in (5.0, 6.0, 9.0)] + [[10.0, "", "fly", "", "", 0]]
     collection = read_project(tmp_path, boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 8.0, "b.mp4": 4.0}))
     a, b = collection.recordings.values()
-    assert (unknown_spans(a), unknown_spans(b)) == ([(5.0, 8.0)], [(0.0, math.inf)])
+    assert (unknown_spans(a), unknown_spans(b)) == ([(5.0, math.inf)], [(0.0, math.inf)])
     rows = [[10.0, "", "walk", "", "", 0]]
     collection = read_project(tmp_path, boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 8.0, "b.mp4": 4.0}))
     a, b = collection.recordings.values()

@@ -90,7 +90,9 @@ class EventCollection:
             first = start if start else -math.inf  # no earlier file has the events before 0
             recording.coded_intervals.append((max(coded_interval[0] - start, 0.0), coded_interval[1] - start))
             recording.events += _events_between(events, first, stop, start)
-            recording.unknown_events += _events_between(unknown_events, first, stop, start)
+            for event in _events_between(unknown_events, first, stop, start):
+                is_open = event.stop >= stop - start  # the file may be longer than BORIS says
+                recording.unknown_events.append(event._replace(stop=math.inf) if is_open else event)
 
 
 def _events_between(
