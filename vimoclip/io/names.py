@@ -7,6 +7,10 @@ from vimoclip.errors import CONTROL_CHARACTERS
 from vimoclip.io.atomic import MAX_NAME_BYTES
 
 _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
+# what Windows refuses: these characters, a dot or space at the end, and the names of devices with any extension
+_NOT_ON_WINDOWS = re.compile(
+    r'[\x00-\x1f<>:"/\\|?*]|[. ]$|^(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$) *(\.|$)', re.IGNORECASE
+)
 
 
 def has_control_characters(text: str) -> bool:
@@ -17,6 +21,11 @@ def has_control_characters(text: str) -> bool:
 def is_safe_name(name: str) -> bool:
     """Return whether a name is a file name of one folder: no separator, no control character, at most 255 bytes."""
     return not (has_control_characters(name) or _OUTSIDE_FOLDER.search(name)) and len(name.encode()) <= MAX_NAME_BYTES
+
+
+def is_windows_name(name: str) -> bool:
+    """Return whether Windows takes a file name."""
+    return _NOT_ON_WINDOWS.search(name) is None
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:
