@@ -3,7 +3,7 @@
 Sources are recordings, animals or sites: all clips of a source belong on one side."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vimoclip.annotations.annotation_files import SELECTION_FILE, Annotations
@@ -29,8 +29,8 @@ GAP_HINTS = {
 }
 # if no clip of the model-selection split has a label
 UNLABELLED_HINT = (
-    f"add training clips with a label, draw a larger split with {DRAW_COMMAND} --overwrite --share 0.2 or more, or "
-    "choose the protocol published"
+    f"draw it again with {DRAW_COMMAND} --overwrite, with --share 0.2 or more if the labels are rare; or label more "
+    "training clips, or choose the protocol published"
 )
 
 
@@ -181,17 +181,3 @@ def _find_addable_classes(data: Annotations, sources: Mapping[str, str]) -> set[
     before = counts[drawn].any(0)
     after = counts[cover_classes(counts, sizes, drawn, limit=0, seed=0)].any(0)
     return set(np.flatnonzero(after & ~before).tolist()) if after.sum() > before.sum() else set()
-
-
-def describe_label_gaps(
-    classes: Sequence[str], train: "np.ndarray", monitored: "np.ndarray", monitor_name: str
-) -> list[str]:
-    """Return a warning for each kind of classes that a training lacks. `train`, `monitored`: (C,) clips by class."""
-    lines = []
-    for what, counts, hint in (
-        ("to train on", train, "they are not learnt; add training clips of them"),
-        (f"in {monitor_name}", monitored, "they don't count when the epoch is selected"),
-    ):
-        if names := [name for name, count in zip(classes, counts, strict=True) if not count]:
-            lines.append(f"warning: {len(names)} classes have no clip {what} ({list_some(names)}); {hint}")
-    return lines
