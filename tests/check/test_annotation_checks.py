@@ -68,7 +68,7 @@ def test_sources_on_two_sides_are_named(tmp_path: Path) -> None:
 def test_names_of_videos_that_another_system_refuses(
     names: tuple[str, ...], named: tuple[str, ...], tmp_path: Path
 ) -> None:
-    splits: Splits = {"train": {name: (0, 1, 2) for name in names}, "val": {"v.mp4": (0,)}}
+    splits: Splits = {"train": dict.fromkeys(names, (0, 1, 2)), "val": {"v.mp4": (0,)}}
     notes = annotation_notes(tmp_path, splits)
     assert len(notes) == len(named)
     for note, part in zip(notes, named, strict=True):
