@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import extract_embeddings
 import prepare_dataset
 from tests.conftest import write_annotations
 from vimoclip import annotations
@@ -129,3 +130,15 @@ def test_selection_without_any_label_is_refused(tmp_path: Path) -> None:
     prepare_dataset.main(["selection", "--dataset-dir", str(folder.parent)])
     data = annotations.load(folder, "ak")
     assert sum(bool(data.splits["train"][video]) for video in data.selection) == 1
+
+
+def test_embedding_names_classes_without_clips_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dataset" / "annotations"
+    write_annotations(folder, {"train": {"a.mp4": (0,), "b.mp4": (), "c.mp4": (0,)}, "val": {"v.mp4": (1,)}})
+    (folder / "selection.txt").write_text("b.mp4\n")
+    (tmp_path / "dataset" / "videos").mkdir()
+    flags = ["--dataset-dir", str(tmp_path / "dataset")]
+    for splits, num_lines in ((["val"], 0), (["train"], 3)):
+        extract_embeddings.make_jobs(extract_embeddings.build_parser().parse_args([*flags, "--split", *splits]))
+        lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if line.startswith("warning: ")]) == num_lines

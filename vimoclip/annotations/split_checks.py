@@ -21,7 +21,7 @@ ONE_SOURCE = "no clip of the model-selection split, as their training clips are 
 NO_ROOM = "no clip of the model-selection split, which has no room for one"
 NOT_DRAWN = "no clip of the model-selection split, though another one of its size has one"
 GAP_HINTS = {
-    NOT_TRAINED: "add training clips of them",
+    NOT_TRAINED: "add training clips of them, from several sources",
     ONE_CLIP: "add training clips of them",
     ONE_SOURCE: "add training clips of them from other sources",
     NO_ROOM: f"draw a larger one with {DRAW_COMMAND} --overwrite --share 0.2 or more",
