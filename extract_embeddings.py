@@ -63,9 +63,14 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
     """Return a job per split; all splits share one encoder. Raises UserError."""
     from vimoclip import annotations, clip, store, video
+    from vimoclip.annotations import split_checks
     from vimoclip.extraction.embeddings import EmbeddingJob
 
-    data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, args.split)
+    annotations_dir = args.dataset_dir / "annotations"
+    data = annotations.load(annotations_dir, args.dataset_name, args.split)
+    if "train" in (args.split or data.splits):
+        for gap in split_checks.describe_gaps(data, annotations.read_sources(annotations_dir)):
+            print(gap, flush=True)
     videos_dir = cli.require_folder(args.videos_dir or args.dataset_dir / "videos", "name it with --videos-dir")
     output_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "embeddings", "--output-dir")
     load_encoder = functools.cache(functools.partial(load_frozen_encoder, args))
@@ -76,7 +81,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
     sampling, jobs = video.Sampling(args.stride, args.fps, args.max_frames), list[EmbeddingJob]()
     for split in args.split or data.splits:
         if not data.splits[split]:
-            path = args.dataset_dir / "annotations" / f"{split}_multi.txt"
+            path = annotations_dir / f"{split}_multi.txt"
             if args.split:
                 raise UserError("names no video", "add one line per video", path=path)
             print(f"{split}: {path.name} names no video")

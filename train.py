@@ -156,6 +156,7 @@ def resolve_protocol(args: argparse.Namespace) -> str:
 def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSplits":
     """Open the embedding files and pair their videos with flow. All ranks get the same. Raises UserError."""
     from vimoclip.annotations import split_protocol
+    from vimoclip.check.compatibility import check_labels
     from vimoclip.flow import flow_folder
     from vimoclip.moclip.dataset import TrainingSplits, check_embedding_files, check_paired_videos, pair_splits
 
@@ -173,6 +174,8 @@ def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSpl
     )
     check_paired_videos(paired_videos, readers)
     split_readers = {split: readers.get(split, readers["train"]) for split in paired_videos}
+    keys = {split: [video.key for video in paired.videos] for split, paired in paired_videos.items()}
+    check_labels({split: (split_readers[split], keys[split]) for split in keys}, needs_monitor_label=False)
     return TrainingSplits(split_readers, paired_videos, metadata)
 
 

@@ -15,7 +15,13 @@ from vimoclip.annotations.split_protocol import (
     check_selection_keys,
     split_train_selection,
 )
-from vimoclip.check.compatibility import check_rgb_motion, check_train_val, motion_key_function, motion_mismatch
+from vimoclip.check.compatibility import (
+    check_labels,
+    check_rgb_motion,
+    check_train_val,
+    motion_key_function,
+    motion_mismatch,
+)
 from vimoclip.errors import UserError
 from vimoclip.runtime import seeding
 from vimoclip.store import EmbeddingReader
@@ -118,7 +124,11 @@ def open_training_splits(config: Mapping[str, Any]) -> tuple[dict[str, PairedEmb
     paths = {"train": Path(data["rgb_train_h5"])}
     if data["protocol"] != HELD_OUT:
         paths["val"] = Path(data["rgb_val_h5"])
-    return _open_splits(paths, config)
+    splits, motion = _open_splits(paths, config)
+    check_labels(
+        {split: (dataset.rgb, [video for video, _ in dataset.keys]) for split, dataset in splits.items()}, True
+    )
+    return splits, motion
 
 
 def open_evaluation_split(

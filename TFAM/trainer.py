@@ -1,6 +1,5 @@
 """Training run of the fusion Transformer."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from TFAM.resident import ResidentLoader, ResidentSplit, load_splits
-from vimoclip.errors import TrainingError
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.runtime import seeding
 from vimoclip.training import tensorboard
@@ -73,9 +71,6 @@ class FusionTrainer(Trainer):
         run = self.run
         result = loops.evaluate(self.state.model, batches, self.loss_function, run.device, run.precision, run.group)
         self.monitor_metrics = result.metrics
-        if math.isnan(self.monitor_metrics["map_micro"]):
-            problem = f"no {self.monitor_split} video has a label, so there is no metric to select an epoch by"
-            raise TrainingError(problem, path=self.monitor_set.rgb.path)
         return result._replace(metrics={name: self.monitor_metrics[name] for name in COLUMNS})
 
     def best_row(self) -> MetricsRow | None:

@@ -21,7 +21,7 @@ from tests.check.helpers import (
     remove_items,
     run_check,
 )
-from tests.conftest import moving_frames, write_video
+from tests.conftest import CLASSES, moving_frames, write_video
 from tests.untrusted_files import exit_code
 from vimoclip.check import checker, problems
 from vimoclip.errors import UserError
@@ -130,7 +130,8 @@ def test_videos_that_are_not_annotated_may_have_flow_and_motion(dataset: Path) -
     write_video(dataset / "videos" / "new.mp4", moving_frames(5, (1, 1)), lossless=False)
     report = run_check(dataset)
     assert report["problems"] == []
-    (note,) = report["notes"]
+    class_note, note = report["notes"]  # the only clip of a class is gone
+    assert class_note["area"] == "annotations" and CLASSES[1] in class_note["reason"]
     assert (note["area"], note["id"]) == ("videos", "") and note["reason"].startswith("2 ")
     assert [report["areas"][area]["entries"] for area in ("annotations", "videos", "flows", "motion")] == [6, 8, 7, 7]
 

@@ -63,6 +63,29 @@ def a_duplicated_selection_clip(dataset: Path) -> None:
     write_annotation_file(dataset, "selection.txt", "t0.mp4\nt0.mp4\n")
 
 
+@case("annotations, selection.txt, misfit", reason="label")
+def a_selection_without_a_label(dataset: Path) -> None:
+    remove_labels(dataset, "train", "t1.mp4")
+    write_annotation_file(dataset, "selection.txt", "t1.mp4\n")
+
+
+@case("annotations, val_multi.txt, misfit", reason="label")
+def a_val_split_without_a_label(dataset: Path) -> None:
+    remove_labels(dataset, "val", "v0.mp4", "v1.mp4")
+
+
+def remove_labels(dataset: Path, split: str, *videos: str) -> None:
+    """Make videos of a split negatives, in the annotations and in the embeddings."""
+    for video in videos:
+        edit_text(dataset / f"annotations/{split}_multi.txt", f"{video} {video[1]}", video)
+        replace_arrays(dataset / f"embeddings/ak_{split}_clip_embeddings.h5", video, labels=np.zeros(3, np.float32))
+
+
+@case("annotations, sources.csv, broken", reason=":1|:2")
+def sources_without_a_column(dataset: Path) -> None:
+    write_annotation_file(dataset, "sources.csv", "video_id\nt0.mp4\n")
+
+
 @case("annotations, animals.csv, misfit", reason=r"\(x.mp4\)")
 def animals_of_an_unknown_video(dataset: Path) -> None:
     write_annotation_file(dataset, "animals.csv", "video_id,animals,animal_classes\nx.mp4,Lion,Mammal\nv0.mp4,,\n")

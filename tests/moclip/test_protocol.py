@@ -175,3 +175,15 @@ def test_motion_file_records_the_protocol_of_its_student(selection_workspace: Pa
     motion = store.EmbeddingReader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert motion.attributes["student"]["protocol"] == "held_out"
     assert motion.attributes["student"]["selection"] == checkpoint_config("last.pth")["selection"]
+
+
+def test_selection_without_a_label_is_said_before_the_first_step(
+    selection_workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The student selects its epoch by the loss, but TFAM, which comes later, can't select one."""
+    with h5py.File("dataset/embeddings/ak_train_clip_embeddings.h5", "r+") as file:
+        for video in SELECTION_VIDEOS:
+            file[video]["labels"][...] = 0
+    train.main([*SMALL_RUN, "--dry-run"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning") and "label" in line]
+    assert "prepare_dataset.py selection --overwrite" in line

@@ -180,7 +180,7 @@ def test_one_video_in_two_actions_gives_a_warning(tmp_path: Path, capsys: pytest
     root = create_files(tmp_path / "pets", {"a": numbered_names(3), "b": numbered_names(3)})
     (root / "b" / "c00.mp4").write_bytes((root / "a" / "c00.mp4").read_bytes())
     prepare(root, tmp_path / "dataset")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"warning: {root}")]
     assert f"{root}/b/c00.mp4 and {root}/a/c00.mp4" in line
 
 

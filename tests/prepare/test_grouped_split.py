@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vimoclip.annotations import Annotations
+from vimoclip.annotations.split_checks import find_leaks
 from vimoclip.prepare import grouped_split
-from vimoclip.prepare.grouped_split import find_leaks, split_videos
+from vimoclip.prepare.grouped_split import split_videos
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -232,11 +232,50 @@ def test_student_that_was_not_held_out_gives_a_warning(
     metrics = read_json(main(train_command()) / "metrics.json")
     assert (metrics["student_protocol"], metrics["student_selection_agrees"]) == (protocol, agrees)
     is_warned = protocol != "held_out" or agrees is False
-    assert ("warning" in capsys.readouterr().out) == is_warned
+    warning = f"warning: {path}"
+    assert (warning in capsys.readouterr().out) == is_warned
     if is_warned:  # but not if the run reads no motion
         assert read_json(main(train_command("rgb")) / "metrics.json")["student_protocol"] is None
         main(train_command("cross_attention_none"))
-        assert "warning" not in capsys.readouterr().out
+        assert warning not in capsys.readouterr().out
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Give the nine training videos these labels (9, 3)."""
+    with h5py.File(path, "r+") as file:
+        for number, row in enumerate(labels):
+            file[f"V{number:02}.mp4"]["labels"][...] = row
+
+
+@pytest.mark.parametrize("protocol", ["held_out", "published"])
+def test_split_without_labels_is_refused_before_training(protocol: str, selection_dataset: Path) -> None:
+    labels = np.eye(3, dtype=np.float32)[np.arange(9) % 3]
+    labels[SELECTION_NUMBERS] = 0
+    write_labels(selection_dataset / "ak_train_clip_embeddings.h5", labels)
+    if protocol == "published":
+        val_path = selection_dataset / "ak_val_clip_embeddings.h5"
+        with h5py.File(val_path, "r+") as file:
+            for name in file:
+                file[name]["labels"][...] = 0
+    command = [*train_command("rgb"), KEEP_LAST_EPOCH, f"data.protocol={protocol}"]
+    for flags in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match="selection" if protocol == "held_out" else "val") as caught:
+            main([*command, *flags])
+        assert ("prepare_dataset.py selection" in caught.value.hint) == (protocol == "held_out")
+    assert not Path("checkpoints").exists()
+
+
+def test_classes_without_a_video_are_named_before_training(
+    selection_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Class 0 has no training video, class 1 only videos of the model-selection split, which lacks class 0."""
+    labels = np.eye(3, dtype=np.float32)[np.full(9, 2)]
+    labels[SELECTION_NUMBERS] = [0, 1, 1]
+    write_labels(selection_dataset / "ak_train_clip_embeddings.h5", labels)
+    main([*train_command("rgb"), KEEP_LAST_EPOCH])
+    train_line, selection_line = (line for line in capsys.readouterr().out.splitlines() if "classes have no" in line)
+    assert "2 of 3" in train_line and f"({CLASSES[0]}, {CLASSES[1]})" in train_line
+    assert "1 of 3" in selection_line and f"({CLASSES[0]})" in selection_line
 
 
 def test_seconds_sum_over_sessions(selection_dataset: Path) -> None:

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from vimoclip import annotations, cli
-from vimoclip.check import compatibility
+from vimoclip.check import annotation_checks, compatibility
 from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, command_for, rgb_area, scan_dataset
 from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
@@ -97,18 +98,24 @@ def _count_entries(
 
 
 def check_annotation_files(data: DatasetContents, report: CheckReport) -> None:
-    """Check that selection.txt and animals.csv name annotated videos only."""
-    folder = data.paths.annotations
+    """Check that selection.txt and animals.csv name annotated videos only, then what the annotations say."""
+    folder, annotated = data.paths.annotations, data.annotations
     if (path := folder / annotations.SELECTION_FILE).exists():
         with _record_errors(report, "annotations", path, "broken"):
-            train = data.annotations.splits.get("train", {})
-            annotations.check_selection(path, annotations.read_selection(path), train)
+            selection = annotations.read_selection(path)
+            annotations.check_selection(path, selection, annotated.splits.get("train", {}))
+            annotated = replace(annotated, selection=selection)
     path = folder / annotations.ANIMALS_FILE
     with _record_errors(report, "annotations", path, "broken"):
         if unknown := [video for video in annotations.read_animals(folder) if video not in data.split_of]:
             reason = f"names {len(unknown)} videos that are in no split ({list_some(unknown)})"
             hint = "remove these lines, or delete the file"
             report.add_file_problem("annotations", path, "misfit", reason, hint)
+    sources: dict[str, str] = {}
+    with _record_errors(report, "annotations", folder / annotations.SOURCES_FILE, "broken"):
+        sources = annotations.read_sources(folder)
+    annotation_checks.check_splits(annotated, data.paths, sources, report)
+    annotation_checks.check_names(annotated, report)
 
 
 def check_video_names(data: DatasetContents, report: CheckReport) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from vimoclip.annotations import stem as stem_of
+from vimoclip.annotations.split_checks import UNLABELLED_HINT
+from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
-from vimoclip.io.names import normalize_name
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.store import EmbeddingReader
 from vimoclip.video import VideoInfo, frame_indices_from_comment
 
@@ -130,6 +132,25 @@ def class_names(rgb: EmbeddingReader) -> list[str]:
         problem = f"has {len(names)} class names, but labels of {num_classes} classes"
         raise UserError(problem, "create the file again", path=rgb.path)
     return names
+
+
+def check_labels(videos: Mapping[str, tuple[EmbeddingReader, Sequence[str]]], needs_monitor_label: bool) -> None:
+    """Print a warning that names the classes without a video to train on, or to select an epoch on.
+
+    `videos`: train and the monitor split -> RGB file and the videos of it. Raises UserError if no video of the monitor
+    split has a label and `needs_monitor_label` is set."""
+    for split, (rgb, keys) in videos.items():
+        num_videos = np.sum([rgb.labels(key) > 0 for key in keys], axis=0)
+        use = "video to train on" if split == "train" else f"{split} video to select an epoch on"
+        if split != "train" and not num_videos.any():
+            hint = UNLABELLED_HINT if split == MONITOR_SPLIT[HELD_OUT] else f"label videos of {split}"
+            problem = f"no {split} video of it has a label, so no epoch can be selected on them"
+            if needs_monitor_label:
+                raise UserError(problem, hint, path=rgb.path)
+            print(f"warning: {rgb.path}: {problem} by TFAM; {hint}", flush=True)
+        elif missing := [name for name, count in zip(class_names(rgb), num_videos, strict=True) if not count]:
+            count = f"{len(missing)} of {len(num_videos)} classes have no {use}"
+            print(f"warning: {rgb.path}: {count} ({list_some(missing)})", flush=True)
 
 
 def default_class_name(class_id: int) -> str:

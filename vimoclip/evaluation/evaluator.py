@@ -73,7 +73,7 @@ def evaluate(
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
         raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
     expected = list(data.splits[settings.split])
-    videos, scores = _read_scores(source, data, settings)
+    videos, scores, notes = _read_scores(source, data, settings)
     if not videos:
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
@@ -82,7 +82,7 @@ def evaluate(
     weights = np.concatenate([np.ones((1, len(videos)), resamples.dtype), resamples])
     prevalences = training.positives / training.num_videos if training else None
     scored = ScoredVideos(scores, targets, weights, prevalences, settings.seed)
-    selection = _read_selection_predictions(source, data, settings, videos)
+    selection = _read_selection_predictions(source, data, settings, videos, notes)
     ap_per_class = bootstrap_ap_per_class(scores, targets, weights)
     metrics = _header(source, settings, scored, ap_per_class)
     metrics |= metrics_with_ci.map_entries(scored, ap_per_class)
@@ -95,10 +95,10 @@ def evaluate(
     animal_classes = [animals[video].classes if video in animals else () for video in videos]
     metrics["animal_classes"] = metrics_with_ci.metrics_by_animal_class(scored, animal_classes)
     metrics |= metrics_with_ci.threshold_and_ranking_metrics(scored, selection)
-    metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other) if other else None
+    metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other, notes) if other else None
     thresholds = fit_thresholds(*selection) if selection else None
     rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds)
-    metrics["notes"] = _caveats(
+    metrics["notes"] = notes + _caveats(
         source,
         other,
         scored,
@@ -107,26 +107,28 @@ def evaluate(
         expected,
         several_animal_classes=sum(len(set(names)) > 1 for names in animal_classes),
         thresholds_fitted=selection is not None,
-        probabilities_as_logits=settings.logits and not source.is_run and sources.resemble_probabilities(scores),
     )
     return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, metrics, rows)
 
 
-def _read_scores(
-    source: PredictionSource, data: Annotations, settings: EvaluationSettings
-) -> tuple[list[str], np.ndarray]:
-    """Return videos of the evaluation split and their (N, C) probabilities. Raises UserError for a missing video."""
+def _read_scores(source: PredictionSource, data: Annotations, settings: EvaluationSettings) -> sources.Scores:
+    """Return the probabilities of the evaluation split. Raises UserError for a missing video."""
     expected = list(data.splits[settings.split])
     optional = expected if settings.allow_missing else source.excluded_videos
-    return sources.read_scores(source.path, data, expected, settings.logits and not source.is_run, optional)
+    logits = settings.logits and not source.is_run
+    return sources.read_scores(source.path, data, expected, logits, optional, source.is_run)
 
 
 def _read_selection_predictions(
-    source: PredictionSource, data: Annotations, settings: EvaluationSettings, evaluated: list[str]
+    source: PredictionSource,
+    data: Annotations,
+    settings: EvaluationSettings,
+    evaluated: list[str],
+    notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions.
 
-    `evaluated`: the videos of the evaluation split. Raises UserError if the two splits overlap."""
+    `evaluated`: the videos of the evaluation split. Adds to `notes`. Raises UserError if the two splits overlap."""
     if source.selection_path is None:
         return None
     from_val = source.protocol == THREE_SPLITS
@@ -145,7 +147,9 @@ def _read_selection_predictions(
         )
     optional = expected if settings.allow_missing else source.excluded_selection_videos
     logits = settings.logits and not source.is_run
-    videos, scores = sources.read_scores(source.selection_path, data, expected, logits, optional)
+    path = source.selection_path
+    videos, scores, new_notes = sources.read_scores(path, data, expected, logits, optional, source.is_run)
+    notes += new_notes
     return scores, sources.multi_hot_matrix(data, "val" if from_val else "train", videos)
 
 
@@ -183,9 +187,13 @@ def _compare(
     settings: EvaluationSettings,
     videos: list[str],
     other: PredictionSource,
+    notes: list[str],
 ) -> dict[str, Any]:
-    """Return `comparison` of metrics.json, on the videos of both sources (read_scores checks the missing ones)."""
-    other_videos, other_scores = _read_scores(other, data, settings)
+    """Return `comparison` of metrics.json, on the videos of both sources (read_scores checks the missing ones).
+
+    Adds to `notes`."""
+    other_videos, other_scores, new_notes = _read_scores(other, data, settings)
+    notes += new_notes
     other_rows = {video: row for row, video in enumerate(other_videos)}
     in_both = np.array([video in other_rows for video in videos])
     if not in_both.any():
@@ -210,7 +218,6 @@ def _caveats(
     *,
     several_animal_classes: int,
     thresholds_fitted: bool,
-    probabilities_as_logits: bool,
 ) -> list[str]:
     """Return sentences about what limits the numbers: `notes` of metrics.json.
 
@@ -249,8 +256,6 @@ def _caveats(
         )
     if thresholds_fitted and source.protocol not in (HELD_OUT, THREE_SPLITS):
         caveats.append("Thresholds are fitted on the model-selection split, on which this model may have been trained.")
-    if probabilities_as_logits:
-        caveats.append("All scores are between 0 and 1, like probabilities, but --logits reads them as logits.")
     if other and other.protocol != source.protocol:
         protocol, other_protocol = (s.protocol or "unknown" for s in (source, other))
         caveats.append(

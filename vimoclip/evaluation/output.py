@@ -5,7 +5,7 @@ from typing import Any
 
 from vimoclip.evaluation.evaluator import Evaluation
 from vimoclip.io import csv, yaml_json
-from vimoclip.metrics import METRIC_NAMES
+from vimoclip.metrics import METRIC_NAMES, format_fraction
 
 MAX_CLASSES = 5  # printed in each of two lists: the largest increases and decreases of AP
 
@@ -18,7 +18,7 @@ def format_table(evaluation: Evaluation) -> str:
         f"of which {metrics['classes_with_a_positive']} have a positive",
         f"protocol: {metrics['protocol'] or 'unknown'}; epoch selected by: {metrics['epoch_chosen_on'] or 'unknown'}",
         "",
-        f"{'':46} {'value':>7}  {'95 % interval':16} {'constant':>8} {'random':>8}",
+        f"{'':46} {'value':>7}  {'95 % interval':18} {'constant':>8} {'random':>8}",
     ]
     entries_by_name = metrics | metrics["calibration"]
     lines += [
@@ -33,7 +33,8 @@ def format_table(evaluation: Evaluation) -> str:
         lines += _format_map_rows(f"{animal_class} ({entries['num_videos']} clips)", entries)
     lines += ["", *(f"note: {note}" for note in metrics["notes"])]
     if metrics["classes_with_a_positive"] < metrics["num_classes"]:
-        lines.append("note: {value:.4f} is {note}.".format(**metrics["torchmetrics_macro"]))
+        macro = metrics["torchmetrics_macro"]
+        lines.append(f"note: {format_fraction(macro['value'])} is {macro['note']}.")
     return "\n".join([*lines, *_format_comparison(metrics["comparison"])])
 
 
@@ -42,9 +43,9 @@ def _format_map_rows(name: str, entries: dict[str, Any]) -> list[str]:
 
 
 def _format_row(label: str, entry: dict[str, Any]) -> str:
-    interval = f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f}" if entry["ci95"] else ""
-    cells = [f"{entry[key]:.4f}" if entry[key] is not None else "" for key in ("value", "baseline", "random")]
-    return f"{label:46} {cells[0]:>7}  {interval:16} {cells[1]:>8} {cells[2]:>8}"
+    interval = " to ".join(map(format_fraction, entry["ci95"])) if entry["ci95"] else ""
+    cells = [format_fraction(entry[key]) if entry[key] is not None else "" for key in ("value", "baseline", "random")]
+    return f"{label:46} {cells[0]:>7}  {interval:18} {cells[1]:>8} {cells[2]:>8}"
 
 
 def _format_comparison(comparison: dict[str, Any] | None) -> list[str]:
@@ -56,7 +57,8 @@ def _format_comparison(comparison: dict[str, Any] | None) -> list[str]:
     for direction in ("gained", "lost"):
         for row in comparison[direction][:MAX_CLASSES]:
             name = f"{row['class']} ({row['positives']} clips)"
-            lines.append(f"  {direction} {name}: {row['other_ap']:.4f} -> {row['ap']:.4f}, {_format_difference(row)}")
+            change = " -> ".join(format_fraction(row[key]) for key in ("other_ap", "ap"))
+            lines.append(f"  {direction} {name}: {change}, {_format_difference(row)}")
     if comparison["gained"] or comparison["lost"]:
         lines.append(f"  (extremes of {comparison['classes']} classes: some of these intervals exclude 0 by chance)")
     return lines

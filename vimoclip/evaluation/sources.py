@@ -14,6 +14,8 @@ from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.io.predictions_csv import PredictionsTable
 
+ROUNDING = 2.0**-7  # how far a probability may be outside 0..1: a step of bfloat16, the coarsest type, above 1
+
 
 @dataclass(frozen=True)
 class PredictionSource:
@@ -98,34 +100,62 @@ def _dataset_dir(config_path: Path) -> Path | None:
     return Path(embeddings).parent.parent if isinstance(embeddings, str) else None
 
 
+class Scores(NamedTuple):
+    """(N, C) probabilities of N videos. `notes`: sentences about how they were read."""
+
+    videos: list[str]
+    probabilities: np.ndarray
+    notes: list[str]
+
+
 def read_scores(
-    path: Path, data: Annotations, expected: Sequence[str], logits: bool, optional: Collection[str]
-) -> tuple[list[str], np.ndarray]:
-    """Return (videos, (N, C) probabilities) of the `expected` videos with predictions, in their order.
+    path: Path, data: Annotations, expected: Sequence[str], logits: bool, optional: Collection[str], is_run: bool
+) -> Scores:
+    """Read the scores of the `expected` videos with predictions, in their order, by class.
 
-    Columns are in the order of the classes. Raises UserError for a missing video that is not in `optional`, and for
-    scores that are not probabilities."""
-    table = predictions_csv.read(path)
+    Probabilities that are off by rounding are taken as 0 or 1. `is_run`: a run's, which are no logits. Raises UserError
+    for a missing video that is not in `optional`, and for scores that are not probabilities."""
+    table = predictions_csv.read(path, logits)
     columns, rows = match_classes(path, table, data.classes), match_videos(path, table, expected, optional)
-    scores = table.scores[list(rows.values())][:, columns]
+    videos, scores = list(rows), table.scores[list(rows.values())][:, columns]
+    is_outside, is_invalid = (scores < 0) | (scores > 1), (scores < -ROUNDING) | (scores > 1 + ROUNDING)
     if logits:
-        scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-    if (invalid := (scores < 0) | (scores > 1)).any():
-        videos = list(rows)
-        listed = list_some(
-            f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.4g}" for n, c in zip(*invalid.nonzero(), strict=True)
-        )
-        raise UserError(
-            f"{int(invalid.sum())} scores are not probabilities ({listed})",
-            "give probabilities from 0 to 1, or --logits for logits",
-            path=path,
-        )
-    return list(rows), scores
+        return Scores(videos, _sigmoid(scores), _logit_notes(path, scores, not is_invalid.any()))
+
+    def list_scores(selected: np.ndarray) -> str:
+        places = zip(*selected.nonzero(), strict=True)
+        return list_some(f"{videos[n]}, {data.classes[c]}: {scores[n, c]:.9g}" for n, c in places)
+
+    if is_invalid.any():
+        problem = f"{int(is_invalid.sum())} scores are not probabilities ({list_scores(is_invalid)})"
+        logits_hint = "; a run has no logits" if is_run else ", or --logits for logits"
+        raise UserError(problem, f"give probabilities from 0 to 1{logits_hint}", path=path)
+    notes = []
+    if is_outside.any():
+        count = f"{int(is_outside.sum())} probabilities ({list_scores(is_outside)})"
+        notes.append(f"{path.name}: {count} are below 0 or above 1 by rounding, and are taken as 0 or 1.")
+    return Scores(videos, scores.clip(0, 1), notes)
 
 
-def resemble_probabilities(sigmoids: np.ndarray) -> bool:
-    """Return whether all logits lie from 0 to 1, from their sigmoids."""
-    return bool((sigmoids >= 0.5).all() and (sigmoids <= 1 / (1 + np.exp(-1))).all())
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits, also of infinite ones."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def _logit_notes(path: Path, logits: np.ndarray, resemble_probabilities: bool) -> list[str]:
+    notes = []
+    if logits.size and resemble_probabilities:
+        notes.append(
+            f"{path.name}: all scores are between 0 and 1, like probabilities, but --logits reads them as logits."
+        )
+    distinct = np.unique(logits)
+    if lost := len(distinct) - len(np.unique(_sigmoid(distinct))):
+        notes.append(
+            f"{path.name}: {lost} different logits are the same probability in float64, so their order is lost (of "
+            f"logits up to {distinct[-1]:.9g})."
+        )
+    return notes
 
 
 def match_classes(path: Path, table: PredictionsTable, classes: Sequence[str]) -> list[int]:

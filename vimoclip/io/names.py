@@ -8,9 +8,9 @@ from vimoclip.errors import CONTROL_CHARACTERS
 from vimoclip.io.atomic import MAX_NAME_BYTES
 
 _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
-
-_REFUSED_BY_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
-_RESERVED_BY_WINDOWS = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])", re.IGNORECASE)
+# what Windows refuses: these characters, a dot or space at the end, and the names of devices with any extension
+_REFUSED_BY_WINDOWS = re.compile(r'[\x00-\x1f<>:"/\\|?*]|[. ]$')
+_DEVICE_OF_WINDOWS = re.compile(r"((?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]|conin\$|conout\$) *)(?=\.|$)", re.IGNORECASE)
 
 
 def has_control_characters(text: str) -> bool:
@@ -35,10 +35,16 @@ def fold_name(text: str) -> str:
     return normalize_name(" ".join(normalize_name(text).casefold().split()))
 
 
+def is_windows_name(name: str) -> bool:
+    """Return whether Windows takes a file name."""
+    return not (_REFUSED_BY_WINDOWS.search(name) or _DEVICE_OF_WINDOWS.match(name))
+
+
 def portable_stem(stem: str) -> str:
-    """Return a file name without extension in which `-` replaces what Windows refuses; NUL and its like get one."""
+    """Return a file name without extension in which `-` replaces what Windows refuses, and follows NUL and its like."""
     stem = _REFUSED_BY_WINDOWS.sub("-", stem)
-    return stem + "-" if _RESERVED_BY_WINDOWS.fullmatch(stem.split(".")[0].rstrip()) else stem
+    device = _DEVICE_OF_WINDOWS.match(stem)
+    return f"{device[1]}-{stem[device.end() :]}" if device else stem
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

@@ -18,7 +18,7 @@ ID_COLUMN = "video_id"
 
 @dataclass(frozen=True)
 class PredictionsTable:
-    """File contents. `classes`: column headers; `videos`: in the file's order; `scores`: (N, C) float64, finite."""
+    """File contents. `classes`: column headers; `videos`: in the file's order; `scores`: (N, C) float64."""
 
     classes: list[str]
     videos: list[str]
@@ -32,8 +32,10 @@ def write(path: Path, videos: Sequence[str], probabilities: Any, class_names: Se
     return csv.write_csv(path, [ID_COLUMN, *class_names], cells)
 
 
-def read(path: Path) -> PredictionsTable:
-    """Read a file. Raises UserError for another type of file, duplicate columns or videos, and scores not finite."""
+def read(path: Path, logits: bool = False) -> PredictionsTable:
+    """Read a file. `logits`: the scores may be infinite, which are probabilities of 0 and 1.
+
+    Raises UserError for another type of file, duplicate columns or videos, and scores that are not numbers."""
     (_, header), *lines = csv.read_lines(path, "name a CSV of predictions")
     if ID_COLUMN not in header:
         commas = ", separated by commas" if ";" in header[0] or "\t" in header[0] else ""
@@ -56,12 +58,15 @@ def read(path: Path) -> PredictionsTable:
     _raise_if_any(path, "videos are duplicated", _duplicates(videos), "keep one row of each")
     rows = [[*line[:id_index], *line[id_index + 1 :]] for _, line in lines]
     scores = np.array([[_parse_score(cell) for cell in row] for row in rows])
-    invalid = [
-        f"{videos[n]}, {classes[c]}: {rows[n][c][:20] or 'empty'}"
-        for n, c in zip(*(~np.isfinite(scores)).nonzero(), strict=True)
-    ]
-    hint = "correct the model, or write 0 where it has no score"
-    _raise_if_any(path, "scores are not finite numbers", invalid, hint)
+    is_invalid = np.isnan(scores) if logits else ~np.isfinite(scores)
+    cells = [(videos[n], classes[c], rows[n][c][:20] or "empty") for n, c in zip(*is_invalid.nonzero(), strict=True)]
+    hint = f"correct the model, or write {'-inf' if logits else '0'} where it has no score"
+    if any("," in text for _, _, text in cells):
+        hint = "write numbers with a decimal point"
+    elif np.isinf(scores).any() and not logits:
+        hint += "; if the scores are logits, give --logits to evaluate.py"
+    invalid = [f"{video}, {name}: {text}" for video, name, text in cells]
+    _raise_if_any(path, f"scores are not {'' if logits else 'finite '}numbers", invalid, hint)
     return PredictionsTable(classes, videos, scores)
 
 

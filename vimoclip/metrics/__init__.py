@@ -18,7 +18,7 @@ from vimoclip.metrics.average_precision import (
     weighted_mean,
 )
 from vimoclip.metrics.calibration import ece, f1_scores, fit_thresholds, reliability_bins
-from vimoclip.metrics.names import METRIC_NAMES
+from vimoclip.metrics.names import METRIC_NAMES, format_fraction
 from vimoclip.metrics.ranking import descending_order, mean_per_class_top1, precision_at_k, score_steps
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "expected_random_ap",
     "f1_scores",
     "fit_thresholds",
+    "format_fraction",
     "macro_average",
     "map_macro",
     "map_micro",

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+ROUNDING = 1e-9  # of sums in float64
+
 
 class MetricName(NamedTuple):
     """`description`: what the metric is; a format string, `{classes}` for the classes that count."""
@@ -37,3 +39,11 @@ METRIC_NAMES = {
         "Expected calibration error", "mean distance between score and fraction of positives; lower is better"
     ),
 }
+
+
+def format_fraction(value: float, digits: int = 4) -> str:
+    """Return a value from 0 to 1; one that differs from 0 or 1 by more than rounding is not rounded to it: >0.9999."""
+    text, step = f"{value:.{digits}f}", 10.0**-digits
+    if float(text) == 1 and value < 1 - ROUNDING:
+        return f">{1 - step:.{digits}f}"
+    return f"<{step:.{digits}f}" if float(text) == 0 and value > ROUNDING else text

@@ -1,15 +1,15 @@
 """Random splits that are stratified by all labels and keep each source (recording, animal, site) in one split."""
 
 import random
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from vimoclip.annotations import SPLITS, Annotations
-from vimoclip.io.names import list_some
+from vimoclip.annotations.split_checks import cover_classes, group_training_videos, source_key
 
 SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
+MAX_EXCESS = 0.1  # fraction of all clips that whole sources may exceed the requested one by, to have each class
 PATIENCE, PATIENCE_PER_GROUP = 200, 10  # draw_groups stops after so many changes without improvement
 MISSING_LABEL_COST = 10.0  # for each label without a remaining clip to train on
 
@@ -39,30 +39,8 @@ def split_videos(
     return Annotations(tuple(classes), {name: splits[name] for name in SPLITS if name in splits})
 
 
-def _source_key(video: str, sources: Mapping[str, str]) -> tuple[bool, str]:
-    """Return a key that only videos of one source share; a video without a source is one by itself."""
-    return (True, sources[video]) if video in sources else (False, video)
-
-
 def _has_several_sources(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
-    return len({_source_key(video, sources) for video in videos}) > 1
-
-
-def find_leaks(splits: Mapping[str, Iterable[str]], sources: Mapping[str, str]) -> list[str]:
-    """Return a warning for each pair of splits with videos of one source: the number of sources, and the first ones."""
-    counts = {name: Counter(sources[v] for v in videos if v in sources) for name, videos in splits.items()}
-    names, warnings = list(counts), []
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            shared = sorted(counts[first].keys() & counts[second].keys())
-            if shared:
-                clips = sum(counts[second][source] for source in shared)
-                warnings.append(
-                    f"warning: {len(shared)} sources are in {first} and in {second}, with {clips} clips of {second} "
-                    f"({list_some(shared)}): results are too good if a model recognises the place or animal; keep all "
-                    "clips of one recording, animal or site in one split"
-                )
-    return warnings
+    return len({source_key(video, sources) for video in videos}) > 1
 
 
 def draw_stratified(
@@ -74,27 +52,25 @@ def draw_stratified(
     """Draw training videos such that about `fraction` of each class's clips is drawn; in the training file's order.
 
     Uses iterative stratification (Sechidis et al. 2011). Each class keeps a clip to train on, if any choice leaves it
-    one. At least one of two videos is drawn, and none of fewer. `sources`: video -> source; either all videos of a
-    source are drawn or none, unless there is only one source."""
+    one. Then a clip of each class with two clips or more is drawn, as long as there is room: the fraction, or of whole
+    sources up to MAX_EXCESS more. At least one of two videos is drawn, and none of fewer. `sources`: video -> source;
+    either all videos of a source are drawn or none, unless there is only one source."""
     videos = list(data.splits.get("train", {}))
     if len(videos) < 2:
         return ()
-    labels = np.stack([data.multi_hot("train", video) for video in videos]).astype(bool)
-    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)  # indices of videos by source
-    for index, video in enumerate(videos):
-        groups[_source_key(video, sources or {})].append(index)
-    if 1 < len(groups) < len(videos):
-        indices = list(groups.values())
-        counts = np.stack([labels[group].sum(0) for group in indices])
-        is_group_drawn = draw_groups(counts, np.array(list(map(len, indices))), fraction, seed)
-        drawn = np.zeros(len(videos), bool)
-        for group, is_drawn in zip(indices, is_group_drawn, strict=True):
-            drawn[group] = is_drawn
+    groups, counts, sizes = group_training_videos(data, sources or {})
+    if len(groups) < len(videos):
+        drawn = draw_groups(counts, sizes, fraction, seed)
+        limit = (fraction + min(fraction, MAX_EXCESS)) * len(videos)
     else:
+        labels = counts > 0
         size = min(max(1, round(fraction * len(videos))), len(videos) - 1)
         drawn = _return_last_clips(labels, _iterative_stratification(labels, size, seed))
         drawn = _fill_to_size(labels, drawn, size, random.Random(seed))
-    return tuple(video for video, is_drawn in zip(videos, drawn, strict=True) if is_drawn)
+        limit = size
+    drawn = cover_classes(counts, sizes, drawn, limit, seed)
+    selected = {video for group, is_drawn in zip(groups, drawn, strict=True) if is_drawn for video in group}
+    return tuple(video for video in videos if video in selected)
 
 
 def _iterative_stratification(labels: np.ndarray, size: int, seed: int) -> np.ndarray:

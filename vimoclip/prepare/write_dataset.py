@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vimoclip import annotations, cli
-from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals
+from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals, split_checks
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import list_some, normalize_name
@@ -127,34 +127,29 @@ def draw_selection(annotations_dir: Path, name: str, fraction: float, seed: int,
     if not data.selection:
         hint = "add training videos"
         raise UserError("names fewer than two videos", hint, path=annotations_dir / "train_multi.txt")
+    if not any(data.splits["train"][video] for video in data.selection):
+        problem = f"none of the {len(data.selection)} clips of a model-selection split would have a label"
+        raise UserError(problem, split_checks.UNLABELLED_HINT, path=annotations_dir / "train_multi.txt")
     text = annotations.format_selection(data.selection)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():
         hint = "keep it, or draw it again with --overwrite and then train again"
         raise UserError("exists already, with other clips", hint, path=path)
     atomic.write_text(path, text)
-    print("\n".join(describe_selection(data)), flush=True)
+    print("\n".join(describe_selection(data, sources)), flush=True)
     return cli.RunReport([path], done=len(data.selection))
 
 
-def describe_selection(data: Annotations) -> list[str]:
+def describe_selection(data: Annotations, sources: Mapping[str, str]) -> list[str]:
     """Return lines: the size of the model-selection split, and the classes without a clip in it or to train on."""
     train = data.splits.get("train", {})
-    if not data.selection:
-        if data.splits.get("test"):
-            return ["no model-selection split, as there is a test split: epochs and thresholds are selected on val"]
-        return [f"no {SELECTION_FILE}: prepare_dataset.py selection draws it from two or more training clips"]
-    selection_labels = {label for video in data.selection for label in train[video]}
-    train_labels = {label for video in train.keys() - set(data.selection) for label in train[video]}
-    count = f"{len(data.selection)} of {len(train)} training clips"
-    lines = [f"{SELECTION_FILE}: {count} are the model-selection split, on which epochs and thresholds are selected"]
-    for kind, missing in (
-        ("clip of the model-selection split", train_labels - selection_labels),
-        ("clip to train on", selection_labels - train_labels),
-    ):
-        if missing:
-            names = list_some(data.classes[label] for label in sorted(missing))
-            lines.append(f"  {len(missing)} classes have no {kind}: {names}")
-    return lines
+    if data.selection:
+        count = f"{len(data.selection)} of {len(train)} training clips"
+        text = f"{SELECTION_FILE}: {count} are the model-selection split, on which epochs and thresholds are selected"
+    elif data.splits.get("test"):
+        text = "no model-selection split, as there is a test split: epochs and thresholds are selected on val"
+    else:
+        text = f"no {SELECTION_FILE}: prepare_dataset.py selection draws it from two or more training clips"
+    return [text, *split_checks.describe_gaps(data, sources)]
 
 
 def print_summary(
@@ -167,11 +162,8 @@ def print_summary(
     """Print the summary and the warnings, and plot the class counts. `seconds`: video -> duration, if known."""
     from vimoclip import report
 
-    selected = set(data.selection)
-    train = [video for video in data.splits.get("train", {}) if video not in selected]
-    lines = [*summary_lines(data, seconds, skipped), *describe_selection(data)]
-    for splits in (data.splits, {"train": train, "selection": data.selection}):
-        lines += grouped_split.find_leaks(splits, sources)
+    lines = [*summary_lines(data, seconds, skipped), *describe_selection(data, sources)]
+    lines += split_checks.find_all_leaks(data, sources)
     counts = {split: _class_counts(data, split) for split in data.splits}
     path = annotations_dir / CLASS_COUNTS_FILE
     report.write_class_histogram(path, "Clips of each action", data.classes, counts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vimoclip.annotations import SEGMENTS
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.io import atomic, html_page
-from vimoclip.metrics import METRIC_NAMES
+from vimoclip.metrics import METRIC_NAMES, format_fraction
 from vimoclip.report import examples, figures
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[
 
 
 def format_number(value: float | None, digits: int = 4, sign: str = "") -> str:
-    return MISSING if value is None else f"{value:{sign}.{digits}f}"
+    if value is None:
+        return MISSING
+    return f"{value:{sign}.{digits}f}" if sign else format_fraction(value, digits)
 
 
 def format_interval(bounds: Sequence[float | None] | None, digits: int = 4, sign: str = "") -> str:
