@@ -31,9 +31,9 @@ def normalize_name(text: str) -> str:
 
 
 def portable_stem(stem: str) -> str:
-    """Return a file name without extension in which `-` replaces what Windows refuses; NUL and its like get one."""
-    stem = _REFUSED_BY_WINDOWS.sub("-", stem)
-    return stem + "-" if _RESERVED_BY_WINDOWS.fullmatch(stem.split(".")[0].rstrip()) else stem
+    """Return a file name without extension in which `-` replaces what Windows refuses, and follows NUL and its like."""
+    base, dot, rest = _REFUSED_BY_WINDOWS.sub("-", stem).partition(".")
+    return base + "-" * bool(_RESERVED_BY_WINDOWS.fullmatch(base.rstrip())) + dot + rest
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:
