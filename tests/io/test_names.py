@@ -1,8 +1,8 @@
-"""Names of files that come from outside."""
+"""Names of files that come from outside: which every system takes."""
 
 import pytest
 
-from vimoclip.io.names import is_windows_name
+from vimoclip.io.names import is_windows_name, portable_stem
 
 REFUSED = ["a:b.mp4", "a?.mp4", "a*.mp4", "a<b", "a>b", 'a"b', "a|b", "a/b", "a\\b", "a\x01b", "a.", "a "]
 DEVICES = ["CON", "con.mp4", "NUL.mp4", "nul .mp4", "aux.tar.gz", "PRN", "COM1.mp4", "lpt9.mp4", "LPT¹.mp4", "CONIN$"]
@@ -17,3 +17,23 @@ def test_windows_refuses(name: str) -> None:
 @pytest.mark.parametrize("name", TAKEN)
 def test_windows_takes(name: str) -> None:
     assert is_windows_name(name)
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("10:30 <a>|\"?*", "10-30 -a-----"),
+        ("a.b", "a.b"),
+        ("end.", "end-"),
+        ("end ", "end-"),
+        ("NUL", "NUL-"),
+        ("com1.x.y", "com1-.x.y"),
+        ("Lpt\u00b9", "Lpt\u00b9-"),
+        ("console", "console"),
+        ("com", "com"),
+        ("B\u00e4r", "B\u00e4r"),
+    ],
+)  # fmt: skip
+def test_what_windows_refuses_is_replaced(stem: str, expected: str) -> None:
+    assert portable_stem(stem) == expected
+    assert is_windows_name(portable_stem(stem))

@@ -64,7 +64,7 @@ def check_video_id(video: str, path: Path | str | None = None) -> None:
     if "." in name or video[0] in "=+@" or not is_safe_name(video):
         raise UserError(
             f"{quote(video)} is not allowed as a video name: at most 255 bytes; no dot except that of the extension; "
-            "no slash or control character; must not start with =, +, @ or a drive letter",
+            "no slash, control character or byte that is not UTF-8; must not start with =, +, @ or a drive letter",
             hint,
             path=path,
         )

@@ -22,7 +22,7 @@ from vimoclip.extraction.sharding import WorkerContext
 from vimoclip.extraction.video_status import VideoTracker, settings_digest
 from vimoclip.flow.factory import FlowRenderer
 from vimoclip.flow.flow_folder import common_settings
-from vimoclip.io.names import normalize_name
+from vimoclip.io.names import list_some, normalize_name
 from vimoclip.runtime import cost_estimate, defaults
 
 PROBED_FLOW_FRAMES = 64  # per video, enough to measure the bytes per flow frame
@@ -272,7 +272,7 @@ def find_source_videos(videos_dir: Path, output_dir: Path, limit: int | None) ->
         raise UserError("holds no video", "name the folder with --videos-dir", path=videos_dir)
     invalid = annotations.invalid_video_ids(path.name for path in folder.videos)
     rejected = {repr(name): reason for name, reason in invalid.items()}
-    stems = dict[str, Path]()
+    stems, not_used = dict[str, Path](), list[Path]()
     for path in (path for path in folder.videos if path.name not in invalid):
         try:
             located = folder.locate(path.name)
@@ -280,7 +280,10 @@ def find_source_videos(videos_dir: Path, output_dir: Path, limit: int | None) ->
             rejected[path.name] = str(error)
             continue
         if located != path:
-            print(f"{path} is left out, as {located} has its name", flush=True)
+            not_used.append(path)
         elif (other := stems.setdefault(normalize_name(path.stem), path)) != path:
             raise UserError(f"{other.name} and {path.name} would share {path.stem}.mp4", "rename one", path=videos_dir)
+    if not_used:
+        names = list_some(not_used)
+        print(f"{len(not_used)} videos have the name of one directly in {videos_dir} and are left out: {names}")
     return {path.name: path for path in list(stems.values())[:limit]}, rejected

@@ -77,6 +77,8 @@ class FlowFolder:
         """Return the flow videos by the stem of their source video. Raises UserError if two have the same."""
         found: dict[str, Path] = {}
         stems: dict[str, str] = {}  # as written on the disk, by NFC
+        if num_unused := len(self._files.videos) - len(self.paths):
+            print(f"{num_unused} flow videos have the name of one directly in {self.folder} and are left out")
         for path in self.paths.values():
             published = _PUBLISHED_NAME.fullmatch(path.stem)
             stem = (self._source_stem(path) or published[1]) if published else path.stem

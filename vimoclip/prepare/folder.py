@@ -61,9 +61,10 @@ def find_clips(
     clips_by_action: dict[str, list[str]] = defaultdict(list)
     folder = video.VideoFolder(root, exclude=dataset_folders(dataset_dir))
     skipped |= {str(root / name): reason for name, reason in folder.left_out.items()}
-    action_folders = dict.fromkeys(path.relative_to(root).parts[0] for path in folder.videos if path.parent != root)
+    videos = sorted(folder.videos, key=lambda path: path.relative_to(root).parts)  # those of links to folders are last
+    action_folders = dict.fromkeys(path.relative_to(root).parts[0] for path in videos if path.parent != root)
     actions = merge_actions(root, list(action_folders))
-    for path in folder.videos:
+    for path in videos:
         action_folder, *parts = path.relative_to(root).with_suffix("").parts
         if not (action := actions.get(action_folder) if parts else None):
             skipped[str(path)] = "is in no folder of an action"

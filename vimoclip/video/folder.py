@@ -71,6 +71,8 @@ def list_files(
         current = folders.pop() if folders else links.pop(0)
         identity = os.path.realpath(current)
         if identity in seen:
+            if current.is_symlink():
+                left_out[current.relative_to(folder).as_posix()] = "links to a folder that is left out or read before"
             continue
         seen.add(identity)
         try:
