@@ -24,7 +24,7 @@ def test_predictions_match_in_either_form(remove_extension: bool, tmp_path: Path
     videos = [decomposed(video.removesuffix(".mp4") if remove_extension else video) for video in VIDEOS]
     header = ["video_id", *map(decomposed, reversed(CLASSES))]
     path = csv.write_csv(tmp_path / "p.csv", header, [[videos[1], 0.1, 0.2], [videos[0], 0.3, 0.4]])
-    rows, scores = read_scores(path, DATA, VIDEOS, False, ())
+    rows, scores, _ = read_scores(path, DATA, VIDEOS, False, (), False)
     assert (rows, scores.tolist()) == (list(VIDEOS), [[0.4, 0.3], [0.2, 0.1]])
 
 
@@ -33,14 +33,14 @@ def test_video_ids_that_are_exact_come_first(tmp_path: Path) -> None:
     videos = ("b\u00e4r.mp4", decomposed("b\u00e4r.mp4"))
     data = Annotations(("walk",), {"val": dict.fromkeys(videos, (0,))})
     path = csv.write_csv(tmp_path / "p.csv", ["video_id", "walk"], [[videos[1], 0.1], [videos[0], 0.3]])
-    assert read_scores(path, data, videos, False, ())[1].tolist() == [[0.3], [0.1]]
+    assert read_scores(path, data, videos, False, (), False)[1].tolist() == [[0.3], [0.1]]
 
 
 def test_two_columns_of_one_class_are_an_error(tmp_path: Path) -> None:
     header = ["video_id", CLASSES[0], decomposed(CLASSES[0])]
     path = csv.write_csv(tmp_path / "p.csv", header, [[video, 0.1, 0.2] for video in VIDEOS])
     with pytest.raises(UserError):
-        read_scores(path, DATA, VIDEOS, False, ())
+        read_scores(path, DATA, VIDEOS, False, (), False)
 
 
 def test_files_with_classes_in_either_form_fit_together() -> None:

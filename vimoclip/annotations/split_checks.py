@@ -103,7 +103,8 @@ def cover_classes(
     constraints = [LinearConstraint(row, low, high) for row, low, high in zip(rows, lower, upper, strict=True)]
     highest = np.concatenate([np.ones(len(sizes) + num_wanted), [limit - size]])
     is_integer = np.concatenate([np.ones(len(sizes) + num_wanted), [0]])
-    result = milp(costs, integrality=is_integer, bounds=Bounds(0, highest), constraints=constraints)
+    options = {"mip_rel_gap": 0}  # the optimum, not one near it, which may differ between versions of the solver
+    result = milp(costs, integrality=is_integer, bounds=Bounds(0, highest), constraints=constraints, options=options)
     return drawn if result.x is None else result.x[: len(sizes)] > 0.5
 
 
