@@ -12,6 +12,9 @@ from pathlib import Path
 from vimoclip.cli import CostEstimate, Parser, read_estimate
 
 PROBE_SECONDS = 3.0
+# Frames and flows that TFAM computes at once: 2 to 4 GB for the backward pass in float32. The videos of a larger batch
+# are computed in parts, one after the other.
+PART_TOKENS = 2**14
 
 
 def measure_rate(steps: Iterator[float], seconds: float | None = None) -> float | None:
