@@ -75,6 +75,10 @@ class PairedEmbeddings(Dataset):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def frames(self) -> dict[str, int]:
+        """Return the number of frames of each video."""
+        return {video: self.rgb.length(video) for video, _ in self.keys}
+
     def shuffle_motion(self, seed: int, all_motion_keys: Sequence[str] = ()) -> None:
         """Assign the motion of another video to each video; the seed determines the assignment.
 
