@@ -94,10 +94,10 @@ def test_parts_are_bounded_and_complete(tokens: list[int], bound: int) -> None:
 def test_attention_that_is_computed_again_draws_the_same_random_numbers(
     fusion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Videos below the bound, whose products exceed it together: bit for bit as before."""
+    """Each video is computed in one chunk: bit for bit as before."""
     models = []
-    for products in (fusion_model.MAX_PRODUCTS, 2 * 9 * 9):  # two heads
-        monkeypatch.setattr(fusion_model, "MAX_PRODUCTS", products)
+    for products in (fusion_model.KEPT_PRODUCTS, 0):
+        monkeypatch.setattr(fusion_model, "KEPT_PRODUCTS", products)
         models.append(build_model(fusion, dropout=0.3, classifier_dropout=0.3))
         torch.manual_seed(1)
         take_step(models[-1], [9, 8, 7, 9], Pooling.MASKED)
@@ -118,6 +118,7 @@ def test_attention_in_chunks_drops_the_same_share(monkeypatch: pytest.MonkeyPatc
 
 def test_products_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call of attention has more products than the bound, in both passes."""
+    monkeypatch.setattr(fusion_model, "KEPT_PRODUCTS", 400)
     monkeypatch.setattr(fusion_model, "MAX_PRODUCTS", 400)
     sizes, plain = [], F.scaled_dot_product_attention
 

@@ -72,15 +72,13 @@ def describe_longest_clip(frames: Mapping[str, int], memory: float) -> str:
     longest = max(frames, key=lambda video: frames[video])
     median = statistics.median(frames.values())
     text = (
-        f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with "
+        f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with it "
+        f"needs about {format_bytes(memory)} of memory"
     )
-    text += f"it needs about {format_bytes(memory)} of memory"
     if frames[longest] <= LONG_CLIP * median or frames[longest] <= PART_TOKENS / 2:
         return text
-    text += (
-        ", and its time grows with the square of the length; cut it into clips (prepare_dataset.py), or extract with "
-    )
-    return text + "--max-frames or a lower --fps"
+    remedy = "cut it into clips (prepare_dataset.py), or extract with --max-frames or a lower --fps"
+    return f"{text}, and its time grows with the square of the length; {remedy}"
 
 
 def sum_reports(paths: Iterable[Path]) -> str:
