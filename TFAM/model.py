@@ -18,8 +18,8 @@ from vimoclip.errors import UserError
 from vimoclip.runtime.cost_estimate import PART_TOKENS
 from vimoclip.runtime.onednn import linear
 
-# Products of queries with keys, of an attention with dropout on a CPU, of all heads. More than KEPT_PRODUCTS, 200 MB, are
-# computed again in the backward pass; at most MAX_PRODUCTS, 700 MB, are computed at once.
+# Products of queries with keys, over all heads, of an attention with dropout on a CPU. More than KEPT_PRODUCTS (200 MB)
+# are computed again in the backward pass; at most MAX_PRODUCTS (700 MB) are computed at once.
 KEPT_PRODUCTS, MAX_PRODUCTS = 2**24, 2**25
 
 

@@ -135,7 +135,7 @@ def write_long_clip(folder: Path, frames: int = 120) -> None:
     """Replace the training files of `folder`: eight short clips, and one of `frames` frames."""
     lengths = [4, 5, 4, 5, frames, 4, 5, 4, 5]
     labels = np.eye(3, dtype=np.float32)[np.arange(9) % 3]
-    common = {"embed_dim": 8, "sampling": SAMPLING, **TEACHER}
+    common: dict[str, Any] = {"embed_dim": 8, "sampling": SAMPLING, **TEACHER}
     videos = {f"V{n:02}.mp4": class_embeddings(n, length) for n, length in enumerate(lengths)}
     attributes = {"kind": "rgb", "class_names": CLASSES, "num_classes": 3, **common}
     write_h5(folder / "ak_train_clip_embeddings.h5", videos, labels, **attributes)

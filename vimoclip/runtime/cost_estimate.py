@@ -72,8 +72,8 @@ def describe_longest_clip(frames: Mapping[str, int], memory: float) -> str:
     longest = max(frames, key=lambda video: frames[video])
     median = statistics.median(frames.values())
     text = (
-        f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with it "
-        f"needs about {format_bytes(memory)} of memory"
+        f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with "
+        f"it needs about {format_bytes(memory)} of memory"
     )
     if frames[longest] <= LONG_CLIP * median or frames[longest] <= PART_TOKENS / 2:
         return text
