@@ -1,13 +1,13 @@
 """Data set of paired RGB and motion embeddings: opening and checking the files, pairing, batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
-from TFAM.packing import PackedTokens, Pooling, pack
+from TFAM.packing import PackedTokens, Pooling, pack, split_by_tokens
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
     MONITOR_SPLIT,
@@ -51,6 +51,16 @@ class FusionBatch(NamedTuple):
         """Positional arguments of FusionTransformer.forward, on its device."""
         return [self.rgb.to(device), None if self.motion is None else self.motion.to(device)]
 
+    def parts(self) -> Iterator["FusionBatch"]:
+        """Yield the batch in parts of a bounded number of tokens, as memory grows with them. Most batches are one part.
+
+        Videos that were padded stay padded to the longest of the batch, since logits depend on it."""
+        motion = self.motion
+        lengths = zip(self.rgb.lengths, motion.lengths if motion else [0] * len(self.videos), strict=True)
+        for chosen in split_by_tokens([frames + flows for frames, flows in lengths]):
+            rgb, flows = self.rgb.select(chosen), motion.select(chosen) if motion else None
+            yield FusionBatch(self.videos[chosen], rgb, flows, self.labels[chosen])
+
 
 class PairedEmbeddings(Dataset):
     """Videos of one split, with their motion if the variant uses motion. Safe in DataLoader workers."""
@@ -70,6 +80,10 @@ class PairedEmbeddings(Dataset):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def frames(self) -> dict[str, int]:
+        """Return the number of frames of each video."""
+        return {video: self.rgb.length(video) for video, _ in self.keys}
 
     def shuffle_motion(self, seed: int, all_motion_keys: Sequence[str] = ()) -> None:
         """Assign the motion of another video to each video; the seed determines the assignment.

@@ -19,7 +19,7 @@ from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime import cost_estimate, defaults, versions
-from vimoclip.runtime.device import autocast, select_device, select_precision
+from vimoclip.runtime.device import select_device, select_precision
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import checkpoint, tensorboard
@@ -84,8 +84,7 @@ class Evaluator:
     def probe_batches(self, dataset: PairedEmbeddings) -> Iterator[float]:
         """Evaluate batches, and yield their numbers of videos."""
         for batch in self.make_loader(dataset):
-            with autocast(self.run.device, self.run.precision):
-                self.model(*batch.model_inputs(self.run.device))
+            loops.score_batch(self.model, batch, self.run.device, self.run.precision)
             yield len(batch.videos)
 
 

@@ -34,13 +34,21 @@ def train_steps(
     replica.state.model.train()
     for batch in batches:
         with replica.step(len(batch.videos)) as step:
-            if batch.videos:
-                with autocast(device, precision):
-                    logits = replica(*batch.model_inputs(device))
-                loss = loss_function(logits.float(), copy_to_device(batch.labels, device))
-                check = partial(check_finite, name="the loss", videos=batch.videos, hint=NON_FINITE_HINT)
-                step.backward({"loss": loss}, len(batch.videos), check)
+            for part in batch.parts() if batch.videos else ():
+                count = len(part.videos)
+                with step.micro_batch(count):
+                    with autocast(device, precision):
+                        logits = replica(*part.model_inputs(device))
+                    loss = loss_function(logits.float(), copy_to_device(part.labels, device))
+                    check = partial(check_finite, name="the loss", videos=part.videos, hint=NON_FINITE_HINT)
+                    step.backward({"loss": loss}, count, check)
         yield step.losses
+
+
+def score_batch(model: torch.nn.Module, batch: FusionBatch, device: torch.device, precision: str) -> torch.Tensor:
+    """Return the logits (B, C) of a batch, in float32."""
+    with autocast(device, precision):
+        return torch.cat([model(*part.model_inputs(device)).float() for part in batch.parts()])
 
 
 @torch.no_grad()
@@ -88,6 +96,5 @@ def _score(
 ) -> Iterator[tuple[list[str], FetchFunction, FetchFunction]]:
     """Yield (videos, functions that fetch logits and labels) of each batch."""
     for batch in loader:
-        with autocast(device, precision):
-            logits = model(*batch.model_inputs(device)).float()
+        logits = score_batch(model, batch, device, precision)
         yield batch.videos, copy_to_host(logits), copy_to_host(batch.labels)

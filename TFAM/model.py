@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from TFAM.packing import Fusion, Layout, PackedTokens, Padding, Pooling, join_layouts, make_paddings, pads_videos
 from vimoclip.errors import UserError
+from vimoclip.runtime.cost_estimate import PART_TOKENS
 from vimoclip.runtime.onednn import linear
+
+# Products of queries with keys, over all heads, of an attention with dropout on a CPU. More than KEPT_PRODUCTS (200 MB)
+# are computed again in the backward pass; at most MAX_PRODUCTS (700 MB) are computed at once.
+KEPT_PRODUCTS, MAX_PRODUCTS = 2**24, 2**25
 
 
 class PackedAttention(nn.MultiheadAttention):
@@ -37,7 +43,10 @@ class PackedAttention(nn.MultiheadAttention):
             for tokens, lengths in zip(projected, (x.lengths, context.key_lengths, context.key_lengths), strict=True)
         )
         # one video at a time: padding to the longest video costs more than fewer calls save
-        attended = [attend(*video, dropout) for video in zip(q, k, v, strict=True)]
+        keeps_products = dropout > 0 and torch.is_grad_enabled() and x.x.device.type != "cuda"
+        num_products = self.num_heads * int(np.dot(x.lengths, context.key_lengths))
+        attend_to = attend_in_chunks if keeps_products and num_products > KEPT_PRODUCTS else attend
+        attended = [attend_to(*video, dropout) for video in zip(q, k, v, strict=True)]
         return linear(torch.cat(attended).flatten(-2), self.out_proj.weight, self.out_proj.bias)
 
     def _attend_together(
@@ -61,6 +70,14 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) ->
     """Return softmax(q k' / sqrt(d)) v of one video: (T, H, d), (S, H, d), (S, H, d) -> (T, H, d)."""
     q, k, v = (tokens.transpose(0, 1)[None] for tokens in (q, k, v))  # (1, H, T, d)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)[0].transpose(0, 1)
+
+
+def attend_in_chunks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Return the result of `attend`, for at most MAX_PRODUCTS at once, which the backward pass computes again.
+
+    With dropout PyTorch's attention on a CPU keeps all T x S products, three times: 120 GB for 36,000 frames."""
+    chunks = q.split(max(1, MAX_PRODUCTS // (k.shape[0] * k.shape[1])))
+    return torch.cat([checkpoint(attend, chunk, k, v, dropout, use_reentrant=False) for chunk in chunks])
 
 
 def attention_kernels(device: torch.device) -> AbstractContextManager[Any]:
@@ -101,7 +118,14 @@ class FusionLayer(nn.Module):
         x = self.norm_self(tokens.x + self.dropout(self.self_attn(tokens, tokens)))
         if context is not None:
             x = self.norm_cross(x + self.dropout(self.cross_attn(tokens._replace(x=x), context)))
-        return tokens._replace(x=self.norm_ffn(x + self.ffn(x)))  # ffn ends with its own dropout
+        if len(x) <= PART_TOKENS or not torch.is_grad_enabled():
+            return tokens._replace(x=self._feed_forward(x))
+        # the hidden values of one long video would take most of the memory: the backward pass computes them again
+        parts = [checkpoint(self._feed_forward, part, use_reentrant=False) for part in x.split(PART_TOKENS)]
+        return tokens._replace(x=torch.cat(parts))
+
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm_ffn(x + self.ffn(x))  # ffn ends with its own dropout
 
 
 class FusionTransformer(nn.Module):

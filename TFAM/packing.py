@@ -1,7 +1,7 @@
 """Packed batches: the tokens of all videos one after the other, and their rows in a padded batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from vimoclip.runtime.cost_estimate import PART_TOKENS
 from vimoclip.runtime.device import copy_to_device
 
 BIAS_ALIGNMENT = 16  # elements, of PyTorch's attention on a GPU
@@ -72,6 +73,13 @@ class PackedTokens(NamedTuple):
         """Return the tokens that are no padding."""
         return self.x if self.key_mask is None else self.x[self.key_mask]
 
+    def select(self, videos: slice) -> "PackedTokens":
+        """Return the tokens of consecutive videos, with their padding."""
+        start = sum(self.lengths[: videos.start])
+        rows = slice(start, start + sum(self.lengths[videos]))
+        key_mask = None if self.key_mask is None else self.key_mask[rows]
+        return PackedTokens(self.x[rows], self.lengths[videos], key_mask, self.key_lengths[videos])
+
     def to(self, device: torch.device) -> "PackedTokens":
         """Return the tokens on a device. Where `pads_videos`, the mask stays on the CPU."""
         key_mask = self.key_mask
@@ -88,6 +96,19 @@ def pack(videos: Sequence[torch.Tensor], pooling: str = Pooling.MASKED) -> Packe
     padded = pad_sequence(list(videos), batch_first=True)  # (B, T, D)
     key_mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
     return PackedTokens(padded.flatten(0, 1), [padded.shape[1]] * len(lengths), key_mask.flatten(), lengths)
+
+
+def split_by_tokens(tokens: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of consecutive videos that have at most PART_TOKENS together; a longer video is alone in one.
+
+    `tokens`: of each video."""
+    start = total = 0
+    for index, count in enumerate(tokens):
+        if index > start and total + count > PART_TOKENS:
+            yield slice(start, index)
+            start, total = index, 0
+        total += count
+    yield slice(start, len(tokens))
 
 
 def pads_videos(device: torch.device, lengths: Sequence[int]) -> bool:

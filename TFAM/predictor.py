@@ -10,13 +10,13 @@ import torch
 
 from TFAM.data import ClipFeatures, collate
 from TFAM.evaluation import checkpoint_config
+from TFAM.loops import score_batch
 from TFAM.model import FusionTransformer
 from TFAM.packing import Fusion, Pooling
 from vimoclip import clip
 from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
 from vimoclip.prediction import WindowFeatures
-from vimoclip.runtime.device import autocast
 from vimoclip.training import checkpoint
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
@@ -68,8 +68,7 @@ class FusionPredictor:
 
     def _score(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
         batch = collate([self._features(window) for window in windows], self.model_config["pooling"])
-        with autocast(self.device, self.precision):
-            logits = self.model(*batch.model_inputs(self.device)).float().cpu()
+        logits = score_batch(self.model, batch, self.device, self.precision).cpu()
         if not logits.isfinite().all():
             raise UserError("gives scores that are not finite", "use --precision fp32", path=self.path)
         return logits.sigmoid().double().numpy()

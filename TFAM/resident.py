@@ -122,7 +122,7 @@ def resident_bytes(dataset: PairedEmbeddings) -> int:
 
 def video_lengths(dataset: PairedEmbeddings) -> np.ndarray:
     """Return the number of frames of each video."""
-    return np.array([dataset.rgb.length(video) for video, _ in dataset.keys], np.int64)
+    return np.array(list(dataset.frames().values()), np.int64)
 
 
 def row_dtype(reader: EmbeddingReader) -> torch.dtype:

@@ -13,6 +13,7 @@ the last epoch. published: the val split.
 TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,7 @@ def _train_in_group(
 def print_dry_run(trainer: "FusionTrainer", overwrite: bool, left_out: dict[str, str]) -> cli.RunReport:
     """Print the completed epochs and the estimated cost of the remaining ones; write nothing. Raises UserError."""
     from vimoclip.annotations import split_protocol
+    from vimoclip.runtime import cost_estimate
     from vimoclip.training import dry_run
 
     run = trainer.run
@@ -197,8 +199,15 @@ def print_dry_run(trainer: "FusionTrainer", overwrite: bool, left_out: dict[str,
     print(f"{text}; on {run.device} in {run.precision}; nothing was written")
     report = dry_run.plan(progress, trainer.epochs, left_out)
     if report.pending:
-        report.estimate = dry_run.estimate_cost(trainer, progress, final_items=num_monitor)
-        print(report.estimate)
+        memory_before = cost_estimate.peak_memory()
+        estimate = dry_run.estimate_cost(trainer, progress, final_items=num_monitor)
+        longest, memory = trainer.longest_clip()
+        if run.device.type == "cuda":
+            estimate = replace(estimate, gpu_memory_bytes=max(estimate.gpu_memory_bytes, memory))
+        else:
+            estimate = replace(estimate, memory_bytes=max(estimate.memory_bytes, memory_before + memory))
+        report.estimate = estimate
+        print(f"{estimate}\n{longest}")
     return report
 
 

@@ -13,7 +13,8 @@ from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from TFAM.resident import ResidentLoader, ResidentSplit, load_splits
 from vimoclip.flow.flow_folder import FlowFolder
-from vimoclip.runtime import seeding
+from vimoclip.runtime import cost_estimate, seeding
+from vimoclip.runtime.cost_estimate import PART_TOKENS
 from vimoclip.training import tensorboard
 from vimoclip.training.checkpoint import TrainState, make_grad_scaler, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica
@@ -53,6 +54,23 @@ class FusionTrainer(Trainer):
 
     def prepare_data(self) -> None:
         self.resident = load_splits([self.train_set, self.monitor_set], self.batch_size, self.run)
+
+    def step_tokens(self, frames: int) -> int:
+        """Return the number of frames and flows of a video that a step computes."""
+        return frames if self.train_set.motion is None else 2 * frames - 1
+
+    @property
+    def probe_items(self) -> Sequence[int]:
+        """Those of ordinary length: a step with a clip of 20 minutes may take an hour on a CPU."""
+        frames = self.train_set.frames().values()
+        return [number for number, count in enumerate(frames) if self.step_tokens(count) <= PART_TOKENS]
+
+    def longest_clip(self) -> tuple[str, float]:
+        """Return a line about the longest training video, and the memory in bytes of a step with it."""
+        frames, model = self.train_set.frames(), self.metadata["config"]["model"]
+        tokens = self.step_tokens(max(frames.values()))
+        memory = cost_estimate.fusion_step_memory(tokens, model["d_model"], model["num_layers"])
+        return cost_estimate.describe_longest_clip(frames, memory), memory
 
     def make_loader(self, dataset: Any, batches: Any) -> Any:
         if dataset in self.resident:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 import prepare_dataset
@@ -19,6 +21,7 @@ from tests.check.helpers import (
     edit_text,
     problem_names,
     remove_items,
+    replace_arrays,
     run_check,
 )
 from tests.conftest import CLASSES, moving_frames, write_video
@@ -144,6 +147,17 @@ def test_failed_flow_of_a_video_that_is_not_annotated_counts(dataset: Path) -> N
     assert problem_names(report) == ["flows, new.mp4, failed"]
     counts = report["areas"]["flows"]
     assert (counts["entries"], counts["fine"], counts["failed"], counts["skipped"]) == (8, 6, 1, 1)
+
+
+def test_a_clip_of_many_minutes_among_short_ones_is_a_note(dataset: Path) -> None:
+    path = dataset / RGB_FILE
+    with h5py.File(path) as file:
+        width = file["t1.mp4"]["embeddings"].shape[1]
+    for frames, is_noted in ((9000, True), (90, False)):
+        per_frame = {"frame_indices": np.arange(frames), "timestamps": np.arange(frames) / 15}
+        replace_arrays(path, "t1.mp4", embeddings=np.zeros((frames, width), np.float32), **per_frame)
+        notes = [note for note in run_check(dataset)["notes"] if "t1.mp4, has" in note["reason"]]
+        assert [note["area"] for note in notes] == (["RGB train"] if is_noted else [])
 
 
 def test_control_characters_are_escaped(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

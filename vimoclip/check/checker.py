@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,7 @@ from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
 from vimoclip.errors import UserError
 from vimoclip.io.names import list_some, normalize_name
+from vimoclip.runtime.cost_estimate import LONG_CLIP, PART_TOKENS, describe_longest_clip, fusion_step_memory
 from vimoclip.store import EmbeddingReader
 
 VIDEOS_PER_TASK = 100
@@ -55,6 +57,7 @@ def run_checks(paths: DatasetPaths, decode: bool = False, num_workers: int = 1) 
     report.merge(results.report)
     check_flow_settings(data, results, report)
     add_verify_problems(data, results, report)
+    add_long_clips(data, report)
     num_stale = add_stale_entries(data, results, report)
     report.entries = _count_entries(data, results, report, num_stale)
     report.sort()
@@ -215,6 +218,17 @@ def add_verify_problems(data: DatasetContents, results: CheckResults, report: Ch
                 hint = f"create it again with {command_for(area)} --overwrite"
                 reason = f"{key}: {problem}" if key else problem
                 report.add_file_problem(area, data.readers[area].path, "broken", reason, hint)
+
+
+def add_long_clips(data: DatasetContents, report: CheckReport) -> None:
+    """Add a note on the longest clip of a split if training on it takes more memory than on all other batches."""
+    for split, reader in data.rgb_readers.items():
+        with contextlib.suppress(UserError):  # reported with the file
+            frames = {video: reader.length(video) for video in reader.keys}
+            tokens = 2 * max(frames.values(), default=0)
+            if tokens > max(PART_TOKENS, 2 * LONG_CLIP * statistics.median(frames.values() or [0])):
+                memory = fusion_step_memory(tokens, reader.dim)
+                report.add_note(rgb_area(split), describe_longest_clip(frames, memory))
 
 
 @contextlib.contextmanager

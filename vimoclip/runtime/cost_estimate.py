@@ -4,14 +4,22 @@
 Prints the sum of the estimates in the reports (`--report`) in days and terabytes."""
 
 import contextlib
+import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vimoclip.cli import CostEstimate, Parser, read_estimate
+from vimoclip.cli import CostEstimate, Parser, format_bytes, read_estimate
 
 PROBE_SECONDS = 3.0
+# Frames and flows that TFAM computes at once: 2 to 4 GB for the backward pass in float32. The videos of a larger batch
+# are computed in parts, one after the other.
+PART_TOKENS = 2**14
+# Memory of a frame or flow in a training step of TFAM: float32, width 512, 4 layers. Of a longer video than PART_TOKENS
+# the backward pass computes much again.
+TOKEN_BYTES, LONG_TOKEN_BYTES = 250_000, 100_000
+LONG_CLIP = 10  # times the median length
 
 
 def measure_rate(steps: Iterator[float], seconds: float | None = None) -> float | None:
@@ -51,6 +59,26 @@ def estimate_cost(units: float, unit: str, rate: float | None, disk_bytes: float
     from vimoclip.runtime.device import peak_gpu_memory  # imports torch, which --help doesn't need
 
     return CostEstimate(units, unit, rate, disk_bytes, peak_memory(), peak_gpu_memory())
+
+
+def fusion_step_memory(tokens: int, width: int = 512, layers: int = 4) -> float:
+    """Return about how many bytes a training step of TFAM needs for a video of so many frames and flows."""
+    size = max(min(tokens, PART_TOKENS) * TOKEN_BYTES, tokens * LONG_TOKEN_BYTES)
+    return size * width / 512 * layers / 4
+
+
+def describe_longest_clip(frames: Mapping[str, int], memory: float) -> str:
+    """Return a line about the longest video; `frames` by video, `memory`: bytes of a step with the longest."""
+    longest = max(frames, key=lambda video: frames[video])
+    median = statistics.median(frames.values())
+    text = (
+        f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with "
+        f"it needs about {format_bytes(memory)} of memory"
+    )
+    if frames[longest] <= LONG_CLIP * median or frames[longest] <= PART_TOKENS / 2:
+        return text
+    remedy = "cut it into clips (prepare_dataset.py), or extract with --max-frames or a lower --fps"
+    return f"{text}, and its time grows with the square of the length; {remedy}"
 
 
 def sum_reports(paths: Iterable[Path]) -> str:

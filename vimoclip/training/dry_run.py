@@ -47,8 +47,8 @@ def total_rate(work: Iterator[float], group: ProcessGroup) -> float | None:
 
 def _probe_steps(trainer: Trainer) -> Iterator[float]:
     """Train on random batches, and yield their sizes."""
-    size, num_items = trainer.probe_batch_size, len(trainer.train_set)
-    order = random.Random(0).sample(range(num_items), num_items)
-    batches = trainer.make_loader(trainer.train_set, [order[i : i + size] for i in range(0, num_items, size)])
+    size, items = trainer.probe_batch_size, trainer.probe_items
+    order = random.Random(0).sample(items, len(items))
+    batches = trainer.make_loader(trainer.train_set, [order[i : i + size] for i in range(0, len(order), size)])
     for losses in trainer.train_steps(ModelReplica(trainer.state), batches):
         yield losses.count

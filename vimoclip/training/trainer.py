@@ -237,6 +237,11 @@ class Trainer(ABC):
         """Items per step when the speed is measured for --dry-run."""
         return self.batch_size
 
+    @property
+    def probe_items(self) -> Sequence[int]:
+        """Numbers of the training items with which the speed is measured for --dry-run."""
+        return range(len(self.train_set))
+
     def make_loader(self, dataset: Any, batches: Any) -> Any:
         """Return an iterable of batches of this process, with a length."""
         return make_loader(dataset, batches, self.run.num_workers, self.run.device, self.persistent_workers)
