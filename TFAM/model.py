@@ -18,9 +18,10 @@ from vimoclip.errors import UserError
 from vimoclip.runtime.cost_estimate import PART_TOKENS
 from vimoclip.runtime.onednn import linear
 
-# Products of queries with keys, over all heads, of an attention with dropout on a CPU. More than KEPT_PRODUCTS (200 MB)
-# are computed again in the backward pass; at most MAX_PRODUCTS (700 MB) are computed at once.
-KEPT_PRODUCTS, MAX_PRODUCTS = 2**24, 2**25
+# Products of queries with keys, over all heads, that an attention with dropout on a CPU computes at once and keeps for
+# the backward pass (400 MB): 8 videos of 700 frames. More are computed in chunks, and again in the backward pass, which
+# takes a third longer.
+MAX_PRODUCTS = 2**25
 
 
 class PackedAttention(nn.MultiheadAttention):
@@ -45,7 +46,7 @@ class PackedAttention(nn.MultiheadAttention):
         # one video at a time: padding to the longest video costs more than fewer calls save
         keeps_products = dropout > 0 and torch.is_grad_enabled() and x.x.device.type != "cuda"
         num_products = self.num_heads * int(np.dot(x.lengths, context.key_lengths))
-        attend_to = attend_in_chunks if keeps_products and num_products > KEPT_PRODUCTS else attend
+        attend_to = attend_in_chunks if keeps_products and num_products > MAX_PRODUCTS else attend
         attended = [attend_to(*video, dropout) for video in zip(q, k, v, strict=True)]
         return linear(torch.cat(attended).flatten(-2), self.out_proj.weight, self.out_proj.bias)
 

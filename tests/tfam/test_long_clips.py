@@ -96,8 +96,8 @@ def test_attention_that_is_computed_again_draws_the_same_random_numbers(
 ) -> None:
     """Each video is computed in one chunk: bit for bit as before."""
     models = []
-    for products in (fusion_model.KEPT_PRODUCTS, 0):
-        monkeypatch.setattr(fusion_model, "KEPT_PRODUCTS", products)
+    for products in (fusion_model.MAX_PRODUCTS, 200):  # each video has up to 162, the batch 550
+        monkeypatch.setattr(fusion_model, "MAX_PRODUCTS", products)
         models.append(build_model(fusion, dropout=0.3, classifier_dropout=0.3))
         torch.manual_seed(1)
         take_step(models[-1], [9, 8, 7, 9], Pooling.MASKED)
@@ -118,7 +118,6 @@ def test_attention_in_chunks_drops_the_same_share(monkeypatch: pytest.MonkeyPatc
 
 def test_products_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call of attention has more products than the bound, in both passes."""
-    monkeypatch.setattr(fusion_model, "KEPT_PRODUCTS", 400)
     monkeypatch.setattr(fusion_model, "MAX_PRODUCTS", 400)
     sizes, plain = [], F.scaled_dot_product_attention
 
