@@ -1,6 +1,7 @@
 """Evaluation of checkpoints: of a run's best one after the last epoch, or of any one with --evaluate."""
 
 import argparse
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from TFAM.config import INPUT_KEYS, Config, changed_settings, check_unchanged, f
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.model import FusionTransformer, shape_from_state_dict
 from TFAM.trainer import BYTES_PER_PREDICTION, FusionTrainer
-from vimoclip import cli
+from vimoclip import annotations, cli
 from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.errors import TrainingError, UserError
@@ -30,6 +31,7 @@ from vimoclip.training.trainer import EvaluationResult, RunOptions
 
 SELECTION_SPLIT = MONITOR_SPLIT[HELD_OUT]
 PREDICTION_FILES = {"val": "predictions.csv", SELECTION_SPLIT: "selection_predictions.csv"}
+LABEL_HINT = "label its clips, and extract its embeddings again"
 RERUN_HINT = "then run the same command again: all epochs are done, and only the evaluation is left"
 
 
@@ -207,7 +209,8 @@ def evaluate_best_checkpoint(
     for split in [name for name in PREDICTION_FILES if name in splits]:
         results[split] = evaluator.evaluate(splits[split], f"evaluating {split}")
         if not results[split].metrics["classes_with_a_positive"]:
-            raise TrainingError("no video has a label, so there is no metric to report", path=splits[split].rgb.path)
+            problem = "no video of it has a label, so there is no metric to report"
+            raise TrainingError(problem, f"{LABEL_HINT}, {RERUN_HINT}", path=splits[split].rgb.path)
     if not run.group.is_main:
         return
     for split, result in results.items():
@@ -311,3 +314,18 @@ def warn_about_student(config: Config, train: EmbeddingReader, motion: Embedding
     else:
         return
     print(f"warning: {motion.path}: {problem}; run train.py --protocol {HELD_OUT} and inference.py")
+
+
+def warn_about_evaluation_labels(data: Mapping[str, Any], num_classes: int) -> None:
+    """Print a warning if no clip of the evaluation split is labelled in the annotations; `data`: section of the config.
+
+    Its embeddings are not opened before the last epoch."""
+    split = "test" if data["protocol"] == THREE_SPLITS else "val"
+    path = Path(data["annotations_dir"]) / f"{split}_multi.txt"
+    with contextlib.suppress(UserError):  # broken annotations are reported by prepare_dataset.py check
+        labels = annotations.read_split(path, num_classes).values()
+        if labels and not any(labels):
+            print(
+                f"warning: {path}: no video of it has a label, so there is no metric to report; {LABEL_HINT}",
+                flush=True,
+            )

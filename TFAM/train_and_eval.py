@@ -155,7 +155,7 @@ def _train_in_group(
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits
-    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_student
+    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels, warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
     from vimoclip.runtime import defaults
@@ -172,7 +172,9 @@ def _train_in_group(
     warn_about_student(config, splits["train"].rgb, motion)
     num_workers = defaults.loader_processes(args.num_workers, device)
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
-    trainer = FusionTrainer(run_metadata(config, splits["train"].rgb, motion), splits, run)
+    metadata = run_metadata(config, splits["train"].rgb, motion)
+    warn_about_evaluation_labels(config["data"], len(metadata["class_names"]))
+    trainer = FusionTrainer(metadata, splits, run)
     if args.dry_run:
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
         return print_dry_run(trainer, args.overwrite, left_out)

@@ -12,9 +12,11 @@ from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
 from TFAM.model import FusionTransformer
 from TFAM.resident import ResidentLoader, ResidentSplit, load_splits
+from vimoclip import cli
 from vimoclip.flow.flow_folder import FlowFolder
 from vimoclip.runtime import cost_estimate, seeding
 from vimoclip.runtime.cost_estimate import PART_TOKENS
+from vimoclip.runtime.device import total_memory
 from vimoclip.training import tensorboard
 from vimoclip.training.checkpoint import TrainState, make_grad_scaler, parameter_bytes
 from vimoclip.training.data_parallel import ModelReplica
@@ -53,6 +55,9 @@ class FusionTrainer(Trainer):
         self.resident: dict[PairedEmbeddings, ResidentSplit] = {}  # on the GPU, if they fit
 
     def prepare_data(self) -> None:
+        (line, memory), total = self.longest_clip(), total_memory(self.run.device)
+        if memory > total:
+            print(f"warning: {line}; there are {cli.format_bytes(total)}", flush=True)
         self.resident = load_splits([self.train_set, self.monitor_set], self.batch_size, self.run)
 
     def step_tokens(self, frames: int) -> int:

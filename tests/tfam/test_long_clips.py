@@ -183,3 +183,15 @@ def test_dry_run_names_the_longest_clip_and_does_not_train_on_it(
     assert "V04.mp4, has 120 frames" in capsys.readouterr().out
     memory = read_json(Path("report.json"))["estimate"]["memory_bytes"]
     assert memory > cost_estimate.fusion_step_memory(239, 8, 1)
+
+
+@pytest.mark.parametrize("is_enough", [True, False])
+def test_run_says_that_the_longest_clip_needs_more_memory_than_there_is(
+    is_enough: bool, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_long_clip(dataset)
+    needed = cost_estimate.fusion_step_memory(239, 8, 1)
+    monkeypatch.setattr(trainer, "total_memory", lambda device: needed + 1 if is_enough else needed - 1)
+    train_and_eval.main(train_command())
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the longest clip, ")]
+    assert len(warnings) == (not is_enough)

@@ -28,7 +28,7 @@ from tests.tfam.helpers import (
 )
 from TFAM import evaluation
 from TFAM.train_and_eval import main
-from vimoclip.errors import UserError
+from vimoclip.errors import TrainingError, UserError
 from vimoclip.io import predictions_csv
 from vimoclip.training import run_folder
 
@@ -263,6 +263,23 @@ def test_split_without_labels_is_refused_before_training(protocol: str, selectio
             main([*command, *flags])
         assert ("prepare_dataset.py selection" in caught.value.hint) == (protocol == "held_out")
     assert not Path("checkpoints").exists()
+
+
+def test_unlabelled_evaluation_split_is_named_before_training(
+    selection_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The annotations say it, as the embeddings are opened after the last epoch."""
+    path = ANNOTATIONS_DIR / "val_multi.txt"
+    for text, is_named in (("V09.mp4\n", True), ("V09.mp4 0\n", False)):
+        path.write_text(text)
+        main([*train_command("rgb"), "--dry-run"])
+        assert (f"warning: {path}" in capsys.readouterr().out) == is_named
+    with h5py.File(selection_dataset / "ak_val_clip_embeddings.h5", "r+") as file:
+        for name in file:
+            file[name]["labels"][...] = 0
+    with pytest.raises(TrainingError) as caught:
+        main(train_command("rgb"))
+    assert caught.value.hint.endswith(evaluation.RERUN_HINT)
 
 
 def test_classes_without_a_video_are_named_before_training(

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +22,7 @@ from vimoclip.check.problems import CheckReport, escape_line
 from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
 from vimoclip.errors import UserError
 from vimoclip.io.names import list_some, normalize_name
-from vimoclip.runtime.cost_estimate import LONG_CLIP, PART_TOKENS, describe_longest_clip, fusion_step_memory
+from vimoclip.runtime.cost_estimate import PART_TOKENS, describe_longest_clip, fusion_step_memory
 from vimoclip.store import EmbeddingReader
 
 VIDEOS_PER_TASK = 100
@@ -221,12 +220,12 @@ def add_verify_problems(data: DatasetContents, results: CheckResults, report: Ch
 
 
 def add_long_clips(data: DatasetContents, report: CheckReport) -> None:
-    """Add a note on the longest clip of a split if training on it takes more memory than on all other batches."""
+    """Add a note on the longest clip of a split if a training step has it alone, and takes more memory with it."""
     for split, reader in data.rgb_readers.items():
         with contextlib.suppress(UserError):  # reported with the file
             frames = {video: reader.length(video) for video in reader.keys}
             tokens = 2 * max(frames.values(), default=0)
-            if tokens > max(PART_TOKENS, 2 * LONG_CLIP * statistics.median(frames.values() or [0])):
+            if tokens > PART_TOKENS:
                 memory = fusion_step_memory(tokens, reader.dim)
                 report.add_note(rgb_area(split), describe_longest_clip(frames, memory))
 

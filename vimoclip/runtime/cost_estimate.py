@@ -19,7 +19,6 @@ PART_TOKENS = 2**14
 # Memory of a frame or flow in a training step of TFAM: float32, width 512, 4 layers. Of a longer video than PART_TOKENS
 # the backward pass computes much again.
 TOKEN_BYTES, LONG_TOKEN_BYTES = 250_000, 100_000
-LONG_CLIP = 10  # times the median length
 
 
 def measure_rate(steps: Iterator[float], seconds: float | None = None) -> float | None:
@@ -75,7 +74,7 @@ def describe_longest_clip(frames: Mapping[str, int], memory: float) -> str:
         f"the longest clip, {longest}, has {frames[longest]} frames (median {median:g}): a training step of TFAM with "
         f"it needs about {format_bytes(memory)} of memory"
     )
-    if frames[longest] <= LONG_CLIP * median or frames[longest] <= PART_TOKENS / 2:
+    if frames[longest] <= PART_TOKENS / 2:
         return text
     remedy = "cut it into clips (prepare_dataset.py), or extract with --max-frames or a lower --fps"
     return f"{text}, and its time grows with the square of the length; {remedy}"

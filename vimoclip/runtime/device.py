@@ -162,6 +162,16 @@ def usable_memory(device: torch.device) -> float:
     return USABLE_MEMORY * (torch.cuda.mem_get_info(device)[0] / processes_per_gpu() + unused)
 
 
+def total_memory(device: torch.device) -> float:
+    """Return the memory in bytes of a CUDA GPU, or of the machine; infinity if the system does not report it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # not on Windows
+        return math.inf
+
+
 def measure_memory(function: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
     """Return the result of a call, and the peak of the bytes that it allocates on a CUDA GPU."""
     torch.cuda.reset_peak_memory_stats(device)
