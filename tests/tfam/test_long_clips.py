@@ -127,7 +127,17 @@ def test_products_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)
     take_step(build_model("concat_time", dropout=0.1), [40, 3], Pooling.MASKED)
-    assert len(sizes) > 40 and max(sizes) <= 400
+    assert max(sizes) <= 400
+    # 78 queries with 156 products each, two at once, and 4 queries: in 2 layers, computed again in the backward pass
+    assert len(sizes) == 2 * 2 * (39 + 1)
+
+
+def test_hidden_values_of_a_long_clip_are_bounded_and_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_bound(monkeypatch, 30)
+    model, rows = build_model("rgb"), list[int]()
+    model.layers[0].ffn.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))  # type: ignore[union-attr,operator]
+    take_step(model, [40], Pooling.MASKED)
+    assert sorted(rows) == [10, 10, 30, 30]
 
 
 def write_long_clip(folder: Path, frames: int = 120) -> None:
