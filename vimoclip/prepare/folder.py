@@ -69,6 +69,9 @@ def find_clips(
         if not (action := actions.get(action_folder) if parts else None):
             skipped[str(path)] = "is in no folder of an action"
             continue
+        if not path.is_file():
+            skipped[str(path)] = "is a broken link" if path.is_symlink() else "is no regular file"
+            continue
         name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
         if invalid := annotations.invalid_video_ids([name]):
             skipped |= {str(path): reason for reason in invalid.values()}
