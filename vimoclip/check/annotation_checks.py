@@ -1,20 +1,19 @@
-"""Checks of what annotations say: classes without clips, sources on two sides, names that are one name elsewhere."""
+"""Checks of annotations: classes without clips, sources in two splits, names that are one name on another system."""
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from vimoclip.annotations import SELECTION_FILE, Annotations, split_checks
 from vimoclip.check.dataset_scan import DatasetPaths
 from vimoclip.check.problems import CheckReport
-from vimoclip.io.names import is_windows_name, list_some
+from vimoclip.io.names import fold_name, is_windows_name, list_some, normalize_name
 
 AREA = "annotations"
 RENAME_HINT = "rename the videos and their lines, or import the data set again into another folder"
 
 
 def check_splits(data: Annotations, paths: DatasetPaths, sources: Mapping[str, str], report: CheckReport) -> None:
-    """Check that each split has a label; add notes of classes without clips and of sources on two sides."""
+    """Check that each split has a label; add notes of classes without clips and of sources in two splits."""
     splits = {f"{split}_multi.txt": list(videos.values()) for split, videos in data.splits.items()}
     splits[SELECTION_FILE] = [data.splits["train"][video] for video in data.selection]
     for name, labels in splits.items():
@@ -45,7 +44,7 @@ def check_names(data: Annotations, report: CheckReport) -> None:
         report.add_note(AREA, f"{reason}; {RENAME_HINT}")
     for reason, unusable in (
         ("names that Windows refuses", [video for video in videos if not is_windows_name(video)]),
-        ("names that are not in Unicode form NFC", [v for v in videos if not unicodedata.is_normalized("NFC", v)]),
+        ("names that are not in Unicode form NFC", [video for video in videos if video != normalize_name(video)]),
     ):
         if unusable:
             report.add_note(AREA, f"{len(unusable)} videos have {reason} ({list_some(unusable)}); {RENAME_HINT}")
@@ -55,5 +54,5 @@ def _find_lookalikes(names: Iterable[str]) -> list[list[str]]:
     """Return the names that a file system or a person may take for one, each group once."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[" ".join(unicodedata.normalize("NFC", name).casefold().split())].append(name)
+        groups[fold_name(name)].append(name)
     return [group for group in groups.values() if len(group) > 1]
