@@ -141,8 +141,8 @@ def _clips_of_film(
         if line in clips:
             continue
         start, end = start or 0.0, measured.seconds if end is None else end
-        if missing := measured.missing(start, end):
-            skipped[f"{rows[0].video} in line {line}"] = missing
+        if reason := measured.incomplete_reason(start, end):
+            skipped[f"{rows[0].video} in line {line}"] = reason
         else:
             clips[line] = SourceClip(film.file, start, end, film.name)
     return clips

@@ -12,7 +12,7 @@ from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
 from vimoclip.io.names import normalize_name, portable_stem
-from vimoclip.timeline.bouts import TIME_TOLERANCE
+from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
