@@ -55,3 +55,20 @@ def test_boris_project(tmp_path: Path) -> None:
     ids, skipped = run(tmp_path, "boris", str(tmp_path / "p.boris"), "--window", "2")
     assert ids == {f"{stem}_0-2000ms" for stem in IDS}
     assert len(skipped) == 2 and LATIN1 in skipped
+
+
+def test_clips_whose_names_can_not_be_used_are_in_no_split(tmp_path: Path) -> None:
+    """Else a split may be drawn of them, and be left without a label."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    film = write_video(tmp_path / "film.mp4", indexed_frames(50, 32, 32)).read_bytes()
+    lines = []
+    for number in range(12):
+        name = f"{number:02}{'x' * 240 if number < 6 else ''}.mp4"
+        (folder / name).write_bytes(film)
+        lines.append(f"{name},walk,0,1\n")
+    (folder / "t.csv").write_text("video,labels,start,end\n" + "".join(lines))
+    ids, skipped = run(tmp_path, "csv", str(folder / "t.csv"))
+    assert (len(ids), len(skipped)) == (6, 6)
+    data = annotations.load(tmp_path / "dataset" / "annotations", "ak")
+    assert {split: len(videos) for split, videos in data.splits.items()} == {"train": 4, "val": 2}

@@ -160,8 +160,8 @@ def prepare(
     for coded in films:
         skipped |= coded.unused_events(labeler)
         for clip, behaviors in coded.windows.items():
-            add_clip(clips, clip.name, clip)
-            labels[clip.name] = behaviors
+            if add_clip(clips, clip.name, clip, skipped):
+                labels[clip.name] = behaviors
     if not any(labels.values()):
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
@@ -180,6 +180,7 @@ def prepare(
         for behavior in events.behaviors
         if behavior in num_coded and behavior not in ids
     }
+    sources = {key: sources[key] for key in clips}
     prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources)
     return write_dataset(dataset_dir, name, prepared, seed)
 

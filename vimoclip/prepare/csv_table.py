@@ -117,8 +117,7 @@ def _find_clips(
             skipped[name] = f"{error}{lines_remark}"
             continue
         for row in rows:
-            if clip := clip_by_line.get(row.line):
-                add_clip(clips, clip.name, clip)
+            if (clip := clip_by_line.get(row.line)) and add_clip(clips, clip.name, clip, skipped):
                 rows_by_clip[clip.name].append(row)
     return clips, rows_by_clip
 

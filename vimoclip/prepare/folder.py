@@ -73,11 +73,8 @@ def find_clips(
             skipped[str(path)] = "is a broken link" if path.is_symlink() else "is no regular file"
             continue
         name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
-        if invalid := annotations.invalid_video_ids([name]):
-            skipped |= {str(path): reason for reason in invalid.values()}
-            continue
-        add_clip(clips, name, SourceClip(path))
-        clips_by_action[action].append(name)
+        if add_clip(clips, name, SourceClip(path), skipped):
+            clips_by_action[action].append(name)
     if not clips:
         raise UserError("has no folders with videos", f"arrange them as {root}/<action>/<name>.mp4", path=root)
     return clips, clips_by_action
