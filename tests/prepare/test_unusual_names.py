@@ -64,7 +64,7 @@ def test_clips_whose_names_can_not_be_used_are_in_no_split(tmp_path: Path) -> No
     film = write_video(tmp_path / "film.mp4", indexed_frames(50, 32, 32)).read_bytes()
     lines = []
     for number in range(12):
-        name = f"{number:02}{'x' * 240 if number < 6 else ''}.mp4"
+        name = f"{number:02}{'x' * 245 if number < 6 else ''}.mp4"
         (folder / name).write_bytes(film)
         lines.append(f"{name},walk,0,1\n")
     (folder / "t.csv").write_text("video,labels,start,end\n" + "".join(lines))
