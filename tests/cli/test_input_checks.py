@@ -1,5 +1,7 @@
 """Checks of settings."""
 
+from pathlib import Path
+
 import pytest
 
 from vimoclip import cli
@@ -20,3 +22,9 @@ def test_a_nested_setting_that_one_side_lacks_is_accepted() -> None:
     cli.check_settings_match({"flow": flow | {"precision": "bf16"}}, {"flow": flow}, "this command", "last.pth", "")
     with pytest.raises(UserError):
         cli.check_settings_match({"flow": flow | {"a": 1}}, {"flow": {"method": "dis"}}, "this command", "last.pth", "")
+
+
+def test_a_name_that_is_too_long_is_no_file_or_folder(tmp_path: Path) -> None:
+    for check in (cli.require_file, cli.require_folder):
+        with pytest.raises(UserError):
+            check(tmp_path / ("x" * 300), "")

@@ -46,3 +46,9 @@ def test_names_that_can_not_be_written_are_failures(tmp_path: Path) -> None:
     assert list(videos) == ["x" * 243]
     assert set(report.failed) == {str(tmp_path / latin1), str(tmp_path / long_name)}
     report.write(tmp_path / "report.json")
+
+
+def test_a_list_with_a_name_that_is_too_long_is_refused_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"a.mp4\n{'x' * 300}.mp4\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 2 of .*list\.txt"):
+        find(tmp_path, "a.mp4", inputs=("list.txt",))

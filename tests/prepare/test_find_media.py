@@ -60,6 +60,13 @@ def test_absolute_path_and_link_to_the_same_file(tmp_path: Path) -> None:
     assert find(tmp_path, ["videos/b.mp4"], ["D:/elsewhere/a.mp4"]) == {"D:/elsewhere/a.mp4": "elsewhere/a.mp4"}
 
 
+def test_broken_links_and_folders_are_no_match(tmp_path: Path) -> None:
+    (tmp_path / "videos" / "x" / "a.mp4").mkdir(parents=True)
+    (tmp_path / "videos" / "a.mp4").symlink_to("gone.mp4")
+    assert find(tmp_path, [], ["C:/x/a.mp4"]) == {"C:/x/a.mp4": None}
+    assert find(tmp_path, ["y/a.mp4"], ["C:/x/a.mp4"]) == {"C:/x/a.mp4": "y/a.mp4"}
+
+
 def test_several_equal_matches_are_named(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

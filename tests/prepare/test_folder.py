@@ -285,6 +285,15 @@ def test_data_set_below_the_imported_folder_is_not_imported_again(tmp_path: Path
     assert prepare(root, root / dataset) == first
 
 
+def test_broken_links_are_left_out(pets: Path, tmp_path: Path) -> None:
+    (pets / "eating" / "broken.mp4").symlink_to(tmp_path / "gone.mp4")
+    (pets / "eating" / "loop.mp4").symlink_to("loop.mp4")
+    flags = ["--dataset-dir", str(tmp_path / "dataset"), "--report", str(tmp_path / "report.json")]
+    for _ in range(2):
+        report = prepare_dataset.main(["folder", str(pets), *flags])
+        assert set(report.skipped) == {str(pets / "eating" / name) for name in ("broken.mp4", "loop.mp4")}
+
+
 def test_action_folders_in_other_spellings_are_one_action(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nfc, nfd = "G\u00e4hnen", "Ga\u0308hnen"
     root = create_files(tmp_path / "a", {nfc: ["a.mp4"], nfd: ["b.mp4", "Ba\u0308r.mp4"]})

@@ -55,3 +55,21 @@ def test_boris_project(tmp_path: Path) -> None:
     ids, skipped = run(tmp_path, "boris", str(tmp_path / "p.boris"), "--window", "2")
     assert ids == {f"{stem}_0-2000ms" for stem in IDS}
     assert len(skipped) == 2 and LATIN1 in skipped
+
+
+def test_splits_are_drawn_of_clips_whose_names_can_be_used(tmp_path: Path) -> None:
+    """Else a split may lose all its labels."""
+    film = write_video(tmp_path / "film.mp4", indexed_frames(50, 32, 32)).read_bytes()
+    splits = []
+    for suffix in ("x" * 245, ""):
+        folder = tmp_path / f"in{len(suffix)}"
+        folder.mkdir()
+        names = [f"{number:02}{suffix if number % 2 else ''}.mp4" for number in range(12)]
+        for name in names if suffix else names[::2]:
+            (folder / name).write_bytes(film)
+        (folder / "t.csv").write_text("video,labels,start,end\n" + "".join(f"{name},walk,0,1\n" for name in names))
+        ids, skipped = run(folder, "csv", str(folder / "t.csv"))
+        assert (len(ids), len(skipped)) == (6, 6)
+        data = annotations.load(folder / "dataset" / "annotations", "ak")
+        splits.append({split: list(videos) for split, videos in data.splits.items()})
+    assert splits[0] == splits[1]

@@ -1,6 +1,6 @@
-"""What is wrong with splits: sources on two sides, classes without a clip in the model-selection split or to train on.
+"""What is wrong with splits: sources in two splits, classes without a clip in the model-selection split or to train on.
 
-Sources are recordings, animals or sites: all clips of a source belong on one side."""
+Sources are recordings, animals or sites: all clips of a source belong in one split."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -174,7 +174,7 @@ def _find_addable_classes(data: Annotations, sources: Mapping[str, str]) -> set[
 
     selection = set(data.selection)
     videos, counts, sizes = group_training_videos(data, sources)
-    if any(0 < len(selection.intersection(group)) < len(group) for group in videos):  # of sources on both sides
+    if any(0 < len(selection.intersection(group)) < len(group) for group in videos):  # some source is in both
         videos, counts, sizes = group_training_videos(data, {})
     drawn = np.array([group[0] in selection for group in videos], bool)
     if not drawn.any() or drawn.all():

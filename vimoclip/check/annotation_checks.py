@@ -1,4 +1,4 @@
-"""Checks of what annotations say: classes without clips, sources on two sides, names that are one name elsewhere."""
+"""Checks of annotations: classes without clips, sources in two splits, names that are one name on another system."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ RENAME_HINT = "rename the videos and their lines, or import the data set again i
 
 
 def check_splits(data: Annotations, paths: DatasetPaths, sources: Mapping[str, str], report: CheckReport) -> None:
-    """Check that each split has a label; add notes of classes without clips and of sources on two sides."""
+    """Check that each split has a label; add notes of classes without clips and of sources in two splits."""
     splits = {f"{split}_multi.txt": list(videos.values()) for split, videos in data.splits.items()}
     splits[SELECTION_FILE] = [data.splits["train"][video] for video in data.selection]
     for name, labels in splits.items():
@@ -44,7 +44,7 @@ def check_names(data: Annotations, report: CheckReport) -> None:
         report.add_note(AREA, f"{reason}; {RENAME_HINT}")
     for reason, unusable in (
         ("names that Windows refuses", [video for video in videos if not is_windows_name(video)]),
-        ("names that are not in Unicode form NFC", [v for v in videos if v != normalize_name(v)]),
+        ("names that are not in Unicode form NFC", [video for video in videos if video != normalize_name(video)]),
     ):
         if unusable:
             report.add_note(AREA, f"{len(unusable)} videos have {reason} ({list_some(unusable)}); {RENAME_HINT}")

@@ -12,14 +12,14 @@ from vimoclip.errors import UserError
 
 def require_folder(path: Path, hint: str) -> Path:
     """Return `path`. Raises UserError if it is not a folder."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise UserError("there is no such folder", hint, path=path)
     return path
 
 
 def require_file(path: Path, hint: str) -> Path:
     """Return `path`. Raises UserError if it is not a file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError("there is no such file", hint, path=path)
     return path
 

@@ -212,11 +212,11 @@ def match_videos(
     }
     problems = [f"{len(names)} {problem} ({list_some(names)})" for problem, names in names_by_problem.items() if names]
     if problems:
-        raise UserError(
-            f"its clips are not the {len(expected)} clips to evaluate: {'; '.join(problems)}",
-            "give one prediction per clip, or the annotations and --split that the predictions were made for",
-            path=path,
-        )
+        problem = f"its clips are not the {len(expected)} clips to evaluate: {'; '.join(problems)}"
+        hint = "give one prediction per clip, or the annotations and --split that the predictions were made for"
+        if not unknown and not duplicates:
+            hint += "; --allow-missing excludes clips without predictions"
+        raise UserError(problem, hint, path=path)
     return {video: rows[video] for video in expected if video in rows}
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vimoclip.errors import UserError
 
 MISSING = ("", "NA")  # NA: as BORIS and R write it
+TIME_TOLERANCE = 1e-6  # seconds, larger than the rounding errors of summed floats
 TIME_HINT = "write seconds, such as 12.5, or h:mm:ss"
 _DIGITS = r"(?:\d+[.,]?\d*|[.,]\d+)"
 _NUMBER = re.compile(rf"[+-]?{_DIGITS}(?:[eE][+-]?\d+)?", re.ASCII)

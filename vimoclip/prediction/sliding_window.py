@@ -9,8 +9,9 @@ import torch
 
 from vimoclip import video
 from vimoclip.errors import VideoError
+from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prediction.frame_encoder import EncodedVideo, FrameEmbeddings, TwoStreamEncoder
-from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
+from vimoclip.timeline.bouts import WindowGrid
 
 # Longest video that is scored at once. Memory grows with its length, and models are trained on clips of seconds.
 MAX_WHOLE_VIDEO_FRAMES = 4096

@@ -9,12 +9,13 @@ from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import list_some
+from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.find_media import Film, locate_films
 from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
-from vimoclip.timeline.bouts import TIME_TOLERANCE, WindowGrid
+from vimoclip.timeline.bouts import WindowGrid
 
 NUM_BLOCKS = 10  # a data set of only one recording is divided into blocks of time, which are split
 
@@ -83,8 +84,8 @@ class CodedFilm:
             unknown = {e.behavior for e in self.recording.unknown_events if e.start < span[1] and span[0] <= e.stop}
             if unknown:
                 reasons[f"{list_some(sorted(unknown))} may be in them, but its start or stop is unknown"] += 1
-            elif missing := self.measured.missing(*span):
-                reasons[missing] += 1
+            elif reason := self.measured.incomplete_reason(*span):
+                reasons[reason] += 1
             elif (behaviors := labeler.labels(span, intervals)) or labeler.keep_unlabelled:
                 self.windows[SourceClip(self.film.file, *span, self.film.name)] = behaviors
         left_out = [f"{count} of {len(spans)}: {reason}" for reason, count in reasons.items()]
@@ -159,8 +160,8 @@ def prepare(
     for coded in films:
         skipped |= coded.unused_events(labeler)
         for clip, behaviors in coded.windows.items():
-            add_clip(clips, clip.name, clip)
-            labels[clip.name] = behaviors
+            if add_clip(clips, clip.name, clip, skipped):
+                labels[clip.name] = behaviors
     if not any(labels.values()):
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
@@ -179,6 +180,7 @@ def prepare(
         for behavior in events.behaviors
         if behavior in num_coded and behavior not in ids
     }
+    sources = {key: sources[key] for key in clips}
     prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources)
     return write_dataset(dataset_dir, name, prepared, seed)
 

@@ -117,8 +117,7 @@ def _find_clips(
             skipped[name] = f"{error}{lines_remark}"
             continue
         for row in rows:
-            if clip := clip_by_line.get(row.line):
-                add_clip(clips, clip.name, clip)
+            if (clip := clip_by_line.get(row.line)) and add_clip(clips, clip.name, clip, skipped):
                 rows_by_clip[clip.name].append(row)
     return clips, rows_by_clip
 
@@ -141,8 +140,8 @@ def _clips_of_film(
         if line in clips:
             continue
         start, end = start or 0.0, measured.seconds if end is None else end
-        if missing := measured.missing(start, end):
-            skipped[f"{rows[0].video} in line {line}"] = missing
+        if reason := measured.incomplete_reason(start, end):
+            skipped[f"{rows[0].video} in line {line}"] = reason
         else:
             clips[line] = SourceClip(film.file, start, end, film.name)
     return clips

@@ -88,7 +88,7 @@ def print_warnings(film: Path, measured: MeasuredVideo, coded_seconds: float | N
     if not all(measured.agrees(decoded, length) for length in known.values()):
         texts = [f"{length:.6g} s {place}" for place, length in known.items()]
         print(
-            f"warning: {film} has different lengths: {', '.join(texts)}, and {decoded:.6g} s decode. Clips are cut "
-            "up to there; check that it is the film that was coded",
+            f"warning: {film} has different lengths: {', '.join(texts)}, and {decoded:.6g} s decode. No clip goes "
+            "beyond these; check that it is the film that was coded",
             flush=True,
         )

@@ -105,7 +105,7 @@ class _MediaSearch:
         }
         for number, folder in enumerate(self.folders):
             for file in list_files(folder, {}, self.exclude):
-                if (found := files.get(_fold((normalize_name(file.name),)))) is not None:
+                if (found := files.get(_fold((normalize_name(file.name),)))) is not None and file.is_file():
                     found.append((number, file))
         return files
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from vimoclip import annotations, cli, video
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.io.names import list_some, normalize_name
+from vimoclip.io.names import fold_name, list_some, normalize_name
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.place_videos import SourceClip, add_clip, check_names, clean_name, dataset_folders, place_clips
 from vimoclip.prepare.write_dataset import PreparedDataset, print_summary, warn_about_duplicates, write_dataset
@@ -69,23 +69,23 @@ def find_clips(
         if not (action := actions.get(action_folder) if parts else None):
             skipped[str(path)] = "is in no folder of an action"
             continue
-        name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
-        if invalid := annotations.invalid_video_ids([name]):
-            skipped |= {str(path): reason for reason in invalid.values()}
+        if not path.is_file():
+            skipped[str(path)] = "is a broken link" if path.is_symlink() else "is no regular file"
             continue
-        add_clip(clips, name, SourceClip(path))
-        clips_by_action[action].append(name)
+        name = clean_name("__".join([action, *(part.strip() for part in parts)])) + path.suffix
+        if add_clip(clips, name, SourceClip(path), skipped):
+            clips_by_action[action].append(name)
     if not clips:
         raise UserError("has no folders with videos", f"arrange them as {root}/<action>/<name>.mp4", path=root)
     return clips, clips_by_action
 
 
 def merge_actions(root: Path, folders: Sequence[str]) -> dict[str, str]:
-    """Return the action of each folder. Print a warning for names that differ in case or outer spaces: they are one."""
+    """Return the action of each folder. Print a warning for names that differ in case or spaces: they are one."""
     first_folders: dict[str, str] = {}
     actions: dict[str, str] = {}
     for folder in folders:
-        first = first_folders.setdefault(normalize_name(folder).strip().casefold(), folder)
+        first = first_folders.setdefault(fold_name(folder), folder)
         actions[folder] = normalize_name(first).strip()
         if normalize_name(folder) != normalize_name(first):
             print(f"warning: {root / first} and {root / folder} are taken as one action", flush=True)

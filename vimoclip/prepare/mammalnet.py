@@ -135,7 +135,6 @@ def _assign_videos(
                 skipped[entry.video] = "there is no such file"
             elif other := next((s for s, videos in splits.items() if s != split and key in videos), None):
                 skipped[f"{entry.video} in {split}"] = f"is also in {other}"
-            else:
-                add_clip(clips, key, SourceClip(path))
+            elif add_clip(clips, key, SourceClip(path), skipped):
                 labels[key] = tuple(sorted({*labels.get(key, ()), entry.behavior_id}))
     return clips, splits

@@ -12,7 +12,7 @@ from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
 from vimoclip.io.names import normalize_name, portable_stem
-from vimoclip.timeline.bouts import TIME_TOLERANCE
+from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
@@ -60,10 +60,16 @@ def dataset_folders(dataset_dir: Path) -> list[Path]:
     return [dataset_dir, *(dataset_dir / name for name in ("videos", "flows", "embeddings", "annotations"))]
 
 
-def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip) -> None:
-    """Add a clip under its video id. Raises UserError if another clip has it."""
+def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip, skipped: dict[str, str]) -> bool:
+    """Add a clip under its video id; if that is not valid, add its file to `skipped` and return False.
+
+    Splits are drawn of the clips that are added. Raises UserError if another clip has the id."""
+    if invalid := annotations.invalid_video_ids([name]):
+        skipped[str(clip.source)] = invalid[name]
+        return False
     if (other := clips.setdefault(name, clip)) != clip:
         raise UserError(f"{clip.source} and {other.source} would have the same name {name}", "rename one of them")
+    return True
 
 
 def place_clips(clips: Mapping[str, SourceClip], dataset_dir: Path) -> tuple[dict[str, float], dict[str, str]]:

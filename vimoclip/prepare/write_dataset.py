@@ -44,15 +44,13 @@ def write_dataset(
 
     Existing annotations must be the same, and keep their selection. Raises UserError, before anything is written."""
     annotations_dir = dataset_dir / "annotations"
-    invalid = annotations.invalid_video_ids(prepared.clips)
-    clips = {video: clip for video, clip in prepared.clips.items() if video not in invalid}
-    check_names(clips, prepared.origin)
+    check_names(prepared.clips, prepared.origin)
     data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
-    data = add_selection(without_videos(data, invalid), annotations_dir, name, seed, prepared.sources)
-    seconds, failed = place_clips(clips, dataset_dir)
-    data, unusable = without_videos(data, failed), invalid | failed
-    sources = {video: source for video, source in prepared.sources.items() if video not in unusable}
-    animals = {video: names for video, names in prepared.animals.items() if video not in unusable}
+    data = add_selection(data, annotations_dir, name, seed, prepared.sources)
+    seconds, failed = place_clips(prepared.clips, dataset_dir)
+    data = without_videos(data, failed)
+    sources = {video: source for video, source in prepared.sources.items() if video not in failed}
+    animals = {video: names for video, names in prepared.animals.items() if video not in failed}
     sources_path = annotations_dir / annotations.SOURCES_FILE
     if sources:
         atomic.write_text(sources_path, annotations.format_sources(sources))
@@ -61,7 +59,7 @@ def write_dataset(
     if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)  # last: annotations imply that all other files exist
-    skipped = {**prepared.skipped, **unusable}
+    skipped = {**prepared.skipped, **failed}
     print_summary(annotations_dir, data, seconds, skipped, sources)
     unusable_labels = _used_labels(prepared.data) - _used_labels(data)
     lost = {**prepared.lost, **{data.classes[label]: "none of its clips can be used" for label in unusable_labels}}
@@ -179,7 +177,8 @@ def summary_lines(data: Annotations, seconds_of: Mapping[str, float], skipped: M
     lines = [f"  skipped: {entry}: {reason}" for entry, reason in list(skipped.items())[:MAX_NAMED]]
     if len(skipped) > MAX_NAMED:
         reasons = ", ".join(f"{n}: {reason}" for reason, n in Counter(skipped.values()).most_common(3))
-        lines.append(f"  {len(skipped) - MAX_NAMED} more are skipped; most frequent reasons of all: {reasons}")
+        more = f"{len(skipped) - MAX_NAMED} more are skipped (--report FILE lists all)"
+        lines.append(f"  {more}; most frequent reasons of all: {reasons}")
     lines += [
         *_class_lines(data),
         f"{len(videos)} clips: {split_sizes}; {len(data.classes)} actions",

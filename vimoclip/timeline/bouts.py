@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vimoclip.io.numbers import TIME_TOLERANCE
+
 DECIMALS = 6  # of rounded seconds
-TIME_TOLERANCE = 1e-6  # seconds, larger than the rounding errors of summed floats
 
 
 class WindowGrid(NamedTuple):

@@ -145,7 +145,8 @@ def load_panel_clips(
     for video in videos[:: max(1, len(videos) // PANEL_CLIPS)]:
         if len(panel_clips) == PANEL_CLIPS:
             break
-        paths: list[Path] = folder.matches(video)[:1] if folder else []
+        files = folder.matches(video) if folder else []
+        paths = files if len(files) == 1 else list[Path]()
         with contextlib.suppress(UserError):  # ambiguous
             paths = [*paths, *filter(None, [find_flow(video)])]
         if strips := list(filter(None, map(read_strip, paths))):

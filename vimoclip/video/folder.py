@@ -109,7 +109,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def existing_spelling(path: Path) -> Path:
     """Return the file of this name in NFC or NFD, in the same folder; `path` itself if there is none."""
     spellings = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
-    return next((other for other in (path, *spellings) if other.exists()), path)
+    return next((other for other in (path, *spellings) if os.path.exists(other)), path)
 
 
 def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:

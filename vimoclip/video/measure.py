@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vimoclip.errors import VideoError
+from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.video.decoder import VideoDecoder
 from vimoclip.video.probe import probe
 
@@ -47,16 +48,16 @@ class MeasuredVideo:
 
     def agrees(self, first: float, second: float) -> bool:
         """Return whether two lengths in seconds differ by two frames at most."""
-        return abs(first - second) <= self.tolerance + 1e-6
+        return abs(first - second) <= self.tolerance + TIME_TOLERANCE
 
-    def missing(self, start: float, stop: float) -> str:
+    def incomplete_reason(self, start: float, stop: float) -> str:
         """Return why a clip of this part would be shorter than `stop - start`; "" if it would not."""
         seconds = self.seconds
         if start >= seconds:
             return f"begins at {start:g} s, but the film ends at {seconds:.6g} s"
         if stop > seconds and not self.agrees(stop, seconds):
             return f"ends at {stop:g} s, but the film at {seconds:.6g} s"
-        first, end = np.searchsorted(self.times, [start - 1e-6, stop - 1e-6]).tolist()
+        first, end = np.searchsorted(self.times, [start - TIME_TOLERANCE, stop - TIME_TOLERANCE]).tolist()
         if first == end:
             return "no frame begins in it"
         # from the frame before the clip to the one after it, so that frames lost at its ends count
