@@ -94,5 +94,6 @@ def check_decimal_mark(path: Path, cells: Iterable[tuple[int, str]]) -> None:
             lines.setdefault(mark, line)
     if len(lines) == 2:
         first, second = sorted(lines.values())
-        problem = f"its numbers have decimal points and decimal commas, here and in line {first}"
+        other = f", here and in line {first}" if first != second else ""
+        problem = f"its numbers have decimal points and decimal commas{other}"
         raise UserError(problem, "write all of them with a decimal point", path=f"{path}:{second}")
