@@ -249,3 +249,38 @@ def test_clip_that_an_earlier_version_cut_too_short_is_flagged_and_cut_again(tmp
     trim_video(film, spans)
     changed = {name for name, time in modification_times(videos).items() if before[name] != time}
     assert {Path(name).name for name in changed} == {"a_1000-9000ms.mp4"}
+
+
+def test_clips_that_fail_leave_no_gap_in_the_selection(tmp_path: Path) -> None:
+    """The only selected clip of a class may be one that fails, as H.264 can't encode frames of this width."""
+    wide = [np.full((16, 16500, 3), value, np.uint8) for value in range(25)]
+    rows = ["video,labels,start,end,split", "wide.mkv,rest,0,0.4,train", "wide.mkv,walk,0.4,0.8,train"]
+    video_files.encode(tmp_path / "wide.mkv", wide, "ffv1")
+    for i in range(5):
+        write_video(tmp_path / f"{i}.mp4", indexed_frames(25, seed=i))
+        rows += [
+            f"{i}.mp4,walk,0,0.4,{'val' if i == 4 else 'train'}",
+            f"{i}.mp4,,0.4,0.8,{'val' if i == 4 else 'train'}",
+        ]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    report, data = run(tmp_path, "csv", str(tmp_path / "t.csv"))
+    assert set(report["failed"]) == {"rest"} and {name[:4] for name in report["skipped"]} == {"wide"}
+    assert any(data.splits["train"][clip] for clip in data.selection)
+    assert run(tmp_path, "csv", str(tmp_path / "t.csv")) == (report, data)  # nothing else than before
+    (tmp_path / "t.csv").write_text("\n".join([*rows, "0.mp4,walk,0.2,0.6,train"]))
+    with pytest.raises(UserError):
+        run(tmp_path, "csv", str(tmp_path / "t.csv"))
+
+
+def test_queued_film_that_is_longer_than_in_boris(tmp_path: Path) -> None:
+    """Events after its end in BORIS are of the next film, so the rest of it is not known to be without behaviours."""
+    write_video(tmp_path / "a.mp4", indexed_frames(100))
+    write_video(tmp_path / "b.mp4", indexed_frames(52, seed=1))  # BORIS' length is two frames shorter
+    rows = [[time, "", "walk", "", "", 0] for time in (0.0, 1.0, 2.0, 3.0)]
+    project = boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 2.0, "b.mp4": 2.0, "c.mp4": 2.0})
+    boris_program.write(tmp_path / "p.boris", project)
+    _, data = run(tmp_path, "boris", str(tmp_path / "p.boris"), *WINDOWS)
+    assert {name for name in label_names(data) if name[0] == "a"} == {"a_0-1000ms.mp4", "a_1000-2000ms.mp4"}
+    assert {name for name in label_names(data) if name[0] == "b"} == {
+        "b_0-1000ms.mp4", "b_1000-2000ms.mp4", "b_1080-2080ms.mp4"
+    }  # fmt: skip
