@@ -94,6 +94,7 @@ def check_decimal_mark(path: Path, cells: Iterable[tuple[int, str]]) -> None:
             lines.setdefault(mark, line)
     if len(lines) == 2:
         first, second = sorted(lines.values())
-        other = f", here and in line {first}" if first != second else ""
-        problem = f"its numbers have decimal points and decimal commas{other}"
+        problem = "its numbers have decimal points and decimal commas"
+        if first != second:
+            problem = f"its numbers have decimal points and decimal commas, here and in line {first}"
         raise UserError(problem, "write all of them with a decimal point", path=f"{path}:{second}")
