@@ -18,7 +18,7 @@ from tests.prepare.test_boris import label_names
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError, VideoError
-from vimoclip.prepare import film_lengths
+from vimoclip.prepare import film_lengths, grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer
 from vimoclip.prepare.place_videos import MAX_OPEN_CLIPS, TrimSpan, split_overlapping, trim_video
 from vimoclip.video import VideoReader, probe
@@ -254,7 +254,8 @@ def test_clip_that_an_earlier_version_cut_too_short_is_flagged_and_cut_again(tmp
 def test_clips_that_fail_leave_no_gap_in_the_selection(tmp_path: Path) -> None:
     """The only selected clip of a class may be one that fails, as H.264 can't encode frames of this width."""
     wide = [np.full((16, 16500, 3), value, np.uint8) for value in range(25)]
-    rows = ["video,labels,start,end,split", "wide.mkv,rest,0,0.4,train", "wide.mkv,walk,0.4,0.8,train"]
+    rows = ["video,labels,start,end,split", "wide.mkv,rest,0,0.08,train"]
+    rows += [f"wide.mkv,walk,{i / 25},{i / 25 + 0.08},train" for i in range(1, 20)]
     video_files.encode(tmp_path / "wide.mkv", wide, "ffv1")
     for i in range(5):
         write_video(tmp_path / f"{i}.mp4", indexed_frames(25, seed=i))
@@ -265,7 +266,8 @@ def test_clips_that_fail_leave_no_gap_in_the_selection(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\n".join(rows))
     report, data = run(tmp_path, "csv", str(tmp_path / "t.csv"))
     assert set(report["failed"]) == {"rest"} and {name[:4] for name in report["skipped"]} == {"wide"}
-    assert any(data.splits["train"][clip] for clip in data.selection)
+    sources = annotations.read_sources(tmp_path / "dataset" / "annotations")
+    assert data.selection and data.selection == grouped_split.draw_stratified(data, sources=sources)
     assert run(tmp_path, "csv", str(tmp_path / "t.csv")) == (report, data)  # nothing else than before
     (tmp_path / "t.csv").write_text("\n".join([*rows, "0.mp4,walk,0.2,0.6,train"]))
     with pytest.raises(UserError):
@@ -284,3 +286,10 @@ def test_queued_film_that_is_longer_than_in_boris(tmp_path: Path) -> None:
     assert {name for name in label_names(data) if name[0] == "b"} == {
         "b_0-1000ms.mp4", "b_1000-2000ms.mp4", "b_1080-2080ms.mp4"
     }  # fmt: skip
+
+
+def test_point_just_behind_the_end_is_not_named_as_lost(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(50))
+    project = write_project(tmp_path, {"a.mp4": [("bite", 2.07), ("walk", 0.0, 1.0)]}, 2.0)  # type: ignore[list-item]
+    report, data = run(tmp_path, "boris", project, *WINDOWS, "--point-margin", "0.05")
+    assert label_names(data)["a_1000-2000ms.mp4"] == {"bite"} and not report["skipped"]

@@ -115,9 +115,13 @@ class CodedFilm:
         seconds, tolerance = self.measured.seconds, self.measured.tolerance
         for event in self.recording.events:
             if event.stop >= -tolerance and event.start <= seconds + tolerance:
-                start, stop = (min(max(time, 0.0), seconds) for time in (event.start, event.stop))
-                if start < stop or event.start == event.stop:
-                    yield event._replace(start=start, stop=stop)
+                clamped = self._clamp(event)
+                if clamped.start < clamped.stop or event.start == event.stop:
+                    yield clamped
+
+    def _clamp(self, event: BehaviorEvent) -> BehaviorEvent:
+        start, stop = (min(max(time, 0.0), self.measured.seconds) for time in (event.start, event.stop))
+        return event._replace(start=start, stop=stop)
 
     def unused_events(self, labeler: WindowLabeler) -> dict[str, str]:
         """Return the behaviours with events outside of the film or of all windows, with their numbers."""
@@ -128,7 +132,7 @@ class CodedFilm:
 
         def is_labelled(event: BehaviorEvent) -> bool:
             """Return whether a window has the behaviour of an event that it overlaps."""
-            start, stop = labeler.extent(event)
+            start, stop = labeler.extent(self._clamp(event))
             near = labeler.indices_near(spans, start, stop)
             return any(start < spans[index][1] and event.behavior in labels[index] for index in near)
 
