@@ -245,3 +245,57 @@ def test_names_of_two_systems_are_one(tmp_path: Path) -> None:
     assert events_by_media(read_project(tmp_path, project)) == {"a.mp4": [(composed, composed, 1.0, 2.0, False)]}
     project = boris_program.project({decomposed: "State event"}, {"o": rows}, {"a.mp4": 8.0})
     assert read_project(tmp_path, project).behaviors == [composed]
+
+
+def test_queued_file_is_coded_up_to_its_length_in_boris(tmp_path: Path) -> None:
+    project = boris_program.project(BEHAVIORS, {"o": WALK}, {"a.mp4": 8.0, "b.mp4": 4.0})
+    intervals = [r.coded_intervals for r in read_project(tmp_path, project).recordings.values()]
+    assert intervals == [[(0.0, 8.0)], [(0.0, math.inf)]]
+    project["observations"]["o"]["observation time interval"] = [2, 0]  # to the end
+    intervals = [r.coded_intervals for r in read_project(tmp_path, project).recordings.values()]
+    assert intervals == [[(2.0, 8.0)], [(0.0, math.inf)]]
+
+
+@pytest.mark.parametrize("length", [0, -1, "NA", "-1,0"])
+def test_length_that_is_none_is_unknown(length: object, tmp_path: Path) -> None:
+    project = boris_program.project(BEHAVIORS, {"o": WALK}, {"a.mp4": 8.0, "b.mp4": 4.0})
+    project["observations"]["o"]["media_info"]["length"]["a.mp4"] = length
+    collection = read_project(tmp_path, project)
+    assert collection.recordings["a.mp4"].seconds is None
+    assert [unknown_spans(r) for r in collection.recordings.values()] == [[(0.0, math.inf)]] * 2
+
+
+def test_tables_joined_with_their_headers(tmp_path: Path) -> None:
+    row = "o{0};player #1:{0}.mp4;0;8;;walk;STATE;1;3\n"
+    collection = read_table(tmp_path, HEADER + row.format("a") + HEADER + row.format("b"))
+    assert [len(events) for events in events_by_media(collection).values()] == [1, 1]
+    with pytest.raises(UserError) as caught:
+        read_table(tmp_path, HEADER + row.format("a") + "Behavior;Behavior type;Start (s);Stop (s);Source\n")
+    assert caught.value.path == f"{tmp_path / 'e.csv'}:3"
+
+
+def test_semicolon_in_a_file_name(tmp_path: Path) -> None:
+    header = HEADER.replace("Source;", "Source;Media file name;")
+    rows = ('o;"player #1:x;1.mp4;b.mp4";"{}";0;"8;4";;walk;STATE;{};{}\n'.format(*row)
+            for row in (("x;1.mp4", 1, 3), ("b.mp4", 9, 10)))  # fmt: skip
+    events = events_by_media(read_table(tmp_path, header + "".join(rows)))
+    assert {path: [event[2:4] for event in found] for path, found in events.items()} == {
+        "x;1.mp4": [(1.0, 3.0)], "b.mp4": [(1.0, 2.0)]
+    }  # fmt: skip
+
+
+def test_table_that_names_only_the_media_file_of_each_event(tmp_path: Path) -> None:
+    """Events are not sorted by time, as BORIS writes them by subject and behaviour."""
+    header = HEADER.replace("Source", "Media file name")
+    later, earlier = 'o;b.mp4;0;"8;4";;rest;STATE;9;10\n', 'o;a.mp4;0;"8;4";;walk;STATE;1;3\n'
+    lost = 'o;Not found;0;"8;4";;walk;STATE;5;6\n'
+    collection = read_table(tmp_path, header + later + earlier + lost)
+    events = events_by_media(collection)
+    assert {path: [event[2:4] for event in found] for path, found in events.items()} == {
+        "a.mp4": [(1.0, 3.0)], "b.mp4": [(1.0, 2.0)]
+    }  # fmt: skip
+    assert unknown_spans(collection.recordings["a.mp4"]) == [(5.0, 6.0)] and len(collection.skipped) == 1
+    # the first film has no event, so it is not named: nothing tells where the second one begins
+    collection = read_table(tmp_path, header + later)
+    assert events_by_media(collection) == {"b.mp4": []} and "o" in collection.skipped
+    assert unknown_spans(collection.recordings["b.mp4"]) == [(0.0, math.inf)]

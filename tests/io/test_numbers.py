@@ -104,6 +104,14 @@ def test_two_decimal_marks_in_one_table_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_decimal_mark(tmp_path, [(2, "1"), (3, "1,5"), (5, "1.250")])
     assert caught.value.path == f"{tmp_path}:5"
+    with pytest.raises(UserError) as caught:
+        check_decimal_mark(tmp_path, [(2, "1"), (3, "1.004,5"), (5, "1.250")])
+    assert caught.value.path == f"{tmp_path}:3" and "line" not in caught.value.problem
+
+
+def test_names_with_invisible_characters_are_one() -> None:
+    written = ["walk fast", "walk\u00a0fast", "walk\u202ffast", "\ufeffwalk fast", "walk\u200b fast", "wa\u00adlk fast"]
+    assert set(map(normalize_name, written)) == {"walk fast"}
 
 
 def test_names_that_are_one() -> None:

@@ -57,7 +57,7 @@ def test_window_labels_depend_on_the_overlap(
 ) -> None:
     behavior_events = [boris.BehaviorEvent(name, "", start, stop, start == stop) for name, start, stop in events]
     labeler = WindowLabeler(WindowGrid(6.0, 3.0), overlap, margin)
-    assert labeler.labels((0.0, 6.0), labeler.event_intervals(behavior_events)) == expected
+    assert labeler.labels([(0.0, 6.0)], labeler.event_intervals(behavior_events)) == [expected]
 
 
 def run_prepare(root: Path, *flags: str) -> Annotations:
@@ -131,6 +131,8 @@ def test_subjects_and_behaviors_can_be_filtered(tmp_path: Path) -> None:
     boris_program.write(tmp_path / "p.boris", boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 2.0}))
     data = run_prepare(tmp_path, "--window", "0.5", "--subjects", "Ann", "--exclude", "bite", "--stride-seconds", "0.5")
     assert data.classes == ("walk",)
+    assert run_prepare(tmp_path, "--window", "0.5", "--subjects", "ann", "--exclude", "Bite",
+                       "--stride-seconds", "0.5") == data  # fmt: skip
     with pytest.raises(UserError, match=r"Cy.*'Ann', 'Bob'"):
         run_prepare(tmp_path, "--subjects", "Cy")
 

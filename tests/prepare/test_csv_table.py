@@ -306,3 +306,17 @@ def test_clip_of_a_replaced_file_is_trimmed_again(tmp_path: Path) -> None:
     write_video(videos_dir / "f.mp4", indexed_frames(20)[5:])
     prepare(videos_dir, tmp_path, text)
     assert frame_numbers(clip) == [5, 6, 7, 8, 9]
+
+
+def test_film_written_in_two_ways_is_in_one_split(videos: Path, tmp_path: Path) -> None:
+    rows = ["v0.mp4,a,0,0.2,train", r"C:\x\V0.MP4,b,,0.2,val", "v1.mp4,a,0,0.2,val"]
+    with pytest.raises(UserError, match=r":3: .*val.*line 2.*train"):
+        prepare(videos, tmp_path, "\n".join(["video,labels,start,end,split", *rows]))
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_labels_with_invisible_characters_are_one_class(videos: Path, tmp_path: Path) -> None:
+    labels = ["walk", "walk\u200b", "\ufeffwalk", "walk\u00a0", "\u200b"]
+    rows = [f"v{i}.mp4,{label}" for i, label in enumerate(labels)]
+    data = prepare(videos, tmp_path, "\n".join(["\ufeff\ufeffvideo,labels", *rows]))
+    assert data.classes == ("walk",) and label_names(data)["v4.mp4"] == ()

@@ -18,7 +18,7 @@ from tests.prepare.test_boris import label_names
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError, VideoError
-from vimoclip.prepare import film_lengths
+from vimoclip.prepare import film_lengths, grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer
 from vimoclip.prepare.place_videos import MAX_OPEN_CLIPS, TrimSpan, split_overlapping, trim_video
 from vimoclip.video import VideoReader, probe
@@ -136,17 +136,30 @@ def test_events_at_the_ends_of_the_film_label_its_windows(tmp_path: Path) -> Non
 
 
 def test_windows_of_a_stretch_whose_coding_is_unknown_are_left_out(tmp_path: Path) -> None:
-    """The start of `rest` at 1.5 s has no stop, so that `rest` may go on to the end."""
+    """The start of `rest` at 1.5 s has no stop, so that it may go on to the end; Ann's fills the last second."""
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, indexed_frames(75, seed=ord(name[0])))
     project = write_project(tmp_path, {"a.mp4": [("walk", 0.0, 1.0)], "b.mp4": [("walk", 0.0, 1.0)]}, 3.0)
     content = json.loads(Path(project).read_text())
-    content["observations"]["a.mp4"]["events"].append([1.5, "", "rest", "", "", 0])
+    rows = [[1.5, "", "rest", "", "", 0], [2.0, "Ann", "rest", "", "", 0], [3.0, "Ann", "rest", "", "", 0]]
+    content["observations"]["a.mp4"]["events"] += rows
     Path(project).write_text(json.dumps(content))
     report, data = run(tmp_path, "boris", project, *WINDOWS)
-    assert {name for name in label_names(data) if name[0] == "a"} == {"a_0-1000ms.mp4"}
-    assert len(label_names(data)) == 4
+    labels = {name: names for name, names in label_names(data).items() if name[0] == "a"}
+    assert labels == {"a_0-1000ms.mp4": {"walk"}, "a_2000-3000ms.mp4": {"rest"}}
     assert "a.mp4, windows" in report["skipped"]
+
+
+def test_film_that_is_shorter_than_a_window_is_one_unless_it_was_cut(tmp_path: Path) -> None:
+    """Of b, less decodes than its header and BORIS say; a lasts as long as it says."""
+    write_video(tmp_path / "a.mp4", indexed_frames(50))
+    write_film(tmp_path / "b.webm", 4.0)
+    events = {"a.mp4": [("walk", 0.0, 2.0)], "b.webm": [("walk", 0.0, 1.0), ("rest", 0.0, 1.0)]}
+    project = write_project(tmp_path, events, 2.0)
+    report, data = run(tmp_path, "boris", project, "--window", "3")
+    assert list(label_names(data)) == ["a_0-2000ms.mp4"]
+    assert set(report["skipped"]) == {"b.webm, windows", "b.webm, walk", "b.webm, rest"}
+    assert set(report["failed"]) == {"rest"}
 
 
 def test_windows_with_lost_frames_are_left_out(tmp_path: Path) -> None:
@@ -249,3 +262,47 @@ def test_clip_that_an_earlier_version_cut_too_short_is_flagged_and_cut_again(tmp
     trim_video(film, spans)
     changed = {name for name, time in modification_times(videos).items() if before[name] != time}
     assert {Path(name).name for name in changed} == {"a_1000-9000ms.mp4"}
+
+
+def test_clips_that_fail_leave_no_gap_in_the_selection(tmp_path: Path) -> None:
+    """The only selected clip of a class may be one that fails, as H.264 can't encode frames of this width."""
+    wide = [np.full((16, 16500, 3), value, np.uint8) for value in range(25)]
+    rows = ["video,labels,start,end,split", "wide.mkv,rest,0,0.08,train"]
+    rows += [f"wide.mkv,walk,{i / 25},{i / 25 + 0.08},train" for i in range(1, 20)]
+    video_files.encode(tmp_path / "wide.mkv", wide, "ffv1")
+    for i in range(5):
+        write_video(tmp_path / f"{i}.mp4", indexed_frames(25, seed=i))
+        rows += [
+            f"{i}.mp4,walk,0,0.4,{'val' if i == 4 else 'train'}",
+            f"{i}.mp4,,0.4,0.8,{'val' if i == 4 else 'train'}",
+        ]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    report, data = run(tmp_path, "csv", str(tmp_path / "t.csv"))
+    assert set(report["failed"]) == {"rest"} and {name[:4] for name in report["skipped"]} == {"wide"}
+    sources = annotations.read_sources(tmp_path / "dataset" / "annotations")
+    assert data.selection and data.selection == grouped_split.draw_stratified(data, sources=sources)
+    assert run(tmp_path, "csv", str(tmp_path / "t.csv")) == (report, data)  # nothing else than before
+    (tmp_path / "t.csv").write_text("\n".join([*rows, "0.mp4,walk,0.2,0.6,train"]))
+    with pytest.raises(UserError):
+        run(tmp_path, "csv", str(tmp_path / "t.csv"))
+
+
+def test_queued_film_that_is_longer_than_in_boris(tmp_path: Path) -> None:
+    """Events after its end in BORIS are of the next film, so the rest of it is not known to be without behaviours."""
+    write_video(tmp_path / "a.mp4", indexed_frames(100))
+    write_video(tmp_path / "b.mp4", indexed_frames(52, seed=1))  # BORIS' length is two frames shorter
+    rows = [[time, "", "walk", "", "", 0] for time in (0.0, 1.0, 2.0, 3.0)]
+    project = boris_program.project(BEHAVIORS, {"o": rows}, {"a.mp4": 2.0, "b.mp4": 2.0, "c.mp4": 2.0})
+    boris_program.write(tmp_path / "p.boris", project)
+    _, data = run(tmp_path, "boris", str(tmp_path / "p.boris"), *WINDOWS)
+    assert {name for name in label_names(data) if name[0] == "a"} == {"a_0-1000ms.mp4", "a_1000-2000ms.mp4"}
+    assert {name for name in label_names(data) if name[0] == "b"} == {
+        "b_0-1000ms.mp4", "b_1000-2000ms.mp4", "b_1080-2080ms.mp4"
+    }  # fmt: skip
+
+
+def test_point_just_behind_the_end_is_not_named_as_lost(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", indexed_frames(50))
+    project = write_project(tmp_path, {"a.mp4": [("bite", 2.07), ("walk", 0.0, 1.0)]}, 2.0)  # type: ignore[list-item]
+    report, data = run(tmp_path, "boris", project, *WINDOWS, "--point-margin", "0.05")
+    assert label_names(data)["a_1000-2000ms.mp4"] == {"bite"} and not report["skipped"]

@@ -40,6 +40,13 @@ def find(root: Path, files: Sequence[str], written: Sequence[str]) -> dict[str, 
         (["x/A.mp4", "x/a.mp4"], "C:/x/a.mp4", "x/a.mp4"),
         (["x/A.mp4", "y/a.mp4"], "C:/a.mp4", "y/a.mp4"),
         (["films/a.mp4"], "../somewhere/a.mp4", "films/a.mp4"),
+        (["x/a.mp4", "y/a.mp4"], r'"C:\y\a.mp4"', "y/a.mp4"),  # a path as Windows copies it
+        (["x/my film.mp4", "y/my film.mp4"], "file:///C:/y/my%20film.mp4", "y/my film.mp4"),
+        (["x/a.b.MP4", "y/a.b.mp4", "y/a.b.jpg"], "y/a.b", "y/a.b.mp4"),
+        (["a.mp4", "a.avi"], "a", None),
+        (["a.mp4.mp4"], "a.mp4", None),
+        (["x/at 10.00\u202fAM.mov"], "at 10.00 AM.mov", "x/at 10.00\u202fAM.mov"),
+        (["a.mp4"], "\ufeffa\u200b.mp4", "a.mp4"),
         (["a.mp4"], "..", None),
         (["a.mp4"], "x" * 300 + "/b.mp4", None),
         ([".trash/a.mp4", "@eaDir/a.mp4", "x/a.mp4"], "C:/a.mp4", "x/a.mp4"),
@@ -74,6 +81,13 @@ def test_several_equal_matches_are_named(tmp_path: Path) -> None:
     _, not_found = locate_films(["C:/a.mp4"], [tmp_path], tmp_path / "events.csv")
     assert str(tmp_path / "x" / "a.mp4") in not_found["C:/a.mp4"]
     assert str(tmp_path / "y" / "a.mp4") in not_found["C:/a.mp4"]
+
+
+def test_path_that_may_be_the_film_of_another_path_is_refused(tmp_path: Path) -> None:
+    """Otherwise the film would be without the labels of one of them."""
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(UserError, match=r"C:/a\.mp4.*y/a\.mp4"):
+        find(tmp_path, ["x/a.mp4", "y/a.mp4"], ["C:/a.mp4", "y/a.mp4"])
 
 
 @pytest.mark.parametrize(

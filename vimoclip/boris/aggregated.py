@@ -3,10 +3,10 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vimoclip.boris.events import OTHER_PLAYERS, BehaviorEvent, EventCollection, MediaFile, class_names
+from vimoclip.boris.events import OTHER_PLAYERS, BehaviorEvent, EventCollection, MediaFile, class_names, media_length
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.names import normalize_name
@@ -28,6 +28,7 @@ COLUMN_NAMES = {
     "stop": ("Stop (s)",),
 }
 REQUIRED_COLUMNS = ("behavior", "type", "start", "stop")
+NOT_FOUND = "Not found"  # BORIS' media file of an event that lies in none
 EXPORT_HINT = "export aggregated events from BORIS"
 MAX_SECONDS = 1e8  # three years; later times are dates, which count from 1970
 PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
@@ -35,9 +36,9 @@ PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
 
 def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
     """Read aggregated events. Raises UserError with the line."""
-    lines = _read_lines(path)
-    columns = _column_indices(path, lines[0].cells)
-    rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines[1:]]
+    header, *lines = _read_lines(path)
+    columns = _column_indices(path, header.cells)
+    rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines]
     check_decimal_mark(path, ((number, row[key]) for number, row in rows for key in ("start", "stop")))
     names = class_names(path, (row["behavior"] for _, row in rows if row["behavior"]), merge_case)
     collection = EventCollection(sorted(set(names.values()), key=str.casefold))
@@ -47,6 +48,10 @@ def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
         rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
     for (observation, _), numbered_rows in rows_by_observation.items():
         media_files = _media_files(path, collection, observation, numbered_rows)
+        has_all_files = _has_all_files(numbered_rows, media_files)
+        if media_files and not has_all_files:
+            reason = "names only the media files with events (no column Source), so the starts of these are unknown"
+            collection.add_skipped(observation, reason)
         events: list[BehaviorEvent] = []
         unknown: list[BehaviorEvent] = []
         for number, row in numbered_rows if media_files else ():
@@ -57,6 +62,12 @@ def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
                 collection.add_skipped(f"{observation}: {row['behavior']} in line {number}", reason)
                 begin, end = 0.0 if start is None else start, math.inf if stop is None else stop
                 unknown.append(BehaviorEvent(behavior, subject, begin, end, is_point=False))
+            elif not has_all_files:
+                unknown.append(BehaviorEvent(behavior, subject, 0.0, math.inf, is_point=False))
+            elif row.get("media") == NOT_FOUND and not row.get("source"):
+                entry = f"{observation}: {row['behavior']} in line {number}"
+                collection.add_skipped(entry, "its media file is not named (no column Source)")
+                unknown.append(BehaviorEvent(behavior, subject, start, stop, is_point))
             else:
                 events.append(BehaviorEvent(behavior, subject, start, stop, is_point))
         if media_files:
@@ -66,12 +77,16 @@ def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
 
 
 def _read_lines(path: Path) -> list[csv.CsvLine]:
-    """Return the header and the lines below it. Raises UserError."""
+    """Return the header and the lines below it, without repetitions of the header. Raises UserError."""
     lines = csv.read_lines(path, "export it from BORIS", delimiters="\t,;", header_cell=TYPE_COLUMN)
-    for index, (_, cells) in enumerate(lines):
-        if TYPE_COLUMN in cells:
-            return lines[index:]
-    raise UserError(f"has no column {TYPE_COLUMN}", EXPORT_HINT, path=path)
+    headers = [line for line in lines if TYPE_COLUMN in line.cells]
+    if not headers:
+        raise UserError(f"has no column {TYPE_COLUMN}", EXPORT_HINT, path=path)
+    for header in headers:
+        if header.cells != headers[0].cells:
+            problem = f"is a second header, with other columns than that in line {headers[0].number}"
+            raise UserError(problem, "arrange the columns of all tables in one order", path=f"{path}:{header.number}")
+    return [headers[0], *(line for line in lines[lines.index(headers[0]) :] if line.cells != headers[0].cells)]
 
 
 def _column_indices(path: Path, header: list[str]) -> dict[str, int]:
@@ -101,24 +116,40 @@ def _media_files(
     """Return the first player's media files of an observation, in order. An observation without any is skipped."""
     number, first = rows[0]
     source = first.get("source", "")
-    paths = _first_player_entries(source)
-    if not paths:  # some versions write only the media file of each event
-        paths = list(dict.fromkeys(row["media"] for _, row in rows if row.get("media") not in ("", None, "Not found")))
+    named = dict.fromkeys(row.get("media", "") for _, row in sorted(rows, key=lambda item: _start(path, *item)))
+    media = [name for name in named if name not in ("", NOT_FOUND)]
+    paths = _first_player_entries(source, media if source not in media else ()) or media
     if not paths or "picture" in first.get("kind", "").lower():
         reason = f"{len(rows)} events without a media file, as in a live observation or one of pictures"
         collection.add_skipped(observation or "an observation", reason)
         return []
     if "|" in source:
         collection.add_skipped(f"{observation}, players other than the first", OTHER_PLAYERS)
-    lengths = _first_player_entries(first.get("length", ""))
-    seconds = [_parse_seconds(f"{path}:{number}", text) or None for text in lengths]
+    seconds: list[float | None] = []
+    for text in _first_player_entries(first.get("length", "")):
+        try:
+            seconds.append(media_length(text))
+        except ValueError as error:
+            raise UserError(str(error), TIME_HINT, path=f"{path}:{number}") from None
     return list(zip(paths, seconds if len(seconds) == len(paths) else [None] * len(paths), strict=True))
 
 
-def _first_player_entries(text: str) -> list[str]:
-    """Return what a cell holds for the first player, an entry per media file."""
-    first = text.split("|")[0]
-    return [entry.strip() for entry in PLAYER_PREFIX.sub("", first).split(";") if entry.strip()]
+def _has_all_files(rows: list[tuple[int, dict[str, str]]], media_files: list[MediaFile]) -> bool:
+    """Return whether an observation's media files are all named: without Source, those without an event are not."""
+    first = rows[0][1]
+    return bool(first.get("source")) or len(_first_player_entries(first.get("length", ""))) <= len(media_files)
+
+
+def _start(path: Path, number: int, row: dict[str, str]) -> float:
+    return _parse_seconds(f"{path}:{number}", row["start"]) or 0.0
+
+
+def _first_player_entries(text: str, media: Iterable[str] = ()) -> list[str]:
+    """Return what a cell holds for the first player, an entry per media file. `media`: names, which may have a ;."""
+    first = PLAYER_PREFIX.sub("", text.split("|")[0])
+    for name in media:
+        first = first.replace(name, name.replace(";", "\0"))
+    return [entry.strip().replace("\0", ";") for entry in first.split(";") if entry.strip()]
 
 
 def _parse_times(location: str, row: Mapping[str, str]) -> tuple[float | None, float | None, bool]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vimoclip.errors import UserError
 from vimoclip.io.names import fold_name, normalize_name
+from vimoclip.io.numbers import parse_seconds
 
 MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
 Interval = tuple[float, float]  # start and stop in seconds; inf for the end
@@ -88,7 +89,9 @@ class EventCollection:
         starts = media_starts(media_files)
         for recording, start, stop in zip(recordings, starts, [*starts[1:], math.inf], strict=True):
             first = start if start else -math.inf  # no earlier file has the events before 0
-            recording.coded_intervals.append((max(coded_interval[0] - start, 0.0), coded_interval[1] - start))
+            recording.coded_intervals.append(
+                (max(coded_interval[0] - start, 0.0), min(coded_interval[1], stop) - start)
+            )
             recording.events += _events_between(events, first, stop, start)
             for event in _events_between(unknown_events, first, stop, start):
                 is_open = event.stop >= stop - start  # the file may be longer than BORIS says
@@ -103,6 +106,14 @@ def _events_between(
         if first <= event.start < stop or event.start < first < event.stop:
             begin, end = (round(min(max(time, first), stop) - file_start, 6) for time in (event.start, event.stop))
             yield event._replace(start=begin, stop=end)
+
+
+def media_length(value: object) -> float | None:
+    """Return the length of a media file in seconds; None if it is unknown: BORIS writes NA, 0 or -1 then.
+
+    Raises ValueError."""
+    seconds = parse_seconds(value)
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 def media_starts(media_files: Sequence[MediaFile]) -> list[float]:

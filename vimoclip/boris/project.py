@@ -8,11 +8,11 @@ from typing import Any
 
 from vimoclip.boris.events import (
     OTHER_PLAYERS,
-    WHOLE_OBSERVATION,
     BehaviorEvent,
     EventCollection,
     MediaFile,
     class_names,
+    media_length,
     media_starts,
 )
 from vimoclip.errors import UserError
@@ -69,9 +69,9 @@ def _add_observation(
     if len(players) > 1:
         collection.add_skipped(f"{observation}, players other than the first", OTHER_PLAYERS)
     lengths = (content.get("media_info") or {}).get("length") or {}
-    media_files = [(file, parse_seconds(lengths.get(file)) or None) for file in players["1"]]
+    media_files = [(file, media_length(lengths.get(file))) for file in players["1"]]
     start, stop = map(parse_seconds, (content.get("observation time interval") or (0, 0))[:2])
-    coded_interval = (start or 0.0, stop) if stop else WHOLE_OBSERVATION  # [0, 0]: the whole observation
+    coded_interval = (start or 0.0, stop or math.inf)  # [0, 0]: the whole observation
     times = _event_times(content, media_files)
     rows = sorted(zip(times, content["events"], strict=True), key=lambda item: item[0])
     events, unknown = _pair_state_events(collection, observation, rows, event_types, names)

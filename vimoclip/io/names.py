@@ -8,6 +8,8 @@ from vimoclip.errors import CONTROL_CHARACTERS
 from vimoclip.io.atomic import MAX_NAME_BYTES
 
 _OUTSIDE_FOLDER = re.compile(r"[/\\]|^[A-Za-z]:|^\.{0,2}$")  # a separator, a drive letter, an empty name, . or ..
+_LOOKALIKES: dict[int, str | None] = dict.fromkeys((0x00A0, 0x2007, 0x202F), " ")  # spaces that don't break
+_LOOKALIKES |= dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF))  # invisible
 # what Windows refuses: these characters, a dot or space at the end, and the names of devices with any extension
 _REFUSED_BY_WINDOWS = re.compile(r'[\x00-\x1f<>:"/\\|?*]|[. ]$')
 _DEVICE_OF_WINDOWS = re.compile(r"((?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]|conin\$|conout\$) *)(?=\.|$)", re.IGNORECASE)
@@ -24,10 +26,12 @@ def is_safe_name(name: str) -> bool:
 
 
 def normalize_name(text: str) -> str:
-    """Return a name in Unicode's form NFC, in which names that look the same are the same text.
+    """Return a name in a form in which names that look the same are the same text: Unicode's NFC, plain spaces, no
+    invisible characters.
 
-    macOS writes é as e and an accent (NFD), Windows and Linux as one character (NFC)."""
-    return unicodedata.normalize("NFC", text)
+    macOS writes é as e and an accent (NFD), Windows and Linux as one character (NFC). Programs and web pages add spaces
+    that don't break, byte order marks and spaces without width."""
+    return unicodedata.normalize("NFC", text).translate(_LOOKALIKES)
 
 
 def fold_name(text: str) -> str:

@@ -95,5 +95,7 @@ def check_decimal_mark(path: Path, cells: Iterable[tuple[int, str]]) -> None:
             lines.setdefault(mark, line)
     if len(lines) == 2:
         first, second = sorted(lines.values())
-        problem = f"its numbers have decimal points and decimal commas, here and in line {first}"
+        problem = "its numbers have decimal points and decimal commas"
+        if first != second:
+            problem = f"its numbers have decimal points and decimal commas, here and in line {first}"
         raise UserError(problem, "write all of them with a decimal point", path=f"{path}:{second}")

@@ -7,6 +7,7 @@ AR_count, the classes with their segments."""
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,8 @@ def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, wit
         animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
         lines += animal_lines
     print("\n".join(lines))
-    data = write_dataset.add_selection(data, annotations_dir, name)
+    selection = write_dataset.existing_selection(data, annotations_dir, name)
+    data = write_dataset.add_selection(replace(data, selection=selection))
     if animals:  # first: reproduce_animal_kingdom.sh takes annotations that exist for complete ones
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)

@@ -1,14 +1,16 @@
 """Importer of BORIS events: sliding windows over each media file, labelled with the behaviours in them."""
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from vimoclip import boris, cli, video
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.errors import UserError, VideoError
-from vimoclip.io.names import list_some
+from vimoclip.io.names import fold_name, list_some
 from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
@@ -17,6 +19,7 @@ from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
 from vimoclip.timeline.bouts import WindowGrid
 
+Span = tuple[float, float]  # start and stop of a window, in seconds
 NUM_BLOCKS = 10  # a data set of only one recording is divided into blocks of time, which are split
 
 
@@ -52,13 +55,23 @@ class WindowLabeler:
         margin = self.point_margin if event.is_point else 0.0
         return event.start - margin, event.stop + margin
 
-    def labels(self, span: tuple[float, float], intervals: Sequence[tuple[str, float, float]]) -> set[str]:
-        """Return the behaviours that overlap a window by `min_overlap` of the window, or of the shorter interval.
+    def labels(self, spans: Sequence[Span], intervals: Iterable[tuple[str, float, float]]) -> list[set[str]]:
+        """Return the behaviours that overlap each window by `min_overlap` of the window, or of the shorter interval.
 
-        A point event without margin must lie in the window."""
-        return {name for name, start, stop in intervals if self._overlaps(span, start, stop)}
+        A point event without margin must lie in the window. `spans`: windows of the grid, sorted by start."""
+        behaviors: list[set[str]] = [set() for _ in spans]
+        for name, start, stop in intervals:
+            for index in self.indices_near(spans, start, stop):
+                if self._overlaps(spans[index], start, stop):
+                    behaviors[index].add(name)
+        return behaviors
 
-    def _overlaps(self, span: tuple[float, float], start: float, stop: float) -> bool:
+    def indices_near(self, spans: Sequence[Span], start: float, stop: float) -> range:
+        """Return the indices of windows of the grid, sorted by start, that may overlap the interval."""
+        first = bisect_left(spans, start - self.grid.length - TIME_TOLERANCE, key=itemgetter(0))
+        return range(first, bisect_right(spans, stop + TIME_TOLERANCE, key=itemgetter(0)))
+
+    def _overlaps(self, span: Span, start: float, stop: float) -> bool:
         if start == stop:
             return span[0] <= start < span[1]
         overlap = min(span[1], stop) - max(span[0], start)
@@ -79,36 +92,63 @@ class CodedFilm:
         """Cut the film into labelled windows; return why windows are left out: entry -> reason."""
         intervals = labeler.event_intervals(list(self._events_in_film()))
         reasons: Counter[str] = Counter()
-        spans = [span for span in labeler.grid.spans(self.measured.seconds) if _is_fully_coded(span, self.recording)]
-        for span in spans:
+        spans = list(filter(self._is_fully_coded, labeler.grid.spans(self.measured.seconds)))
+        for span, behaviors in zip(spans, labeler.labels(spans, intervals), strict=True):
             unknown = {e.behavior for e in self.recording.unknown_events if e.start < span[1] and span[0] <= e.stop}
-            if unknown:
+            if unknown := unknown - behaviors:
                 reasons[f"{list_some(sorted(unknown))} may be in them, but its start or stop is unknown"] += 1
             elif reason := self.measured.incomplete_reason(*span):
                 reasons[reason] += 1
-            elif (behaviors := labeler.labels(span, intervals)) or labeler.keep_unlabelled:
+            elif span[1] - span[0] < labeler.grid.length - TIME_TOLERANCE and self._is_cut_short():
+                reasons["the film ends before a whole window"] += 1
+            elif behaviors or labeler.keep_unlabelled:
                 self.windows[SourceClip(self.film.file, *span, self.film.name)] = behaviors
         left_out = [f"{count} of {len(spans)}: {reason}" for reason, count in reasons.items()]
         return {f"{self.film.source}, windows": "; ".join(left_out)} if left_out else {}
+
+    def _is_cut_short(self) -> bool:
+        """Return whether less of the film decodes than its header or BORIS says."""
+        lengths = self.measured.header_seconds, self.recording.seconds or 0.0
+        return max(lengths) > self.measured.seconds + self.measured.tolerance
+
+    def _is_fully_coded(self, span: Span) -> bool:
+        """Return whether an observation covers the window; without one, it is not known to be unlabelled.
+
+        The window may end two frames behind it, as the length in BORIS may differ from that of the film."""
+        first, last = span[0] + TIME_TOLERANCE, span[1] - TIME_TOLERANCE - self.measured.tolerance
+        return any(start <= first and last <= stop for start, stop in self.recording.coded_intervals)
 
     def _events_in_film(self) -> Iterator[BehaviorEvent]:
         """Yield the events in the film, with times from 0 to its end: coded times may lie two frames outside of it."""
         seconds, tolerance = self.measured.seconds, self.measured.tolerance
         for event in self.recording.events:
             if event.stop >= -tolerance and event.start <= seconds + tolerance:
-                start, stop = (min(max(time, 0.0), seconds) for time in (event.start, event.stop))
-                if start < stop or event.start == event.stop:
-                    yield event._replace(start=start, stop=stop)
+                clamped = self._clamp(event)
+                if clamped.start < clamped.stop or event.start == event.stop:
+                    yield clamped
+
+    def _clamp(self, event: BehaviorEvent) -> BehaviorEvent:
+        start, stop = (min(max(time, 0.0), self.measured.seconds) for time in (event.start, event.stop))
+        return event._replace(start=start, stop=stop)
 
     def unused_events(self, labeler: WindowLabeler) -> dict[str, str]:
         """Return the behaviours with events outside of the film or of all windows, with their numbers."""
         seconds, tolerance = self.measured.seconds, self.measured.tolerance + TIME_TOLERANCE
         totals, reasons = Counter[str](), defaultdict[str, Counter[str]](Counter)
+        spans = [(clip.start or 0.0, clip.end or 0.0) for clip in self.windows]
+        labels = list(self.windows.values())
+
+        def is_labelled(event: BehaviorEvent) -> bool:
+            """Return whether a window has the behaviour of an event that it overlaps."""
+            start, stop = labeler.extent(self._clamp(event))
+            near = labeler.indices_near(spans, start, stop)
+            return any(start < spans[index][1] and event.behavior in labels[index] for index in near)
+
         for event in self.recording.events:
             totals[event.behavior] += 1
             if event.start > seconds + tolerance or event.stop < -tolerance:
                 reasons[event.behavior][f"outside of the film, which lasts {seconds:.6g} s"] += 1
-            elif not any(self._is_labelled(clip, event, labeler) for clip in self.windows):
+            elif not is_labelled(event):
                 reasons[event.behavior]["in no window"] += 1
             elif event.start < -tolerance or event.stop > seconds + tolerance:
                 reasons[event.behavior][f"partly outside of the film, which lasts {seconds:.6g} s"] += 1
@@ -118,12 +158,6 @@ class CodedFilm:
             )
             for behavior, counts in reasons.items()
         }
-
-    def _is_labelled(self, clip: SourceClip, event: BehaviorEvent, labeler: WindowLabeler) -> bool:
-        """Return whether a window has the behaviour of an event that it overlaps."""
-        start, stop = labeler.extent(event)
-        overlaps = (clip.start or 0.0) < stop + TIME_TOLERANCE and start < (clip.end or 0.0)
-        return overlaps and event.behavior in self.windows[clip]
 
 
 def prepare(
@@ -204,7 +238,7 @@ def filter_events(
 ) -> None:
     """Remove the events of other subjects and of excluded behaviours, and print the counts.
 
-    Raises UserError for unknown names."""
+    Names that differ only in case or spaces are one. Raises UserError for unknown names."""
     all_events = [event for recording in events.recordings.values() for event in recording.events]
     unknown_events = [event for recording in events.recordings.values() for event in recording.unknown_events]
     all_subjects = {event.subject for event in [*all_events, *unknown_events]}
@@ -212,16 +246,16 @@ def filter_events(
         ("subject", subjects or (), sorted(all_subjects)),
         ("behaviour", exclude, events.behaviors),
     ):
-        if unknown := [name for name in names if name not in known]:
+        if unknown := [name for name in names if fold_name(name) not in map(fold_name, known)]:
             problem = f"has no {kind} {unknown[0]!r}"
             raise UserError(problem, f"choose from {', '.join(map(repr, known))}", path=events_path)
+    used_subjects = {name for name in all_subjects if subjects is None or fold_name(name) in map(fold_name, subjects)}
+    excluded = {name for name in events.behaviors if fold_name(name) in map(fold_name, exclude)}
     num_kept = num_points = 0
     for recording in events.recordings.values():
         for event_list in (recording.events, recording.unknown_events):
             event_list[:] = [
-                event
-                for event in event_list
-                if event.behavior not in exclude and (subjects is None or event.subject in subjects)
+                event for event in event_list if event.behavior not in excluded and event.subject in used_subjects
             ]
         num_kept += len(recording.events)
         num_points += sum(event.is_point for event in recording.events)
@@ -230,12 +264,6 @@ def filter_events(
         f"{len(all_subjects)} subjects; {len(all_events) - num_kept} events are excluded",
         flush=True,
     )
-
-
-def _is_fully_coded(span: tuple[float, float], recording: Recording) -> bool:
-    """Return whether an observation covers the whole window; without one, a window is not known to be unlabelled."""
-    intervals = recording.coded_intervals
-    return any(start <= span[0] + TIME_TOLERANCE and span[1] <= stop + TIME_TOLERANCE for start, stop in intervals)
 
 
 def _recordings_by_film(

@@ -103,6 +103,7 @@ def _find_clips(
         rows_by_video[row.video].append(row)
     folders = list(dict.fromkeys((videos_dir, table.path.parent)))
     films, not_found = locate_films(rows_by_video, folders, table.path, dataset_folders(dataset_dir))
+    _check_one_split(table, films)
     clips: dict[str, SourceClip] = {}
     rows_by_clip: dict[str, list[LabelRow]] = defaultdict(list)
     measurer = FilmMeasurer(dataset_dir)
@@ -119,7 +120,17 @@ def _find_clips(
         for row in rows:
             if (clip := clip_by_line.get(row.line)) and add_clip(clips, clip.name, clip, skipped):
                 rows_by_clip[clip.name].append(row)
-    return clips, rows_by_clip
+    return {key: clips[key] for key in sorted(clips, key=lambda key: rows_by_clip[key][0].line)}, rows_by_clip
+
+
+def _check_one_split(table: LabelTable, films: Mapping[str, Film]) -> None:
+    """Raise UserError if two rows of one clip, whose film may be written in two ways, have different splits."""
+    first_rows: dict[tuple[Film | str, float | Timecode, float | Timecode | None], LabelRow] = {}
+    for row in table.rows:
+        first = first_rows.setdefault((films.get(row.video, row.video), row.start or 0.0, row.end), row)
+        if first.split != row.split:
+            problem = f"{row.video} is in {row.split}, but in line {first.line} in {first.split}"
+            raise UserError(problem, "a video belongs in one split", path=f"{table.path}:{row.line}")
 
 
 def _clips_of_film(
@@ -239,7 +250,7 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 
 def _split_labels(cell: str) -> list[str]:
-    return [normalize_name(word.strip()) for word in cell.split(LABEL_SEPARATOR) if word.strip()]
+    return [word.strip() for word in normalize_name(cell).split(LABEL_SEPARATOR) if word.strip()]
 
 
 def _class_names_of_labels(path: Path, cells: Mapping[int, list[str]], classes: Sequence[str] | None) -> dict[str, str]:
@@ -332,15 +343,10 @@ def _parse_times(
 
 
 def _check_splits(path: Path, rows: Sequence[LabelRow]) -> None:
-    """Raise UserError if only some rows have a split, a video has two, or train or val is missing."""
+    """Raise UserError if only some rows have a split, or train or val is missing."""
     splits = {row.split for row in rows}
-    first_rows: dict[tuple[str, float | Timecode | None, float | Timecode | None], LabelRow] = {}
     for row in rows:
         if len(splits) > 1 and not row.split:
             raise UserError("has no split", "give a split in all lines or in none", path=f"{path}:{row.line}")
-        first = first_rows.setdefault((normalize_name(row.video), row.start, row.end), row)
-        if first.split != row.split:
-            problem = f"{row.video} is in {row.split}, but in line {first.line} in {first.split}"
-            raise UserError(problem, "a video belongs in one split", path=f"{path}:{row.line}")
     if splits != {""} and not {"train", "val"} <= splits:
         raise UserError(f"has only the split {', '.join(sorted(splits))}", "add train and val", path=path)

@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from vimoclip import video
-from vimoclip.errors import UserError, VideoError
+from vimoclip.errors import UserError
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.video.folder import list_files
 
@@ -33,24 +34,30 @@ def locate_films(
 
     A file at the path itself, absolute or below one of `folders`, is taken. Otherwise that file below them, at any
     depth, whose path has the longest tail in common with the written path; on equal tails the first folder's. Names
-    are compared in NFC, and / and \\ are one; a file whose name differs in case is taken if no other matches as well.
-    Folders of `exclude` are not searched. Raises UserError if different paths are found at one file: they are never
-    merged unless one is a tail of the other. `origin`: the file that names them."""
+    are compared as `normalize_name` returns them, and / and \\ are one; a file whose name differs in case is taken if
+    no other matches as well. A name without the extension of a video stands for the video of that name. Paths may be
+    in quotes, or file:// URLs. Folders of `exclude` are not searched. Raises UserError if different paths are found at
+    one file, which are never merged unless one is a tail of the other, or if a path matches several files of which one
+    is that of another path. `origin`: the file that names them."""
     search = _MediaSearch(written_paths, folders, exclude)
     files: dict[str, Path] = {}
     not_found: dict[str, str] = {}
+    candidates: dict[str, list[Path]] = {}
     for written in written_paths:
+        found = search.find(written)
+        if len(found) != 1:
+            candidates[written] = found
+            not_found[written] = search.describe(written, found)
+            continue
         try:
-            files[written] = search.find(written)
-            files[written].name.encode()
-        except VideoError as error:
-            not_found[written] = str(error)
+            found[0].name.encode()
+            files[written] = found[0]
         except UnicodeEncodeError:
-            del files[written]
             not_found[written] = "its name is not UTF-8; rename the file, and where it is named"
     one_path = {os.path.realpath(file): file for file in reversed(files.values())}
     files = {written: one_path[os.path.realpath(file)] for written, file in files.items()}
     _check_distinct(files, origin)
+    _check_candidates(files, candidates, origin)
     names = video.unique_stems(files.values())
     return {written: Film(file, names[file]) for written, file in files.items()}, not_found
 
@@ -70,32 +77,46 @@ def _check_distinct(files: Mapping[str, Path], origin: Path) -> None:
             )
 
 
+def _check_candidates(files: Mapping[str, Path], candidates: Mapping[str, list[Path]], origin: Path) -> None:
+    """Raise UserError if a path may be the file of another path: without its labels, that film would lack some."""
+    written_by_file = {os.path.realpath(file): written for written, file in files.items()}
+    for written, paths in candidates.items():
+        if same := [path for path in paths if os.path.realpath(path) in written_by_file]:
+            other = written_by_file[os.path.realpath(same[0])]
+            problem = f"{written} may be {list_some(paths)}, and {other} is found at {same[0]}"
+            raise UserError(problem, "write the folder of each film, as in its path below --videos-dir", path=origin)
+
+
 class _MediaSearch:
     """Search for media files below `folders`, which are listed once, and only if a file is not at its path."""
 
     def __init__(self, written_paths: Iterable[str], folders: Sequence[Path], exclude: Iterable[Path]):
         self.written_paths, self.folders, self.exclude = written_paths, folders, list(exclude)
 
-    def find(self, written: str) -> Path:
-        """Return the file of a path. Raises VideoError if there is none, or if several match as well."""
+    def find(self, written: str) -> list[Path]:
+        """Return the file of a path; none if there is none, several if they match as well."""
         for folder in self.folders:
-            for spelling in (written, written.replace("\\", "/")):
+            for spelling in (written, written.replace("\\", "/"), _plain_path(written)):
                 if os.path.isfile(folder / spelling):
-                    return folder / spelling
+                    return [folder / spelling]
         parts = _parts(written)
         ranked: dict[tuple[int, int, bool, int], list[Path]] = defaultdict(list)
         for number, file in self._files_by_name.get(_fold(parts[-1:]), []):
-            file_parts = _parts(str(file.absolute()))
-            is_whole = _parts(str(file.relative_to(self.folders[number]))) == parts
+            is_stem = _has_extension(file.name) and not _has_extension(parts[-1])
+            name = file.with_suffix("") if is_stem else file
+            file_parts = _parts(str(name.absolute()))
+            is_whole = _parts(str(name.relative_to(self.folders[number]))) == parts
             tail = _common_tail(_fold(file_parts), _fold(parts)), _common_tail(file_parts, parts)
             ranked[(*tail, is_whole, -number)].append(file)
-        if not ranked:
-            places = " or ".join(map(str, self.folders))
-            raise VideoError(f"there is no such file, and no {parts[-1] if parts else 'name'} in {places} or below")
-        best = {os.path.realpath(file): file for file in ranked[max(ranked)]}
-        if len(best) > 1:
-            raise VideoError(f"{len(best)} files match its path equally: {list_some(best.values())}")
-        return next(iter(best.values()))
+        best = {os.path.realpath(file): file for file in ranked[max(ranked)]} if ranked else {}
+        return list(best.values())
+
+    def describe(self, written: str, found: Sequence[Path]) -> str:
+        """Return why the files that are found for a path are not the one that it names."""
+        if found:
+            return f"{len(found)} files match its path equally: {list_some(found)}"
+        name, places = "".join(_parts(written)[-1:]) or "name", " or ".join(map(str, self.folders))
+        return f"there is no such file, and no {name} in {places} or below"
 
     @cached_property
     def _files_by_name(self) -> dict[tuple[str, ...], list[tuple[int, Path]]]:
@@ -105,14 +126,31 @@ class _MediaSearch:
         }
         for number, folder in enumerate(self.folders):
             for file in list_files(folder, {}, self.exclude):
-                if (found := files.get(_fold((normalize_name(file.name),)))) is not None and file.is_file():
-                    found.append((number, file))
+                name = normalize_name(file.name)
+                stem = PurePath(name).stem
+                spellings = (name, stem) if _has_extension(name) and not _has_extension(stem) else (name,)
+                for spelling in spellings:
+                    if (found := files.get(_fold((spelling,)))) is not None and file.is_file():
+                        found.append((number, file))
         return files
 
 
+def _has_extension(name: str) -> bool:
+    """Return whether a file name has the extension of a video."""
+    return PurePath(name).suffix.lower() in video.VIDEO_EXTENSIONS
+
+
+def _plain_path(path: str) -> str:
+    """Return a path without quotes around it, which file managers add, and that of a file:// URL."""
+    text = path.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return "/" + unquote(text[len("file:") :]).lstrip("/") if text.lower().startswith("file:") else text
+
+
 def _parts(path: str) -> tuple[str, ...]:
-    """Return the names in a path of any system in NFC, without drive, root and `..`."""
-    pure = PureWindowsPath(normalize_name(path))  # separates at / and at \
+    """Return the names in a path of any system, or a file:// URL, without quotes, drive, root and `..`."""
+    pure = PureWindowsPath(normalize_name(_plain_path(path)))  # separates at / and at \
     parts = list[str]()
     for part in pure.parts[bool(pure.anchor) :]:
         if part != "..":

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
-from vimoclip.io.names import normalize_name, portable_stem
+from vimoclip.io.names import portable_stem
 from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
 
@@ -51,7 +52,7 @@ def clean_name(name: str) -> str:
     """Return a video id without extension, in NFC.
 
     `-` replaces control characters, slashes, dots, what Windows refuses, and = + @ at the start."""
-    name = re.sub(r"[\x00-\x1f\x7f/\\.]", "-", normalize_name(name.strip()))
+    name = re.sub(r"[\x00-\x1f\x7f/\\.]", "-", unicodedata.normalize("NFC", name.strip()))
     return portable_stem(re.sub(r"^[=+@]", "-", name))
 
 
@@ -81,12 +82,14 @@ def place_clips(clips: Mapping[str, SourceClip], dataset_dir: Path) -> tuple[dic
     link_videos(whole_files, folder)
     seconds = {key: length for key, path in whole_files.items() if (length := video_seconds(path))}
     failed: dict[str, str] = {}
-    spans_by_source: dict[Path, list[TrimSpan]] = defaultdict(list)
+    spans_by_film: dict[tuple[Path, str], list[TrimSpan]] = defaultdict(list)
     for key, clip in clips.items():
         if clip.start is not None and clip.end is not None:
-            spans_by_source[clip.source].append(TrimSpan(folder / key, clip.start, clip.end))
-    for number, (source, spans) in enumerate(spans_by_source.items(), start=1):
-        print(f"trimming {len(spans)} clips from {source.name} ({number} of {len(spans_by_source)})", flush=True)
+            film = clip.source, clip.film_name or clip.source.stem
+            spans_by_film[film].append(TrimSpan(folder / key, clip.start, clip.end))
+    for number, ((source, name), spans) in enumerate(spans_by_film.items(), start=1):
+        film_name = name + source.suffix
+        print(f"trimming {len(spans)} clips from {film_name} ({number} of {len(spans_by_film)})", flush=True)
         for target, result in trim_video(source, spans).items():
             if isinstance(result, str):
                 failed[target.name] = result

@@ -10,12 +10,13 @@ from pathlib import Path
 from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals, split_checks
 from vimoclip.errors import UserError
-from vimoclip.io import atomic
+from vimoclip.io import atomic, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.place_videos import SourceClip, check_names, place_clips
 
 CLASS_COUNTS_FILE = "class_counts.html"
+FAILED_FILE = "failed_clips.json"  # clip that can't be written -> reason; a repeated import leaves it out
 MAX_NAMED = 10  # skipped entries in the summary
 MAX_CLASS_LINES = 24
 
@@ -42,15 +43,25 @@ def write_dataset(
 ) -> cli.RunReport:
     """Write videos, then annotations with a model-selection split; print the summary and return the report of the run.
 
-    Existing annotations must be the same, and keep their selection. Raises UserError, before anything is written."""
+    Existing annotations must be the same, and keep their selection and the clips that failed. Raises UserError, before
+    anything is written."""
     annotations_dir = dataset_dir / "annotations"
-    check_names(prepared.clips, prepared.origin)
+    failed_path, is_repeated = annotations_dir / FAILED_FILE, _has_annotations(annotations_dir)
+    failed_before = yaml_json.read_json(failed_path) if is_repeated and failed_path.is_file() else {}
+    clips = {video: clip for video, clip in prepared.clips.items() if video not in failed_before}
+    check_names(clips, prepared.origin)
     data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
-    data = add_selection(data, annotations_dir, name, seed, prepared.sources)
-    seconds, failed = place_clips(prepared.clips, dataset_dir)
-    data = without_videos(data, failed)
-    sources = {video: source for video, source in prepared.sources.items() if video not in failed}
-    animals = {video: names for video, names in prepared.animals.items() if video not in failed}
+    data = without_videos(data, failed_before)
+    data = replace(data, selection=existing_selection(data, annotations_dir, name))
+    seconds, failed = place_clips(clips, dataset_dir)
+    unusable = {video: str(reason) for video, reason in failed_before.items() if video in prepared.clips} | failed
+    sources = {video: source for video, source in prepared.sources.items() if video not in unusable}
+    data = add_selection(without_videos(data, failed), seed, sources)
+    if failed_clips := failed_before | failed:
+        yaml_json.write_json(failed_path, failed_clips)
+    else:
+        failed_path.unlink(missing_ok=True)  # of earlier annotations
+    animals = {video: names for video, names in prepared.animals.items() if video not in unusable}
     sources_path = annotations_dir / annotations.SOURCES_FILE
     if sources:
         atomic.write_text(sources_path, annotations.format_sources(sources))
@@ -59,7 +70,7 @@ def write_dataset(
     if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)  # last: annotations imply that all other files exist
-    skipped = {**prepared.skipped, **failed}
+    skipped = {**prepared.skipped, **unusable}
     print_summary(annotations_dir, data, seconds, skipped, sources)
     unusable_labels = _used_labels(prepared.data) - _used_labels(data)
     lost = {**prepared.lost, **{data.classes[label]: "none of its clips can be used" for label in unusable_labels}}
@@ -83,19 +94,20 @@ def without_videos(data: Annotations, excluded: Container[str]) -> Annotations:
 
 
 def add_selection(
-    data: Annotations,
-    annotations_dir: Path,
-    name: str,
-    seed: int = grouped_split.DEFAULT_SEED,
-    sources: Mapping[str, str] | None = None,
+    data: Annotations, seed: int = grouped_split.DEFAULT_SEED, sources: Mapping[str, str] | None = None
 ) -> Annotations:
-    """Return the annotations with a newly drawn model-selection split, or with that of existing equal annotations.
+    """Return the annotations with a newly drawn model-selection split, unless they have one.
 
-    None is drawn if there is a test split: epochs and thresholds are then selected on val. Raises UserError if
-    other annotations exist."""
-    drawn = () if data.splits.get("test") else grouped_split.draw_stratified(data, seed=seed, sources=sources)
-    if not any(annotations_dir.glob("*_action.csv")):
-        return replace(data, selection=drawn)
+    None is drawn if there is a test split: epochs and thresholds are then selected on val."""
+    if data.selection or data.splits.get("test"):
+        return data
+    return replace(data, selection=grouped_split.draw_stratified(data, seed=seed, sources=sources))
+
+
+def existing_selection(data: Annotations, annotations_dir: Path, name: str) -> tuple[str, ...]:
+    """Return the model-selection split of existing annotations, if any. Raises UserError if they differ from `data`."""
+    if not _has_annotations(annotations_dir):
+        return ()
     existing = annotations.load(annotations_dir, name)
     classes, existing_classes = (tuple(map(normalize_name, version.classes)) for version in (data, existing))
     differences = sorted(set(classes) ^ set(existing_classes))
@@ -111,7 +123,11 @@ def add_selection(
             "choose another folder, or delete it and all files created from it",
             path=annotations_dir,
         )
-    return replace(data, selection=existing.selection or drawn)
+    return existing.selection
+
+
+def _has_annotations(annotations_dir: Path) -> bool:
+    return any(annotations_dir.glob("*_action.csv"))
 
 
 def draw_selection(annotations_dir: Path, name: str, fraction: float, seed: int, overwrite: bool) -> cli.RunReport:

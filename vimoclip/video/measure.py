@@ -1,6 +1,7 @@
 """Measure what decodes of a video: its frames, their times, and its length."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class MeasuredVideo:
         """Seconds by which two lengths may differ."""
         return MAX_DIFFERENCE_FRAMES / self.fps
 
-    @property
+    @cached_property
     def decoded_seconds(self) -> float:
         """From the beginning of the first frame to the end of the last one."""
         interval = float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1 / self.fps
