@@ -109,7 +109,8 @@ def test_from_videos_to_multi_label_ap_through_main(after_chain: Path, tiny_clip
 def test_tensorboard_has_losses_rates_both_aps_and_the_panel(after_chain: Path, tiny_clip: str, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "no-videos", "--videos-dir", str(tmp_path)])
+    (empty := tmp_path / "empty").mkdir()
+    train.main([*STUDENT, "--clip-model-name", tiny_clip, "--run-name", "no-videos", "--videos-dir", str(empty)])
     events = {}
     for name in ("s", "no-videos"):
         events[name] = EventAccumulator(f"logs/{name}", {"images": 0, "scalars": 0}).Reload()

@@ -30,7 +30,9 @@ def python_backward() -> Iterator[None]:
             _run(tensors.grad_fn, torch.ones_like(tensors), saved_by_node)
 
     hooks = torch.autograd.graph.saved_tensors_hooks(_SavedTensor, unpack)
-    with hooks, mock.patch.object(torch.autograd, "backward", backward):
+    # by which torch.utils.checkpoint computes a block once for all of its operations, not once for each
+    task_id = mock.patch.object(torch._C, "_current_graph_task_id", lambda: 0)
+    with hooks, task_id, mock.patch.object(torch.autograd, "backward", backward):
         yield
 
 
@@ -49,7 +51,7 @@ def _run(root: Any, gradient: torch.Tensor, saved_by_node: list[_SavedTensor]) -
     del gradient
     while queue:
         node = heapq.heappop(queue)[-1]
-        results = node(*_conform(gradients.pop(node), node._input_metadata))
+        results = node(*gradients.pop(node))
         for saved in saved_by_node:
             saved.tensor = None
         saved_by_node.clear()
@@ -65,7 +67,7 @@ def _run(root: Any, gradient: torch.Tensor, saved_by_node: list[_SavedTensor]) -
                 gradients[next_node] = [None] * len(next_node._input_metadata)
                 heapq.heappush(queue, (-next_node._sequence_nr(), num_queued, next_node))
                 num_queued += 1
-            earlier = gradients[next_node][index]
+            earlier, (result,) = gradients[next_node][index], _conform([result], [next_node._input_metadata[index]])
             gradients[next_node][index] = result if earlier is None else earlier + result
 
 

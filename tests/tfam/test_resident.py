@@ -9,10 +9,11 @@ import torch
 
 from tests.tfam.helpers import CPU, have_same_weights, open_train_val, train_command
 from TFAM import train_and_eval, trainer
-from TFAM.data import PairedEmbeddings
+from TFAM.data import PairedEmbeddings, pair_embeddings
 from TFAM.packing import Pooling
 from TFAM.resident import ResidentSplit, load_splits
 from vimoclip.errors import UserError
+from vimoclip.store import EmbeddingReader
 from vimoclip.training.trainer import RunOptions
 
 RUN = RunOptions(Path("run"), Path("logs"), CPU)
@@ -79,7 +80,7 @@ def test_a_run_on_a_resident_split_is_the_same(selection_dataset: Path, monkeypa
 def test_an_unreadable_video_is_reported_like_in_an_epoch(dataset: Path) -> None:
     with h5py.File(dataset / "ak_train_clip_embeddings.h5", "a") as file:
         del file["V03.mp4"]["labels"]
-    train = open_train_val(dataset)[0]["train"]
+    train = pair_embeddings(EmbeddingReader(dataset / "ak_train_clip_embeddings.h5", "rgb"), None, "rgb")
     with pytest.raises(UserError) as expected:
         train[3]
     with pytest.raises(UserError) as error:
