@@ -139,8 +139,8 @@ def read_scores(
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities of logits, also of infinite ones."""
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)
+    with np.errstate(over="ignore"):  # below -709: a probability of 0
+        return 1 / (1 + np.exp(-logits))
 
 
 def _logit_notes(path: Path, logits: np.ndarray, resemble_probabilities: bool) -> list[str]:
