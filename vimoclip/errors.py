@@ -29,7 +29,7 @@ class UserFacingError(Exception):
     def __str__(self) -> str:
         """Return `path: problem; hint` on one line, with escaped control characters."""
         line = (f"{self.path}: " if self.path else "") + self.problem + (f"; {self.hint}" if self.hint else "")
-        return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], line)
+        return escape_line(line)
 
 
 def _fields_from_traceback(text: str) -> list[Any] | None:
@@ -72,6 +72,11 @@ class GoneError(UserError):
 
 class VideoError(UserFacingError):
     """One video cannot be used. It is recorded as failed, and the run continues."""
+
+
+def escape_line(text: object) -> str:
+    """Return a text that came from a file as one printable line, with escaped control characters."""
+    return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -39,6 +39,12 @@ def test_the_json_holds_the_counts_the_reasons_and_the_estimate_in_numbers(tmp_p
     }
 
 
+def test_a_name_with_a_line_break_is_one_printed_line(capsys: pytest.CaptureFixture[str]) -> None:
+    RunReport(failed={"a\nb\u202e.mp4": "empty"}).print()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "\u202e" not in lines[1]
+
+
 STAGES = {  # wrong calls
     "extract_embeddings": ["--dataset-dir", "nowhere"],
     "extract_flows": ["--dataset-dir", "nowhere"],

@@ -188,3 +188,26 @@ def test_different_films_are_not_taken_from_one_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"day1/GOPR0001\.MP4 and day2"):
         run_prepare(tmp_path)
     assert not (tmp_path / "dataset").exists()
+
+
+def test_films_that_share_any_observation_are_of_one_source(tmp_path: Path) -> None:
+    """Film f1 was coded by both observers, who coded f0 and f2 as well; f3 and f4 are apart."""
+    rows = [[0.0, "", "walk", "", "", 0], [1.0, "", "walk", "", "", 0]]
+    project: dict[str, Any] = {}
+    observations = {"ann": ["f0.mp4", "f1.mp4"], "bob": ["f2.mp4", "f1.mp4"], "cy": ["f3.mp4"], "di": ["f4.mp4"]}
+    for name, films in observations.items():
+        other = boris_program.project(BEHAVIORS, {name: rows}, dict.fromkeys(films, 2.0))
+        project = project or other
+        project["observations"] |= other["observations"]
+    for number in range(5):
+        write_video(tmp_path / f"f{number}.mp4", indexed_frames(50, height=32, width=32, seed=number))
+    boris_program.write(tmp_path / "p.boris", project)
+    run_prepare(tmp_path, "--window", "1", "--stride-seconds", "1", "--group-by", "observation")
+    sources = annotations.read_sources(tmp_path / "dataset" / "annotations")
+    assert {name[:2]: source for name, source in sources.items()} == {
+        "f0": "ann",
+        "f1": "ann",
+        "f2": "ann",
+        "f3": "cy",
+        "f4": "di",
+    }

@@ -18,9 +18,9 @@ from typing import Any
 from vimoclip import annotations, cli
 from vimoclip.check import annotation_checks, compatibility
 from vimoclip.check.dataset_scan import DatasetContents, DatasetPaths, command_for, rgb_area, scan_dataset
-from vimoclip.check.problems import CheckReport, escape_line
+from vimoclip.check.problems import CheckReport
 from vimoclip.check.video_checks import CheckResults, CheckTask, run_task
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, escape_line
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.runtime.cost_estimate import PART_TOKENS, describe_longest_clip, fusion_step_memory
 from vimoclip.store import EmbeddingReader

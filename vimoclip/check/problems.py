@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vimoclip.cli import RunReport
-from vimoclip.errors import UserError, UserFacingError
+from vimoclip.errors import UserFacingError, escape_line
 
 PROBLEM_KINDS = ("missing", "stale", "broken", "misfit", "failed")
 MAX_LINES = 20  # per area and kind, on the terminal
@@ -141,8 +141,3 @@ class CheckReport:
                 yield from lines[:MAX_LINES]
                 if len(lines) > MAX_LINES:
                     yield f"{group}: {len(lines) - MAX_LINES} more, see --json FILE"
-
-
-def escape_line(text: object) -> str:
-    """Return a text that came from a file as one printable line: UserError escapes control characters."""
-    return str(UserError(text))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.cli.input_checks import is_main_process, require_creatable_folder
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, escape_line
 
 REPORT_SCHEMA = 1
 _REPORT_KEYS = {"schema", "done", "already", "failed"}  # by which a report is recognised
@@ -102,9 +102,10 @@ class RunReport:
         print(f"{self.done} done, {self.already_done} done already, {', '.join(counts)}", flush=True)
         for status, reasons in statuses.items():
             for video, reason in reasons.items():
-                print(f"  {status}: {video}: {reason}")
+                print(escape_line(f"  {status}: {video}: {reason}"))
         for video in self.changed:
-            print(f"  changed: {video}: was replaced after it was processed; --overwrite processes all videos again")
+            change = f"{video}: was replaced after it was processed; --overwrite processes all videos again"
+            print(escape_line(f"  changed: {change}"))
         if self.not_retried:
             print(f"{self.not_retried} failed in an earlier run; --retry-failed tries them again")
         for path in dict.fromkeys((*self.outputs, *filter(Path.exists, self.manifests))):

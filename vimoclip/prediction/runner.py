@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vimoclip import cli, timeline, video
-from vimoclip.errors import UserError, VideoError
+from vimoclip.errors import UserError, VideoError, escape_line
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.atomic import MAX_NAME_BYTES
 from vimoclip.io.names import portable_stem
@@ -116,7 +116,10 @@ def select_pending(
             hint = "use --overwrite, or another folder with -o"
             cli.check_settings_match(model.provenance(), existing, "this command", str(json_path), hint)
             if existing.get("video_bytes") != _file_size(path):
-                print(f"{path.name} has changed since {json_path} was written; it is predicted again", flush=True)
+                print(
+                    f"{escape_line(path.name)} has changed since {json_path} was written; it is predicted again",
+                    flush=True,
+                )
                 existing = None
         if existing is None:
             pending[name] = path
@@ -188,9 +191,9 @@ def predict_video(
     )
     summary = result.summary
     if summary.note:
-        print(f"{path.name}: {summary.note}", flush=True)
+        print(f"{escape_line(path.name)}: {summary.note}", flush=True)
     if result.unscored:
-        print(f"{path.name}: {result.unscored} windows have too few frames for a score", flush=True)
+        print(f"{escape_line(path.name)}: {result.unscored} windows have too few frames for a score", flush=True)
     bouts = timeline.find_bouts(
         result.starts,
         result.stops,

@@ -182,11 +182,13 @@ def prepare(
     filter_events(events_path, events, subjects, exclude)
     recordings = _recordings_by_film(events_path, videos_dir, dataset_dir, events, skipped)
     films = measure_films(recordings, dataset_dir, skipped)
+    source_of = {coded.film.source: coded.film.source for coded in films}
+    if group_by == "observation":
+        source_of = grouped_split.join_sources({coded.film.source: coded.recording.observations for coded in films})
     sources: dict[str, str] = {}
     for coded in films:
         skipped |= coded.add_windows(labeler)
-        source = coded.recording.observations[0] if group_by == "observation" else coded.film.source
-        sources |= {clip.name: source for clip in coded.windows}
+        sources |= {clip.name: source_of[coded.film.source] for clip in coded.windows}
     if len(set(sources.values())) == 1:
         sources = keep_within_blocks(films, labeler)
     clips: dict[str, SourceClip] = {}

@@ -159,27 +159,14 @@ def _clips_of_film(
 
 
 def _group_sources(clips: Mapping[str, SourceClip], rows: Mapping[str, list[LabelRow]]) -> dict[str, str]:
-    """Return the source by video id: the table's sources, joined with the file if it has several clips.
-
-    Clips that share a source or a file are of one source, transitively (union-find)."""
+    """Return the source by video id: the table's sources, joined with the file if it has several clips."""
     clips_per_file = Counter(clip.source for clip in clips.values())
-    parents: dict[str, str] = {}
-
-    def find_root(node: str) -> str:
-        while parents.setdefault(node, node) != node:
-            node = parents[node]
-        return node
-
-    first_nodes: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for key, clip in clips.items():
-        nodes = sorted({row.source for row in rows[key] if row.source})
+        names[key] = sorted({row.source for row in rows[key] if row.source})
         if clips_per_file[clip.source] > 1:
-            nodes.append(f"film {clip.film_name}{clip.source.suffix}")
-        for node in nodes:
-            parents[find_root(node)] = find_root(nodes[0])
-        if nodes:
-            first_nodes[key] = nodes[0]
-    return {key: find_root(node) for key, node in first_nodes.items()}
+            names[key].append(f"film {clip.film_name}{clip.source.suffix}")
+    return grouped_split.join_sources(names)
 
 
 def read_table(

@@ -39,6 +39,21 @@ def split_videos(
     return Annotations(tuple(classes), {name: splits[name] for name in SPLITS if name in splits})
 
 
+def join_sources(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the source of each item that has names: items that share a name are of one source, transitively."""
+    parents: dict[str, str] = {}  # union-find
+
+    def find_root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            name = parents[name]
+        return name
+
+    for item_names in names.values():
+        for name in item_names:
+            parents[find_root(name)] = find_root(item_names[0])
+    return {item: find_root(item_names[0]) for item, item_names in names.items() if item_names}
+
+
 def _has_several_sources(videos: Iterable[str], sources: Mapping[str, str]) -> bool:
     return len({source_key(video, sources) for video in videos}) > 1
 

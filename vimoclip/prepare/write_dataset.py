@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vimoclip import annotations, cli
 from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals, split_checks
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, escape_line
 from vimoclip.io import atomic, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.prepare import grouped_split
@@ -190,7 +190,7 @@ def summary_lines(data: Annotations, seconds_of: Mapping[str, float], skipped: M
     videos = {video: labels for split in data.splits.values() for video, labels in split.items()}
     split_sizes = ", ".join(f"{len(split)} in {name}" for name, split in data.splits.items())
     labels_per_clip = Counter(map(len, videos.values()))
-    lines = [f"  skipped: {entry}: {reason}" for entry, reason in list(skipped.items())[:MAX_NAMED]]
+    lines = [escape_line(f"  skipped: {entry}: {reason}") for entry, reason in list(skipped.items())[:MAX_NAMED]]
     if len(skipped) > MAX_NAMED:
         reasons = ", ".join(f"{n}: {reason}" for reason, n in Counter(skipped.values()).most_common(3))
         more = f"{len(skipped) - MAX_NAMED} more are skipped (--report FILE lists all)"
