@@ -109,7 +109,7 @@ def kill_at_random(stage: str, inputs: Path, folder: Path, kills: int) -> Counte
     return hit
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_runs_killed_at_random_moments_end_like_uninterrupted_ones(
     stage: str, kills: int, inputs: Path, tmp_path: Path

@@ -306,3 +306,19 @@ def test_point_just_behind_the_end_is_not_named_as_lost(tmp_path: Path) -> None:
     project = write_project(tmp_path, {"a.mp4": [("bite", 2.07), ("walk", 0.0, 1.0)]}, 2.0)  # type: ignore[list-item]
     report, data = run(tmp_path, "boris", project, *WINDOWS, "--point-margin", "0.05")
     assert label_names(data)["a_1000-2000ms.mp4"] == {"bite"} and not report["skipped"]
+
+
+def test_clip_of_a_variable_frame_rate_is_not_taken_for_short(tmp_path: Path) -> None:
+    """30 frames/s for 2 s, then 10 frames/s: the second clip is whole, though it plays for 1 s at the film's mean."""
+    times = [*range(0, 2000, 33), *range(2013, 4000, 100)]
+    video_files.encode(tmp_path / "a.mkv", indexed_frames(len(times)), "h264", times=times)
+    (tmp_path / "t.csv").write_text("video,labels,start,end\na.mkv,walk,0,2\na.mkv,walk,2.01,4\n")
+    run(tmp_path, "csv", str(tmp_path / "t.csv"))
+    videos = tmp_path / "dataset" / "videos"
+    assert probe(videos / "a_2010-4000ms.mp4").seconds < 1.5
+    before = modification_times(videos)
+    run(tmp_path, "csv", str(tmp_path / "t.csv"))
+    assert modification_times(videos) == before
+    output = tmp_path / "check.json"
+    prepare_dataset.main(["check", "--dataset-dir", str(tmp_path / "dataset"), "--json", str(output)])
+    assert not json.loads(output.read_text())["problems"]

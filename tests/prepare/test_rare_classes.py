@@ -50,7 +50,7 @@ def best_coverage(counts: np.ndarray, sizes: np.ndarray, limit: float) -> int | 
     return int((draws[fits] @ has_class > 0).sum(1).max()) if fits.any() else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sets(st.integers(0, 4), max_size=2).map(tuple), min_size=3, max_size=12),
     st.floats(0.05, 0.5),
@@ -65,7 +65,7 @@ def test_no_draw_of_single_clips_has_more_classes(labels: Labels, fraction: floa
         assert len(selected_classes(data, drawn)) == best
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.sets(st.integers(0, 4), max_size=2).map(tuple), st.integers(0, 7)), min_size=9, max_size=60),
     st.sampled_from([0.1, 0.2, 1 / 3]),
