@@ -35,7 +35,7 @@ def test_chain_of_nested_videos_with_other_names(small_inputs: Path, tmp_path: P
     rgb = store.EmbeddingReader(data / "embeddings" / "ak_train_clip_embeddings.h5", "rgb")
     assert sorted(rgb.keys) == sorted(found)
 
-    for _ in range(2):  # the second run takes none of its own output
+    for _ in range(2):  # the second run must not read the output of the first
         report = extract_flows.main([*flags, "--videos-dir", str(data), "--model", "dis"])
         assert set(report.failed) == {"two.mp4", repr(LATIN1)}
         assert report.done + report.already_done == 3

@@ -119,7 +119,7 @@ def test_events_between_windows_are_named(tmp_path: Path) -> None:
 
 
 def test_events_at_the_ends_of_the_film_label_its_windows(tmp_path: Path) -> None:
-    """Coded times may be a few ms after the end; of an event that goes on after it, the part in the film counts."""
+    """Coded times may be a few ms after the end; of an event that ends later, the part in the film counts."""
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, indexed_frames(50, seed=ord(name[0])))
     events = {"a.mp4": [("walk", 1.8, 9.0)], "b.mp4": [("walk", -3.0, 0.2)]}

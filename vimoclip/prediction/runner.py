@@ -159,9 +159,8 @@ def predict_videos(
             report.done += 1
         best = descending_order(predicted.whole)[:PRINTED_ACTIONS]
         actions = ", ".join(f"{predicted.classes[c]} {predicted.whole[c]:.2f}" for c in best)
-        print(
-            f"{video_id}: {predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}", flush=True
-        )
+        result = f"{predicted.seconds:.1f} s, {len(predicted.bouts)} bouts; whole video: {actions}"
+        print(escape_line(f"{video_id}: {result}"), flush=True)
     meter.close()
 
 
