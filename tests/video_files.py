@@ -14,11 +14,14 @@ SVT = {"g": "10", "preset": "12", "svtav1-params": "lp=1"}
 CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     "lossless": ("libx264rgb", "rgb24", {"crf": "0", "g": "10", "bf": "0", "sc_threshold": "0"}),
     "h264": ("libx264", "yuv420p", {"bf": "3", "g": "10", "sc_threshold": "0"}),
+    "h264_interlaced": ("libx264", "yuv420p", {"crf": "1", "g": "10", "flags": "+ildct+ilme", "x264-params": "tff=1"}),
     "h264_10bit": ("libx264", "yuv420p10le", {"crf": "1"}),
     "h264_444": ("libx264", "yuv444p", {"crf": "1"}),
     "h264_gray": ("libx264", "gray", {"crf": "1", "color_range": "pc"}),
     "hevc": ("libx265", "yuv420p", {"x265-params": X265}),
     "hevc_10bit": ("libx265", "yuv420p10le", {"x265-params": X265, "crf": "1"}),
+    "mpeg2": ("mpeg2video", "yuv420p", {"g": "10", "bf": "2"}),
+    "vp8": ("libvpx", "yuv420p", {"g": "100", "deadline": "realtime", "cpu-used": "8"}),
     "vp9": ("libvpx-vp9", "yuv420p", {"g": "10", "deadline": "realtime", "cpu-used": "8"}),
     "av1": ("libsvtav1", "yuv420p", SVT),
     "mpeg4": ("mpeg4", "yuv420p", {"g": "10", "qscale": "3"}),
@@ -38,9 +41,12 @@ def encode(
     times: Sequence[int] | None = None,
     ticks: int = 1000,
     metadata: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
     **mux: str,
 ) -> Path:
-    """Encode RGB or RGBA frames at 25 frames/s, or at `times` in 1 / `ticks` s. `mux`: options of the container."""
+    """Encode RGB or RGBA frames at 25 frames/s, or at `times` in 1 / `ticks` s. `mux`: options of the container.
+
+    `aspect`: the width of a pixel relative to its height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name, pix_fmt, options = CODECS[codec]
     tick = Fraction(1, 25 if times is None else ticks)
@@ -55,6 +61,8 @@ def encode(
                 stream.pix_fmt, stream.options = pix_fmt, dict(options)
                 stream.codec_context.thread_count = 1
                 stream.codec_context.time_base = tick
+                if aspect is not None:
+                    stream.codec_context.sample_aspect_ratio = aspect
             pixel_format = "rgba" if image.shape[2] == 4 else "rgb24"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=pixel_format)
             frame.pts, frame.time_base = number if times is None else times[number], tick
@@ -92,11 +100,23 @@ def overwrite_after(path: Path, mark: bytes, new: bytes, after: int = 0) -> Path
     return overwrite_bytes(path, path.read_bytes().index(mark) + after, new)
 
 
-def write_rotation(path: Path, degrees: int) -> Path:
-    """Write a clockwise rotation into the header of an MP4."""
-    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    one = 1 << 16
-    numbers = [a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30]
+# name: a, b, c, d of the eight display matrices; a pixel (x, y) is shown at (a x + c y, b x + d y), up to a shift
+DISPLAY_MATRICES = {
+    "as_stored": (1, 0, 0, 1),
+    "turned_90": (0, 1, -1, 0),  # clockwise
+    "turned_180": (-1, 0, 0, -1),
+    "turned_270": (0, -1, 1, 0),
+    "mirrored": (-1, 0, 0, 1),
+    "upside_down": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0),
+    "anti_transposed": (0, -1, -1, 0),
+}
+
+
+def write_display_matrix(path: Path, matrix: Sequence[float]) -> Path:
+    """Write a, b, c, d of a display matrix into the header of an MP4."""
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    numbers = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
     return overwrite_after(path, b"tkhd", b"".join(n.to_bytes(4, "big", signed=True) for n in numbers), after=44)
 
 

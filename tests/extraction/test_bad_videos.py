@@ -24,16 +24,16 @@ from tests import preloaded
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, read_index, write_annotations, write_video
 from tests.video.helpers import decode, decode_all, write_two_sizes
 from tests.video_files import (
+    DISPLAY_MATRICES,
     corrupt_half_packet,
     corrupt_packet,
-    drop_packet_12,
     encode,
     overwrite_after,
     overwrite_bytes,
     packet_positions,
     replace_last_packet_by_filler,
     truncate_at_packet,
-    write_rotation,
+    write_display_matrix,
 )
 from vimoclip import store, video
 from vimoclip.errors import VideoError
@@ -204,12 +204,6 @@ CASES: dict[str, VideoCase] = {
         [*range(38), 39],  # B-frames: the last packet is that of frame 38
         "1 of 40 frames can't be decoded",
     ),
-    "lost.mkv": partial_case(
-        partial(encode_indexed, codec="mjpeg"),
-        drop_packet_12,
-        [*range(12), *range(13, 40)],
-        "1 of 40 frames can't be decoded",
-    ),
     "gap_all.mp4": failing_case(encode_indexed, "40 of 40 frames can't be decoded", corrupt_all_packets),
     "gap_mpeg4.avi": partial_case(partial(encode_indexed, codec="mpeg4"), corrupt_25, WITHOUT_25_TO_29, "5 of 40"),
     "gap_mjpeg.avi": partial_case(
@@ -222,8 +216,8 @@ CASES: dict[str, VideoCase] = {
     "uneven.mkv": valid_case(partial(encode_indexed, count=10, times=UNEVEN_TIMES), range(10)),
     "uneven_mp4.mp4": valid_case(partial(encode_indexed, count=10, times=UNEVEN_TIMES), range(10)),
     "late.mkv": valid_case(partial(encode_indexed, times=[5000 + 40 * t for t in ALL_FRAMES])),
-    "turned_90.mp4": valid_case(lambda p: write_rotation(encode_indexed(p), 90)),
-    "turned_180.mp4": valid_case(lambda p: write_rotation(encode_indexed(p), 180)),
+    "turned_90.mp4": valid_case(lambda p: write_display_matrix(encode_indexed(p), DISPLAY_MATRICES["turned_90"])),
+    "turned_180.mp4": valid_case(lambda p: write_display_matrix(encode_indexed(p), DISPLAY_MATRICES["turned_180"])),
     # sizes
     "one_pixel.mp4": valid_case(partial(encode_indexed, count=8, size=(1, 1)), range(8)),
     "two_pixels.mp4": valid_case(partial(encode_indexed, count=8, size=(2, 2)), range(8)),

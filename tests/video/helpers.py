@@ -15,7 +15,7 @@ needs_clips = pytest.mark.skipif(not AWKWARD_CLIPS.is_dir(), reason=f"{AWKWARD_C
 
 # name: number of decodable frames, (height, width) after rotation
 AWKWARD_CLIP_SIZES: dict[str, tuple[int, tuple[int, int]]] = {
-    "nasa_13013.mp4": (325, (180, 320)),
+    "nasa_13013.mp4": (390, (270, 480)),
     "nasa_13013_rotated.mp4": (17, (480, 270)),
     "h264_10bits.mp4": (30, (200, 200)),
     "h265_video.mp4": (10, (128, 128)),
@@ -34,14 +34,15 @@ def decode(
     sampling: video.Sampling = video.EVERY_FRAME,
     shorter_side: int | None = None,
     overlap: int = 0,
+    geometry: video.Geometry = video.AS_DISPLAYED,
 ) -> tuple[list[np.ndarray], video.ReadSummary]:
     """Return the frames of all batches, and the summary."""
-    reader = video.VideoReader(path, batch_size, sampling, (shorter_side,), overlap)
+    reader = video.VideoReader(path, batch_size, sampling, (shorter_side,), overlap, geometry=geometry)
     return [batch.frames for batch in reader], reader.summary
 
 
-def decode_all(path: Path) -> np.ndarray:
-    return np.concatenate(decode(path)[0])
+def decode_all(path: Path, shorter_side: int | None = None) -> np.ndarray:
+    return np.concatenate(decode(path, shorter_side=shorter_side)[0])
 
 
 def write_two_sizes(path: Path) -> Path:

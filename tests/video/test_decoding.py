@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import indexed_frames, read_index, write_video
 from tests.video.helpers import AWKWARD_CLIP_SIZES, AWKWARD_CLIPS, decode, decode_all, needs_clips, write_two_sizes
+from tests.video_files import encode
 from vimoclip import video
 from vimoclip.errors import VideoError
 
@@ -158,6 +159,14 @@ def test_timestamps_of_avi_with_b_frames_increase(tmp_path: Path) -> None:
     _, summary = decode(tmp_path / "a.avi", 16, video.Sampling(fps=25))
     assert summary.frame_indices.tolist() == list(range(60))
     assert np.allclose(summary.timestamps, np.arange(60) / 25)
+
+
+@pytest.mark.parametrize("suffix", [".wmv", ".mxf"])
+def test_b_frames_whose_packets_have_times_of_decoding(tmp_path: Path, suffix: str) -> None:
+    batches, summary = decode(encode(tmp_path / f"a{suffix}", indexed_frames(40), "h264"), batch_size=50)
+    assert [read_index(frame) for frame in batches[0]] == list(range(40))
+    assert np.diff(summary.timestamps) == pytest.approx([0.04] * 39)
+    assert (summary.problem, summary.note) == ("", "")
 
 
 def test_a_file_name_with_a_colon_is_not_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

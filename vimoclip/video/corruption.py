@@ -1,233 +1,261 @@
-"""Detect damage in a video: packets without a frame, and the frames that refer to them."""
+"""Detect damage in a video: errors of the decoder, packets that the container reports, packets without a frame."""
 
 import contextlib
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 from av.error import FFmpegError
 
-from vimoclip.video.container import DECODER_OPTIONS, error_text, frame_rate, open_container, video_stream
+from vimoclip.video.clock import ClockParts
+from vimoclip.video.container import decoder_options, error_text, has_presentation_times
 
-RESYNCING_CONTAINERS = ("matroska,webm", "mpegts")  # their demuxers skip damage without an error
-COPY_OPAQUE = av.codec.context.Flags.copy_opaque
-HIDDEN_FRAME_CODECS = ("vp8",)  # codecs with packets that display no frame
+HIDDEN_FRAME_CODECS = ("vp8", "dirac")  # codecs with packets that display no frame
+JOIN_PACKETS = 2  # between a packet that is reported incomplete and the end of a recording, at most
+FIELD_CODECS = (
+    "h264",
+)  # codecs whose interlaced frames may have a packet per field, the second of which gives no frame
 AVI_CHUNK_HEADER = 8  # bytes
-MAX_REORDERED = 16  # frames that may be decoded before a frame displayed earlier: the limit of H.264 and HEVC
 
 
 class CorruptStreamError(Exception):
     """Raised at the first sign of damage in a stream; the text is the reason."""
 
 
-def demux_packets(container: Any, stream: Any, ignore_errors: bool = False) -> Iterator[Any]:
-    """Yield the packets of a stream.
+@dataclass
+class PacketTag:
+    """What is known of a packet and, if it gives one, of its frame.
 
-    Raises CorruptStreamError at an incomplete or unreadable packet. With `ignore_errors`, incomplete packets are
-    yielded and the iteration ends at an unreadable one."""
+    `rank`: position in decoding order; `part`: of the clock, see ClockParts; `pts`: time stamp of the file;
+    `gives_order`: whether the time stamps give the order of display; `is_incomplete`: the container reports that data
+    are missing."""
+
+    rank: int
+    part: int
+    pts: int | None
+    gives_order: bool
+    is_keyframe: bool
+    is_incomplete: bool
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sort key of the order of display, or of decoding if the time stamps don't give it."""
+        return self.part, self.pts if self.gives_order and self.pts is not None else self.rank
+
+
+def tag_packets(container: Any, stream: Any) -> Iterator[tuple[Any, PacketTag | None]]:
+    """Yield the packets of a stream, each with its tag; packets that are not to be displayed have none.
+
+    The rank replaces the packet's time stamp, so that a decoder returns it with the frame (`identify_frame`): time
+    stamps may be missing or repeat. Raises CorruptStreamError at an unreadable packet."""
+    stream.codec_context.options = decoder_options(stream.codec_context.name)
+    parts, rank, gives_order = ClockParts(container, stream), -1, has_presentation_times(container, stream)
+    avi_ranks = avi_packet_ranks(stream) if container.format.name == "avi" else {}
+    held: list[tuple[Any, PacketTag | None]] = []  # from a packet that is reported incomplete to those that tell why
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-        except StopIteration:
+        except (StopIteration, FFmpegError) as error:
+            yield from held
+            if isinstance(error, FFmpegError):
+                raise CorruptStreamError(error_text(error)) from None
             return
-        except FFmpegError as error:
-            if ignore_errors:
-                return
-            raise CorruptStreamError(error_text(error)) from None
-        if packet.is_corrupt and not ignore_errors:
-            raise CorruptStreamError("a packet is incomplete")
-        yield packet
+        tag = None
+        if packet.size and not packet.is_discard:
+            rank = avi_ranks.get(packet.pos, rank + 1)
+            part = parts.add_packet(packet)
+            tag = PacketTag(rank, part, packet.pts, gives_order, packet.is_keyframe, packet.is_corrupt)
+        packet.pts = None if tag is None else rank
+        held.append((packet, tag))
+        while held and _settle_first([tag for _, tag in held]):
+            yield held.pop(0)
+
+
+def identify_frame(frame: Any, tags: Mapping[int, PacketTag]) -> PacketTag | None:
+    """Return the tag of a frame's packet, None if the decoder does not return it, and restore its time stamp."""
+    tag = tags.get(frame.pts)
+    frame.pts = None if tag is None else tag.pts
+    return tag
+
+
+def _settle_first(tags: Sequence[PacketTag | None]) -> bool:
+    """Decide whether the first of successive packets is incomplete; return False if later packets are needed for it.
+
+    MPEG-TS reports it also where a recording ends and another one follows, by up to two packets too early."""
+    first, *after = tags
+    if first is None or not first.is_incomplete:
+        return True
+    following = [tag for tag in after if tag is not None]
+    if any(_may_be_join(*pair) for pair in pairwise([first, *following])):
+        first.is_incomplete = False
+        return True
+    return len(following) == JOIN_PACKETS or None in after
+
+
+def _may_be_join(before: PacketTag, after: PacketTag) -> bool:
+    """Return whether a recording may end between two packets."""
+    return after.part != before.part or (after.is_keyframe and not before.is_keyframe)
 
 
 class DecodeMonitor:
     """Comparison of the packets sent to a decoder with the frames it returns.
 
-    `frame_count`: frames returned; `skipped`: packets at the beginning without a frame; `first_position`: byte
-    position of the first packet."""
+    `frame_count`: frames returned; `skipped`: packets at the beginning without a frame; `tags`: of the packets whose
+    frames are not out yet, by rank; `first_position`: byte position of the first packet."""
 
-    def __init__(self, path: Path, container: Any, stream: Any):
-        self.path, self.container = path, container.format.name
+    def __init__(self, container: Any, stream: Any):
+        self._is_avi = container.format.name == "avi"
         self.frame_count = self.skipped = self.first_position = 0
-        self._avi_ranks, self._rank = avi_packet_ranks(container, stream), -1
-        self._pending: list[tuple[int, bool]] = []  # a heap: (pts, is keyframe) of packets whose frames are not out yet
-        self._has_hidden_frames = stream.codec_context.name in HIDDEN_FRAME_CODECS
-        can_lose_packets = self.container in RESYNCING_CONTAINERS
-        self._max_gap = 1.5 / float(frame_rate(stream) * stream.time_base) if can_lose_packets else None
-        self._first_pts = self._last_pts = self._end_pts = None
+        self._last_rank = -1
+        self.tags = dict[int, PacketTag]()
+        self._heap = list[tuple[tuple[int, int], int]]()  # (order of display, rank) of packets
+        codec = stream.codec_context.name
+        self._may_be_silent, self._may_have_fields = codec in HIDDEN_FRAME_CODECS, codec in FIELD_CODECS
+        self._first_pts = self._end_pts = None
         self._time_base = stream.time_base
 
-    def add_packet(self, packet: Any) -> None:
-        """Record a packet sent to the decoder. Raises CorruptStreamError if packets before it are missing."""
-        if not packet.size or packet.is_discard:
-            return
-        rank = self._avi_ranks.get(packet.pos, self._rank + 1)
-        if rank > self._rank + 1:
+    def add_packet(self, packet: Any, tag: PacketTag) -> None:
+        """Record a packet sent to the decoder. Raises CorruptStreamError if it or packets before it are missing."""
+        if tag.is_incomplete:
+            raise CorruptStreamError("a packet is incomplete")
+        if tag.rank > self._last_rank + 1:
             raise CorruptStreamError("a packet is lost")
-        self._rank = rank
+        self._last_rank = tag.rank
         self.first_position = self.first_position or packet.pos or 0
-        if self.container != "avi" and packet.pts is not None:
-            heapq.heappush(self._pending, (packet.pts, packet.is_keyframe))
+        self.tags[tag.rank] = tag
+        if tag.pts is not None and tag.gives_order:
+            heapq.heappush(self._heap, (tag.order, tag.rank))
 
-    def add_frame(self, frame: Any) -> int:
+    def add_frame(self, frame: Any, tag: PacketTag | None) -> int:
         """Record a decoded frame and return its index. Raises CorruptStreamError if frames before it are missing."""
-        pts = frame.pts
-        missing = self._pop_pending_before(pts) if pts is not None else []
-        if self._has_hidden_frames or frame.interlaced_frame:
+        missing = list[PacketTag]()
+        if tag is not None:
+            self.tags.pop(tag.rank, None)
+            missing = self._pop_pending_before(tag)
+        self._may_be_silent |= self._may_have_fields and frame.interlaced_frame
+        if self._may_be_silent:
             missing = []
         if missing and self.frame_count:
             raise CorruptStreamError(f"packets after frame {self.skipped + self.frame_count - 1} give no frame")
-        if any(missing):
+        if any(other.is_keyframe for other in missing):
             raise CorruptStreamError("a keyframe at the beginning gives no frame")
         self.skipped += len(missing)  # the first frames of a trimmed video may refer to frames that were cut off
-        if pts is not None:
-            if self._max_gap is not None and self._last_pts is not None and pts - self._last_pts > self._max_gap:
-                self._check_for_lost_packets()
-            self._first_pts = pts if self._first_pts is None else self._first_pts
-            self._last_pts, self._end_pts = pts, pts + (frame.duration or 0)
+        if frame.pts is not None:
+            self._first_pts = frame.pts if self._first_pts is None else self._first_pts
+            self._end_pts = frame.pts + (frame.duration or 0)
         self.frame_count += 1
         return self.skipped + self.frame_count - 1
 
     def check_end(self) -> None:
         """Raise CorruptStreamError if frames are missing after the last packet."""
-        # interlaced video may have one packet per field
-        is_interlaced = len(self._pending) >= self.frame_count
-        if self._pending and self.frame_count and not self._has_hidden_frames and not is_interlaced:
+        # in AVI packets without a frame are usual (packed B-frames), and the index gives the number of frames
+        pending = not self._is_avi and any(tag.pts is not None for tag in self.tags.values())
+        if pending and self.frame_count and not self._may_be_silent:
             raise CorruptStreamError(f"packets after frame {self.skipped + self.frame_count - 1} give no frame")
 
     def time_range(self) -> tuple[float, float]:
         """Return the start of the first frame and the end of the last one in seconds."""
         return float((self._first_pts or 0) * self._time_base), float((self._end_pts or 0) * self._time_base)
 
-    def _check_for_lost_packets(self) -> None:
-        with open_container(self.path) as container:
-            stream = video_stream(container)
-            packets = demux_packets(container, stream, ignore_errors=True)
-            times = [packet.pts for packet in packets if packet.size and packet.pts is not None]
-        _, gaps = _regular_frame_indices(times)
-        if gaps:
-            raise CorruptStreamError("data are missing between frames")
-        self._max_gap = None  # the frame rate is variable
-
-    def _pop_pending_before(self, pts: int) -> list[bool]:
-        """Remove the packets up to `pts`; return is_keyframe of those before it."""
+    def _pop_pending_before(self, tag: PacketTag) -> list[PacketTag]:
+        """Remove and return the packets whose frames should have come before that of `tag`."""
         missing = []
-        while self._pending and self._pending[0][0] < pts:
-            missing.append(heapq.heappop(self._pending)[1])
-        if self._pending and self._pending[0][0] == pts:
-            heapq.heappop(self._pending)
+        while self._heap and self._heap[0][0] < tag.order:
+            _, rank = heapq.heappop(self._heap)
+            if rank in self.tags:
+                missing.append(self.tags.pop(rank))
         return missing
 
 
-def _regular_frame_indices(times: list[int]) -> tuple[dict[int, int], list[int]]:
-    """Return ({packet time: frame index}, times followed by missing frames).
-
-    Gaps are recognised in regular video only: all steps are multiples of the median step, and few exceed it. For other
-    video the index is the rank of the time, and no gap is returned."""
-    ordered = sorted(set(times))
-    ranks = {time: index for index, time in enumerate(ordered)}
-    steps = np.diff(ordered)
-    if not len(steps):
-        return ranks, []
-    step = float(np.median(steps))
-    multiples = np.maximum(1, np.rint(steps / step))
-    is_gap = multiples > 1
-    max_gaps = min(max(4, len(steps) // 50), len(steps) // 4)
-    # Matroska rounds to milliseconds, so a step may be off by one tick
-    if (np.abs(steps - multiples * step) > 0.25 * step + 1).any() or is_gap.sum() > max_gaps:
-        return ranks, []
-    indices = np.concatenate([[0], np.cumsum(multiples)]).astype(int).tolist()
-    return dict(zip(ordered, indices, strict=True)), [t for t, gap in zip(ordered, is_gap, strict=False) if gap]
-
-
-def find_intact_frames(path: Path) -> tuple[int, dict[int, int]]:
+def find_intact_frames(container: Any, stream: Any) -> tuple[int, dict[int, int]]:
     """Decode a whole video; return (number of frames, {packet rank: frame index} of the frames that no error affects).
 
-    The dictionary is empty if the timestamps do not give the order of the frames."""
-    times = dict[int, Any]()  # by packet rank
-    decoded, keyframes, broken = list[int](), set[int](), set[int]()
-    with open_container(path) as container:
-        stream = video_stream(container)
-        is_avi = container.format.name == "avi"
-        has_hidden_frames = stream.codec_context.name in HIDDEN_FRAME_CODECS
-        for rank, packet, frames in decode_single_threaded(container, stream):
-            if frames is None or packet.is_corrupt:
-                broken.add(max(0, rank))
-            elif has_hidden_frames and not frames:
-                continue
-            if packet.size and not packet.is_discard:
-                times[rank] = rank if is_avi else packet.pts if packet.pts is not None else packet.dts
-                if packet.is_keyframe:
-                    keyframes.add(rank)
-            decoded += [packet_rank(frame) for frame in frames or () if not frame.is_corrupt]
-    if is_avi:
-        lost = set(range(max(times, default=-1))) - times.keys()
-        times |= {rank: rank for rank in lost}
-        broken |= lost
-    distinct = {time for time in times.values() if time is not None}
-    if len(distinct) != len(times):
-        return len(times), {}
-    index_of, gaps = {time: index for index, time in enumerate(sorted(distinct))}, list[int]()
-    if container.format.name in RESYNCING_CONTAINERS:
-        index_of, gaps = _regular_frame_indices(list(distinct))
-    for gap in gaps:  # lost packets may have been decoded before frames that are displayed before the gap
-        after = next(rank for rank in sorted(times) if times[rank] > gap)
-        broken |= {rank for rank in range(max(0, after - MAX_REORDERED), after + 1) if rank not in keyframes}
-    intact = _intact_ranks(times, set(decoded), keyframes, broken)
-    indices = {rank: index_of[times[rank]] for rank in decoded if rank in intact}
-    if list(indices.values()) != sorted(indices.values()):  # B-frames in AVI, which stores no presentation times
-        indices = {}
-    return max(index_of.values(), default=-1) + 1, indices
+    The indices are in the order in which the decoder returns the frames."""
+    tags, decoded, broken = dict[int, PacketTag](), list[int](), set[int]()
+    rank, codec = 0, stream.codec_context.name
+    may_be_silent = codec in HIDDEN_FRAME_CODECS
+    for tag, frames in decode_single_threaded(container, stream):
+        if tag is not None:
+            lost = range(len(tags), tag.rank)  # packets of an AVI that are in its index only
+            tags |= {other: PacketTag(other, tag.part, None, False, False, True) for other in lost}
+            broken.update(lost)
+            rank, tags[tag.rank] = tag.rank, tag
+        if frames is None or (tag is not None and tag.is_incomplete):
+            broken.add(rank)
+        for frame_tag, frame in frames or ():
+            may_be_silent |= codec in FIELD_CODECS and frame.interlaced_frame
+            if not frame.is_corrupt:
+                decoded.append(frame_tag.rank)
+    if may_be_silent:
+        tags = {rank: tag for rank, tag in tags.items() if rank in broken or rank in set(decoded)}
+    position = {rank: n for n, rank in enumerate(sorted(tags, key=lambda rank: (*tags[rank].order, rank)))}
+    intact = _intact_ranks(tags, position, set(decoded), broken)
+    shown = [rank for rank in decoded if rank in intact]
+    has_times = all(tag.pts is not None and tag.gives_order for tag in tags.values())
+    if not has_times or any(position[first] > position[second] for first, second in pairwise(shown)):
+        position = _positions_by_decoder(tags, decoded)
+        intact = _intact_ranks(tags, position, set(decoded), broken)
+    return len(tags), {rank: position[rank] for rank in decoded if rank in intact}
 
 
-def decode_single_threaded(container: Any, stream: Any) -> Iterator[tuple[int, Any, list[Any] | None]]:
-    """Yield (packet rank in decoding order, packet, its decoded frames or None for an error).
+def _positions_by_decoder(tags: dict[int, PacketTag], decoded: list[int]) -> dict[int, int]:
+    """Return {packet rank: position in the order of display} from `decoded`, the ranks in the order of their frames.
 
-    A single thread ensures that an error belongs to the packet it is returned for. `packet_rank` gives the packet of a
-    frame."""
-    context, avi_ranks, rank = stream.codec_context, avi_packet_ranks(container, stream), -1
-    context.options, context.thread_count = dict(DECODER_OPTIONS), 1
-    context.flags |= COPY_OPAQUE
-    for packet in demux_packets(container, stream, ignore_errors=True):
-        if packet.size and not packet.is_discard:
-            rank = avi_ranks.get(packet.pos, rank + 1)
-            packet.opaque = [rank]  # PyAV compares by identity: small integers would be shared between packets
-        frames = None
-        with contextlib.suppress(FFmpegError):
-            frames = [frame for frame in packet.decode() if frame.opaque is not None]
-        yield rank, packet, frames
+    A packet without a frame follows the frame of the packet before it."""
+    number = {rank: n for n, rank in enumerate(decoded)}
+    before = -1
+    keys = dict[int, tuple[int, int, int]]()
+    for rank in sorted(tags):
+        before = number.get(rank, before)
+        keys[rank] = before, rank not in number, rank
+    return {rank: n for n, rank in enumerate(sorted(tags, key=keys.__getitem__))}
 
 
-def packet_rank(frame: Any) -> int:
-    """Return the rank of the packet of a frame from `decode_single_threaded`."""
-    return frame.opaque[0]
+def decode_single_threaded(
+    container: Any, stream: Any
+) -> Iterator[tuple[PacketTag | None, list[tuple[PacketTag, Any]] | None]]:
+    """Yield (tag of a packet, its decoded frames with their tags or None for an error), up to an unreadable packet.
+
+    A single thread ensures that an error belongs to the packet it is returned for."""
+    stream.codec_context.thread_count = 1
+    tags = dict[int, PacketTag]()
+    with contextlib.suppress(CorruptStreamError):
+        for packet, tag in tag_packets(container, stream):
+            tags |= {} if tag is None else {tag.rank: tag}
+            frames = None
+            with contextlib.suppress(FFmpegError):
+                identified = [(identify_frame(frame, tags), frame) for frame in packet.decode()]
+                frames = [(frame_tag, frame) for frame_tag, frame in identified if frame_tag is not None]
+            yield tag, frames
 
 
-def avi_packet_ranks(container: Any, stream: Any) -> dict[int, int]:
-    """Return {byte position: rank among the video's packets} from an AVI's index; empty for other containers."""
-    entries = stream.index_entries if container.format.name == "avi" else ()
-    return {entry.pos + AVI_CHUNK_HEADER: rank for rank, entry in enumerate(entries)}
+def avi_packet_ranks(stream: Any) -> dict[int, int]:
+    """Return {byte position: rank among the video's packets} from the index of an AVI."""
+    return {entry.pos + AVI_CHUNK_HEADER: rank for rank, entry in enumerate(stream.index_entries)}
 
 
-def _intact_ranks(times: dict[int, Any], decoded: set[int], keyframes: set[int], broken: set[int]) -> set[int]:
+def _intact_ranks(
+    tags: dict[int, PacketTag], position: dict[int, int], decoded: set[int], broken: set[int]
+) -> set[int]:
     """Return the ranks of decoded frames that refer to no lost frame: errors last until the next keyframe."""
-    intact, first_time = set(), min((times[rank] for rank in decoded), default=None)
+    intact, first_position = set(), min((position[rank] for rank in decoded), default=-1)
     damaged = was_damaged = False
-    keyframe_time = None
-    for rank in sorted(times):
-        time = times[rank]
-        if rank in keyframes:
-            was_damaged, damaged, keyframe_time = damaged, False, time
+    keyframe_position = -1
+    for rank in sorted(tags):
+        is_keyframe = tags[rank].is_keyframe
+        if is_keyframe:
+            was_damaged, damaged, keyframe_position = damaged, False, position[rank]
         # The first frames of a trimmed video may depend on frames that were cut off. If they were not decoded, that is
         # no damage. A keyframe depends on no other frame.
-        cut_off = first_time is not None and time < first_time and rank not in keyframes
+        cut_off = position[rank] < first_position and not is_keyframe
         damaged |= rank in broken or (rank not in decoded and not cut_off)
         # a frame displayed before its keyframe also depends on the previous group of pictures
-        refers_back = was_damaged and keyframe_time is not None and time < keyframe_time
+        refers_back = was_damaged and position[rank] < keyframe_position
         if rank in decoded and not damaged and not refers_back:
             intact.add(rank)
     return intact

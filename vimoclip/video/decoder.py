@@ -2,7 +2,8 @@
 
 A frame that FFmpeg cannot decode damages the frames that refer to it, which FFmpeg returns without an error. A video is
 therefore decoded at full speed up to the first error, then decoded again from the beginning, and frames after an error
-are dropped up to the next keyframe. Frames that are returned are correct and keep their index."""
+are dropped up to the next keyframe. Frames that are returned are correct. They keep their index, save for B-frames next
+to the damage in AVI, which does not store their order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,21 +14,41 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
-from vimoclip.errors import VideoError
-from vimoclip.video.container import DECODER_OPTIONS, error_text, frame_rate, open_container, video_stream
+from vimoclip.video.clock import FrameClock, describe_gaps
+from vimoclip.video.container import (
+    MP4_FORMAT,
+    declared_frames,
+    describe_stream,
+    error_text,
+    find_second_recording,
+    frame_rate,
+    open_for_decoding,
+    other_video_streams,
+    video_stream,
+)
 from vimoclip.video.corruption import (
     CorruptStreamError,
     DecodeMonitor,
     count_gif_images,
     decode_single_threaded,
-    demux_packets,
     find_intact_frames,
-    packet_rank,
+    identify_frame,
+    tag_packets,
+)
+from vimoclip.video.geometry import (
+    AS_DISPLAYED,
+    Geometry,
+    IndexedFrame,
+    deinterlaced,
+    displayed_size,
+    pixel_aspect,
+    rgb_converter,
+    scaled_size,
 )
 
 # With frame threads of other codecs FFmpeg 8 sometimes loses errors (MPEG-4) or hangs (FFV1).
 FRAME_THREADS = ("h264", "hevc", "vp9", "av1", "libdav1d")
-MAX_UPSCALED_PIXELS = 2**23  # of an upscaled frame: as many as 4K video has
+MAX_HEADER_BYTES = 2**13  # before the first packet: Matroska's header, which OBS pads to 5 kB
 
 
 @dataclass(frozen=True)
@@ -50,49 +71,72 @@ class VideoDecoder:
     """Iterable over the frames of a video, once; the attributes are valid after the last frame.
 
     `decoded_frames`: frames returned; `expected_frames`: frames according to the header or the packets; `problem`: why
-    the two differ; `note`: an irregularity that loses no frame; `fps`. Raises VideoError for an unreadable file."""
+    the two differ; `note`: irregularities that lose no frame; `fps`. Raises VideoError for an unreadable file."""
 
-    def __init__(self, path: Path, *shorter_sides: int | None):
+    def __init__(self, path: Path, *shorter_sides: int | None, geometry: Geometry = AS_DISPLAYED):
         """`shorter_sides`: requested sizes, None for the video's own size (the default)."""
-        self.path, self.shorter_sides = path, shorter_sides or (None,)
+        self.path, self.shorter_sides, self.geometry = path, shorter_sides or (None,), geometry
         self.decoded_frames = self.expected_frames = 0
-        self.problem = self.note = ""
+        self.problem = ""
+        self._notes = list[str]()
         self.fps = 0.0
         self._sizes: list[tuple[int, int]] = []
         self._first_size: tuple[int, int] | None = None
-        self._avi, self._avi_times = False, list[float]()
+        self._has_other_sizes = False
+        self._pixel_aspect = 1.0
+
+    @property
+    def note(self) -> str:
+        """Irregularities that lose no frame; "" if there are none."""
+        return "; ".join(self._notes)
 
     def __iter__(self) -> Iterator[DecodedFrame]:
-        decoded, last = 0, -1
+        frames = self._decode()
+        for index, time, frame in deinterlaced(frames) if self.geometry.deinterlace == "auto" else frames:
+            yield self._decoded_frame(index, time, frame)
+
+    def _decode(self) -> Iterator[IndexedFrame]:
+        """Yield (index, time, frame) of the frames that can be decoded, then set the attributes."""
+        indices, times, last, interlaced = list[int](), list[float](), -1, 0
         try:
-            for last, frame in self._decode_until_corruption():
-                decoded += 1
-                yield self._decoded_frame(last, frame)
+            for last, time, frame in self._decode_until_corruption():
+                indices.append(last)
+                times.append(time)
+                interlaced += frame.interlaced_frame
+                yield last, time, frame
         except CorruptStreamError as error:
             self.problem = str(error)
-            for index, frame in self._decode_intact_frames():
+            for index, time, frame in self._decode_intact_frames():
                 if index > last:
-                    decoded, last = decoded + 1, index
-                    yield self._decoded_frame(index, frame)
-        self.decoded_frames = decoded
-        self.expected_frames = max(self.expected_frames, decoded)
-        if self.expected_frames > decoded and not self.problem:
-            self.problem = "the header declares more frames"
-        if self.problem:
-            lost = self.expected_frames - decoded
-            self.problem = f"{lost} of {self.expected_frames} frames can't be decoded: {self.problem}"
+                    last = index
+                    indices.append(index)
+                    times.append(time)
+                    interlaced += frame.interlaced_frame
+                    yield index, time, frame
+        self.decoded_frames = len(times)
+        self.expected_frames = max(self.expected_frames, last + 1)
+        lost = self.expected_frames - len(times)
+        if lost:
+            reason = self.problem or "the header declares more frames"
+            self.problem = f"{lost} of {self.expected_frames} frames can't be decoded: {reason}"
+        else:
+            self.problem = ""
+        self._add_note(describe_gaps(indices, times))
+        if interlaced:
+            flag = f"--deinterlace {self.geometry.deinterlace}"
+            self._add_note(f"{interlaced} of {len(times)} frames are interlaced ({flag})")
 
-    def _decode_until_corruption(self) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame), multi-threaded. Raises CorruptStreamError at the first sign of damage."""
-        with open_container(self.path) as container:
-            stream = self._prepare_stream(container)
+    def _decode_until_corruption(self) -> Iterator[IndexedFrame]:
+        """Yield (index, time, frame), multi-threaded. Raises CorruptStreamError at the first sign of damage."""
+        with open_for_decoding(self.path) as container:
+            stream = self._read_header(container)
             stream.thread_type = "AUTO" if stream.codec_context.name in FRAME_THREADS else "SLICE"
             images, complete = count_gif_images(self.path) if container.format.name == "gif" else (None, True)
-            monitor = DecodeMonitor(self.path, container, stream)
-            for packet in islice(demux_packets(container, stream), images):
-                if packet.size and packet.is_discard:
-                    self.expected_frames -= 1
-                monitor.add_packet(packet)
+            monitor, clock = DecodeMonitor(container, stream), FrameClock(container, stream)
+            for packet, tag in islice(tag_packets(container, stream), images):
+                if tag is not None:
+                    monitor.add_packet(packet, tag)
+                    clock.add_packet(tag)
                 try:
                     frames = packet.decode()
                 except FFmpegError as error:
@@ -100,7 +144,9 @@ class VideoDecoder:
                 for frame in frames:
                     if frame.is_corrupt:
                         raise CorruptStreamError("a frame is damaged")
-                    yield monitor.add_frame(frame), frame
+                    tag = identify_frame(frame, monitor.tags)
+                    index = monitor.add_frame(frame, tag)
+                    yield index, clock.time(index, frame, tag), frame
             monitor.check_end()
             if monitor.skipped:
                 self.expected_frames = max(self.expected_frames, monitor.skipped + monitor.frame_count)
@@ -108,20 +154,23 @@ class VideoDecoder:
             if images is not None:
                 self.expected_frames = images + (not complete)
                 self.problem = "" if complete else f"the file is damaged or cut short after frame {images - 1}"
-            if not stream.frames and container.format.name != "avi":
+            if not stream.frames and container.format.name != "avi" and not clock.jumps:
                 self._check_duration(stream, container, monitor)
+            self._add_note(clock.describe_jumps())
 
-    def _prepare_stream(self, container: Any) -> Any:
-        """Configure and return the video stream; read the frame rate and the number of frames."""
+    def _read_header(self, container: Any) -> Any:
+        """Return the video stream; read the frame rate and the number of frames, and note further streams."""
         stream = video_stream(container)
-        stream.codec_context.options = dict(DECODER_OPTIONS)
-        self.fps, self.expected_frames = float(frame_rate(stream)), stream.frames
-        self._avi = container.format.name == "avi"
-        if self._avi and (numbers := [entry.timestamp for entry in stream.index_entries]):
-            self.expected_frames -= numbers[-1] + 1 - len(numbers)  # empty packets repeat the frame before
-            if not stream.codec_context.has_b_frames:
-                self._avi_times = [float(number * stream.time_base) for number in numbers]
+        self.fps, self.expected_frames = float(frame_rate(stream)), declared_frames(container, stream)
+        self._pixel_aspect = pixel_aspect(stream)
+        if others := other_video_streams(container, stream):
+            self._add_note(f"stream {describe_stream(stream)} is read; not {', '.join(map(describe_stream, others))}")
+        if container.format.name == MP4_FORMAT and (position := find_second_recording(self.path)):
+            self._add_note(f"another recording begins at byte {position}, which can't be read: split the file there")
         return stream
+
+    def _add_note(self, note: str) -> None:
+        self._notes += [note] if note else []
 
     def _check_duration(self, stream: Any, container: Any, monitor: DecodeMonitor) -> None:
         """Detect a truncated file by its duration, for headers without a number of frames."""
@@ -129,35 +178,44 @@ class VideoDecoder:
         duration = duration or (container.duration or 0) / 1e6 * (len(container.streams) == 1)
         start, end = monitor.time_range()
         decoded = end - start
-        if monitor.first_position * duration < 0.5 * container.size * start:  # a late start, nothing lost before it
+        data_before = max(0, monitor.first_position - MAX_HEADER_BYTES)
+        if data_before * duration < 0.5 * container.size * start:  # a late start, nothing lost before it
             decoded = max(end, decoded)
         precise = container.format.name == "matroska,webm"
-        if monitor.frame_count and duration - decoded > (1.5 / self.fps if precise else max(0.5, 2.5 / self.fps)):
+        if monitor.frame_count and duration - decoded > (
+            max(0.005, 1.5 / self.fps) if precise else max(0.5, 2.5 / self.fps)
+        ):
             self.expected_frames = monitor.frame_count + round((duration - decoded) * self.fps)
             self.problem = f"it has {decoded:.1f} of {duration:.1f} s"
 
-    def _decode_intact_frames(self) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) of the frames that no error affects; none if timestamps do not identify the frames."""
-        count, indices = find_intact_frames(self.path)
+    def _decode_intact_frames(self) -> Iterator[IndexedFrame]:
+        """Yield (index, time, frame) of the frames that no error affects."""
+        with open_for_decoding(self.path) as container:
+            count, indices = find_intact_frames(container, video_stream(container))
         self.expected_frames = self.expected_frames or count
-        with open_container(self.path) as container:
-            for _, _, frames in decode_single_threaded(container, video_stream(container)) if indices else ():
-                yield from ((indices[packet_rank(f)], f) for f in frames or () if packet_rank(f) in indices)
+        with open_for_decoding(self.path) as container:
+            stream = video_stream(container)
+            clock = FrameClock(container, stream)
+            for packet_tag, frames in decode_single_threaded(container, stream):
+                if packet_tag is not None:
+                    clock.add_packet(packet_tag)
+                for tag, frame in frames or ():
+                    if (index := indices.get(tag.rank)) is not None:
+                        yield index, clock.time(index, frame, tag), frame
+        self._add_note(clock.describe_jumps())
 
-    def _decoded_frame(self, index: int, frame: Any) -> DecodedFrame:
+    def _decoded_frame(self, index: int, time: float, frame: Any) -> DecodedFrame:
         if not self._sizes:
             self._first_size = frame.width, frame.height
-            self._sizes = [_scaled_size(frame.width, frame.height, side) for side in self.shorter_sides]
-        elif (frame.width, frame.height) != self._first_size and not self.note:
+            displayed = displayed_size(frame.width, frame.height, self._pixel_aspect)
+            self._sizes = [scaled_size(*displayed, side) for side in self.shorter_sides]
+        elif (frame.width, frame.height) != self._first_size and not self._has_other_sizes:
             size, first_size = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
-            self.note = f"frames change from {first_size} to {size} at frame {index}; all are scaled to the first"
-        return DecodedFrame(index, self._timestamp(index, frame), [rgb_converter(frame, size) for size in self._sizes])
-
-    def _timestamp(self, index: int, frame: Any) -> float:
-        """Return the presentation time in seconds, for AVI from its index: FFmpeg's times for AVI are guesses."""
-        if frame.pts is not None and not self._avi:
-            return float(frame.pts * frame.time_base)
-        return self._avi_times[index] if index < len(self._avi_times) else index / self.fps
+            self._has_other_sizes = True
+            self._notes.append(
+                f"frames change from {first_size} to {size} at frame {index}; all are scaled to the first"
+            )
+        return DecodedFrame(index, time, [rgb_converter(frame, size, self._pixel_aspect) for size in self._sizes])
 
 
 def _matroska_duration(stream: Any) -> float | None:
@@ -167,27 +225,3 @@ def _matroska_duration(stream: Any) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return None
-
-
-def rgb_converter(frame: Any, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    """Return a function that converts a frame to (H, W, 3) uint8 RGB, scaled to `size` = (W, H) and then rotated."""
-
-    def convert() -> np.ndarray:
-        if (frame.width, frame.height) == size:
-            image = frame.to_ndarray(format="rgb24")
-        else:  # area averaging avoids aliasing when shrinking
-            image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="AREA")
-        turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4  # counterclockwise, as in FFmpeg
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-    return convert
-
-
-def _scaled_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
-    if shorter_side is None or shorter_side == min(width, height):
-        return width, height
-    scale = shorter_side / min(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size[0] * size[1] > max(MAX_UPSCALED_PIXELS, width * height):
-        raise VideoError(f"has frames of {width}x{height}, too large at a shorter side of {shorter_side}")
-    return size

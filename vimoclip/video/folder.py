@@ -9,6 +9,7 @@ from pathlib import Path
 from vimoclip.errors import VideoError
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.video.container import VIDEO_EXTENSIONS
+from vimoclip.video.raw_stream import RAW_EXTENSIONS, describe_raw_stream
 
 # made by macOS, Synology and Windows; they hold copies, thumbnails and deleted files
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
@@ -28,7 +29,9 @@ class VideoFolder:
         files = list_files(folder, self.left_out, exclude, with_flow)
         self.videos = [path for path in files if path.suffix.lower() in VIDEO_EXTENSIONS]
         for path in (path for path in files if path.suffix.lower() not in VIDEO_EXTENSIONS):
-            self.left_out[path.relative_to(folder).as_posix()] = NO_VIDEO
+            is_raw = path.suffix.lower() in RAW_EXTENSIONS
+            reason = (describe_raw_stream(path) if is_raw else None) or NO_VIDEO
+            self.left_out[path.relative_to(folder).as_posix()] = reason
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in files:
             self._by_name[normalize_name(path.name)].append(path)

@@ -36,7 +36,7 @@ class MeasuredVideo:
     def decoded_seconds(self) -> float:
         """From the beginning of the first frame to the end of the last one."""
         interval = float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1 / self.fps
-        by_times = float(self.times.max()) + interval
+        by_times = float(self.times[-1]) + interval
         by_count = float(self.indices[-1] - self.indices[0] + 1) / self.fps
         # containers round times (Matroska to 1 ms), so the count is exact if the frame rate is constant
         return by_count if abs(by_count - by_times) < 1 / self.fps else by_times

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vimoclip.errors import VideoError
-from vimoclip.video.container import CONTAINER_OPTIONS, frame_rate, open_container, video_stream
+from vimoclip.video.container import CONTAINER_OPTIONS, declared_frames, frame_rate, open_container, video_stream
 from vimoclip.video.sampling import Sampling
 
 # By default FFmpeg decodes the first frames to complete the header, which takes 6 ms for H.264 of 640x360. The packets
@@ -21,8 +21,8 @@ SAMPLED_VIDEOS = 200  # whose headers are read for an estimate, which takes 0.1 
 class VideoInfo:
     """The header of a video.
 
-    `frames` and `seconds` are 0 if the header lacks them. `comment` is the JSON object in the container's comment, or
-    None."""
+    `frames`: those that a player shows. `frames` and `seconds` are 0 if the header lacks them. `comment`: the JSON
+    object in the container's comment, or None. `tick`: unit of the time stamps in seconds."""
 
     width: int
     height: int
@@ -31,6 +31,7 @@ class VideoInfo:
     codec: str
     comment: dict[str, Any] | None
     seconds: float = 0.0
+    tick: Fraction | None = None
 
 
 def probe(path: Path, check_complete: bool = False) -> VideoInfo:
@@ -47,7 +48,16 @@ def probe(path: Path, check_complete: bool = False) -> VideoInfo:
         comment = _parse_comment(container.metadata)
         rate, seconds = frame_rate(stream), float((stream.duration or 0) * (stream.time_base or 0))
         seconds = seconds or (container.duration or 0) / 1e6
-        return VideoInfo(context.width, context.height, rate, stream.frames, context.name, comment, seconds)
+        return VideoInfo(
+            context.width,
+            context.height,
+            rate,
+            declared_frames(container, stream),
+            context.name,
+            comment,
+            seconds,
+            stream.time_base,
+        )
 
 
 def estimate_kept_frames(paths: Sequence[Path], sampling: Sampling) -> float:

@@ -8,9 +8,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from vimoclip.errors import VideoError
-from vimoclip.video.container import DECODER_OPTIONS, open_container, video_stream
-from vimoclip.video.decoder import DecodedFrame, VideoDecoder, rgb_converter
+from vimoclip.video.container import has_presentation_times, open_container, video_stream
+from vimoclip.video.decoder import DecodedFrame, VideoDecoder
+from vimoclip.video.geometry import displayed_size, pixel_aspect, rgb_converter
 from vimoclip.video.probe import HEADER_OPTIONS
+from vimoclip.video.seek import decode_from, find_keyframe, prepare_seeking
 
 
 class RandomAccessReader:
@@ -20,7 +22,9 @@ class RandomAccessReader:
         self.path = path
         with open_container(path, HEADER_OPTIONS) as container:
             stream = video_stream(container)
-            self._size = stream.codec_context.width, stream.codec_context.height
+            self._pixel_aspect = pixel_aspect(stream)
+            context = stream.codec_context
+            self._size = displayed_size(context.width, context.height, self._pixel_aspect)
             self._pts = _presentation_times(container, stream)
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -47,29 +51,32 @@ class RandomAccessReader:
         frames: list[np.ndarray] = []
         # HEADER_OPTIONS: FFmpeg would decode the first frames to complete the header, 6 ms per segment
         with open_container(self.path, HEADER_OPTIONS) as container:
-            stream = video_stream(container)
-            stream.codec_context.options = dict(DECODER_OPTIONS)
-            try:
-                container.seek(wanted_pts[0], stream=stream, backward=True)
-                for frame in container.decode(stream):
-                    if frame.pts is None or frame.pts < wanted_pts[0]:
-                        continue
-                    if frame.pts != wanted_pts[len(frames)]:
-                        return None
-                    frames.append(rgb_converter(frame, self._size)())
-                    if len(frames) == len(wanted_pts):
-                        return frames
-            except FFmpegError:
-                return None
+            stream = prepare_seeking(container)
+            keyframe = find_keyframe(container, stream, wanted_pts[0])
+            for frame in decode_from(container, stream, keyframe) if keyframe else ():
+                if frame.pts < wanted_pts[0]:
+                    continue
+                if frame.pts != wanted_pts[len(frames)]:
+                    return None
+                frames.append(rgb_converter(frame, self._size, self._pixel_aspect)())
+                if len(frames) == len(wanted_pts):
+                    return frames
         return None
 
 
 def _presentation_times(container: Any, stream: Any) -> list[int] | None:
     """Return the sorted pts of all frames, None if they are incomplete or ambiguous and frames have to be counted."""
+    if not has_presentation_times(container, stream):
+        return None
     try:
-        pts = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        times = [
+            (packet.pts, packet.dts) for packet in container.demux(stream) if packet.size and not packet.is_discard
+        ]
     except FFmpegError:
         return None
-    if not pts or any(p is None for p in pts) or len(set(pts)) != len(pts):
+    pts, dts = [pts for pts, _ in times], [dts for _, dts in times if dts is not None]
+    if not pts or None in pts or len(set(pts)) != len(pts):
         return None
-    return sorted(p for p in pts if p is not None)
+    if dts != sorted(dts):  # the clock restarts
+        return None
+    return sorted(pts)

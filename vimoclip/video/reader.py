@@ -1,4 +1,4 @@
-"""Stream the frames of a video in batches, or read evenly spaced frames."""
+"""Stream the frames of a video in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,8 +9,10 @@ import numpy as np
 from vimoclip.errors import VideoError
 from vimoclip.video.container import MAX_PIXELS
 from vimoclip.video.decoder import DecodedFrame, VideoDecoder
+from vimoclip.video.geometry import AS_DISPLAYED, Geometry
 from vimoclip.video.probe import probe
 from vimoclip.video.sampling import EVERY_FRAME, ReadSummary, Sampling
+from vimoclip.video.trimmed_clip import film_part
 
 MAX_BATCH_PIXELS = MAX_PIXELS  # of all frames in a batch
 
@@ -50,14 +52,17 @@ class VideoReader:
         overlap: int = 0,
         on_start: Callable[[], None] = lambda: None,
         max_batch_pixels: int = MAX_BATCH_PIXELS,
+        geometry: Geometry = AS_DISPLAYED,
     ):
         self.path, self.batch_size, self.sampling = path, batch_size, sampling
-        self.max_batch_pixels = max_batch_pixels
+        self.max_batch_pixels, self.geometry = max_batch_pixels, geometry
         self.shorter_sides, self.overlap, self.on_start = shorter_sides, overlap, on_start
 
     def __iter__(self) -> Iterator[FrameBatch]:
         self.on_start()
-        is_kept, decoder, batch_size = self.sampling.frame_filter(), VideoDecoder(self.path, *self.shorter_sides), 0
+        part = None if self.sampling.fps is None else film_part(probe(self.path).comment)
+        is_kept, batch_size = self.sampling.frame_filter(part), 0
+        decoder = VideoDecoder(self.path, *self.shorter_sides, geometry=self.geometry)
         indices, timestamps = list[int](), list[float]()
         pending, repeated = list[list[np.ndarray]](), 0  # images of the next batch; how many of them are repeated
         for frame in decoder:
@@ -105,17 +110,3 @@ def _convert_sizes(frame: DecodedFrame, shorter_sides: Sequence[int | None]) -> 
         if side not in converted:
             converted[side] = convert()
     return [converted[side] for side in shorter_sides]
-
-
-def read_evenly_spaced(path: Path, count: int) -> np.ndarray:
-    """Return (count, H, W, 3) uint8: frames evenly spaced from the first to the last. Raises VideoError."""
-    total = probe(path).frames or sum(1 for _ in VideoDecoder(path))
-    positions = np.linspace(0, max(total - 1, 0), count).astype(int).tolist()
-    frames: list[np.ndarray] = []
-    for position, frame in enumerate(VideoDecoder(path)):
-        frames += [frame.to_rgb()] * positions.count(position)
-        if len(frames) == count:
-            break
-    if not frames:
-        raise VideoError("has no frame that can be decoded")
-    return np.stack(frames + frames[-1:] * (count - len(frames)))  # the header may overstate the number of frames

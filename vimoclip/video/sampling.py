@@ -1,13 +1,21 @@
 """Sampling of frames, and how the comment of a flow video records the sampled frames."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 TIMESTAMP_ROUNDING = 0.005  # seconds
 MAX_DESCRIBED_FRAMES = 2**24  # accepted from a comment: a week at 25 frames/s
+
+
+class FilmPart(NamedTuple):
+    """Where a clip that keeps its film's times lies in the film: its start, and its first frame, in seconds."""
+
+    start: float
+    first_frame: float
 
 
 @dataclass(frozen=True)
@@ -28,18 +36,24 @@ class Sampling:
             kept = min(kept, frames / fps * self.fps)
         return kept if self.max_frames is None else min(kept, self.max_frames)
 
-    def frame_filter(self) -> Callable[[int, float], bool]:
-        """Return a stateful predicate of (index, timestamp in seconds), to be called once per frame in order."""
-        state: dict[str, Any] = {"kept": 0, "start": None, "next": 0}
+    def frame_filter(self, part: FilmPart | None = None) -> Callable[[int, float], bool]:
+        """Return a stateful predicate of (index, timestamp in seconds), to be called once per frame in order.
+
+        `fps` counts from the first frame, or from the start of the film's `part` that the video is."""
+        state: dict[str, Any] = {"kept": 0, "start": 0.0 if part else None, "next": -math.inf}
+        # rounded, as is the time below: a clip that starts on the film's grid has the film's ticks, to the last bit
+        phase = round(part.start * (self.fps or 0.0) % 1, 6) if part else 0.0
 
         def is_kept(index: int, timestamp: float) -> bool:
+            if part:
+                timestamp = round(timestamp + part.first_frame, 9)
             if state["start"] is None:
                 state["start"] = timestamp
             if index % self.stride or (self.max_frames is not None and state["kept"] >= self.max_frames):
                 return False
             if self.fps is not None:
                 # tolerance: containers round timestamps (Matroska to 1 ms, GIF to 10 ms)
-                tick = (timestamp - state["start"]) * self.fps + min(0.25, TIMESTAMP_ROUNDING * self.fps)
+                tick = (timestamp - state["start"]) * self.fps + min(0.25, TIMESTAMP_ROUNDING * self.fps) - phase
                 if tick < state["next"]:
                     return False
                 state["next"] = int(tick) + 1

@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vimoclip.video.geometry import Geometry
 from vimoclip.video.measure import MAX_DIFFERENCE_FRAMES
 from vimoclip.video.probe import VideoInfo
+from vimoclip.video.sampling import FilmPart
 
+MAX_SECONDS = 1e8  # accepted from a comment: three years
 _SPAN = re.compile(r"_(\d+)-(\d+)ms\.mp4$")
 
 
@@ -15,9 +18,25 @@ def trimmed_name(stem: str, start: float, stop: float) -> str:
     return f"{stem}_{round(1000 * start)}-{round(1000 * stop)}ms.mp4"
 
 
-def trimmed_comment(film: Path, start: float, stop: float) -> dict[str, Any]:
-    """Return the comment of a clip's container: its film and its part of it, in seconds."""
-    return {**_film_comment(film), "span": [start, stop]}
+def trimmed_comment(film: Path, start: float, stop: float, geometry: Geometry) -> dict[str, Any]:
+    """Return the comment of a clip that keeps its film's times: the film, its part of it in seconds, the geometry."""
+    return {**_film_comment(film, geometry), "span": [start, stop]}
+
+
+def first_frame_comment(seconds: float) -> dict[str, Any]:
+    """Return the entry of the comment for the first frame, which is at 0 s in the clip: its time in the film."""
+    return {"first_frame": round(seconds, 9)}
+
+
+def film_part(comment: dict[str, Any] | None) -> FilmPart | None:
+    """Return where a clip lies in its film; None for other videos, and for clips that don't keep the film's times."""
+    try:
+        if comment and comment["times"] == "source":
+            part = FilmPart(float(comment["span"][0]), float(comment["first_frame"]))
+            return part if all(0 <= seconds <= MAX_SECONDS for seconds in part) else None
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        pass
+    return None
 
 
 def may_be_trimmed(name: str) -> bool:
@@ -25,20 +44,25 @@ def may_be_trimmed(name: str) -> bool:
     return _SPAN.search(name) is not None
 
 
-def is_trimmed_from(film: Path, info: VideoInfo) -> bool:
-    """Return whether a clip was trimmed out of this film. Raises OSError."""
-    return (info.comment or {}).items() >= _film_comment(film).items()
+def is_trimmed_from(film: Path, geometry: Geometry, info: VideoInfo) -> bool:
+    """Return whether a clip was trimmed out of this film with this geometry, and keeps its times. Raises OSError."""
+    expected = _film_comment(film, geometry)
+    return {key: (info.comment or {}).get(key) for key in expected} == expected
 
 
-def is_shorter_than_named(name: str, info: VideoInfo) -> bool:
-    """Return whether a clip lacks more than two frames of the part in its name.
-
-    Earlier versions, whose comments have no `span`, trimmed clips beyond the end of a film."""
-    match, comment = _SPAN.search(name), info.comment or {}
-    if match is None or "cut_from" not in comment or "span" in comment:
-        return False
-    return (int(match[2]) - int(match[1])) / 1000 - info.seconds > MAX_DIFFERENCE_FRAMES / info.fps
+def lacks_film_times(info: VideoInfo) -> bool:
+    """Return whether a clip was trimmed by an earlier version, which wrote the film's frames at its mean rate."""
+    comment = info.comment or {}
+    return "cut_from" in comment and comment.get("times") != "source"
 
 
-def _film_comment(film: Path) -> dict[str, Any]:
-    return {"cut_from": film.name, "bytes": film.stat().st_size}
+def has_length_of_name(name: str, info: VideoInfo) -> bool:
+    """Return whether a clip's length differs by two frames at most from the part in its name, if it has one."""
+    if (match := _SPAN.search(name)) is None:
+        return True
+    return abs((int(match[2]) - int(match[1])) / 1000 - info.seconds) <= MAX_DIFFERENCE_FRAMES / info.fps
+
+
+def _film_comment(film: Path, geometry: Geometry) -> dict[str, Any]:
+    size = film.stat().st_size
+    return {"cut_from": film.name, "bytes": size, "times": "source", "geometry": geometry.as_dict()}

@@ -30,6 +30,7 @@ LOSSY_OPTIONS = {
     "x264-params": "mbtree=1:rc-lookahead=10:8x8dct=1:partitions=i8x8,i4x4",
 }
 LOSSLESS_OPTIONS = {"crf": "0", "preset": "veryfast"}
+MIN_TICK = Fraction(1, 1_000_000)  # seconds; MP4 stores durations of 2**31 ticks at most, here 36 min
 
 
 def pad_to_even(frames: np.ndarray) -> np.ndarray:
@@ -44,12 +45,24 @@ class VideoWriter:
     """Atomic, reproducible writer of an H.264 .mp4, as a context manager; equal input gives equal bytes.
 
     `comment`: JSON object for the container, read when the file is finalized. Odd sizes are padded (4:2:0 requires even
-    ones). `lossless` keeps every RGB value; the default quality is LOSSY_OPTIONS. Encoding runs in a background thread:
-    errors of a batch are raised by the next `write` or by `finalize`."""
+    ones). `lossless` keeps every RGB value; the default quality is LOSSY_OPTIONS. `tick`: unit of the frames' times in
+    seconds, at least MIN_TICK; default: one frame. `end`: seconds from the first frame to the end of the last one, if
+    set before the file is finalized. Encoding runs in a background thread: errors of a batch are raised by the next
+    `write` or by `finalize`."""
 
-    def __init__(self, path: Path, fps: Fraction | float, comment: dict[str, Any], lossless: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction | float,
+        comment: dict[str, Any],
+        lossless: bool = False,
+        tick: Fraction | None = None,
+    ):
         self.path, self.comment, self.lossless = path, comment, lossless
         self.fps = Fraction(fps).limit_denominator(100_000)
+        self.tick = max(tick, MIN_TICK) if tick else 1 / self.fps
+        self.end: float | None = None
+        self._last_pts = -1
         self._temporary = temporary_path(path)
         self._encoding_path = temporary_path(path, "encoding")
         self.frames = 0
@@ -81,10 +94,13 @@ class VideoWriter:
         self._temporary.unlink(missing_ok=True)
         self._encoding_path.unlink(missing_ok=True)
 
-    def write(self, frames: np.ndarray) -> None:
-        """Append (n, H, W, 3) uint8. Raises VideoError for a size that H.264 cannot encode, OSError for a full disk."""
+    def write(self, frames: np.ndarray, times: np.ndarray | None = None) -> None:
+        """Append (n, H, W, 3) uint8. Raises VideoError for a size that H.264 cannot encode, OSError for a full disk.
+
+        `times` (n,): seconds since the first frame, rounded to ticks; default: one tick after each other. Frames at one
+        time are a tick apart, as H.264 needs."""
         self._wait_for_thread()
-        self._future = self._thread.submit(self._encode, frames)
+        self._future = self._thread.submit(self._encode, frames, times)
 
     def _wait_for_thread(self) -> None:
         """Wait for the current batch or the completion, and raise its error."""
@@ -92,14 +108,15 @@ class VideoWriter:
         if future is not None:
             future.result()
 
-    def _encode(self, frames: np.ndarray) -> None:
+    def _encode(self, frames: np.ndarray, times: np.ndarray | None) -> None:
         frames = pad_to_even(frames)
         with self._errors():
             if self._container is None:
                 self._open_stream(frames.shape[2], frames.shape[1])
-            for image in frames:
+            for number, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                frame.pts = self.frames
+                pts = 0 if times is None else round(float(times[number]) / self.tick)
+                frame.pts = self._last_pts = max(pts, self._last_pts + 1)
                 self.frames += 1
                 self._container.mux(self._stream.encode(frame))
 
@@ -110,7 +127,7 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264rgb" if self.lossless else "libx264", rate=self.fps)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "rgb24" if self.lossless else "yuv420p"
-        self._stream.time_base = 1 / self.fps
+        self._stream.time_base = self._stream.codec_context.time_base = self.tick
         options = LOSSLESS_OPTIONS if self.lossless else LOSSY_OPTIONS
         self._stream.options = options | {
             "bf": "0",
@@ -161,10 +178,12 @@ class VideoWriter:
         ):
             target.metadata["comment"] = json.dumps(self.comment, sort_keys=True)
             copy = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(source.streams.video[0]):
-                if packet.dts is not None:
-                    packet.stream = copy
-                    target.mux(packet)
+            packets = (packet for packet in source.demux(source.streams.video[0]) if packet.dts is not None)
+            for number, packet in enumerate(packets, start=1):
+                if self.end is not None and number == self.frames:
+                    packet.duration = max(1, round(self.end / packet.time_base) - (packet.pts or 0))
+                packet.stream = copy
+                target.mux(packet)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
