@@ -101,6 +101,7 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
         help="format of start and end: seconds or h:mm:ss; or hh:mm:ss:ff (hh:mm:ss;ff with drop frame), by the frame "
         "rate of each video, from 00:00:00:00 at its first frame",
     )
+    cli.add_deinterlace_argument(parser)
     add_split(parser)
     parser.add_argument(
         "--group-by",
@@ -118,13 +119,17 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     frame. Videos are looked up in --videos-dir and beside the table, also in folders below. A column split (train, val,
     test) defines the splits; without it they are random, stratified by all labels. --group-by names a column, like the
     recording, animal or site: videos with the same value stay in one split."""
+    from vimoclip import video
     from vimoclip.prepare import csv_table, table_checks
 
     path = cli.require_file(args.table, "name a table of videos and labels")
     table = csv_table.read_table(path, args.classes, args.group_by, args.time_format == "timecode")
     table_checks.check_table(table)
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
-    return csv_table.prepare(table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed)
+    geometry = video.Geometry(args.deinterlace)
+    return csv_table.prepare(
+        table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed, geometry
+    )
 
 
 def add_boris(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +175,7 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
         default="media",
         help="keep all windows of one media file, or of one observation, in one split",
     )
+    cli.add_deinterlace_argument(parser)
     add_split(parser)
 
 
@@ -181,6 +187,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     --point-margin seconds to both sides. Media files are looked up by path in --videos-dir and beside the events; if
     one is not there, the file below these folders is taken whose path ends like that in BORIS. If there is only one
     recording, it is divided into blocks of time, each of which is in one split; a warning is printed."""
+    from vimoclip import video
     from vimoclip.prepare import boris
     from vimoclip.timeline.bouts import WindowGrid
 
@@ -201,6 +208,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
         exclude=args.exclude,
         group_by=args.group_by,
         merge_case=args.merge_case,
+        geometry=video.Geometry(args.deinterlace),
     )
 
 

@@ -243,27 +243,6 @@ def test_interrupted_import_does_not_decode_a_measured_film_again(
         FilmMeasurer(tmp_path).measure(film)
 
 
-def test_clip_that_an_earlier_version_cut_too_short_is_flagged_and_cut_again(tmp_path: Path) -> None:
-    """Two clips as they were cut before: the film of 2 s ended within the second one."""
-    film = write_video(tmp_path / "a.mp4", indexed_frames(50))
-    comment = json.dumps({"cut_from": "a.mp4", "bytes": film.stat().st_size})
-    videos = tmp_path / "dataset" / "videos"
-    for name, count in (("a_0-1000ms.mp4", 25), ("a_1000-9000ms.mp4", 25)):
-        video_files.encode(videos / name, indexed_frames(count), "h264", metadata={"comment": comment})
-    data = Annotations(("walk",), {"train": {"a_0-1000ms.mp4": (0,)}, "val": {"a_1000-9000ms.mp4": (0,)}})
-    annotations.write(tmp_path / "dataset" / "annotations", "ak", data)
-    output = tmp_path / "check.json"
-    with pytest.raises(UserError):
-        prepare_dataset.main(["check", "--dataset-dir", str(tmp_path / "dataset"), "--json", str(output)])
-    problems = json.loads(output.read_text())["problems"]
-    assert [(p["area"], p["id"], p["kind"]) for p in problems] == [("videos", "a_1000-9000ms.mp4", "misfit")]
-    spans = [TrimSpan(videos / "a_0-1000ms.mp4", 0.0, 1.0), TrimSpan(videos / "a_1000-9000ms.mp4", 1.0, 9.0)]
-    before = modification_times(videos)
-    trim_video(film, spans)
-    changed = {name for name, time in modification_times(videos).items() if before[name] != time}
-    assert {Path(name).name for name in changed} == {"a_1000-9000ms.mp4"}
-
-
 def test_clips_that_fail_leave_no_gap_in_the_selection(tmp_path: Path) -> None:
     """The only selected clip of a class may be one that fails, as H.264 can't encode frames of this width."""
     wide = [np.full((16, 16500, 3), value, np.uint8) for value in range(25)]
@@ -306,19 +285,3 @@ def test_point_just_behind_the_end_is_not_named_as_lost(tmp_path: Path) -> None:
     project = write_project(tmp_path, {"a.mp4": [("bite", 2.07), ("walk", 0.0, 1.0)]}, 2.0)  # type: ignore[list-item]
     report, data = run(tmp_path, "boris", project, *WINDOWS, "--point-margin", "0.05")
     assert label_names(data)["a_1000-2000ms.mp4"] == {"bite"} and not report["skipped"]
-
-
-def test_clip_of_a_variable_frame_rate_is_not_taken_for_short(tmp_path: Path) -> None:
-    """30 frames/s for 2 s, then 10 frames/s: the second clip is whole, though it plays for 1 s at the film's mean."""
-    times = [*range(0, 2000, 33), *range(2013, 4000, 100)]
-    video_files.encode(tmp_path / "a.mkv", indexed_frames(len(times)), "h264", times=times)
-    (tmp_path / "t.csv").write_text("video,labels,start,end\na.mkv,walk,0,2\na.mkv,walk,2.01,4\n")
-    run(tmp_path, "csv", str(tmp_path / "t.csv"))
-    videos = tmp_path / "dataset" / "videos"
-    assert probe(videos / "a_2010-4000ms.mp4").seconds < 1.5
-    before = modification_times(videos)
-    run(tmp_path, "csv", str(tmp_path / "t.csv"))
-    assert modification_times(videos) == before
-    output = tmp_path / "check.json"
-    prepare_dataset.main(["check", "--dataset-dir", str(tmp_path / "dataset"), "--json", str(output)])
-    assert not json.loads(output.read_text())["problems"]

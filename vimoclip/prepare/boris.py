@@ -172,11 +172,12 @@ def prepare(
     exclude: Sequence[str] = (),
     group_by: str = "media",
     merge_case: bool = False,
+    geometry: video.Geometry = video.AS_DISPLAYED,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
     `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation.
-    `merge_case`: see `read_events`."""
+    `merge_case`: see `read_events`. `geometry`: of the frames in clips."""
     events = boris.read_events(events_path, merge_case)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
@@ -217,7 +218,7 @@ def prepare(
         if behavior in num_coded and behavior not in ids
     }
     sources = {key: sources[key] for key in clips}
-    prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources)
+    prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources, geometry=geometry)
     return write_dataset(dataset_dir, name, prepared, seed)
 
 

@@ -64,12 +64,18 @@ class LabelTable:
 
 
 def prepare(
-    table: LabelTable, videos_dir: Path, dataset_dir: Path, name: str, fractions: Mapping[str, float], seed: int
+    table: LabelTable,
+    videos_dir: Path,
+    dataset_dir: Path,
+    name: str,
+    fractions: Mapping[str, float],
+    seed: int,
+    geometry: video.Geometry = video.AS_DISPLAYED,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
     `fractions`: of val and test, if the table has no splits. Clips of one file are of one source, unless the table
-    names another."""
+    names another. `geometry`: of clips that are trimmed out of the videos."""
     skipped: dict[str, str] = {}
     clips, rows = _find_clips(table, videos_dir, dataset_dir, skipped)
     if not clips:
@@ -90,7 +96,7 @@ def prepare(
     coded = Counter(label for row in table.rows for label in row.labels)
     used = {label for key in clips for row in rows[key] for label in row.labels}
     lost = {label: f"none of its {count} lines can be used" for label, count in coded.items() if label not in used}
-    prepared = PreparedDataset(data, clips, table.path, skipped, lost, sources)
+    prepared = PreparedDataset(data, clips, table.path, skipped, lost, sources, geometry=geometry)
     return write_dataset(dataset_dir, name, prepared, seed)
 
 

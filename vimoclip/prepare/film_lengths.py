@@ -18,6 +18,8 @@ from vimoclip.video import (
 
 FILMS_FILE = "films.jsonl"
 UNSAVED_SECONDS = 10.0  # of decoding, after which the file is written
+# in a line: its times go on where the clock of a recording restarts. Films of earlier lines are measured again
+CLOCK = {"clock": "continuous"}
 
 
 class FilmMeasurer:
@@ -33,11 +35,11 @@ class FilmMeasurer:
     def measure(self, film: Path) -> MeasuredVideo:
         """Return what decodes of a film. Raises VideoError."""
         name, state = str(film.absolute()), stat_source(film)
-        if (line := self._lines.get(name, {})).items() >= state.items() and (measured := _parse_line(line)):
+        if (line := self._lines.get(name, {})).items() >= (state | CLOCK).items() and (measured := _parse_line(line)):
             return measured
         started = time.monotonic()
         measured = measure(film)
-        self._lines[name] = {"film": name, **state, **_format_line(measured)}
+        self._lines[name] = {"film": name, **state, **CLOCK, **_format_line(measured)}
         self._unsaved_seconds += time.monotonic() - started
         if self._unsaved_seconds >= UNSAVED_SECONDS:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,17 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from vimoclip import annotations, video
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io import atomic
 from vimoclip.io.names import portable_stem
 from vimoclip.io.numbers import TIME_TOLERANCE
-from vimoclip.video.trimmed_clip import is_shorter_than_named, is_trimmed_from, trimmed_comment, trimmed_name
+from vimoclip.video.geometry import AS_DISPLAYED, Geometry
+from vimoclip.video.trimmed_clip import first_frame_comment, is_trimmed_from, trimmed_comment, trimmed_name
 
 CHUNK_FRAMES = 8  # frames decoded before they are written
 MAX_OPEN_CLIPS = 8  # written at the same time: an encoder of 1080p takes 140 MB and a thread
@@ -73,8 +76,12 @@ def add_clip(clips: dict[str, SourceClip], name: str, clip: SourceClip, skipped:
     return True
 
 
-def place_clips(clips: Mapping[str, SourceClip], dataset_dir: Path) -> tuple[dict[str, float], dict[str, str]]:
+def place_clips(
+    clips: Mapping[str, SourceClip], dataset_dir: Path, geometry: Geometry = AS_DISPLAYED
+) -> tuple[dict[str, float], dict[str, str]]:
     """Link and trim all clips; return the seconds by video id, as far as known, and the reasons of those that failed.
+
+    `geometry`: of the frames in trimmed clips.
 
     Raises UserError if a file of another video has the name of a clip, before anything is written."""
     folder = dataset_dir / "videos"
@@ -90,7 +97,7 @@ def place_clips(clips: Mapping[str, SourceClip], dataset_dir: Path) -> tuple[dic
     for number, ((source, name), spans) in enumerate(spans_by_film.items(), start=1):
         film_name = name + source.suffix
         print(f"trimming {len(spans)} clips from {film_name} ({number} of {len(spans_by_film)})", flush=True)
-        for target, result in trim_video(source, spans).items():
+        for target, result in trim_video(source, spans, geometry).items():
             if isinstance(result, str):
                 failed[target.name] = result
             else:
@@ -127,22 +134,22 @@ def link_videos(paths: Mapping[str, Path], folder: Path) -> None:
                 shutil.copyfileobj(source, copy)
 
 
-def trim_video(source: Path, spans: Iterable[TrimSpan]) -> dict[Path, float | str]:
+def trim_video(source: Path, spans: Iterable[TrimSpan], geometry: Geometry = AS_DISPLAYED) -> dict[Path, float | str]:
     """Write each clip that does not exist yet; return by target its seconds, or the reason why there is none.
 
-    Clips are H.264 with the quality of flow videos. Time counts from the first frame, as in players. Spans that overlap
-    too often are trimmed in several passes over the film. Raises OSError."""
+    Clips are H.264 with the quality of flow videos, and keep the film's times. Time counts from the film's first frame,
+    as in players. Spans that overlap too often are trimmed in several passes over the film. Raises OSError."""
     results: dict[Path, float | str] = {}
     pending = []
     for span in sorted(spans, key=lambda span: span.start):
-        if _is_up_to_date(span, source):
+        if _is_up_to_date(span, source, geometry):
             results[span.target] = video_seconds(span.target) or 0.0
         else:
             pending.append(span)
     try:
         while pending:
             spans_of_pass, pending = split_overlapping(pending)
-            results |= _trim_in_one_pass(source, spans_of_pass)
+            results |= _trim_in_one_pass(source, spans_of_pass, geometry)
     except VideoError as error:
         unwritten = [span.target for span in [*spans_of_pass, *pending]]
         return dict.fromkeys(unwritten, f"{source.name}: {error}") | results
@@ -162,54 +169,83 @@ def split_overlapping(spans: Sequence[TrimSpan]) -> tuple[list[TrimSpan], list[T
     return taken, others
 
 
-def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan]) -> dict[Path, float | str]:
+def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan], geometry: Geometry) -> dict[Path, float | str]:
     """Do the work of `trim_video` for spans that are sorted by start and whose clips do not exist."""
     results: dict[Path, float | str] = {}
-    rate = video.probe(source).fps
-    pending, writers = list(spans), dict[TrimSpan, video.VideoWriter]()
+    info = video.probe(source)
+    pending, clips = list(spans), dict[TrimSpan, _ClipWriter]()
     first_time: float | None = None
+    last_times = np.array([-1 / info.fps], float)  # of two frames, whose interval goes on behind the last one
     try:
-        reader = video.VideoReader(source, CHUNK_FRAMES)
+        reader = video.VideoReader(source, CHUNK_FRAMES, geometry=geometry)
         for batch in reader:
             first_time = float(batch.timestamps[0]) if first_time is None else first_time
-            seconds = batch.timestamps - first_time + TIME_TOLERANCE
-            while pending and pending[0].start <= seconds[-1]:
+            times = batch.timestamps - first_time
+            while pending and pending[0].start <= times[-1] + TIME_TOLERANCE:
                 span = pending.pop(0)
-                writers[span] = video.VideoWriter(span.target, rate, trimmed_comment(source, span.start, span.stop))
-            for span, writer in list(writers.items()):
-                in_span = (seconds >= span.start) & (seconds < span.stop)
-                if in_span.any():
-                    writer.write(batch.frames[in_span])
-                if seconds[-1] >= span.stop:
-                    results[span.target] = _publish_clip(writers.pop(span), float(rate))
-        for span in list(writers):
-            results[span.target] = _publish_clip(writers.pop(span), float(rate))
+                clips[span] = _ClipWriter(span, trimmed_comment(source, span.start, span.stop, geometry), info)
+            for span, clip in list(clips.items()):
+                clip.write(batch.frames, times)
+                if len(after := times[times + TIME_TOLERANCE >= span.stop]):
+                    results[span.target] = clips.pop(span).publish(float(after[0]))
+            last_times = np.concatenate([last_times, times])[-2:]
+        if reader.summary.note:
+            print(f"note: {source.name}: {reader.summary.note}", flush=True)
+        for span in list(clips):
+            results[span.target] = clips.pop(span).publish(float(2 * last_times[1] - last_times[0]))
     finally:
-        for writer in writers.values():
-            writer.discard()
+        for clip in clips.values():
+            clip.discard()
     reason = "it ends before" if first_time is not None else "it has no frame"
     return results | {span.target: f"{source.name}: {reason} {span.start:g} s" for span in pending}
 
 
-def _is_up_to_date(span: TrimSpan, source: Path) -> bool:
-    """Return whether the clip exists, was trimmed from this source, and is not shorter than its span."""
+class _ClipWriter:
+    """Writer of one clip of a film. Times are seconds since the film's first frame."""
+
+    def __init__(self, span: TrimSpan, comment: dict[str, Any], info: video.VideoInfo):
+        self.span = span
+        self._first_time = self._last_time = 0.0
+        self._frame_seconds = float(1 / info.fps)
+        self._writer = video.VideoWriter(span.target, info.fps, comment, tick=info.tick)
+        self.discard = self._writer.discard
+
+    def write(self, frames: np.ndarray, times: np.ndarray) -> None:
+        """Append those of the frames that begin in the clip."""
+        in_span = (times + TIME_TOLERANCE >= self.span.start) & (times + TIME_TOLERANCE < self.span.stop)
+        if not in_span.any():
+            return
+        times = times[in_span]
+        if "first_frame" not in self._writer.comment:
+            self._first_time = float(times[0])
+            self._writer.comment |= first_frame_comment(self._first_time)
+        self._last_time = float(times[-1])
+        self._writer.write(frames[in_span], times - self._first_time)
+
+    def publish(self, next_time: float) -> float | str:
+        """Publish the clip; return its seconds, or the reason why there is none. `next_time`: of the next frame.
+
+        The last frame lasts until the next one, so that a constant frame rate stays one; if that begins after more than
+        two frames, it lasts until the clip's end."""
+        is_pause = next_time - self._last_time > 2 * self._frame_seconds
+        end = min(next_time, self.span.stop) if is_pause else next_time
+        self._writer.end = end - self._first_time
+        try:
+            with self._writer:
+                pass
+        except VideoError as error:
+            return str(error)
+        return (video_seconds(self.span.target) or 0.0) if self._writer.frames else "no frame begins in it"
+
+
+def _is_up_to_date(span: TrimSpan, source: Path, geometry: Geometry) -> bool:
+    """Return whether the clip exists, and was trimmed from this source with its times and this geometry."""
     try:
         if not span.target.exists():
             return False
-        info = video.probe(span.target, check_complete=True)
-        return is_trimmed_from(source, info) and not is_shorter_than_named(span.target.name, info)
+        return is_trimmed_from(source, geometry, video.probe(span.target, check_complete=True))
     except (VideoError, OSError):
         return False
-
-
-def _publish_clip(writer: video.VideoWriter, rate: float) -> float | str:
-    """Publish a clip; return its seconds, or the reason why there is none."""
-    try:
-        with writer:
-            pass
-    except VideoError as error:
-        return str(error)
-    return writer.frames / rate if writer.frames else "no frame begins in it"
 
 
 def video_seconds(path: Path) -> float | None:

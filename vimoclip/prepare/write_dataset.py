@@ -14,6 +14,7 @@ from vimoclip.io import atomic, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.place_videos import SourceClip, check_names, place_clips
+from vimoclip.video.geometry import AS_DISPLAYED, Geometry
 
 CLASS_COUNTS_FILE = "class_counts.html"
 FAILED_FILE = "failed_clips.json"  # clip that can't be written -> reason; a repeated import leaves it out
@@ -27,7 +28,8 @@ class PreparedDataset:
 
     `clips`: video id -> the file, or the part of it, that becomes the video; `origin`: the file or folder that names
     them. `skipped`: unusable entry -> reason. `lost`: class that was coded but has no clip -> reason. `sources`:
-    video -> recording, animal or site that it comes from, if known. `animals`: video -> its animals, if known."""
+    video -> recording, animal or site that it comes from, if known. `animals`: video -> its animals, if known.
+    `geometry`: of clips that are trimmed out of films."""
 
     data: Annotations
     clips: Mapping[str, SourceClip]
@@ -36,6 +38,7 @@ class PreparedDataset:
     lost: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     animals: Mapping[str, VideoAnimals] = field(default_factory=dict)
+    geometry: Geometry = AS_DISPLAYED
 
 
 def write_dataset(
@@ -53,7 +56,7 @@ def write_dataset(
     data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
     data = without_videos(data, failed_before)
     data = replace(data, selection=existing_selection(data, annotations_dir, name))
-    seconds, failed = place_clips(clips, dataset_dir)
+    seconds, failed = place_clips(clips, dataset_dir, prepared.geometry)
     unusable = {video: str(reason) for video, reason in failed_before.items() if video in prepared.clips} | failed
     sources = {video: source for video, source in prepared.sources.items() if video not in unusable}
     data = add_selection(without_videos(data, failed), seed, sources)
