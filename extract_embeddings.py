@@ -79,6 +79,7 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
     )
     folder = video.VideoFolder(videos_dir)
     sampling, jobs = video.Sampling(args.stride, args.fps, args.max_frames), list[EmbeddingJob]()
+    geometry = video.Geometry(args.deinterlace)
     for split in args.split or data.splits:
         if not data.splits[split]:
             path = annotations_dir / f"{split}_multi.txt"
@@ -104,8 +105,10 @@ def make_jobs(args: argparse.Namespace) -> "list[EmbeddingJob]":
                 "num_classes": len(data.classes),
                 "class_names": list(data.classes),
                 "sampling": sampling.as_dict(),
+                "geometry": geometry.as_dict(),
             },
             sampling=sampling,
+            geometry=geometry,
             labels={key: data.multi_hot(split, key) for key in data.splits[split]},
             label=f"{split}: ",
             rejected=rejected,

@@ -96,7 +96,7 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
     if output_dir.resolve() == videos_dir.resolve():
         problem = "is the folder of the videos, which flow would overwrite"
         raise UserError(problem, "name another folder with --output-dir", path=output_dir)
-    sampling = video.Sampling(args.stride, args.fps, args.max_frames)
+    sampling, geometry = video.Sampling(args.stride, args.fps, args.max_frames), video.Geometry(args.deinterlace)
     sources, rejected = find_source_videos(videos_dir, output_dir, args.limit)
     checkpoint = args.ckpt_path if args.model not in flow.METHODS_WITHOUT_WEIGHTS else None
     return FlowVideoJob(
@@ -112,8 +112,9 @@ def make_job(args: argparse.Namespace) -> "FlowVideoJob":
             args.flow_max,
             preset=args.dis_preset,
         ),
-        flow_settings(args, sampling.as_dict()),
+        flow_settings(args, sampling.as_dict()) | {"geometry": geometry.as_dict()},
         sampling=sampling,
+        geometry=geometry,
         size=args.size,
         rejected=rejected,
         missing_download=functools.partial(flow.missing_download, args.model, checkpoint),

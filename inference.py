@@ -107,12 +107,12 @@ def load_student(
     print(f"student {checkpoint} on {device} in {describe_precision(precision, device)}", flush=True)
     keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize")
     # published flow videos do not store it
-    sampling = {"sampling": flow_settings["sampling"]} if "sampling" in flow_settings else {}
+    source: dict[str, Any] = {key: flow_settings[key] for key in ("sampling", "geometry") if key in flow_settings}
     return encoder, {
         "num_classes": config["num_classes"],
         "student": config,
         "weights_sha256": clip.weights_sha256(encoder.visual),
-        **sampling,
+        **source,
         **{key: config["clip"][key] for key in keys},
     }
 

@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--labels", nargs="+", metavar="LABEL", help="possible actions, as words")
     group.add_argument("--template", nargs="+", metavar="TEXT", help="prompts, in which {} is replaced by the label")
     group.add_argument("--fps", type=cli.positive_float, help=f"sampled frames per second; default: {ZERO_SHOT_FPS:g}")
+    cli.add_deinterlace_argument(group, None)
     group = parser.add_argument_group("timeline")
     group.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
     group.add_argument(
@@ -96,7 +97,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("exactly one of --tfam and --labels is needed", "give --tfam (and --student) or --labels")
     for flags, other, hint in (
         (("student", "ckpt_path"), "tfam", "--labels uses no motion"),
-        (("template", "fps"), "labels", "--tfam uses the settings of its training"),
+        (("template", "fps", "deinterlace"), "labels", "--tfam uses the settings of its training"),
     ):
         for flag in flags:
             if getattr(args, flag) and not getattr(args, other):
@@ -141,7 +142,10 @@ def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "Predicti
         name = args.clip_model_name or "ViT-B/32"
         pretrained = args.clip_pretrained or (None if ":" in name else "openai")
         sampling = video.Sampling(fps=args.fps or ZERO_SHOT_FPS)
-        encoder, score, metadata = load_zero_shot_encoder(name, pretrained, classes, args.template, sampling, compute)
+        geometry = video.Geometry(args.deinterlace or "off")
+        encoder, score, metadata = load_zero_shot_encoder(
+            name, pretrained, classes, args.template, sampling, geometry, compute
+        )
         thresholds = np.full(len(classes), 0.5)
         print(f"{name} {computes}, zero-shot", flush=True)
     else:

@@ -18,6 +18,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
 from vimoclip.prediction import WindowFeatures
 from vimoclip.training import checkpoint
+from vimoclip.video import recorded_geometry
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
 
@@ -93,7 +94,7 @@ class FusionPredictor:
         return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
 
     def metadata(self) -> dict[str, Any]:
-        """Return the model's metadata for results, without paths: run, weights, encoders and sampling."""
+        """Return the model's metadata for results, without paths: run, weights, encoders, sampling and geometry."""
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
         return {
             "zero_shot": False,
@@ -104,4 +105,5 @@ class FusionPredictor:
             "student_weights_sha256": motion.get("weights_sha256"),
             "flow": motion.get("student", {}).get("flow"),
             "sampling": (rgb or motion).get("sampling"),
+            "geometry": recorded_geometry(rgb or motion),
         }

@@ -242,3 +242,13 @@ def test_killed_worker_is_an_error() -> None:
         list(checker.map_in_processes(exit_process, [["a"], ["b"]], 2))
     assert caught.value.exit_code == 1
     assert "--num-workers 1" in caught.value.hint
+
+
+def test_files_without_geometry_are_named(dataset: Path) -> None:
+    assert not run_check(dataset)["notes"]
+    for file in (RGB_FILE, MOTION_FILE):
+        with h5py.File(dataset / file, "r+") as embeddings:
+            del embeddings.attrs["geometry"]
+    report = run_check(dataset)
+    assert report["fine"]
+    assert [note["area"] for note in report["notes"]] == ["RGB train", "motion"]

@@ -27,6 +27,7 @@ from tests.check.helpers import (
     run_check,
 )
 from tests.conftest import moving_frames, write_video
+from tests.video_files import DISPLAY_MATRICES, write_display_matrix
 
 # a case: a function that breaks the data set, flags, the expected problems, and the reason of the first of them
 CASES: list[Any] = []
@@ -293,6 +294,18 @@ def a_flow_with_damaged_frames(dataset: Path) -> None:
 @case("flows, t1.mp4, misfit", "motion, t1, stale", reason="10 .* 5 .* 9")
 def a_flow_that_is_too_short(dataset: Path) -> None:
     rewrite_flow(dataset / "flows/t1.mp4", frames=5)
+
+
+@case("RGB train, t1.mp4, stale", "flows, t1.mp4, stale", "motion, t1, stale", reason="mirrored")
+def frames_of_an_earlier_version_that_did_not_mirror(dataset: Path) -> None:
+    path = dataset / "videos/t1.mp4"
+    state = path.stat()
+    write_display_matrix(path, DISPLAY_MATRICES["mirrored"])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    for embeddings in sorted((dataset / "embeddings").glob("*.h5")):
+        with h5py.File(embeddings, "r+") as file:
+            del file.attrs["geometry"]
+    rewrite_flow(dataset / "flows/t1.mp4", geometry=None)
 
 
 @case("flows, t1.mp4, misfit", "motion, t1, stale")

@@ -139,6 +139,7 @@ EMBEDDINGS: dict[str, Any] = {
     "--stride": "2",
     "--fps": "5",
     "--max-frames": "3",
+    "--deinterlace": "auto",
     "--dataset-dir": "elsewhere",
     "--dataset-name": "zoo",
     "--device": "cuda:7",
@@ -169,6 +170,7 @@ FLOWS: dict[str, Any] = {
     "--stride": "2",
     "--fps": "5",
     "--max-frames": "3",
+    "--deinterlace": "auto",
     "--dataset-dir": "elsewhere",
     "--device": "cuda:7",
     "--precision": None,  # of a learned model: the test below
@@ -293,6 +295,7 @@ PREDICTION: dict[str, Any] = {
     "--student": "nowhere",
     "--output-dir": "out",
     "-o": "out",
+    "--deinterlace": "auto",  # refused beside --tfam; prediction tests
     "--labels": "running",  # refused beside --tfam; prediction tests
     "--template": "a {}",
     "--fps": "2",

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests import stage_driver
+from tests import preloaded, stage_driver
 from tests.conftest import REPOSITORY, indexed_frames, moving_frames, write_video
 from tests.stage_driver import (
     H5_OUTPUTS,
@@ -65,6 +63,7 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
     [
         ("extract_embeddings", ["--resize", "pad"], ["resize=model", "resize=pad"]),
         ("extract_embeddings", ["--stride", "2"], ["'stride': 1", "'stride': 2"]),
+        ("extract_embeddings", ["--deinterlace", "auto"], ["'deinterlace': 'off'", "'deinterlace': 'auto'"]),
         ("extract_embeddings", ["--fps", "5"], ["'fps': None", "'fps': 5.0"]),
         ("extract_embeddings", ["--max-frames", "9"], ["sampling=", "this run has sampling="]),
         ("extract_embeddings", ["--embedding-dtype", "float16"], ["dtype=float32", "dtype=float16"]),
@@ -80,6 +79,7 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ("extract_flows", ["--model", "farneback"], ["method is farneback in this run but dis in"]),
         ("extract_flows", ["--model", "frame_diff"], ["method is frame_diff in this run but dis in"]),
         ("extract_flows", ["--stride", "2"], ["sampling.stride is 2", "but 1"]),
+        ("extract_flows", ["--deinterlace", "auto"], ["geometry.deinterlace is auto", "but off"]),
         (
             "inference",
             ["--checkpoint-dir", "{interrupted}/other.pth"],
@@ -240,9 +240,8 @@ def test_a_second_process_is_refused_and_the_first_is_named(stage: str, small_in
     while not (locked.exists() and locked.read_bytes()) and not driver().has_ended():
         time.sleep(0.0005)
     os.kill(pid, signal.SIGSTOP)
-    second = [sys.executable, str(REPOSITORY / f"{stage}.py"), *stage_command(small_inputs, stage)[1:]]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run(second, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    second = [str(REPOSITORY / f"{stage}.py"), *stage_command(small_inputs, stage)[1:]]
+    result = preloaded.run(second, tmp_path, PYTHONPATH=str(REPOSITORY))
     os.kill(pid, signal.SIGCONT)
     assert driver().wait().returncode == 0
     assert result.returncode == 2, result.stderr
@@ -262,7 +261,7 @@ def test_a_video_without_read_permission_is_recorded_as_failed(tmp_path: Path) -
     code += "stage_driver.drop_capabilities();"
     code += f"cli.run(lambda: extract_flows.main(['--model', 'dis', '--videos-dir', {str(folder)!r},"
     code += f" '--output-dir', {str(tmp_path / 'flows')!r}]))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    result = preloaded.run(["-c", code], tmp_path, PYTHONPATH=str(REPOSITORY))
     assert result.returncode == 1, result.stderr
     assert "failed: a.mp4: is not a video that can be read: Permission denied" in result.stdout
     assert (tmp_path / "flows" / "b.mp4").is_file()

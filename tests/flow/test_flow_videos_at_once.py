@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import extract_flows
@@ -55,14 +54,14 @@ def test_two_videos_are_encoded_at_once(
     barrier, encode = threading.Barrier(2), video.VideoWriter._encode
     overlapped: list[bool] = []
 
-    def encode_together(writer: video.VideoWriter, frames: np.ndarray) -> None:
+    def encode_together(writer: video.VideoWriter, *batch: Any) -> None:
         if not writer.frames and len(overlapped) < 2:
             try:
                 barrier.wait(20 if at_once == 2 else 0.5)
                 overlapped.append(True)
             except threading.BrokenBarrierError:
                 overlapped.append(False)
-        encode(writer, frames)
+        encode(writer, *batch)
 
     monkeypatch.setattr(video.VideoWriter, "_encode", encode_together)
     extract(videos, tmp_path / "flows", at_once)

@@ -51,7 +51,13 @@ def test_saving_and_loading_a_student_is_bit_exact(tiny_clip: str, tmp_path: Pat
     assert torch.equal(embed(loaded.visual_encoder, loaded_config), before)
 
 
-def test_a_student_of_openai_weights_keeps_quick_gelu_bit_exact(tmp_path: Path) -> None:
+def test_a_student_of_openai_weights_keeps_quick_gelu_bit_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    small = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", small)
     torch.manual_seed(2)
     torch.save(open_clip.create_model("ViT-B-32").state_dict(), tmp_path / "weights.pt")
     encoder = clip.load_encoder("ViT-B/32", str(tmp_path / "weights.pt"))

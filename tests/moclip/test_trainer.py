@@ -4,29 +4,24 @@ import csv
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import h5py
 import pytest
 import torch
 
 import train
+from tests import preloaded
 from tests.conftest import REPOSITORY
 from tests.moclip.helpers import TRAIN_FLAGS, break_flow
-from tests.preloaded import executable
 from vimoclip.training import checkpoint
 
 
-def start_two_processes(*more: str) -> subprocess.Popen[str]:
+def start_two_processes(*more: str) -> preloaded.Process:
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [sys.executable, *torchrun, str(REPOSITORY / "train.py"), *TRAIN_FLAGS, *more]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(executable())}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes)
+    command = [*torchrun, str(REPOSITORY / "train.py"), *TRAIN_FLAGS, *more]
+    return preloaded.start(command, Path.cwd(), OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY))
 
 
 def read_metrics(name: str) -> list[dict[str, float]]:
@@ -45,8 +40,8 @@ def test_two_processes_equal_one_with_twice_the_batch(workspace: Path) -> None:
     break_flow("train1.mp4")
     break_flow("val2.mp4")
     two = start_two_processes("--batch-size", "12", "--epochs", "1", "--run-name", "two", "--cache-frames", "prepared")
-    output, error = two.communicate(timeout=120)
-    assert two.returncode == 0, error
+    code, output, error = two.wait(120)
+    assert code == 0, error
     train.main([*TRAIN_FLAGS, "--batch-size", "24", "--epochs", "1", "--run-name", "one"])
     assert output.count("finished after epoch 1") == 1  # only rank 0 prints
     for row, expected_row in zip(read_metrics("two"), read_metrics("one"), strict=True):
@@ -67,13 +62,13 @@ def test_a_killed_process_ends_both_and_one_process_resumes(workspace: Path) -> 
     two = start_two_processes("--batch-size", "40", "--epochs", "500", "--run-name", "two", "--freeze-encoder")
     last = Path("checkpoints/two/last.pth")
     while not last.exists():
-        assert two.poll() is None, two.communicate()[1]
+        assert not two.has_ended(), two.wait()
         time.sleep(0.02)
     child_pids = Path(f"/proc/{two.pid}/task/{two.pid}/children").read_text().split()
     rank1_pid = next(c for c in child_pids if b"\0RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes())
     os.kill(int(rank1_pid), signal.SIGKILL)
-    _, error = two.communicate(timeout=60)
-    assert two.returncode != 0
+    code, _, error = two.wait(60)
+    assert code != 0
     assert re.search(r"rank\s*: 1 .*\n.*-9", error), error
     completed_epochs = checkpoint.load_checkpoint(last)["progress"]["epoch"]
     train.main(["--resume", "checkpoints/two", "--epochs", str(completed_epochs + 1)])

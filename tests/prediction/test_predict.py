@@ -196,6 +196,7 @@ def test_missing_or_conflicting_arguments_are_refused(chain: Path, tmp_path: Pat
         ([clip], "--tfam"),
         ([clip, *FUSION_ARGS, "--labels", "running"], "--labels"),
         ([clip, *FUSION_ARGS, "--fps", "2"], "--labels"),
+        ([clip, *FUSION_ARGS, "--deinterlace", "auto"], "--labels"),
         ([clip, "--labels", "running", "--student", "x"], "--tfam"),
         ([clip, "--tfam", "nowhere"], "nowhere"),
         (["nowhere.mp4", *FUSION_ARGS], "nowhere.mp4"),

@@ -24,8 +24,13 @@ from vimoclip.errors import UserError, escape_line
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.runtime.cost_estimate import PART_TOKENS, describe_longest_clip, fusion_step_memory
 from vimoclip.store import EmbeddingReader
+from vimoclip.video.geometry import is_as_displayed
 
 VIDEOS_PER_TASK = 100
+EARLIER_GEOMETRY = (
+    "holds entries of an earlier version, which ignored mirroring and pixels that are not square; the entries of such "
+    "videos are problems, the others are right"
+)
 VIDEOS_PER_DECODE_TASK = 4  # few, so that Ctrl-C stops a check soon
 
 
@@ -137,6 +142,9 @@ def check_video_names(data: DatasetContents, report: CheckReport) -> None:
 
 def check_embedding_files(data: DatasetContents, report: CheckReport) -> None:
     """Compare the RGB files with the annotations, with each other, and with the motion file."""
+    for area, reader in data.readers.items():
+        if reader.has_schema and "sampling" in reader.attributes and not is_as_displayed(reader.attributes):
+            report.add_note(area, EARLIER_GEOMETRY)
     for split, reader in data.rgb_readers.items():
         _check_against_annotations(data, split, reader, report)
     not_empty = [(split, reader) for split, reader in data.rgb_readers.items() if reader.keys]
@@ -169,6 +177,8 @@ def check_flow_settings(data: DatasetContents, results: CheckResults, report: Ch
         return
     folder, videos_by_settings = data.paths.flows, results.videos_by_flow_settings
     settings_dicts = {settings: json.loads(settings) for settings in videos_by_settings}
+    if any("sampling" in settings and not is_as_displayed(settings) for settings in settings_dicts.values()):
+        report.add_note("flows", EARLIER_GEOMETRY)
     reference: dict[str, Any] = {}
     for settings, names in sorted(videos_by_settings.items(), key=lambda item: len(item[1]), reverse=True):
         try:
@@ -183,7 +193,7 @@ def check_flow_settings(data: DatasetContents, results: CheckResults, report: Ch
             compatibility.check_sampling(reader, reference, str(folder))
     motion = data.motion_reader
     if motion and motion.has_schema:
-        motion_settings = {key: value for key, value in motion.attributes.items() if key == "sampling"}
+        motion_settings = {key: value for key, value in motion.attributes.items() if key in ("sampling", "geometry")}
         trained_on = motion.attributes.get("student", {}).get("flow")
         motion_settings |= trained_on if isinstance(trained_on, dict) else {}
         hint = "create it again with inference.py --overwrite, with a student that was trained on this flow"

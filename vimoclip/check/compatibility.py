@@ -13,10 +13,10 @@ from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.store import EmbeddingReader
-from vimoclip.video import VideoInfo, frame_indices_from_comment
+from vimoclip.video import VideoInfo, frame_indices_from_comment, recorded_geometry
 
-# root attributes of the encoder and of sampling, which must agree if both files have them
-ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize", "sampling")
+# root attributes of the encoder and of the frames, which must agree if both files have them
+ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize", "sampling", "geometry")
 
 
 def flow_mismatch(num_frames: int, frame_indices: np.ndarray | None, info: VideoInfo) -> str | None:
@@ -67,7 +67,7 @@ def motion_key_function(motion: EmbeddingReader) -> Callable[[str], str]:
 def check_sampling(rgb: EmbeddingReader, flow_settings: Mapping[str, Any], flow_name: str) -> None:
     """Raise UserError if flow was computed from other frames than those embedded."""
     if rgb.has_schema:
-        rgb_settings = {"sampling": rgb.attributes.get("sampling")}
+        rgb_settings = {"sampling": rgb.attributes.get("sampling"), "geometry": recorded_geometry(rgb.attributes)}
         hint = "give both extractors the same flags"
         check_settings_match(rgb_settings, flow_settings, str(rgb.path), flow_name, hint)
 
@@ -85,8 +85,9 @@ def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
     encoder = _subset(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
     check_settings_match(encoder, teacher, rgb_name, f"the teacher of {motion_name}", hint)
     check_settings_match(_subset(rgb.attributes, "resize"), motion.attributes, rgb_name, motion_name, hint)
-    hint = "give both extractors the same --stride, --fps and --max-frames"
-    check_settings_match(_subset(rgb.attributes, "sampling"), motion.attributes, rgb_name, motion_name, hint)
+    hint = "give both extractors the same --stride, --fps, --max-frames and --deinterlace"
+    frames = _subset(rgb.attributes, "sampling", "geometry")
+    check_settings_match(frames, _with_geometry(motion.attributes), rgb_name, motion_name, hint)
 
 
 def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
@@ -109,7 +110,8 @@ def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_nam
     if not ("schema" in first and "schema" in second):
         return
     hint = "create both with the same settings, or give other files"
-    check_settings_match(_subset(first, *ENCODER_ATTRIBUTES), second, first_name, second_name, hint)
+    attributes = _subset(first, *ENCODER_ATTRIBUTES)
+    check_settings_match(attributes, _with_geometry(second), first_name, second_name, hint)
 
 
 def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
@@ -158,4 +160,10 @@ def default_class_name(class_id: int) -> str:
 
 
 def _subset(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    attributes = _with_geometry(attributes)
     return {key: attributes[key] for key in keys if key in attributes}
+
+
+def _with_geometry(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes with their geometry, also those of an earlier version, unless the frames are unknown."""
+    return dict(attributes) | ({"geometry": recorded_geometry(attributes)} if "sampling" in attributes else {})

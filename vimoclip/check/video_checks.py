@@ -1,10 +1,12 @@
 """Checks of single videos in every area, which run in parallel."""
 
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,8 @@ from vimoclip.extraction.manifest import DONE_STATUSES, stat_source
 from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.video.decoder import VideoDecoder
-from vimoclip.video.trimmed_clip import is_shorter_than_named, may_be_trimmed
+from vimoclip.video.geometry import changed_geometry, is_as_displayed
+from vimoclip.video.trimmed_clip import has_length_of_name, lacks_film_times, may_be_trimmed
 
 CheckTask = Sequence[str] | str  # video ids, or the area of a file of embeddings to verify
 
@@ -95,17 +98,28 @@ class _VideoChecker:
             names = list_some(path.relative_to(folder.folder).as_posix() for path in folder.matches(self.name))
             self._add_problem("videos", "misfit", f"{self.num_files} files have this name: {names}", "keep one of them")
         elif self.path.suffix.lower() not in video.VIDEO_EXTENSIONS:
-            reason = "has no extension of a video, so extract_flows.py skips it"
+            left_out = folder.left_out.get(self.path.relative_to(folder.folder).as_posix(), video.folder.NO_VIDEO)
+            reason = f"{left_out}; extract_flows.py skips it"
             self._add_problem("videos", "misfit", reason, "rename the file, and its line in the annotations")
         elif self.data.decode or not self._was_decoded() or may_be_trimmed(self.name):
             info, problem = inspect_video(self.path, self.data.decode)
             if problem:
                 hint = "replace it, or remove its line from the annotations"
                 self._add_problem("videos", "broken", problem, hint)
-            elif info and is_shorter_than_named(self.name, info):
-                reason = f"lasts {info.seconds:.6g} s, less than its name says: its film ended before"
-                hint = "import its film again into another --dataset-dir, which leaves such clips out"
-                self._add_problem("videos", "misfit", reason, hint)
+            elif info and lacks_film_times(info):
+                self._add_old_clip(info)
+
+    def _add_old_clip(self, info: video.VideoInfo) -> None:
+        """Add a problem for a clip with wrong times, and a note if they are right where the film's rate is constant."""
+        hint = "import its film again, into another --dataset-dir if this one is refused"
+        if has_length_of_name(self.name, info):
+            reason = f"was cut by an earlier version, at a constant frame rate; if that of its film varies, {hint}"
+            self.results.report.add_note("videos", reason, self.name)
+        else:
+            reason = (
+                f"lasts {info.seconds:.6g} s, not as long as its name says: its film's frame rate varies, or it ended"
+            )
+            self._add_problem("videos", "misfit", reason, hint)
 
     def _was_decoded(self) -> bool:
         """Return whether an extraction has decoded this version of the file completely."""
@@ -120,8 +134,10 @@ class _VideoChecker:
         if self.name not in self.data.keys[area]:
             self._check_absence(area, self.name)
             return
-        self._check_source(area, self.name, self.path, f"create the file again with {command_for(area)} --overwrite")
+        hint = f"create the file again with {command_for(area)} --overwrite"
+        self._check_source(area, self.name, self.path, hint)
         reader = self.data.readers[area]
+        self._check_geometry(area, reader.attributes, hint)
         self.num_rgb_frames, self.frame_indices = _length_and_indices(reader, self.name)
         stored, annotated = reader.labels(self.name), self.data.annotations.multi_hot(self.split, self.name)
         # a different number of labels is a problem of the whole file
@@ -151,6 +167,7 @@ class _VideoChecker:
             return
         self.num_flow_frames = info.frames
         if settings := settings_from_comment(info.comment):
+            self._check_geometry("flows", settings, hint)
             self.results.videos_by_flow_settings[json.dumps(settings, sort_keys=True)].append(self.name)
         source_stem = (info.comment or {}).get("video", annotations.stem(self.name))
         if normalize_name(str(source_stem)) != normalize_name(annotations.stem(self.name)):
@@ -212,6 +229,15 @@ class _VideoChecker:
             self.results.report.add_note(area, f"partial: {entry.reason}", entry_id)
         if change := self._describe_change(area, entry_id, source):
             self._add_problem(area, "stale", change, hint, entry_id)
+
+    def _check_geometry(self, area: str, settings: Mapping[str, Any], hint: str) -> None:
+        """Add a problem if an earlier version read the video, with frames other than a player shows."""
+        if "sampling" not in settings or is_as_displayed(settings) or not self.num_files:
+            return
+        with contextlib.suppress(VideoError, OSError):  # reported with the video
+            if change := changed_geometry(self.path):
+                reason = f"was made by an earlier version, which ignored that {change}"
+                self._add_problem(area, "stale", reason, hint)
 
     def _describe_change(self, area: str, entry_id: str, source: Path) -> str | None:
         """Return how the size or time of a source differs from the manifest; None if they agree or are unknown."""

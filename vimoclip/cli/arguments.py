@@ -140,6 +140,17 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="keep only the first frames of a video, at most this many of the sampled ones",
     )
+    add_deinterlace_argument(group)
+
+
+def add_deinterlace_argument(parser: argparse._ActionsContainer, default: str | None = "off") -> None:
+    parser.add_argument(
+        "--deinterlace",
+        choices=["off", "auto"],
+        default=default,
+        help="auto: frames that are flagged as interlaced, as of old camcorders, are deinterlaced by FFmpeg's bwdif"
+        + ("" if default else "; default: off"),
+    )
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | None = "ViT-B/32") -> None:

@@ -47,13 +47,15 @@ class EmbeddingJob(ExtractionJob):
         attributes: Mapping[str, Any],
         *,
         sampling: video.Sampling = video.EVERY_FRAME,
+        geometry: video.Geometry = video.AS_DISPLAYED,
         labels: Mapping[str, np.ndarray] | None = None,
         videos_ahead: int = 2,
         is_flow: bool = False,
         **kwargs: Any,
     ):
         super().__init__(args, output, sources, **kwargs)
-        self.load_encoder, self.attributes, self.sampling = load_encoder, dict(attributes), sampling
+        self.load_encoder, self.attributes = load_encoder, dict(attributes)
+        self.sampling, self.geometry = sampling, geometry
         self.labels, self.videos_ahead, self.is_flow = labels, videos_ahead, is_flow
         self.encoder: clip.ImageEncoder | None = None
 
@@ -119,6 +121,7 @@ class EmbeddingJob(ExtractionJob):
                 self.sampling,
                 on_start=partial(tracker.record_start, key),
                 max_batch_pixels=limits.chunk_pixels,
+                geometry=self.geometry,
             )
             for key in tracker.claim_videos()
         )
@@ -189,7 +192,10 @@ class EmbeddingJob(ExtractionJob):
         batches, workers, videos_ahead = self._batch_encoder(), self.num_workers, self.videos_ahead
         limits = _reading_limits(self.device, workers, videos_ahead)
         readers = (
-            video.VideoReader(path, CHUNK_FRAMES, self.sampling, max_batch_pixels=limits.chunk_pixels) for path in paths
+            video.VideoReader(
+                path, CHUNK_FRAMES, self.sampling, max_batch_pixels=limits.chunk_pixels, geometry=self.geometry
+            )
+            for path in paths
         )
         with video.prefetch_videos(readers, self._load_frames, workers, videos_ahead, limits.depth) as videos:
             for _, chunk in _read_in_turn(videos, limits.at_once):

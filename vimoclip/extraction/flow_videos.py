@@ -49,11 +49,12 @@ class FlowVideoJob(ExtractionJob):
         settings: Mapping[str, Any],
         *,
         sampling: video.Sampling,
+        geometry: video.Geometry = video.AS_DISPLAYED,
         size: int | None,
         **kwargs: Any,
     ):
         super().__init__(args, output, sources, **kwargs)
-        self.load_renderer, self.sampling = load_renderer, sampling
+        self.load_renderer, self.sampling, self.geometry = load_renderer, sampling, geometry
         self.size = size
         self._settings, self._done = dict(settings), set[str]()
         self._render: FlowRenderer | None = None
@@ -199,6 +200,7 @@ class FlowVideoJob(ExtractionJob):
             overlap=1,
             on_start=on_start,
             max_batch_pixels=batch_pixels,
+            geometry=self.geometry,
         )
 
     @property
@@ -240,7 +242,8 @@ class FlowVideoJob(ExtractionJob):
         if not comment or "method" not in comment:
             return "is not a flow video of this project"
         hint = "use the same flags, name another --output-dir, or give --overwrite"
-        cli.check_settings_match(self._known_settings(), comment, "this run", str(output), hint)
+        existing = comment | {"geometry": video.recorded_geometry(comment)}
+        cli.check_settings_match(self._known_settings(), existing, "this run", str(output), hint)
         return None
 
 

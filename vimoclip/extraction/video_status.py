@@ -18,7 +18,7 @@ from vimoclip.extraction.manifest import (
     stat_source,
 )
 from vimoclip.extraction.sharding import SINGLE_PROCESS, IncompleteOutputError, WorkerContext
-from vimoclip.video import ReadSummary
+from vimoclip.video import ReadSummary, recorded_geometry
 
 
 class VideoTracker:
@@ -192,5 +192,9 @@ class VideoTracker:
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return a short hash that identifies equal settings."""
+    """Return a short hash that identifies equal settings.
+
+    The default geometry is left out: entries of earlier versions, which have none, still count."""
+    if recorded_geometry(settings)["deinterlace"] == "off":
+        settings = {key: value for key, value in settings.items() if key != "geometry"}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from vimoclip.annotations import stem as stem_of
 from vimoclip.cli import check_settings_match
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import is_safe_name, normalize_name
-from vimoclip.video import VideoFolder, probe
+from vimoclip.video import VideoFolder, probe, recorded_geometry
 
 # The published script names flow videos <stem>_<method>_<checkpoint>.mp4, with the names of ptlflow's models and
 # checkpoints. All three may contain underscores.
@@ -110,8 +110,9 @@ def _read_source_stem(path: Path) -> str | None:
 
 
 def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a flow video's settings from its comment: method, checkpoint, size, normalization, sampling."""
-    return {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}
+    """Return a flow video's settings from its comment: method, checkpoint, size, normalization, sampling, geometry."""
+    settings = {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}
+    return settings | {"geometry": recorded_geometry(settings)} if "sampling" in settings else settings
 
 
 def common_settings(

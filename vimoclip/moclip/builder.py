@@ -58,7 +58,7 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
         "alpha": args.residual_alpha,
         "num_classes": len(names),
         "sequence_length": args.sequence_length,
-        "teacher": teacher | ({"sampling": attributes["sampling"]} if "sampling" in attributes else {}),
+        "teacher": teacher | {key: attributes[key] for key in ("sampling", "geometry") if key in attributes},
         "flow": splits.paired_videos["train"].flow_settings,
     }
     return Student(model, encoder.preprocess, config | splits.metadata, names)

@@ -44,6 +44,7 @@ class TwoStreamEncoder:
     flow_side: int | None = None
     pair_batch_size: int = 1
     flow_precision: str | None = None
+    geometry: video.Geometry = video.AS_DISPLAYED
 
 
 class FrameEmbeddings(NamedTuple):
@@ -74,7 +75,8 @@ class EncodedVideo:
         # max_frames limits training clips; a timeline covers the whole video
         sampling = replace(encoder.sampling, max_frames=None)
         sizes = [None if encoder.rgb else encoder.flow_side, encoder.flow_side]
-        self._reader = video.VideoReader(path, batch_size, sampling, sizes, overlap=1 if encoder.motion else 0)
+        overlap = 1 if encoder.motion else 0
+        self._reader = video.VideoReader(path, batch_size, sampling, sizes, overlap, geometry=encoder.geometry)
 
     def __iter__(self) -> Iterator[FrameEmbeddings]:
         prepare, workers = partial(_prepare_batch, encoder=self.encoder), min(self.workers, 1)

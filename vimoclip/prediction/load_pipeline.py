@@ -45,7 +45,9 @@ def load_two_stream_encoder(
     rgb, motion = inputs["rgb"], inputs["motion"]
     if motion and student is None:
         raise UserError("uses motion", "name the student that it was trained with: --student", path=tfam)
-    sampling = video.Sampling(**(rgb or motion or {})["sampling"])
+    source = rgb or motion or {}
+    sampling = video.Sampling(**source["sampling"])
+    geometry = video.Geometry(video.recorded_geometry(source)["deinterlace"])
     rgb_encoder = motion_encoder = render = None
     flow_settings: dict[str, Any] = {}
     flow_precision = None
@@ -63,7 +65,14 @@ def load_two_stream_encoder(
         rgb_encoder = make_frame_encoder(teacher, compute)
     flow_side = flow_settings.get("size")
     return TwoStreamEncoder(
-        sampling, rgb_encoder, motion_encoder, render, flow_side, compute.pair_batch_size, flow_precision
+        sampling,
+        rgb_encoder,
+        motion_encoder,
+        render,
+        flow_side,
+        compute.pair_batch_size,
+        flow_precision,
+        geometry,
     )
 
 
@@ -85,6 +94,7 @@ def load_zero_shot_encoder(
     labels: Sequence[str],
     templates: Sequence[str] | None,
     sampling: video.Sampling,
+    geometry: video.Geometry,
     compute: ComputeOptions,
 ) -> tuple[TwoStreamEncoder, ScoreWindows, dict[str, Any]]:
     """Return the encoder of a CLIP, a function that scores windows by `labels`, and metadata. Raises UserError."""
@@ -102,8 +112,10 @@ def load_zero_shot_encoder(
         "clip_weights_sha256": image_encoder.config["weights_sha256"],
         "templates": list(templates or clip.PROMPT_TEMPLATES),
         "sampling": sampling.as_dict(),
+        "geometry": geometry.as_dict(),
     }
-    return TwoStreamEncoder(sampling, make_frame_encoder(image_encoder, compute)), score, metadata
+    encoder = make_frame_encoder(image_encoder, compute)
+    return TwoStreamEncoder(sampling, encoder, geometry=geometry), score, metadata
 
 
 def load_zero_shot_classifier(

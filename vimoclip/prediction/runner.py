@@ -114,7 +114,8 @@ def select_pending(
             timeline.check_output_name(folder, json_path.stem)
         else:
             hint = "use --overwrite, or another folder with -o"
-            cli.check_settings_match(model.provenance(), existing, "this command", str(json_path), hint)
+            recorded = existing | {"geometry": video.recorded_geometry(existing)}
+            cli.check_settings_match(model.provenance(), recorded, "this command", str(json_path), hint)
             if existing.get("video_bytes") != _file_size(path):
                 print(
                     f"{escape_line(path.name)} has changed since {json_path} was written; it is predicted again",

@@ -14,7 +14,7 @@ import numpy as np
 from vimoclip.errors import GoneError, UserError
 from vimoclip.store import offset_index, validation
 
-_JSON_ATTRIBUTES = ("sampling", "versions", "student")  # root attributes that hold a dictionary as JSON
+_JSON_ATTRIBUTES = ("sampling", "geometry", "versions", "student")  # root attributes that hold a dictionary as JSON
 MAX_JSON_BRACKETS = 100  # lists and dictionaries in such an attribute: bounds the levels of nesting
 
 

@@ -17,6 +17,7 @@ from vimoclip.io import atomic, yaml_json
 from vimoclip.store import offset_index
 from vimoclip.store.part_files import PART_SUFFIX, SETTINGS_FILE, PartReader, PartWriter
 from vimoclip.store.reader import EmbeddingReader, verify
+from vimoclip.video import recorded_geometry
 
 SCHEMA = "vimoclip-embeddings-1"
 COPY_ROWS = 4096  # rows copied at a time: bounds the memory of a merge
@@ -189,6 +190,11 @@ class EmbeddingWriter:
         return frozenset(reader.keys)
 
     def _check_settings(self, stored: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+        if "geometry" in settings:
+            earlier = recorded_geometry(stored)
+            if not earlier.keys() >= settings["geometry"].keys():
+                self.attributes["geometry"] = earlier  # an earlier version made a part of the videos
+            stored = {**stored, "geometry": settings["geometry"] | earlier}
         for key in sorted(settings.keys() & stored.keys()):
             if settings[key] != stored[key]:
                 raise UserError(
