@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -178,6 +179,8 @@ def serve(folder: str, pid: str) -> None:
 
 def _listen(folder: str, name: str) -> socket.socket:
     sys.stdout.flush()
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # of the imported packages: thousands, which each fork would run as it ends
     gc.collect()
     gc.freeze()  # a collection would touch, and so copy, all pages that are shared with the forks
     listener = socket.socket(socket.AF_UNIX)

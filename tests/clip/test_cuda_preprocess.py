@@ -94,7 +94,7 @@ def test_tf32_gives_the_same_pixels(mode: str, interpolation: str, monkeypatch: 
         return product(round_to_tf32(first), round_to_tf32(second)) if allowed[-1] else product(first, second)
 
     config, kinds = make_config(224, "model", mode, interpolation), ("noise", "edges")
-    frames = [make_frames(kind, *size) for size in SIZES for kind in kinds]
+    frames = [make_frames(kind, *size)[:1] for size in SIZES for kind in kinds]
     expected = [resize_as_on_a_gpu(config, batch) for batch in frames]
     monkeypatch.setattr(torch, "bmm", product_in_tf32)
     assert all(map(torch.equal, (resize_as_on_a_gpu(config, batch) for batch in frames), expected))

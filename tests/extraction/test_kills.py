@@ -150,15 +150,18 @@ def test_runs_killed_at_each_file_change_end_like_uninterrupted_ones(
 def test_a_signal_ends_a_run_and_prints_the_command_that_resumes(
     stage: str, number: signal.Signals, code: int, inputs: Path, tmp_path: Path
 ) -> None:
-    process = start_process(stage_command(inputs, stage, "--overwrite"), tmp_path)
-    while process.poll() is None and not finished_videos(tmp_path):
+    script, *flags = stage_command(inputs, stage, "--overwrite")
+    process = preloaded.start(
+        [str(REPOSITORY / script), *flags], tmp_path, OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY)
+    )
+    while not process.has_ended() and not finished_videos(tmp_path):
         time.sleep(0.001)
-    process.send_signal(number)
+    os.kill(process.pid, number)
     start = time.monotonic()
-    _, stderr = process.communicate(timeout=30)
+    result = process.wait(30)
     assert time.monotonic() - start < 20
-    assert process.returncode == code, stderr
-    last = stderr.splitlines()[-1]
+    assert result.returncode == code, result.stderr
+    last = result.stderr.splitlines()[-1]
     assert last.startswith("stopped; ")
     _, script, *arguments = shlex.split(last.partition("resume with: ")[2])
     assert [Path(script).name, *arguments] == stage_command(inputs, stage)
@@ -168,11 +171,13 @@ def test_a_signal_ends_a_run_and_prints_the_command_that_resumes(
 
 
 C_CODE_SCRIPT = """
-import hashlib, sys
+import ctypes, sys
 from vimoclip import cli
 def main():
+    mutex, lock = ctypes.create_string_buffer(256), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
     open(sys.argv[-1], "x").close()
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+    lock(mutex)  # waits for itself, also after a signal
 cli.run(main)
 """
 

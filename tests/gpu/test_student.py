@@ -23,10 +23,13 @@ CUDA = torch.device("cuda:0")
 CLASSES = 140  # of Animal Kingdom
 
 
-def make_trainer(name: str, precision: str, *flags: str) -> StudentTrainer:
-    """Return the training of a student with random weights; its data set is empty."""
+def make_trainer(name: str, precision: str, *flags: str, layers: int | None = None) -> StudentTrainer:
+    """Return the training of a student with random weights, of so many layers if given; its data set is empty."""
     args: Any = train.build_parser().parse_args(list(flags))
-    encoder = clip.build_encoder(encoder_config(name))
+    encoder_settings = encoder_config(name)
+    if layers:
+        encoder_settings["architecture"]["vision_cfg"]["layers"] = layers
+    encoder = clip.build_encoder(encoder_settings)
     width = encoder.config["embed_dim"]
     model, config = moclip.MoCLIP(encoder.visual, width, CLASSES, 0.1), {"num_classes": CLASSES}
     student = Student(model, encoder.preprocess, config, ["class"] * CLASSES)
@@ -98,7 +101,7 @@ def test_step_stays_on_the_card(name: str, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_losses_of_a_step_are_read_after_the_next_is_launched(flags: list[str], precision: str) -> None:
     with FakeCard() as card:
-        trainer = make_trainer("ViT-B/32", precision, *flags)
+        trainer = make_trainer("ViT-B/32", precision, *flags, layers=2)
         trainer.train_set = range(100)
         batches = [make_batch(trainer, 2) for _ in range(3)]
         card.reset()
@@ -117,7 +120,7 @@ def test_losses_of_a_step_are_read_after_the_next_is_launched(flags: list[str], 
 
 def test_evaluation_stays_on_the_card() -> None:
     with FakeCard() as card:
-        trainer = make_trainer("ViT-B/32", "bf16", "--micro-batch-size", "4")
+        trainer = make_trainer("ViT-B/32", "bf16", "--micro-batch-size", "4", layers=2)
         batch = make_batch(trainer, 4)
         card.reset()
         result = trainer.evaluate([batch])
