@@ -137,3 +137,18 @@ def test_the_film_is_read_and_not_its_preview(tmp_path: Path) -> None:
     assert indices == list(range(20))
     assert (video.probe(path).width, video.probe(path).codec) == (64, "h264")
     assert "32x24" in summary.note
+
+
+def test_time_stamps_out_of_order_do_not_lengthen_the_film(tmp_path: Path) -> None:
+    """As of recorders that exchange the times of two frames, again and again."""
+    encode(tmp_path / "a.mkv", indexed_frames(40), "mjpeg")
+    with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            exchanged = number ^ 1 if 10 <= number < 30 else number
+            packet.pts, packet.dts, packet.stream = 40 * exchanged + 40, 40 * number, stream
+            target.mux(packet)
+    indices, summary = read(tmp_path / "b.mkv")
+    assert indices == list(range(40)) == summary.frame_indices.tolist()
+    assert (np.diff(summary.timestamps) >= 0).all()
+    assert summary.timestamps[-1] - summary.timestamps[0] == pytest.approx(39 / 25, abs=0.05)
