@@ -18,7 +18,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
 from vimoclip.prediction import WindowFeatures
 from vimoclip.training import checkpoint
-from vimoclip.video import recorded_geometry
+from vimoclip.video import geometry_of
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
 
@@ -105,5 +105,5 @@ class FusionPredictor:
             "student_weights_sha256": motion.get("weights_sha256"),
             "flow": motion.get("student", {}).get("flow"),
             "sampling": (rgb or motion).get("sampling"),
-            "geometry": recorded_geometry(rgb or motion),
+            "geometry": geometry_of(rgb or motion).as_dict(),
         }

@@ -47,7 +47,7 @@ def load_two_stream_encoder(
         raise UserError("uses motion", "name the student that it was trained with: --student", path=tfam)
     source = rgb or motion or {}
     sampling = video.Sampling(**source["sampling"])
-    geometry = video.Geometry(video.recorded_geometry(source)["deinterlace"])
+    geometry = video.geometry_of(source)
     rgb_encoder = motion_encoder = render = None
     flow_settings: dict[str, Any] = {}
     flow_precision = None

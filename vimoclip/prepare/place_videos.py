@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vimoclip import annotations, video
-from vimoclip.errors import UserError, VideoError
+from vimoclip.errors import UserError, VideoError, escape_line
 from vimoclip.io import atomic
 from vimoclip.io.names import portable_stem
 from vimoclip.io.numbers import TIME_TOLERANCE
@@ -190,7 +190,7 @@ def _trim_in_one_pass(source: Path, spans: Sequence[TrimSpan], geometry: Geometr
                     results[span.target] = clips.pop(span).publish(float(after[0]))
             last_times = np.concatenate([last_times, times])[-2:]
         if reader.summary.note:
-            print(f"note: {source.name}: {reader.summary.note}", flush=True)
+            print(escape_line(f"note: {source.name}: {reader.summary.note}"), flush=True)
         for span in list(clips):
             results[span.target] = clips.pop(span).publish(float(2 * last_times[1] - last_times[0]))
     finally:

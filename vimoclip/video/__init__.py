@@ -6,7 +6,7 @@ the size of the first frame."""
 from vimoclip.video.container import VIDEO_EXTENSIONS
 from vimoclip.video.evenly_spaced import read_evenly_spaced
 from vimoclip.video.folder import VideoFolder, existing_spelling, unique_stems
-from vimoclip.video.geometry import AS_DISPLAYED, Geometry, recorded_geometry
+from vimoclip.video.geometry import AS_DISPLAYED, Geometry, geometry_of, recorded_geometry
 from vimoclip.video.measure import MeasuredVideo, measure
 from vimoclip.video.prefetch import BatchIterator, batches_in_memory, prefetch_videos
 from vimoclip.video.probe import VideoInfo, estimate_kept_frames, probe
@@ -43,6 +43,7 @@ __all__ = [
     "existing_spelling",
     "frame_indices_from_comment",
     "frames_to_comment",
+    "geometry_of",
     "measure",
     "pad_to_even",
     "prefetch_videos",

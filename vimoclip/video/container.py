@@ -111,7 +111,7 @@ def find_second_recording(path: Path) -> int | None:
 
 def video_stream(container: Any) -> Any:
     """Return the video stream that FFmpeg calls best, never a cover picture. Raises VideoError if there is none."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    streams = _films(container)
     if not streams:
         raise VideoError("has no video stream (sound only?)")
     best = container.streams.best("video")
@@ -128,8 +128,11 @@ def video_stream(container: Any) -> Any:
 
 def other_video_streams(container: Any, stream: Any) -> list[Any]:
     """Return the video streams besides `stream` that are no cover pictures."""
-    pictures = av.stream.Disposition.attached_pic
-    return [s for s in container.streams.video if s != stream and not s.disposition & pictures]
+    return [other for other in _films(container) if other != stream]
+
+
+def _films(container: Any) -> list[Any]:
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
 
 
 def describe_stream(stream: Any) -> str:

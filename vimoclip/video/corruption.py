@@ -16,9 +16,8 @@ from vimoclip.video.container import decoder_options, error_text, has_presentati
 
 HIDDEN_FRAME_CODECS = ("vp8", "dirac")  # codecs with packets that display no frame
 JOIN_PACKETS = 2  # between a packet that is reported incomplete and the end of a recording, at most
-FIELD_CODECS = (
-    "h264",
-)  # codecs whose interlaced frames may have a packet per field, the second of which gives no frame
+# codecs whose interlaced frames may have a packet per field; that of the second field gives no frame
+FIELD_CODECS = ("h264",)
 AVI_CHUNK_HEADER = 8  # bytes
 
 

@@ -181,10 +181,9 @@ class VideoDecoder:
         data_before = max(0, monitor.first_position - MAX_HEADER_BYTES)
         if data_before * duration < 0.5 * container.size * start:  # a late start, nothing lost before it
             decoded = max(end, decoded)
-        precise = container.format.name == "matroska,webm"
-        if monitor.frame_count and duration - decoded > (
-            max(0.005, 1.5 / self.fps) if precise else max(0.5, 2.5 / self.fps)
-        ):
+        is_precise = container.format.name == "matroska,webm"  # to a millisecond
+        tolerance = max(0.005, 1.5 / self.fps) if is_precise else max(0.5, 2.5 / self.fps)
+        if monitor.frame_count and duration - decoded > tolerance:
             self.expected_frames = monitor.frame_count + round((duration - decoded) * self.fps)
             self.problem = f"it has {decoded:.1f} of {duration:.1f} s"
 
@@ -212,9 +211,7 @@ class VideoDecoder:
         elif (frame.width, frame.height) != self._first_size and not self._has_other_sizes:
             size, first_size = f"{frame.width}x{frame.height}", "{}x{}".format(*(self._first_size or ()))
             self._has_other_sizes = True
-            self._notes.append(
-                f"frames change from {first_size} to {size} at frame {index}; all are scaled to the first"
-            )
+            self._add_note(f"frames change from {first_size} to {size} at frame {index}; all are scaled to the first")
         return DecodedFrame(index, time, [rgb_converter(frame, size, self._pixel_aspect) for size in self._sizes])
 
 

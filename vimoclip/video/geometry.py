@@ -18,7 +18,6 @@ from av.sidedata import sidedata
 from vimoclip.errors import VideoError
 from vimoclip.video.container import MAX_PIXELS, error_text, open_for_decoding, video_stream
 
-DEINTERLACE = ("off", "auto")
 MAX_UPSCALED_PIXELS = 2**23  # of an upscaled frame: as many as 4K video has
 MAX_PIXEL_ASPECT = 4  # and its inverse: more than any format has (352x576 shown as 16:9 has 2.9)
 ROUNDED_PIXEL_ASPECT = 0.02  # difference to 1; that of formats is 0.07 or more
@@ -49,6 +48,11 @@ AS_DISPLAYED = Geometry()
 def recorded_geometry(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the geometry among the attributes of a file. Earlier versions recorded none, and did not deinterlace."""
     return settings.get("geometry") or {"deinterlace": "off"}
+
+
+def geometry_of(settings: Mapping[str, Any]) -> Geometry:
+    """Return the geometry to read further videos with, for a model whose inputs have these attributes."""
+    return Geometry(recorded_geometry(settings)["deinterlace"])
 
 
 def is_as_displayed(settings: Mapping[str, Any]) -> bool:
