@@ -16,7 +16,8 @@ SCRIPTS += ["evaluate.py", "predict.py"]
 DEMO = ["make_clips", "make_films", "make_teacher", "check_frames", "report", "strips"]
 # a package imports only packages that stand before it
 LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "clip", "flow", "metrics", "boris"]
-LAYERS += ["timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "prepare", "prediction"]
+LAYERS += ["timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "ethogram", "prepare"]
+LAYERS += ["prediction"]
 # third-party package -> the only module or package that may import it
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "safetensors": "clip", "ptlflow": "flow", "cv2": "flow"}
 OWNERS |= {"openpyxl": "prepare/animal_kingdom", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}

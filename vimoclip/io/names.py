@@ -1,8 +1,10 @@
 """Names of videos, classes and data sets that come from files: checks, normal form, and lists for messages."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 from vimoclip.errors import CONTROL_CHARACTERS
 from vimoclip.io.atomic import MAX_NAME_BYTES
@@ -49,6 +51,20 @@ def portable_stem(stem: str) -> str:
     stem = _REFUSED_BY_WINDOWS.sub("-", stem)
     device = _DEVICE_OF_WINDOWS.match(stem)
     return f"{device[1]}-{stem[device.end() :]}" if device else stem
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """Return a file's path relative to a folder, with /; the absolute one on another drive of Windows.
+
+    Where `..` would leave a symbolic link to the folder elsewhere, the links are resolved."""
+    for target, start in ((path.absolute(), folder.absolute()), (path.resolve(), folder.resolve())):
+        try:
+            relative = Path(os.path.relpath(target, start))
+        except ValueError:
+            return target.as_posix()
+        if (start / relative).resolve() == path.resolve():
+            break
+    return relative.as_posix()
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

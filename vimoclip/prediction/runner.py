@@ -20,6 +20,7 @@ from vimoclip.prediction.frame_encoder import TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
 from vimoclip.runtime import versions
 from vimoclip.timeline import Timeline
+from vimoclip.timeline.bouts import window_edges
 
 WHOLE_VIDEOS_FILE = "whole_videos.csv"
 PRINTED_ACTIONS = 5  # highest-scoring actions in the line of a video
@@ -194,6 +195,8 @@ def predict_video(
         print(f"{escape_line(path.name)}: {summary.note}", flush=True)
     if result.unscored:
         print(f"{escape_line(path.name)}: {result.unscored} windows have too few frames for a score", flush=True)
+    edges = window_edges(result.starts, result.stops, result.seconds)
+    times = summary.timestamps - summary.timestamps[0]
     bouts = timeline.find_bouts(
         result.starts,
         result.stops,
@@ -217,6 +220,7 @@ def predict_video(
         whole_by=result.whole_by,
         thresholds=model.thresholds,
         bouts=bouts,
+        observed=timeline.observed_spans(times, edges, result.scores, result.seconds),
         provenance={
             **model.provenance(),
             "video_bytes": size,

@@ -10,6 +10,12 @@ import numpy as np
 from vimoclip.io.numbers import TIME_TOLERANCE
 
 DECIMALS = 6  # of rounded seconds
+# A step between sampled frames is a pause of the recording, or a stretch that does not decode, if it is longer than a
+# second and this many times the median step. Shorter ones are frames that a camera skipped.
+PAUSE_SECONDS = 1.0
+PAUSE_STEPS = 3
+
+Span = tuple[float, float]  # start and stop, in seconds since the video's first frame
 
 
 class WindowGrid(NamedTuple):
@@ -57,6 +63,14 @@ class Bout(NamedTuple):
     score: float
 
 
+class StreamDisagreement(NamedTuple):
+    """The action of a window on which the two streams differ most: scores by RGB alone, and by motion alone."""
+
+    action: str
+    rgb: float
+    motion: float
+
+
 def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarray:
     """Return (W+1,) seconds: the score of window i holds from edge i to edge i+1.
 
@@ -64,6 +78,23 @@ def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.nd
     middles = (starts + stops) / 2
     between = (middles[1:] + middles[:-1]) / 2
     return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
+
+
+def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, seconds: float) -> tuple[Span, ...]:
+    """Return the spans of a video that were observed, sorted: without pauses, and without windows that have no score.
+
+    times (T,): of the sampled frames, in seconds since the first; edges (W+1,): see `window_edges`; scores (W, C)."""
+    steps = np.diff(times)
+    step = float(np.median(steps)) if len(steps) else 0.0
+    pauses = np.flatnonzero(steps > max(PAUSE_SECONDS, PAUSE_STEPS * step))
+    gaps = [(float(times[i]) + step, float(times[i + 1])) for i in pauses.tolist()]
+    gaps += [(float(edges[i]), float(edges[i + 1])) for i in np.flatnonzero(np.isnan(scores).all(axis=1)).tolist()]
+    spans, start = list[Span](), 0.0
+    for first, last in sorted(gaps):
+        if first > start:
+            spans.append((start, round(first, DECIMALS)))
+        start = max(start, round(last, DECIMALS))
+    return (*spans, (start, seconds)) if start < seconds else tuple(spans)
 
 
 def find_bouts(
@@ -117,7 +148,8 @@ class Timeline:
 
     Times are seconds since the video's first frame. `starts`, `stops` (W,): sorted; `scores` (W, C); `whole` (C,):
     scores of the whole video, computed as `whole_by` describes; `thresholds` (C,); `provenance`: settings and versions
-    in the types that JSON has; `name`: of its files, default: the video's without extension."""
+    in the types that JSON has; `name`: of its files, default: the video's without extension; `observed`: the spans that
+    were seen, see `observed_spans`; `disagreements` (W): of the streams, empty for a model of one stream."""
 
     video: Path
     seconds: float
@@ -133,3 +165,10 @@ class Timeline:
     bouts: tuple[Bout, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    observed: tuple[Span, ...] = ()
+    disagreements: tuple[StreamDisagreement | None, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without their endings."""
+        return self.name or self.video.stem

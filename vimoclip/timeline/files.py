@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vimoclip import boris
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
+from vimoclip.io.names import relative_path
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS
+from vimoclip.timeline.bouts import DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -22,7 +25,7 @@ CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
     """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError."""
-    stem, video = timeline.name or timeline.video.stem, timeline.video
+    stem, video = timeline.stem, timeline.video
     json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # of an earlier result
     written = [
@@ -31,7 +34,7 @@ def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
         atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
         boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
     ]
-    return [*written, atomic.write_text(json_path, _format_json(timeline))]
+    return [*written, atomic.write_text(json_path, _format_json(timeline, folder))]
 
 
 def check_output_name(folder: Path, stem: str) -> None:
@@ -48,13 +51,50 @@ def check_output_name(folder: Path, stem: str) -> None:
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
-    if not path.exists():
-        return None
+    return _read_document(path)["made_with"] if path.exists() else None
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """Return the members of a `<stem>.json`. Raises UserError if it is something else."""
     hint = "remove it, or use another folder with -o"
     document = yaml_json.read_json(path, hint)
     if document.get("schema") != SCHEMA or not isinstance(document.get("made_with"), dict):
         raise UserError("is not a timeline of this version", hint, path=path)
-    return document["made_with"]
+    return document
+
+
+def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
+    """Return the timeline of a `<stem>.json`. Raises UserError.
+
+    `video`: the path of the video; default: the recorded one. Files of versions that recorded no observed spans give
+    those with scores."""
+    from vimoclip.timeline import Timeline
+
+    document = _read_document(path)
+    classes, seconds = tuple(document["classes"]), float(document["seconds"])
+    starts, stops = np.array(document["starts"], float), np.array(document["stops"], float)
+    scores = np.array(document["scores"], float).reshape(len(starts), len(classes))  # null becomes NaN
+    observed = document.get("observed")
+    if observed is None:
+        observed = observed_spans(np.empty(0), window_edges(starts, stops, seconds), scores, seconds)
+    return Timeline(
+        video=video or path.parent / document.get("path", document["video"]),
+        seconds=seconds,
+        fps=float(document["fps"]),
+        frames=int(document["frames"]),
+        classes=classes,
+        starts=starts,
+        stops=stops,
+        scores=scores,
+        whole=np.array([document["whole"][name] for name in classes], float),
+        whole_by=document["whole_by"],
+        thresholds=np.array([document["thresholds"][name] for name in classes], float),
+        bouts=tuple(Bout(**bout) for bout in document["bouts"]),
+        provenance=document["made_with"],
+        name=path.stem,
+        observed=tuple((float(start), float(stop)) for start, stop in observed),
+        disagreements=tuple(item and StreamDisagreement(*item) for item in document.get("disagreements", ())),
+    )
 
 
 def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
@@ -74,11 +114,12 @@ def _format_number(number: float) -> str:
     return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
 
 
-def _format_json(timeline: "Timeline") -> str:
+def _format_json(timeline: "Timeline", folder: Path) -> str:
     """Format with one line for each member and one for the scores of each window."""
     members = {
         "schema": SCHEMA,
         "video": timeline.video.name,
+        "path": relative_path(timeline.video, folder),
         "seconds": timeline.seconds,
         "fps": timeline.fps,
         "frames": timeline.frames,
@@ -90,10 +131,13 @@ def _format_json(timeline: "Timeline") -> str:
         "bouts": [bout._asdict() for bout in timeline.bouts],
         "starts": timeline.starts.tolist(),
         "stops": timeline.stops.tolist(),
+        "observed": timeline.observed,
+        "disagreements": timeline.disagreements,
     }
     lines = [f"{_to_json(key)}: {_to_json(value)}" for key, value in members.items()]
     rows = ",\n".join(map(_to_json, timeline.scores.round(DECIMALS).tolist()))
-    return "{\n" + ",\n".join([*lines, f'"scores": [\n{rows}\n]']) + "\n}\n"
+    text = "{\n" + ",\n".join([*lines, f'"scores": [\n{rows}\n]']) + "\n}\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # a folder's name that is not UTF-8, as JSON escapes it
 
 
 def _to_json(value: Any) -> str:

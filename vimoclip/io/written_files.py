@@ -1,0 +1,62 @@
+"""The files that a program has written into a folder, by which it recognises those that somebody has edited since."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from vimoclip.io import atomic
+
+RECORD_FILE = ".written.jsonl"  # a line {"file", "sha256"} for each version of each file
+
+
+class WrittenFiles:
+    """Record of the contents that were written into a folder; a file with another content has been edited.
+
+    `kept`: the edited files that `replace` left as they are. A line is on disk before the content that it describes, so
+    a program that is interrupted does not take its own file for an edited one."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.kept = folder, list[Path]()
+        self._digests: dict[str, set[str]] = defaultdict(set)
+        try:
+            lines = (folder / RECORD_FILE).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._digests[entry["file"]].add(entry["sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that an interruption cut off
+
+    def is_recorded(self, path: Path) -> bool:
+        """Return whether any content of a file was recorded."""
+        return path.name in self._digests
+
+    def is_edited(self, path: Path) -> bool:
+        """Return whether a file has another content than those that were recorded. Raises OSError."""
+        return self.is_recorded(path) and path.is_file() and _digest(path) not in self._digests[path.name]
+
+    def replace(self, path: Path, write: Callable[[Path], Path]) -> Path:
+        """Write a file of the folder by `write(path)`, unless it has been edited; return its path. Raises OSError."""
+        if self.is_edited(path):
+            self.kept.append(path)
+            return path
+        new = write(atomic.temporary_path(path, "new"))
+        digest = _digest(new)
+        if digest not in self._digests[path.name]:
+            self._digests[path.name].add(digest)
+            with open(self.folder / RECORD_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"file": path.name, "sha256": digest}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        atomic.publish(new, path)
+        return path
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
