@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vimoclip.io import csv
+from vimoclip.io.numbers import format_number
 from vimoclip.timeline import StreamDisagreement, Timeline
-from vimoclip.timeline.files import format_number
 
 Key = TypeVar("Key")
 COLUMNS = (

@@ -12,9 +12,10 @@ from vimoclip import boris
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
+from vimoclip.io.numbers import DECIMALS, format_number
 from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -128,11 +129,6 @@ def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
         span = format_number(start), format_number(stop)
         for action, score in zip(timeline.classes, row, strict=True):
             yield timeline.video.name, action, *span, format_number(score)
-
-
-def format_number(number: float) -> str:
-    """Format seconds or a score; NaN is an empty field."""
-    return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
 
 
 def _format_json(timeline: "Timeline", folder: Path) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vimoclip.io import csv
+from vimoclip.io.numbers import format_number
 from vimoclip.timeline.bouts import window_edges
-from vimoclip.timeline.files import format_number
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
