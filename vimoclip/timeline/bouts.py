@@ -87,7 +87,7 @@ def find_disagreements(
         return ()
     found = list[StreamDisagreement | None]()
     for rgb, motion in stream_scores.transpose(1, 0, 2).round(DECIMALS):
-        if np.isnan(rgb).any():
+        if np.isnan(rgb - motion).any():
             found.append(None)
         else:
             column = int(np.abs(rgb - motion).argmax())
@@ -187,3 +187,8 @@ class Timeline:
     def stem(self) -> str:
         """The name of its files, without their endings."""
         return self.name or self.video.stem
+
+    @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix
