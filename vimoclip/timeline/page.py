@@ -48,7 +48,8 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
         "data": data,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
-    return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    style = html_page.read_template(PACKAGE, "style.css")
+    return html_page.render_page(PACKAGE, "timeline.html", style, {"script": script}, content)
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
