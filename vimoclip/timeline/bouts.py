@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimoclip.io.numbers import TIME_TOLERANCE
+from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE
 
-DECIMALS = 6  # of rounded seconds
 # A step between sampled frames is a pause of the recording, or a stretch that does not decode, if it is longer than a
 # second and this many times the median step. Shorter ones are frames that a camera skipped.
 PAUSE_SECONDS = 1.0

@@ -12,8 +12,9 @@ from vimoclip import boris
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
+from vimoclip.io.numbers import DECIMALS, format_number
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -99,19 +100,14 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
 
 def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
     for bout in timeline.bouts:
-        yield timeline.video.name, bout.action, *map(_format_number, bout[1:])
+        yield timeline.video.name, bout.action, *map(format_number, bout[1:])
 
 
 def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
     for start, stop, row in zip(timeline.starts, timeline.stops, timeline.scores.tolist(), strict=True):
-        span = _format_number(start), _format_number(stop)
+        span = format_number(start), format_number(stop)
         for action, score in zip(timeline.classes, row, strict=True):
-            yield timeline.video.name, action, *span, _format_number(score)
-
-
-def _format_number(number: float) -> str:
-    """Format seconds or a score; NaN is an empty field."""
-    return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
+            yield timeline.video.name, action, *span, format_number(score)
 
 
 def _format_json(timeline: "Timeline", folder: Path) -> str:

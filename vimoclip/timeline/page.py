@@ -9,8 +9,9 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
+from vimoclip.io.numbers import DECIMALS
 from vimoclip.metrics import descending_order
-from vimoclip.timeline.bouts import DECIMALS, window_edges
+from vimoclip.timeline.bouts import window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
