@@ -262,9 +262,9 @@
     const cell = element("td", text, row, name);
     cell.dataset.tip = `${pair}\n${format(number)} of ${format(whole)} (${percent(share)})`;
     cell.setAttribute("aria-label", `${percent(share)}, ${format(number)} of ${format(whole)}`);
-    if (!number) return;
+    if (!number || name) return;
     cell.style.background = `color-mix(in srgb, var(--strong) ${Math.round(8 + 92 * share)}%, #fff)`;
-    if (share > 0.5) cell.style.color = "#fff";
+    if (share > 0.86) cell.style.color = "#fff";
   }
 
   byId("transitions").addEventListener("pointermove", (event) => {
