@@ -43,13 +43,14 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
         "video": timeline.video.name,
         "sources": video_urls(timeline.video, folder),
         "timeline": timeline,
-        "duration": _format_clock(timeline.seconds),
+        "duration": format_clock(timeline.seconds),
         "counts": _format_counts(timeline),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
-    return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    style = html_page.read_template(PACKAGE, "style.css")
+    return html_page.render_page(PACKAGE, "timeline.html", style, {"script": script}, content)
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
@@ -67,7 +68,7 @@ def video_urls(video: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _format_clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Format seconds as h:mm:ss.s."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
