@@ -13,14 +13,13 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
 LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
-CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
