@@ -130,7 +130,7 @@ def line_heights(browser: Browser, lane: int) -> list[float]:
     return browser.run(
         "const canvas = document.querySelectorAll('#lanes .lane:not(#axis) canvas')[arguments[0]];"
         "const copy = Object.assign(document.createElement('canvas'), {width: canvas.width, height: canvas.height});"
-        "const pen = copy.getContext('2d');"
+        "const pen = copy.getContext('2d', {willReadFrequently: true});"
         "pen.drawImage(canvas, 0, 0);"
         "const rows = Array.from({length: copy.height}, (_, y) => pen.getImageData(0, y, copy.width, 1).data.join());"
         "return rows.map((row, y) => (row.includes('213,94,0,255') ? (copy.height - 7 - y) / (copy.height - 10) : -1))"
