@@ -72,7 +72,7 @@ def _review(timeline: Timeline, index: int, uncertainty: np.ndarray) -> WindowRe
     action = int(np.nanargmax(uncertainty))
     return WindowReview(
         timeline.stem,
-        f"{timeline.stem}{timeline.video.suffix}",
+        timeline.video_name,
         float(timeline.starts[index]),
         float(timeline.stops[index]),
         float(np.nanmean(uncertainty)),

@@ -113,7 +113,7 @@ def write_ethogram(path: Path, timelines: Iterable[Timeline]) -> Path:
 def _ethogram_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]:
     for timeline in timelines:
         for action, *numbers in summarize_actions(timeline):
-            yield _video_name(timeline), action, *map(format_number, numbers)
+            yield timeline.video_name, action, *map(format_number, numbers)
 
 
 def write_transitions(path: Path, timelines: Iterable[Timeline]) -> Path:
@@ -131,7 +131,7 @@ def _transition_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]
             classes.setdefault(action, len(classes))
         counts = count_transitions(timeline)
         total += counts
-        yield from _count_rows(_video_name(timeline), counts, classes)
+        yield from _count_rows(timeline.video_name, counts, classes)
     yield from _count_rows(ALL_VIDEOS, total, classes)
 
 
@@ -151,7 +151,7 @@ def write_time_bins(path: Path, timelines: Iterable[Timeline], bin_seconds: floa
 
 def _time_bin_rows(timelines: Iterable[Timeline], bin_seconds: float) -> Iterator[tuple[str, ...]]:
     for timeline in timelines:
-        video, edges = _video_name(timeline), _bin_edges(timeline.seconds, bin_seconds)
+        video, edges = timeline.video_name, _bin_edges(timeline.seconds, bin_seconds)
         lengths = _lengths_in_bins(timeline, edges)
         observed = np.diff(_observed_until(timeline, edges)).tolist()
         for number, (start, stop) in enumerate(pairwise(map(format_number, edges.tolist()))):
@@ -185,11 +185,6 @@ def _lengths_in_bins(timeline: Timeline, edges: np.ndarray) -> dict[tuple[int, s
             if length > TIME_TOLERANCE:
                 lengths[number, bout.action].append(length)
     return lengths
-
-
-def _video_name(timeline: Timeline) -> str:
-    """Return the name of a video that differs from those of the others, also of one of that name in another folder."""
-    return timeline.stem + timeline.video.suffix
 
 
 def _observed_seconds(timeline: Timeline) -> float:
