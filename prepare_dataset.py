@@ -168,6 +168,12 @@ def add_boris(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make one class of behaviours whose codes differ only in case or spaces; default: they are an error",
     )
+    parser.add_argument(
+        "--include-unreviewed",
+        action="store_true",
+        help="of a project that predict.py wrote, also use the observations whose independent variable `reviewed` is "
+        "not yes, so that predictions become labels; default: they are left out",
+    )
     parser.add_argument("--drop-unlabelled", action="store_true", help="skip windows without a behaviour")
     parser.add_argument(
         "--group-by",
@@ -186,7 +192,11 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     behaviour if they overlap by at least --min-overlap of the shorter of the two. A point event extends by
     --point-margin seconds to both sides. Media files are looked up by path in --videos-dir and beside the events; if
     one is not there, the file below these folders is taken whose path ends like that in BORIS. If there is only one
-    recording, it is divided into blocks of time, each of which is in one split; a warning is printed."""
+    recording, it is divided into blocks of time, each of which is in one split; a warning is printed.
+
+    Of predictions that predict.py wrote as a BORIS project, only observations are used whose independent variable
+    `reviewed` is yes. Their clips are added to an existing data set, for training, and replace those of an earlier
+    import of the same film."""
     from vimoclip import video
     from vimoclip.prepare import boris
     from vimoclip.timeline.bouts import WindowGrid
@@ -208,6 +218,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
         exclude=args.exclude,
         group_by=args.group_by,
         merge_case=args.merge_case,
+        include_unreviewed=args.include_unreviewed,
         geometry=video.Geometry(args.deinterlace),
     )
 

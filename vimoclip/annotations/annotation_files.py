@@ -1,5 +1,6 @@
 """Files of `dataset/annotations/`: classes, labels, splits, metadata of the videos; and the rules for video ids."""
 
+import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vimoclip.errors import UserError
-from vimoclip.io import atomic, csv
+from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import has_control_characters, is_safe_name, list_some, normalize_name
 from vimoclip.io.text import read_text
 
@@ -19,11 +20,14 @@ SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
 ANIMALS_FILE = "animals.csv"
 SOURCES_FILE = "sources.csv"
+OBSERVATIONS_FILE = "observations.csv"
 PARTITIONS = ("segment", "segment_by_count")  # of the classes: by the authors, and by counts of training labels
 SEGMENTS = ("head", "middle", "tail")
 _CLASSES_SUFFIX = "_action.csv"
 _ANIMALS_HEADER = ("video_id", "animals", "animal_classes")
 _SOURCES_HEADER = ("video_id", "source")
+_OBSERVATIONS_HEADER = ("video_id", "observation", "film", "bytes")
+_UNFINISHED_FILE = ".unfinished.json"  # files that are about to be written together: name -> text, null to delete it
 _LABEL = re.compile(r"[+-]?\d+")
 _DATASET_HINT = "name the data set with --dataset-dir and --dataset-name"
 _MAX_QUOTED = 300  # characters
@@ -190,6 +194,8 @@ def load(
     video in two splits, two videos with one stem, or a selection of other than training videos."""
     if not annotations_dir.is_dir():
         raise UserError("there is no such folder", _DATASET_HINT, path=annotations_dir)
+    if (annotations_dir / _UNFINISHED_FILE).exists():
+        raise UserError("an import was interrupted while it wrote these files", "run it again", path=annotations_dir)
     classes, partitions = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     existing = [split for split in SPLITS if (annotations_dir / f"{split}_multi.txt").is_file()]
     missing = [split for split in splits or () if split not in existing]
@@ -207,9 +213,14 @@ def load(
 
 
 def write(annotations_dir: Path, name: str, data: Annotations) -> None:
-    """Write the files that `load` reads.
+    """Write the files that `load` reads. Raises UserError, without writing anything, like `format_files`."""
+    _write_files(annotations_dir, format_files(annotations_dir, name, data))
 
-    Raises UserError, without writing anything, if `load` would refuse the files or read other annotations from them."""
+
+def format_files(annotations_dir: Path, name: str, data: Annotations) -> dict[str, str | None]:
+    """Return the text of each file that `load` reads, by name; None for one that must not exist.
+
+    Raises UserError if `load` would refuse the files or read other annotations from them."""
     texts = {f"{split}_multi.txt": _format_split(videos) for split, videos in data.splits.items()}
     if data.selection:
         texts[SELECTION_FILE] = format_selection(data.selection)
@@ -230,10 +241,35 @@ def write(annotations_dir: Path, name: str, data: Annotations) -> None:
             raise UserError(problem, "rename the video or class", path=annotations_dir) from None
     if not is_unchanged:
         raise UserError("a class or video has a name that can't be read back", "rename it", path=annotations_dir)
-    if not data.selection:
-        (annotations_dir / SELECTION_FILE).unlink(missing_ok=True)  # of earlier annotations
+    return {SELECTION_FILE: None} | texts  # of earlier annotations
+
+
+def replace_files(annotations_dir: Path, texts: Mapping[str, str | None]) -> None:
+    """Write several files, or delete those whose text is None, all or none: `finish_files` completes an interrupted
+    run, until which `load` refuses the folder."""
+    atomic.write_text(annotations_dir / _UNFINISHED_FILE, json.dumps(texts, ensure_ascii=False))
+    finish_files(annotations_dir)
+
+
+def finish_files(annotations_dir: Path) -> None:
+    """Write the files that an interrupted `replace_files` has not written. Raises UserError."""
+    path = annotations_dir / _UNFINISHED_FILE
+    if not path.exists():
+        return
+    texts = yaml_json.read_json(path)
+    is_valid = isinstance(texts, dict) and all(map(is_safe_name, texts))
+    if not is_valid or not all(text is None or isinstance(text, str) for text in texts.values()):
+        raise UserError("does not hold texts of files", "delete it", path=path)
+    _write_files(annotations_dir, texts)
+    path.unlink()
+
+
+def _write_files(annotations_dir: Path, texts: Mapping[str, str | None]) -> None:
     for file, text in texts.items():
-        atomic.write_text(annotations_dir / file, text)
+        if text is None:
+            (annotations_dir / file).unlink(missing_ok=True)
+        else:
+            atomic.write_text(annotations_dir / file, text)
 
 
 def _format_split(videos: Mapping[str, tuple[int, ...]]) -> str:
@@ -295,6 +331,31 @@ def read_sources(annotations_dir: Path) -> dict[str, str]:
 def format_sources(sources: Mapping[str, str]) -> str:
     """Return the content of `sources.csv`."""
     return csv.format_csv([_SOURCES_HEADER, *sources.items()])
+
+
+class ObservedClip(NamedTuple):
+    """Where a clip comes from whose labels are a prediction that was reviewed in BORIS.
+
+    `observation`: ids of BORIS' observations, joined by `;`. `film`, `num_bytes`: file name and size of the film."""
+
+    observation: str
+    film: str
+    num_bytes: int
+
+
+def read_observations(annotations_dir: Path) -> dict[str, ObservedClip]:
+    """Return the clips of reviewed predictions by video id; {} without `observations.csv`. Raises UserError."""
+    path, clips = annotations_dir / OBSERVATIONS_FILE, dict[str, ObservedClip]()
+    for video, observation, film, num_bytes in _read_metadata(path, _OBSERVATIONS_HEADER, required=4):
+        if not num_bytes.isdecimal():
+            raise UserError(f"{quote(num_bytes)} is not a size of {film} in bytes", "correct the line", path=path)
+        clips[video] = ObservedClip(observation, film, int(num_bytes))
+    return clips
+
+
+def format_observations(clips: Mapping[str, ObservedClip]) -> str:
+    """Return the content of `observations.csv`."""
+    return csv.format_csv([_OBSERVATIONS_HEADER, *((video, *clip) for video, clip in clips.items())])
 
 
 def _read_metadata(path: Path, header: Sequence[str], required: int) -> Iterator[list[str]]:

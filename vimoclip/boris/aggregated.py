@@ -6,7 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vimoclip.boris.events import OTHER_PLAYERS, BehaviorEvent, EventCollection, MediaFile, class_names, media_length
+from vimoclip.boris.events import (
+    OTHER_PLAYERS,
+    BehaviorEvent,
+    EventCollection,
+    MediaFile,
+    check_reviewed,
+    class_names,
+    media_length,
+)
+from vimoclip.boris.review_mark import REVIEWED_VARIABLE, is_prediction_description, is_reviewed_value
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.names import normalize_name
@@ -16,11 +25,13 @@ TYPE_COLUMN = "Behavior type"  # identifies the header
 # each tuple: the name in BORIS 8 and later, then the names in earlier versions
 COLUMN_NAMES = {
     "observation": ("Observation id",),
+    "description": ("Description",),
     "kind": ("Observation type",),
     "source": ("Source", "Media file"),
     "media": ("Media file name", "Media file"),
     "length": ("Media duration (s)", "Total length"),
     "offset": ("Time offset (s)",),
+    "reviewed": (REVIEWED_VARIABLE,),
     "subject": ("Subject",),
     "behavior": ("Behavior",),
     "type": (TYPE_COLUMN,),
@@ -34,8 +45,12 @@ MAX_SECONDS = 1e8  # three years; later times are dates, which count from 1970
 PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
 
 
-def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
-    """Read aggregated events. Raises UserError with the line."""
+def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
+    """Read aggregated events. Raises UserError with the line.
+
+    If the description of any observation is that of a prediction, those that are not marked as reviewed are left out,
+    unless `include_unreviewed`: the table does not say which of them somebody coded. Raises UserError if none is
+    left."""
     header, *lines = _read_lines(path)
     columns = _column_indices(path, header.cells)
     rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines]
@@ -46,7 +61,12 @@ def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
     rows_by_observation: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for number, row in rows:
         rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
+    collection.has_predictions = any(is_prediction_description(row.get("description", "")) for _, row in rows)
+    needs_review = collection.has_predictions and not include_unreviewed
     for (observation, _), numbered_rows in rows_by_observation.items():
+        if needs_review and not all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows):
+            collection.unreviewed.append(observation)
+            continue
         media_files = _media_files(path, collection, observation, numbered_rows)
         has_all_files = _has_all_files(numbered_rows, media_files)
         if media_files and not has_all_files:
@@ -73,6 +93,7 @@ def read_aggregated(path: Path, merge_case: bool = False) -> EventCollection:
         if media_files:
             events.sort(key=lambda event: event.start)
             collection.add_observation(observation, media_files, events, unknown_events=unknown)
+    check_reviewed(path, collection, len(rows_by_observation))
     return collection
 
 

@@ -16,6 +16,10 @@ Interval = tuple[float, float]  # start and stop in seconds; inf for the end
 WHOLE_OBSERVATION: Interval = (0.0, math.inf)
 FULLWIDTH_BAR = "\uff5c"  # stands for | in a code
 OTHER_PLAYERS = "only the media files of the first player are used"
+REVIEW_HINT = (
+    "correct it in BORIS and set its independent variable reviewed to yes; --include-unreviewed takes predictions as "
+    "they are"
+)
 
 
 class BehaviorEvent(NamedTuple):
@@ -50,11 +54,14 @@ class EventCollection:
     """Events of a BORIS file.
 
     `behaviors`: in the order of the ethogram, or sorted by name. `recordings`: by path of the media file. `skipped`:
-    unusable entry -> reason."""
+    unusable entry -> reason. `has_predictions`: whether the file holds observations that were written from predictions.
+    `unreviewed`: ids of those that nobody has reviewed; their events are in no recording."""
 
     behaviors: list[str]
     recordings: dict[str, Recording] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    has_predictions: bool = False
+    unreviewed: list[str] = field(default_factory=list)
 
     def add_skipped(self, entry: str, reason: str) -> None:
         """Record an entry that can't be used; a repeated entry gets a number."""
@@ -97,6 +104,13 @@ class EventCollection:
             for event in _events_between(unknown_events, first, stop, start):
                 is_open = event.stop >= stop - start  # the file may be longer than BORIS says
                 recording.unknown_events.append(event._replace(stop=math.inf) if is_open else event)
+
+
+def check_reviewed(path: Path, collection: EventCollection, num_observations: int) -> None:
+    """Raise UserError if the file has observations, and all of them are predictions that nobody has reviewed."""
+    if collection.unreviewed and len(collection.unreviewed) == num_observations:
+        count = f"all {num_observations} observations are predictions"
+        raise UserError(f"{count} that nobody has reviewed", f"of each: {REVIEW_HINT}", path=path)
 
 
 def _events_between(

@@ -12,12 +12,14 @@ from vimoclip.io import atomic
 BoutLike = tuple[str, float, float, float]  # action; start and stop in seconds since the video's first frame; score
 
 
-def read_events(path: Path, merge_case: bool = False) -> EventCollection:
+def read_events(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
     """Read a project or aggregated events. Raises UserError for any other file.
 
-    `merge_case`: behaviours whose codes differ only in case, spaces or Unicode's form are one, not an error."""
+    `merge_case`: behaviours whose codes differ only in case, spaces or Unicode's form are one, not an error.
+    `include_unreviewed`: also read predictions that nobody has reviewed."""
     is_project = path.name.lower().endswith((".boris", ".boris.gz"))
-    return read_project(path, merge_case) if is_project else read_aggregated(path, merge_case)
+    read = read_project if is_project else read_aggregated
+    return read(path, merge_case, include_unreviewed)
 
 
 def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from vimoclip.boris import review_mark
 from vimoclip.boris.events import (
     OTHER_PLAYERS,
     BehaviorEvent,
     EventCollection,
     MediaFile,
+    check_reviewed,
     class_names,
     media_length,
     media_starts,
@@ -27,8 +29,11 @@ STOP_TOLERANCE = 0.003  # seconds between an automatic stop and the end of the m
 PROJECT_HINT = "name a .boris file, or aggregated events"
 
 
-def read_project(path: Path, merge_case: bool = False) -> EventCollection:
-    """Read a project. Raises UserError if the file is none, or an observation can't be read."""
+def read_project(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
+    """Read a project. Raises UserError if the file is none, or an observation can't be read.
+
+    Unless `include_unreviewed`, predictions are left out that nobody has reviewed, and of a project that was written
+    from predictions all other observations that are not marked as reviewed. Raises UserError if none is left."""
     try:
         project = yaml_json.read_json(path, PROJECT_HINT)
         ethogram = sorted(
@@ -40,14 +45,21 @@ def read_project(path: Path, merge_case: bool = False) -> EventCollection:
         raise UserError(f"is not a BORIS project ({error!r})", PROJECT_HINT, path=path) from None
     names = class_names(path, event_types, merge_case)
     collection = EventCollection(list(dict.fromkeys(names[code] for code in event_types)))
+    is_ours = review_mark.is_predictions_project(project)
     for observation, content in observations.items():
         try:
+            if is_ours or review_mark.is_prediction(content):
+                collection.has_predictions = True
+                if not (include_unreviewed or review_mark.is_reviewed(content)):
+                    collection.unreviewed.append(observation)
+                    continue
             _add_observation(collection, observation, content, event_types, names)
         except ValueError as error:
             raise UserError(f"observation {observation}: {error}", "correct it in BORIS", path=path) from None
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             problem = f"observation {observation} can't be read ({error!r})"
             raise UserError(problem, "open the project in BORIS and save it", path=path) from None
+    check_reviewed(path, collection, len(observations))
     return collection
 
 

@@ -2,21 +2,24 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
-from vimoclip import boris, cli, video
+from vimoclip import annotations, boris, cli, video
+from vimoclip.annotations import ObservedClip
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
+from vimoclip.boris.events import REVIEW_HINT
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import fold_name, list_some
 from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.find_media import Film, locate_films
+from vimoclip.prepare.merge_predictions import ExistingDataset, FilmPlaces, Place, film_key
 from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
-from vimoclip.prepare.write_dataset import PreparedDataset, write_dataset
+from vimoclip.prepare.write_dataset import PreparedDataset, has_annotations, write_dataset
 from vimoclip.timeline.bouts import WindowGrid
 
 Span = tuple[float, float]  # start and stop of a window, in seconds
@@ -87,6 +90,11 @@ class CodedFilm:
     recording: Recording
     measured: video.MeasuredVideo
     windows: dict[SourceClip, set[str]] = field(default_factory=dict)
+
+    @property
+    def observed_clip(self) -> ObservedClip:
+        """The observations and the film of its clips."""
+        return ObservedClip(";".join(dict.fromkeys(self.recording.observations)), *film_key(self.film.file))
 
     def add_windows(self, labeler: WindowLabeler) -> dict[str, str]:
         """Cut the film into labelled windows; return why windows are left out: entry -> reason."""
@@ -172,54 +180,127 @@ def prepare(
     exclude: Sequence[str] = (),
     group_by: str = "media",
     merge_case: bool = False,
+    include_unreviewed: bool = False,
     geometry: video.Geometry = video.AS_DISPLAYED,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
     `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation.
-    `merge_case`: see `read_events`. `geometry`: of the frames in clips."""
-    events = boris.read_events(events_path, merge_case)
+    `merge_case`, `include_unreviewed`: see `read_events`. `geometry`: of the frames in clips."""
+    events = boris.read_events(events_path, merge_case, include_unreviewed)
     skipped = dict(events.skipped)
     filter_events(events_path, events, subjects, exclude)
     recordings = _recordings_by_film(events_path, videos_dir, dataset_dir, events, skipped)
+    annotations.finish_files(dataset_dir / "annotations")
+    existing: ExistingDataset | None = None
+    if events.has_predictions and has_annotations(dataset_dir / "annotations"):
+        existing = ExistingDataset(dataset_dir, name)
+        recordings = {existing.with_free_name(film): recording for film, recording in recordings.items()}
     films = measure_films(recordings, dataset_dir, skipped)
     source_of = {coded.film.source: coded.film.source for coded in films}
     if group_by == "observation":
         source_of = grouped_split.join_sources({coded.film.source: coded.recording.observations for coded in films})
-    sources: dict[str, str] = {}
-    for coded in films:
-        skipped |= coded.add_windows(labeler)
-        sources |= {clip.name: source_of[coded.film.source] for clip in coded.windows}
-    if len(set(sources.values())) == 1:
-        sources = keep_within_blocks(films, labeler)
+    film_places = find_film_places(films, existing, source_of, skipped) if existing else {}
+    if existing:
+        films = [coded for coded in films if coded.film in film_places]
+    sources = cut_windows(films, labeler, source_of, film_places, skipped)
+    places: dict[str, Place] = {}
+    for coded in films if existing else ():
+        places |= place_windows(coded, film_places[coded.film], sources, skipped)
     clips: dict[str, SourceClip] = {}
     labels: dict[str, set[str]] = {}
+    observed: dict[str, ObservedClip] = {}
     for coded in films:
         skipped |= coded.unused_events(labeler)
-        for clip, behaviors in coded.windows.items():
-            if add_clip(clips, clip.name, clip, skipped):
-                labels[clip.name] = behaviors
-    if not any(labels.values()):
+        names = [clip.name for clip in coded.windows if add_clip(clips, clip.name, clip, skipped)]
+        labels |= {clip.name: coded.windows[clip] for clip in map(clips.__getitem__, names)}
+        observed |= dict.fromkeys(names, coded.observed_clip) if events.has_predictions else {}
+    if not any(labels.values()) and not (existing and films):
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
         raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
+    skipped |= dict.fromkeys(events.unreviewed, f"is a prediction that nobody has reviewed; {REVIEW_HINT}")
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
-    ids = {name: class_id for class_id, name in enumerate(classes)}
-    label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
-    data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
+    lost = find_lost_behaviors(events, classes)
+    if existing:
+        merged = existing.merge([coded.film.file for coded in films], labels, places, observed, classes)
+        clips = {key: clip for key, clip in clips.items() if key not in merged.corrected}
+        data, sources = merged.data, merged.sources
+        animals, observed = merged.animals, merged.observed
+    else:
+        ids = {name: class_id for class_id, name in enumerate(classes)}
+        label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
+        data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
+        sources, animals = {key: sources[key] for key in clips}, {}
+    prepared = PreparedDataset(
+        data, clips, events_path, skipped, lost, sources, animals, observed, geometry, merged_with=existing
+    )
+    return write_dataset(dataset_dir, name, prepared, seed)
+
+
+def find_lost_behaviors(events: EventCollection, classes: Container[str]) -> dict[str, str]:
+    """Return the behaviours that were coded but are no class, with the reason."""
     num_coded = Counter(
         event.behavior
         for recording in events.recordings.values()
         for event in [*recording.events, *recording.unknown_events]
     )
-    lost = {
+    return {
         behavior: f"none of its {num_coded[behavior]} events is in a window"
         for behavior in events.behaviors
-        if behavior in num_coded and behavior not in ids
+        if behavior in num_coded and behavior not in classes
     }
-    sources = {key: sources[key] for key in clips}
-    prepared = PreparedDataset(data, clips, events_path, skipped, lost, sources, geometry=geometry)
-    return write_dataset(dataset_dir, name, prepared, seed)
+
+
+def cut_windows(
+    films: Sequence[CodedFilm],
+    labeler: WindowLabeler,
+    source_of: Mapping[str, str],
+    film_places: Mapping[Film, FilmPlaces],
+    skipped: dict[str, str],
+) -> dict[str, str]:
+    """Cut all films into labelled windows; return the source of each. The only recording is divided into blocks.
+
+    In a data set that exists, it is divided only if its clips are in several splits there."""
+    sources: dict[str, str] = {}
+    for coded in films:
+        skipped |= coded.add_windows(labeler)
+        sources |= {clip.name: source_of[coded.film.source] for clip in coded.windows}
+    if len(set(sources.values())) == 1 and all(places.are_divided for places in film_places.values()):
+        return keep_within_blocks(films, labeler)
+    return sources
+
+
+def find_film_places(
+    films: Iterable[CodedFilm], existing: ExistingDataset, source_of: Mapping[str, str], skipped: dict[str, str]
+) -> dict[Film, FilmPlaces]:
+    """Return where the clips of each film belong in the existing data set; films that it refuses are skipped."""
+    places: dict[Film, FilmPlaces] = {}
+    for film, source, media_path in ((c.film, source_of[c.film.source], c.recording.media_path) for c in films):
+        if reason := existing.refusal(film, source):
+            skipped[media_path] = reason
+        else:
+            places[film] = existing.film_places(film, source)
+    return places
+
+
+def place_windows(
+    coded: CodedFilm, film_places: FilmPlaces, sources: Mapping[str, str], skipped: dict[str, str]
+) -> dict[str, Place]:
+    """Return the place of each window, with its source; drop windows between clips in different places.
+
+    `sources`: by clip, of a film without clips in the data set."""
+    places: dict[str, Place] = {}
+    num_windows = len(coded.windows)
+    for clip in list(coded.windows):
+        if place := film_places.find(clip):
+            places[clip.name] = place._replace(source=place.source or sources[clip.name])
+        else:
+            del coded.windows[clip]
+    if num_dropped := num_windows - len(coded.windows):
+        reason = f"{num_dropped} of {num_windows}: they lie between clips in different splits, or in the selection"
+        skipped[f"{coded.film.source}, windows of several splits"] = reason
+    return places
 
 
 def measure_films(recordings: Mapping[Film, Recording], dataset_dir: Path, skipped: dict[str, str]) -> list[CodedFilm]:

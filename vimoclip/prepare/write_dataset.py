@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vimoclip import annotations, cli
-from vimoclip.annotations import SELECTION_FILE, Annotations, VideoAnimals, split_checks
+from vimoclip.annotations import SELECTION_FILE, Annotations, ObservedClip, VideoAnimals, split_checks
 from vimoclip.errors import UserError, escape_line
 from vimoclip.io import atomic, yaml_json
-from vimoclip.io.names import list_some, normalize_name
+from vimoclip.io.names import fold_name, list_some, normalize_name
 from vimoclip.prepare import grouped_split
+from vimoclip.prepare.merge_predictions import ExistingDataset
 from vimoclip.prepare.place_videos import SourceClip, check_names, place_clips
 from vimoclip.video.geometry import AS_DISPLAYED, Geometry
 
@@ -29,7 +30,8 @@ class PreparedDataset:
     `clips`: video id -> the file, or the part of it, that becomes the video; `origin`: the file or folder that names
     them. `skipped`: unusable entry -> reason. `lost`: class that was coded but has no clip -> reason. `sources`:
     video -> recording, animal or site that it comes from, if known. `animals`: video -> its animals, if known.
-    `geometry`: of clips that are trimmed out of films."""
+    `observed`: clips of reviewed predictions. `geometry`: of clips that are trimmed out of films. `merged_with`: the
+    existing data set, of which `data`, `sources`, `animals` and `observed` keep what is not replaced."""
 
     data: Annotations
     clips: Mapping[str, SourceClip]
@@ -38,7 +40,9 @@ class PreparedDataset:
     lost: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     animals: Mapping[str, VideoAnimals] = field(default_factory=dict)
+    observed: Mapping[str, ObservedClip] = field(default_factory=dict)
     geometry: Geometry = AS_DISPLAYED
+    merged_with: ExistingDataset | None = None
 
 
 def write_dataset(
@@ -46,37 +50,47 @@ def write_dataset(
 ) -> cli.RunReport:
     """Write videos, then annotations with a model-selection split; print the summary and return the report of the run.
 
-    Existing annotations must be the same, and keep their selection and the clips that failed. Raises UserError, before
-    anything is written."""
-    annotations_dir = dataset_dir / "annotations"
-    failed_path, is_repeated = annotations_dir / FAILED_FILE, _has_annotations(annotations_dir)
+    Existing annotations must be the same, unless they are merged with, and keep their selection and the clips that
+    failed. Raises UserError, before anything is written."""
+    annotations_dir, existing = dataset_dir / "annotations", prepared.merged_with
+    annotations.finish_files(annotations_dir)
+    failed_path, is_repeated = annotations_dir / FAILED_FILE, has_annotations(annotations_dir)
     failed_before = yaml_json.read_json(failed_path) if is_repeated and failed_path.is_file() else {}
     clips = {video: clip for video, clip in prepared.clips.items() if video not in failed_before}
     check_names(clips, prepared.origin)
-    data = replace(prepared.data, classes=tuple(map(normalize_name, prepared.data.classes)))
-    data = without_videos(data, failed_before)
-    data = replace(data, selection=existing_selection(data, annotations_dir, name))
+    data = without_videos(prepared.data, failed_before)
+    if not existing:
+        data = replace(data, classes=tuple(map(normalize_name, data.classes)))
+        data = replace(data, selection=existing_selection(data, annotations_dir, name))
+    annotations.format_files(annotations_dir, name, data)  # refuses names before a video is written
     seconds, failed = place_clips(clips, dataset_dir, prepared.geometry)
     unusable = {video: str(reason) for video, reason in failed_before.items() if video in prepared.clips} | failed
     sources = {video: source for video, source in prepared.sources.items() if video not in unusable}
-    data = add_selection(without_videos(data, failed), seed, sources)
+    animals = {video: names for video, names in prepared.animals.items() if video not in unusable}
+    observed = {video: clip for video, clip in prepared.observed.items() if video not in unusable}
+    data = without_videos(data, failed)
+    if not existing:
+        data = add_selection(data, seed, sources)
     if failed_clips := failed_before | failed:
         yaml_json.write_json(failed_path, failed_clips)
     else:
         failed_path.unlink(missing_ok=True)  # of earlier annotations
-    animals = {video: names for video, names in prepared.animals.items() if video not in unusable}
-    sources_path = annotations_dir / annotations.SOURCES_FILE
-    if sources:
-        atomic.write_text(sources_path, annotations.format_sources(sources))
-    else:
-        sources_path.unlink(missing_ok=True)  # of earlier annotations
-    if animals:
-        atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
-    annotations.write(annotations_dir, name, data)  # last: annotations imply that all other files exist
+    texts = annotations.format_files(annotations_dir, name, data)
+    texts[annotations.SOURCES_FILE] = annotations.format_sources(sources) if sources else None
+    if animals or existing:
+        texts[annotations.ANIMALS_FILE] = annotations.format_animals(animals) if animals else None
+    if observed or existing or not is_repeated:
+        texts[annotations.OBSERVATIONS_FILE] = annotations.format_observations(observed) if observed else None
+    annotations.replace_files(annotations_dir, texts)
+    if existing:
+        print("\n".join(map(escape_line, existing.describe_changes(data, observed))), flush=True)
     skipped = {**prepared.skipped, **unusable}
     print_summary(annotations_dir, data, seconds, skipped, sources)
     unusable_labels = _used_labels(prepared.data) - _used_labels(data)
     lost = {**prepared.lost, **{data.classes[label]: "none of its clips can be used" for label in unusable_labels}}
+    if existing:  # it may have clips of them
+        used = {fold_name(data.classes[label]) for label in _used_labels(data)}
+        lost = {action: reason for action, reason in lost.items() if fold_name(action) not in used}
     for action, reason in lost.items():
         print(f"lost: {action} has no clip: {reason}", flush=True)
     num_videos = sum(map(len, data.splits.values()))
@@ -109,7 +123,7 @@ def add_selection(
 
 def existing_selection(data: Annotations, annotations_dir: Path, name: str) -> tuple[str, ...]:
     """Return the model-selection split of existing annotations, if any. Raises UserError if they differ from `data`."""
-    if not _has_annotations(annotations_dir):
+    if not has_annotations(annotations_dir):
         return ()
     existing = annotations.load(annotations_dir, name)
     classes, existing_classes = (tuple(map(normalize_name, version.classes)) for version in (data, existing))
@@ -129,7 +143,8 @@ def existing_selection(data: Annotations, annotations_dir: Path, name: str) -> t
     return existing.selection
 
 
-def _has_annotations(annotations_dir: Path) -> bool:
+def has_annotations(annotations_dir: Path) -> bool:
+    """Return whether an importer has finished there."""
     return any(annotations_dir.glob("*_action.csv"))
 
 

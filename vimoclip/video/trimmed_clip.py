@@ -2,8 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from vimoclip.io.names import normalize_name
 from vimoclip.video.geometry import Geometry
 from vimoclip.video.measure import MAX_DIFFERENCE_FRAMES
 from vimoclip.video.probe import VideoInfo
@@ -39,9 +40,30 @@ def film_part(comment: dict[str, Any] | None) -> FilmPart | None:
     return None
 
 
+class TrimmedName(NamedTuple):
+    """What the name of a clip says. `span`: start and stop in the film, in seconds."""
+
+    film_stem: str
+    span: tuple[float, float]
+
+
+def parse_trimmed_name(name: str) -> TrimmedName | None:
+    """Return the arguments of `trimmed_name`; None for another name."""
+    match = _SPAN.search(name)
+    return TrimmedName(name[: match.start()], (int(match[1]) / 1000, int(match[2]) / 1000)) if match else None
+
+
+def film_in_comment(comment: dict[str, Any] | None) -> tuple[str, int] | None:
+    """Return file name and size in bytes of the film that a clip was trimmed from; None for other videos."""
+    match comment:
+        case {"cut_from": str(name), "bytes": int(size)}:
+            return normalize_name(name).strip(), size
+    return None
+
+
 def may_be_trimmed(name: str) -> bool:
     """Return whether a file name is like those of `trimmed_name`."""
-    return _SPAN.search(name) is not None
+    return parse_trimmed_name(name) is not None
 
 
 def is_trimmed_from(film: Path, geometry: Geometry, info: VideoInfo) -> bool:
@@ -58,9 +80,9 @@ def lacks_film_times(info: VideoInfo) -> bool:
 
 def has_length_of_name(name: str, info: VideoInfo) -> bool:
     """Return whether a clip's length differs by two frames at most from the part in its name, if it has one."""
-    if (match := _SPAN.search(name)) is None:
+    if (parsed := parse_trimmed_name(name)) is None:
         return True
-    return abs((int(match[2]) - int(match[1])) / 1000 - info.seconds) <= MAX_DIFFERENCE_FRAMES / info.fps
+    return abs(parsed.span[1] - parsed.span[0] - info.seconds) <= MAX_DIFFERENCE_FRAMES / info.fps
 
 
 def _film_comment(film: Path, geometry: Geometry) -> dict[str, Any]:
