@@ -22,15 +22,17 @@ SCHEMA = 1
 LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
 
 
-def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
-    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError."""
+def write_timeline(folder: Path, timeline: "Timeline", index: str = "") -> list[Path]:
+    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError.
+
+    `index`: see `render_timeline`."""
     stem, video = timeline.stem, timeline.video
     json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # of an earlier result
     written = [
         csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
         csv.write_csv(folder / f"{stem}{LONGEST_SUFFIX}", CSV_COLUMNS, _window_rows(timeline)),
-        atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
+        atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder, index)),
         boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
     ]
     return [*written, atomic.write_text(json_path, _format_json(timeline, folder))]

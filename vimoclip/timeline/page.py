@@ -24,8 +24,10 @@ SCORE_ONE, NO_SCORE = 65000, 65535
 CSV_SUFFIX = "_adjusted_thresholds.csv"  # of the file that the page saves
 
 
-def render_timeline(timeline: "Timeline", folder: Path) -> str:
-    """Return the HTML for a file in `folder`; its link to the video is relative to that folder."""
+def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
+    """Return the HTML for a file in `folder`; its link to the video is relative to that folder.
+
+    `index`: address of a page about all videos, relative to `folder`; without one there is no link to it."""
     order = _class_order(timeline)  # classes with bouts first
     num_with_bouts = len({bout.action for bout in timeline.bouts})
     edges = window_edges(timeline.starts, timeline.stops, timeline.seconds)
@@ -62,6 +64,7 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
         "bout_count": _format_count(len(timeline.bouts), "bout"),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
+        "index": index,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
     return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)

@@ -216,7 +216,7 @@
 
   function addSlider(action, label) {
     const slider = element("input", "", label), reset = element("button", "↺", label, "reset"), value = element("span", "", label, "value");
-    Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.001, autocomplete: "off" });
+    Object.assign(slider, { type: "range", title: "Threshold", min: 0, max: 1, step: 0.001, autocomplete: "off" });
     slider.setAttribute("aria-label", `Threshold of ${classes[action]}`);
     reset.setAttribute("aria-label", `Reset the threshold of ${classes[action]}`);
     reset.title = `Reset to ${format(given.thresholds[action])}`;
@@ -257,6 +257,7 @@
   function showThreshold({ action, slider, value, reset }) {
     const threshold = thresholds[action];
     slider.value = threshold === null ? 1 : threshold;
+    slider.classList.toggle("none", threshold === null);
     slider.setAttribute("aria-valuetext", format(threshold));
     value.textContent = format(threshold);
     value.classList.toggle("changed", isChanged(action));
