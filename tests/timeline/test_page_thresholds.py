@@ -259,7 +259,7 @@ def test_unobserved_stretches_are_hatched_and_have_no_score(browser: Browser, tm
 def test_page_links_to_the_index_if_there_is_one(browser: Browser, tmp_path: Path, video: Path) -> None:
     links = "return [...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))"
     for index, expected in (("", []), ("index.html", ["index.html"])):
-        timeline.write_timeline(tmp_path, make_timeline(video), index)
+        timeline.write_timeline(tmp_path, make_timeline(video), index=index)
         browser.open(tmp_path / f"{video.stem}.html")
         assert browser.run(links) == expected
 

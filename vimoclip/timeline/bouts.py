@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimoclip.io.numbers import TIME_TOLERANCE
+from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE
 
-DECIMALS = 6  # of rounded seconds
 # A step between sampled frames is a pause of the recording, or a stretch that does not decode, if it is longer than a
 # second and this many times the median step. Shorter ones are frames that a camera skipped.
 PAUSE_SECONDS = 1.0
@@ -80,6 +79,22 @@ def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.nd
     middles = (starts + stops) / 2
     between = (middles[1:] + middles[:-1]) / 2
     return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
+
+
+def find_disagreements(
+    stream_scores: np.ndarray | None, classes: Sequence[str]
+) -> tuple[StreamDisagreement | None, ...]:
+    """Return the disagreement of each window; None without scores. stream_scores (2, W, C): by RGB and by motion."""
+    if stream_scores is None:
+        return ()
+    found = list[StreamDisagreement | None]()
+    for rgb, motion in stream_scores.transpose(1, 0, 2).round(DECIMALS):
+        if np.isnan(rgb - motion).any():
+            found.append(None)
+        else:
+            column = int(np.abs(rgb - motion).argmax())
+            found.append(StreamDisagreement(classes[column], float(rgb[column]), float(motion[column])))
+    return tuple(found)
 
 
 def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, seconds: float) -> tuple[Span, ...]:
@@ -174,6 +189,11 @@ class Timeline:
     def stem(self) -> str:
         """The name of its files, without their endings."""
         return self.name or self.video.stem
+
+    @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix
 
     @property
     def min_length(self) -> float:

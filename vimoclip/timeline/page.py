@@ -9,8 +9,9 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
+from vimoclip.io.numbers import DECIMALS
 from vimoclip.metrics import descending_order
-from vimoclip.timeline.bouts import CSV_COLUMNS, DECIMALS, Span, observed_spans, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, Span, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -55,7 +56,7 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "video": timeline.video.name,
         "sources": video_urls(timeline.video, folder),
         "timeline": timeline,
-        "duration": _format_clock(timeline.seconds),
+        "duration": format_clock(timeline.seconds),
         "counts": [
             _format_count(timeline.frames, "frame"),
             _format_count(len(timeline.starts), "window"),
@@ -67,7 +68,8 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "index": index,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
-    return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    style = html_page.read_template(PACKAGE, "style.css")
+    return html_page.render_page(PACKAGE, "timeline.html", style, {"script": script}, content)
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
@@ -85,7 +87,7 @@ def video_urls(video: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _format_clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Format seconds as h:mm:ss.s."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
