@@ -16,28 +16,13 @@ from vimoclip.io.csv import write_csv
 from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE, format_number
 from vimoclip.timeline import Timeline
 
-ETHOGRAM_COLUMNS: tuple[str, ...] = (
-    "video",
-    "action",
-    "bouts",
-    "total_seconds",
-    "observed_seconds",
-    "share",
-    "mean_seconds",
+_COLUMNS = (
+    "video action bouts total_seconds observed_seconds share mean_seconds median_seconds sd_seconds latency_seconds"
 )
-ETHOGRAM_COLUMNS += ("median_seconds", "sd_seconds", "latency_seconds", "bouts_per_minute", "mean_pause_seconds")
+ETHOGRAM_COLUMNS = (*_COLUMNS.split(), "bouts_per_minute", "mean_pause_seconds")
 TRANSITION_COLUMNS = ("video", "from", "to", "count", "probability")
-TIME_BIN_COLUMNS: tuple[str, ...] = (
-    "video",
-    "start",
-    "stop",
-    "action",
-    "bouts",
-    "total_seconds",
-    "observed_seconds",
-    "share",
-)
-TIME_BIN_COLUMNS += ("mean_seconds", "sd_seconds")
+_COLUMNS = "video start stop action bouts total_seconds observed_seconds share mean_seconds sd_seconds"
+TIME_BIN_COLUMNS = tuple(_COLUMNS.split())
 ALL_VIDEOS = ""  # no video has this name
 
 
@@ -130,7 +115,7 @@ def _transition_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]
         for action in timeline.classes:
             classes.setdefault(action, len(classes))
         counts = count_transitions(timeline)
-        total += counts
+        total.update(counts)
         yield from _count_rows(_video_name(timeline), counts, classes)
     yield from _count_rows(ALL_VIDEOS, total, classes)
 
