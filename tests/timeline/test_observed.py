@@ -106,3 +106,62 @@ def test_spans_are_sorted_and_hold_some_time(steps: list[float], interval: float
         if min(abs(middle - mark) for mark in marks) > 1e-5:
             expected = not in_pause and not unscored[window]
             assert any(start <= middle <= stop for start, stop in spans) == expected
+
+
+def change_json(path: Path, changed: dict[str, Any]) -> Path:
+    """Change members of the JSON file of a timeline, remove those that are None, and return its path."""
+    document = json.loads(path.read_text(encoding="utf-8")) | changed
+    path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+    return path
+
+
+def test_timeline_is_read_as_it_was_written(tmp_path: Path) -> None:
+    scores = np.full((7, 2), 0.25)
+    scores[2:4] = np.nan
+    disagreements = (None, timeline.StreamDisagreement("drinking", 0.25, 0.75), *[None] * 5)
+    written = make_timeline(
+        tmp_path / "videos" / "a.mp4",
+        scores=scores,
+        observed=((0.0, 1.25), (2.25, 4.0)),
+        disagreements=disagreements,
+    )
+    timeline.write_timeline(tmp_path / "out", written)
+    found = timeline.read_timeline(tmp_path / "out" / "a.json")
+    assert found.video.resolve() == (tmp_path / "videos" / "a.mp4").resolve()
+    for name in ("seconds", "fps", "frames", "classes", "bouts", "observed", "disagreements", "stem", "provenance"):
+        assert getattr(found, name) == getattr(written, name)
+    for name in ("starts", "stops", "scores", "whole", "thresholds"):
+        assert np.array_equal(getattr(found, name), getattr(written, name), equal_nan=True)
+
+
+def test_json_of_the_former_version_was_observed_where_it_has_scores(tmp_path: Path) -> None:
+    scores = np.full((7, 2), 0.25)
+    scores[2:4] = np.nan
+    timeline.write_timeline(tmp_path, make_timeline(tmp_path / "a.mp4", scores=scores))
+    path = change_json(tmp_path / "a.json", {"observed": None, "path": None, "disagreements": None})
+    found = timeline.read_timeline(path)
+    assert found.observed == ((0.0, 1.25), (2.25, 4.0)) and found.video == tmp_path / "a.mp4"
+    assert timeline.read_timeline(path, video=Path("elsewhere.mp4")).video == Path("elsewhere.mp4")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"classes": None},
+        {"bouts": None},
+        {"video": None},
+        {"seconds": "long"},
+        {"frames": float("inf")},
+        {"scores": [[0.5]]},
+        {"observed": [[0, 1, 2]]},
+        {"whole": [0.5, 0.5]},
+        {"bouts": [{"action": "flying", "start": 0, "stop": 1, "score": 1}]},
+        {"bouts": [{"action": "resting", "start": 0, "stop": [1], "score": 1}]},
+        {"bouts": [{"action": "resting", "start": 0, "stop": 1}]},
+    ],
+)
+def test_damaged_json_is_an_error_that_names_the_file(tmp_path: Path, changed: dict[str, Any]) -> None:
+    timeline.write_timeline(tmp_path, make_timeline(tmp_path / "a.mp4"))
+    path = change_json(tmp_path / "a.json", changed)
+    with pytest.raises(UserError, match=r"a\.json"):
+        timeline.read_timeline(path)

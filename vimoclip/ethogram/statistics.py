@@ -107,7 +107,7 @@ def write_ethogram(path: Path, timelines: Iterable[Timeline]) -> Path:
 def _ethogram_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]:
     for timeline in timelines:
         for action, *numbers in summarize_actions(timeline):
-            yield _video_name(timeline), action, *map(format_number, numbers)
+            yield timeline.video_name, action, *map(format_number, numbers)
 
 
 def write_transitions(path: Path, timelines: Iterable[Timeline]) -> Path:
@@ -125,7 +125,7 @@ def _transition_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]
             classes.setdefault(action, len(classes))
         counts = count_transitions(timeline)
         total.update(counts)
-        yield from _count_rows(_video_name(timeline), counts, classes)
+        yield from _count_rows(timeline.video_name, counts, classes)
     yield from _count_rows(ALL_VIDEOS, total, classes)
 
 
@@ -145,7 +145,7 @@ def write_time_bins(path: Path, timelines: Iterable[Timeline], bin_seconds: floa
 
 def _time_bin_rows(timelines: Iterable[Timeline], bin_seconds: float) -> Iterator[tuple[str, ...]]:
     for timeline in timelines:
-        video, edges = _video_name(timeline), _bin_edges(timeline.seconds, bin_seconds)
+        video, edges = timeline.video_name, _bin_edges(timeline.seconds, bin_seconds)
         clock = _observed_clock(timeline)
         lengths = _lengths_in_bins(timeline.bouts, clock, edges)
         observed = np.diff(clock(edges)).tolist()
@@ -180,11 +180,6 @@ def _lengths_in_bins(bouts: Iterable[Bout], clock: Clock, edges: np.ndarray) -> 
             if length > TIME_TOLERANCE:
                 lengths[number, bout.action].append(length)
     return lengths
-
-
-def _video_name(timeline: Timeline) -> str:
-    """Return the name of a video that differs from those of the others, also of one of that name in another folder."""
-    return timeline.stem + timeline.video.suffix
 
 
 def _observed_clock(timeline: Timeline) -> Clock:

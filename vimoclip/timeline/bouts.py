@@ -79,6 +79,22 @@ def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.nd
     return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
 
 
+def find_disagreements(
+    stream_scores: np.ndarray | None, classes: Sequence[str]
+) -> tuple[StreamDisagreement | None, ...]:
+    """Return the disagreement of each window; None without scores. stream_scores (2, W, C): by RGB and by motion."""
+    if stream_scores is None:
+        return ()
+    found = list[StreamDisagreement | None]()
+    for rgb, motion in stream_scores.transpose(1, 0, 2).round(DECIMALS):
+        if np.isnan(rgb - motion).any():
+            found.append(None)
+        else:
+            column = int(np.abs(rgb - motion).argmax())
+            found.append(StreamDisagreement(classes[column], float(rgb[column]), float(motion[column])))
+    return tuple(found)
+
+
 def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, seconds: float) -> tuple[Span, ...]:
     """Return the spans of a video that were observed, sorted: without pauses, and without windows that have no score.
 
@@ -172,3 +188,8 @@ class Timeline:
     def stem(self) -> str:
         """The name of its files, without their endings."""
         return self.name or self.video.stem
+
+    @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix
