@@ -15,7 +15,7 @@ from vimoclip.io.names import relative_path
 from vimoclip.io.numbers import DECIMALS, format_number
 from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -24,7 +24,6 @@ SCHEMA = 1
 WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
 LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
 WRITE_AGAIN = "remove it, or use another folder with -o"
-CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 
 def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | None = None) -> list[Path]:
