@@ -173,6 +173,15 @@ def test_bouts_follow_each_other_in_the_order_of_boris(films: list[Timeline], an
     }
 
 
+def test_bout_that_starts_when_another_one_ends_follows_it() -> None:
+    films = [make_film([(first, 1, 3), (after, 3, 4)], 6, name=first) for first, after in (CLASSES[:2], CLASSES[1::-1])]
+    found = boris_program.run("analyse", project=boris_project(films), bin_seconds=BIN_SECONDS)
+    assert found["Eating"]["states"] == ["Eating", "walking"]
+    assert found["walking"]["states"] == ["walking", "Eating+walking", "Eating"]  # BORIS: as if they overlapped
+    for film in films:
+        assert statistics.count_transitions(film) == {(film.bouts[0].action, film.bouts[1].action): 1}
+
+
 def test_time_bins_equal_those_of_boris(films: list[Timeline], analyses: dict[str, Any], tmp_path: Path) -> None:
     rows = read_table(statistics.write_time_bins(tmp_path / "time_bins.csv", films, BIN_SECONDS))
     assert len(rows) == len(CLASSES) * sum(len(analysis["bins"]) for name, analysis in analyses.items() if name)
