@@ -7,6 +7,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -245,10 +246,11 @@ def _next_key(rows: Mapping[str, Any]) -> str:
 
 
 def _colors() -> Iterator[str]:
-    """Yield colours that differ from those before in hue and in lightness, which all people see."""
+    """Yield colours, each of another brightness than the one before, which all people see, and of another hue."""
     for number in itertools.count():
-        lightness = (0.35, 0.55, 0.75)[number % 3]
-        red_green_blue = colorsys.hls_to_rgb(0.58 + number * GOLDEN_RATIO, lightness, 0.75)
+        angle = 2 * math.pi * GOLDEN_RATIO * number
+        brightness = (0.35, 0.55, 0.75)[number % 3]
+        red_green_blue = colorsys.yiq_to_rgb(brightness, -0.3 * math.cos(angle), 0.2 * math.sin(angle))
         yield "#" + "".join(f"{round(255 * part):02x}" for part in red_green_blue)
 
 
