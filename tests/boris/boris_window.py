@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 from tests.boris.boris_program import _modules
 
 EXPECTED_QUESTIONS = ("Please note that editing the project",)  # before every edit of a project
-PLAYER = {"video_zoom": 0, "speed": 1, "duration": 60.0, "playback_time": 0.0, "time_pos": 0.0}
+PLAYER: dict[str, Any] = {"video_zoom": 0, "speed": 1, "duration": 60.0, "playback_time": 0.0, "time_pos": 0.0}
 PLAYER |= {"playlist_pos": 0, "playlist_count": 1, "playlist": [{"filename": ""}]}
 
 

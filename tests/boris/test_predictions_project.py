@@ -59,28 +59,30 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> BorisSession:
     videos.mkdir()
     for name in NAMES:
         (videos / f"{name}.mp4").touch()
-    paths = [folder / f"{name}.boris" for name in ("first", "saved", "edited", "importing")]
-    boris.write_predictions(paths[0], [predicted(name) for name in NAMES], CLASSES)
+    first, saved, edited, importing = (folder / f"{name}.boris" for name in BorisSession._fields[:4])
+    boris.write_predictions(first, [predicted(name) for name in NAMES], CLASSES)
     other = root / "other.boris"
     boris_program.write(other, boris_program.project({}, {}, {}))
     results = boris_program.run(
         "use_window",
         steps=[
-            ["open", str(paths[0])],
+            ["open", str(first)],
             *(["start", name] for name in NAMES),
-            ["save", str(paths[1])],
+            ["save", str(saved)],
             ["edit", NAMES[0], "", "yes"],
             ["edit", NAMES[1], "renamed"],
             ["edit_project"],
-            ["save", str(paths[2])],
+            ["save", str(edited)],
             ["open", str(other)],
-            ["import_observations", str(paths[2])],
-            ["save", str(paths[3])],
+            ["import_observations", str(edited)],
+            ["save", str(importing)],
         ],
     )
     opened, *started = [step["result"] for step in results[: 1 + len(NAMES)]]
-    aggregated = boris_program.run("aggregate", project=read(paths[2]))["tsv"]
-    return BorisSession(*paths, opened, started, [step["dialogs"] for step in results[:-3]], aggregated)
+    aggregated = boris_program.run("aggregate", project=read(edited))["tsv"]
+    return BorisSession(
+        first, saved, edited, importing, opened, started, [step["dialogs"] for step in results[:-3]], aggregated
+    )
 
 
 def test_boris_opens_and_starts_without_a_question(session: BorisSession) -> None:
