@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,13 +88,7 @@ def write_predictions(
     project = copy.deepcopy(before) or _new_project()
     mark, contents = project[PROJECT_MARK], project[OBSERVATIONS_KEY]
     actions = [*behaviors, *(bout[0] for item in observations for bout in item.bouts)]
-    codes: dict[str, str] = {}
-    for action in dict.fromkeys(actions):
-        codes[action] = _unique(behavior_code(action), codes.values())
-    ids_by_name: dict[str, list[str]] = defaultdict(list)
-    for observation_id, content in contents.items():
-        if name := _mark_of(content).get("name"):
-            ids_by_name[name].append(observation_id)
+    codes, ids_by_name = _behavior_codes(actions), _ids_by_name(contents)
     update, used = PredictionsUpdate([], [], [], []), set[str]()
     for item in observations:
         name, ids = item.name, ids_by_name[item.name]
@@ -173,6 +167,23 @@ def _new_observation() -> dict[str, Any]:
         "image_display_duration": 1,
         "close_behaviors_between_videos": False,
     }
+
+
+def _behavior_codes(actions: Iterable[str]) -> dict[str, str]:
+    """Return the code of each action; those of two actions differ."""
+    codes: dict[str, str] = {}
+    for action in dict.fromkeys(actions):
+        codes[action] = _unique(behavior_code(action), codes.values())
+    return codes
+
+
+def _ids_by_name(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the ids of predicted observations by the names that they had when they were written."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for observation_id, content in contents.items():
+        if isinstance(name := _mark_of(content).get("name"), str):
+            ids[name].append(observation_id)
+    return ids
 
 
 def _with_prediction(
