@@ -210,6 +210,19 @@ def test_deleted_observation_is_not_added_again_and_own_ones_stay(tmp_path: Path
         assert len(observations) == 3
 
 
+def test_observation_from_another_folder_stays(tmp_path: Path) -> None:
+    """As BORIS imports it, with an id of its own."""
+    path, other = tmp_path / "p.boris", tmp_path / "other.boris"
+    boris.write_predictions(path, [predicted("two")], CLASSES)
+    boris.write_predictions(other, [predicted("one")], CLASSES)
+    project = read(path)
+    project["observations"]["one (imported)"] = read(other)["observations"]["one"]
+    boris_program.write(path, project)
+    update = boris.write_predictions(path, [predicted("one", ()), predicted("two", ())], CLASSES)
+    assert update == ([], ["two"], ["one"], [])
+    assert len(read(path)["observations"]) == 2
+
+
 def test_ethogram_stays_and_gets_missing_behaviors(tmp_path: Path) -> None:
     path = tmp_path / "p.boris"
     boris.write_predictions(path, [predicted("one")], CLASSES)
