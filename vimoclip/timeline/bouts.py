@@ -13,6 +13,8 @@ from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE
 # second and this many times the median step. Shorter ones are frames that a camera skipped.
 PAUSE_SECONDS = 1.0
 PAUSE_STEPS = 3
+MIN_LENGTH, MAX_GAP = 1.0, 1.0  # defaults of find_bouts, in seconds
+CSV_COLUMNS = ("video", "action", "start", "stop", "score")  # of a table of bouts
 
 Span = tuple[float, float]  # start and stop, in seconds since the video's first frame
 
@@ -103,8 +105,8 @@ def find_bouts(
     thresholds: np.ndarray,
     classes: Sequence[str],
     seconds: float,
-    min_length: float = 1.0,
-    max_gap: float = 1.0,
+    min_length: float = MIN_LENGTH,
+    max_gap: float = MAX_GAP,
 ) -> tuple[Bout, ...]:
     """Return the spans in which a class's score is at least its threshold, sorted by start, then by class.
 
@@ -171,3 +173,13 @@ class Timeline:
     def stem(self) -> str:
         """The name of its files, without their endings."""
         return self.name or self.video.stem
+
+    @property
+    def min_length(self) -> float:
+        """The shortest bout, in seconds, as `find_bouts` was given."""
+        return float(self.provenance.get("min_length", MIN_LENGTH))
+
+    @property
+    def max_gap(self) -> float:
+        """The longest gap in a bout, in seconds, as `find_bouts` was given."""
+        return float(self.provenance.get("max_gap", MAX_GAP))

@@ -14,14 +14,13 @@ from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
 from vimoclip.io.numbers import DECIMALS, format_number
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
 LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
-CSV_COLUMNS = ("video", "action", "start", "stop", "score")
 
 
 def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
