@@ -58,7 +58,7 @@ def action_colors(count: int) -> list[str]:
 
 
 def _order_actions(summaries: Iterable[Sequence[ActionSummary]]) -> list[str]:
-    """Return the actions of all videos, sorted by total length of bouts, so that frequent ones differ most in colour."""
+    """Return the actions of all videos by total length of bouts: the most frequent ones get the most distinct colours."""
     totals: Counter[str] = Counter()
     for summary in summaries:
         totals.update({item.action: item.total_seconds for item in summary})  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ function drawAxis(canvas, view) {
   for (const time of times) {
     const x = ((time - view.from) / view.span) * width, text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
     context.fillRect(x - 0.5, height - 6, 1, 6);
-    const left = clamp(x - textWidth / 2, 0, width - textWidth);
+    const left = clamp(x - textWidth / 2, 6, width - textWidth);
     if (left < end) continue;
     context.fillText(text, left, 14);
     end = left + textWidth + 8;
