@@ -81,6 +81,22 @@ def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.nd
     return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
 
 
+def find_disagreements(
+    stream_scores: np.ndarray | None, classes: Sequence[str]
+) -> tuple[StreamDisagreement | None, ...]:
+    """Return the disagreement of each window; None without scores. stream_scores (2, W, C): by RGB and by motion."""
+    if stream_scores is None:
+        return ()
+    found = list[StreamDisagreement | None]()
+    for rgb, motion in stream_scores.transpose(1, 0, 2).round(DECIMALS):
+        if np.isnan(rgb - motion).any():
+            found.append(None)
+        else:
+            column = int(np.abs(rgb - motion).argmax())
+            found.append(StreamDisagreement(classes[column], float(rgb[column]), float(motion[column])))
+    return tuple(found)
+
+
 def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, seconds: float) -> tuple[Span, ...]:
     """Return the spans of a video that were observed, sorted: without pauses, and without windows that have no score.
 
@@ -91,11 +107,12 @@ def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, sec
     gaps = [(float(times[i]) + step, float(times[i + 1])) for i in pauses.tolist()]
     gaps += [(float(edges[i]), float(edges[i + 1])) for i in np.flatnonzero(np.isnan(scores).all(axis=1)).tolist()]
     spans, start = list[Span](), 0.0
-    for first, last in sorted(gaps):
+    for first, last in np.array(sorted(gaps)).reshape(-1, 2).round(DECIMALS).tolist():
         if first > start:
-            spans.append((start, round(first, DECIMALS)))
-        start = max(start, round(last, DECIMALS))
-    return (*spans, (start, seconds)) if start < seconds else tuple(spans)
+            spans.append((start, first))
+        start = max(start, last)
+    # rounded, so that an unscored last window leaves no span of less than a microsecond
+    return (*spans, (start, seconds)) if start < round(seconds, DECIMALS) else tuple(spans)
 
 
 def find_bouts(
@@ -183,3 +200,8 @@ class Timeline:
     def max_gap(self) -> float:
         """The longest gap in a bout, in seconds, as `find_bouts` was given."""
         return float(self.provenance.get("max_gap", MAX_GAP))
+
+    @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
 from vimoclip.io.numbers import DECIMALS, format_number
+from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import page
 from vimoclip.timeline.bouts import CSV_COLUMNS, Bout, StreamDisagreement, observed_spans, window_edges
 
@@ -20,21 +21,36 @@ if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
-LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
+WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
+LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
+WRITE_AGAIN = "remove it, or use another folder with -o"
 
 
-def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
-    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError."""
-    stem, video = timeline.stem, timeline.video
-    json_path = folder / f"{stem}.json"
+def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | None = None) -> list[Path]:
+    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError.
+
+    `written`: record of the folder, by which files that somebody has edited are kept. The table of frames of an
+    earlier result is removed."""
+    stem, video, record = timeline.stem, timeline.video, written or WrittenFiles(folder)
+    json_path, frames_path = folder / f"{stem}.json", frames_file(folder, stem)
     json_path.unlink(missing_ok=True)  # of an earlier result
-    written = [
-        csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
-        csv.write_csv(folder / f"{stem}{LONGEST_SUFFIX}", CSV_COLUMNS, _window_rows(timeline)),
-        atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
-        boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
-    ]
-    return [*written, atomic.write_text(json_path, _format_json(timeline, folder))]
+    if not record.is_edited(frames_path):
+        frames_path.unlink(missing_ok=True)
+    files: dict[str, Callable[[Path], Path]] = {
+        f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
+        f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
+        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder)),
+        f"{stem}.boris.tsv": lambda path: boris.export_bouts(
+            path, video, timeline.fps, timeline.seconds, timeline.bouts
+        ),
+    }
+    paths = [record.replace(folder / name, write) for name, write in files.items()]
+    return [*paths, atomic.write_text(json_path, _format_json(timeline, folder))]
+
+
+def frames_file(folder: Path, stem: str) -> Path:
+    """Return the path of a video's table of frames."""
+    return folder / f"{stem}{FRAMES_SUFFIX}.csv"
 
 
 def check_output_name(folder: Path, stem: str) -> None:
@@ -54,12 +70,17 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     return _read_document(path)["made_with"] if path.exists() else None
 
 
+def read_video_path(path: Path) -> Path | None:
+    """Return the recorded path of the video of a `<stem>.json`; None if it records none. Raises UserError."""
+    recorded = _read_document(path).get("path")
+    return path.parent / recorded if recorded else None
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     """Return the members of a `<stem>.json`. Raises UserError if it is something else."""
-    hint = "remove it, or use another folder with -o"
-    document = yaml_json.read_json(path, hint)
+    document = yaml_json.read_json(path, WRITE_AGAIN)
     if document.get("schema") != SCHEMA or not isinstance(document.get("made_with"), dict):
-        raise UserError("is not a timeline of this version", hint, path=path)
+        raise UserError("is not a timeline of this version", WRITE_AGAIN, path=path)
     return document
 
 
@@ -68,15 +89,28 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
 
     `video`: the path of the video; default: the recorded one. Files of versions that recorded no observed spans give
     those with scores."""
+    document = _read_document(path)
+    try:
+        return _parse_document(document, path, video)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        problem = f"is a damaged timeline ({type(error).__name__}: {error})"
+        raise UserError(problem, WRITE_AGAIN, path=path) from None
+
+
+def _parse_document(document: Mapping[str, Any], path: Path, video: Path | None) -> "Timeline":
+    """Return the timeline of a document. Raises the errors that `read_timeline` catches."""
     from vimoclip.timeline import Timeline
 
-    document = _read_document(path)
     classes, seconds = tuple(document["classes"]), float(document["seconds"])
     starts, stops = np.array(document["starts"], float), np.array(document["stops"], float)
     scores = np.array(document["scores"], float).reshape(len(starts), len(classes))  # null becomes NaN
     observed = document.get("observed")
     if observed is None:
         observed = observed_spans(np.empty(0), window_edges(starts, stops, seconds), scores, seconds)
+    numbers = Bout._fields[1:]
+    bouts = tuple(Bout(bout["action"], *(float(bout[key]) for key in numbers)) for bout in document["bouts"])
+    if unknown := {bout.action for bout in bouts}.difference(classes):
+        raise ValueError(f"a bout of {min(unknown)!r}, which is no class")
     return Timeline(
         video=video or path.parent / document.get("path", document["video"]),
         seconds=seconds,
@@ -89,7 +123,7 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
         whole=np.array([document["whole"][name] for name in classes], float),
         whole_by=document["whole_by"],
         thresholds=np.array([document["thresholds"][name] for name in classes], float),
-        bouts=tuple(Bout(**bout) for bout in document["bouts"]),
+        bouts=bouts,
         provenance=document["made_with"],
         name=path.stem,
         observed=tuple((float(start), float(stop)) for start, stop in observed),
