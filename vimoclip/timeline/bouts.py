@@ -107,12 +107,11 @@ def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, sec
     gaps = [(float(times[i]) + step, float(times[i + 1])) for i in pauses.tolist()]
     gaps += [(float(edges[i]), float(edges[i + 1])) for i in np.flatnonzero(np.isnan(scores).all(axis=1)).tolist()]
     spans, start = list[Span](), 0.0
-    for first, last in np.array(sorted(gaps)).reshape(-1, 2).round(DECIMALS).tolist():
+    for first, last in sorted(gaps):
         if first > start:
-            spans.append((start, first))
-        start = max(start, last)
-    # rounded, so that an unscored last window leaves no span of less than a microsecond
-    return (*spans, (start, seconds)) if start < round(seconds, DECIMALS) else tuple(spans)
+            spans.append((start, round(first, DECIMALS)))
+        start = max(start, round(last, DECIMALS))
+    return (*spans, (start, seconds)) if start < seconds else tuple(spans)
 
 
 def find_bouts(
@@ -192,6 +191,11 @@ class Timeline:
         return self.name or self.video.stem
 
     @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix
+
+    @property
     def min_length(self) -> float:
         """The shortest bout, in seconds, as `find_bouts` was given."""
         return float(self.provenance.get("min_length", MIN_LENGTH))
@@ -200,8 +204,3 @@ class Timeline:
     def max_gap(self) -> float:
         """The longest gap in a bout, in seconds, as `find_bouts` was given."""
         return float(self.provenance.get("max_gap", MAX_GAP))
-
-    @property
-    def video_name(self) -> str:
-        """The video's name in tables, which differs from that of a video of one file name in another folder."""
-        return self.stem + self.video.suffix
