@@ -68,7 +68,7 @@ def _order_actions(summaries: Iterable[Sequence[ActionSummary]]) -> list[str]:
 def _video_row(folder: Path, timeline: Timeline) -> dict[str, Any]:
     """Return what the table shows of a video before the script runs."""
     return {
-        "name": timeline.stem + timeline.video.suffix,  # as in ethogram.csv
+        "name": timeline.video_name,
         "url": video_urls(folder / f"{timeline.stem}.html", folder)[0],
         "duration": format_clock(timeline.seconds),
         "bouts": len(timeline.bouts),
