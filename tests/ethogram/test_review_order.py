@@ -3,6 +3,7 @@
 import csv
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def scored(folder: Path, name: str, rows: list[list[float]], **changed: object) -> Timeline:
+def scored(folder: Path, name: str, rows: list[list[float]], **changed: Any) -> Timeline:
     """Windows of 1 s every 0.5 s; the thresholds are 0.5."""
     return make_timeline(folder / name, seconds=(len(rows) + 1) / 2, scores=np.array(rows), **changed)
 

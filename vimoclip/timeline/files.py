@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
 LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
+WRITE_AGAIN = "remove it, or use another folder with -o"
 
 
-def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | None = None) -> list[Path]:
+def write_timeline(
+    folder: Path, timeline: "Timeline", written: WrittenFiles | None = None, index: str = ""
+) -> list[Path]:
     """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError.
 
     `written`: record of the folder, by which files that somebody has edited are kept. The table of frames of an
-    earlier result is removed."""
+    earlier result is removed. `index`: see `render_timeline`."""
     stem, video, record = timeline.stem, timeline.video, written or WrittenFiles(folder)
     json_path, frames_path = folder / f"{stem}.json", frames_file(folder, stem)
     json_path.unlink(missing_ok=True)  # of an earlier result
@@ -38,7 +41,7 @@ def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | N
     files: dict[str, Callable[[Path], Path]] = {
         f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
         f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
-        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder)),
+        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder, index)),
         f"{stem}.boris.tsv": lambda path: boris.export_bouts(
             path, video, timeline.fps, timeline.seconds, timeline.bouts
         ),
