@@ -112,7 +112,8 @@ def aggregate(content: dict[str, Any]) -> Any:
         data, _ = export.export_aggregated_events(pj, parameters, name)
         rows += [list(row) for row in data]
     tablib = importlib.import_module("tablib")
-    table = tablib.Dataset(*rows, headers=HEADER)
+    variables = [row["label"] for _, row in sorted(pj["independent_variables"].items())]
+    table = tablib.Dataset(*rows, headers=[*HEADER[:9], *variables, *HEADER[9:]])
     return {suffix: table.export(suffix) for suffix in ("tsv", "csv")}
 
 
