@@ -112,8 +112,9 @@ def aggregate(content: dict[str, Any]) -> Any:
         data, _ = export.export_aggregated_events(pj, parameters, name)
         rows += [list(row) for row in data]
     tablib = importlib.import_module("tablib")
-    variables = [row["label"] for _, row in sorted(pj["independent_variables"].items())]
-    table = tablib.Dataset(*rows, headers=[*HEADER[:9], *variables, *HEADER[9:]])
+    subject = HEADER.index("Subject")
+    variables = [row["label"] for row in pj["independent_variables"].values()]
+    table = tablib.Dataset(*rows, headers=[*HEADER[:subject], *variables, *HEADER[subject:]])
     return {suffix: table.export(suffix) for suffix in ("tsv", "csv")}
 
 
@@ -141,7 +142,13 @@ HEADER += ["Coding duration", "Media duration (s)", "FPS (frame/s)", "Subject"]
 HEADER += ["Observation duration by subject by observation", "Behavior", "Behavioral category", "Behavior type"]
 HEADER += ["Start (s)", "Stop (s)", "Duration (s)", "Media file name", "Image index start", "Image index stop"]
 HEADER += ["Image file path start", "Image file path stop", "Comment start", "Comment stop"]
-JOBS = {"paste": paste, "aggregate": aggregate, "code": code}
+
+
+def use_window(content: dict[str, Any]) -> Any:
+    return importlib.import_module("tests.boris.boris_window").perform(content)
+
+
+JOBS = {"paste": paste, "aggregate": aggregate, "code": code, "use_window": use_window}
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, escape_line
 from vimoclip.io.names import fold_name, normalize_name
 from vimoclip.io.numbers import parse_seconds
 
 MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
 Interval = tuple[float, float]  # start and stop in seconds; inf for the end
 WHOLE_OBSERVATION: Interval = (0.0, math.inf)
+FULLWIDTH_BAR = "\uff5c"  # stands for | in a code
 OTHER_PLAYERS = "only the media files of the first player are used"
 REVIEW_HINT = (
     "correct it in BORIS and set its independent variable reviewed to yes; --include-unreviewed takes predictions as "
@@ -140,6 +141,11 @@ def media_starts(media_files: Sequence[MediaFile]) -> list[float]:
     return starts
 
 
+def behavior_code(class_name: str) -> str:
+    """Return the code of a behaviour for a class: one line, and without |, which BORIS refuses in codes."""
+    return escape_line(" ".join(class_name.split())).replace("|", FULLWIDTH_BAR)
+
+
 def class_names(path: Path, codes: Iterable[str], merge_case: bool) -> dict[str, str]:
     """Return the name of the class of each code of a behaviour.
 
@@ -153,4 +159,8 @@ def class_names(path: Path, codes: Iterable[str], merge_case: bool) -> dict[str,
             problem = f"the behaviours {' and '.join(map(repr, same))} differ only in case, spaces or Unicode's form"
             hint = "rename one in BORIS, or make them one class with --merge-case"
             raise UserError(problem, hint, path=path)
-    return {code: normalize_name(same[0]).strip() for same in spellings.values() for code in same}
+    return {
+        code: normalize_name(same[0]).strip().replace(FULLWIDTH_BAR, "|")
+        for same in spellings.values()
+        for code in same
+    }

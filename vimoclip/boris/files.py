@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vimoclip.boris.aggregated import read_aggregated
-from vimoclip.boris.events import EventCollection
+from vimoclip.boris.events import EventCollection, behavior_code
 from vimoclip.boris.project import read_project
 from vimoclip.io import atomic
 
@@ -28,9 +29,17 @@ def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Ite
     open an observation of `video` in BORIS (the ethogram must have the actions as state events), copy the file's whole
     text, and choose Observations, Edit events, Paste events. The file has no header and no newline at its end, as BORIS
     (8.27) refuses both."""
-    rows = []
+    rows = event_rows(bouts, fps, seconds, f"{video.name}, ")
+    return atomic.write_text(path, "\n".join("\t".join(map(str, row)) for row in rows))
+
+
+def event_rows(bouts: Iterable[BoutLike], fps: float, seconds: float, prefix: str = "") -> list[list[Any]]:
+    """Return the events of BORIS for the start and the stop of each bout, sorted by time.
+
+    Each is [time, subject, code, modifier, comment, frame]. `prefix`: of the comments."""
+    rows: list[list[Any]] = []
     for action, start, stop, score in bouts:
-        comment = " ".join(f"{video.name}, score {score:.3f}".split())
+        comment = " ".join(f"{prefix}score {score:.3f}".split())
         for time in (start, min(stop, seconds)):
-            rows.append((round(time, 3), "", " ".join(action.split()), "", comment, round(time * fps)))
-    return atomic.write_text(path, "\n".join("\t".join(map(str, row)) for row in sorted(rows)))
+            rows.append([round(time, 3), "", behavior_code(action), "", comment, round(time * fps)])
+    return sorted(rows)
