@@ -16,7 +16,7 @@ from tests.boris.test_reader import BEHAVIORS
 from tests.conftest import indexed_frames, write_video
 from tests.prepare.test_boris import label_names
 from tests.stage_driver import driver
-from vimoclip import annotations, store
+from vimoclip import annotations, boris, store
 from vimoclip.annotations import Annotations
 from vimoclip.boris import review_mark
 from vimoclip.errors import UserError
@@ -158,6 +158,38 @@ def test_observations_added_to_the_predictions_need_a_review(
     report, data = run(tmp_path, films, save(tmp_path, project))
     assert {name[:2] for name in label_names(data)} == {"f0", "f1"}
     assert set(report["skipped"]) == {"f2"}
+
+
+@pytest.fixture(scope="module")
+def reviewed_in_boris(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Predictions of f0 to f3, saved by BORIS: f0 is reviewed, f1 renamed, f3 reviewed and renamed; in own.boris, into
+    which BORIS has copied them, is a coded observation of f4."""
+    folder = tmp_path_factory.mktemp("boris")
+    predictions, own = str(folder / "predictions.boris"), str(folder / "own.boris")
+    bouts = (("walk", 0.0, SECONDS, 0.9),)
+    items = [boris.PredictedObservation(f"f{i}", f"f{i}.mp4", SECONDS, 25.0, bouts) for i in range(4)]
+    boris.write_predictions(Path(predictions), items, ["walk", "rest"])
+    boris_program.write(Path(own), observations({"f4": WALK}, marked=False))
+    steps = [["open", predictions], ["edit", "f0", "", "yes"], ["edit", "f1", "renamed"]]
+    boris_program.run("use_window", steps=[*steps, ["edit", "f3", "seen", "yes"], ["save", predictions]])
+    steps = [["open", own], ["import_observations", predictions], ["save", own]]
+    boris_program.run("use_window", steps=steps)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "used"), [("predictions", {"f0", "f3"}), ("own", {"f0", "f3", "f4"})])
+def test_reviews_are_read_from_what_boris_saves(
+    tmp_path: Path, films: Path, reviewed_in_boris: Path, name: str, used: set[str]
+) -> None:
+    report, data = run(tmp_path, films, reviewed_in_boris / f"{name}.boris")
+    assert {name[:2] for name in label_names(data)} == used
+    assert set(report["skipped"]) == {"renamed", "f2"}
+    (tmp_path / "table").mkdir()
+    project = json.loads((reviewed_in_boris / f"{name}.boris").read_text())
+    if name == "predictions":  # BORIS' table of own.boris does not say which observations were predicted
+        report, data = run(tmp_path / "table", films, as_table(tmp_path, project))
+        assert {name[:2] for name in label_names(data)} == used
+        assert set(report["skipped"]) == {"renamed", "f2"}
 
 
 # --- the data set exists

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vimoclip import annotations, video
 from vimoclip.annotations import SPLITS, Annotations, ObservedClip
+from vimoclip.boris.events import behavior_code
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import fold_name, list_some, normalize_name
 from vimoclip.io.numbers import TIME_TOLERANCE
@@ -201,14 +202,15 @@ class ExistingDataset:
 
     def _extend_classes(self, behaviors: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
         """Return the classes with the behaviours that are new, and the class id of each behaviour."""
-        classes, ids = list(self.data.classes), dict[str, int]()
-        id_by_fold = {fold_name(name): label for label, name in reversed(list(enumerate(classes)))}
+        classes, ids, id_of = list(self.data.classes), dict[str, int](), dict[str, int]()
+        for spell in (str, behavior_code, fold_name, _fold_code):  # the first spelling that is equal counts
+            for label, name in enumerate(classes):
+                id_of.setdefault(spell(name), label)
         for behavior in behaviors:
-            same_spelling = classes.index(behavior) if behavior in classes else None
-            if same_spelling is None and fold_name(behavior) not in id_by_fold:
-                id_by_fold[fold_name(behavior)] = len(classes)
+            if behavior not in id_of and fold_name(behavior) not in id_of:
+                id_of[fold_name(behavior)] = len(classes)
                 classes.append(normalize_name(behavior))
-            ids[behavior] = id_by_fold[fold_name(behavior)] if same_spelling is None else same_spelling
+            ids[behavior] = id_of[behavior if behavior in id_of else fold_name(behavior)]
         return tuple(classes), ids
 
     def describe_changes(self, data: Annotations, observed: Mapping[str, ObservedClip]) -> list[str]:
@@ -224,9 +226,11 @@ class ExistingDataset:
             f"imports of these films removed, {len(relabelled)} clips have other labels ({others} of them were not "
             "imported from predictions)"
         ]
+        if not (added or removed or relabelled):
+            lines = ["the data set has all clips of this import, with these labels: nothing is changed"]
         if classes := after.classes[len(before.classes) :]:
             lines.append(
-                f"new classes: {', '.join(classes)}; embeddings of the earlier classes can't be continued: create them "
+                f"new classes: {', '.join(classes)}; RGB embeddings of fewer classes can't be continued: create them "
                 "again with extract_embeddings.py --overwrite, and train again"
             )
         return lines
@@ -284,6 +288,10 @@ class FilmPlaces:
         overlaps = [(min(span[1], stop) - max(span[0], start), place) for (start, stop), place in clips]
         overlaps = [item for item in overlaps if item[0] > TIME_TOLERANCE]
         return overlaps + [(0.0, place) for _, place in [*before, *after]]
+
+
+def _fold_code(class_name: str) -> str:
+    return fold_name(behavior_code(class_name))
 
 
 def _observed_film(clip: ObservedClip | None) -> FilmKey | None:
