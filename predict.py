@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vimoclip import cli
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, escape_line
 
 if TYPE_CHECKING:
     from vimoclip.prediction.load_pipeline import ComputeOptions
@@ -52,6 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--min-length", type=cli.non_negative_float, default=1.0, help="shortest bout, in seconds")
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="longest gap in a bout, in seconds")
+    group.add_argument(
+        "--time-bin",
+        type=cli.positive_float,
+        metavar="SECONDS",
+        help="also write time_bins.csv: the time budget of each video in bins of this length",
+    )
+    group.add_argument(
+        "--frames",
+        action="store_true",
+        help="also write <name>_frames.csv: scores and bouts of every frame; decodes each video once more",
+    )
     cli.add_clip_arguments(parser, None)
     parser.add_argument("--ckpt-path", help="weights of the flow model; default: those of ptlflow")
     cli.add_frame_batch_argument(parser)
@@ -65,12 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> cli.RunReport:
     args = build_parser().parse_args(argv)
     check_arguments(args)
-    from vimoclip.prediction import runner
+    from vimoclip.ethogram import folder_files
+    from vimoclip.io.written_files import WrittenFiles
+    from vimoclip.prediction import input_videos, runner
     from vimoclip.runtime import defaults, seeding
 
     report = cli.RunReport()
-    videos = runner.find_input_videos(args.videos, args.output_dir, args.limit, report)
+    videos = input_videos.find_input_videos(args.videos, args.output_dir, args.limit, report)
     cli.require_creatable_folder(args.output_dir, "--output-dir")
+    written = WrittenFiles(args.output_dir)
+    folder_files.check_names(args.output_dir, written)
     seeding.seed_everything(args.seed)
     compute = resolve_compute_options(args)
     model = load_model(args, compute)
@@ -82,9 +97,14 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
         return report
     workers = defaults.num_workers(args.num_workers, compute.device)
     print(f"{compute.batch_size} frames per batch, {workers} reader threads", flush=True)
-    runner.predict_videos(pending, args.output_dir, model, report, compute.batch_size, workers)
+    runner.predict_videos(pending, args.output_dir, model, report, compute.batch_size, workers, written)
+    if args.frames:
+        runner.write_frames(videos, args.output_dir, model, written, report)
     if len(videos) > 1:
-        runner.write_whole_videos(args.output_dir, videos, model)
+        runner.write_whole_videos(args.output_dir, videos, model, written)
+    runner.write_folder_files(args.output_dir, videos, model, args.time_bin, written)
+    for path in written.kept:
+        print(f"{escape_line(str(path))} has been edited and is kept; remove it to have it written again", flush=True)
     report.outputs.append(args.output_dir)
     report.print()
     report.write(args.report)
@@ -146,7 +166,7 @@ def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "Predicti
         encoder, score, metadata = load_zero_shot_encoder(
             name, pretrained, classes, args.template, sampling, geometry, compute
         )
-        thresholds = np.full(len(classes), 0.5)
+        thresholds, score_streams = np.full(len(classes), 0.5), None
         print(f"{name} {computes}, zero-shot", flush=True)
     else:
         score = predictor = FusionPredictor(args.tfam, compute.device, compute.precision)
@@ -154,12 +174,13 @@ def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "Predicti
         encoder = load_two_stream_encoder(predictor.inputs, predictor.path, args.student, weights, compute)
         classes, metadata = predictor.classes, predictor.metadata() | {"flow_precision": encoder.flow_precision}
         thresholds = predictor.thresholds() if args.threshold is None else np.empty(len(classes))
+        score_streams = predictor.score_streams if predictor.has_two_streams else None
         print(f"{predictor.path} {computes}", flush=True)
     if args.threshold is not None:
         thresholds = np.full(len(classes), args.threshold)
     options = TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)
     metadata = metadata | {"precision": compute.precision}
-    return PredictionModel(encoder, score, classes, thresholds, options, metadata)
+    return PredictionModel(encoder, score, classes, thresholds, options, metadata, score_streams)
 
 
 if __name__ == "__main__":

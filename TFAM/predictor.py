@@ -67,6 +67,20 @@ class FusionPredictor:
         batches = [[window] for window in windows] if is_padded_mean else [windows]
         return np.concatenate([self._score(batch) for batch in batches])
 
+    @property
+    def has_two_streams(self) -> bool:
+        """Whether the scores depend on RGB and on motion."""
+        return all(inputs is not None for inputs in self.inputs.values())
+
+    def score_streams(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
+        """Return (2, n, C): the probabilities with RGB alone and with motion alone; the other's embeddings are 0."""
+        return np.stack(
+            [
+                self([window._replace(motion=None) for window in windows]),
+                self([window._replace(rgb=None) for window in windows]),
+            ]
+        )
+
     def _score(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
         batch = collate([self._features(window) for window in windows], self.model_config["pooling"])
         logits = score_batch(self.model, batch, self.device, self.precision).cpu()

@@ -55,6 +55,11 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
+    def download_to(self, folder: Path) -> None:
+        """Save downloads in a folder."""
+        settings = {"behavior": "allow", "downloadPath": str(folder.resolve())}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", settings)
+
     def errors(self) -> list[str]:
         """Return errors and warnings of the console, including those of the page's security policy."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

@@ -26,6 +26,7 @@ from TFAM.data import pair_embeddings
 from TFAM.trainer import FusionTrainer
 from vimoclip import cli, store, video
 from vimoclip.extraction.job import ExtractionJob, run_extraction
+from vimoclip.io.written_files import WrittenFiles
 from vimoclip.moclip.dataset import SegmentDataset, TrainingVideo
 from vimoclip.prediction import runner
 from vimoclip.runtime import defaults
@@ -186,14 +187,14 @@ def measure_prediction(context: CheckContext) -> Measured:
     args = predict.build_parser().parse_args(dataset.predict_flags(path, folder / "predictions"))
     compute = predict.resolve_compute_options(args)
     model, report = predict.load_model(args, compute), cli.RunReport()
-    encoder = model.encoder
+    encoder, written = model.encoder, WrittenFiles(folder)
     assert encoder.rgb
     sides = (None, encoder.flow_side)
     parts = video_parts(second, {"resizing": encoder.rgb.load}, sides, compute.batch_size)
 
     def run(name: Path) -> float:
         workers = defaults.num_workers(args.num_workers, context.device)
-        runner.predict_videos({name.stem: name}, folder, model, report, compute.batch_size, workers)
+        runner.predict_videos({name.stem: name}, folder, model, report, compute.batch_size, workers, written)
         return float(video.probe(name).frames)
 
     run(second)  # the first calls are slower

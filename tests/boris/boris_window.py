@@ -11,13 +11,18 @@ from unittest.mock import MagicMock
 from tests.boris.boris_program import _modules
 
 EXPECTED_QUESTIONS = ("Please note that editing the project",)  # before every edit of a project
+PLAYER: dict[str, Any] = {"video_zoom": 0, "speed": 1, "duration": 60.0, "playback_time": 0.0, "time_pos": 0.0}
+PLAYER |= {"playlist_pos": 0, "playlist_count": 1, "playlist": [{"filename": ""}]}
 
 
 def perform(content: dict[str, Any]) -> Any:
-    """Perform steps of Session, [name, argument...] each; return what they return, and all dialogs of BORIS."""
-    session = Session()
-    results = [getattr(session, name)(*arguments) for name, *arguments in content["steps"]]
-    return {"results": results, "dialogs": session.dialogs, "project": session.window.pj}
+    """Perform steps of Session, [name, argument...] each; return what each returns and the dialogs that BORIS opens."""
+    session, results = Session(), []
+    for name, *arguments in content["steps"]:
+        session.dialogs = []
+        result = getattr(session, name)(*arguments)
+        results.append({"result": result, "dialogs": session.dialogs})
+    return results
 
 
 class Session:
@@ -32,7 +37,7 @@ class Session:
         from PyQt5.QtWidgets import QApplication, QDialog, QMessageBox
 
         self.dialog, self.operations, self.functions = _modules("dialog", "observation_operations", "project_functions")
-        setattr(sys.modules["boris.mpv2"], "MPV", MagicMock)  # noqa: B010
+        setattr(sys.modules["boris.mpv2"], "MPV", lambda **_: MagicMock(**PLAYER))  # noqa: B010
         self.application = QApplication([])
         (core,) = _modules("core")
         self.dialogs: list[str] = []
@@ -40,16 +45,14 @@ class Session:
         for name in ("warning", "critical", "information", "question"):
             setattr(QMessageBox, name, lambda *args: self.dialogs.append(str(args[2])))
         setattr(self.dialog, "MessageDialog", self._answer)  # noqa: B010
-        setattr(QDialog, "exec_", self._use)  # noqa: B010
+        setattr(QDialog, "exec_", lambda dialog: self.use_dialog(dialog))  # noqa: B010
         self.window = core.MainWindow("ffmpeg")
+        sys.excepthook = sys.__excepthook__
 
     def _answer(self, _: str, text: str, buttons: list[str]) -> str:
         if not text.startswith(EXPECTED_QUESTIONS):
             self.dialogs.append(text)
         return buttons[-1]
-
-    def _use(self, dialog: Any) -> int:
-        return self.use_dialog(dialog)
 
     def open(self, path: str) -> Any:
         """Choose a recent project, and check it."""
@@ -63,7 +66,10 @@ class Session:
         """Start an observation, read its table of events, and close it."""
         error = self.operations.load_observation(self.window, observation, "start")
         table = self.window.tv_events.model()
-        cells = [[table.data(table.index(row, column)) for column in range(3)] for row in range(table.rowCount())]
+        cells = [
+            [table.data(table.index(row, column)) for column in range(table.columnCount())]
+            for row in range(table.rowCount())
+        ]
         self.operations.close_observation(self.window)
         return {"error": error, "events": cells, "changed": self.window.projectChanged}
 
@@ -89,7 +95,7 @@ class Session:
             window.pbOK_clicked()
             return int(window.result())
 
-        self._with_dialog(change, self.window.edit_project, "Edit")
+        self._with_dialog(change, self.window.edit_project, "edit")
 
     def import_observations(self, path: str) -> None:
         """Import all observations of another project."""

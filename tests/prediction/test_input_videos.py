@@ -7,7 +7,7 @@ import pytest
 
 from vimoclip import cli
 from vimoclip.errors import UserError
-from vimoclip.prediction.runner import find_input_videos
+from vimoclip.prediction.input_videos import find_input_videos
 
 NFD = "Ba\u0308r"
 
@@ -52,3 +52,28 @@ def test_a_list_with_a_name_that_is_too_long_is_refused_with_the_line(tmp_path: 
     (tmp_path / "list.txt").write_text(f"a.mp4\n{'x' * 300}.mp4\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"line 2 of .*list\.txt"):
         find(tmp_path, "a.mp4", inputs=("list.txt",))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["index", "ethogram", "transitions", "time_bins", "review_order", "predictions", "whole_videos", "Index"],
+)
+def test_names_of_the_files_about_all_videos_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=name):
+        find(tmp_path, f"{name}.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["_windows", "_frames", "_Frames"])
+def test_a_name_that_another_video_of_the_folder_needs_is_refused(suffix: str, tmp_path: Path) -> None:
+    assert find(tmp_path, f"a{suffix}.mp4")[0]
+    with pytest.raises(UserError, match="a"):
+        find(tmp_path, "a.mp4")
+
+
+@pytest.mark.parametrize(("done", "name"), [("a", "a_frames"), ("a_windows", "a")])
+def test_a_name_that_an_earlier_result_needs_is_refused(done: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{done}.json").touch()
+    assert find(tmp_path, "b.mp4")[0]
+    with pytest.raises(UserError, match=done):
+        find(tmp_path, f"{name}.mp4", inputs=(f"{name}.mp4",))

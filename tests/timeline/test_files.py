@@ -20,7 +20,7 @@ def read_rows(path: Path) -> list[list[str]]:
 def test_csv_files_hold_the_bouts_and_all_windows(tmp_path: Path) -> None:
     result = make_timeline(tmp_path / "elsewhere" / "a, b.mp4")
     written = timeline.write_timeline(tmp_path / "out", result)
-    assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "out").glob("[!.]*")}
     assert [path.name for path in written][-1] == "a, b.json"
     header = ["video", "action", "start", "stop", "score"]
     assert read_rows(tmp_path / "out" / "a, b.csv") == [header, ["a, b.mp4", "drinking", "2.25", "3.25", "0.75"]]

@@ -11,16 +11,24 @@ import numpy as np
 import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser import Browser
 from tests.conftest import moving_frames, write_video
 from tests.timeline.helpers import make_timeline
-from vimoclip import timeline
-from vimoclip.timeline import Bout, Timeline, find_bouts, page
+from tests.timeline.page_actions import (
+    DRAWN,
+    LOADED,
+    assert_no_errors_or_requests,
+    count_pixels,
+    mouse_at,
+    open_page,
+    playhead_time,
+    press,
+    video_time,
+    wait_until,
+)
+from vimoclip.timeline import Bout, find_bouts, page
 
-DRAWN = "document.documentElement.dataset.drawn"
-LOADED = "document.getElementById('video').readyState >= 2"
 HTML_INJECTIONS = ("</script><b>drinking</b>", "<img src=x onerror=alert(1)>", "\"quoted\" 'it' & {{ 7 * 7 }}")
 
 
@@ -37,61 +45,6 @@ def test_video_url_is_relative_and_escaped(tmp_path: Path, video: str, folder: s
 
 
 # ---- the page
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 s at 25 frames/s, with a name that a URL must escape."""
-    path = tmp_path_factory.mktemp("videos") / "badger 1 #2?.mp4"
-    return write_video(path, np.tile(moving_frames(20, (1, 0)), (5, 1, 1, 1)), lossless=False)
-
-
-def open_page(browser: Browser, folder: Path, result: Timeline, width: int = 1280, ready: str = LOADED) -> None:
-    timeline.write_timeline(folder, result)
-    browser.resize(width)
-    browser.open(folder / f"{result.video.stem}.html", f"{DRAWN} && {ready}")
-
-
-def wait_until(browser: Browser, expression: str) -> None:
-    WebDriverWait(browser.driver, 30, poll_frequency=0.05).until(lambda _: browser.run(f"return Boolean({expression})"))
-
-
-def playhead_time(browser: Browser) -> float:
-    """Position of the playhead in seconds, if the whole video is visible."""
-    return browser.run(
-        "const axis = document.querySelector('#axis canvas').getBoundingClientRect(),"
-        " head = document.getElementById('playhead').getBoundingClientRect();"
-        "return (head.left + head.width / 2 - axis.left) / axis.width"
-        " * JSON.parse(document.getElementById('data').textContent).seconds"
-    )
-
-
-def canvases(browser: Browser) -> list[Any]:
-    return browser.driver.find_elements(By.CSS_SELECTOR, "#lanes .lane:not([hidden]) canvas")[1:]
-
-
-def mouse_at(browser: Browser, lane: int, share: float) -> ActionChains:
-    """Move the mouse over a lane, to a fraction of its width."""
-    canvas = canvases(browser)[lane]
-    return ActionChains(browser.driver, duration=20).move_to_element_with_offset(
-        canvas, round((share - 0.5) * canvas.size["width"]), 0
-    )
-
-
-def video_time(browser: Browser) -> float:
-    """Return currentTime of the video after a seek."""
-    wait_until(browser, "!document.getElementById('video').seeking")
-    return browser.run("return document.getElementById('video').currentTime")
-
-
-def press(browser: Browser, *keys: str) -> None:
-    ActionChains(browser.driver).send_keys(*keys).perform()
-
-
-def assert_no_errors_or_requests(browser: Browser, *videos: Path) -> bool:
-    assert browser.errors() == []
-    assert set(browser.requests()) == {path.as_uri() for path in videos}
-    return True
 
 
 def test_playhead_follows_the_video(browser: Browser, tmp_path: Path, video: Path) -> None:
@@ -173,23 +126,6 @@ def test_zooming(browser: Browser, tmp_path: Path, video: Path) -> None:
     assert video_time(browser) == pytest.approx(1, abs=0.02)
     browser.driver.find_element(By.ID, "all").click()
     assert playhead_time(browser) == pytest.approx(1, abs=0.02)
-
-
-def count_pixels(browser: Browser, lane: int, share: float, colour: tuple[int, int, int]) -> int:
-    """Count the pixels of a colour in the column at a fraction of a lane's width."""
-    return browser.run(
-        "const canvas = document.createElement('canvas');"  # a copy: the page's own can't be read back
-        "canvas.width = arguments[0].width; canvas.height = arguments[0].height;"
-        "const pen = canvas.getContext('2d', {willReadFrequently: true});"
-        "pen.drawImage(arguments[0], 0, 0);"
-        "const found = pen.getImageData(Math.round(arguments[1] * canvas.width), 0, 1, canvas.height).data;"
-        "let count = 0;"
-        "for (let i = 0; i < found.length; i += 4) count += arguments[2].every((c, j) => found[i + j] === c);"
-        "return count",
-        canvases(browser)[lane],
-        share,
-        colour,
-    )
 
 
 def test_scores_are_drawn_at_their_position(browser: Browser, tmp_path: Path, video: Path) -> None:

@@ -7,8 +7,9 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,13 +88,7 @@ def write_predictions(
     project = copy.deepcopy(before) or _new_project()
     mark, contents = project[PROJECT_MARK], project[OBSERVATIONS_KEY]
     actions = [*behaviors, *(bout[0] for item in observations for bout in item.bouts)]
-    codes: dict[str, str] = {}
-    for action in dict.fromkeys(actions):
-        codes[action] = _unique(behavior_code(action), codes.values())
-    ids_by_name: dict[str, list[str]] = defaultdict(list)
-    for observation_id, content in contents.items():
-        if name := _mark_of(content).get("name"):
-            ids_by_name[name].append(observation_id)
+    codes, ids_by_name = _behavior_codes(actions), _ids_by_name(contents)
     update, used = PredictionsUpdate([], [], [], []), set[str]()
     for item in observations:
         name, ids = item.name, ids_by_name[item.name]
@@ -174,6 +169,23 @@ def _new_observation() -> dict[str, Any]:
     }
 
 
+def _behavior_codes(actions: Iterable[str]) -> dict[str, str]:
+    """Return the code of each action; those of two actions differ."""
+    codes: dict[str, str] = {}
+    for action in dict.fromkeys(actions):
+        codes[action] = _unique(behavior_code(action), codes.values())
+    return codes
+
+
+def _ids_by_name(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the ids of predicted observations by the names that they had when they were written."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for observation_id, content in contents.items():
+        if isinstance(name := _mark_of(content).get("name"), str):
+            ids[name].append(observation_id)
+    return ids
+
+
 def _with_prediction(
     content: Mapping[str, Any], item: PredictedObservation, codes: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -245,10 +257,11 @@ def _next_key(rows: Mapping[str, Any]) -> str:
 
 
 def _colors() -> Iterator[str]:
-    """Yield colours that differ from those before in hue and in lightness, which all people see."""
+    """Yield colours, each of another brightness than the one before, which all people see, and of another hue."""
     for number in itertools.count():
-        lightness = (0.35, 0.55, 0.75)[number % 3]
-        red_green_blue = colorsys.hls_to_rgb(0.58 + number * GOLDEN_RATIO, lightness, 0.75)
+        angle = 2 * math.pi * GOLDEN_RATIO * number
+        brightness = (0.35, 0.55, 0.75)[number % 3]
+        red_green_blue = colorsys.yiq_to_rgb(brightness, -0.3 * math.cos(angle), 0.2 * math.sin(angle))
         yield "#" + "".join(f"{round(255 * part):02x}" for part in red_green_blue)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vimoclip.errors import UserError
 
 MISSING = ("", "NA")  # NA: as BORIS and R write it
+DECIMALS = 6  # of seconds and scores in our files
 TIME_TOLERANCE = 1e-6  # seconds, larger than the rounding errors of summed floats
 TIME_HINT = "write seconds, such as 12.5, or h:mm:ss"
 _DIGITS = r"(?:\d+[.,]?\d*|[.,]\d+)"
@@ -48,6 +49,13 @@ class Timecode(NamedTuple):
                 raise ValueError(f"drop-frame timecode {self} does not exist")
             number -= dropped * (minutes - minutes // 10)
         return math.floor(number * 1000 / rate) / 1000
+
+
+def format_number(number: float) -> str:
+    """Format seconds, a score or a count as a cell of a table; NaN and infinity are an empty cell."""
+    if not math.isfinite(number):
+        return ""
+    return f"{round(number, DECIMALS) + 0.0:.{DECIMALS}f}".rstrip("0").rstrip(".")  # + 0.0: no negative zero
 
 
 def parse_number(value: object) -> float | None:

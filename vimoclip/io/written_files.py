@@ -22,10 +22,11 @@ class WrittenFiles:
         self.folder, self.kept = folder, list[Path]()
         self._digests: dict[str, set[str]] = defaultdict(set)
         try:
-            lines = (folder / RECORD_FILE).read_text(encoding="utf-8").splitlines()
+            text = (folder / RECORD_FILE).read_text(encoding="utf-8")
         except OSError:
-            lines = []
-        for line in lines:
+            text = ""
+        self._line_end = "" if not text or text.endswith("\n") else "\n"
+        for line in text.splitlines():
             try:
                 entry = json.loads(line)
                 self._digests[entry["file"]].add(entry["sha256"])
@@ -50,9 +51,10 @@ class WrittenFiles:
         if digest not in self._digests[path.name]:
             self._digests[path.name].add(digest)
             with open(self.folder / RECORD_FILE, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"file": path.name, "sha256": digest}) + "\n")
+                file.write(f"{self._line_end}{json.dumps({'file': path.name, 'sha256': digest})}\n")
                 file.flush()
                 os.fsync(file.fileno())
+            self._line_end = ""
         atomic.publish(new, path)
         return path
 

@@ -1,9 +1,10 @@
 """Predict many videos: skip those that are done, record failures, show progress."""
 
+import contextlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,17 @@ import numpy as np
 
 from vimoclip import cli, timeline, video
 from vimoclip.errors import UserError, VideoError, escape_line
+from vimoclip.ethogram import folder_files
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.atomic import MAX_NAME_BYTES
-from vimoclip.io.names import portable_stem
-from vimoclip.io.text import read_text
+from vimoclip.io.names import list_some, portable_stem
+from vimoclip.io.written_files import WrittenFiles
 from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
-from vimoclip.prediction.sliding_window import ScoreWindows, score_windows
+from vimoclip.prediction.sliding_window import ScoreStreams, ScoreWindows, score_windows
 from vimoclip.runtime import versions
 from vimoclip.timeline import Timeline
 from vimoclip.timeline.bouts import window_edges
 
-WHOLE_VIDEOS_FILE = "whole_videos.csv"
 PRINTED_ACTIONS = 5  # highest-scoring actions in the line of a video
 
 
@@ -38,7 +38,9 @@ class TimelineOptions:
 
 @dataclass(frozen=True)
 class PredictionModel:
-    """Encoders and classifier of one command; `metadata` describes both, as plain Python."""
+    """Encoders and classifier of one command; `metadata` describes both, as plain Python.
+
+    `score_streams`: scores by each stream alone; None for a model of one stream."""
 
     encoder: TwoStreamEncoder
     score: ScoreWindows
@@ -46,59 +48,12 @@ class PredictionModel:
     thresholds: np.ndarray
     options: TimelineOptions
     metadata: dict[str, Any]
+    score_streams: ScoreStreams | None = None
 
     def provenance(self) -> dict[str, Any]:
         """Return all that a result depends on, except the video, in the types that JSON has."""
         classes = {"classes": list(self.classes), "thresholds": self.thresholds.round(6).tolist()}
         return json.loads(json.dumps(classes | asdict(self.options) | self.metadata))
-
-
-def find_input_videos(
-    inputs: Sequence[Path], output_dir: Path, limit: int | None, report: cli.RunReport
-) -> dict[str, Path]:
-    """Return name -> video for videos, folders of videos, and lists (.txt, one path per line, relative to the list).
-
-    The name is the video's without extension; with folders if several videos share it. Folders are searched with all
-    folders below, except `output_dir`. Videos whose output can't be named are added to `report.failed`. Raises
-    UserError if there is none, or if two would write the same files."""
-    hint, paths = "name a video, a folder of videos or a list of videos (.txt)", list[Path]()
-    for path in inputs:
-        if path.is_dir():
-            folder = video.VideoFolder(path, exclude=[output_dir])
-            paths += folder.videos
-            if left_out := folder.describe_left_out():
-                print(left_out, flush=True)
-        elif path.suffix.lower() == ".txt":
-            for number, line in enumerate(map(str.strip, read_text(path, hint).splitlines()), start=1):
-                if line:
-                    file = video.existing_spelling(path.parent / line)
-                    paths.append(cli.require_file(file, f"correct line {number} of {path}"))
-        else:
-            paths.append(cli.require_file(path, hint))
-    if not paths:
-        raise UserError("has no videos", hint, path=inputs[0])
-    videos: dict[str, Path] = {}
-    taken: dict[str, Path] = {}
-    for path, name in video.unique_stems({os.path.abspath(path): path for path in paths}.values()).items():
-        stem = portable_stem(name)
-        if not _is_writable(f"{stem}{timeline.LONGEST_SUFFIX}"):
-            report.failed[str(path)] = "its name is not UTF-8, or too long for those of its output files; rename it"
-            continue
-        for other_stem in (stem, f"{stem}_windows", stem.removesuffix("_windows")):
-            if other := taken.get(other_stem):
-                raise UserError(f"would write the same files as {other}", "use another folder for it: -o", path=path)
-        if f"{stem}.csv" == WHOLE_VIDEOS_FILE:
-            raise UserError(f"would write {WHOLE_VIDEOS_FILE}, the table of all videos", "rename the video", path=path)
-        taken[stem] = videos[name] = path
-    return dict(list(videos.items())[:limit])
-
-
-def _is_writable(name: str) -> bool:
-    """Return whether a file name can be written to disk, and into a text file."""
-    try:
-        return len(name.encode()) <= MAX_NAME_BYTES
-    except UnicodeEncodeError:
-        return False
 
 
 def select_pending(
@@ -114,9 +69,9 @@ def select_pending(
         if existing is None:
             timeline.check_output_name(folder, json_path.stem)
         else:
-            hint = "use --overwrite, or another folder with -o"
-            recorded = existing | {"geometry": video.recorded_geometry(existing)}
-            cli.check_settings_match(model.provenance(), recorded, "this command", str(json_path), hint)
+            _check_same_video(json_path, path)
+            if error := _settings_problem(model, existing, json_path):
+                raise error
             if existing.get("video_bytes") != _file_size(path):
                 print(
                     f"{escape_line(path.name)} has changed since {json_path} was written; it is predicted again",
@@ -130,6 +85,25 @@ def select_pending(
     return pending
 
 
+def _settings_problem(model: PredictionModel, provenance: Mapping[str, Any], json_path: Path) -> UserError | None:
+    """Return what is wrong if a result has other settings than `model`."""
+    recorded = {**provenance, "geometry": video.recorded_geometry(provenance)}
+    hint = "use --overwrite, or another folder with -o"
+    try:
+        cli.check_settings_match(model.provenance(), recorded, "this command", str(json_path), hint)
+    except UserError as error:
+        return error
+    return None
+
+
+def _check_same_video(json_path: Path, path: Path) -> None:
+    """Raise UserError if a result is of another video that is still there, such as one of another day's folder."""
+    recorded = timeline.read_video_path(json_path)
+    if recorded and recorded.is_file() and path.is_file() and not recorded.samefile(path):
+        problem, hint = f"is the result of another video, {recorded}", "use another folder with -o"
+        raise UserError(problem, hint, path=json_path)
+
+
 def _json_path(folder: Path, name: str) -> Path:
     return folder / f"{portable_stem(name)}.json"
 
@@ -141,6 +115,7 @@ def predict_videos(
     report: cli.RunReport,
     batch_size: int,
     workers: int,
+    written: WrittenFiles,
 ) -> None:
     """Predict each video and write its files; failures go into `report`."""
     sampling = replace(model.encoder.sampling, max_frames=None)  # the limit is for training clips, not for timelines
@@ -154,7 +129,7 @@ def predict_videos(
             report.failed[video_id] = str(error)
             _json_path(folder, name).unlink(missing_ok=True)  # an earlier result is out of date
             continue
-        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)))
+        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)), written)
         if predicted.provenance["problem"]:
             report.partial[video_id] = predicted.provenance["problem"]
         else:
@@ -189,6 +164,7 @@ def predict_video(
         batch_size,
         workers,
         lambda count: meter.add(items=count),
+        model.score_streams,
     )
     summary = result.summary
     if summary.note:
@@ -220,6 +196,7 @@ def predict_video(
         whole_by=result.whole_by,
         thresholds=model.thresholds,
         bouts=bouts,
+        disagreements=timeline.find_disagreements(result.stream_scores, model.classes),
         observed=timeline.observed_spans(times, edges, result.scores, result.seconds),
         provenance={
             **model.provenance(),
@@ -232,12 +209,68 @@ def predict_video(
     )
 
 
-def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> None:
+def write_frames(
+    videos: Mapping[str, Path], folder: Path, model: PredictionModel, written: WrittenFiles, report: cli.RunReport
+) -> None:
+    """Write the table of frames of each video that has a result and no such table; failures go into `report`.
+
+    The videos are decoded once more, as fast as they decode, for the times of the frames that are not sampled."""
+    missing = {
+        name: path
+        for name, path in videos.items()
+        if _json_path(folder, name).is_file() and not timeline.frames_file(folder, portable_stem(name)).exists()
+    }
+    for name, path in cli.progress(missing.items(), len(missing), "video", "writing frames"):
+        try:
+            measured = video.measure(path)
+        except VideoError as error:
+            report.failed[name + path.suffix] = str(error)
+            continue
+        is_kept = model.encoder.sampling.frame_filter()
+        start = next(time for index, time in zip(measured.indices, measured.times, strict=True) if is_kept(index, time))
+        result = timeline.read_timeline(_json_path(folder, name))
+        indices, times = measured.indices, measured.times - start
+        written.replace(
+            timeline.frames_file(folder, portable_stem(name)),
+            partial(timeline.write_frames, timeline=result, indices=indices, times=times),
+        )
+
+
+def write_whole_videos(
+    folder: Path, videos: Mapping[str, Path], model: PredictionModel, written: WrittenFiles
+) -> Path | None:
     """Write the whole-video scores of all videos with a result as predictions for evaluate.py."""
     rows = {}
     for name, path in videos.items():
         if (json_path := _json_path(folder, name)).is_file():
             whole = yaml_json.read_json(json_path)["whole"]
             rows[name + path.suffix] = [whole[name] for name in model.classes]
-    if rows:
-        predictions_csv.write(folder / WHOLE_VIDEOS_FILE, list(rows), np.array(list(rows.values())), model.classes)
+    if not rows:
+        return None
+    write = partial(predictions_csv.write, videos=list(rows), probabilities=np.array(list(rows.values())))
+    return written.replace(folder / folder_files.WHOLE_VIDEOS_FILE, partial(write, class_names=model.classes))
+
+
+def write_folder_files(
+    folder: Path,
+    videos: Mapping[str, Path],
+    model: PredictionModel,
+    time_bin: float | None,
+    written: WrittenFiles,
+) -> None:
+    """Write the files about all results in a folder that have the settings of this command."""
+    given, others = {portable_stem(name): path for name, path in videos.items()}, list[str]()
+
+    def results() -> Iterator[Timeline]:
+        for json_path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(UserError):  # a file of another program
+                result = timeline.read_timeline(json_path, given.get(json_path.stem))
+                if _settings_problem(model, result.provenance, json_path):
+                    others.append(result.stem)
+                else:
+                    yield result
+
+    folder_files.write(folder, results(), time_bin, written)
+    if others:
+        names = escape_line(list_some(others))
+        print(f"left out of the files about all videos, as their settings are others: {names}", flush=True)

@@ -92,13 +92,15 @@ def _concatenate(first: torch.Tensor | None, second: torch.Tensor | None) -> tor
 
 
 ScoreWindows = Callable[[Sequence[WindowFeatures]], np.ndarray]  # n windows -> (n, C) in 0..1
+ScoreStreams = Callable[[Sequence[WindowFeatures]], np.ndarray]  # n windows -> (2, n, C): by RGB, by motion alone
 
 
 class VideoScores(NamedTuple):
     """Scores of a video's windows, and of the whole video.
 
     `starts`, `stops` (W,): seconds since the first frame. `scores` (W, C): NaN for the `unscored` windows, which hold
-    too few frames. `whole` (C,): of the whole video, computed as `whole_by` describes."""
+    too few frames. `whole` (C,): of the whole video, computed as `whole_by` describes. `stream_scores` (2, W, C): by
+    RGB and by motion alone; None for a model of one stream."""
 
     starts: np.ndarray
     stops: np.ndarray
@@ -108,12 +110,15 @@ class VideoScores(NamedTuple):
     unscored: int
     seconds: float
     summary: video.ReadSummary
+    stream_scores: np.ndarray | None = None
 
 
 def score_in_batches(
     windows: Iterable[WindowFeatures], score: ScoreWindows, min_frames: int
 ) -> tuple[list[tuple[float, float]], dict[int, np.ndarray]]:
-    """Return (start, stop) of all windows, and (C,) scores by index of those with at least `min_frames` frames."""
+    """Return (start, stop) of all windows, and scores by index of those with at least `min_frames` frames.
+
+    `score`: n windows -> (n, ...)."""
     spans: list[tuple[float, float]] = []
     rows: dict[int, np.ndarray] = {}
     queue: dict[int, WindowFeatures] = {}
@@ -142,6 +147,7 @@ def score_windows(
     batch_size: int = 16,
     workers: int = 1,
     on_frames: Callable[[int], None] = lambda count: None,
+    score_streams: ScoreStreams | None = None,
 ) -> VideoScores:
     """Score windows of `length` seconds every `stride` seconds, and the whole video. Raises VideoError.
 
@@ -167,13 +173,21 @@ def score_windows(
         seconds = float(timestamps[-1] - timestamps[0]) + interval
         yield from sliding.flush(seconds, interval)
 
-    spans, rows = score_in_batches(windows(), score, min_frames)
+    def score_all(batch: Sequence[WindowFeatures]) -> np.ndarray:
+        """Return (n, 1, C), or (n, 3, C) with the scores by RGB and by motion alone."""
+        scores = score(batch)[None]
+        return (scores if score_streams is None else np.concatenate([scores, score_streams(batch)])).swapaxes(0, 1)
+
+    spans, rows = score_in_batches(windows(), score_all, min_frames)
     if not rows:
         raise VideoError(f"no window of {length:g} s has {min_frames} sampled frames", "use a longer --window")
-    scores = np.array([rows.get(index, np.full_like(rows[min(rows)], np.nan)) for index in range(len(spans))])
+    missing = np.full_like(rows[min(rows)], np.nan)
+    scores, *streams = np.stack([rows.get(index, missing) for index in range(len(spans))], axis=1)
     whole, whole_by = whole_video.score(score, scores)
     starts, stops = np.array(spans).T
-    return VideoScores(starts, stops, scores, whole, whole_by, len(spans) - len(rows), seconds, encoded.summary)
+    unscored = len(spans) - len(rows)
+    stream_scores = np.stack(streams) if streams else None
+    return VideoScores(starts, stops, scores, whole, whole_by, unscored, seconds, encoded.summary, stream_scores)
 
 
 class _WholeVideoScorer:

@@ -46,7 +46,8 @@ def render_report(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: 
 
     scripts = {"plotly": get_plotlyjs(), "script": html_page.read_template(PACKAGE, "report.js")}
     context = _template_context(evaluation, videos_dir, flows_dir)
-    return html_page.render_page(PACKAGE, "report.html", "style.css", scripts, context)
+    style = html_page.read_template(PACKAGE, "style.css")
+    return html_page.render_page(PACKAGE, "report.html", style, scripts, context)
 
 
 def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimoclip.io.numbers import TIME_TOLERANCE
+from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE
 
-DECIMALS = 6  # of rounded seconds
 # A step between sampled frames is a pause of the recording, or a stretch that does not decode, if it is longer than a
 # second and this many times the median step. Shorter ones are frames that a camera skipped.
 PAUSE_SECONDS = 1.0
 PAUSE_STEPS = 3
+MIN_LENGTH, MAX_GAP = 1.0, 1.0  # defaults of find_bouts, in seconds
+CSV_COLUMNS = ("video", "action", "start", "stop", "score")  # of a table of bouts
 
 Span = tuple[float, float]  # start and stop, in seconds since the video's first frame
 
@@ -80,6 +81,22 @@ def window_edges(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.nd
     return np.concatenate([[0.0], between.clip(0, seconds), [seconds]]).round(DECIMALS)
 
 
+def find_disagreements(
+    stream_scores: np.ndarray | None, classes: Sequence[str]
+) -> tuple[StreamDisagreement | None, ...]:
+    """Return the disagreement of each window; None without scores. stream_scores (2, W, C): by RGB and by motion."""
+    if stream_scores is None:
+        return ()
+    found = list[StreamDisagreement | None]()
+    for rgb, motion in stream_scores.transpose(1, 0, 2).round(DECIMALS):
+        if np.isnan(rgb - motion).any():
+            found.append(None)
+        else:
+            column = int(np.abs(rgb - motion).argmax())
+            found.append(StreamDisagreement(classes[column], float(rgb[column]), float(motion[column])))
+    return tuple(found)
+
+
 def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, seconds: float) -> tuple[Span, ...]:
     """Return the spans of a video that were observed, sorted: without pauses, and without windows that have no score.
 
@@ -104,8 +121,8 @@ def find_bouts(
     thresholds: np.ndarray,
     classes: Sequence[str],
     seconds: float,
-    min_length: float = 1.0,
-    max_gap: float = 1.0,
+    min_length: float = MIN_LENGTH,
+    max_gap: float = MAX_GAP,
 ) -> tuple[Bout, ...]:
     """Return the spans in which a class's score is at least its threshold, sorted by start, then by class.
 
@@ -172,3 +189,18 @@ class Timeline:
     def stem(self) -> str:
         """The name of its files, without their endings."""
         return self.name or self.video.stem
+
+    @property
+    def video_name(self) -> str:
+        """The video's name in tables, which differs from that of a video of one file name in another folder."""
+        return self.stem + self.video.suffix
+
+    @property
+    def min_length(self) -> float:
+        """The shortest bout, in seconds, as `find_bouts` was given."""
+        return float(self.provenance.get("min_length", MIN_LENGTH))
+
+    @property
+    def max_gap(self) -> float:
+        """The longest gap in a bout, in seconds, as `find_bouts` was given."""
+        return float(self.provenance.get("max_gap", MAX_GAP))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +12,44 @@ from vimoclip import boris
 from vimoclip.errors import UserError
 from vimoclip.io import atomic, csv, yaml_json
 from vimoclip.io.names import relative_path
+from vimoclip.io.numbers import DECIMALS, format_number
+from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import page
-from vimoclip.timeline.bouts import DECIMALS, Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, Bout, StreamDisagreement, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 SCHEMA = 1
-LONGEST_SUFFIX = "_windows.csv"  # of the files of a video
-CSV_COLUMNS = ("video", "action", "start", "stop", "score")
+WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
+LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
 
 
-def write_timeline(folder: Path, timeline: "Timeline") -> list[Path]:
-    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError."""
-    stem, video = timeline.stem, timeline.video
-    json_path = folder / f"{stem}.json"
+def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | None = None) -> list[Path]:
+    """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError.
+
+    `written`: record of the folder, by which files that somebody has edited are kept. The table of frames of an
+    earlier result is removed."""
+    stem, video, record = timeline.stem, timeline.video, written or WrittenFiles(folder)
+    json_path, frames_path = folder / f"{stem}.json", frames_file(folder, stem)
     json_path.unlink(missing_ok=True)  # of an earlier result
-    written = [
-        csv.write_csv(folder / f"{stem}.csv", CSV_COLUMNS, _bout_rows(timeline)),
-        csv.write_csv(folder / f"{stem}{LONGEST_SUFFIX}", CSV_COLUMNS, _window_rows(timeline)),
-        atomic.write_text(folder / f"{stem}.html", page.render_timeline(timeline, folder)),
-        boris.export_bouts(folder / f"{stem}.boris.tsv", video, timeline.fps, timeline.seconds, timeline.bouts),
-    ]
-    return [*written, atomic.write_text(json_path, _format_json(timeline, folder))]
+    if not record.is_edited(frames_path):
+        frames_path.unlink(missing_ok=True)
+    files: dict[str, Callable[[Path], Path]] = {
+        f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
+        f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
+        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder)),
+        f"{stem}.boris.tsv": lambda path: boris.export_bouts(
+            path, video, timeline.fps, timeline.seconds, timeline.bouts
+        ),
+    }
+    paths = [record.replace(folder / name, write) for name, write in files.items()]
+    return [*paths, atomic.write_text(json_path, _format_json(timeline, folder))]
+
+
+def frames_file(folder: Path, stem: str) -> Path:
+    """Return the path of a video's table of frames."""
+    return folder / f"{stem}{FRAMES_SUFFIX}.csv"
 
 
 def check_output_name(folder: Path, stem: str) -> None:
@@ -52,6 +67,12 @@ def check_output_name(folder: Path, stem: str) -> None:
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
     return _read_document(path)["made_with"] if path.exists() else None
+
+
+def read_video_path(path: Path) -> Path | None:
+    """Return the recorded path of the video of a `<stem>.json`; None if it records none. Raises UserError."""
+    recorded = _read_document(path).get("path")
+    return path.parent / recorded if recorded else None
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -99,19 +120,14 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
 
 def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
     for bout in timeline.bouts:
-        yield timeline.video.name, bout.action, *map(_format_number, bout[1:])
+        yield timeline.video.name, bout.action, *map(format_number, bout[1:])
 
 
 def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
     for start, stop, row in zip(timeline.starts, timeline.stops, timeline.scores.tolist(), strict=True):
-        span = _format_number(start), _format_number(stop)
+        span = format_number(start), format_number(stop)
         for action, score in zip(timeline.classes, row, strict=True):
-            yield timeline.video.name, action, *span, _format_number(score)
-
-
-def _format_number(number: float) -> str:
-    """Format seconds or a score; NaN is an empty field."""
-    return f"{number:.{DECIMALS}f}".rstrip("0").rstrip(".") if math.isfinite(number) else ""
+            yield timeline.video.name, action, *span, format_number(score)
 
 
 def _format_json(timeline: "Timeline", folder: Path) -> str:

@@ -9,46 +9,64 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
+from vimoclip.io.numbers import DECIMALS
 from vimoclip.metrics import descending_order
-from vimoclip.timeline.bouts import DECIMALS, window_edges
+from vimoclip.timeline.bouts import CSV_COLUMNS, Span, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 PACKAGE = "vimoclip.timeline"
-SCRIPTS = ("lanes.js", "timeline.js")
+SCRIPTS = ("bouts.js", "lanes.js", "timeline.js")
 MIN_LANES = 12  # rows visible at first, if fewer classes have a bout
 TOP_CLASSES = 8  # classes in the table of scores for the whole video
-SCORE_ONE, NO_SCORE = 65534, 65535  # 16-bit codes of the score 1 and of NaN
+# 16-bit codes of the score 1 and of NaN. The sliders' thresholds are whole thousandths: multiples of 65 codes.
+SCORE_ONE, NO_SCORE = 65000, 65535
+CSV_SUFFIX = "_adjusted_thresholds.csv"  # of the file that the page saves
 
 
 def render_timeline(timeline: "Timeline", folder: Path) -> str:
     """Return the HTML for a file in `folder`; its link to the video is relative to that folder."""
     order = _class_order(timeline)  # classes with bouts first
     num_with_bouts = len({bout.action for bout in timeline.bouts})
+    edges = window_edges(timeline.starts, timeline.stops, timeline.seconds)
     data = {
+        "video": timeline.video.name,
+        "csv_name": timeline.stem + CSV_SUFFIX,
+        "csv_columns": CSV_COLUMNS,
         "seconds": round(timeline.seconds, DECIMALS),
         "fps": timeline.fps,
         "classes": timeline.classes,
         "order": order,
         "shown": min(max(MIN_LANES, num_with_bouts), len(order)),
-        "edges": window_edges(timeline.starts, timeline.stops, timeline.seconds).tolist(),
+        "edges": edges.tolist(),
         "scores": _pack_scores(timeline.scores),
         "thresholds": [t if np.isfinite(t) else None for t in timeline.thresholds.tolist()],
-        "bouts": [(timeline.classes.index(b.action), b.start, b.stop, round(b.score, 4)) for b in timeline.bouts],
+        "bouts": [
+            (timeline.classes.index(b.action), b.start, b.stop, round(b.score, DECIMALS)) for b in timeline.bouts
+        ],
+        "min_length": timeline.min_length,
+        "max_gap": timeline.max_gap,
+        "unobserved": _unobserved_spans(timeline, edges),
     }
     whole = np.nan_to_num(timeline.whole, nan=0.0)
     content = {
         "video": timeline.video.name,
         "sources": video_urls(timeline.video, folder),
         "timeline": timeline,
-        "duration": _format_clock(timeline.seconds),
-        "counts": _format_counts(timeline),
+        "duration": format_clock(timeline.seconds),
+        "counts": [
+            _format_count(timeline.frames, "frame"),
+            _format_count(len(timeline.starts), "window"),
+            _format_count(len(timeline.classes), "action"),
+        ],
+        "bout_count": _format_count(len(timeline.bouts), "bout"),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
-    return html_page.render_page(PACKAGE, "timeline.html", "style.css", {"script": script}, content)
+    style = html_page.read_template(PACKAGE, "style.css")
+    return html_page.render_page(PACKAGE, "timeline.html", style, {"script": script}, content)
 
 
 def video_urls(video: Path, folder: Path) -> list[str]:
@@ -66,16 +84,22 @@ def video_urls(video: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def _format_clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Format seconds as h:mm:ss.s."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
 
 
-def _format_counts(timeline: "Timeline") -> list[str]:
-    counts = {"frame": timeline.frames, "window": len(timeline.starts)}
-    counts |= {"action": len(timeline.classes), "bout": len(timeline.bouts)}
-    return [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+def _format_count(count: int, name: str) -> str:
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
+
+def _unobserved_spans(timeline: "Timeline", edges: np.ndarray) -> list[Span]:
+    """Return the spans between the observed ones. A timeline without `observed` was observed where it has scores."""
+    observed = timeline.observed or observed_spans(np.empty(0), edges, timeline.scores, timeline.seconds)
+    ends = [0.0, *(stop for _, stop in observed)]
+    beginnings = [*(start for start, _ in observed), timeline.seconds]
+    return [(end, start) for end, start in zip(ends, beginnings, strict=True) if start > end]
 
 
 def _class_order(timeline: "Timeline") -> list[int]:
@@ -88,6 +112,11 @@ def _class_order(timeline: "Timeline") -> list[int]:
 
 
 def _pack_scores(scores: np.ndarray) -> str:
-    """Encode (W, C) scores in 0..1 as base64 of little-endian 16-bit integers, class by class."""
-    packed = np.where(np.isfinite(scores), np.nan_to_num(scores).clip(0, 1) * SCORE_ONE, NO_SCORE).round().astype("<u2")
-    return base64.b64encode(np.ascontiguousarray(packed.T).tobytes()).decode()
+    """Encode (W, C) scores in 0..1 as base64 of little-endian 16-bit integers, class by class.
+
+    The code is the highest c for which c / SCORE_ONE is at most the score, so that for each threshold t in whole
+    thousandths, code >= t * SCORE_ONE is exactly score >= t."""
+    levels = np.arange(SCORE_ONE + 1) / SCORE_ONE
+    codes = np.searchsorted(levels, scores.T.astype(float), side="right") - 1
+    packed = np.where(np.isfinite(scores.T), codes.clip(0), NO_SCORE).astype("<u2")
+    return base64.b64encode(np.ascontiguousarray(packed).tobytes()).decode()

@@ -1,12 +1,11 @@
 "use strict";
-// Functions that draw scores and bouts on canvases. `data`: the page's JSON; `view`: the visible part, {from, span} in seconds.
-function drawer(data, view) {
-  const SCORE_ONE = 65534, NO_SCORE = 65535; // codes of the score 1 and of no score, as in page.py
+// Functions that draw scores and bouts on canvases. `data`: the page's JSON; `codes`: of its scores; `view`: the visible part,
+// {from, span} in seconds.
+function drawer(data, codes, view) {
   const TICK_STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
-  const { edges, thresholds } = data, windows = edges.length - 1;
-  const scores = new Uint16Array(Uint8Array.from(atob(data.scores), (character) => character.charCodeAt(0)).buffer);
+  const { edges, thresholds, unobserved } = data, windows = edges.length - 1;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
-  const colors = { strong: css("--strong"), light: css("--light"), mark: css("--mark") };
+  const colors = { strong: css("--strong"), light: css("--light"), mark: css("--mark"), hatching: css("--hatching") };
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
   function clock(time, digits = 1) {
@@ -25,10 +24,9 @@ function drawer(data, view) {
     return low;
   }
 
-  const scoreAt = (action, window) => {
-    const packed = scores[action * windows + window];
-    return packed === NO_SCORE ? null : packed / SCORE_ONE;
-  };
+  const scoreIn = (action, window) => scoreOf(codes[action * windows + window]);
+  const isObserved = (time) => !unobserved.some(([start, stop]) => start <= time && time < stop);
+  const scoreAt = (action, time) => (isObserved(time) ? scoreIn(action, windowAt(time)) : null);
 
   const xOf = (time, width) => ((time - view.from) / view.span) * width;
 
@@ -71,7 +69,7 @@ function drawer(data, view) {
       const pixelEnd = view.from + ((x + 1) / width) * view.span;
       let highest = 0;
       for (;;) {
-        highest = Math.max(highest, scoreAt(action, window) || 0);
+        highest = Math.max(highest, scoreIn(action, window) || 0);
         if (window === windows - 1 || edges[window + 1] >= pixelEnd) break;
         window++;
       }
@@ -81,6 +79,29 @@ function drawer(data, view) {
     }
     path.lineTo(width, bottom);
     return path;
+  }
+
+  // Hatch the stretches that were not observed, so that they look different from a score of 0.
+  function drawUnobserved(context, width, bottom) {
+    for (const [start, stop] of unobserved) {
+      const x = Math.max(0, xOf(start, width)), end = Math.min(width, xOf(stop, width));
+      if (end <= x) continue;
+      context.fillStyle = "#fff";
+      context.fillRect(x, 0, end - x, bottom + 1);
+      context.fillStyle = hatching(context);
+      context.fillRect(x, 0, end - x, bottom + 1);
+    }
+  }
+
+  function hatching(context) {
+    const size = 8, tile = Object.assign(document.createElement("canvas"), { width: size, height: size }), pen = tile.getContext("2d");
+    pen.strokeStyle = colors.hatching;
+    for (const x of [-size, 0, size]) {
+      pen.moveTo(x, size);
+      pen.lineTo(x + size, 0);
+    }
+    pen.stroke();
+    return context.createPattern(tile, "repeat");
   }
 
   function drawLane(lane) {
@@ -103,6 +124,7 @@ function drawer(data, view) {
     context.clip(strong);
     context.fill(path);
     context.restore();
+    drawUnobserved(context, width, bottom);
     const threshold = thresholds[lane.action];
     if (threshold !== null && threshold <= 1) {
       const y = Math.round(bottom - threshold * (bottom - top)) - 0.5;
@@ -115,5 +137,5 @@ function drawer(data, view) {
     }
   }
 
-  return { clamp, clock, windowAt, scoreAt, xOf, drawAxis, drawLane };
+  return { clamp, clock, windowAt, isObserved, scoreAt, xOf, drawAxis, drawLane };
 }

@@ -1,17 +1,19 @@
 "use strict";
-// The timeline page: lanes of actions, a playhead in sync with the video, pointer and keys, and the table of bouts.
+// The timeline page: lanes of actions, a playhead in sync with the video, pointer and keys, thresholds, and the table of bouts.
 (() => {
   const ROWS = 300; // rows of the table that are shown at first
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
   const { seconds, thresholds, classes } = data, view = { from: 0, span: seconds };
-  const { clamp, clock, windowAt, scoreAt, xOf, drawAxis, drawLane } = drawer(data, view);
-  const bouts = data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score }));
+  const codes = unpackScores(data.scores), windows = data.edges.length - 1;
+  const { clamp, clock, windowAt, isObserved, scoreAt, xOf, drawAxis, drawLane } = drawer(data, codes, view);
+  const given = { bouts: data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score })), thresholds: [...thresholds] };
   const video = byId("video"), box = byId("lanes"), axis = byId("axis"), playhead = byId("playhead"), tip = byId("tip");
-  const lanes = []; // {action, bouts, row, canvas, number}
+  const lanes = []; // {action, bouts, row, canvas, number, slider, value, reset}
   const TOLERANCE = 1e-3; // seconds; after a seek, currentTime may be slightly before the requested time
   let now = 0, origin = null; // seconds since the first frame; currentTime of the first frame, null until it is loaded
-  let playable = true, chosen = bouts, dragging = null, shownWindow = -1; // chosen: bouts in the table
+  let playable = true, dragging = null, shownWindow = -1;
+  let bouts = given.bouts, chosen = bouts; // at the current thresholds, sorted; those in the table
 
   const element = (tag, text, parent, name) => {
     const node = document.createElement(tag);
@@ -44,8 +46,10 @@
     for (const action of actions) {
       const row = element("div", "", box, "lane"), label = element("span", "", row, "label");
       element("b", classes[action], label).title = classes[action];
-      const number = element("span", "", label), canvas = row.appendChild(document.createElement("canvas"));
-      lanes.push({ action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) });
+      const number = element("span", "", label, "score"), canvas = row.appendChild(document.createElement("canvas"));
+      const lane = { action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) };
+      lanes.push(Object.assign(lane, addSlider(action, label)));
+      showThreshold(lane);
     }
   }
 
@@ -54,18 +58,22 @@
   function show() {
     place();
     byId("clock").firstChild.textContent = clock(now);
-    const window = windowAt(now + TOLERANCE);
+    const window = isObserved(now + TOLERANCE) ? windowAt(now + TOLERANCE) : null;
     axis.setAttribute("aria-valuenow", now.toFixed(1));
     axis.setAttribute("aria-valuetext", clock(now));
-    const isNow = (bout) => bout.start <= now + TOLERANCE && now + TOLERANCE < bout.stop;
-    for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(isNow));
-    for (const row of byId("bouts").querySelectorAll("tbody tr")) row.classList.toggle("now", isNow(chosen[row.dataset.bout]));
+    markBouts();
     if (window === shownWindow) return;
     shownWindow = window;
     for (const lane of lanes) {
-      const score = scoreAt(lane.action, window);
+      const score = scoreAt(lane.action, now + TOLERANCE);
       lane.number.textContent = score === null ? "–" : score.toFixed(2);
     }
+  }
+
+  function markBouts() {
+    const isNow = (bout) => bout.start <= now + TOLERANCE && now + TOLERANCE < bout.stop;
+    for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(isNow));
+    for (const row of body.rows) row.classList.toggle("now", isNow(chosen[row.dataset.bout]));
   }
 
   function follow() {
@@ -145,9 +153,10 @@
     if (tip.hidden) return;
     const time = timeAt(event), lines = [clock(time)];
     if (lane) {
-      const score = scoreAt(lane.action, windowAt(time)), threshold = thresholds[lane.action];
+      const score = scoreAt(lane.action, time), threshold = thresholds[lane.action];
       lines[0] += ` ${classes[lane.action]}`;
-      lines.push(`score ${score === null ? "–" : score.toFixed(3)}` + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
+      const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3)}` : "not observed";
+      lines.push(found + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
       const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
       if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
     }
@@ -199,6 +208,77 @@
     more.textContent = lanes.at(-1).row.hidden || lanes.length === data.shown ? `Show all ${data.order.length} actions` : `Show ${data.shown} actions`;
   }
 
+  // ---- thresholds
+
+  const thousandths = (number) => Number(number.toFixed(3));
+  const format = (threshold) => (threshold === null ? "none" : threshold.toFixed(3));
+  const isChanged = (action) => thresholds[action] !== given.thresholds[action];
+
+  function addSlider(action, label) {
+    const slider = element("input", "", label), reset = element("button", "↺", label, "reset"), value = element("span", "", label, "value");
+    Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.001, autocomplete: "off" });
+    slider.setAttribute("aria-label", `Threshold of ${classes[action]}`);
+    reset.setAttribute("aria-label", `Reset the threshold of ${classes[action]}`);
+    reset.title = `Reset to ${format(given.thresholds[action])}`;
+    slider.addEventListener("input", () => setThresholds([action], thousandths(slider.valueAsNumber)));
+    slider.addEventListener("keydown", (event) => {
+      const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+      if (!direction || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      const step = event.shiftKey ? 0.001 : 0.01;
+      setThresholds([action], thousandths(clamp(slider.valueAsNumber + direction * step, 0, 1)));
+    });
+    reset.addEventListener("click", () => {
+      setThresholds([action]);
+      slider.focus(); // the button disappears
+    });
+    return { slider, reset, value };
+  }
+
+  // Set the threshold of some actions; default: those of predict.py, with its bouts.
+  function setThresholds(actions, threshold) {
+    for (const action of actions) {
+      thresholds[action] = threshold === undefined ? given.thresholds[action] : threshold;
+      const found = isChanged(action) ? boutsAt(action, threshold) : given.bouts.filter((bout) => bout.action === action);
+      bouts = [...bouts.filter((bout) => bout.action !== action), ...found].sort((a, b) => a.start - b.start || a.action - b.action);
+      const lane = lanes.find((item) => item.action === action);
+      lane.bouts = found;
+      showThreshold(lane);
+      if (!lane.row.hidden) drawLane(lane);
+    }
+    list();
+  }
+
+  function boutsAt(action, threshold) {
+    const found = findBouts(data, codes.subarray(action * windows, (action + 1) * windows), threshold);
+    return found.map(([start, stop, score]) => ({ action, start, stop, score }));
+  }
+
+  function showThreshold({ action, slider, value, reset }) {
+    const threshold = thresholds[action];
+    slider.value = threshold === null ? 1 : threshold;
+    slider.setAttribute("aria-valuetext", format(threshold));
+    value.textContent = format(threshold);
+    value.classList.toggle("changed", isChanged(action));
+    reset.classList.toggle("unused", !isChanged(action));
+  }
+
+  function showChanges() {
+    const changed = data.order.filter(isChanged);
+    const texts = changed.map((a) => `${classes[a]} ${format(thresholds[a])} (was ${format(given.thresholds[a])})`);
+    byId("changes").hidden = !changed.length;
+    byId("changes").firstElementChild.textContent = `Changed thresholds: ${texts.join(", ")}.`;
+  }
+  byId("reset").addEventListener("click", () => setThresholds(data.order.filter(isChanged)));
+
+  function save() {
+    const rows = bouts.map((bout) => [data.video, classes[bout.action], bout.start, bout.stop, bout.score]);
+    const url = URL.createObjectURL(new Blob([formatCsv([data.csv_columns, ...rows])], { type: "text/csv" }));
+    Object.assign(document.createElement("a"), { href: url, download: data.csv_name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000); // some browsers read it only after a dialog
+  }
+  byId("save").addEventListener("click", save);
+
   // ---- the table
 
   const body = byId("bouts").querySelector("tbody"), picker = byId("action"), rest = byId("rest");
@@ -217,28 +297,40 @@
     body.appendChild(rows);
     rest.hidden = body.rows.length === chosen.length;
     rest.textContent = `Show ${chosen.length - body.rows.length} more`;
-    show();
+    markBouts();
   }
 
-  function pick() {
+  // Show the bouts of the action that is picked.
+  function pick(rows = ROWS) {
     const action = picker.value === "" ? null : Number(picker.value);
     chosen = bouts.filter((bout) => action === null || bout.action === action);
     body.replaceChildren();
-    fill(0, ROWS);
+    fill(0, rows);
   }
 
-  if (picker) {
-    const counts = new Map();
+  // Show the current bouts and their number.
+  function list() {
+    const counts = new Map(), picked = picker.value;
     for (const bout of bouts) counts.set(bout.action, (counts.get(bout.action) || 0) + 1);
+    picker.replaceChildren();
     element("option", `all (${bouts.length})`, picker).value = "";
-    for (const action of data.order) if (counts.has(action)) element("option", `${classes[action]} (${counts.get(action)})`, picker).value = action;
-    picker.addEventListener("change", pick);
-    rest.addEventListener("click", () => fill(body.rows.length, chosen.length));
-    body.addEventListener("click", (event) => {
-      const row = event.target.closest("tr");
-      if (row) seek(chosen[row.dataset.bout].start);
-    });
+    for (const action of data.order) {
+      if (counts.has(action) || picked === String(action)) element("option", `${classes[action]} (${counts.get(action) || 0})`, picker).value = action;
+    }
+    picker.value = picked;
+    byId("count").textContent = `${bouts.length.toLocaleString("en-US")} bout${bouts.length === 1 ? "" : "s"}`;
+    byId("none").hidden = bouts.length > 0;
+    byId("found").hidden = byId("previous").disabled = byId("next").disabled = !bouts.length;
+    showChanges();
+    pick(Math.max(ROWS, body.rows.length));
   }
+
+  picker.addEventListener("change", () => pick());
+  rest.addEventListener("click", () => fill(body.rows.length, chosen.length));
+  body.addEventListener("click", (event) => {
+    const row = event.target.closest("tr");
+    if (row) seek(chosen[row.dataset.bout].start);
+  });
 
   // ---- the video
 
@@ -270,10 +362,9 @@
 
   element("span", "", byId("clock"));
   element("small", ` / ${clock(seconds)}`, byId("clock"));
-  byId("previous").disabled = byId("next").disabled = !bouts.length;
   addLanes(data.order.slice(0, data.shown));
   relabel();
-  if (picker) pick();
+  list();
   new ResizeObserver(draw).observe(axis);
   if (video.error || video.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) cannotPlay(true); // the event has passed
   if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) ready();

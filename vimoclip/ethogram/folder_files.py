@@ -1,0 +1,87 @@
+"""The files about all videos of a folder of timelines."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vimoclip import boris
+from vimoclip.errors import UserError, escape_line
+from vimoclip.ethogram import index_page, review_order, statistics
+from vimoclip.io import atomic
+from vimoclip.io.names import list_some, relative_path
+from vimoclip.io.written_files import WrittenFiles
+from vimoclip.timeline import Timeline
+
+INDEX_FILE, PREDICTIONS_FILE, WHOLE_VIDEOS_FILE = "index.html", "predictions.boris", "whole_videos.csv"
+ETHOGRAM_FILE, TRANSITIONS_FILE, TIME_BINS_FILE = "ethogram.csv", "transitions.csv", "time_bins.csv"
+REVIEW_FILE = "review_order.csv"
+TABLES = (ETHOGRAM_FILE, TRANSITIONS_FILE, TIME_BINS_FILE, REVIEW_FILE)
+NAMES = (INDEX_FILE, PREDICTIONS_FILE, WHOLE_VIDEOS_FILE, *TABLES)
+
+
+def check_names(folder: Path, written: WrittenFiles) -> None:
+    """Raise UserError if a file of another program has the name of one that `write` writes."""
+    boris.check_predictions(folder / PREDICTIONS_FILE)
+    for name in (INDEX_FILE, *TABLES):
+        path = folder / name
+        if path.exists() and not written.is_recorded(path):
+            raise UserError(
+                "exists and was not written by predict.py", "rename it, or use another folder with -o", path=path
+            )
+
+
+def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, written: WrittenFiles) -> None:
+    """Write BORIS' project, the tables and, for several videos, the page. Edited files are kept, and named.
+
+    `time_bin`: length of the bins of time_bins.csv, in seconds; None: no such table. Raises OSError."""
+    windows, summaries = list[review_order.WindowReview](), list[Timeline]()
+    for item in timelines:  # the scores of one video at a time are in memory
+        windows += review_order.choose_windows(item)
+        summaries.append(replace(item, scores=np.empty((0, len(item.classes)))))
+    if not summaries:
+        return
+    update = _write_predictions(folder, summaries)
+    to_review = [window for window in windows if window.stem not in update.reviewed]
+    files: dict[str, Callable[[Path], Path]] = {
+        REVIEW_FILE: partial(review_order.write_review_order, windows=to_review),
+        ETHOGRAM_FILE: partial(statistics.write_ethogram, timelines=summaries),
+        TRANSITIONS_FILE: partial(statistics.write_transitions, timelines=summaries),
+    }
+    if time_bin:
+        files[TIME_BINS_FILE] = partial(statistics.write_time_bins, timelines=summaries, bin_seconds=time_bin)
+    elif (folder / TIME_BINS_FILE).exists():
+        print(f"{folder / TIME_BINS_FILE} is of an earlier command; --time-bin writes it again", flush=True)
+    for name, write_file in files.items():
+        written.replace(folder / name, write_file)
+    if len(summaries) > 1:
+        text = index_page.render_index(folder, summaries, {name: name for name in _existing(folder)})
+        written.replace(folder / INDEX_FILE, partial(atomic.write_text, text=text))
+
+
+def _existing(folder: Path) -> Iterator[str]:
+    return (name for name in (PREDICTIONS_FILE, *TABLES, WHOLE_VIDEOS_FILE) if (folder / name).exists())
+
+
+def _write_predictions(folder: Path, timelines: Sequence[Timeline]) -> boris.PredictionsUpdate:
+    """Update BORIS' project, and print which observations somebody has corrected, which are kept."""
+    observations = [
+        boris.PredictedObservation(
+            name=item.stem,
+            media=relative_path(item.video, folder),
+            seconds=item.seconds,
+            fps=item.fps,
+            bouts=item.bouts,
+            note=str(item.provenance.get("tfam") or item.provenance.get("clip_model") or ""),
+        )
+        for item in timelines
+    ]
+    path = folder / PREDICTIONS_FILE
+    behaviors = list(dict.fromkeys(name for item in timelines for name in item.classes))
+    update = boris.write_predictions(path, observations, behaviors)
+    if update.kept:
+        names = escape_line(list_some(update.kept))
+        print(f"{path}: {len(update.kept)} observations were edited or reviewed, and are kept: {names}", flush=True)
+    return update
