@@ -186,7 +186,7 @@ def test_reviews_are_read_from_what_boris_saves(
     assert set(report["skipped"]) == {"renamed", "f2"}
     (tmp_path / "table").mkdir()
     project = json.loads((reviewed_in_boris / f"{name}.boris").read_text())
-    if name == "predictions":  # BORIS' table of own.boris does not say which observations were predicted
+    if name == "predictions":  # in a table of own.boris, f4 would need a review too
         report, data = run(tmp_path / "table", films, as_table(tmp_path, project))
         assert {name[:2] for name in label_names(data)} == used
         assert set(report["skipped"]) == {"renamed", "f2"}
@@ -311,6 +311,52 @@ def test_films_of_one_name_are_told_apart(tmp_path: Path, films: Path) -> None:
     assert {name.rpartition("_")[0] for name in labels} == {"GOPR", "day2__GOPR"}
 
 
+def test_films_of_one_observation_stay_together(tmp_path: Path, films: Path) -> None:
+    """Each observation has two films, which are one source; in a repeated import too."""
+    project: dict[str, Any] = {}
+    for name, numbers in (("f0", "01"), ("f2", "23")):
+        other = predicted({name: [("walk", 0.0, 6.0)]}, reviewed="02")
+        media = {f"f{number}.mp4": SECONDS for number in numbers}
+        observation = boris_program.project(BEHAVIORS, {name: []}, media)["observations"][name]
+        other["observations"][name] |= {key: observation[key] for key in ("file", "media_info")}
+        project = project or other
+        project["observations"] |= other["observations"]
+    _, data = run(tmp_path, films, project, "--group-by", "observation")
+    assert sorted({name[:2] for name in videos} for videos in data.splits.values()) in (
+        [{"f0", "f1"}, {"f2", "f3"}],
+        [{"f2", "f3"}, {"f0", "f1"}],
+    )
+    before = files(tmp_path)
+    run(tmp_path, films, project, "--group-by", "observation")
+    assert files(tmp_path) == before
+    # a third film of the observation that is evaluated
+    name = min(data.splits["val"])[:2]
+    content = project["observations"][name]
+    content["file"]["1"].append("f4.mp4")
+    content["media_info"]["length"]["f4.mp4"] = SECONDS
+    report, later = run(tmp_path, films, project, "--group-by", "observation")
+    assert set(report["skipped"]) == {"f4.mp4"}
+    assert later == data
+
+
+def test_a_video_of_the_data_set_is_never_replaced(tmp_path: Path, films: Path) -> None:
+    """f0 to f2 are whole videos of the data set, on which predict.py ran; f0_0-1000ms.mp4 was cut by somebody."""
+    videos = tmp_path / "dataset" / "videos"
+    import_table(
+        tmp_path, films, "".join(f"f{i}.mp4,walk,{split},,\n" for i, split in enumerate(("train", "train", "val")))
+    )
+    cut = write_video(videos / "f0_0-1000ms.mp4", indexed_frames(25, 32, 32, seed=9)).read_bytes()
+    with (tmp_path / "dataset" / "annotations" / "train_multi.txt").open("a") as file:
+        file.write("f0_0-1000ms.mp4 0\n")
+    report, data = run(tmp_path, videos, predicted({f"f{i}": REST for i in range(3)}, reviewed="012"))
+    assert set(report["skipped"]) == {"f2.mp4"}
+    labels = label_names(data)
+    assert labels["f0.mp4"] == {"walk"}
+    assert labels["f0_0-1000ms.mp4"] == labels["f1_0-1000ms.mp4"] == {"rest"}
+    assert (videos / "f0_0-1000ms.mp4").read_bytes() == cut
+    assert data.splits["val"].keys() == {"f2.mp4"}
+
+
 def test_killed_import_is_completed_by_the_next_one(tmp_path: Path, films: Path) -> None:
     first = predicted({"f0": WALK, "f1": REST, "f2": WALK}, reviewed="012")
     run(tmp_path, films, first)
@@ -322,7 +368,8 @@ def test_killed_import_is_completed_by_the_next_one(tmp_path: Path, films: Path)
     assert counted.returncode == 0, counted
     expected = files(tmp_path)
     num_changes = int(counted.stdout.splitlines()[-1].split()[0])
-    for change in [*range(2, num_changes - 30, 12), *range(num_changes - 30, num_changes)]:
+    writing = range(num_changes - 34, num_changes - 6, 6)  # changes while the annotations are written
+    for change in (num_changes // 3, *writing):
         shutil.rmtree(tmp_path / "dataset")
         shutil.copytree(tmp_path / "before", tmp_path / "dataset")
         killed = driver().run(words, tmp_path, kill_at_change=change)

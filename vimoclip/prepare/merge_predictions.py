@@ -79,11 +79,11 @@ class ExistingDataset:
         raise UserError(problem, "rename the file, and its path in BORIS", path=film.file)
 
     def refusal(self, film: Film, source: str) -> str:
-        """Return why a film may not be imported: clips of it or of its source are evaluated; "" if it may."""
+        """Return why a film may not be imported: clips of it are evaluated, or of its source if it is new; else ""."""
         key = film_key(film.file)
         evaluated = [
             clip
-            for clip in dict.fromkeys([*self._clips_of(film), *self._by_source[source]])
+            for clip in self._clips_of(film) or self._by_source[source]
             if self.places[clip].split != "train" and _observed_film(self.observed.get(clip)) != key
         ]
         if not evaluated:
