@@ -292,7 +292,7 @@ def test_single_film_keeps_its_blocks(tmp_path: Path) -> None:
         assert all(stop <= other[0] or start >= other[1] for other in spans["val"])
 
 
-def test_films_of_one_name_are_told_apart(tmp_path: Path, films: Path) -> None:
+def test_films_of_one_name_become_different_clips(tmp_path: Path, films: Path) -> None:
     for day in (1, 2):
         (tmp_path / f"day{day}").mkdir()
         shutil.copy(films / f"f{day}.mp4", tmp_path / f"day{day}" / "GOPR.mp4")
