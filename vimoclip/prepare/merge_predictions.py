@@ -104,7 +104,7 @@ class ExistingDataset:
     def _clips_of(self, film: Film) -> list[str]:
         """Return the clips of a film, whole or cut, in the order of the annotations."""
         key = film_key(film.file)
-        found = {clip for clip, origin in self.observed.items() if _observed_film(origin) == key}
+        found = set(self._by_observed_film[key])
         names = {clean_name(film.name), clean_name(film.file.stem)}
         for clip in (clip for name in names for clip in self._by_stem[_last_part(name)]):
             origin = self._origin(clip)
@@ -112,7 +112,7 @@ class ExistingDataset:
                 found.add(clip)
         found |= {clip for clip in self._by_source[film.source] if self._origin(clip) in (None, key)}
         found |= {clip for clip in self._by_size[key[1]] if filecmp.cmp(film.file, self._files[clip])}
-        return [clip for clip in self.places if clip in found] if found else []
+        return sorted(found, key=self._positions.__getitem__)
 
     def _origin(self, clip: str) -> FilmKey | None:
         """Return the film that a clip was cut from; None if it is unknown, or the clip is a whole file."""
@@ -134,6 +134,17 @@ class ExistingDataset:
             with suppress(VideoError):
                 files[clip] = folder.locate(clip) if folder else files[clip]
         return files
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {clip: position for position, clip in enumerate(self.places)}
+
+    @cached_property
+    def _by_observed_film(self) -> Mapping[FilmKey, list[str]]:
+        clips: dict[FilmKey, list[str]] = defaultdict(list)
+        for clip, origin in self.observed.items():
+            clips[origin.film, origin.num_bytes].append(clip)
+        return clips
 
     @cached_property
     def _by_size(self) -> Mapping[int, list[str]]:
@@ -170,13 +181,12 @@ class ExistingDataset:
     ) -> "MergedDataset":
         """Return the data set after the import of `films`, whose earlier clips of predictions are replaced.
 
-        `labels`, `places`, `observed`: by new clip. `behaviors`: new classes are appended in their order."""
+        `labels`, `places`, `observed`: by new clip. `behaviors`: those of the labels; new ones are appended as
+        classes in this order."""
         keys = set(map(film_key, films))
         replaced = {clip for clip, origin in self.observed.items() if _observed_film(origin) in keys}
         removed = replaced - labels.keys()
-        classes, ids = self._extend_classes(
-            [name for name in behaviors if any(name in used for used in labels.values())]
-        )
+        classes, ids = self._extend_classes(behaviors)
         new_labels = {clip: tuple(sorted({ids[name] for name in names})) for clip, names in labels.items()}
         splits = {
             split: {clip: new_labels.get(clip, old) for clip, old in clips.items() if clip not in removed}
