@@ -96,7 +96,7 @@ def test_boris_opens_and_starts_without_a_question(session: BorisSession) -> Non
 
 @pytest.mark.parametrize("file", ["first", "saved", "edited"])
 def test_read_back_are_exactly_the_bouts(file: str, session: BorisSession) -> None:
-    collection = boris.read_events(getattr(session, file))
+    collection = boris.read_events(getattr(session, file), include_unreviewed=True)
     assert collection.behaviors == list(CLASSES)
     assert not collection.skipped
     assert set(collection.recordings) == {predicted(name).media for name in NAMES}
@@ -127,7 +127,7 @@ def test_prediction_replaces_only_what_nobody_has_edited(session: BorisSession, 
     path.write_bytes(session.saved.read_bytes())
     update = boris.write_predictions(path, new, CLASSES)
     assert update == (["new"], list(NAMES), [], [])
-    spans = {path: recording.events for path, recording in boris.read_events(path).recordings.items()}
+    spans = {path: recording.events for path, recording in boris.read_events(path, include_unreviewed=True).recordings.items()}
     assert set(map(tuple, spans.values())) == {(("rest", "", 1.0, 2.0, False),)}
 
     path.write_bytes(session.edited.read_bytes())

@@ -94,7 +94,9 @@ class CodedFilm:
     @property
     def observed_clip(self) -> ObservedClip:
         """The observations and the film of its clips."""
-        return ObservedClip(";".join(dict.fromkeys(self.recording.observations)), *film_key(self.film.file))
+        film, num_bytes = film_key(self.film.file)
+        ids = ";".join(dict.fromkeys(" ".join(name.split()) for name in self.recording.observations if name.strip()))
+        return ObservedClip(ids or film, film, num_bytes)
 
     def add_windows(self, labeler: WindowLabeler) -> dict[str, str]:
         """Cut the film into labelled windows; return why windows are left out: entry -> reason."""

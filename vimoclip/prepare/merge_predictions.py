@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vimoclip import annotations, video
 from vimoclip.annotations import SPLITS, Annotations, ObservedClip
+from vimoclip.boris.events import behavior_code
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import fold_name, list_some, normalize_name
 from vimoclip.io.numbers import TIME_TOLERANCE
@@ -78,11 +79,11 @@ class ExistingDataset:
         raise UserError(problem, "rename the file, and its path in BORIS", path=film.file)
 
     def refusal(self, film: Film, source: str) -> str:
-        """Return why a film may not be imported: clips of it or of its source are evaluated; "" if it may."""
+        """Return why a film may not be imported: clips of it are evaluated, or of its source if it is new; else ""."""
         key = film_key(film.file)
         evaluated = [
             clip
-            for clip in dict.fromkeys([*self._clips_of(film), *self._by_source[source]])
+            for clip in self._clips_of(film) or self._by_source[source]
             if self.places[clip].split != "train" and _observed_film(self.observed.get(clip)) != key
         ]
         if not evaluated:
@@ -103,7 +104,7 @@ class ExistingDataset:
     def _clips_of(self, film: Film) -> list[str]:
         """Return the clips of a film, whole or cut, in the order of the annotations."""
         key = film_key(film.file)
-        found = {clip for clip, origin in self.observed.items() if _observed_film(origin) == key}
+        found = set(self._by_observed_film[key])
         names = {clean_name(film.name), clean_name(film.file.stem)}
         for clip in (clip for name in names for clip in self._by_stem[_last_part(name)]):
             origin = self._origin(clip)
@@ -111,7 +112,7 @@ class ExistingDataset:
                 found.add(clip)
         found |= {clip for clip in self._by_source[film.source] if self._origin(clip) in (None, key)}
         found |= {clip for clip in self._by_size[key[1]] if filecmp.cmp(film.file, self._files[clip])}
-        return [clip for clip in self.places if clip in found] if found else []
+        return sorted(found, key=self._positions.__getitem__)
 
     def _origin(self, clip: str) -> FilmKey | None:
         """Return the film that a clip was cut from; None if it is unknown, or the clip is a whole file."""
@@ -133,6 +134,17 @@ class ExistingDataset:
             with suppress(VideoError):
                 files[clip] = folder.locate(clip) if folder else files[clip]
         return files
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {clip: position for position, clip in enumerate(self.places)}
+
+    @cached_property
+    def _by_observed_film(self) -> Mapping[FilmKey, list[str]]:
+        clips: dict[FilmKey, list[str]] = defaultdict(list)
+        for clip, origin in self.observed.items():
+            clips[origin.film, origin.num_bytes].append(clip)
+        return clips
 
     @cached_property
     def _by_size(self) -> Mapping[int, list[str]]:
@@ -169,13 +181,12 @@ class ExistingDataset:
     ) -> "MergedDataset":
         """Return the data set after the import of `films`, whose earlier clips of predictions are replaced.
 
-        `labels`, `places`, `observed`: by new clip. `behaviors`: new classes are appended in their order."""
+        `labels`, `places`, `observed`: by new clip. `behaviors`: those of the labels; new ones are appended as
+        classes in this order."""
         keys = set(map(film_key, films))
         replaced = {clip for clip, origin in self.observed.items() if _observed_film(origin) in keys}
         removed = replaced - labels.keys()
-        classes, ids = self._extend_classes(
-            [name for name in behaviors if any(name in used for used in labels.values())]
-        )
+        classes, ids = self._extend_classes(behaviors)
         new_labels = {clip: tuple(sorted({ids[name] for name in names})) for clip, names in labels.items()}
         splits = {
             split: {clip: new_labels.get(clip, old) for clip, old in clips.items() if clip not in removed}
@@ -201,14 +212,15 @@ class ExistingDataset:
 
     def _extend_classes(self, behaviors: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
         """Return the classes with the behaviours that are new, and the class id of each behaviour."""
-        classes, ids = list(self.data.classes), dict[str, int]()
-        id_by_fold = {fold_name(name): label for label, name in reversed(list(enumerate(classes)))}
+        classes, ids, id_of = list(self.data.classes), dict[str, int](), dict[str, int]()
+        for spell in (str, behavior_code, fold_name, _fold_code):  # the first spelling that is equal counts
+            for label, name in enumerate(classes):
+                id_of.setdefault(spell(name), label)
         for behavior in behaviors:
-            same_spelling = classes.index(behavior) if behavior in classes else None
-            if same_spelling is None and fold_name(behavior) not in id_by_fold:
-                id_by_fold[fold_name(behavior)] = len(classes)
+            if behavior not in id_of and fold_name(behavior) not in id_of:
+                id_of[fold_name(behavior)] = len(classes)
                 classes.append(normalize_name(behavior))
-            ids[behavior] = id_by_fold[fold_name(behavior)] if same_spelling is None else same_spelling
+            ids[behavior] = id_of[behavior if behavior in id_of else fold_name(behavior)]
         return tuple(classes), ids
 
     def describe_changes(self, data: Annotations, observed: Mapping[str, ObservedClip]) -> list[str]:
@@ -224,9 +236,11 @@ class ExistingDataset:
             f"imports of these films removed, {len(relabelled)} clips have other labels ({others} of them were not "
             "imported from predictions)"
         ]
+        if not (added or removed or relabelled):
+            lines = ["the data set has all clips of this import, with these labels: nothing is changed"]
         if classes := after.classes[len(before.classes) :]:
             lines.append(
-                f"new classes: {', '.join(classes)}; embeddings of the earlier classes can't be continued: create them "
+                f"new classes: {', '.join(classes)}; RGB embeddings of fewer classes can't be continued: create them "
                 "again with extract_embeddings.py --overwrite, and train again"
             )
         return lines
@@ -284,6 +298,10 @@ class FilmPlaces:
         overlaps = [(min(span[1], stop) - max(span[0], start), place) for (start, stop), place in clips]
         overlaps = [item for item in overlaps if item[0] > TIME_TOLERANCE]
         return overlaps + [(0.0, place) for _, place in [*before, *after]]
+
+
+def _fold_code(class_name: str) -> str:
+    return fold_name(behavior_code(class_name))
 
 
 def _observed_film(clip: ObservedClip | None) -> FilmKey | None:
