@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> Path:
         predicted[name][review_mark.VARIABLES_KEY][review_mark.REVIEWED_VARIABLE] = review_mark.REVIEWED
     add_behaviors(project, truth)
     atomic.write_text(args.predictions, json.dumps(project, indent=1) + "\n")
-    print(f"{args.predictions}: {len(films)} of {len(predicted)} observations corrected: {', '.join(films)}", flush=True)
+    print(
+        f"{args.predictions}: {len(films)} of {len(predicted)} observations corrected: {', '.join(films)}", flush=True
+    )
     return args.predictions
 
 

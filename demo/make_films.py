@@ -24,7 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--films", type=cli.positive_int, default=12, help="films in the table")
     parser.add_argument(
-        "--first", type=cli.positive_int, default=1, help="number of the first film, to draw more films into a new folder"
+        "--first",
+        type=cli.positive_int,
+        default=1,
+        help="number of the first film, to draw more films into a new folder",
     )
     parser.add_argument("--scenes", type=cli.positive_int, default=20, help="scenes per film")
     parser.add_argument("--output-dir", type=Path, default=Path("my_films"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.chain.helpers import commands_in, copy_repository, read_csv, run_in_process, shell
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
-from vimoclip import annotations
+from vimoclip import annotations, boris
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"), key=lambda page: (page.name != "stages.md", page.name))
 OWN_DATA, LOOP = (REPOSITORY / "docs" / name for name in ("your-own-data.md", "correction-loop.md"))
@@ -138,10 +138,18 @@ def test_the_commands_of_the_correction_loop_run_in_order(folder: Path, monkeypa
             before = annotations.load(Path("loop_data/annotations"), "loop")
         run(command, folder, monkeypatch)
     after = annotations.load(Path("loop_data/annotations"), "loop")
-    assert (after.classes, after.splits["val"], after.selection) == (before.classes, before.splits["val"], before.selection)
-    scenes = {row["start"]: row["labels"] for row in read_csv(Path("new_films/table.csv")) if row["video"] == "film09.mp4"}
+    assert (after.classes, after.splits["val"], after.selection) == (
+        before.classes,
+        before.splits["val"],
+        before.selection,
+    )
+    scenes = {
+        row["start"]: row["labels"] for row in read_csv(Path("new_films/table.csv")) if row["video"] == "film09.mp4"
+    }
     added = {clip: labels for clip, labels in after.splits["train"].items() if clip not in before.splits["train"]}
     assert len(added) == 5  # windows of 2 s every second in 6 s
     for start in ("0", "2", "4"):
         labels = added[f"film09_{int(start) * 1000}-{int(start) * 1000 + 2000}ms.mp4"]
         assert sorted(after.classes[label] for label in labels) == scenes[start].split(";")
+    events = boris.read_events(Path("predictions/predictions.boris"))  # also after the second prediction
+    assert sorted(events.unreviewed) == ["film10", "unseen"]
