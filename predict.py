@@ -9,6 +9,10 @@ writes predictions/<name>.html (the video and its timeline, for a browser), <nam
 sampled, preprocessed and encoded as in the training of the checkpoints. Names of videos that share one begin with their
 folders: day1__GOPR0001.csv. After an interruption, the same command skips finished videos.
 
+About all videos of the folder it writes ethogram.csv (time budgets), transitions.csv, review_order.csv (what to correct
+first), index.html and predictions.boris, a BORIS project in which predictions are reviewed and corrected; see
+docs/correction-loop.md. Files that somebody has edited are never overwritten.
+
 Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
 threshold; gaps up to --max-gap are closed. The run of --tfam has fitted thresholds if it had a model-selection split;
 otherwise 0.5 is used. See docs/numbers.md."""

@@ -137,6 +137,66 @@ def code(content: dict[str, Any]) -> Any:
     return observation["events"]
 
 
+def analyse(content: dict[str, Any]) -> Any:
+    """Return BORIS' analyses of each observation, over its whole length.
+
+    `budget`: behaviour -> its row of the synthetic time budget; `pauses`: behaviour -> its row of the time budget with
+    inter-event durations; `bins`: interval -> behaviour -> its row, in `bin_seconds`; `states`: the behavioural string
+    as a list; `matrices`: of transitions, mode -> text. The key "" is of all observations, with `matrices` only."""
+    budgets, config, database, utilities = _modules("time_budget_functions", "config", "db_functions", "utilities")
+    pj = utilities.convert_time_to_decimal(content["project"])
+    behaviors = [row["code"] for row in pj["behaviors_conf"].values()]
+    parameters = {
+        config.SELECTED_SUBJECTS: [config.NO_FOCAL_SUBJECT],
+        config.SELECTED_BEHAVIORS: behaviors,
+        config.INCLUDE_MODIFIERS: False,
+        config.EXCLUDE_BEHAVIORS: False,
+        config.EXCLUDED_BEHAVIORS: [],
+        "time": config.TIME_FULL_OBS,
+        config.START_TIME: Decimal(0),
+        config.END_TIME: Decimal(1),  # not used; both 0 mean that there are no times
+        config.TIME_BIN_SIZE: content["bin_seconds"],
+    }
+    found, strings = {}, []
+    for name in pj["observations"]:
+        is_valid, _, budget = budgets.synthetic_time_budget(pj, [name], parameters)
+        assert is_valid
+        cursor = database.load_events_in_db(pj, parameters[config.SELECTED_SUBJECTS], [name], behaviors)
+        pauses, _ = budgets.time_budget_analysis(pj["behaviors_conf"], cursor, [name], parameters)
+        _, bins = budgets.synthetic_time_budget_bin(pj, [name], parameters)
+        strings.append(_behavioral_string(pj, name, parameters))
+        found[name] = {
+            "budget": _by_behavior(budget, budget[-1], 2),
+            "pauses": {row["behavior"]: row for row in pauses},
+            "bins": {row[2]: _by_behavior(bins, row, 3) for row in bins[3:]},
+            "states": strings[-1].split("|") if strings[-1] else [],
+            "matrices": _transition_matrices(strings[-1:], behaviors),
+        }
+    return {**found, "": {"matrices": _transition_matrices(strings, behaviors)}}
+
+
+def _by_behavior(table: Any, row: tuple[Any, ...], first: int) -> dict[str, dict[str, Any]]:
+    """Return behaviour -> statistic -> cell of a row of a table that BORIS shows; `first`: column of the first cell."""
+    found: dict[str, dict[str, Any]] = {}
+    for behavior, statistic, cell in list(zip(table[1], table[2], row, strict=True))[first:]:
+        found.setdefault(behavior, {})[statistic] = cell
+    return found
+
+
+def _behavioral_string(pj: dict[str, Any], name: str, parameters: dict[str, Any]) -> str:
+    export, config = _modules("export_observation", "config")
+    text: str = export.events_to_behavioral_sequences(pj, name, config.NO_FOCAL_SUBJECT, parameters, "|")
+    return text
+
+
+def _transition_matrices(strings: list[str], behaviors: list[str]) -> dict[str, str | bool]:
+    (transitions,) = _modules("transitions")
+    sequences, observed = transitions.behavioral_strings_analysis(strings, "|")
+    names = sorted({*observed, *behaviors})
+    modes = ("number", "frequencies_after_behaviors")
+    return {mode: transitions.observed_transitions_matrix(sequences, list(names), mode=mode) for mode in modes}
+
+
 HEADER = ["Observation id", "Observation date", "Description", "Observation type", "Source", "Time offset (s)"]
 HEADER += ["Coding duration", "Media duration (s)", "FPS (frame/s)", "Subject"]
 HEADER += ["Observation duration by subject by observation", "Behavior", "Behavioral category", "Behavior type"]
@@ -148,7 +208,7 @@ def use_window(content: dict[str, Any]) -> Any:
     return importlib.import_module("tests.boris.boris_window").perform(content)
 
 
-JOBS = {"paste": paste, "aggregate": aggregate, "code": code, "use_window": use_window}
+JOBS = {"paste": paste, "aggregate": aggregate, "code": code, "use_window": use_window, "analyse": analyse}
 
 
 def main() -> None:

@@ -127,7 +127,10 @@ def test_prediction_replaces_only_what_nobody_has_edited(session: BorisSession, 
     path.write_bytes(session.saved.read_bytes())
     update = boris.write_predictions(path, new, CLASSES)
     assert update == (["new"], list(NAMES), [], [])
-    spans = {path: recording.events for path, recording in boris.read_events(path, include_unreviewed=True).recordings.items()}
+    spans = {
+        path: recording.events
+        for path, recording in boris.read_events(path, include_unreviewed=True).recordings.items()
+    }
     assert set(map(tuple, spans.values())) == {(("rest", "", 1.0, 2.0, False),)}
 
     path.write_bytes(session.edited.read_bytes())
@@ -208,6 +211,19 @@ def test_deleted_observation_is_not_added_again_and_own_ones_stay(tmp_path: Path
         observations = read(path)["observations"]
         assert observations["three"] == own
         assert len(observations) == 3
+
+
+def test_observation_from_another_folder_stays(tmp_path: Path) -> None:
+    """As BORIS imports it, with an id of its own."""
+    path, other = tmp_path / "p.boris", tmp_path / "other.boris"
+    boris.write_predictions(path, [predicted("two")], CLASSES)
+    boris.write_predictions(other, [predicted("one")], CLASSES)
+    project = read(path)
+    project["observations"]["one (imported)"] = read(other)["observations"]["one"]
+    boris_program.write(path, project)
+    update = boris.write_predictions(path, [predicted("one", ()), predicted("two", ())], CLASSES)
+    assert update == ([], ["two"], ["one"], [])
+    assert len(read(path)["observations"]) == 2
 
 
 def test_ethogram_stays_and_gets_missing_behaviors(tmp_path: Path) -> None:

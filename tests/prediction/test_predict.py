@@ -23,6 +23,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.flow import factory, ptlflow_model
 from vimoclip.io import predictions_csv
+from vimoclip.prediction import WindowFeatures
 
 SMALL_FUSION = ["--set", "training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
 RUNS = {
@@ -296,3 +297,27 @@ def test_nested_videos_of_one_name_and_unusual_names(chain: Path, tmp_path: Path
     table = predictions_csv.read(out / "whole_videos.csv")
     assert sorted(table.videos) == ["10:30?.mp4", "aux.mp4", "b.mp4", "day1__x.mp4", "day2__x.mp4"]
     assert predict(chain, *command).already_done == 5
+
+
+def test_disagreements_of_the_streams_are_recorded_for_models_of_two(chain: Path, tmp_path: Path) -> None:
+    for config, student in (("cross_attention", FUSION_ARGS[2:]), ("rgb", [])):
+        run = f"checkpoints/TFAM/{config}/seed49"
+        predict(chain, "dataset/videos/clip3.mp4", "--tfam", run, *student, "-o", str(tmp_path / config))
+    found = read_json(tmp_path / "cross_attention" / "clip3.json")
+    assert len(found["disagreements"]) == len(found["starts"])
+    for action, rgb, motion in found["disagreements"]:
+        assert action in CLASSES and 0 <= rgb <= 1 and 0 <= motion <= 1 and rgb != motion
+    assert read_json(tmp_path / "rgb" / "clip3.json")["disagreements"] == []
+
+
+def test_scores_by_one_stream_do_not_depend_on_the_other(chain: Path) -> None:
+    from TFAM.predictor import FusionPredictor
+
+    predictor = FusionPredictor(chain / FUSION_ARGS[1], torch.device("cpu"), "fp32")
+    width = predictor.model_config["d_model"]
+    rgb, motion = torch.randn(2, 5, width), torch.randn(2, 4, width)
+    pairs = ((0, 0), (1, 0), (0, 1))
+    windows = [WindowFeatures(0.0, 1.0, rgb[first], motion[second], 5) for first, second in pairs]
+    by_rgb, by_motion = predictor.score_streams(windows)
+    assert by_rgb[0] == pytest.approx(by_rgb[2]) and by_rgb[0] != pytest.approx(by_rgb[1])
+    assert by_motion[0] == pytest.approx(by_motion[1]) and by_motion[0] != pytest.approx(by_motion[2])

@@ -230,6 +230,7 @@ def test_one_hour_with_140_classes(browser: Browser, tmp_path: Path, video: Path
         "scores": scores,
         "thresholds": thresholds,
         "bouts": found,
+        "provenance": {"min_length": 0},
     }
     result = replace(make_timeline(video, 3600.0), classes=names, whole=scores.mean(axis=0), **changed)
     (tmp_path / "page.html").write_text(page.render_timeline(result, tmp_path), encoding="utf-8")
@@ -244,6 +245,15 @@ def test_one_hour_with_140_classes(browser: Browser, tmp_path: Path, video: Path
     assert browser.run(table) == 300
     browser.driver.find_element(By.ID, "rest").click()
     assert browser.run(table) == len(found)
+    thresholds[0] = 0.8
+    changed_bouts = find_bouts(starts, starts + 6, scores, thresholds, names, 3600.0, min_length=0)
+    browser.run(
+        "const slider = document.querySelector(arguments[0]); slider.value = 0.8;"
+        "slider.dispatchEvent(new Event('input'))",
+        '[aria-label="Threshold of class 0 with a name that is long"]',
+    )
+    assert browser.run("return document.getElementById('count').textContent") == f"{len(changed_bouts):,} bouts"
+    assert len(changed_bouts) > len(found) == browser.run(table)
     mouse_at(browser, 0, 0.5).click().perform()
     assert playhead_time(browser) == pytest.approx(4, abs=0.1)  # where this video ends
     assert assert_no_errors_or_requests(browser, video)

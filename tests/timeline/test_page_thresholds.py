@@ -22,6 +22,7 @@ from tests.timeline.page_actions import (
     press,
     video_time,
 )
+from vimoclip import timeline
 from vimoclip.timeline import Bout, Timeline, find_bouts, page
 
 SCORE_ERROR = 1 / 65000 / 2 + 1e-4 / 2  # of a bout that the page finds: half a code, and rounded to 4 decimals
@@ -181,6 +182,10 @@ def test_keys_on_a_slider_change_it_and_nothing_else(browser: Browser, tmp_path:
     assert values == expected
     assert video_time(browser) == 0 and browser.run("return document.getElementById('video').paused")
     assert browser.driver.find_element(By.ID, "out").get_attribute("disabled")  # not zoomed
+    slider.click()  # on its middle
+    assert (
+        float(str(slider.get_attribute("aria-valuetext"))) == pytest.approx(0.5, abs=0.02) and video_time(browser) == 0
+    )
 
 
 def test_action_without_a_threshold_gets_one_from_its_slider(browser: Browser, tmp_path: Path, video: Path) -> None:
@@ -249,6 +254,14 @@ def test_unobserved_stretches_are_hatched_and_have_no_score(browser: Browser, tm
     assert browser.run(scores) == ["–", "–"]
     mouse_at(browser, 0, 0.1).click().perform()
     assert browser.run(scores) == ["0.25", "0.13"]
+
+
+def test_page_links_to_the_index_if_there_is_one(browser: Browser, tmp_path: Path, video: Path) -> None:
+    links = "return [...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))"
+    for index, expected in (("", []), ("index.html", ["index.html"])):
+        timeline.write_timeline(tmp_path, make_timeline(video), index=index)
+        browser.open(tmp_path / f"{video.stem}.html")
+        assert browser.run(links) == expected
 
 
 def test_windows_without_scores_are_unobserved_if_the_timeline_does_not_say(tmp_path: Path, video: Path) -> None:

@@ -58,7 +58,7 @@ def action_colors(count: int) -> list[str]:
 
 
 def _order_actions(summaries: Iterable[Sequence[ActionSummary]]) -> list[str]:
-    """Return the actions of all videos, sorted by total length of bouts, so that frequent ones differ most in colour."""
+    """Return all actions by total length of bouts, so that frequent ones differ most in colour."""
     totals: Counter[str] = Counter()
     for summary in summaries:
         totals.update({item.action: item.total_seconds for item in summary})  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def _order_actions(summaries: Iterable[Sequence[ActionSummary]]) -> list[str]:
 def _video_row(folder: Path, timeline: Timeline) -> dict[str, Any]:
     """Return what the table shows of a video before the script runs."""
     return {
-        "name": timeline.stem + timeline.video.suffix,  # as in ethogram.csv
+        "name": timeline.video_name,
         "url": video_urls(folder / f"{timeline.stem}.html", folder)[0],
         "duration": format_clock(timeline.seconds),
         "bouts": len(timeline.bouts),

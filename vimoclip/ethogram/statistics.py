@@ -5,7 +5,7 @@ Time that was not observed (see `Timeline.observed`) counts nowhere: all duratio
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -14,31 +14,24 @@ import numpy as np
 
 from vimoclip.io.csv import write_csv
 from vimoclip.io.numbers import DECIMALS, TIME_TOLERANCE, format_number
-from vimoclip.timeline import Timeline
+from vimoclip.timeline import Bout, Timeline
 
-ETHOGRAM_COLUMNS: tuple[str, ...] = (
+BUDGET_COLUMNS = ("bouts", "total_seconds", "observed_seconds", "share", "mean_seconds")
+ETHOGRAM_COLUMNS = (
     "video",
     "action",
-    "bouts",
-    "total_seconds",
-    "observed_seconds",
-    "share",
-    "mean_seconds",
+    *BUDGET_COLUMNS,
+    "median_seconds",
+    "sd_seconds",
+    "latency_seconds",
+    "bouts_per_minute",
+    "mean_pause_seconds",
 )
-ETHOGRAM_COLUMNS += ("median_seconds", "sd_seconds", "latency_seconds", "bouts_per_minute", "mean_pause_seconds")
 TRANSITION_COLUMNS = ("video", "from", "to", "count", "probability")
-TIME_BIN_COLUMNS: tuple[str, ...] = (
-    "video",
-    "start",
-    "stop",
-    "action",
-    "bouts",
-    "total_seconds",
-    "observed_seconds",
-    "share",
-)
-TIME_BIN_COLUMNS += ("mean_seconds", "sd_seconds")
+TIME_BIN_COLUMNS = ("video", "start", "stop", "action", *BUDGET_COLUMNS, "sd_seconds")
 ALL_VIDEOS = ""  # no video has this name
+
+Clock = Callable[[np.ndarray | float], np.ndarray]  # from times to the seconds that were observed until then
 
 
 class ActionSummary(NamedTuple):
@@ -62,11 +55,12 @@ class ActionSummary(NamedTuple):
 
 def summarize_actions(timeline: Timeline) -> list[ActionSummary]:
     """Return a summary of each class, in the order of the classes."""
+    clock = _observed_clock(timeline)
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    times = _observed_until(timeline, np.array([bout[1:3] for bout in timeline.bouts]).reshape(-1, 2))
+    times = clock(np.array([bout[1:3] for bout in timeline.bouts]).reshape(-1, 2))
     for bout, (start, stop) in zip(timeline.bouts, times.tolist(), strict=True):
         spans[bout.action].append((start, stop))
-    observed = _observed_seconds(timeline)
+    observed = float(clock(timeline.seconds))
     return [_summarize_action(action, spans.get(action, []), observed) for action in timeline.classes]
 
 
@@ -98,7 +92,7 @@ def count_transitions(timeline: Timeline) -> Counter[tuple[str, str]]:
     bouts = sorted(timeline.bouts, key=lambda bout: (bout.start, bout.action))
     pairs = list(pairwise(bouts))
     between = np.array([(min(bout.stop, following.start), following.start) for bout, following in pairs]).reshape(-1, 2)
-    unobserved = np.diff(between, axis=1) - np.diff(_observed_until(timeline, between), axis=1)
+    unobserved = np.diff(between, axis=1) - np.diff(_observed_clock(timeline)(between), axis=1)
     is_known = (unobserved[:, 0] <= TIME_TOLERANCE).tolist()
     return Counter(
         (bout.action, following.action) for (bout, following), known in zip(pairs, is_known, strict=True) if known
@@ -130,7 +124,7 @@ def _transition_rows(timelines: Iterable[Timeline]) -> Iterator[tuple[str, ...]]
         for action in timeline.classes:
             classes.setdefault(action, len(classes))
         counts = count_transitions(timeline)
-        total += counts
+        total.update(counts)
         yield from _count_rows(timeline.video_name, counts, classes)
     yield from _count_rows(ALL_VIDEOS, total, classes)
 
@@ -152,8 +146,9 @@ def write_time_bins(path: Path, timelines: Iterable[Timeline], bin_seconds: floa
 def _time_bin_rows(timelines: Iterable[Timeline], bin_seconds: float) -> Iterator[tuple[str, ...]]:
     for timeline in timelines:
         video, edges = timeline.video_name, _bin_edges(timeline.seconds, bin_seconds)
-        lengths = _lengths_in_bins(timeline, edges)
-        observed = np.diff(_observed_until(timeline, edges)).tolist()
+        clock = _observed_clock(timeline)
+        lengths = _lengths_in_bins(timeline.bouts, clock, edges)
+        observed = np.diff(clock(edges)).tolist()
         for number, (start, stop) in enumerate(pairwise(map(format_number, edges.tolist()))):
             without_bout = _format_parts([], observed[number])
             for action in timeline.classes:
@@ -174,31 +169,27 @@ def _bin_edges(seconds: float, bin_seconds: float) -> np.ndarray:
     return np.append(np.arange(count) * bin_seconds, seconds).round(DECIMALS)
 
 
-def _lengths_in_bins(timeline: Timeline, edges: np.ndarray) -> dict[tuple[int, str], list[float]]:
-    """Return (bin, action) -> observed seconds of the parts of bouts in that bin."""
+def _lengths_in_bins(bouts: Iterable[Bout], clock: Clock, edges: np.ndarray) -> dict[tuple[int, str], list[float]]:
+    """Return (bin, action) -> observed seconds of the parts of bouts in that bin, where some of them were observed."""
     lengths: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for bout in timeline.bouts:
+    for bout in bouts:
         first = int(np.searchsorted(edges, bout.start, "right")) - 1
         last = int(np.searchsorted(edges, bout.stop, "left"))
         cuts = np.array([bout.start, *edges[first + 1 : last], bout.stop])
-        for number, length in enumerate(np.diff(_observed_until(timeline, cuts)).tolist(), first):
+        for number, length in enumerate(np.diff(clock(cuts)).tolist(), first):
             if length > TIME_TOLERANCE:
                 lengths[number, bout.action].append(length)
     return lengths
 
 
-def _observed_seconds(timeline: Timeline) -> float:
-    return math.fsum(stop - start for start, stop in timeline.observed)
-
-
-def _observed_until(timeline: Timeline, times: np.ndarray) -> np.ndarray:
-    """Return the seconds that were observed from the first frame to each of `times`."""
+def _observed_clock(timeline: Timeline) -> Clock:
     spans = np.array(timeline.observed).reshape(-1, 2)
     if not len(spans):
-        return np.zeros(times.shape)
-    lengths = np.zeros(spans.shape)
-    lengths[:, 1] = np.diff(spans, axis=1)[:, 0]
-    return np.interp(times, spans.ravel(), lengths.ravel().cumsum())
+        return np.zeros_like
+    steps = np.zeros(spans.shape)
+    steps[:, 1] = spans[:, 1] - spans[:, 0]
+    edges, observed = spans.ravel(), steps.cumsum()
+    return lambda times: np.array(np.interp(times, edges, observed))
 
 
 def _divide(part: float, whole: float) -> float:

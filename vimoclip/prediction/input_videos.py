@@ -1,7 +1,7 @@
 """The videos that a command of predict.py names, and the names of their output files."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vimoclip import cli, timeline, video
@@ -39,31 +39,31 @@ def find_input_videos(
             paths.append(cli.require_file(path, hint))
     if not paths:
         raise UserError("has no videos", hint, path=inputs[0])
-    videos: dict[str, Path] = {}
+    named = list[tuple[str, Path]]()
     for path, name in video.unique_stems({os.path.abspath(path): path for path in paths}.values()).items():
         if _is_writable(f"{portable_stem(name)}{timeline.LONGEST_ENDING}"):
-            videos[name] = path
+            named.append((name, path))
         else:
             report.failed[str(path)] = "its name is not UTF-8, or too long for those of its output files; rename it"
-    _check_output_stems(videos, output_dir)
-    return dict(list(videos.items())[:limit])
+    _check_output_stems(named, output_dir)
+    return dict(named[:limit])
 
 
-def _check_output_stems(videos: Mapping[str, Path], folder: Path) -> None:
-    """Raise UserError for a video whose files would have the names of another's, or of those of the folder."""
-    taken: dict[str, Path] = {}  # in lower case, as some systems do not distinguish it
-    for name, path in videos.items():
-        stem = portable_stem(name)
-        if reserved := RESERVED_STEMS.get(stem.casefold()):
+def _check_output_stems(named: Sequence[tuple[str, Path]], folder: Path) -> None:
+    """Raise UserError for a video whose files would have the names of another's, or of those about all videos.
+
+    Names that differ in case only are one on some systems."""
+    results = {path.stem.casefold(): path for path in folder.glob("*.json")}
+    taken: dict[str, Path] = {}
+    for name, path in named:
+        stem = portable_stem(name).casefold()
+        if reserved := RESERVED_STEMS.get(stem):
             raise UserError(f"would write {reserved}, a file about all videos", "rename the video", path=path)
-        stems = {stem, *(f"{stem}{suffix}" for suffix in SUFFIXES), *(stem.removesuffix(suffix) for suffix in SUFFIXES)}
-        for other_stem in sorted(stems):
-            other: Path | None = taken.get(other_stem.casefold())
-            if other is None and other_stem != stem and (result := folder / f"{other_stem}.json").exists():
-                other = result
-            if other:
-                raise UserError(f"would write the same files as {other}", "use another folder for it: -o", path=path)
-        taken[stem.casefold()] = path
+        others = {f"{stem}{suffix}" for suffix in SUFFIXES} | {stem.removesuffix(suffix) for suffix in SUFFIXES}
+        for other in sorted(others):
+            if same := taken.get(other) or (results.get(other) if other != stem else None):
+                raise UserError(f"would write the same files as {same}", "use another folder for it: -o", path=path)
+        taken[stem] = path
 
 
 def _is_writable(name: str) -> bool:

@@ -120,6 +120,8 @@ def predict_videos(
     """Predict each video and write its files; failures go into `report`."""
     sampling = replace(model.encoder.sampling, max_frames=None)  # the limit is for training clips, not for timelines
     total = round(video.estimate_kept_frames(list(videos.values()), sampling))
+    pages = {path.stem for path in folder.glob("*.html")} | {portable_stem(name) for name in videos}
+    index = folder_files.INDEX_FILE if len(pages) > 1 else ""  # which the pages link to
     meter = cli.ProgressMeter(total or None, "frame", "predicting")
     for name, path in videos.items():
         video_id = name + path.suffix
@@ -129,7 +131,7 @@ def predict_videos(
             report.failed[video_id] = str(error)
             _json_path(folder, name).unlink(missing_ok=True)  # an earlier result is out of date
             continue
-        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)), written)
+        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)), written, index)
         if predicted.provenance["problem"]:
             report.partial[video_id] = predicted.provenance["problem"]
         else:

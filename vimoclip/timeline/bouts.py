@@ -107,11 +107,12 @@ def observed_spans(times: np.ndarray, edges: np.ndarray, scores: np.ndarray, sec
     gaps = [(float(times[i]) + step, float(times[i + 1])) for i in pauses.tolist()]
     gaps += [(float(edges[i]), float(edges[i + 1])) for i in np.flatnonzero(np.isnan(scores).all(axis=1)).tolist()]
     spans, start = list[Span](), 0.0
-    for first, last in sorted(gaps):
+    for first, last in np.array(sorted(gaps)).reshape(-1, 2).round(DECIMALS).tolist():
         if first > start:
-            spans.append((start, round(first, DECIMALS)))
-        start = max(start, round(last, DECIMALS))
-    return (*spans, (start, seconds)) if start < seconds else tuple(spans)
+            spans.append((start, first))
+        start = max(start, last)
+    # rounded, so that an unscored last window leaves no span of less than a microsecond
+    return (*spans, (start, seconds)) if start < round(seconds, DECIMALS) else tuple(spans)
 
 
 def find_bouts(

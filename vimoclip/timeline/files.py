@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
 LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
+WRITE_AGAIN = "remove it, or use another folder with -o"
 
 
-def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | None = None) -> list[Path]:
+def write_timeline(
+    folder: Path, timeline: "Timeline", written: WrittenFiles | None = None, index: str = ""
+) -> list[Path]:
     """Write all files of a video, `<name>.json` last: if it exists, the others are complete. Raises OSError.
 
     `written`: record of the folder, by which files that somebody has edited are kept. The table of frames of an
-    earlier result is removed."""
+    earlier result is removed. `index`: see `render_timeline`."""
     stem, video, record = timeline.stem, timeline.video, written or WrittenFiles(folder)
     json_path, frames_path = folder / f"{stem}.json", frames_file(folder, stem)
     json_path.unlink(missing_ok=True)  # of an earlier result
@@ -38,7 +41,7 @@ def write_timeline(folder: Path, timeline: "Timeline", written: WrittenFiles | N
     files: dict[str, Callable[[Path], Path]] = {
         f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
         f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
-        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder)),
+        f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder, index)),
         f"{stem}.boris.tsv": lambda path: boris.export_bouts(
             path, video, timeline.fps, timeline.seconds, timeline.bouts
         ),
@@ -77,10 +80,9 @@ def read_video_path(path: Path) -> Path | None:
 
 def _read_document(path: Path) -> dict[str, Any]:
     """Return the members of a `<stem>.json`. Raises UserError if it is something else."""
-    hint = "remove it, or use another folder with -o"
-    document = yaml_json.read_json(path, hint)
+    document = yaml_json.read_json(path, WRITE_AGAIN)
     if document.get("schema") != SCHEMA or not isinstance(document.get("made_with"), dict):
-        raise UserError("is not a timeline of this version", hint, path=path)
+        raise UserError("is not a timeline of this version", WRITE_AGAIN, path=path)
     return document
 
 
@@ -89,15 +91,28 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
 
     `video`: the path of the video; default: the recorded one. Files of versions that recorded no observed spans give
     those with scores."""
+    document = _read_document(path)
+    try:
+        return _parse_document(document, path, video)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        problem = f"is a damaged timeline ({type(error).__name__}: {error})"
+        raise UserError(problem, WRITE_AGAIN, path=path) from None
+
+
+def _parse_document(document: Mapping[str, Any], path: Path, video: Path | None) -> "Timeline":
+    """Return the timeline of a document. Raises the errors that `read_timeline` catches."""
     from vimoclip.timeline import Timeline
 
-    document = _read_document(path)
     classes, seconds = tuple(document["classes"]), float(document["seconds"])
     starts, stops = np.array(document["starts"], float), np.array(document["stops"], float)
     scores = np.array(document["scores"], float).reshape(len(starts), len(classes))  # null becomes NaN
     observed = document.get("observed")
     if observed is None:
         observed = observed_spans(np.empty(0), window_edges(starts, stops, seconds), scores, seconds)
+    numbers = Bout._fields[1:]
+    bouts = tuple(Bout(bout["action"], *(float(bout[key]) for key in numbers)) for bout in document["bouts"])
+    if unknown := {bout.action for bout in bouts}.difference(classes):
+        raise ValueError(f"a bout of {min(unknown)!r}, which is no class")
     return Timeline(
         video=video or path.parent / document.get("path", document["video"]),
         seconds=seconds,
@@ -110,7 +125,7 @@ def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
         whole=np.array([document["whole"][name] for name in classes], float),
         whole_by=document["whole_by"],
         thresholds=np.array([document["thresholds"][name] for name in classes], float),
-        bouts=tuple(Bout(**bout) for bout in document["bouts"]),
+        bouts=bouts,
         provenance=document["made_with"],
         name=path.stem,
         observed=tuple((float(start), float(stop)) for start, stop in observed),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 PACKAGE = "vimoclip.timeline"
-SCRIPTS = ("bouts.js", "lanes.js", "timeline.js")
+SCRIPTS = ("canvas.js", "bouts.js", "lanes.js", "timeline.js")
 MIN_LANES = 12  # rows visible at first, if fewer classes have a bout
 TOP_CLASSES = 8  # classes in the table of scores for the whole video
 # 16-bit codes of the score 1 and of NaN. The sliders' thresholds are whole thousandths: multiples of 65 codes.
@@ -25,8 +25,10 @@ SCORE_ONE, NO_SCORE = 65000, 65535
 CSV_SUFFIX = "_adjusted_thresholds.csv"  # of the file that the page saves
 
 
-def render_timeline(timeline: "Timeline", folder: Path) -> str:
-    """Return the HTML for a file in `folder`; its link to the video is relative to that folder."""
+def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
+    """Return the HTML for a file in `folder`; its link to the video is relative to that folder.
+
+    `index`: address of a page about all videos, relative to `folder`; without one there is no link to it."""
     order = _class_order(timeline)  # classes with bouts first
     num_with_bouts = len({bout.action for bout in timeline.bouts})
     edges = window_edges(timeline.starts, timeline.stops, timeline.seconds)
@@ -63,6 +65,7 @@ def render_timeline(timeline: "Timeline", folder: Path) -> str:
         "bout_count": _format_count(len(timeline.bouts), "bout"),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
+        "index": index,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)
     style = html_page.read_template(PACKAGE, "style.css")

@@ -47,7 +47,8 @@ function ticks(view, width) {
   return { step, times: Array.from({ length: Math.max(0, count) }, (_, i) => (first + i) * step) };
 }
 
-function drawAxis(canvas, view) {
+// `margin`: pixels before the first label.
+function drawAxis(canvas, view, margin = 0) {
   const { context, width, height } = prepareCanvas(canvas), { step, times } = ticks(view, width);
   context.font = "12px system-ui, sans-serif";
   context.fillStyle = cssColor("--quiet");
@@ -55,7 +56,7 @@ function drawAxis(canvas, view) {
   for (const time of times) {
     const x = ((time - view.from) / view.span) * width, text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
     context.fillRect(x - 0.5, height - 6, 1, 6);
-    const left = clamp(x - textWidth / 2, 0, width - textWidth);
+    const left = clamp(x - textWidth / 2, margin, width - textWidth);
     if (left < end) continue;
     context.fillText(text, left, 14);
     end = left + textWidth + 8;

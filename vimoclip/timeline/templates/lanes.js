@@ -2,18 +2,8 @@
 // Functions that draw scores and bouts on canvases. `data`: the page's JSON; `codes`: of its scores; `view`: the visible part,
 // {from, span} in seconds.
 function drawer(data, codes, view) {
-  const TICK_STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
   const { edges, thresholds, unobserved } = data, windows = edges.length - 1;
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
-  const colors = { strong: css("--strong"), light: css("--light"), mark: css("--mark"), hatching: css("--hatching") };
-  const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
-
-  function clock(time, digits = 1) {
-    const unit = 10 ** digits, units = Math.round(time * unit), whole = Math.floor(units / unit);
-    const two = (number) => String(number).padStart(2, "0");
-    const rest = digits ? "." + String(units % unit).padStart(digits, "0") : "";
-    return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}${rest}`;
-  }
+  const colors = { strong: cssColor("--strong"), light: cssColor("--light"), mark: cssColor("--mark") };
 
   function windowAt(time) {
     let low = 0, high = windows - 1;
@@ -29,36 +19,6 @@ function drawer(data, codes, view) {
   const scoreAt = (action, time) => (isObserved(time) ? scoreIn(action, windowAt(time)) : null);
 
   const xOf = (time, width) => ((time - view.from) / view.span) * width;
-
-  function prepareCanvas(canvas) {
-    const scale = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-    const context = canvas.getContext("2d");
-    context.scale(scale, scale);
-    return { context, width, height };
-  }
-
-  function ticks(width) {
-    const step = TICK_STEPS.find((seconds) => (seconds / view.span) * width >= 92) || TICK_STEPS.at(-1);
-    const first = Math.ceil(view.from / step - 1e-9), count = Math.floor((view.from + view.span) / step + 1e-9) - first + 1;
-    return { step, times: Array.from({ length: Math.max(0, count) }, (_, i) => (first + i) * step) };
-  }
-
-  function drawAxis(canvas) {
-    const { context, width, height } = prepareCanvas(canvas), { step, times } = ticks(width);
-    context.font = "12px system-ui, sans-serif";
-    context.fillStyle = "#555b63";
-    let end = 0; // right end of the previous label
-    for (const time of times) {
-      const x = xOf(time, width), text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
-      context.fillRect(x - 0.5, height - 6, 1, 6);
-      const left = clamp(x - textWidth / 2, 6, width - textWidth);
-      if (left < end) continue;
-      context.fillText(text, left, 14);
-      end = left + textWidth + 8;
-    }
-  }
 
   // Return a path with the highest score in each pixel column, so that short peaks stay visible in long videos.
   function area(action, width, top, bottom) {
@@ -93,21 +53,10 @@ function drawer(data, codes, view) {
     }
   }
 
-  function hatching(context) {
-    const size = 8, tile = Object.assign(document.createElement("canvas"), { width: size, height: size }), pen = tile.getContext("2d");
-    pen.strokeStyle = colors.hatching;
-    for (const x of [-size, 0, size]) {
-      pen.moveTo(x, size);
-      pen.lineTo(x + size, 0);
-    }
-    pen.stroke();
-    return context.createPattern(tile, "repeat");
-  }
-
   function drawLane(lane) {
     const { context, width, height } = prepareCanvas(lane.canvas), bottom = height - 7, top = 3;
     context.fillStyle = "#eceff2";
-    for (const time of ticks(width).times) context.fillRect(xOf(time, width) - 0.5, 0, 1, height);
+    for (const time of ticks(view, width).times) context.fillRect(xOf(time, width) - 0.5, 0, 1, height);
     const path = area(lane.action, Math.floor(width), top, bottom), strong = new Path2D(), bars = new Path2D();
     for (const bout of lane.bouts) {
       const x = xOf(bout.start, width), end = xOf(bout.stop, width);
@@ -137,5 +86,5 @@ function drawer(data, codes, view) {
     }
   }
 
-  return { clamp, clock, windowAt, isObserved, scoreAt, xOf, drawAxis, drawLane };
+  return { windowAt, isObserved, scoreAt, xOf, drawLane };
 }

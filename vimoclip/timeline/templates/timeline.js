@@ -6,7 +6,7 @@
   const data = JSON.parse(byId("data").textContent);
   const { seconds, thresholds, classes } = data, view = { from: 0, span: seconds };
   const codes = unpackScores(data.scores), windows = data.edges.length - 1;
-  const { clamp, clock, windowAt, isObserved, scoreAt, xOf, drawAxis, drawLane } = drawer(data, codes, view);
+  const { windowAt, isObserved, scoreAt, xOf, drawLane } = drawer(data, codes, view);
   const given = { bouts: data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score })), thresholds: [...thresholds] };
   const video = byId("video"), box = byId("lanes"), axis = byId("axis"), playhead = byId("playhead"), tip = byId("tip");
   const lanes = []; // {action, bouts, row, canvas, number, slider, value, reset}
@@ -15,17 +15,10 @@
   let playable = true, dragging = null, shownWindow = -1;
   let bouts = given.bouts, chosen = bouts; // at the current thresholds, sorted; those in the table
 
-  const element = (tag, text, parent, name) => {
-    const node = document.createElement(tag);
-    node.textContent = text;
-    if (name) node.className = name;
-    return parent.appendChild(node);
-  };
-
   // ---- drawing
 
   function draw() {
-    drawAxis(axis.querySelector("canvas"));
+    drawAxis(axis.querySelector("canvas"), view, 6); // beside the playhead
     lanes.filter((lane) => !lane.row.hidden).forEach(drawLane);
     const rest = seconds - view.span, pan = byId("pan");
     pan.hidden = rest <= 1e-6;
@@ -160,10 +153,7 @@
       const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
       if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
     }
-    tip.textContent = lines.join("\n");
-    const left = clamp(event.clientX + 14, 4, Math.max(4, innerWidth - tip.offsetWidth - 4));
-    const above = event.clientY - tip.offsetHeight - 12;
-    tip.style.transform = `translate(${left}px, ${above > 4 ? above : event.clientY + 20}px)`;
+    showTip(tip, event, lines);
   }
 
   box.addEventListener("wheel", (event) => {
@@ -216,7 +206,7 @@
 
   function addSlider(action, label) {
     const slider = element("input", "", label), reset = element("button", "↺", label, "reset"), value = element("span", "", label, "value");
-    Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.001, autocomplete: "off" });
+    Object.assign(slider, { type: "range", title: "Threshold", min: 0, max: 1, step: 0.001, autocomplete: "off" });
     slider.setAttribute("aria-label", `Threshold of ${classes[action]}`);
     reset.setAttribute("aria-label", `Reset the threshold of ${classes[action]}`);
     reset.title = `Reset to ${format(given.thresholds[action])}`;
@@ -257,6 +247,7 @@
   function showThreshold({ action, slider, value, reset }) {
     const threshold = thresholds[action];
     slider.value = threshold === null ? 1 : threshold;
+    slider.classList.toggle("none", threshold === null);
     slider.setAttribute("aria-valuetext", format(threshold));
     value.textContent = format(threshold);
     value.classList.toggle("changed", isChanged(action));
