@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import extract_embeddings
+import extract_flows
 import prepare_dataset
 from tests.boris import boris_program
 from tests.boris.test_reader import BEHAVIORS
@@ -385,13 +386,22 @@ def test_extraction_goes_on_with_the_corrected_labels(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(tmp_path, films, predicted({"f0": WALK, "f1": REST, "f2": WALK, "f3": REST}, reviewed="0123"))
-    extract = ["--clip-model-name", tiny_clip, "--num-workers", "0"]
+    extract, flow = ["--clip-model-name", tiny_clip, "--num-workers", "0"], ["--model", "dis", "--num-workers", "0"]
     extract_embeddings.main(extract)
+    extract_flows.main(flow)
     events = {"f0": REST, "f1": [("rest", 0.0, 1.0)], "f2": WALK, "f3": WALK, "f4": REST}
     _, data = run(tmp_path, films, predicted(events, reviewed="01234"), "--stride-seconds", "0.5", "--drop-unlabelled")
     extract_embeddings.main(extract)
+    extract_flows.main(flow)
     for split, videos in data.splits.items():
         reader = store.EmbeddingReader(store.rgb_embeddings_path(tmp_path / "dataset" / "embeddings", "ak", split))
         assert set(reader.keys) == videos.keys()
         assert all((reader.labels(name) == data.multi_hot(split, name)).all() for name in videos)
+    assert problems(tmp_path) == []
+    # a new class
+    run(tmp_path, films, predicted({"f5": [("bite", 1.0, 1.0)]}, reviewed="5"))
+    with pytest.raises(UserError, match="--overwrite"):
+        extract_embeddings.main(extract)
+    extract_embeddings.main([*extract, "--overwrite"])
+    extract_flows.main(flow)
     assert problems(tmp_path) == []
