@@ -2,8 +2,8 @@
 
     python -m benchmarks.review_order checkpoints/TFAM/cross_attention/seed49 --dataset-dir my_data --dataset-name mine
 Each clip of the val split is a window. Its predicted labels are the scores that reach the thresholds of the run. Prints
-for each measure the mean number of wrong labels in the fifth of the windows that it puts first, as a multiple of that in
-all windows, and how often the label that has the highest value in such a window is wrong."""
+for each measure the mean number of wrong labels in the fifth of the windows that it puts first, as a multiple of that
+in all windows, and how often the label that has the highest value in such a window is wrong."""
 
 import argparse
 from pathlib import Path
