@@ -127,7 +127,10 @@ def test_prediction_replaces_only_what_nobody_has_edited(session: BorisSession, 
     path.write_bytes(session.saved.read_bytes())
     update = boris.write_predictions(path, new, CLASSES)
     assert update == (["new"], list(NAMES), [], [])
-    spans = {path: recording.events for path, recording in boris.read_events(path, include_unreviewed=True).recordings.items()}
+    spans = {
+        path: recording.events
+        for path, recording in boris.read_events(path, include_unreviewed=True).recordings.items()
+    }
     assert set(map(tuple, spans.values())) == {(("rest", "", 1.0, 2.0, False),)}
 
     path.write_bytes(session.edited.read_bytes())

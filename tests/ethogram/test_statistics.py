@@ -225,6 +225,12 @@ def test_durations_are_observed_time() -> None:
     assert np.isnan([still.mean_seconds, still.median_seconds, still.sd_seconds, still.latency]).all()
 
 
+def test_median_is_of_the_observed_lengths() -> None:
+    film = make_film([("walking", 0, 1), ("walking", 2, 22), ("walking", 30, 33)], 40, observed=((0, 4), (20, 40)))
+    walking = statistics.summarize_actions(film)[0]
+    assert (walking.median_seconds, walking.mean_seconds) == (3, pytest.approx(8 / 3))
+
+
 def test_bout_after_unobserved_time_is_not_known_to_be_the_next() -> None:
     spans = [("walking", 10.0, 20.0), ("drinking", 25.0, 40.0), ("Eating", 62.0, 70.0)]
     observed = ((0.0, 40.0), (60.0, 100.0))
@@ -299,6 +305,14 @@ def test_tables_are_written_without_noise(tmp_path: Path) -> None:
         ("0.3", "0.6", "1", "0.1"),
         ("0.6", "0.9", "1", "0.1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bin_seconds", "last"), [(1.1, 0.1, "1"), (120.0000004, 60, "60"), (0.04, 60, "0")]
+)
+def test_last_bin_is_longer_than_rounding_errors(seconds: float, bin_seconds: float, last: str, tmp_path: Path) -> None:
+    rows = read_table(statistics.write_time_bins(tmp_path / "bins.csv", [make_film([], seconds)], bin_seconds))
+    assert rows[-1]["start"] == last and float(rows[-1]["stop"]) == round(seconds, 6)
 
 
 def test_videos_with_other_classes_share_the_tables(tmp_path: Path) -> None:

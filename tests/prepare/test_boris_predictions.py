@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import extract_embeddings
+import extract_flows
 import prepare_dataset
 from tests.boris import boris_program
 from tests.boris.test_reader import BEHAVIORS
@@ -19,6 +20,7 @@ from tests.stage_driver import driver
 from vimoclip import annotations, boris, store
 from vimoclip.annotations import Annotations
 from vimoclip.boris import review_mark
+from vimoclip.boris.events import behavior_code
 from vimoclip.errors import UserError
 
 WINDOWS = ("--window", "1", "--stride-seconds", "1")
@@ -199,7 +201,7 @@ def test_corrections_are_added_to_a_data_set_of_another_origin(
     tmp_path: Path, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """f0 is trained on, f1 selects the epoch, f2 (cut) and f3 (whole) are evaluated; f4 is new."""
-    text = "f0.mp4,Rest,train,0,1\nf0.mp4,,train,1,2\nf1.mp4,eat,train,0,1\nf2.mp4,eat,val,0,1\nf3.mp4,Rest,val,,\n"
+    text = "f0.mp4,Rest,train,0,1\nf0.mp4,,train,1,2\nf1.mp4,a|b,train,0,1\nf2.mp4,a|b,val,0,1\nf3.mp4,Rest,val,,\n"
     before = import_table(tmp_path, films, text)
     folder = tmp_path / "dataset" / "annotations"
     (folder / "selection.txt").write_text("f1_0-1000ms.mp4\n")
@@ -209,8 +211,9 @@ def test_corrections_are_added_to_a_data_set_of_another_origin(
         shutil.copy(films / name, tmp_path / name)
     (tmp_path / "f3.mp4").rename(tmp_path / "f5.mp4")
     project = predicted({f"f{i}": WALK for i in range(6) if i != 3}, reviewed="01245")
-    project["behaviors_conf"]["1"]["code"] = "rest"  # as BORIS' user writes it
-    project["observations"]["f0"]["events"] = [[t, "", "rest", "", "", 0] for t in (1.0, 2.0)]
+    code = project["behaviors_conf"]["2"]["code"] = behavior_code("a|b")  # BORIS refuses |
+    rows = [[1.0, "", "rest", "", "", 0], [2.0, "", "rest", "", "", 0], [2.5, "", code, "", "", 0]]
+    project["observations"]["f0"]["events"] = rows
     report, data = run(tmp_path, tmp_path, project, "--videos-dir", str(films))
     assert set(report["skipped"]) >= {"f2.mp4"}
     assert data.classes == (*before.classes, "walk")
@@ -218,8 +221,8 @@ def test_corrections_are_added_to_a_data_set_of_another_origin(
     labels = label_names(data)
     assert {name: labels[name] for name in labels if name[:2] == "f0"} == {
         "f0_0-1000ms.mp4": set(),
-        "f0_1000-2000ms.mp4": {"Rest"},
-        "f0_2000-3000ms.mp4": set(),
+        "f0_1000-2000ms.mp4": {"Rest", "a|b"},
+        "f0_2000-3000ms.mp4": {"a|b"},
     }
     new = {f"{film}_{span}ms.mp4" for film in ("f1", "f4") for span in ("0-1000", "1000-2000", "2000-3000")}
     assert all(labels[name] == {"walk"} for name in new)
@@ -383,13 +386,22 @@ def test_extraction_goes_on_with_the_corrected_labels(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(tmp_path, films, predicted({"f0": WALK, "f1": REST, "f2": WALK, "f3": REST}, reviewed="0123"))
-    extract = ["--clip-model-name", tiny_clip, "--num-workers", "0"]
+    extract, flow = ["--clip-model-name", tiny_clip, "--num-workers", "0"], ["--model", "dis", "--num-workers", "0"]
     extract_embeddings.main(extract)
+    extract_flows.main(flow)
     events = {"f0": REST, "f1": [("rest", 0.0, 1.0)], "f2": WALK, "f3": WALK, "f4": REST}
     _, data = run(tmp_path, films, predicted(events, reviewed="01234"), "--stride-seconds", "0.5", "--drop-unlabelled")
     extract_embeddings.main(extract)
+    extract_flows.main(flow)
     for split, videos in data.splits.items():
         reader = store.EmbeddingReader(store.rgb_embeddings_path(tmp_path / "dataset" / "embeddings", "ak", split))
         assert set(reader.keys) == videos.keys()
         assert all((reader.labels(name) == data.multi_hot(split, name)).all() for name in videos)
+    assert problems(tmp_path) == []
+    # a new class
+    run(tmp_path, films, predicted({"f5": [("bite", 1.0, 1.0)]}, reviewed="5"))
+    with pytest.raises(UserError, match="--overwrite"):
+        extract_embeddings.main(extract)
+    extract_embeddings.main([*extract, "--overwrite"])
+    extract_flows.main(flow)
     assert problems(tmp_path) == []

@@ -17,8 +17,8 @@ WHOLE_OBSERVATION: Interval = (0.0, math.inf)
 FULLWIDTH_BAR = "\uff5c"  # stands for | in a code
 OTHER_PLAYERS = "only the media files of the first player are used"
 REVIEW_HINT = (
-    "correct it in BORIS and set its independent variable reviewed to yes; --include-unreviewed takes predictions as "
-    "they are"
+    "after a correction, set the independent variable reviewed of the observation to yes in BORIS; "
+    "--include-unreviewed takes predictions as they are"
 )
 
 
@@ -55,7 +55,8 @@ class EventCollection:
 
     `behaviors`: in the order of the ethogram, or sorted by name. `recordings`: by path of the media file. `skipped`:
     unusable entry -> reason. `has_predictions`: whether the file holds observations that were written from predictions.
-    `unreviewed`: ids of those that nobody has reviewed; their events are in no recording."""
+    `unreviewed`: ids of the observations that need a review and are not marked as reviewed; their events are in no
+    recording."""
 
     behaviors: list[str]
     recordings: dict[str, Recording] = field(default_factory=dict)
@@ -107,10 +108,10 @@ class EventCollection:
 
 
 def check_reviewed(path: Path, collection: EventCollection, num_observations: int) -> None:
-    """Raise UserError if the file has observations, and all of them are predictions that nobody has reviewed."""
+    """Raise UserError if all observations of the file need a review, and none is marked as reviewed."""
     if collection.unreviewed and len(collection.unreviewed) == num_observations:
-        count = f"all {num_observations} observations are predictions"
-        raise UserError(f"{count} that nobody has reviewed", f"of each: {REVIEW_HINT}", path=path)
+        problem = f"holds predictions, and none of its {num_observations} observations is marked as reviewed"
+        raise UserError(problem, REVIEW_HINT, path=path)
 
 
 def _events_between(

@@ -16,7 +16,7 @@ DESCRIPTION_START = "Predicted by ViMoCLIP."  # of the description of each predi
 
 def is_predictions_project(project: Mapping[str, Any]) -> bool:
     """Return whether a project was written from predictions."""
-    return isinstance(project.get(PROJECT_MARK), dict)
+    return PROJECT_MARK in project
 
 
 def is_prediction(observation: Mapping[str, Any]) -> bool:

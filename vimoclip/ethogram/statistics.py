@@ -201,4 +201,4 @@ def _mean(values: list[float]) -> float:
 
 
 def _standard_deviation(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

@@ -221,7 +221,7 @@ def prepare(
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
         raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
-    skipped |= dict.fromkeys(events.unreviewed, f"is a prediction that nobody has reviewed; {REVIEW_HINT}")
+    skipped |= dict.fromkeys(events.unreviewed, f"is not marked as reviewed; {REVIEW_HINT}")
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
     lost = find_lost_behaviors(events, classes)
     if existing:
