@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 import prepare_dataset
+from tests.stage_driver import driver
 from vimoclip import annotations
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
@@ -45,6 +47,23 @@ def pets(tmp_path: Path) -> Path:
         tmp_path / "pets",
         {"eating": numbered_names(6), "lying down": numbered_names(9, ".MOV"), "running": numbered_names(2)},
     )
+
+
+def test_killed_import_is_completed_by_the_next_one(pets: Path, tmp_path: Path) -> None:
+    words = ["prepare_dataset.py", "folder", str(pets), "--dataset-dir", str(tmp_path / "dataset")]
+    counted = driver().run(words, tmp_path, kill_at_change=0)
+    assert counted.returncode == 0, counted
+    expected = files_of_annotations(tmp_path / "dataset")
+    num_changes = int(counted.stdout.splitlines()[-1].split()[0])
+    for change in range(num_changes - 8, num_changes, 2):  # while the annotations are written, and after it
+        shutil.rmtree(tmp_path / "dataset")
+        assert driver().run(words, tmp_path, kill_at_change=change).returncode == -9
+        prepare(pets, tmp_path / "dataset")
+        assert files_of_annotations(tmp_path / "dataset") == expected, change
+
+
+def files_of_annotations(dataset: Path) -> dict[str, bytes]:
+    return {name: content for name, (content, _) in file_states(dataset / "annotations").items()}
 
 
 def test_videos_are_named_after_their_action_with_the_same_bytes(pets: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from vimoclip.annotations.annotation_files import (
     replace_files,
     stem,
     write,
+    write_files,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "replace_files",
     "stem",
     "write",
+    "write_files",
 ]

@@ -195,7 +195,9 @@ def load(
     if not annotations_dir.is_dir():
         raise UserError("there is no such folder", _DATASET_HINT, path=annotations_dir)
     if (annotations_dir / _UNFINISHED_FILE).exists():
-        raise UserError("an import was interrupted while it wrote these files", "run it again", path=annotations_dir)
+        problem = "an import of reviewed predictions is writing these files, or was interrupted"
+        hint = "if it is not running, repeat prepare_dataset.py boris, which first completes them"
+        raise UserError(problem, hint, path=annotations_dir)
     classes, partitions = read_classes(annotations_dir / f"{name}{_CLASSES_SUFFIX}")
     existing = [split for split in SPLITS if (annotations_dir / f"{split}_multi.txt").is_file()]
     missing = [split for split in splits or () if split not in existing]
@@ -214,7 +216,7 @@ def load(
 
 def write(annotations_dir: Path, name: str, data: Annotations) -> None:
     """Write the files that `load` reads. Raises UserError, without writing anything, like `format_files`."""
-    _write_files(annotations_dir, format_files(annotations_dir, name, data))
+    write_files(annotations_dir, format_files(annotations_dir, name, data))
 
 
 def format_files(annotations_dir: Path, name: str, data: Annotations) -> dict[str, str | None]:
@@ -244,9 +246,19 @@ def format_files(annotations_dir: Path, name: str, data: Annotations) -> dict[st
     return {SELECTION_FILE: None} | texts  # of earlier annotations
 
 
+def write_files(annotations_dir: Path, texts: Mapping[str, str | None]) -> None:
+    """Write the text of each file, by name, in this order; delete those whose text is None."""
+    for file, text in texts.items():
+        if text is None:
+            (annotations_dir / file).unlink(missing_ok=True)
+        else:
+            atomic.write_text(annotations_dir / file, text)
+
+
 def replace_files(annotations_dir: Path, texts: Mapping[str, str | None]) -> None:
-    """Write several files, or delete those whose text is None, all or none: `finish_files` completes an interrupted
-    run, until which `load` refuses the folder."""
+    """Do the work of `write_files` in annotations that exist: all files change or none.
+
+    After an interruption, `load` refuses the folder until `finish_files` has completed it."""
     atomic.write_text(annotations_dir / _UNFINISHED_FILE, json.dumps(texts, ensure_ascii=False))
     finish_files(annotations_dir)
 
@@ -256,20 +268,12 @@ def finish_files(annotations_dir: Path) -> None:
     path = annotations_dir / _UNFINISHED_FILE
     if not path.exists():
         return
-    texts = yaml_json.read_json(path)
-    is_valid = isinstance(texts, dict) and all(map(is_safe_name, texts))
-    if not is_valid or not all(text is None or isinstance(text, str) for text in texts.values()):
-        raise UserError("does not hold texts of files", "delete it", path=path)
-    _write_files(annotations_dir, texts)
+    hint = "restore the folder from a copy, or create the data set again"
+    texts = yaml_json.read_json(path, hint)
+    if not all(is_safe_name(name) and isinstance(text, str | None) for name, text in texts.items()):
+        raise UserError("does not hold texts of files", hint, path=path)
+    write_files(annotations_dir, texts)
     path.unlink()
-
-
-def _write_files(annotations_dir: Path, texts: Mapping[str, str | None]) -> None:
-    for file, text in texts.items():
-        if text is None:
-            (annotations_dir / file).unlink(missing_ok=True)
-        else:
-            atomic.write_text(annotations_dir / file, text)
 
 
 def _format_split(videos: Mapping[str, tuple[int, ...]]) -> str:

@@ -53,7 +53,6 @@ def write_dataset(
     Existing annotations must be the same, unless they are merged with, and keep their selection and the clips that
     failed. Raises UserError, before anything is written."""
     annotations_dir, existing = dataset_dir / "annotations", prepared.merged_with
-    annotations.finish_files(annotations_dir)
     failed_path, is_repeated = annotations_dir / FAILED_FILE, has_annotations(annotations_dir)
     failed_before = yaml_json.read_json(failed_path) if is_repeated and failed_path.is_file() else {}
     clips = {video: clip for video, clip in prepared.clips.items() if video not in failed_before}
@@ -75,13 +74,13 @@ def write_dataset(
         yaml_json.write_json(failed_path, failed_clips)
     else:
         failed_path.unlink(missing_ok=True)  # of earlier annotations
-    texts = annotations.format_files(annotations_dir, name, data)
-    texts[annotations.SOURCES_FILE] = annotations.format_sources(sources) if sources else None
+    texts = {annotations.SOURCES_FILE: annotations.format_sources(sources) if sources else None}
     if animals or existing:
         texts[annotations.ANIMALS_FILE] = annotations.format_animals(animals) if animals else None
     if observed or existing or not is_repeated:
         texts[annotations.OBSERVATIONS_FILE] = annotations.format_observations(observed) if observed else None
-    annotations.replace_files(annotations_dir, texts)
+    texts |= annotations.format_files(annotations_dir, name, data)  # last: they imply that all other files exist
+    (annotations.replace_files if existing else annotations.write_files)(annotations_dir, texts)
     if existing:
         print("\n".join(map(escape_line, existing.describe_changes(data, observed))), flush=True)
     skipped = {**prepared.skipped, **unusable}
