@@ -18,8 +18,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.browser import Browser
 from tests.timeline.helpers import make_timeline
 from vimoclip import timeline
-from vimoclip.ethogram.index_page import action_colors, render_index
+from vimoclip.ethogram.index_page import render_index
 from vimoclip.ethogram.statistics import write_ethogram, write_transitions
+from vimoclip.io.palette import COLORS
 from vimoclip.timeline import Bout, Timeline
 from vimoclip.timeline.page import format_clock
 
@@ -169,7 +170,7 @@ def test_transitions_are_those_of_the_csv_file(browser: Browser, tmp_path: Path)
 def test_bouts_are_drawn_in_their_colour_at_their_place(browser: Browser, tmp_path: Path) -> None:
     open_index(browser, tmp_path, three_films())
     assert video_names(browser) == ["a.mp4", "b 2.mp4", "b 10.mp4"]
-    resting, drinking, walking = action_colors(4)[:3]  # the most frequent first; nothing digs
+    resting, drinking, walking = COLORS[:3]  # the most frequent first; nothing digs
     tracks = {resting: 1 / 6, drinking: 3 / 6, walking: 5 / 6}
 
     def drawn(video: int, *times: float) -> list[set[str]]:
@@ -290,12 +291,6 @@ def test_folders_with_nearly_nothing(browser: Browser, tmp_path: Path, films: li
     assert browser.run("return document.body.innerText.match(/NaN|undefined|Infinity/)") is None
     assert browser.wider_than_the_window() == []
     assert_no_errors_or_requests(browser)
-
-
-def test_colors_are_distinct() -> None:
-    colors = action_colors(140)
-    assert len(set(colors)) == 140 and all(len(color) == 7 for color in colors)
-    assert action_colors(3) == colors[:3]
 
 
 def random_film(number: int, like: Timeline, bouts: int) -> Timeline:

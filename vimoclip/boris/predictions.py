@@ -2,14 +2,12 @@
 
 A prediction replaces an earlier one of the same video; what somebody has edited, reviewed, renamed or deleted stays."""
 
-import colorsys
 import copy
 import hashlib
 import itertools
 import json
-import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +26,7 @@ from vimoclip.boris.review_mark import (
 )
 from vimoclip.errors import UserError, escape_line
 from vimoclip.io import atomic, yaml_json
+from vimoclip.io.palette import distinct_colors
 
 SCHEMA = 1
 PLAYERS = tuple(map(str, range(1, 9)))
@@ -45,7 +44,6 @@ REVIEWED_DEFINITION = {
     "default value": NOT_REVIEWED,
     "possible values": f"{NOT_REVIEWED},{REVIEWED}",
 }
-GOLDEN_RATIO = 0.618034
 HINT = "rename it, or use another folder with -o"
 
 
@@ -238,7 +236,7 @@ def _add_behaviors(project: dict[str, Any], codes: Collection[str], used: Contai
     ethogram, written = project[ETHOGRAM_KEY], project[PROJECT_MARK]["behaviors"]
     existing = {row["code"] for row in ethogram.values()}
     used_colors = {str(row.get("color")).lower() for row in ethogram.values()}
-    colors = (color for color in _colors() if color not in used_colors)
+    colors = (color for color in distinct_colors() if color.lower() not in used_colors)
     for code in codes:
         if code not in existing and (code in used or code not in written):
             row = {"type": "State event", "key": "", "code": code, "description": "", "color": next(colors)}
@@ -254,15 +252,6 @@ def _define_variable(project: dict[str, Any]) -> None:
 
 def _next_key(rows: Mapping[str, Any]) -> str:
     return str(max(map(int, rows), default=-1) + 1)
-
-
-def _colors() -> Iterator[str]:
-    """Yield colours, each of another brightness than the one before, which all people see, and of another hue."""
-    for number in itertools.count():
-        angle = 2 * math.pi * GOLDEN_RATIO * number
-        brightness = (0.35, 0.55, 0.75)[number % 3]
-        red_green_blue = colorsys.yiq_to_rgb(brightness, -0.3 * math.cos(angle), 0.2 * math.sin(angle))
-        yield "#" + "".join(f"{round(255 * part):02x}" for part in red_green_blue)
 
 
 def _observation_id(name: str) -> str:

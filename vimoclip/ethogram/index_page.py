@@ -1,23 +1,21 @@
 """Render the index of a folder as one HTML file: its videos with their bouts, time budget and transitions."""
 
-import colorsys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vimoclip.ethogram.statistics import ActionSummary, count_transitions, summarize_actions
 from vimoclip.io import html_page
 from vimoclip.io.numbers import DECIMALS
-from vimoclip.report.figures import COLORS
+from vimoclip.io.palette import distinct_colors
 from vimoclip.timeline import Timeline
 from vimoclip.timeline.page import format_clock, video_urls
 
 PACKAGE = "vimoclip.ethogram"
 TIMELINE_PACKAGE = "vimoclip.timeline"  # its page has the same style, and its lanes the same time axis
 MILLISECONDS = 1000
-GOLDEN_ANGLE = 0.381966  # of a turn: each further hue lies in the widest gap between those before
-LIGHTNESSES, SATURATION = (0.42, 0.62, 0.3), 0.6
 
 
 def render_index(folder: Path, timelines: Sequence[Timeline], links: Mapping[str, str]) -> str:
@@ -30,7 +28,7 @@ def render_index(folder: Path, timelines: Sequence[Timeline], links: Mapping[str
     class_sets = list(dict.fromkeys(timeline.classes for timeline in timelines))
     data = {
         "actions": actions,
-        "colors": action_colors(len(actions)),
+        "colors": list(islice(distinct_colors(), len(actions))),
         "classes": [[numbers[action] for action in classes] for classes in class_sets],
         "videos": [
             {**_video_data(timeline, summary, numbers), "classes": class_sets.index(timeline.classes)}
@@ -46,15 +44,6 @@ def render_index(folder: Path, timelines: Sequence[Timeline], links: Mapping[str
     style = html_page.read_template(TIMELINE_PACKAGE, "style.css") + html_page.read_template(PACKAGE, "index.css")
     script = html_page.read_template(TIMELINE_PACKAGE, "canvas.js") + html_page.read_template(PACKAGE, "index.js")
     return html_page.render_page(PACKAGE, "index.html", style, {"script": script}, content)
-
-
-def action_colors(count: int) -> list[str]:
-    """Return hexadecimal colours: the colour-blind safe palette of the reports, then hues as far apart as possible."""
-    further = (
-        colorsys.hls_to_rgb(number * GOLDEN_ANGLE % 1, LIGHTNESSES[number % len(LIGHTNESSES)], SATURATION)
-        for number in range(count - len(COLORS))
-    )
-    return [*COLORS[:count], *(f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}" for r, g, b in further)]
 
 
 def _order_actions(summaries: Iterable[Sequence[ActionSummary]]) -> list[str]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vimoclip import metrics
+from vimoclip.io.palette import COLORS
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
 
 Figure = dict[str, Any]
-# the colour-blind safe palette of Okabe and Ito: https://jfly.uni-koeln.de/color/
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREY = "#666666"
 BLUES = [[0, "#ffffff"], [0.02, "#e3eef9"], [0.1, "#b5d4e9"], [0.3, "#6baed6"], [0.6, "#2171b5"], [1, "#08306b"]]
 BARS_PER_PLOT = 44  # fit on a printed page below a heading

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vimoclip.annotations import SEGMENTS
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.io import atomic, html_page
+from vimoclip.io.palette import COLORS
 from vimoclip.metrics import METRIC_NAMES, format_fraction
 from vimoclip.report import examples, figures
 
@@ -79,7 +80,7 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
 
 def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return `colors`, `plots` (element id -> figure), ids of `bars` and `curves`. `rows`: the classes with an AP."""
-    colors = dict(zip(SEGMENTS, figures.COLORS, strict=False)) if evaluation.partitions else {}
+    colors = dict(zip(SEGMENTS, COLORS, strict=False)) if evaluation.partitions else {}
     labels = figures.axis_labels(evaluation.classes)
     plots = {f"bars-{i}": figure for i, figure in enumerate(figures.per_class_bars(rows, labels, colors))}
     bars = list(plots)
