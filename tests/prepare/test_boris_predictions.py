@@ -162,6 +162,29 @@ def test_observations_added_to_the_predictions_need_a_review(
     assert set(report["skipped"]) == {"f2"}
 
 
+def without_marks(project: dict[str, Any]) -> None:
+    del project[review_mark.PROJECT_MARK]
+    for content in project["observations"].values():
+        del content[review_mark.OBSERVATION_MARK]
+
+
+def with_other_descriptions(project: dict[str, Any]) -> None:
+    for content in project["observations"].values():
+        content["description"] = "cow 5"
+        for row in content["events"]:
+            row[4] = "score 0.912"
+
+
+@pytest.mark.parametrize(("save", "change"), [(as_project, without_marks), (as_table, with_other_descriptions)])
+def test_predictions_are_recognised_by_each_of_their_marks(
+    tmp_path: Path, films: Path, save: Callable[[Path, dict[str, Any]], Path], change: Callable[[dict[str, Any]], None]
+) -> None:
+    project = predicted({"f0": WALK, "f1": REST})
+    change(project)
+    with pytest.raises(UserError, match="reviewed"):
+        run(tmp_path, films, save(tmp_path, project))
+
+
 @pytest.fixture(scope="module")
 def reviewed_in_boris(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Predictions of f0 to f3, saved by BORIS: f0 is reviewed, f1 renamed, f3 reviewed and renamed; in own.boris, into
