@@ -365,6 +365,24 @@ def test_films_of_one_observation_stay_together(tmp_path: Path, films: Path) -> 
     assert later == data
 
 
+def test_new_film_of_an_evaluated_observation_is_left_out(tmp_path: Path, films: Path) -> None:
+    before = import_table(tmp_path, films, "f0.mp4,walk,train,,\nf1.mp4,rest,val,,\n")
+    project = predicted({"f2": REST, "f3": WALK}, reviewed="23")
+    content = boris_program.project(BEHAVIORS, {"f2": []}, {"f2.mp4": SECONDS, "f1.mp4": SECONDS})["observations"]["f2"]
+    project["observations"]["f2"] |= {key: content[key] for key in ("file", "media_info")}
+    report, data = run(tmp_path, films, project, "--group-by", "observation")
+    assert set(report["skipped"]) == {"f1.mp4", "f2.mp4"}
+    assert {name[:2] for name in data.splits["train"]} == {"f0", "f3"}
+    assert data.splits["val"] == before.splits["val"]
+
+
+def test_withdrawn_review_is_named(tmp_path: Path, films: Path) -> None:
+    run(tmp_path, films, predicted({"f0": WALK, "f1": REST}, reviewed="01"))
+    report, data = run(tmp_path, films, predicted({"f0": WALK, "f1": REST, "f2": WALK}, reviewed="0"))
+    assert {name[:2] for name in label_names(data)} == {"f0", "f1"}
+    assert report["skipped"]["f1"] != report["skipped"]["f2"]
+
+
 def test_a_video_of_the_data_set_is_never_replaced(tmp_path: Path, films: Path) -> None:
     """f0 to f2 are whole videos of the data set, on which predict.py ran; f0_0-1000ms.mp4 was cut by somebody."""
     videos = tmp_path / "dataset" / "videos"

@@ -66,6 +66,11 @@ class ExistingDataset:
         self.observed = {clip: of for clip, of in annotations.read_observations(folder).items() if clip in self.places}
         self._videos_dir, self._origins = dataset_dir / "videos", dict[str, FilmKey | None]()
 
+    @property
+    def observations(self) -> set[str]:
+        """The ids of the observations that were imported."""
+        return {name for clip in self.observed.values() for name in clip.observation.split(";")}
+
     def with_free_name(self, film: Film) -> Film:
         """Return the film, named with its folder if the data set has clips of another film of its name.
 
