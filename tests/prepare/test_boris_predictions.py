@@ -337,6 +337,21 @@ def test_films_of_one_name_become_different_clips(tmp_path: Path, films: Path) -
     assert {name.rpartition("_")[0] for name in labels} == {"GOPR", "day2__GOPR"}
 
 
+def test_renamed_film_keeps_its_split(tmp_path: Path, films: Path) -> None:
+    shutil.copytree(films, tmp_path / "films")
+    project = predicted({f"f{i}": WALK for i in range(3)}, reviewed="012")
+    _, before = run(tmp_path, tmp_path / "films", project)
+    evaluated = min(before.splits["val"])[:2]
+    (tmp_path / "films" / f"{evaluated}.mp4").rename(tmp_path / "films" / "cow.mp4")
+    project = json.loads(json.dumps(project).replace(f"{evaluated}.mp4", "cow.mp4"))
+    _, data = run(tmp_path, tmp_path / "films", project)
+    assert {name.partition("_")[0] for name in data.splits["val"]} == {"cow"}
+    assert data.splits["train"] == before.splits["train"]
+    after = files(tmp_path)
+    run(tmp_path, tmp_path / "films", project)
+    assert files(tmp_path) == after
+
+
 def test_films_of_one_observation_stay_together(tmp_path: Path, films: Path) -> None:
     """Each observation has two films, which are one source; in a repeated import too."""
     project: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.find_media import Film, locate_films
-from vimoclip.prepare.merge_predictions import ExistingDataset, FilmPlaces, Place, film_key
+from vimoclip.prepare.merge_predictions import ExistingDataset, FilmPlaces, Place, film_key, one_line
 from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, has_annotations, write_dataset
 from vimoclip.timeline.bouts import WindowGrid
@@ -197,6 +197,7 @@ def prepare(
     existing: ExistingDataset | None = None
     if events.has_predictions and has_annotations(dataset_dir / "annotations"):
         existing = ExistingDataset(dataset_dir, name)
+        existing.follow_renamed({film.file: recording.observations for film, recording in recordings.items()})
         recordings = {existing.with_free_name(film): recording for film, recording in recordings.items()}
     films = measure_films(recordings, dataset_dir, skipped)
     source_of = {coded.film.source: coded.film.source for coded in films}
@@ -248,11 +249,6 @@ def describe_unreviewed(observations: Iterable[str], existing: ExistingDataset |
         name: f"{reason}; clips of an earlier import of it stay as they are" if one_line(name) in imported else reason
         for name in observations
     }
-
-
-def one_line(observation: str) -> str:
-    """Return the id of an observation as `observations.csv` has it."""
-    return " ".join(observation.split())
 
 
 def find_lost_behaviors(events: EventCollection, classes: Container[str]) -> dict[str, str]:
