@@ -104,8 +104,6 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     runner.predict_videos(pending, args.output_dir, model, report, compute.batch_size, workers, written)
     if args.frames:
         runner.write_frames(videos, args.output_dir, model, written, report)
-    if len(videos) > 1:
-        runner.write_whole_videos(args.output_dir, videos, model, written)
     runner.write_folder_files(args.output_dir, videos, model, args.time_bin, written)
     for path in written.kept:
         print(f"{escape_line(str(path))} has been edited and is kept; remove it to have it written again", flush=True)

@@ -23,6 +23,12 @@ LABEL_COLUMNS = ("video", "labels", "start", "end", "day")
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--films", type=cli.positive_int, default=12, help="films in the table")
+    parser.add_argument(
+        "--first",
+        type=cli.positive_int,
+        default=1,
+        help="number of the first film, to draw more films into a new folder",
+    )
     parser.add_argument("--scenes", type=cli.positive_int, default=20, help="scenes per film")
     parser.add_argument("--output-dir", type=Path, default=Path("my_films"))
     parser.add_argument(
@@ -39,9 +45,9 @@ def main(argv: list[str] | None = None) -> Path:
     from vimoclip.io import atomic, csv
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    names = [*(f"film{i + 1:02d}" for i in range(args.films)), UNSEEN]
+    names = [*(f"film{args.first + i:02d}" for i in range(args.films)), UNSEEN]
     first_seed, films = args.seed * SEEDS_PER_DATASET, {}
-    for number, name in enumerate(names):
+    for number, name in enumerate(names, start=args.first - 1):
         films[name] = [sample_scene(first_seed + number * args.scenes + i) for i in range(args.scenes)]
     missing = {name: scenes for name, scenes in films.items() if not (args.output_dir / f"{name}.mp4").exists()}
     for _ in map_in_parallel(
@@ -49,19 +55,19 @@ def main(argv: list[str] | None = None) -> Path:
     ):
         pass
     labelled = {name: scenes for name, scenes in films.items() if name != UNSEEN}
-    csv.write_csv(args.output_dir / f"{UNSEEN}.csv", LABEL_COLUMNS, label_rows({UNSEEN: films[UNSEEN]}))
+    csv.write_csv(args.output_dir / f"{UNSEEN}.csv", LABEL_COLUMNS, label_rows({UNSEEN: films[UNSEEN]}, 1))
     atomic.write_text(args.output_dir / "project.boris", json.dumps(boris_project(labelled)))
-    written = csv.write_csv(args.output_dir / "table.csv", LABEL_COLUMNS, label_rows(labelled))
+    written = csv.write_csv(args.output_dir / "table.csv", LABEL_COLUMNS, label_rows(labelled, args.first))
     print(f"{len(labelled)} films of {args.scenes} scenes in {written}, and {args.output_dir / UNSEEN}.mp4", flush=True)
     return written
 
 
-def label_rows(films: dict[str, list[Any]]) -> Iterator[tuple[Any, ...]]:
+def label_rows(films: dict[str, list[Any]], first: int) -> Iterator[tuple[Any, ...]]:
     """Yield a row per scene: film, actions, start and end in seconds, and day (one per two films)."""
     from demo.scenes import FPS, FRAMES
 
     length = FRAMES / FPS
-    for number, (name, scenes) in enumerate(films.items()):
+    for number, (name, scenes) in enumerate(films.items(), start=first - 1):
         for index, scene in enumerate(scenes):
             actions = ";".join(sorted(scene.actions()))
             yield f"{name}.mp4", actions, f"{index * length:g}", f"{(index + 1) * length:g}", number // 2 + 1

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.chain.helpers import commands_in, copy_repository, run_in_process, shell
+from tests.chain.helpers import commands_in, copy_repository, read_csv, run_in_process, shell
 from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
+from vimoclip import annotations, boris
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"), key=lambda page: (page.name != "stages.md", page.name))
-OWN_DATA = REPOSITORY / "docs" / "your-own-data.md"  # starts from nothing, in a separate folder
-CHAIN = [REPOSITORY / "README.md", *(page for page in PAGES if page != OWN_DATA)]
+OWN_DATA, LOOP = (REPOSITORY / "docs" / name for name in ("your-own-data.md", "correction-loop.md"))
+# those two start from nothing, each in a separate folder
+CHAIN = [REPOSITORY / "README.md", *(page for page in PAGES if page not in (OWN_DATA, LOOP))]
 NOT_RUN = {  # pattern of a command -> why it isn't run here
     "bash demo.sh*": "demo/test_demo_script.py runs it",
     "bash test.sh*": "runs this",
@@ -32,7 +34,9 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
 FUSION = "--num-workers 0 --set training.epochs=1 model.num_heads=4 model.num_layers=1 model.dim_feedforward=32"
 TINY_CLIP = " --clip-model-name local-dir:tinyclip"
 SMALLER = {  # pattern of a command -> flags that make it quick
+    "*demo.make_films*--first *": "--films 2 --scenes 3 --num-workers 0",
     "*demo.make_films*": "--films 4 --scenes 3 --num-workers 0",
+    "*demo.correct_predictions*": "--films film09",
     "*demo.make_teacher*": "--stills 60 --held-out 20 --steps 2 --num-workers 0",
     "*extract_*": "--num-workers 0",
     "*train.py*": "--epochs 1 --num-workers 0",
@@ -49,7 +53,7 @@ def commands(*pages: Path) -> list[str]:
     return [c for page in pages for c in commands_in(page.read_text(encoding="utf-8"), page.name == "README.md")]
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(commands(*CHAIN, OWN_DATA)))
+@pytest.mark.parametrize("command", dict.fromkeys(commands(*CHAIN, OWN_DATA, LOOP)))
 def test_a_command_parses(command: str) -> None:
     words = shlex.split(command)
     while "=" in words[0]:  # a variable
@@ -109,14 +113,43 @@ def test_the_commands_of_the_chain_run_in_order(tmp_path: Path, monkeypatch: pyt
     assert "cross_attention" in (clone / "TFAM" / "results" / "table.md").read_text()
 
 
-def test_the_commands_for_own_data_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run them in a folder that has only the configs."""
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that has only the configs."""
     for name in ("TFAM/configs", "demo"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_commands_for_own_data_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in commands(OWN_DATA):
-        run(command, tmp_path, monkeypatch)
+        run(command, folder, monkeypatch)
     for name in ("unseen.json", "unseen.csv", "unseen_windows.csv", "unseen.html", "unseen.boris.tsv"):
         assert Path("predictions", name).exists(), name
         assert Path("predictions_by_words", name).exists(), name
     assert Path("my_data/annotations/class_counts.html").exists()
     assert Path("checkpoints/TFAM/cross_attention/seed49/evaluation/report.html").exists()
+
+
+def test_the_commands_of_the_correction_loop_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The corrected film is added to the training clips with its true labels; the other splits stay as they are."""
+    for command in commands(LOOP):
+        if command.startswith("python prepare_dataset.py boris predictions"):
+            before = annotations.load(Path("loop_data/annotations"), "loop")
+        run(command, folder, monkeypatch)
+    after = annotations.load(Path("loop_data/annotations"), "loop")
+    assert (after.classes, after.splits["val"], after.selection) == (
+        before.classes,
+        before.splits["val"],
+        before.selection,
+    )
+    scenes = {
+        row["start"]: row["labels"] for row in read_csv(Path("new_films/table.csv")) if row["video"] == "film09.mp4"
+    }
+    added = {clip: labels for clip, labels in after.splits["train"].items() if clip not in before.splits["train"]}
+    assert len(added) == 5  # windows of 2 s every second in 6 s
+    for start in ("0", "2", "4"):
+        labels = added[f"film09_{int(start) * 1000}-{int(start) * 1000 + 2000}ms.mp4"]
+        assert sorted(after.classes[label] for label in labels) == scenes[start].split(";")
+    events = boris.read_events(Path("predictions/predictions.boris"))  # also after the second prediction
+    assert sorted(events.unreviewed) == ["film10", "unseen"]

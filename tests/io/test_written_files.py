@@ -46,3 +46,23 @@ def test_a_file_without_a_record_is_replaced(tmp_path: Path) -> None:
     assert not WrittenFiles(tmp_path).is_recorded(tmp_path / "a.csv")
     assert not replace(tmp_path, "one").kept
     assert (tmp_path / "a.csv").read_text() == "one"
+
+
+def test_what_another_process_has_written_since_is_not_taken_for_edited(tmp_path: Path) -> None:
+    replace(tmp_path, "one")
+    record = WrittenFiles(tmp_path)
+    replace(tmp_path, "two")
+    assert record.replace(tmp_path / "a.csv", partial(atomic.write_text, text="three")).read_text() == "three"
+    assert not record.kept
+
+
+def test_only_own_unedited_files_are_removed(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        replace(tmp_path, "one", name)
+    for name in ("b.csv", "foreign.csv"):
+        (tmp_path / name).write_text("edited")
+    record = WrittenFiles(tmp_path)
+    for name in ("a.csv", "b.csv", "foreign.csv", "missing.csv"):
+        record.remove(tmp_path / name)
+    assert record.kept == [tmp_path / "b.csv", tmp_path / "foreign.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"b.csv", "foreign.csv", RECORD_FILE}

@@ -2,15 +2,21 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import predict
-from tests.conftest import make_tiny_clip, moving_frames, write_video
+from tests.conftest import REPOSITORY, make_tiny_clip, moving_frames, write_video
 from tests.video_files import corrupt_packet
 from vimoclip import cli
 from vimoclip.errors import UserError
+from vimoclip.io import atomic
+from vimoclip.io.written_files import WrittenFiles
 
 LABELS = ("drinking", "walking")
 TABLES = ("ethogram.csv", "review_order.csv", "transitions.csv")
@@ -81,9 +87,8 @@ def test_videos_one_after_the_other_give_the_files_of_all(command: list[str], vi
     run(command, videos, "-o", together)
     for name in ("c", "a"):
         run(command, videos / f"{name}.mp4", "-o", apart)
-        assert (apart / "index.html").exists() == (name == "a")
-        page = (apart / f"{name}.html").read_text(encoding="utf-8")
-        assert ('href="index.html"' in page) == (name == "a")
+        assert 'href="index.html"' in (apart / f"{name}.html").read_text(encoding="utf-8")
+        assert f"{name}.html" in (apart / "index.html").read_text(encoding="utf-8")
     run(command, videos, "-o", apart, "--limit", "2")  # as if the last command had been interrupted
     run(command, videos, "-o", apart)
     for name in TABLES:
@@ -126,6 +131,17 @@ def test_files_of_other_programs_are_refused_before_any_work(
     assert [path.name for path in out.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("ending", [".csv", "_windows.csv", "_frames.csv"])
+def test_a_table_of_another_program_with_the_name_of_a_videos_is_refused(
+    ending: str, command: list[str], videos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_text("frame,x,y\n0,1,2\n")
+    with pytest.raises(UserError) as caught:
+        run(command, videos / "a.mp4", "-o", tmp_path)
+    assert caught.value.path == str(path) and not (tmp_path / "a.json").exists()
+
+
 def test_results_of_other_settings_are_named_and_left_out(
     command: list[str], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +166,41 @@ def test_a_result_of_another_video_of_that_name_is_not_replaced(
     with pytest.raises(UserError) as caught:
         run(command, second / "a.mp4", "-o", out)
     assert "a.mp4" in caught.value.problem and (out / "a.json").read_bytes() == before
+
+
+def test_a_video_that_has_got_a_longer_name_counts_once(command: list[str], videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for day in ("day1", "day2"):
+        write_video(tmp_path / "days" / day / "a.mp4", moving_frames(25, (1, 0)), lossless=False)
+    run(command, tmp_path / "days" / "day1", "-o", out)
+    assert {row["video"] for row in read(out / "ethogram.csv")} == {"a.mp4"}
+    run(command, tmp_path / "days", videos / "b.mp4", "-o", out)
+    names = {"day1__a.mp4", "day2__a.mp4", "b.mp4"}
+    assert {row["video"] for row in read(out / "ethogram.csv")} == names
+    run(command, videos / "b.mp4", "-o", out)
+    assert len({row["video"] for row in read(out / "ethogram.csv")}) == 3
+
+
+def test_a_process_waits_for_another_that_writes_the_files_about_all_videos(
+    command: list[str], videos: Path, tmp_path: Path
+) -> None:
+    """What the other one has written meanwhile is not taken for edited."""
+    out = tmp_path / "out"
+    run(command, videos / "a.mp4", "-o", out)
+    with WrittenFiles(out).lock():
+        process = subprocess.Popen(
+            [sys.executable, "predict.py", videos / "b.mp4", "-o", out, *command], cwd=REPOSITORY
+        )
+        for _ in range(600):
+            if (out / "b.json").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        for name in TABLES:
+            WrittenFiles(out).replace(out / name, partial(atomic.write_text, text="of another process"))
+    assert process.wait(60) == 0
+    for name in TABLES:
+        assert {row["video"] for row in read(out / name)} >= {"a.mp4", "b.mp4"}
 
 
 def test_results_of_earlier_versions_are_read(command: list[str], videos: Path, tmp_path: Path) -> None:

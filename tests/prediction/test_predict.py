@@ -321,3 +321,17 @@ def test_scores_by_one_stream_do_not_depend_on_the_other(chain: Path) -> None:
     by_rgb, by_motion = predictor.score_streams(windows)
     assert by_rgb[0] == pytest.approx(by_rgb[2]) and by_rgb[0] != pytest.approx(by_rgb[1])
     assert by_motion[0] == pytest.approx(by_motion[1]) and by_motion[0] != pytest.approx(by_motion[2])
+
+
+def test_measures_of_the_review_order_are_compared(chain: Path) -> None:
+    from benchmarks import review_order
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(chain)
+        found = review_order.main([FUSION_ARGS[1], RGB_RUN])
+    assert list(found[FUSION_ARGS[1]]) == ["uncertainty", "disagreement of the streams"]
+    assert list(found[RGB_RUN]) == ["uncertainty"]
+    wrong = np.array([[True, True], [False, True], [False, False], [False, False], [False, False]])
+    values = np.array([[0.9, 0.2], [0.1, 0.8], [0.1, 0.1], [0.2, 0.1], [0, 0]])
+    assert review_order.evaluate(values, wrong) == (pytest.approx(2 / 0.6), 1.0)
+    assert review_order.evaluate(1 - values, wrong) == (0.0, 0.0)

@@ -34,7 +34,7 @@ def check_names(folder: Path, written: WrittenFiles) -> None:
 
 
 def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, written: WrittenFiles) -> None:
-    """Write BORIS' project, the tables and, for several videos, the page. Edited files are kept, and named.
+    """Write BORIS' project, the tables and the page. Edited files are kept, and named.
 
     `time_bin`: length of the bins of time_bins.csv, in seconds; None: no such table. Raises OSError."""
     windows, summaries = list[review_order.WindowReview](), list[Timeline]()
@@ -56,9 +56,8 @@ def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, w
         print(f"{folder / TIME_BINS_FILE} is of an earlier command; --time-bin writes it again", flush=True)
     for name, write_file in files.items():
         written.replace(folder / name, write_file)
-    if len(summaries) > 1:
-        text = index_page.render_index(folder, summaries, {name: name for name in _existing(folder)})
-        written.replace(folder / INDEX_FILE, partial(atomic.write_text, text=text))
+    text = index_page.render_index(folder, summaries, {name: name for name in _existing(folder)})
+    written.replace(folder / INDEX_FILE, partial(atomic.write_text, text=text))
 
 
 def _existing(folder: Path) -> Iterator[str]:

@@ -120,8 +120,6 @@ def predict_videos(
     """Predict each video and write its files; failures go into `report`."""
     sampling = replace(model.encoder.sampling, max_frames=None)  # the limit is for training clips, not for timelines
     total = round(video.estimate_kept_frames(list(videos.values()), sampling))
-    pages = {path.stem for path in folder.glob("*.html")} | {portable_stem(name) for name in videos}
-    index = folder_files.INDEX_FILE if len(pages) > 1 else ""  # which the pages link to
     meter = cli.ProgressMeter(total or None, "frame", "predicting")
     for name, path in videos.items():
         video_id = name + path.suffix
@@ -131,7 +129,7 @@ def predict_videos(
             report.failed[video_id] = str(error)
             _json_path(folder, name).unlink(missing_ok=True)  # an earlier result is out of date
             continue
-        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)), written, index)
+        timeline.write_timeline(folder, replace(predicted, name=portable_stem(name)), written, folder_files.INDEX_FILE)
         if predicted.provenance["problem"]:
             report.partial[video_id] = predicted.provenance["problem"]
         else:
@@ -238,19 +236,16 @@ def write_frames(
         )
 
 
-def write_whole_videos(
-    folder: Path, videos: Mapping[str, Path], model: PredictionModel, written: WrittenFiles
-) -> Path | None:
+def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: PredictionModel, written: WrittenFiles) -> None:
     """Write the whole-video scores of all videos with a result as predictions for evaluate.py."""
     rows = {}
     for name, path in videos.items():
         if (json_path := _json_path(folder, name)).is_file():
             whole = yaml_json.read_json(json_path)["whole"]
             rows[name + path.suffix] = [whole[name] for name in model.classes]
-    if not rows:
-        return None
-    write = partial(predictions_csv.write, videos=list(rows), probabilities=np.array(list(rows.values())))
-    return written.replace(folder / folder_files.WHOLE_VIDEOS_FILE, partial(write, class_names=model.classes))
+    if rows:
+        write = partial(predictions_csv.write, videos=list(rows), probabilities=np.array(list(rows.values())))
+        written.replace(folder / folder_files.WHOLE_VIDEOS_FILE, partial(write, class_names=model.classes))
 
 
 def write_folder_files(
@@ -260,19 +255,36 @@ def write_folder_files(
     time_bin: float | None,
     written: WrittenFiles,
 ) -> None:
-    """Write the files about all results in a folder that have the settings of this command."""
-    given, others = {portable_stem(name): path for name, path in videos.items()}, list[str]()
+    """Write the files about all results in a folder that have the settings of this command.
 
-    def results() -> Iterator[Timeline]:
-        for json_path in sorted(folder.glob("*.json")):
-            with contextlib.suppress(UserError):  # a file of another program
-                result = timeline.read_timeline(json_path, given.get(json_path.stem))
-                if _settings_problem(model, result.provenance, json_path):
-                    others.append(result.stem)
-                else:
-                    yield result
+    If several processes write into the folder, they wait for each other: the last one finds the results of all."""
+    if not folder.is_dir():
+        return
+    with written.lock():
+        if len(videos) > 1:
+            write_whole_videos(folder, videos, model, written)
+        folder_files.write(folder, read_results(folder, videos, model), time_bin, written)
 
-    folder_files.write(folder, results(), time_bin, written)
-    if others:
-        names = escape_line(list_some(others))
-        print(f"left out of the files about all videos, as their settings are others: {names}", flush=True)
+
+def read_results(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> Iterator[Timeline]:
+    """Yield the results in a folder that have the settings of this command; print which others there are.
+
+    `videos`: name -> path of videos that may have moved since."""
+    given = {portable_stem(name): path for name, path in videos.items()}
+    seen = {path.resolve() for stem, path in given.items() if _json_path(folder, stem).is_file()}
+    other_settings, duplicates = list[str](), list[str]()
+    for json_path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(UserError):  # a file of another program
+            result = timeline.read_timeline(json_path, given.get(json_path.stem))
+            if _settings_problem(model, result.provenance, json_path):
+                other_settings.append(result.stem)
+            elif result.stem not in given and result.video.resolve() in seen and result.video.is_file():
+                duplicates.append(result.stem)  # its name did not yet begin with its folder's
+            else:
+                seen.add(result.video.resolve())
+                yield result
+    reasons = {"their settings are others": other_settings, "their videos have results of other names": duplicates}
+    for reason, stems in reasons.items():
+        if stems:
+            names = escape_line(list_some(stems))
+            print(f"left out of the files about all videos, as {reason}: {names}", flush=True)

@@ -16,6 +16,7 @@ from vimoclip.io.numbers import DECIMALS, format_number
 from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import page
 from vimoclip.timeline.bouts import CSV_COLUMNS, Bout, StreamDisagreement, observed_spans, window_edges
+from vimoclip.timeline.frames import FRAME_COLUMNS
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
@@ -34,10 +35,9 @@ def write_timeline(
     `written`: record of the folder, by which files that somebody has edited are kept. The table of frames of an
     earlier result is removed. `index`: see `render_timeline`."""
     stem, video, record = timeline.stem, timeline.video, written or WrittenFiles(folder)
-    json_path, frames_path = folder / f"{stem}.json", frames_file(folder, stem)
+    json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # of an earlier result
-    if not record.is_edited(frames_path):
-        frames_path.unlink(missing_ok=True)
+    record.remove(frames_file(folder, stem))
     files: dict[str, Callable[[Path], Path]] = {
         f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
         f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
@@ -56,15 +56,22 @@ def frames_file(folder: Path, stem: str) -> Path:
 
 
 def check_output_name(folder: Path, stem: str) -> None:
-    """Raise UserError if the file of the table of bouts exists and is something else."""
-    path = folder / f"{stem}.csv"
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            is_own = file.readline().strip() in (",".join(CSV_COLUMNS), "")
-    except OSError:
-        return
-    if not is_own:
-        raise UserError("exists and is not a table of bouts", "use another folder with -o, or rename it", path=path)
+    """Raise UserError if a file exists that has the name of one of a video's tables, and is something else."""
+    columns = {
+        folder / f"{stem}.csv": CSV_COLUMNS,
+        folder / f"{stem}{WINDOWS_SUFFIX}.csv": CSV_COLUMNS,
+        frames_file(folder, stem): FRAME_COLUMNS,
+    }
+    for path, expected in columns.items():
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                line = file.readline().strip()
+        except OSError:
+            continue
+        if line and tuple(line.split(",")[: len(expected)]) != expected:
+            raise UserError(
+                "exists and is not a table of predict.py", "use another folder with -o, or rename it", path=path
+            )
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from vimoclip.timeline.bouts import window_edges
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
+FRAME_COLUMNS = ("frame", "seconds")  # before those of the classes
+
 
 def write_frames(path: Path, timeline: "Timeline", indices: np.ndarray, times: np.ndarray) -> Path:
     """Write a row per frame: its index in the file, seconds, and of each action `score:` and `bout:` (1 or 0).
@@ -20,7 +22,7 @@ def write_frames(path: Path, timeline: "Timeline", indices: np.ndarray, times: n
     `indices` (T,); `times` (T,): seconds since the first sampled frame. Cells of frames that no window with a score
     covers are empty, unless a bout does. Raises OSError."""
     columns = [f"{kind}:{name}" for kind in ("score", "bout") for name in timeline.classes]
-    return csv.write_csv(path, ("frame", "seconds", *columns), _rows(timeline, indices, times))
+    return csv.write_csv(path, (*FRAME_COLUMNS, *columns), _rows(timeline, indices, times))
 
 
 def _rows(timeline: "Timeline", indices: np.ndarray, times: np.ndarray) -> Iterator[list[str]]:
