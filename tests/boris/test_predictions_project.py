@@ -119,7 +119,9 @@ def test_table_of_aggregated_events_tells_what_was_not_reviewed(session: BorisSe
     reviewed, description = header.index(review_mark.REVIEWED_VARIABLE), header.index("Description")
     values = {row[0]: row[reviewed] for row in rows}
     assert [name for name, value in values.items() if review_mark.is_reviewed_value(value)] == [NAMES[0]]
-    assert all(review_mark.is_prediction_description(row[description]) for row in rows)
+    assert all(review_mark.is_prediction_row(row[description], "") for row in rows)
+    comment = header.index("Comment start")
+    assert all(review_mark.is_prediction_row("", row[comment]) for row in rows)
 
 
 def test_prediction_replaces_only_what_nobody_has_edited(session: BorisSession, tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ VERSION_7_TABLE = (  # version 7 and earlier have other column names and one med
 )
 
 
+def test_full_width_bar_stays_in_codes_of_people(tmp_path: Path) -> None:
+    code = "walk\uff5crun"
+    project = boris_program.project(
+        {code: STATE}, {"one": [[0.0, "", code, "", "", 0], [1.0, "", code, "", "", 0]]}, {"a.mp4": 8.0}
+    )
+    assert boris.read_events(boris_program.write(tmp_path / "p.boris", project)).behaviors == [code]
+    (tmp_path / "events.tsv").write_text(boris_program.run("aggregate", project=project)["tsv"])
+    assert boris.read_events(tmp_path / "events.tsv").behaviors == [code]
+
+
 def test_columns_of_version_7_are_read(tmp_path: Path) -> None:
     (tmp_path / "old.tsv").write_text(VERSION_7_TABLE)
     collection = boris.read_events(tmp_path / "old.tsv")

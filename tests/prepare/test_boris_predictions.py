@@ -162,6 +162,29 @@ def test_observations_added_to_the_predictions_need_a_review(
     assert set(report["skipped"]) == {"f2"}
 
 
+def without_marks(project: dict[str, Any]) -> None:
+    del project[review_mark.PROJECT_MARK]
+    for content in project["observations"].values():
+        del content[review_mark.OBSERVATION_MARK]
+
+
+def with_other_descriptions(project: dict[str, Any]) -> None:
+    for content in project["observations"].values():
+        content["description"] = "cow 5"
+        for row in content["events"]:
+            row[4] = "score 0.912"
+
+
+@pytest.mark.parametrize(("save", "change"), [(as_project, without_marks), (as_table, with_other_descriptions)])
+def test_predictions_are_recognised_by_each_of_their_marks(
+    tmp_path: Path, films: Path, save: Callable[[Path, dict[str, Any]], Path], change: Callable[[dict[str, Any]], None]
+) -> None:
+    project = predicted({"f0": WALK, "f1": REST})
+    change(project)
+    with pytest.raises(UserError, match="reviewed"):
+        run(tmp_path, films, save(tmp_path, project))
+
+
 @pytest.fixture(scope="module")
 def reviewed_in_boris(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Predictions of f0 to f3, saved by BORIS: f0 is reviewed, f1 renamed, f3 reviewed and renamed; in own.boris, into
@@ -314,6 +337,21 @@ def test_films_of_one_name_become_different_clips(tmp_path: Path, films: Path) -
     assert {name.rpartition("_")[0] for name in labels} == {"GOPR", "day2__GOPR"}
 
 
+def test_renamed_film_keeps_its_split(tmp_path: Path, films: Path) -> None:
+    shutil.copytree(films, tmp_path / "films")
+    project = predicted({f"f{i}": WALK for i in range(3)}, reviewed="012")
+    _, before = run(tmp_path, tmp_path / "films", project)
+    evaluated = min(before.splits["val"])[:2]
+    (tmp_path / "films" / f"{evaluated}.mp4").rename(tmp_path / "films" / "cow.mp4")
+    project = json.loads(json.dumps(project).replace(f"{evaluated}.mp4", "cow.mp4"))
+    _, data = run(tmp_path, tmp_path / "films", project)
+    assert {name.partition("_")[0] for name in data.splits["val"]} == {"cow"}
+    assert data.splits["train"] == before.splits["train"]
+    after = files(tmp_path)
+    run(tmp_path, tmp_path / "films", project)
+    assert files(tmp_path) == after
+
+
 def test_films_of_one_observation_stay_together(tmp_path: Path, films: Path) -> None:
     """Each observation has two films, which are one source; in a repeated import too."""
     project: dict[str, Any] = {}
@@ -340,6 +378,24 @@ def test_films_of_one_observation_stay_together(tmp_path: Path, films: Path) -> 
     report, later = run(tmp_path, films, project, "--group-by", "observation")
     assert set(report["skipped"]) == {"f4.mp4"}
     assert later == data
+
+
+def test_new_film_of_an_evaluated_observation_is_left_out(tmp_path: Path, films: Path) -> None:
+    before = import_table(tmp_path, films, "f0.mp4,walk,train,,\nf1.mp4,rest,val,,\n")
+    project = predicted({"f2": REST, "f3": WALK}, reviewed="23")
+    content = boris_program.project(BEHAVIORS, {"f2": []}, {"f2.mp4": SECONDS, "f1.mp4": SECONDS})["observations"]["f2"]
+    project["observations"]["f2"] |= {key: content[key] for key in ("file", "media_info")}
+    report, data = run(tmp_path, films, project, "--group-by", "observation")
+    assert set(report["skipped"]) == {"f1.mp4", "f2.mp4"}
+    assert {name[:2] for name in data.splits["train"]} == {"f0", "f3"}
+    assert data.splits["val"] == before.splits["val"]
+
+
+def test_withdrawn_review_is_named(tmp_path: Path, films: Path) -> None:
+    run(tmp_path, films, predicted({"f0": WALK, "f1": REST}, reviewed="01"))
+    report, data = run(tmp_path, films, predicted({"f0": WALK, "f1": REST, "f2": WALK}, reviewed="0"))
+    assert {name[:2] for name in label_names(data)} == {"f0", "f1"}
+    assert report["skipped"]["f1"] != report["skipped"]["f2"]
 
 
 def test_a_video_of_the_data_set_is_never_replaced(tmp_path: Path, films: Path) -> None:

@@ -15,7 +15,7 @@ from vimoclip.boris.events import (
     class_names,
     media_length,
 )
-from vimoclip.boris.review_mark import REVIEWED_VARIABLE, is_prediction_description, is_reviewed_value
+from vimoclip.boris.review_mark import REVIEWED_VARIABLE, is_prediction_row, is_reviewed_value
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.names import normalize_name
@@ -37,6 +37,7 @@ COLUMN_NAMES = {
     "type": (TYPE_COLUMN,),
     "start": ("Start (s)",),
     "stop": ("Stop (s)",),
+    "comment": ("Comment start",),
 }
 REQUIRED_COLUMNS = ("behavior", "type", "start", "stop")
 NOT_FOUND = "Not found"  # BORIS' media file of an event that lies in none
@@ -48,21 +49,22 @@ PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
 def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
     """Read aggregated events. Raises UserError with the line.
 
-    If the description of any observation is that of a prediction, those that are not marked as reviewed are left out,
-    unless `include_unreviewed`: the table does not say which of them somebody coded. Raises UserError if none is
-    left."""
+    If an observation has the description of a prediction, or an event its comment, observations that are not marked as
+    reviewed are left out, unless `include_unreviewed`: the table does not say which of them somebody coded. Raises
+    UserError if none is left."""
     header, *lines = _read_lines(path)
     columns = _column_indices(path, header.cells)
     rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines]
     check_decimal_mark(path, ((number, row[key]) for number, row in rows for key in ("start", "stop")))
-    names = class_names(path, (row["behavior"] for _, row in rows if row["behavior"]), merge_case)
-    collection = EventCollection(sorted(set(names.values()), key=str.casefold))
+    has_predictions = any(is_prediction_row(row.get("description", ""), row.get("comment", "")) for _, row in rows)
+    codes = (row["behavior"] for _, row in rows if row["behavior"])
+    names = class_names(path, codes, merge_case, has_predictions)
+    collection = EventCollection(sorted(set(names.values()), key=str.casefold), has_predictions=has_predictions)
     # tables of two projects may be joined in one file, with one id for two observations
     rows_by_observation: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for number, row in rows:
         rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
-    collection.has_predictions = any(is_prediction_description(row.get("description", "")) for _, row in rows)
-    needs_review = collection.has_predictions and not include_unreviewed
+    needs_review = has_predictions and not include_unreviewed
     for (observation, _), numbered_rows in rows_by_observation.items():
         if needs_review and not all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows):
             collection.unreviewed.append(observation)

@@ -147,11 +147,11 @@ def behavior_code(class_name: str) -> str:
     return escape_line(" ".join(class_name.split())).replace("|", FULLWIDTH_BAR)
 
 
-def class_names(path: Path, codes: Iterable[str], merge_case: bool) -> dict[str, str]:
+def class_names(path: Path, codes: Iterable[str], merge_case: bool, has_predictions: bool = False) -> dict[str, str]:
     """Return the name of the class of each code of a behaviour.
 
     Raises UserError for codes that differ only in case, spaces or Unicode's form, unless `merge_case`: the first of
-    them is then the name."""
+    them is then the name. `has_predictions`: ｜ stands for |, as `behavior_code` writes it."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for code in dict.fromkeys(codes):
         spellings[fold_name(code)].append(code)
@@ -160,8 +160,5 @@ def class_names(path: Path, codes: Iterable[str], merge_case: bool) -> dict[str,
             problem = f"the behaviours {' and '.join(map(repr, same))} differ only in case, spaces or Unicode's form"
             hint = "rename one in BORIS, or make them one class with --merge-case"
             raise UserError(problem, hint, path=path)
-    return {
-        code: normalize_name(same[0]).strip().replace(FULLWIDTH_BAR, "|")
-        for same in spellings.values()
-        for code in same
-    }
+    names = {code: normalize_name(same[0]).strip() for same in spellings.values() for code in same}
+    return {code: name.replace(FULLWIDTH_BAR, "|") for code, name in names.items()} if has_predictions else names

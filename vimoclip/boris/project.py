@@ -41,18 +41,22 @@ def read_project(path: Path, merge_case: bool = False, include_unreviewed: bool 
         )
         event_types = {str(row["code"]): str(row["type"]).upper() for _, row in ethogram}
         observations = dict(project[OBSERVATIONS_KEY])
+        is_ours = review_mark.is_predictions_project(project)
+        predicted = {
+            name
+            for name, content in observations.items()
+            if is_ours or (isinstance(content, dict) and review_mark.is_prediction(content))
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"is not a BORIS project ({error!r})", PROJECT_HINT, path=path) from None
-    names = class_names(path, event_types, merge_case)
-    collection = EventCollection(list(dict.fromkeys(names[code] for code in event_types)))
-    is_ours = review_mark.is_predictions_project(project)
+    names = class_names(path, event_types, merge_case, bool(predicted))
+    behaviors = list(dict.fromkeys(names[code] for code in event_types))
+    collection = EventCollection(behaviors, has_predictions=bool(predicted))
     for observation, content in observations.items():
         try:
-            if is_ours or review_mark.is_prediction(content):
-                collection.has_predictions = True
-                if not (include_unreviewed or review_mark.is_reviewed(content)):
-                    collection.unreviewed.append(observation)
-                    continue
+            if observation in predicted and not (include_unreviewed or review_mark.is_reviewed(content)):
+                collection.unreviewed.append(observation)
+                continue
             _add_observation(collection, observation, content, event_types, names)
         except ValueError as error:
             raise UserError(f"observation {observation}: {error}", "correct it in BORIS", path=path) from None

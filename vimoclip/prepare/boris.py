@@ -17,7 +17,7 @@ from vimoclip.io.numbers import TIME_TOLERANCE
 from vimoclip.prepare import grouped_split
 from vimoclip.prepare.film_lengths import FilmMeasurer, print_warnings
 from vimoclip.prepare.find_media import Film, locate_films
-from vimoclip.prepare.merge_predictions import ExistingDataset, FilmPlaces, Place, film_key
+from vimoclip.prepare.merge_predictions import ExistingDataset, FilmPlaces, Place, film_key, one_line
 from vimoclip.prepare.place_videos import SourceClip, add_clip, dataset_folders
 from vimoclip.prepare.write_dataset import PreparedDataset, has_annotations, write_dataset
 from vimoclip.timeline.bouts import WindowGrid
@@ -95,7 +95,7 @@ class CodedFilm:
     def observed_clip(self) -> ObservedClip:
         """The observations and the film of its clips."""
         film, num_bytes = film_key(self.film.file)
-        ids = ";".join(dict.fromkeys(" ".join(name.split()) for name in self.recording.observations if name.strip()))
+        ids = ";".join(dict.fromkeys(one_line(name) for name in self.recording.observations if name.strip()))
         return ObservedClip(ids or film, film, num_bytes)
 
     def add_windows(self, labeler: WindowLabeler) -> dict[str, str]:
@@ -197,6 +197,7 @@ def prepare(
     existing: ExistingDataset | None = None
     if events.has_predictions and has_annotations(dataset_dir / "annotations"):
         existing = ExistingDataset(dataset_dir, name)
+        existing.follow_renamed({film.file: recording.observations for film, recording in recordings.items()})
         recordings = {existing.with_free_name(film): recording for film, recording in recordings.items()}
     films = measure_films(recordings, dataset_dir, skipped)
     source_of = {coded.film.source: coded.film.source for coded in films}
@@ -221,7 +222,7 @@ def prepare(
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
         raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
-    skipped |= dict.fromkeys(events.unreviewed, f"is not marked as reviewed; {REVIEW_HINT}")
+    skipped |= describe_unreviewed(events.unreviewed, existing)
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
     lost = find_lost_behaviors(events, classes)
     if existing:
@@ -238,6 +239,16 @@ def prepare(
         data, clips, events_path, skipped, lost, sources, animals, observed, geometry, merged_with=existing
     )
     return write_dataset(dataset_dir, name, prepared, seed)
+
+
+def describe_unreviewed(observations: Iterable[str], existing: ExistingDataset | None) -> dict[str, str]:
+    """Return why each observation is left out, and whether the data set has clips of an earlier import of it."""
+    reason = f"is not marked as reviewed; {REVIEW_HINT}"
+    imported = existing.observations if existing else set()
+    return {
+        name: f"{reason}; clips of an earlier import of it stay as they are" if one_line(name) in imported else reason
+        for name in observations
+    }
 
 
 def find_lost_behaviors(events: EventCollection, classes: Container[str]) -> dict[str, str]:
@@ -276,13 +287,21 @@ def cut_windows(
 def find_film_places(
     films: Iterable[CodedFilm], existing: ExistingDataset, source_of: Mapping[str, str], skipped: dict[str, str]
 ) -> dict[Film, FilmPlaces]:
-    """Return where the clips of each film belong in the existing data set; films that it refuses are skipped."""
+    """Return where the clips of each film belong in the existing data set; films that it refuses are skipped.
+
+    A new film is skipped too if another film of its source is refused."""
+    films_with_sources = [(coded, source_of[coded.film.source]) for coded in films]
+    refusals = {coded.film: existing.refusal(coded.film, source) for coded, source in films_with_sources}
+    refused_sources = {source for coded, source in films_with_sources if refusals[coded.film]}
     places: dict[Film, FilmPlaces] = {}
-    for film, source, media_path in ((c.film, source_of[c.film.source], c.recording.media_path) for c in films):
-        if reason := existing.refusal(film, source):
-            skipped[media_path] = reason
+    for coded, source in films_with_sources:
+        film_places = existing.film_places(coded.film, source)
+        if reason := refusals[coded.film]:
+            skipped[coded.recording.media_path] = reason
+        elif source in refused_sources and not film_places.places:
+            skipped[coded.recording.media_path] = "another film of its observation is in val or test"
         else:
-            places[film] = existing.film_places(film, source)
+            places[coded.film] = film_places
     return places
 
 

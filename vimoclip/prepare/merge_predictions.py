@@ -50,6 +50,11 @@ def film_key(film: Path) -> FilmKey:
     return normalize_name(film.name).strip(), film.stat().st_size
 
 
+def one_line(observation: str) -> str:
+    """Return the id of an observation as `observations.csv` has it."""
+    return " ".join(observation.split())
+
+
 class ExistingDataset:
     """Annotations and videos of a data set that reviewed predictions are merged into. Raises UserError."""
 
@@ -65,6 +70,24 @@ class ExistingDataset:
         }
         self.observed = {clip: of for clip, of in annotations.read_observations(folder).items() if clip in self.places}
         self._videos_dir, self._origins = dataset_dir / "videos", dict[str, FilmKey | None]()
+
+    @property
+    def observations(self) -> set[str]:
+        """The ids of the observations that were imported."""
+        return {name for clip in self.observed.values() for name in clip.observation.split(";")}
+
+    def follow_renamed(self, films: Mapping[Path, Iterable[str]]) -> None:
+        """Give clips the new name of their film: one of the same size, in an observation of the same id.
+
+        `films`: to the ids of their observations. Raises OSError."""
+        keys = {film: film_key(film) for film in films}
+        present, imported = set(keys.values()), set(map(_observed_film, self.observed.values()))
+        for film, (name, num_bytes) in keys.items():
+            ids = set(map(one_line, films[film]))
+            for clip, origin in self.observed.items() if keys[film] not in imported else ():
+                is_same_size = origin.num_bytes == num_bytes and _observed_film(origin) not in present
+                if is_same_size and ids & set(origin.observation.split(";")):
+                    self.observed[clip] = origin._replace(film=name)
 
     def with_free_name(self, film: Film) -> Film:
         """Return the film, named with its folder if the data set has clips of another film of its name.

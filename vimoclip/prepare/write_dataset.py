@@ -91,7 +91,7 @@ def write_dataset(
         used = {fold_name(data.classes[label]) for label in _used_labels(data)}
         lost = {action: reason for action, reason in lost.items() if fold_name(action) not in used}
     for action, reason in lost.items():
-        print(f"lost: {action} has no clip: {reason}", flush=True)
+        print(escape_line(f"lost: {action} has no clip: {reason}"), flush=True)
     num_videos = sum(map(len, data.splits.values()))
     return cli.RunReport([annotations_dir], done=num_videos, skipped=skipped, failed=lost)
 
