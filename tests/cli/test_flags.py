@@ -304,6 +304,8 @@ PREDICTION: dict[str, Any] = {
     "--threshold": "0.1",
     "--min-length": ["0.2", "--threshold", "0"],
     "--max-gap": None,  # of bouts near each other: timeline tests
+    "--time-bin": "0.1",
+    "--frames": [],
     "--clip-model-name": "ViT-B/16",
     "--clip-pretrained": "nonsense",
     "--ckpt-path": "nonsense",
