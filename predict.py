@@ -11,7 +11,7 @@ folders: day1__GOPR0001.csv. After an interruption, the same command skips finis
 
 About all videos of the folder it writes ethogram.csv (time budgets), transitions.csv, review_order.csv (what to correct
 first), index.html and predictions.boris, a BORIS project in which predictions are reviewed and corrected; see
-docs/correction-loop.md. Files that somebody has edited are never overwritten.
+docs/correction-loop.md. Tables, pages and observations that somebody has edited are never overwritten.
 
 Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
 threshold; gaps up to --max-gap are closed. The run of --tfam has fitted thresholds if it had a model-selection split;
@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
         runner.write_frames(videos, args.output_dir, model, written, report)
     runner.write_folder_files(args.output_dir, videos, model, args.time_bin, written)
     for path in written.kept:
-        print(f"{escape_line(str(path))} has been edited and is kept; remove it to have it written again", flush=True)
+        again = "remove it" if path.name in folder_files.NAMES else "remove it and use --overwrite"
+        print(f"{escape_line(str(path))} has been edited and is kept; {again} to have it written again", flush=True)
     report.outputs.append(args.output_dir)
     report.print()
     report.write(args.report)

@@ -1,7 +1,10 @@
 """Files that a program writes again and again, unless somebody has edited them."""
 
+import errno
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from vimoclip.io import atomic
 from vimoclip.io.written_files import RECORD_FILE, WrittenFiles
@@ -66,3 +69,12 @@ def test_only_own_unedited_files_are_removed(tmp_path: Path) -> None:
         record.remove(tmp_path / name)
     assert record.kept == [tmp_path / "b.csv", tmp_path / "foreign.csv"]
     assert {path.name for path in tmp_path.iterdir()} == {"b.csv", "foreign.csv", RECORD_FILE}
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    def write(path: Path) -> Path:
+        raise OSError(errno.ENOSPC, "no space", str(path))
+
+    with pytest.raises(OSError) as caught:
+        WrittenFiles(tmp_path).replace(tmp_path / "a.csv", write)
+    assert caught.value.filename == str(tmp_path / "a.csv")

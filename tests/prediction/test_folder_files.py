@@ -168,6 +168,19 @@ def test_a_result_of_another_video_of_that_name_is_not_replaced(
     assert "a.mp4" in caught.value.problem and (out / "a.json").read_bytes() == before
 
 
+def test_new_paths_of_videos_are_remembered(command: list[str], videos: Path, tmp_path: Path) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    run(command, videos, "-o", out)
+    before = json.loads((out / "b.json").read_text())
+    videos.rename(moved)
+    assert run(command, moved, "-o", out).already_done == 3
+    run(command, moved / "a.mp4", "-o", out)
+    assert {name: item["file"]["1"] for name, item in observations(out).items()} == {
+        name: [f"../moved/{name}.mp4"] for name in ("a", "b", "c")
+    }
+    assert json.loads((out / "b.json").read_text()) == before | {"path": "../moved/b.mp4"}
+
+
 def test_a_video_that_has_got_a_longer_name_counts_once(command: list[str], videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for day in ("day1", "day2"):

@@ -2,7 +2,6 @@
 
 A prediction replaces an earlier one of the same video; what somebody has edited, reviewed, renamed or deleted stays."""
 
-import copy
 import hashlib
 import itertools
 import json
@@ -82,8 +81,8 @@ def write_predictions(
     """Write predictions into a project, a new one or one that exists. Raises UserError, OSError.
 
     `behaviors`: the ethogram. Everything else in an existing project stays as it is, also what BORIS has added."""
-    before = _read_own_project(path) if path.exists() else None
-    project = copy.deepcopy(before) or _new_project()
+    project = _read_own_project(path) if path.exists() else _new_project()
+    before = json.dumps(project) if path.exists() else ""
     mark, contents = project[PROJECT_MARK], project[OBSERVATIONS_KEY]
     actions = [*behaviors, *(bout[0] for item in observations for bout in item.bouts)]
     codes, ids_by_name = _behavior_codes(actions), _ids_by_name(contents)
@@ -107,7 +106,7 @@ def write_predictions(
         used |= {codes[bout[0]] for bout in item.bouts}
     _add_behaviors(project, codes.values(), used)
     _define_variable(project)
-    if project != before:
+    if json.dumps(project) != before:
         # ASCII, since BORIS reads a project in the encoding of the system
         atomic.write_text(path, json.dumps(project, indent=1) + "\n")
     return update

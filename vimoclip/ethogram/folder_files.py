@@ -12,7 +12,7 @@ from vimoclip.errors import UserError, escape_line
 from vimoclip.ethogram import index_page, review_order, statistics
 from vimoclip.io import atomic
 from vimoclip.io.names import list_some, relative_path
-from vimoclip.io.written_files import WrittenFiles
+from vimoclip.io.written_files import RECORD_FILE, WrittenFiles
 from vimoclip.timeline import Timeline
 
 INDEX_FILE, PREDICTIONS_FILE, WHOLE_VIDEOS_FILE = "index.html", "predictions.boris", "whole_videos.csv"
@@ -29,7 +29,9 @@ def check_names(folder: Path, written: WrittenFiles) -> None:
         path = folder / name
         if path.exists() and not written.is_recorded(path):
             raise UserError(
-                "exists and was not written by predict.py", "rename it, or use another folder with -o", path=path
+                f"exists, and {RECORD_FILE} of its folder does not say that predict.py wrote it",
+                "rename it, or use another folder with -o",
+                path=path,
             )
 
 
@@ -38,9 +40,9 @@ def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, w
 
     `time_bin`: length of the bins of time_bins.csv, in seconds; None: no such table. Raises OSError."""
     windows, summaries = list[review_order.WindowReview](), list[Timeline]()
-    for item in timelines:  # the scores of one video at a time are in memory
+    for item in timelines:  # the windows of one video at a time are in memory
         windows += review_order.choose_windows(item)
-        summaries.append(replace(item, scores=np.empty((0, len(item.classes)))))
+        summaries.append(replace(item, scores=np.empty((0, len(item.classes))), disagreements=()))
     if not summaries:
         return
     update = _write_predictions(folder, summaries)

@@ -46,15 +46,16 @@ class WindowReview(NamedTuple):
 def choose_windows(timeline: Timeline) -> list[WindowReview]:
     """Return windows of a video that do not overlap, the least certain first; windows without a score are left out."""
     uncertainty = uncertainties(timeline.scores, timeline.thresholds)
-    windows = [_review(timeline, index, row) for index, row in enumerate(uncertainty) if not np.isnan(row).all()]
+    scored = np.flatnonzero(~np.isnan(uncertainty).all(axis=1))
+    means = np.nanmean(uncertainty[scored], axis=1)
     chosen, is_taken = list[WindowReview](), np.zeros(len(timeline.starts), bool)
-    for window in sorted(windows, key=lambda window: -window.uncertainty):
-        first = int(np.searchsorted(timeline.stops, window.start, side="right"))
-        last = int(np.searchsorted(timeline.starts, window.stop, side="left"))
-        index = int(np.searchsorted(timeline.starts, window.start))
+    for rank in np.argsort(-means, kind="stable").tolist():
+        index = int(scored[rank])
         if not is_taken[index]:
+            first = int(np.searchsorted(timeline.stops, timeline.starts[index], side="right"))
+            last = int(np.searchsorted(timeline.starts, timeline.stops[index], side="left"))
             is_taken[first:last] = True
-            chosen.append(window)
+            chosen.append(_review(timeline, index, uncertainty[index], float(means[rank])))
     return chosen
 
 
@@ -68,14 +69,15 @@ def uncertainties(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.where(scores < limits, below, above)
 
 
-def _review(timeline: Timeline, index: int, uncertainty: np.ndarray) -> WindowReview:
+def _review(timeline: Timeline, index: int, uncertainty: np.ndarray, mean: float) -> WindowReview:
+    """Return the review of a window, from the uncertainty (C,) of each action and their mean."""
     action = int(np.nanargmax(uncertainty))
     return WindowReview(
         timeline.stem,
         timeline.video_name,
         float(timeline.starts[index]),
         float(timeline.stops[index]),
-        float(np.nanmean(uncertainty)),
+        mean,
         timeline.classes[action],
         float(timeline.scores[index, action]),
         float(timeline.thresholds[action]),

@@ -72,7 +72,10 @@ class WrittenFiles:
         if self.is_edited(path):
             self.kept.append(path)
             return path
-        new = write(atomic.temporary_path(path, "new"))
+        try:
+            new = write(atomic.temporary_path(path, "new"))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         digest = _digest(new)
         if digest not in self._digests[path.name]:
             self._digests[path.name].add(digest)

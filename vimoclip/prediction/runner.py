@@ -14,7 +14,7 @@ from vimoclip import cli, timeline, video
 from vimoclip.errors import UserError, VideoError, escape_line
 from vimoclip.ethogram import folder_files
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.names import list_some, portable_stem
+from vimoclip.io.names import list_some, portable_stem, relative_path
 from vimoclip.io.written_files import WrittenFiles
 from vimoclip.metrics import descending_order
 from vimoclip.prediction.frame_encoder import TwoStreamEncoder
@@ -269,13 +269,13 @@ def write_folder_files(
 def read_results(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> Iterator[Timeline]:
     """Yield the results in a folder that have the settings of this command; print which others there are.
 
-    `videos`: name -> path of videos that may have moved since."""
+    `videos`: name -> path; results of which these are not the recorded ones get them."""
     given = {portable_stem(name): path for name, path in videos.items()}
     seen = {path.resolve() for stem, path in given.items() if _json_path(folder, stem).is_file()}
     other_settings, duplicates = list[str](), list[str]()
     for json_path in sorted(folder.glob("*.json")):
         with contextlib.suppress(UserError):  # a file of another program
-            result = timeline.read_timeline(json_path, given.get(json_path.stem))
+            result = _update_video_path(timeline.read_timeline(json_path), given.get(json_path.stem), folder)
             if _settings_problem(model, result.provenance, json_path):
                 other_settings.append(result.stem)
             elif result.stem not in given and result.video.resolve() in seen and result.video.is_file():
@@ -288,3 +288,11 @@ def read_results(folder: Path, videos: Mapping[str, Path], model: PredictionMode
         if stems:
             names = escape_line(list_some(stems))
             print(f"left out of the files about all videos, as {reason}: {names}", flush=True)
+
+
+def _update_video_path(result: Timeline, video: Path | None, folder: Path) -> Timeline:
+    """Return a result with the path of its video, if that is known, and write the path into its JSON if it is new."""
+    if video and relative_path(video, folder) != relative_path(result.video, folder):
+        result = replace(result, video=video)
+        timeline.write_result(folder, result)
+    return result

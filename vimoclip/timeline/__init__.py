@@ -18,6 +18,7 @@ from vimoclip.timeline.files import (
     read_provenance,
     read_timeline,
     read_video_path,
+    write_result,
     write_timeline,
 )
 from vimoclip.timeline.frames import write_frames
@@ -39,5 +40,6 @@ __all__ = [
     "read_timeline",
     "read_video_path",
     "write_frames",
+    "write_result",
     "write_timeline",
 ]

@@ -47,7 +47,12 @@ def write_timeline(
         ),
     }
     paths = [record.replace(folder / name, write) for name, write in files.items()]
-    return [*paths, atomic.write_text(json_path, _format_json(timeline, folder))]
+    return [*paths, write_result(folder, timeline)]
+
+
+def write_result(folder: Path, timeline: "Timeline") -> Path:
+    """Write the `<stem>.json` of a video. Raises OSError."""
+    return atomic.write_text(folder / f"{timeline.stem}.json", _format_json(timeline, folder))
 
 
 def frames_file(folder: Path, stem: str) -> Path:
@@ -93,20 +98,19 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_timeline(path: Path, video: Path | None = None) -> "Timeline":
+def read_timeline(path: Path) -> "Timeline":
     """Return the timeline of a `<stem>.json`. Raises UserError.
 
-    `video`: the path of the video; default: the recorded one. Files of versions that recorded no observed spans give
-    those with scores."""
+    Files of versions that recorded no observed spans give those with scores."""
     document = _read_document(path)
     try:
-        return _parse_document(document, path, video)
+        return _parse_document(document, path)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"is a damaged timeline ({type(error).__name__}: {error})"
         raise UserError(problem, WRITE_AGAIN, path=path) from None
 
 
-def _parse_document(document: Mapping[str, Any], path: Path, video: Path | None) -> "Timeline":
+def _parse_document(document: Mapping[str, Any], path: Path) -> "Timeline":
     """Return the timeline of a document. Raises the errors that `read_timeline` catches."""
     from vimoclip.timeline import Timeline
 
@@ -121,7 +125,7 @@ def _parse_document(document: Mapping[str, Any], path: Path, video: Path | None)
     if unknown := {bout.action for bout in bouts}.difference(classes):
         raise ValueError(f"a bout of {min(unknown)!r}, which is no class")
     return Timeline(
-        video=video or path.parent / document.get("path", document["video"]),
+        video=path.parent / document.get("path", document["video"]),
         seconds=seconds,
         fps=float(document["fps"]),
         frames=int(document["frames"]),
