@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from tests.boris import boris_program
 from vimoclip import boris
 from vimoclip.boris import PredictedObservation, review_mark
 from vimoclip.errors import UserError
-from vimoclip.io.palette import COLORS
 from vimoclip.timeline import Bout
 
 CLASSES = ("walk, fast", "fly|glide", "rest")
@@ -255,10 +253,7 @@ def test_colors_differ_for_many_classes(tmp_path: Path) -> None:
     boris.write_predictions(path, [], names)
     rows = read(path)["behaviors_conf"]
     assert [row["code"] for _, row in sorted(rows.items(), key=lambda item: int(item[0]))] == names
-    colors = [tuple(bytes.fromhex(row["color"].removeprefix("#"))) for row in rows.values()]
-    assert len(set(colors)) == 150
-    brightness = [0.3 * red + 0.59 * green + 0.11 * blue for red, green, blue in colors]  # what all people see
-    assert all(abs(a - b) > 10 for a, b in pairwise(brightness[len(COLORS) :]))
+    assert len({row["color"] for row in rows.values()}) == 150
 
 
 def test_names_and_classes_that_boris_refuses_get_others(tmp_path: Path) -> None:

@@ -2,20 +2,20 @@
 
 import colorsys
 import itertools
-import math
 from collections.abc import Iterator
 
 # the colour-blind safe palette of Okabe and Ito: https://jfly.uni-koeln.de/color/
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-GOLDEN_RATIO = 0.618034
-BRIGHTNESSES = (0.35, 0.55, 0.75)
+# Further hues, as fractions of a turn: each lies in the widest gap between those before. Of all first ones, this is far
+# from COLORS: the first 24 colours are distinct.
+FIRST_HUE, HUE_STEP = 0.775, 0.381966
+LIGHTNESSES, SATURATION = (0.42, 0.62, 0.3), 0.6
 
 
 def distinct_colors() -> Iterator[str]:
-    """Yield hexadecimal colours without end: COLORS, then colours of another brightness, which all people see, and of
-    another hue than the one before."""
+    """Yield hexadecimal colours without end: COLORS, then further hues of three lightnesses in turn."""
     yield from COLORS
     for number in itertools.count():
-        angle, brightness = 2 * math.pi * GOLDEN_RATIO * number, BRIGHTNESSES[number % len(BRIGHTNESSES)]
-        red_green_blue = colorsys.yiq_to_rgb(brightness, -0.3 * math.cos(angle), 0.2 * math.sin(angle))
+        hue, lightness = (FIRST_HUE + number * HUE_STEP) % 1, LIGHTNESSES[number % len(LIGHTNESSES)]
+        red_green_blue = colorsys.hls_to_rgb(hue, lightness, SATURATION)
         yield "#" + "".join(f"{round(255 * part):02x}" for part in red_green_blue)
