@@ -154,6 +154,11 @@ def test_results_of_other_settings_are_named_and_left_out(
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "a, b" in line)
     assert "other" not in line.partition(": ")[2]
     assert observations(out).keys() == {"a", "b", "c"}
+    (out / "b.json").write_text('{"schema": 1, "made_with": {}}')
+    run(command, videos / "a.mp4", "-o", out)
+    assert {row["video"] for row in read(out / "ethogram.csv")} == {"a.mp4"}
+    lines = {line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines() if "left out" in line}
+    assert lines == {"b", "c"}  # damaged, and of other settings
 
 
 def test_a_result_of_another_video_of_that_name_is_not_replaced(

@@ -1,6 +1,5 @@
 """Predict many videos: skip those that are done, record failures, show progress."""
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -272,18 +271,26 @@ def read_results(folder: Path, videos: Mapping[str, Path], model: PredictionMode
     `videos`: name -> path; results of which these are not the recorded ones get them."""
     given = {portable_stem(name): path for name, path in videos.items()}
     seen = {path.resolve() for stem, path in given.items() if _json_path(folder, stem).is_file()}
-    other_settings, duplicates = list[str](), list[str]()
+    other_settings, duplicates, damaged = list[str](), list[str](), list[str]()
     for json_path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(UserError):  # a file of another program
+        try:
             result = _update_video_path(timeline.read_timeline(json_path), given.get(json_path.stem), folder)
-            if _settings_problem(model, result.provenance, json_path):
-                other_settings.append(result.stem)
-            elif result.stem not in given and result.video.resolve() in seen and result.video.is_file():
-                duplicates.append(result.stem)  # its name did not yet begin with its folder's
-            else:
-                seen.add(result.video.resolve())
-                yield result
-    reasons = {"their settings are others": other_settings, "their videos have results of other names": duplicates}
+        except UserError:
+            if (folder / f"{json_path.stem}.html").exists():  # else it is a file of another program
+                damaged.append(json_path.stem)
+            continue
+        if _settings_problem(model, result.provenance, json_path):
+            other_settings.append(result.stem)
+        elif result.stem not in given and result.video.resolve() in seen and result.video.is_file():
+            duplicates.append(result.stem)  # its name did not yet begin with its folder's
+        else:
+            seen.add(result.video.resolve())
+            yield result
+    reasons = {
+        "their settings are others": other_settings,
+        "their videos have results of other names": duplicates,
+        "their JSON files are damaged": damaged,
+    }
     for reason, stems in reasons.items():
         if stems:
             names = escape_line(list_some(stems))
