@@ -199,13 +199,14 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
     import of the same film."""
     from vimoclip import video
     from vimoclip.prepare import boris
+    from vimoclip.prepare.coded_film import WindowLabeler
     from vimoclip.timeline.bouts import WindowGrid
 
     path = cli.require_file(args.events, "name a .boris project, or aggregated events")
     if args.videos_dir:
         cli.require_folder(args.videos_dir, "name the folder of the media files, or omit the flag")
     grid = WindowGrid(args.window, args.stride_seconds)
-    labeler = boris.WindowLabeler(grid, args.min_overlap, args.point_margin, not args.drop_unlabelled)
+    labeler = WindowLabeler(grid, args.min_overlap, args.point_margin, not args.drop_unlabelled)
     return boris.prepare(
         path,
         args.videos_dir,

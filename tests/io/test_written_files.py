@@ -31,7 +31,7 @@ def test_a_file_is_written_again_until_it_is_edited(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"a.csv", RECORD_FILE}
 
 
-def test_a_program_that_is_killed_beside_a_write_does_not_take_its_file_for_an_edited_one(tmp_path: Path) -> None:
+def test_a_file_of_a_program_that_was_killed_does_not_count_as_edited(tmp_path: Path) -> None:
     replace(tmp_path, "one")
     replace(tmp_path, "two")
     (tmp_path / "a.csv").write_text("one")  # as if "two" had been recorded only

@@ -202,7 +202,7 @@ def test_a_video_that_has_got_a_longer_name_counts_once(command: list[str], vide
 def test_a_process_waits_for_another_that_writes_the_files_about_all_videos(
     command: list[str], videos: Path, tmp_path: Path
 ) -> None:
-    """What the other one has written meanwhile is not taken for edited."""
+    """What the other one has written meanwhile does not count as edited."""
     out = tmp_path / "out"
     run(command, videos / "a.mp4", "-o", out)
     with WrittenFiles(out).lock():

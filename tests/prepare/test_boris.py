@@ -14,7 +14,7 @@ from tests.conftest import indexed_frames, read_index, write_video
 from vimoclip import annotations, boris
 from vimoclip.annotations import Annotations
 from vimoclip.errors import UserError
-from vimoclip.prepare.boris import WindowLabeler
+from vimoclip.prepare.coded_film import WindowLabeler
 from vimoclip.timeline.bouts import WindowGrid
 from vimoclip.video import VideoReader
 

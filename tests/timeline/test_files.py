@@ -43,18 +43,19 @@ def test_json_holds_everything_and_no_folder(tmp_path: Path) -> None:
     assert found["bouts"] == [bout._asdict() for bout in result.bouts] and found["whole_by"] == result.whole_by
     assert (found["starts"], found["stops"]) == (result.starts.tolist(), result.stops.tolist())
     assert found["scores"] == [[None if row == 1 and c == 0 else 0.333333 for c in range(2)] for row in range(7)]
-    assert timeline.read_provenance(tmp_path / "a.json") == result.provenance
+    header = timeline.read_header(tmp_path / "a.json")
+    assert header and header.provenance == result.provenance and header.video == tmp_path / "a.mp4"
     for name in ("a.json", "a.html", "a.csv"):
         assert str(tmp_path) not in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_provenance_is_read_from_valid_files_only(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    assert timeline.read_provenance(path) is None
+    assert timeline.read_header(path) is None
     for text in ("{", "[]", '{"schema": 0, "made_with": {}}', '{"schema": 1}'):
         path.write_text(text)
         with pytest.raises(UserError):
-            timeline.read_provenance(path)
+            timeline.read_header(path)
 
 
 def test_interrupted_write_leaves_no_json(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_interrupted_write_leaves_no_json(tmp_path: Path) -> None:
     (tmp_path / "a.boris.tsv").mkdir()  # nothing can be written there
     with pytest.raises(OSError, match="boris"):
         timeline.write_timeline(tmp_path, result)
-    assert timeline.read_provenance(tmp_path / "a.json") is None
+    assert timeline.read_header(tmp_path / "a.json") is None
 
 
 def test_output_is_deterministic(tmp_path: Path) -> None:

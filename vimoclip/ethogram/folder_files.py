@@ -1,6 +1,6 @@
 """The files about all videos of a folder of timelines."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from vimoclip import boris
 from vimoclip.errors import UserError, escape_line
 from vimoclip.ethogram import index_page, review_order, statistics
-from vimoclip.io import atomic
+from vimoclip.io import atomic, predictions_csv
 from vimoclip.io.names import list_some, relative_path
 from vimoclip.io.written_files import RECORD_FILE, WrittenFiles
 from vimoclip.timeline import Timeline
@@ -35,9 +35,16 @@ def check_names(folder: Path, written: WrittenFiles) -> None:
             )
 
 
-def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, written: WrittenFiles) -> None:
+def write(
+    folder: Path,
+    timelines: Iterable[Timeline],
+    evaluated_names: Mapping[str, str],
+    time_bin: float | None,
+    written: WrittenFiles,
+) -> None:
     """Write BORIS' project, the tables and the page. Edited files are kept, and named.
 
+    `evaluated_names`: stem -> name, of the videos in whole_videos.csv; without any, the table is not written.
     `time_bin`: length of the bins of time_bins.csv, in seconds; None: no such table. Raises OSError."""
     windows, summaries = list[review_order.WindowReview](), list[Timeline]()
     for item in timelines:  # the windows of one video at a time are in memory
@@ -45,6 +52,9 @@ def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, w
         summaries.append(replace(item, scores=np.empty((0, len(item.classes))), disagreements=()))
     if not summaries:
         return
+    by_stem = {item.stem: item for item in summaries}
+    if whole := {name: by_stem[stem] for stem, name in evaluated_names.items() if stem in by_stem}:
+        written.replace(folder / WHOLE_VIDEOS_FILE, partial(_write_whole_videos, results=whole))
     update = _write_predictions(folder, summaries)
     to_review = [window for window in windows if window.stem not in update.reviewed]
     files: dict[str, Callable[[Path], Path]] = {
@@ -60,6 +70,12 @@ def write(folder: Path, timelines: Iterable[Timeline], time_bin: float | None, w
         written.replace(folder / name, write_file)
     text = index_page.render_index(folder, summaries, {name: name for name in _existing(folder)})
     written.replace(folder / INDEX_FILE, partial(atomic.write_text, text=text))
+
+
+def _write_whole_videos(path: Path, results: Mapping[str, Timeline]) -> Path:
+    """Write the scores of whole videos as predictions for evaluate.py. `results`: by name; of the same classes."""
+    scores = np.array([item.whole for item in results.values()])
+    return predictions_csv.write(path, list(results), scores, next(iter(results.values())).classes)
 
 
 def _existing(folder: Path) -> Iterator[str]:

@@ -26,7 +26,7 @@ class WindowReview(NamedTuple):
     """A window of a video.
 
     `uncertainty`: mean over the actions, see `uncertainties`; `action`: the least certain one. `disagreement`: the
-    largest difference between the scores by RGB and by motion alone; None for a model of one stream."""
+    largest difference between the scores by RGB and by motion alone; 0 for a model of one stream."""
 
     stem: str
     video: str
@@ -39,8 +39,8 @@ class WindowReview(NamedTuple):
     streams: StreamDisagreement | None
 
     @property
-    def disagreement(self) -> float | None:
-        return None if self.streams is None else abs(self.streams.rgb - self.streams.motion)
+    def disagreement(self) -> float:
+        return 0.0 if self.streams is None else abs(self.streams.rgb - self.streams.motion)
 
 
 def choose_windows(timeline: Timeline) -> list[WindowReview]:
@@ -96,7 +96,7 @@ def _rows(windows: Sequence[WindowReview]) -> Iterator[tuple[str, ...]]:
         by_video[window.video].append(window.uncertainty)
     means = {video: float(np.mean(values)) for video, values in by_video.items()}
     video_ranks = _ranks(means)
-    disagreement_ranks = _ranks({row: window.disagreement or 0.0 for row, window in enumerate(windows)})
+    disagreement_ranks = _ranks({row: window.disagreement for row, window in enumerate(windows)})
     for row, window in enumerate(windows):
         numbers = map(format_number, (window.start, window.stop, window.uncertainty))
         cells = [str(row + 1), window.video, *numbers, window.action]
@@ -105,7 +105,7 @@ def _rows(windows: Sequence[WindowReview]) -> Iterator[tuple[str, ...]]:
             cells += [""] * 5
         else:
             action, rgb, motion = window.streams
-            difference = format_number(abs(rgb - motion))
+            difference = format_number(window.disagreement)
             cells += [str(disagreement_ranks[row]), difference, action, format_number(rgb), format_number(motion)]
         yield (*cells, str(video_ranks[window.video]), format_number(means[window.video]))
 

@@ -18,7 +18,7 @@ class WrittenFiles:
     """Record of the contents that were written into a folder; a file with another content has been edited.
 
     `kept`: the edited files that `replace` and `remove` left as they are. A line is on disk before the content that
-    it describes, so a program that is interrupted does not take its own file for an edited one."""
+    it describes, so a file of a program that was interrupted does not count as edited."""
 
     def __init__(self, folder: Path):
         self.folder, self.kept = folder, list[Path]()

@@ -12,7 +12,6 @@ import numpy as np
 from vimoclip import cli, timeline, video
 from vimoclip.errors import UserError, VideoError, escape_line
 from vimoclip.ethogram import folder_files
-from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.names import list_some, portable_stem, relative_path
 from vimoclip.io.written_files import WrittenFiles
 from vimoclip.metrics import descending_order
@@ -64,23 +63,20 @@ def select_pending(
     pending = {}
     for name, path in videos.items():
         json_path = _json_path(folder, name)
-        existing = timeline.read_provenance(json_path)
-        if existing is None:
+        header = timeline.read_header(json_path)
+        if header is None:
             timeline.check_output_name(folder, json_path.stem)
-        else:
-            _check_same_video(json_path, path)
-            if error := _settings_problem(model, existing, json_path):
-                raise error
-            if existing.get("video_bytes") != _file_size(path):
-                print(
-                    f"{escape_line(path.name)} has changed since {json_path} was written; it is predicted again",
-                    flush=True,
-                )
-                existing = None
-        if existing is None:
             pending[name] = path
-        else:
+            continue
+        _check_same_video(json_path, header.video, path)
+        if error := _settings_problem(model, header.provenance, json_path):
+            raise error
+        if header.provenance.get("video_bytes") == _file_size(path):
             report.already_done += 1
+        else:
+            changed = f"{path.name} has changed since {json_path} was written; it is predicted again"
+            print(escape_line(changed), flush=True)
+            pending[name] = path
     return pending
 
 
@@ -95,9 +91,8 @@ def _settings_problem(model: PredictionModel, provenance: Mapping[str, Any], jso
     return None
 
 
-def _check_same_video(json_path: Path, path: Path) -> None:
+def _check_same_video(json_path: Path, recorded: Path | None, path: Path) -> None:
     """Raise UserError if a result is of another video that is still there, such as one of another day's folder."""
-    recorded = timeline.read_video_path(json_path)
     if recorded and recorded.is_file() and path.is_file() and not recorded.samefile(path):
         problem, hint = f"is the result of another video, {recorded}", "use another folder with -o"
         raise UserError(problem, hint, path=json_path)
@@ -235,18 +230,6 @@ def write_frames(
         )
 
 
-def write_whole_videos(folder: Path, videos: Mapping[str, Path], model: PredictionModel, written: WrittenFiles) -> None:
-    """Write the whole-video scores of all videos with a result as predictions for evaluate.py."""
-    rows = {}
-    for name, path in videos.items():
-        if (json_path := _json_path(folder, name)).is_file():
-            whole = yaml_json.read_json(json_path)["whole"]
-            rows[name + path.suffix] = [whole[name] for name in model.classes]
-    if rows:
-        write = partial(predictions_csv.write, videos=list(rows), probabilities=np.array(list(rows.values())))
-        written.replace(folder / folder_files.WHOLE_VIDEOS_FILE, partial(write, class_names=model.classes))
-
-
 def write_folder_files(
     folder: Path,
     videos: Mapping[str, Path],
@@ -260,9 +243,8 @@ def write_folder_files(
     if not folder.is_dir():
         return
     with written.lock():
-        if len(videos) > 1:
-            write_whole_videos(folder, videos, model, written)
-        folder_files.write(folder, read_results(folder, videos, model), time_bin, written)
+        names = {portable_stem(name): name + path.suffix for name, path in videos.items()} if len(videos) > 1 else {}
+        folder_files.write(folder, read_results(folder, videos, model), names, time_bin, written)
 
 
 def read_results(folder: Path, videos: Mapping[str, Path], model: PredictionModel) -> Iterator[Timeline]:

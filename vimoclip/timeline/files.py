@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -79,15 +79,20 @@ def check_output_name(folder: Path, stem: str) -> None:
             )
 
 
-def read_provenance(path: Path) -> dict[str, Any] | None:
-    """Return the provenance that a `<stem>.json` records; None if the file is missing. Raises UserError."""
-    return _read_document(path)["made_with"] if path.exists() else None
+class TimelineHeader(NamedTuple):
+    """What a `<stem>.json` records about its making: settings and versions; path of the video, None if not recorded."""
+
+    provenance: dict[str, Any]
+    video: Path | None
 
 
-def read_video_path(path: Path) -> Path | None:
-    """Return the recorded path of the video of a `<stem>.json`; None if it records none. Raises UserError."""
-    recorded = _read_document(path).get("path")
-    return path.parent / recorded if recorded else None
+def read_header(path: Path) -> TimelineHeader | None:
+    """Return the header of a `<stem>.json`; None if the file is missing. Raises UserError."""
+    if not path.exists():
+        return None
+    document = _read_document(path)
+    recorded = document.get("path")
+    return TimelineHeader(document["made_with"], path.parent / recorded if recorded else None)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
