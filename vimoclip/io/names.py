@@ -53,18 +53,23 @@ def portable_stem(stem: str) -> str:
     return f"{device[1]}-{stem[device.end() :]}" if device else stem
 
 
-def relative_path(path: Path, folder: Path) -> str:
-    """Return a file's path relative to a folder, with /; the absolute one on another drive of Windows.
+def relative_paths(path: Path, folder: Path) -> list[str]:
+    """Return a file's path relative to a folder, with /: of the given paths, then with symbolic links resolved.
 
-    Where `..` would leave a symbolic link to the folder elsewhere, the links are resolved."""
+    On another drive of Windows, the path is absolute."""
+    found = list[str]()
     for target, start in ((path.absolute(), folder.absolute()), (path.resolve(), folder.resolve())):
         try:
-            relative = Path(os.path.relpath(target, start))
+            found.append(Path(os.path.relpath(target, start)).as_posix())
         except ValueError:
-            return target.as_posix()
-        if (start / relative).resolve() == path.resolve():
-            break
-    return relative.as_posix()
+            found.append(target.as_posix())
+    return list(dict.fromkeys(found))
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """Return the first of `relative_paths` that leads to the file: from a link, `..` may lead elsewhere."""
+    found = relative_paths(path, folder)
+    return next((text for text in found if (folder.absolute() / text).resolve() == path.resolve()), found[-1])
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vimoclip.io import html_page
+from vimoclip.io.names import relative_paths
 from vimoclip.io.numbers import DECIMALS
 from vimoclip.metrics import descending_order
 from vimoclip.timeline.bouts import CSV_COLUMNS, Span, observed_spans, window_edges
@@ -76,15 +77,14 @@ def video_urls(video: Path, folder: Path) -> list[str]:
     """Return URLs of the video relative to `folder`: of the given paths, then with symbolic links resolved.
 
     The URL of a video on another drive (Windows) is absolute."""
-    urls = []
-    for target, start in ((video.absolute(), folder.absolute()), (video.resolve(), folder.resolve())):
-        try:
-            relative = quote(os.fsencode(Path(os.path.relpath(target, start)).as_posix()))
-            # "./" keeps a browser from reading the part before a colon in a file name as a URL scheme
-            urls.append(relative if relative.startswith("../") else f"./{relative}")
-        except ValueError:
-            urls.append(target.as_uri())
-    return list(dict.fromkeys(urls))
+    return [_url(relative) for relative in relative_paths(video, folder)]
+
+
+def _url(path: str) -> str:
+    if Path(path).is_absolute():
+        return Path(path).as_uri()
+    # "./" keeps a browser from reading the part before a colon in a file name as a URL scheme
+    return ("" if path.startswith("../") else "./") + quote(os.fsencode(path))
 
 
 def format_clock(seconds: float) -> str:
