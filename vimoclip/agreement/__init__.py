@@ -1,0 +1,1 @@
+"""Agreement of two codings of the same films, of people or models."""

@@ -1,0 +1,136 @@
+"""Calibration of scores: temperature and Platt scaling on the logits, fitted by scikit-learn.
+
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017; Platt, Probabilistic Outputs for Support Vector
+Machines, 1999, whose targets are used: they keep the slope finite where the scores separate the labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+# Platt scaling has two numbers per class, and a temperature one in all. A class with fewer positives, or negatives, gets
+# the temperature.
+MIN_POSITIVES = 10
+MAX_FOLDS = 5
+METHODS = ("none", "temperature", "platt")  # fewest numbers first, which is taken of equals
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """The calibrated score of class c is sigmoid(slopes[c] * logit(score) + intercepts[c]); slopes are above 0.
+
+    The order of a class's scores stays, so its average precision does too."""
+
+    slopes: np.ndarray
+    intercepts: np.ndarray
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Return (..., C) calibrated scores of (..., C) scores in 0..1; NaN stays NaN."""
+        return 1 / (1 + np.exp(-(self.slopes * logit(scores) + self.intercepts)))
+
+
+class FittedCalibration(NamedTuple):
+    """`method`: of METHODS, the one with the lowest log loss; `log_losses`: of each in cross-validation, {} if there
+    were too few videos for it; `temperature`: 1 unless it was fitted; `by_platt` (C,): classes with their own numbers;
+    `folds`: number of folds of the cross-validation."""
+
+    calibration: ScoreCalibration
+    method: str
+    log_losses: dict[str, float]
+    temperature: float
+    by_platt: np.ndarray
+    folds: int
+
+
+def logit(scores: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)) of scores in 0..1, finite also for 0 and 1."""
+    p = np.clip(np.asarray(scores, np.float64), np.finfo(np.float32).tiny, 1 - np.finfo(np.float64).epsneg)
+    return np.log(p) - np.log1p(-p)
+
+
+def log_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return (N, C) negative log likelihoods, in nats, of labels under (N, C) scores in 0..1.
+
+    Scores of 0 and 1 are clipped by float64's epsilon, as in scikit-learn's log_loss."""
+    epsilon = np.finfo(np.float64).eps
+    return -np.log(np.where(targets, scores, 1 - scores).clip(epsilon, 1 - epsilon))
+
+
+def fit_calibration(
+    scores: np.ndarray, targets: np.ndarray, sources: Sequence[str] | None = None, seed: int = 0
+) -> FittedCalibration:
+    """Fit the calibration of (N, C) scores with (N, C) bool targets that has the lowest log loss in cross-validation.
+
+    `sources`: of each video; videos of one source are in one fold, since they resemble each other."""
+    folds = _split_folds(len(scores), sources, seed)
+    if len(folds) < 2 or not targets.any() or targets.all():
+        identity = _identity(targets.shape[1])
+        return FittedCalibration(identity.calibration, "none", {}, 1.0, identity.by_platt, 0)
+    positives = targets.sum(0)
+    has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
+    losses: dict[str, float] = {}
+    for method in METHODS:
+        total = 0.0
+        for held_out in folds:
+            rest = np.setdiff1d(np.arange(len(scores)), held_out)
+            fitted = _fit(method, scores[rest], targets[rest], has_enough)
+            total += log_losses(fitted.calibration(scores[held_out]), targets[held_out]).sum()
+        losses[method] = float(total / targets.size)
+    method = min(METHODS, key=losses.__getitem__)
+    fitted = _fit(method, scores, targets, has_enough)
+    return FittedCalibration(fitted.calibration, method, losses, fitted.temperature, fitted.by_platt, len(folds))
+
+
+def _split_folds(count: int, sources: Sequence[str] | None, seed: int) -> list[np.ndarray]:
+    """Return the indices of the videos of each fold; one fold if there are too few videos or sources for two."""
+    from sklearn.model_selection import GroupKFold, KFold
+
+    num_groups = len(set(sources)) if sources is not None else count
+    folds = min(MAX_FOLDS, num_groups)
+    if folds < 2:
+        return [np.arange(count)]
+    splitter = KFold(folds, shuffle=True, random_state=seed) if sources is None else GroupKFold(folds)
+    return [held_out for _, held_out in splitter.split(np.arange(count), groups=sources)]
+
+
+class _Fit(NamedTuple):
+    calibration: ScoreCalibration
+    temperature: float
+    by_platt: np.ndarray
+
+
+def _identity(num_classes: int) -> _Fit:
+    return _Fit(ScoreCalibration(np.ones(num_classes), np.zeros(num_classes)), 1.0, np.zeros(num_classes, bool))
+
+
+def _fit(method: str, scores: np.ndarray, targets: np.ndarray, has_enough: np.ndarray) -> _Fit:
+    """Fit one of METHODS. `has_enough` (C,): classes with labels enough for Platt scaling; the others, and those whose
+    slope would not be above 0, get the temperature."""
+    if method == "none":
+        return _identity(targets.shape[1])
+    logits = logit(scores)
+    slope, _ = _regress(logits.reshape(-1), targets.reshape(-1), fit_intercept=False)
+    slope = slope if slope > 0 else 1.0
+    slopes, intercepts = np.full(targets.shape[1], slope), np.zeros(targets.shape[1])
+    by_platt = np.zeros(targets.shape[1], bool)
+    if method == "platt":
+        for c in np.flatnonzero(has_enough):
+            own_slope, intercept = _regress(logits[:, c], targets[:, c], fit_intercept=True)
+            if own_slope > 0:
+                slopes[c], intercepts[c], by_platt[c] = own_slope, intercept, True
+    return _Fit(ScoreCalibration(slopes, intercepts), 1 / slope, by_platt)
+
+
+def _regress(logits: np.ndarray, targets: np.ndarray, fit_intercept: bool) -> tuple[float, float]:
+    """Return (slope, intercept) of the logistic regression of (M,) labels on logits, with Platt's targets.
+
+    Labels 1 count as (P + 1) / (P + 2) of P positives, labels 0 as 1 / (N + 2) of N negatives."""
+    from sklearn.linear_model import LogisticRegression
+
+    positives = int(targets.sum())
+    soft = np.where(targets, (positives + 1) / (positives + 2), 1 / (len(targets) - positives + 2))
+    model = LogisticRegression(C=np.inf, fit_intercept=fit_intercept, tol=1e-8, max_iter=1000)
+    both = np.tile(logits, 2)[:, None]
+    model.fit(both, np.repeat([1, 0], len(logits)), sample_weight=np.concatenate([soft, 1 - soft]))
+    return float(model.coef_[0, 0]), float(model.intercept_[0]) if fit_intercept else 0.0
