@@ -20,8 +20,10 @@ HINT = "run the run's command again with --overwrite, or use --raw"
 
 @dataclass(frozen=True)
 class RunCalibration:
-    """Content of calibration.json. `thresholds` (C,): of calibrated scores; `positives` (C,) int: number of clips of the
-    model-selection split that show each class, on which calibration and threshold rest; `document`: the whole file."""
+    """Content of calibration.json.
+
+    `thresholds` (C,): of calibrated scores; `positives` (C,) int: number of clips of the model-selection split that
+    show each class, on which its calibration and threshold rest; `document`: the whole file."""
 
     scores: ScoreCalibration
     thresholds: np.ndarray
