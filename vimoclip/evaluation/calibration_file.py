@@ -42,7 +42,9 @@ def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']}, and this version reads {SCHEMA}")
         rows = [document["classes"][name] for name in classes]
-        columns = {key: np.array([row[key] for row in rows]) for key in ("slope", "intercept", "threshold", "positives")}
+        columns = {
+            key: np.array([row[key] for row in rows]) for key in ("slope", "intercept", "threshold", "positives")
+        }
         numbers = {key: column.astype(float) for key, column in columns.items()}
         if not all(np.isfinite(column).all() for column in numbers.values()) or (numbers["slope"] <= 0).any():
             raise ValueError("a slope is not above 0, or a number is not finite")
