@@ -19,6 +19,9 @@ from vimoclip.evaluation.metrics_with_ci import nan_to_none
 from vimoclip.metrics.kappa import binary_kappa, cohen_kappa, divide, precision_recall_f1, weighted_products
 
 BLOCK_SECONDS = 60
+# Fewer films or blocks give no interval, nor does an action that is in fewer of them, since it would be too narrow:
+# simulated 95 % intervals of kappa covered the true value in about 80 % of cases at five, 90 at ten, and in 50 to 60 at
+# two or three. Blocks of 10 s covered it less often than those of 60 s, since successive blocks depend on each other.
 MIN_UNITS = 5
 LEVEL = 0.95
 METHOD = "percentiles, shifted so that the mean of the resamples is the value"
@@ -44,14 +47,14 @@ def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
     if not films:
         raise UserError("the two codings have no time in common", "compare codings of the same films")
     step = round(settings.step * MICROSECONDS)
-    blocks = [_blocks(film, max(BLOCK_SECONDS * MICROSECONDS, step) if len(films) == 1 else None) for film in films]
+    blocks = [_blocks(film, BLOCK_SECONDS * MICROSECONDS if len(films) == 1 else None) for film in films]
     state_ids: dict[bytes, int] = {}
     parts = [
         film_sums(film, pair.actions, step, settings.overlap, block, state_ids)
         for film, block in zip(films, blocks, strict=True)
     ]
     sums = combine(parts, len(state_ids))
-    units = len(sums.agreed)
+    units, unit = len(sums.agreed), "films" if len(films) > 1 else f"blocks of {BLOCK_SECONDS} s"
     weights = np.vstack([np.ones(units), metrics.bootstrap_weights(units, settings.resamples, settings.seed)])
     return {
         "step_seconds": settings.step,
@@ -62,7 +65,7 @@ def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
             "resamples": settings.resamples,
             "seed": settings.seed,
             "level": LEVEL,
-            "over": "films" if len(films) > 1 else f"blocks of {blocks[0].length / MICROSECONDS:g} s",
+            "over": unit,
             "units": units,
             "method": METHOD,
         },
@@ -70,7 +73,7 @@ def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
         "overall": _overall(sums, weights),
         "actions": {action: _action(sums, weights, a) for a, action in enumerate(pair.actions)},
         "confusions": _confusions(sums.confusions, pair.actions, step),
-        "notes": _notes(sums, pair.actions),
+        "notes": _notes(sums, pair.actions, unit),
     }
 
 
@@ -178,5 +181,9 @@ def _confusions(samples: np.ndarray, actions: Sequence[str], step: int) -> list[
     ]
 
 
-def _notes(sums: AgreementSums, actions: Sequence[str]) -> list[str]:
-    return []
+def _notes(sums: AgreementSums, actions: Sequence[str], unit: str) -> list[str]:
+    """Return sentences about missing intervals. `unit`: what the bootstrap resamples, in the plural."""
+    if len(sums.agreed) < MIN_UNITS:
+        return [f"no 95 % intervals: the number of {unit} is {len(sums.agreed)}, they need at least {MIN_UNITS}"]
+    rare = [action for action, has_interval in zip(actions, _has_interval(sums), strict=True) if not has_interval]
+    return [f"no 95 % interval of {', '.join(rare)}: in fewer than {MIN_UNITS} {unit}"] if rare else []

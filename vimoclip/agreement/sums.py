@@ -125,19 +125,23 @@ def _confused_samples(runs: SampleRuns) -> np.ndarray:
 
 
 def combine(parts: Sequence[tuple[AgreementSums, np.ndarray]], num_states: int) -> AgreementSums:
+    """Return the sums of all films, of the units that have samples. `parts`: those of each film, and the ids of its
+    joint states."""
     films = [sums for sums, _ in parts]
     states = []
     for sums, ids in parts:
         states.append(np.zeros((2, len(sums.agreed), num_states), np.int64))
         states[-1][..., ids] = sums.states
+    table, bouts = np.concatenate([film.table for film in films]), np.concatenate([film.bouts for film in films])
+    kept = table.any((1, 2)) | bouts.any((1, 2))
     return AgreementSums(
-        np.concatenate([film.table for film in films]),
-        np.concatenate([film.bouts for film in films]),
-        np.concatenate([film.errors for film in films]),
-        np.concatenate(states, axis=1),
-        np.concatenate([film.agreed for film in films]),
-        sum((film.lengths for film in films[1:]), films[0].lengths),
-        sum((film.points for film in films[1:]), films[0].points),
-        sum((film.confusions for film in films[1:]), films[0].confusions),
-        sum(film.samples for film in films),
+        table=table[kept],
+        bouts=bouts[kept],
+        errors=np.concatenate([film.errors for film in films])[kept],
+        states=np.concatenate(states, axis=1)[:, kept],
+        agreed=np.concatenate([film.agreed for film in films])[kept],
+        lengths=np.sum([film.lengths for film in films], axis=0),
+        points=np.sum([film.points for film in films], axis=0),
+        confusions=np.sum([film.confusions for film in films], axis=0),
+        samples=sum(film.samples for film in films),
     )
