@@ -297,12 +297,7 @@
     }
     body.replaceChildren(...shown.map((video) => video.row));
     byId("none").hidden = shown.length > 0;
-    for (const button of sorters) {
-      const isKey = button.dataset.sort === order.key;
-      button.lastElementChild.textContent = isKey ? (order.direction > 0 ? "▲" : "▼") : "";
-      if (isKey) button.closest("th").setAttribute("aria-sort", order.direction > 0 ? "ascending" : "descending");
-      else button.closest("th").removeAttribute("aria-sort");
-    }
+    markOrder(sorters, order.key, order.direction);
   }
 
   for (const button of sorters) {

@@ -1,5 +1,5 @@
 "use strict";
-// What pages with lanes share: times, elements, canvases and their time axis, tooltips.
+// What pages with lanes share: times, elements, canvases and their time axis, tooltips, sorted tables.
 const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
@@ -74,4 +74,14 @@ function showTip(tip, event, lines) {
   const left = clamp(event.clientX + 14, 4, Math.max(4, innerWidth - tip.offsetWidth - 4));
   const above = event.clientY - tip.offsetHeight - 12;
   tip.style.transform = `translate(${left}px, ${above > 4 ? above : event.clientY + 20}px)`;
+}
+
+// Mark the heading by which a table is sorted. `buttons`: of the headings, the last child of which is the mark.
+function markOrder(buttons, key, direction) {
+  for (const button of buttons) {
+    const isKey = button.dataset.sort === key, heading = button.closest("th");
+    button.lastElementChild.textContent = isKey ? (direction > 0 ? "▲" : "▼") : "";
+    if (isKey) heading.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+    else heading.removeAttribute("aria-sort");
+  }
 }
