@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from vimoclip.agreement.coding import FilmCoding, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.errors import UserError
 from vimoclip.io import csv
@@ -94,7 +94,11 @@ def read_results_folder(folder: Path) -> Coding:
 
 
 def _make_coding(
-    path: Path, films: Sequence[FilmCoding], results: Sequence[Timeline], rows: Iterable[_Row], notes: Sequence[str] = ()
+    path: Path,
+    films: Sequence[FilmCoding],
+    results: Sequence[Timeline],
+    rows: Iterable[_Row],
+    notes: Sequence[str] = (),
 ) -> Coding:
     """Return the coding of all films; `results`: of those that have one."""
     classes = dict.fromkeys(name for result in results for name in result.classes)

@@ -69,10 +69,10 @@ def _describe_file(coding: Coding) -> dict[str, Any]:
 def format_table(document: Mapping[str, Any]) -> str:
     """Return overall numbers, one line per action, and the notes."""
     overall, films = document["overall"], document["films"]
+    sizes = [_count(len(films), "film"), f"{document['compared_seconds']:.1f} s compared"]
+    sizes += [_count(len(document["actions"]), "action"), f"a sample every {document['step_seconds']:g} s"]
     lines = [
-        f"{document['coded']['file']} (coded) and {document['predicted']['file']} (predicted): {len(films)} films, "
-        f"{document['compared_seconds']:.1f} s compared, {len(document['actions'])} actions, a sample every "
-        f"{document['step_seconds']:g} s",
+        f"{document['coded']['file']} (coded) and {document['predicted']['file']} (predicted): {', '.join(sizes)}",
         "",
         f"kappa of all actions together {_format_entry(overall['kappa'])}",
         f"percent agreement             {_format_entry(overall['percent_agreement'], 1)}",
@@ -104,6 +104,10 @@ def _format_entry(entry: Mapping[str, Any], digits: int = 2) -> str:
 
 def _format_value(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _count(count: int, name: str) -> str:
+    return f"{count:,} {name}{'s' * (count != 1)}"
 
 
 def write_files(folder: Path, pair: CodingPair, document: dict[str, Any]) -> list[Path]:

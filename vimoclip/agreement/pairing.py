@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Literal, TypeVar
 
-from vimoclip.agreement.coding import FilmCoding, Coding, CodingPair, FilmPair
+from vimoclip.agreement.coding import Coding, CodingPair, FilmCoding, FilmPair
 from vimoclip.agreement.match_films import Pair, match_films
 from vimoclip.agreement.spans import intersect_spans, join_spans
 from vimoclip.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimoclip import boris
 from vimoclip.agreement.bout_table import CODING_HINT, find_video, read_bout_table, read_results_folder
-from vimoclip.agreement.coding import FilmCoding, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.boris.aggregated import TYPE_COLUMN
