@@ -1,8 +1,9 @@
 """Render two codings of the same films as one HTML file: lanes above each other, and how far the codings agree."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from math import floor
 from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]
     overall = document["overall"]
     headings = [(c.group, c.heading) for c in COLUMNS if c.group] + [(c, side) for c in COUNTS for side in SIDES]
     actions = [_action_row(action, document["actions"][action]) for action in pair.actions]
+    lowest = _scale_start(action["cells"][0] for action in actions)
     content = {
         "document": document,
         "summary": [
@@ -77,7 +79,8 @@ def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]
         "actions": actions,
         "all_actions": [_cell(_entry(overall, c.keys), c.missing, c.digits) for c in COLUMNS if c.keys[0] in overall],
         "kappa_macro": _cell(overall["kappa_macro"], NO_KAPPA),
-        "lowest": _lowest_kappa([action["cells"][0] for action in actions]),
+        "lowest": lowest,
+        "lowest_text": _format(lowest, 1 if lowest else 0),
         "confusions": _confusion_rows(document),
         "rows": CONFUSION_ROWS,
         "dash": DASH,
@@ -115,10 +118,10 @@ def _format(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
 
 
-def _lowest_kappa(kappas: Iterable[Mapping[str, Any]]) -> float:
-    """Return where the scale of the kappas begins: at 0, unless one or its interval is below."""
+def _scale_start(kappas: Iterable[Mapping[str, Any]]) -> float:
+    """Return where the scale of the kappas begins: at 0, or at the tenth below the lowest kappa or interval."""
     bounds = [kappa["interval"][0] if kappa["interval"] else kappa["value"] for kappa in kappas]
-    return min(0.0, *(bound for bound in bounds if bound is not None), 0.0)
+    return floor(10 * min([0.0, *(bound for bound in bounds if bound is not None)])) / 10
 
 
 def _film_row(film: FilmPair, measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,17 +175,14 @@ def _side_data(side: FilmCoding, actions: Sequence[str], seconds: float) -> dict
 
     `bouts`, `unknown`: number of an action -> milliseconds since the start of the span before, and length, of each span
     within the film; `points`: number of an action -> times in milliseconds."""
-    return {
-        "bouts": _by_number(side.bouts, actions, lambda spans: _span_steps(spans, seconds)),
-        "unknown": _by_number(side.unknown, actions, lambda spans: _span_steps(spans, seconds)),
-        "points": _by_number(side.points, actions, lambda times: [round(time * MILLISECONDS) for time in times]),
-    }
-
-
-def _by_number(
-    found: Mapping[str, Sequence[Any]], actions: Sequence[str], pack: Callable[[Sequence[Any]], list[int]]
-) -> dict[int, list[int]]:
-    return {number: pack(found[action]) for number, action in enumerate(actions) if found.get(action)}
+    packed: dict[str, dict[int, list[int]]] = {"bouts": {}, "unknown": {}, "points": {}}
+    for number, action in enumerate(actions):
+        for key, found in (("bouts", side.bouts), ("unknown", side.unknown)):
+            if found.get(action):
+                packed[key][number] = _span_steps(found[action], seconds)
+        if side.points.get(action):
+            packed["points"][number] = [round(time * MILLISECONDS) for time in side.points[action]]
+    return packed
 
 
 def _span_steps(spans: Sequence[Span], seconds: float) -> list[int]:

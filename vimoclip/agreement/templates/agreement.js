@@ -2,7 +2,7 @@
 // The page of two codings: a list of films, lanes of both codings of one film, and the differences between them.
 (() => {
   const TOLERANCE = 1e-3; // seconds; after a seek, currentTime may be slightly before the requested time
-  const POINT_WIDTH = 3; // pixels
+  const LEAST_WIDTH = 2, POINT_WIDTH = 3; // pixels: of a bout, so that it is visible in a long film, and of a point event
   const SIDES = ["coded", "predicted"], DIFFERENCES = ["missed", "added"]; // what only this side has
   const { actions, step, films } = JSON.parse(byId("data").textContent);
   const player = makePlayer({ draw, show, describe, keys: { n: () => jump(1), p: () => jump(-1) } });
@@ -100,7 +100,7 @@
     notCompared = subtract([[-Infinity, Infinity]], film.compared);
     for (const lane of lanes) fill(lane, film);
     showLanes();
-    player.open({ seconds: film.seconds, step, sources: film.sources });
+    player.open({ seconds: Math.max(film.seconds, step), step, sources: film.sources });
   }
 
   // ---- lanes
@@ -133,9 +133,9 @@
       context.fillStyle = cssColor("--grid");
       for (const time of lines) context.fillRect(position(player.view, time, width) - 0.5, top, 1, rowHeight);
       context.fillStyle = both;
-      for (const [start, stop] of bouts) rectangle(start, stop, top, 1.5);
+      for (const [start, stop] of bouts) rectangle(start, stop, top, LEAST_WIDTH);
       context.fillStyle = only;
-      for (const { start, stop, point, isWhole } of found) if (point === undefined) rectangle(start, stop, top, isWhole ? 1.5 : 0);
+      for (const { start, stop, point, isWhole } of found) if (point === undefined) rectangle(start, stop, top, isWhole ? LEAST_WIDTH : 0);
       for (const [start, stop] of [...notCompared, ...unknown]) {
         context.fillStyle = "rgb(255 255 255 / 60%)";
         rectangle(start, stop, top);
