@@ -13,7 +13,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.names import fold_name, list_some, normalize_name, path_parts, portable_stem
 from vimoclip.io.numbers import TIME_HINT, check_decimal_mark, parse_seconds
-from vimoclip.timeline import WINDOWS_SUFFIX, Span, Timeline, read_timeline
+from vimoclip.timeline import FRAMES_SUFFIX, WINDOWS_SUFFIX, Span, Timeline, read_timeline
 from vimoclip.timeline.bouts import CSV_COLUMNS
 from vimoclip.timeline.frames import FRAME_COLUMNS
 
@@ -158,7 +158,7 @@ def _read_rows(path: Path) -> list[_Row]:
     """Return the rows of a table of bouts. Raises UserError with the line."""
     header, lines = _read_header(path)
     if set(FRAME_COLUMNS) <= set(header):
-        raise UserError("is a table of frames, not of bouts", _bouts_hint(path, "_frames"), path=path)
+        raise UserError("is a table of frames, not of bouts", _bouts_hint(path, FRAMES_SUFFIX), path=path)
     if missing := [name for name in REQUIRED_COLUMNS if name not in header]:
         raise UserError(f"is not a coding; it has no column {missing[0]}", CODING_HINT, path=path)
     is_video_name = path.with_suffix(".json").is_file()  # of a video whose name ends like that of a table of windows
