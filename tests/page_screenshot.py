@@ -14,7 +14,7 @@ from tests.browser import chromium
 
 READY = (  # a timeline, or class_counts.html
     "(document.documentElement.dataset.drawn || document.querySelector('#counts .bars')) && "
-    "[...document.querySelectorAll('video')].every((v) => v.readyState > 1)"
+    "[...document.querySelectorAll('video')].every((v) => v.hidden || v.readyState > 1)"
 )
 STILL = "document.querySelector('video')?.removeAttribute('controls')"  # they fade, so no two pictures would be alike
 

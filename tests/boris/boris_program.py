@@ -175,6 +175,18 @@ def analyse(content: dict[str, Any]) -> Any:
     return {**found, "": {"matrices": _transition_matrices(strings, behaviors)}}
 
 
+def kappa(content: dict[str, Any]) -> Any:
+    """Return Cohen's kappa, rounded to three decimals, of each pair of observations; `step`: seconds, as text."""
+    irr, config, database, utilities = _modules("irr", "config", "db_functions", "utilities")
+    pj = utilities.convert_time_to_decimal(content["project"])
+    behaviors = [row["code"] for row in pj["behaviors_conf"].values()]
+    subjects, step = [config.NO_FOCAL_SUBJECT], Decimal(content["step"])
+    is_valid, message, connection = database.load_aggregated_events_in_db(pj, subjects, [], behaviors)
+    assert is_valid, message
+    cursor = connection.cursor()
+    return [irr.cohen_kappa(cursor, *pair, step, subjects, False)[0] for pair in content["pairs"]]
+
+
 def _by_behavior(table: Any, row: tuple[Any, ...], first: int) -> dict[str, dict[str, Any]]:
     """Return behaviour -> statistic -> cell of a row of a table that BORIS shows; `first`: column of the first cell."""
     found: dict[str, dict[str, Any]] = {}
@@ -208,7 +220,14 @@ def use_window(content: dict[str, Any]) -> Any:
     return importlib.import_module("tests.boris.boris_window").perform(content)
 
 
-JOBS = {"paste": paste, "aggregate": aggregate, "code": code, "use_window": use_window, "analyse": analyse}
+JOBS = {
+    "paste": paste,
+    "aggregate": aggregate,
+    "code": code,
+    "use_window": use_window,
+    "analyse": analyse,
+    "kappa": kappa,
+}
 
 
 def main() -> None:

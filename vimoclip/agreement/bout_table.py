@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from vimoclip.agreement.coding import CodedFilm, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.errors import UserError
 from vimoclip.io import csv
@@ -64,7 +64,7 @@ def read_results_folder(folder: Path) -> Coding:
     """Read the results of predict.py in a folder: each `<stem>.json` with its table. Raises UserError.
 
     Damaged results, and those without a table, are left out and named."""
-    films, results, rows, damaged, without_table = list[CodedFilm](), list[Timeline](), list[_Row](), [], []
+    films, results, rows, damaged, without_table = list[FilmCoding](), list[Timeline](), list[_Row](), [], []
     for json_path in sorted(folder.glob("*.json")):
         table = json_path.with_suffix(".csv")
         has_table = table.is_file()
@@ -94,7 +94,11 @@ def read_results_folder(folder: Path) -> Coding:
 
 
 def _make_coding(
-    path: Path, films: Sequence[CodedFilm], results: Sequence[Timeline], rows: Iterable[_Row], notes: Sequence[str] = ()
+    path: Path,
+    films: Sequence[FilmCoding],
+    results: Sequence[Timeline],
+    rows: Iterable[_Row],
+    notes: Sequence[str] = (),
 ) -> Coding:
     """Return the coding of all films; `results`: of those that have one."""
     classes = dict.fromkeys(name for result in results for name in result.classes)
@@ -105,13 +109,13 @@ def _make_coding(
     return Coding(path, actions, len(results) == len(films), tuple(films), tuple(notes))
 
 
-def _film(rows: Iterable[_Row], result: Timeline) -> CodedFilm:
+def _film(rows: Iterable[_Row], result: Timeline) -> FilmCoding:
     video = result.video if result.video.is_file() else None
-    return CodedFilm(str(result.video), result.seconds, _bouts(rows), covered=result.observed, video=video)
+    return FilmCoding(str(result.video), result.seconds, _bouts(rows), covered=result.observed, video=video)
 
 
-def _film_without_result(folder: Path, video: str, rows: Iterable[_Row]) -> CodedFilm:
-    return CodedFilm(video, None, _bouts(rows), video=find_video(folder, video))
+def _film_without_result(folder: Path, video: str, rows: Iterable[_Row]) -> FilmCoding:
+    return FilmCoding(video, None, _bouts(rows), video=find_video(folder, video))
 
 
 def find_video(folder: Path, written: str) -> Path | None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 
-from vimoclip.agreement.coding import CodedFilm
+from vimoclip.agreement.coding import FilmCoding
 from vimoclip.errors import UserError
 from vimoclip.io.names import common_tail, fold_name, list_some, path_parts
 
-Pair = tuple[CodedFilm, CodedFilm]
-Sides = tuple[Sequence[CodedFilm], Sequence[CodedFilm]]  # films of both codings
+Pair = tuple[FilmCoding, FilmCoding]
+Sides = tuple[Sequence[FilmCoding], Sequence[FilmCoding]]  # films of both codings
 
 
 def match_films(films: Sides, labels: tuple[str, str], notes: list[str]) -> dict[str, Pair]:
@@ -38,17 +38,17 @@ def match_films(films: Sides, labels: tuple[str, str], notes: list[str]) -> dict
     return dict(zip(_unique_names([coded for coded, _ in matched]), matched, strict=True))
 
 
-def _file_name(film: CodedFilm) -> str:
+def _file_name(film: FilmCoding) -> str:
     return "".join(path_parts(film.written_path)[-1:])
 
 
-def _list_films(films: Iterable[CodedFilm]) -> str:
+def _list_films(films: Iterable[FilmCoding]) -> str:
     return list_some(map(_file_name, films)) or "none"
 
 
-def _grouped(films: Sides, key: Callable[[CodedFilm], str]) -> Iterator[Sides]:
+def _grouped(films: Sides, key: Callable[[FilmCoding], str]) -> Iterator[Sides]:
     """Yield the films of both codings that have one key, but for case and spaces."""
-    groups: dict[str, tuple[list[CodedFilm], list[CodedFilm]]] = {}
+    groups: dict[str, tuple[list[FilmCoding], list[FilmCoding]]] = {}
     for number, side in enumerate(films):
         for film in side:
             groups.setdefault(fold_name(key(film)), ([], []))[number].append(film)
@@ -95,7 +95,7 @@ def _ambiguity(films: Sides, labels: tuple[str, str]) -> UserError:
     return UserError(problem, "name the folder of each film in both codings, or choose with --observations")
 
 
-def _unique_names(films: Sequence[CodedFilm]) -> list[str]:
+def _unique_names(films: Sequence[FilmCoding]) -> list[str]:
     """Return the file names; of films that share one, with as many folders as tell them apart."""
     paths = [path_parts(film.written_path) for film in films]
     names = []

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Literal, TypeVar
 
-from vimoclip.agreement.coding import CodedFilm, Coding, CodingPair, FilmPair
+from vimoclip.agreement.coding import Coding, CodingPair, FilmCoding, FilmPair
 from vimoclip.agreement.match_films import Pair, match_films
 from vimoclip.agreement.spans import intersect_spans, join_spans
 from vimoclip.errors import UserError
@@ -178,7 +178,7 @@ def _pair_films(name: str, films: Pair, actions: Collection[str], span: SpanName
     return FilmPair(name, _clip_unknown(coded, compared), _clip_unknown(predicted, compared), seconds, compared)
 
 
-def _restrict(film: CodedFilm, actions: Collection[str]) -> CodedFilm:
+def _restrict(film: FilmCoding, actions: Collection[str]) -> FilmCoding:
     bouts, unknown = (
         {action: spans for action, spans in of_film.items() if action in actions}
         for of_film in (film.bouts, film.unknown)
@@ -187,14 +187,14 @@ def _restrict(film: CodedFilm, actions: Collection[str]) -> CodedFilm:
     return replace(film, bouts=bouts, points=points, unknown=unknown)
 
 
-def _events(film: CodedFilm) -> list[tuple[str, Span]]:
+def _events(film: FilmCoding) -> list[tuple[str, Span]]:
     """Return (action, start and stop) of each bout and point, sorted."""
     bouts = [(action, span) for action, spans in film.bouts.items() for span in spans]
     points = [(action, (time, time)) for action, times in film.points.items() for time in times]
     return sorted(bouts + points)
 
 
-def _clip_unknown(film: CodedFilm, compared: Sequence[Span]) -> CodedFilm:
+def _clip_unknown(film: FilmCoding, compared: Sequence[Span]) -> FilmCoding:
     """Return a film whose unknown spans lie in the compared ones: an event without stop has none of its own."""
     unknown = {action: intersect_spans(spans, compared) for action, spans in film.unknown.items()}
     return replace(film, unknown={action: spans for action, spans in unknown.items() if spans})

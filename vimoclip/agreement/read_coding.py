@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimoclip import boris
 from vimoclip.agreement.bout_table import CODING_HINT, find_video, read_bout_table, read_results_folder
-from vimoclip.agreement.coding import CodedFilm, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.boris import BehaviorEvent, EventCollection, Recording
 from vimoclip.boris.aggregated import TYPE_COLUMN
@@ -86,14 +86,14 @@ def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
     return list(joined.values())
 
 
-def _film(recording: Recording, folder: Path, is_chosen: Callable[[str], bool]) -> CodedFilm:
+def _film(recording: Recording, folder: Path, is_chosen: Callable[[str], bool]) -> FilmCoding:
     events = [event for event in recording.events if is_chosen(_subject(event))]
     unknown = [event for event in recording.unknown_events if is_chosen(_subject(event))]
     points: dict[str, set[float]] = {event.behavior: set() for event in events if event.is_point}
     for event in events:
         if event.is_point:
             points[event.behavior].add(event.start)
-    return CodedFilm(
+    return FilmCoding(
         recording.media_path,
         recording.seconds,
         _spans(event for event in events if not event.is_point),

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Platt scaling has two numbers per class, and a temperature one in all. A class with fewer positives, or negatives, gets
-# the temperature.
+# Platt scaling has two numbers per class, and a temperature one for all. A class with fewer positives, or negatives,
+# gets the temperature.
 MIN_POSITIVES = 10
 MAX_FOLDS = 5
 METHODS = ("none", "temperature", "platt")  # fewest numbers first, which is taken of equals

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 PACKAGE = "vimoclip.timeline"
-SCRIPTS = ("canvas.js", "bouts.js", "lanes.js", "timeline.js")
+SCRIPTS = ("canvas.js", "player.js", "bouts.js", "lanes.js", "timeline.js")
 MIN_LANES = 12  # rows visible at first, if fewer classes have a bout
 TOP_CLASSES = 8  # classes in the table of scores for the whole video
 # 16-bit codes of the score 1 and of NaN. The sliders' thresholds are whole thousandths: multiples of 65 codes.
