@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vimoclip.agreement.coding import CodedFilm, Coding, CodingPair, FilmPair
+from vimoclip.agreement.coding import Coding, CodingPair, FilmCoding, FilmPair
 from vimoclip.timeline.bouts import Span
 
 Bouts = Mapping[str, Sequence[Span]]
 
 
-def make_film(bouts: Bouts, name: str = "a.mp4", seconds: float | None = 10.0, **changed: Any) -> CodedFilm:
-    """`bouts`: of each action; `changed`: other members of CodedFilm."""
-    return CodedFilm(name, seconds, {action: tuple(spans) for action, spans in bouts.items()}, **changed)
+def make_film(bouts: Bouts, name: str = "a.mp4", seconds: float | None = 10.0, **changed: Any) -> FilmCoding:
+    """`bouts`: of each action; `changed`: other members of FilmCoding."""
+    return FilmCoding(name, seconds, {action: tuple(spans) for action, spans in bouts.items()}, **changed)
 
 
-def make_coding(*films: CodedFilm, actions: Sequence[str] = (), is_complete: bool = True, **changed: Any) -> Coding:
+def make_coding(*films: FilmCoding, actions: Sequence[str] = (), is_complete: bool = True, **changed: Any) -> Coding:
     """`actions`: those of the ethogram beside those that occur; `changed`: other members of Coding."""
     occurring = (action for film in films for action in (*film.bouts, *film.points, *film.unknown))
     listed = dict.fromkeys([*occurring, *actions])

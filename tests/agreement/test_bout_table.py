@@ -8,7 +8,7 @@ import pytest
 
 from tests.timeline.helpers import make_timeline
 from vimoclip.agreement.bout_table import read_bout_table
-from vimoclip.agreement.coding import CodedFilm, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.pairing import pair_codings
 from vimoclip.agreement.read_coding import read_coding
 from vimoclip.errors import UserError
@@ -21,7 +21,7 @@ from vimoclip.timeline.bouts import CSV_COLUMNS
 DRINKING = {"drinking": ((2.25, 3.25),)}  # the bouts of make_timeline
 
 
-def only_film(coding: Coding) -> CodedFilm:
+def only_film(coding: Coding) -> FilmCoding:
     (film,) = coding.films
     return film
 

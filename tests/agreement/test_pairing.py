@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.agreement.helpers import make_coding, make_film
-from vimoclip.agreement.coding import CodedFilm, Coding, CodingPair
+from vimoclip.agreement.coding import Coding, CodingPair, FilmCoding
 from vimoclip.agreement.pairing import SpanName, pair_codings
 from vimoclip.errors import UserError
 
@@ -15,8 +15,8 @@ WALK = {"walk": [(1.0, 2.0)]}
 
 
 def pair(
-    coded: Sequence[CodedFilm] | Coding,
-    predicted: Sequence[CodedFilm] | Coding,
+    coded: Sequence[FilmCoding] | Coding,
+    predicted: Sequence[FilmCoding] | Coding,
     renamed: dict[str, str] | None = None,
     actions: Sequence[str] = (),
     span: SpanName = "film",

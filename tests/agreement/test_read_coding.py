@@ -10,7 +10,7 @@ import pytest
 from tests.boris import boris_program
 from tests.boris.test_reader import BEHAVIORS
 from vimoclip import boris
-from vimoclip.agreement.coding import CodedFilm, Coding
+from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.read_coding import read_coding
 from vimoclip.errors import UserError
 from vimoclip.timeline import Bout
@@ -44,7 +44,7 @@ def write_both(folder: Path, project: dict[str, Any]) -> tuple[Path, Path]:
     return boris_program.write(folder / "p.boris", project), table
 
 
-def only_film(coding: Coding) -> CodedFilm:
+def only_film(coding: Coding) -> FilmCoding:
     (film,) = coding.films
     return film
 
