@@ -84,6 +84,9 @@ def test_table_of_several_videos(tmp_path: Path) -> None:
         coding = read_coding(write_table(folder / "joined.csv", *lines))
         assert [(film.seconds, film.bouts) for film in coding.films] == [(seconds, DRINKING)] * 2
         assert coding.is_complete == (seconds is not None)
+    coding = read_coding(write_table(tmp_path / "out" / "joined.csv", lines[0], "b.avi,drinking,1,2,0.5"))
+    assert [film.seconds for film in coding.films] == [4.0, None]  # the result beside it is of b.mp4
+    assert not coding.is_complete
 
 
 def test_video_without_a_bout_is_known_by_its_result_only(tmp_path: Path) -> None:
@@ -114,6 +117,8 @@ def test_table_of_windows_that_only_touch_is_refused(tmp_path: Path) -> None:
         read_coding(write_table(tmp_path / "t.csv", *lines))
     touching = read_coding(write_table(tmp_path / "t.csv", *lines[:-1]))  # bouts that somebody has divided
     assert only_film(touching).bouts == {"walk": ((0.0, 6.0),), "rest": ((0.0, 4.0),)}
+    touching = read_coding(write_table(tmp_path / "t.csv", *lines[::2]))  # of one action only
+    assert only_film(touching).bouts == {"walk": ((0.0, 6.0),)}
 
 
 def test_bouts_of_a_video_named_like_windows_are_read(tmp_path: Path) -> None:

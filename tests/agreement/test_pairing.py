@@ -106,11 +106,13 @@ def test_codings_without_a_common_film_are_refused() -> None:
 
 
 def test_renamed_actions_are_joined() -> None:
-    first = make_film({"Walking": [(1.0, 2.0)], "running": [(2.0, 4.0)]}, points={"running": (5.0,), "Walking": (4.5,)})
+    first = make_film(
+        {"Walking": [(1.0, 2.0)], "running": [(0.5, 4.0), (6.0, 7.0)]}, points={"running": (5.0,), "Walking": (4.5,)}
+    )
     second = make_film({"walk": [(1.0, 3.0)]}, unknown={"walk": ((8.0, float("inf")),)})
     paired = pair([first], [second], {"walking": "walk", "running": "walk"})
     assert paired.actions == ("walk",)
-    assert paired.films[0].coded.bouts == {"walk": ((1.0, 4.0),)}
+    assert paired.films[0].coded.bouts == {"walk": ((0.5, 4.0), (6.0, 7.0))}
     assert paired.films[0].coded.points == {"walk": (4.5, 5.0)}
     assert paired.films[0].predicted.unknown == {"walk": ((8.0, 10.0),)}  # up to the film's end
     assert not paired.notes

@@ -11,7 +11,7 @@ from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.errors import UserError
 from vimoclip.io import csv
-from vimoclip.io.names import fold_name, list_some, normalize_name, path_parts, portable_stem
+from vimoclip.io.names import fold_name, list_some, path_parts, portable_stem
 from vimoclip.io.numbers import TIME_HINT, check_decimal_mark, parse_seconds
 from vimoclip.timeline import FRAMES_SUFFIX, WINDOWS_SUFFIX, Span, Timeline, read_timeline
 from vimoclip.timeline.bouts import CSV_COLUMNS
@@ -187,7 +187,7 @@ def _parse_row(location: str, number: int, row: Mapping[str, str]) -> _Row:
     if not 0 <= start < stop:
         problem = f"{row['action']} from {start:g} s to {stop:g} s is no bout"
         raise UserError(problem, "write a start of 0 or more, and a later stop", path=location)
-    return _Row(number, row["video"], normalize_name(row["action"]), start, stop)
+    return _Row(number, row["video"], row["action"], start, stop)
 
 
 def _check_no_windows(path: Path, rows: Iterable[_Row]) -> None:
