@@ -9,9 +9,15 @@ import pytest
 from tests.timeline.helpers import make_timeline
 from vimoclip.agreement.bout_table import read_bout_table
 from vimoclip.agreement.coding import Coding, FilmCoding
+<<<<<<< HEAD
+=======
+from vimoclip.agreement.pairing import pair_codings
+>>>>>>> read
 from vimoclip.agreement.read_coding import read_coding
 from vimoclip.errors import UserError
+from vimoclip.ethogram import folder_files
 from vimoclip.io.csv import write_csv
+from vimoclip.io.written_files import WrittenFiles
 from vimoclip.timeline import Timeline, write_frames, write_timeline
 from vimoclip.timeline.bouts import CSV_COLUMNS
 
@@ -81,6 +87,9 @@ def test_table_of_several_videos(tmp_path: Path) -> None:
         coding = read_coding(write_table(folder / "joined.csv", *lines))
         assert [(film.seconds, film.bouts) for film in coding.films] == [(seconds, DRINKING)] * 2
         assert coding.is_complete == (seconds is not None)
+    coding = read_coding(write_table(tmp_path / "out" / "joined.csv", lines[0], "b.avi,drinking,1,2,0.5"))
+    assert [film.seconds for film in coding.films] == [4.0, None]  # the result beside it is of b.mp4
+    assert not coding.is_complete
 
 
 def test_video_without_a_bout_is_known_by_its_result_only(tmp_path: Path) -> None:
@@ -111,6 +120,8 @@ def test_table_of_windows_that_only_touch_is_refused(tmp_path: Path) -> None:
         read_coding(write_table(tmp_path / "t.csv", *lines))
     touching = read_coding(write_table(tmp_path / "t.csv", *lines[:-1]))  # bouts that somebody has divided
     assert only_film(touching).bouts == {"walk": ((0.0, 6.0),), "rest": ((0.0, 4.0),)}
+    touching = read_coding(write_table(tmp_path / "t.csv", *lines[::2]))  # of one action only
+    assert only_film(touching).bouts == {"walk": ((0.0, 6.0),)}
 
 
 def test_bouts_of_a_video_named_like_windows_are_read(tmp_path: Path) -> None:
@@ -188,6 +199,19 @@ def test_folder_of_results(tmp_path: Path) -> None:
     assert [Path(film.written_path).parent.name for film in coding.films] == ["day1", "day2"]
     assert (coding.actions, coding.is_complete) == (("resting", "drinking"), True)
     assert sorted(re.findall(r"\w+\.json", " ".join(coding.notes))) == ["alone.json", "damaged.json"]
+
+
+def test_folder_and_its_project_say_the_same(tmp_path: Path) -> None:
+    """predict.py writes both; nobody has reviewed the project's observations."""
+    films = [make_timeline(tmp_path / "films" / f"{name}.mp4", observed=((0.0, 4.0),)) for name in "ab"]
+    write_results(tmp_path / "out", *films)
+    folder_files.write(tmp_path / "out", films, {}, None, WrittenFiles(tmp_path / "out"))
+    project = read_coding(tmp_path / "out" / folder_files.PREDICTIONS_FILE)
+    paired = pair_codings(read_coding(tmp_path / "out"), project, {}, (), "film")
+    assert [film.coded.bouts for film in paired.films] == [film.predicted.bouts for film in paired.films]
+    assert [film.coded.bouts for film in paired.films] == [DRINKING] * 2
+    assert paired.actions == ("resting", "drinking")
+    assert any("2 of 2" in note for note in project.notes)
 
 
 def test_folder_of_results_with_other_classes(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.spans import join_spans
 from vimoclip.errors import UserError
 from vimoclip.io import csv
-from vimoclip.io.names import fold_name, list_some, normalize_name, path_parts, portable_stem
+from vimoclip.io.names import fold_name, list_some, path_parts, portable_stem
 from vimoclip.io.numbers import TIME_HINT, check_decimal_mark, parse_seconds
-from vimoclip.timeline import WINDOWS_SUFFIX, Span, Timeline, read_timeline
+from vimoclip.timeline import FRAMES_SUFFIX, WINDOWS_SUFFIX, Span, Timeline, read_timeline
 from vimoclip.timeline.bouts import CSV_COLUMNS
 from vimoclip.timeline.frames import FRAME_COLUMNS
 
@@ -162,7 +162,7 @@ def _read_rows(path: Path) -> list[_Row]:
     """Return the rows of a table of bouts. Raises UserError with the line."""
     header, lines = _read_header(path)
     if set(FRAME_COLUMNS) <= set(header):
-        raise UserError("is a table of frames, not of bouts", _bouts_hint(path, "_frames"), path=path)
+        raise UserError("is a table of frames, not of bouts", _bouts_hint(path, FRAMES_SUFFIX), path=path)
     if missing := [name for name in REQUIRED_COLUMNS if name not in header]:
         raise UserError(f"is not a coding; it has no column {missing[0]}", CODING_HINT, path=path)
     is_video_name = path.with_suffix(".json").is_file()  # of a video whose name ends like that of a table of windows
@@ -187,7 +187,7 @@ def _parse_row(location: str, number: int, row: Mapping[str, str]) -> _Row:
     if not 0 <= start < stop:
         problem = f"{row['action']} from {start:g} s to {stop:g} s is no bout"
         raise UserError(problem, "write a start of 0 or more, and a later stop", path=location)
-    return _Row(number, row["video"], normalize_name(row["action"]), start, stop)
+    return _Row(number, row["video"], row["action"], start, stop)
 
 
 def _check_no_windows(path: Path, rows: Iterable[_Row]) -> None:
