@@ -16,14 +16,9 @@ def make_film(bouts: Bouts, name: str = "a.mp4", seconds: float | None = 10.0, *
 
 
 def make_coding(*films: FilmCoding, actions: Sequence[str] = (), is_complete: bool = True, **changed: Any) -> Coding:
-<<<<<<< HEAD
-    """`actions`: those of the ethogram beside those that have a bout; `changed`: other members of Coding."""
-    listed = dict.fromkeys([*(action for film in films for action in film.bouts), *actions])
-=======
     """`actions`: those of the ethogram beside those that occur; `changed`: other members of Coding."""
     occurring = (action for film in films for action in (*film.bouts, *film.points, *film.unknown))
     listed = dict.fromkeys([*occurring, *actions])
->>>>>>> read
     return Coding(changed.pop("path", Path("coding.boris")), tuple(listed), is_complete, films, **changed)
 
 

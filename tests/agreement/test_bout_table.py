@@ -9,10 +9,7 @@ import pytest
 from tests.timeline.helpers import make_timeline
 from vimoclip.agreement.bout_table import read_bout_table
 from vimoclip.agreement.coding import Coding, FilmCoding
-<<<<<<< HEAD
-=======
 from vimoclip.agreement.pairing import pair_codings
->>>>>>> read
 from vimoclip.agreement.read_coding import read_coding
 from vimoclip.errors import UserError
 from vimoclip.ethogram import folder_files
