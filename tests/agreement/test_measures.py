@@ -161,7 +161,7 @@ def test_unknown_time_of_an_action_is_left_out_of_it_and_of_the_overall_table() 
 
 
 def test_time_that_is_unknown_throughout_gives_no_numbers() -> None:
-    coded = coded_film({}, unknown={"walk": [(0.0, 600.0)]})
+    coded = coded_film({}, unknown={"walk": [(0.0, math.inf)]})
     document = measured(film_pair(coded, coded, (0.0, 600.0)), actions=("walk",))
     assert document["overall"]["kappa"] == {"value": None, "ci95": None}
     assert document["films"][0]["kappa"] is None
