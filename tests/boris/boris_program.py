@@ -176,15 +176,15 @@ def analyse(content: dict[str, Any]) -> Any:
 
 
 def kappa(content: dict[str, Any]) -> Any:
-    """Return Cohen's kappa, rounded to three decimals, of each pair of observations; `step`: seconds, as text."""
+    """Return Cohen's kappa, rounded to three decimals. `pairs`: two observations, and the step in seconds."""
     irr, config, database, utilities = _modules("irr", "config", "db_functions", "utilities")
     pj = utilities.convert_time_to_decimal(content["project"])
     behaviors = [row["code"] for row in pj["behaviors_conf"].values()]
-    subjects, step = [config.NO_FOCAL_SUBJECT], Decimal(content["step"])
+    subjects = [config.NO_FOCAL_SUBJECT]
     is_valid, message, connection = database.load_aggregated_events_in_db(pj, subjects, [], behaviors)
     assert is_valid, message
     cursor = connection.cursor()
-    return [irr.cohen_kappa(cursor, *pair, step, subjects, False)[0] for pair in content["pairs"]]
+    return [irr.cohen_kappa(cursor, a, b, Decimal(step), subjects, False)[0] for a, b, step in content["pairs"]]
 
 
 def _by_behavior(table: Any, row: tuple[Any, ...], first: int) -> dict[str, dict[str, Any]]:

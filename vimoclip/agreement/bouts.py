@@ -9,11 +9,13 @@ import numpy as np
 from vimoclip.timeline.bouts import Span
 
 MICROSECONDS = 1_000_000
+MAX_SECONDS = 1e9
 
 
 def to_microseconds(spans: Iterable[Span]) -> np.ndarray:
-    """Return spans in seconds as an array."""
-    return np.rint(np.array(list(spans), np.float64).reshape(-1, 2) * MICROSECONDS).astype(np.int64)
+    """Return spans in seconds as an array. Infinity becomes MAX_SECONDS."""
+    seconds = np.array(list(spans), np.float64).reshape(-1, 2)
+    return np.rint(np.minimum(seconds, MAX_SECONDS) * MICROSECONDS).astype(np.int64)
 
 
 def clip(spans: np.ndarray, within: np.ndarray) -> np.ndarray:

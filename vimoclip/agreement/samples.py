@@ -42,12 +42,7 @@ def sample(film: FilmPair, actions: Sequence[str], step: int, blocks: TimeBlocks
     """Sample a film every `step` microseconds from `blocks.start` on, the start of its first compared span."""
     compared = _indices(to_microseconds(film.compared) - blocks.start, step)
     coded, predicted = (_present(coding, actions, step, blocks.start) for coding in (film.coded, film.predicted))
-    unknown = [
-        _indices(
-            to_microseconds([*film.coded.unknown.get(a, ()), *film.predicted.unknown.get(a, ())]) - blocks.start, step
-        )
-        for a in actions
-    ]
+    unknown = [_indices(unknown_spans(film, action) - blocks.start, step) for action in actions]
     changes = [part.reshape(-1) for part in (compared, *coded, *predicted, *unknown)]
     bounds = np.unique(np.concatenate([*changes, -(-blocks.length * np.arange(1, blocks.number) // step)]))
     bounds = bounds[(bounds >= 0) & (bounds <= compared[-1, 1])]
@@ -59,6 +54,11 @@ def sample(film: FilmPair, actions: Sequence[str], step: int, blocks: TimeBlocks
         _cover(predicted, bounds)[is_compared],
         ~_cover(unknown, bounds)[is_compared],
     )
+
+
+def unknown_spans(film: FilmPair, action: str) -> np.ndarray:
+    """Return the spans in which one of the codings does not say whether an action is present."""
+    return to_microseconds([*film.coded.unknown.get(action, ()), *film.predicted.unknown.get(action, ())])
 
 
 def _present(coding: FilmCoding, actions: Sequence[str], step: int, start: int) -> list[np.ndarray]:

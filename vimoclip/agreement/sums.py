@@ -9,7 +9,7 @@ import numpy as np
 
 from vimoclip.agreement.bouts import clip, match, subtract, to_microseconds
 from vimoclip.agreement.coding import FilmPair
-from vimoclip.agreement.samples import SampleRuns, TimeBlocks, sample
+from vimoclip.agreement.samples import SampleRuns, TimeBlocks, sample, unknown_spans
 from vimoclip.timeline.bouts import Span
 
 
@@ -91,20 +91,19 @@ def _bout_sums(
     lengths = np.zeros((2, len(actions)), np.int64)
     compared = to_microseconds(film.compared)
     for a, action in enumerate(actions):
-        unknown = to_microseconds([*film.coded.unknown.get(action, ()), *film.predicted.unknown.get(action, ())])
-        known = subtract(compared, unknown)
+        known = subtract(compared, unknown_spans(film, action))
         coded, predicted = (
             clip(to_microseconds(coding.bouts.get(action, ())), known) for coding in (film.coded, film.predicted)
         )
         lengths[:, a] = [(spans[:, 1] - spans[:, 0]).sum() for spans in (coded, predicted)]
         i, j = match(coded, predicted, overlap)
         difference = predicted[j] - coded[i]
-        matched_blocks, predicted_starts = blocks.of(coded[i, 0]), predicted[:, 0].copy()
-        predicted_starts[j] = coded[i, 0]
-        for column, starts in enumerate((coded[i, 0], coded[:, 0], predicted_starts)):
-            np.add.at(bouts[:, a, column], blocks.of(starts), 1)
-        np.add.at(errors[:, a, 0::2], matched_blocks, difference)
-        np.add.at(errors[:, a, 1::2], matched_blocks, abs(difference))
+        coded_blocks, predicted_blocks = blocks.of(coded[:, 0]), blocks.of(predicted[:, 0])
+        predicted_blocks[j] = coded_blocks[i]
+        for column, counted in enumerate((coded_blocks[i], coded_blocks, predicted_blocks)):
+            np.add.at(bouts[:, a, column], counted, 1)
+        np.add.at(errors[:, a, 0::2], coded_blocks[i], difference)
+        np.add.at(errors[:, a, 1::2], coded_blocks[i], abs(difference))
     return bouts, errors, lengths
 
 
