@@ -207,7 +207,7 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
     choices = []
     for row in rows:
         c = class_ids[row["name"]]
-        curve = thin_curve(precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c]))
+        curve = thin_curve(precision_recall_curve(evaluation.raw_scores[:, c], evaluation.targets[:, c]))
         trace = _curve_trace("precision", curve, {"color": COLORS[0], "width": 2.5})
         prevalence = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
