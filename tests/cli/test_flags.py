@@ -281,6 +281,7 @@ EVALUATION: dict[str, Any] = {
     "--split": "train",
     "--logits": [],
     "--selection-predictions": f"{RUN}/predictions.csv",
+    "--raw": [],
     "--allow-missing": None,  # of predictions that miss clips: evaluation/evaluation/test_evaluate.py
     "--compare": "checkpoints/TFAM/cross_attention/seed50",
     "--output-dir": "out",
