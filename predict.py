@@ -17,8 +17,8 @@ Each score is that of a window of --window seconds. A bout is a period in which 
 threshold; gaps up to --max-gap are closed. A run of --tfam that had a model-selection split has fitted a calibration of
 its scores and thresholds on it; otherwise the scores are not calibrated, and 0.5 is the threshold. It is printed on how
 many positive clips of that split those of each action rest; actions with fewer than ten are marked, in the page too. Of
-several runs, --tfam RUN RUN RUN, the scores and the thresholds are the means, the numbers of clips those of the run with
-the fewest, and <name>_windows.csv has the standard deviation of each score. See docs/numbers.md."""
+several runs, --tfam RUN RUN RUN, the scores and the thresholds are the means, the numbers of clips are those of the run
+with the fewest, and <name>_windows.csv has the standard deviation of each score. See docs/numbers.md."""
 
 import argparse
 import textwrap

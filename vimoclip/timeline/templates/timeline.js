@@ -23,12 +23,26 @@
   function addLanes(actions) {
     for (const action of actions) {
       const row = element("div", "", box, "lane"), label = element("span", "", row, "label");
-      element("b", classes[action], label).title = classes[action];
+      addName(action, label);
       const number = element("span", "", label, "score"), canvas = row.appendChild(document.createElement("canvas"));
       const lane = { action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) };
       lanes.push(Object.assign(lane, addSlider(action, label)));
       showThreshold(lane);
     }
+  }
+
+  // The name of an action, and a mark if what was fitted for it rests on few clips.
+  function addName(action, label) {
+    const count = data.positives[action], name = element("span", "", label, "name");
+    element("b", classes[action], name);
+    name.title = classes[action];
+    if (count === null) return;
+    const clips = `calibration, and threshold unless it was given, fitted on ${count} positive clip${count === 1 ? "" : "s"}`;
+    name.title += `\n${clips}`;
+    if (count >= data.min_positives) return;
+    const mark = element("span", "*", name, "few");
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", clips);
   }
 
   // ---- current time
