@@ -217,8 +217,11 @@ def load_trained_model(
     thresholds = ensemble.thresholds() if args.threshold is None else np.full(len(classes), args.threshold)
     metadata = ensemble.metadata() | {"flow_precision": encoder.flow_precision, "precision": compute.precision}
     for run in runs:
-        method = f"calibration: {run.calibration.method}" if run.calibration else "scores are not calibrated"
-        print(f"{run.path} {describe_compute(compute)}, {method}", flush=True)
+        if run.calibration:
+            scores = f"calibrated scores (method: {run.calibration.method})"
+        else:
+            scores = "raw scores" if args.raw else "scores are not calibrated: it has no calibration.json"
+        print(f"{run.path} {describe_compute(compute)}, {scores}", flush=True)
     if positives:
         print(describe_positives(positives, args.threshold is None), flush=True)
     score_streams = ensemble.score_streams if ensemble.has_two_streams else None
