@@ -45,6 +45,7 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "shown": min(max(MIN_LANES, num_with_bouts), len(order)),
         "edges": edges.tolist(),
         "scores": _pack_scores(timeline.scores),
+        "score_sd": "" if timeline.score_sd is None else _pack_scores(timeline.score_sd),
         "thresholds": [t if np.isfinite(t) else None for t in timeline.thresholds.tolist()],
         "bouts": [
             (timeline.classes.index(b.action), b.start, b.stop, round(b.score, DECIMALS)) for b in timeline.bouts

@@ -4,7 +4,7 @@
   const ROWS = 300; // rows of the table that are shown at first
   const data = JSON.parse(byId("data").textContent);
   const { thresholds, classes } = data;
-  const codes = unpackScores(data.scores), windows = data.edges.length - 1;
+  const codes = unpackScores(data.scores), deviations = unpackScores(data.score_sd), windows = data.edges.length - 1;
   const player = makePlayer({ draw, show, describe, keys: { n: () => jump(1), p: () => jump(-1) } });
   const { windowAt, isObserved, scoreAt, drawLane } = drawer(data, codes, player.view);
   const given = { bouts: data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score })), thresholds: [...thresholds] };
@@ -72,11 +72,16 @@
     if (!lane) return lines;
     const score = scoreAt(lane.action, time), threshold = thresholds[lane.action];
     lines[0] += ` ${classes[lane.action]}`;
-    const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3)}` : "not observed";
+    const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3) + deviation(lane.action, time)}` : "not observed";
     lines.push(found + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
     const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
     if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
     return lines;
+  }
+
+  // The standard deviation of a score over several runs; "" if it is of one run.
+  function deviation(action, time) {
+    return deviations.length ? ` ± ${scoreOf(deviations[action * windows + windowAt(time)]).toFixed(3)}` : "";
   }
 
   for (const [id, direction] of [["previous", -1], ["next", 1]]) byId(id).addEventListener("click", () => jump(direction));
