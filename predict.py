@@ -220,7 +220,7 @@ def load_trained_model(
         if run.calibration:
             scores = f"calibrated scores (method: {run.calibration.method})"
         else:
-            scores = "raw scores" if args.raw else "scores are not calibrated: it has no calibration.json"
+            scores = "raw scores" if args.raw else "scores are not calibrated"
         print(f"{run.path} {describe_compute(compute)}, {scores}", flush=True)
     if positives:
         print(describe_positives(positives, args.threshold is None), flush=True)

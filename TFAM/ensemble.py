@@ -101,7 +101,7 @@ def _check_compatible(first: FusionPredictor, second: FusionPredictor) -> None:
     cli.check_settings_match(_frames(first), _frames(second), str(first.path), str(second.path), HINT)
     for run, other in ((first, second), (second, first)):
         if run.calibration and not other.calibration:
-            problem = f"has no calibration.json, but {run.path} is calibrated"
+            problem = f"has no calibration, but {run.path} has one"
             raise UserError(problem, "use --raw for scores without calibration, or give other runs", path=other.path)
 
 
