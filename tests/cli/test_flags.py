@@ -294,6 +294,7 @@ EVALUATION: dict[str, Any] = {
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
     "--student": "nowhere",
+    "--raw": [],
     "--output-dir": "out",
     "-o": "out",
     "--deinterlace": "auto",  # refused beside --tfam; prediction tests

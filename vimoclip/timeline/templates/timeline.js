@@ -4,7 +4,7 @@
   const ROWS = 300; // rows of the table that are shown at first
   const data = JSON.parse(byId("data").textContent);
   const { thresholds, classes } = data;
-  const codes = unpackScores(data.scores), windows = data.edges.length - 1;
+  const codes = unpackScores(data.scores), deviations = unpackScores(data.score_sd), windows = data.edges.length - 1;
   const player = makePlayer({ draw, show, describe, keys: { n: () => jump(1), p: () => jump(-1) } });
   const { windowAt, isObserved, scoreAt, drawLane } = drawer(data, codes, player.view);
   const given = { bouts: data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score })), thresholds: [...thresholds] };
@@ -23,12 +23,26 @@
   function addLanes(actions) {
     for (const action of actions) {
       const row = element("div", "", box, "lane"), label = element("span", "", row, "label");
-      element("b", classes[action], label).title = classes[action];
+      addName(action, label);
       const number = element("span", "", label, "score"), canvas = row.appendChild(document.createElement("canvas"));
       const lane = { action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) };
       lanes.push(Object.assign(lane, addSlider(action, label)));
       showThreshold(lane);
     }
+  }
+
+  // The name of an action, and a mark if what was fitted for it rests on few clips.
+  function addName(action, label) {
+    const count = data.positives[action], name = element("span", "", label, "name");
+    element("b", classes[action], name);
+    name.title = classes[action];
+    if (count === null) return;
+    const clips = `calibration, and threshold unless it was given, fitted on ${count} positive clip${count === 1 ? "" : "s"}`;
+    name.title += `\n${clips}`;
+    if (count >= data.min_positives) return;
+    const mark = element("span", "*", name, "few");
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", clips);
   }
 
   // ---- current time
@@ -58,11 +72,16 @@
     if (!lane) return lines;
     const score = scoreAt(lane.action, time), threshold = thresholds[lane.action];
     lines[0] += ` ${classes[lane.action]}`;
-    const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3)}` : "not observed";
+    const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3) + deviation(lane.action, time)}` : "not observed";
     lines.push(found + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
     const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
     if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
     return lines;
+  }
+
+  // The standard deviation of a score over several runs; "" if it is of one run.
+  function deviation(action, time) {
+    return deviations.length ? ` ± ${scoreOf(deviations[action * windows + windowAt(time)]).toFixed(3)}` : "";
   }
 
   for (const [id, direction] of [["previous", -1], ["next", 1]]) byId(id).addEventListener("click", () => jump(direction));
