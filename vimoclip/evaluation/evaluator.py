@@ -261,9 +261,9 @@ def _calibration_notes(metrics: dict[str, Any]) -> list[str]:
         raw_micro = "" if raw is None else f" The micro AP of the raw scores is {format_fraction(raw)}."
         notes.append(
             f"Scores are calibrated by Platt scaling, fitted on {clips}; classes with fewer than {MIN_POSITIVES} clips "
-            "with or without the label have a temperature. Macro AP and the AP of each class are unchanged by it. Micro "
-            "AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of calibrated scores: do not compare them with "
-            f"TFAM's metrics.json and table.csv, which are of raw scores.{raw_micro}"
+            "with or without the label have a temperature. Macro AP and the AP of each class are unchanged by it. "
+            "Micro AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of calibrated scores: do not compare "
+            f"them with TFAM's metrics.json and table.csv, which are of raw scores.{raw_micro}"
         )
     if comparison and (calibration["method"] is None) != (comparison["other_calibration"] is None):
         notes.append(
