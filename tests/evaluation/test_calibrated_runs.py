@@ -138,8 +138,7 @@ def test_every_metric_is_of_calibrated_scores(zoo: Zoo, capsys: pytest.CaptureFi
     assert [row["threshold"] for row in result.per_class] == pytest.approx(thresholds.tolist())
     fitted = f1_score(targets, calibrated >= thresholds, average="macro")
     assert numbers["f1_macro_at_fitted_thresholds"]["value"] == pytest.approx(fitted)
-    note = f"{raw_micro:.4f}"
-    assert names(numbers["notes"], "Platt", "31", "hit@1", note)
+    assert names(numbers["notes"], "Platt", "31", "hit@1", f"{raw_micro:.4f}")
     for entry in (calibration["ece"], raw["ece"], calibration["log_loss"], raw["log_loss"], raw["map_micro"]):
         assert f"{entry['value']:.4f}" in printed
 
@@ -206,6 +205,17 @@ def test_a_calibration_that_changes_nothing_leaves_scores_exactly(zoo: Zoo) -> N
         result.metrics["map_micro"] == without.metrics["map_micro"] == result.metrics["calibration"]["raw"]["map_micro"]
     )
     assert not names(result.metrics["notes"], "table.csv")
+
+
+def test_one_temperature_changes_calibration_error_and_log_loss_alone(zoo: Zoo) -> None:
+    run = zoo.make_run("seed49")
+    without = run_script(run).metrics
+    write_calibration(run, np.full(4, 0.4), np.zeros(4), method="temperature")
+    result = run_script(run).metrics
+    assert names(result["notes"], "31") and not names(result["notes"], "table.csv")
+    different = {key for key in without if result[key] != without[key]}
+    assert different == {"calibration", "notes"}
+    assert result["calibration"]["ece"] != without["calibration"]["ece"] == result["calibration"]["raw"]["ece"]
 
 
 def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:

@@ -28,10 +28,6 @@ from vimoclip.metrics import bootstrap_weights, fit_thresholds, format_fraction
 from vimoclip.metrics.score_calibration import MIN_POSITIVES
 from vimoclip.runtime import versions
 
-METHOD_NAMES = {  # of calibrations
-    "temperature": "one temperature",
-    "platt": f"Platt scaling (classes with fewer than {MIN_POSITIVES} positive or negative clips: by a temperature)",
-}
 FEW_POSITIVES = 10  # below this number a class's AP depends on single clips
 
 
@@ -255,14 +251,19 @@ def _calibration_notes(metrics: dict[str, Any]) -> list[str]:
     clips = f"{calibration['num_videos']} clips of the model-selection split"
     if calibration["method"] == "none":
         notes.append(f"Calibration leaves the scores as they are, since nothing better was found on {clips}.")
+    elif calibration["method"] == "temperature":
+        notes.append(
+            f"Scores are calibrated by one temperature, fitted on {clips}. It changes calibration error and log loss; "
+            "all other numbers are those of raw scores, except where float64 rounds scores near 0 or 1 to equal ones."
+        )
     elif calibration["method"]:
         raw = calibration["raw"]["map_micro"]["value"]
         raw_micro = "" if raw is None else f" The micro AP of the raw scores is {format_fraction(raw)}."
         notes.append(
-            f"Scores are calibrated by {METHOD_NAMES[calibration['method']]}, fitted on {clips}. Macro AP and the AP "
-            "of each class are unchanged by it. Micro AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of "
-            "calibrated scores: do not compare them with TFAM's metrics.json and table.csv, which are of raw scores."
-            + raw_micro
+            f"Scores are calibrated by Platt scaling, fitted on {clips}; classes with fewer than {MIN_POSITIVES} clips "
+            "with or without the label have a temperature. Macro AP and the AP of each class are unchanged by it. "
+            "Micro AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of calibrated scores: do not compare "
+            f"them with TFAM's metrics.json and table.csv, which are of raw scores.{raw_micro}"
         )
     if comparison and (calibration["method"] is None) != (comparison["other_calibration"] is None):
         notes.append(
