@@ -140,11 +140,12 @@ def test_observations_of_parts_of_a_film_cover_these_parts(tmp_path: Path) -> No
 def test_one_film_may_be_written_in_two_ways(tmp_path: Path) -> None:
     """A path that ends with another is of the same film; the same name in another folder is another film."""
     project = make_project({"C:\\films\\Day1\\a.mp4": 10.0}, one=bout("walk", 1.0, 3.0))
+    add(project, make_project({"E:\\Films\\day1\\a.mp4": 10.0}, four=bout("walk", 0.5, 2.0)))
     add(project, make_project({"day1/a.mp4": 10.0}, two=bout("walk", 2.0, 5.0)))
     add(project, make_project({"day2/a.mp4": 10.0}, three=bout("walk", 6.0, 7.0)))
     coding = read_coding(boris_program.write(tmp_path / "p.boris", project))
     assert [(film.written_path, film.bouts["walk"], film.observations) for film in coding.films] == [
-        ("C:\\films\\Day1\\a.mp4", ((1.0, 5.0),), ("one", "two")),
+        ("C:\\films\\Day1\\a.mp4", ((0.5, 5.0),), ("one", "four", "two")),
         ("day2/a.mp4", ((6.0, 7.0),), ("three",)),
     ]
     assert mentions(coding, "one", "two") and not mentions(coding, "three")
@@ -163,12 +164,13 @@ def test_video_is_found_from_the_project(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.mp4").touch()
     (tmp_path / "b.mp4").touch()
-    project = make_project({"films\\a.mp4": 8.0}, one=[])
-    add(project, make_project({"D:\\elsewhere\\b.mp4": 8.0}, two=[]))
-    add(project, make_project({"c.mp4": 8.0}, three=[]))
+    project = make_project({"c.mp4": 8.0}, one=[])
+    add(project, make_project({"films\\a.mp4": 8.0}, two=[]))
+    add(project, make_project({"D:\\elsewhere\\b.mp4": 8.0}, three=[]))
     coding = read_coding(boris_program.write(tmp_path / "p.boris", project))
     videos = {film.written_path[-5:]: film.video for film in coding.films}
     assert videos == {"a.mp4": tmp_path / "films" / "a.mp4", "b.mp4": tmp_path / "b.mp4", "c.mp4": None}
+    assert list(videos) == ["c.mp4", "a.mp4", "b.mp4"]  # in the project's order
 
 
 def test_unreviewed_predictions_are_read_and_named(tmp_path: Path) -> None:

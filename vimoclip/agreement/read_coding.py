@@ -67,9 +67,9 @@ def _read_boris(
 
 def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
     """Return one recording per film. A path is of the same film as the only longer one that ends with it."""
+    paths = [(tuple(map(fold_name, path_parts(recording.media_path))), recording) for recording in recordings]
     joined: dict[tuple[str, ...], Recording] = {}
-    for recording in sorted(recordings, key=lambda recording: -len(path_parts(recording.media_path))):
-        parts = tuple(map(fold_name, path_parts(recording.media_path)))
+    for parts, recording in sorted(paths, key=lambda item: -len(item[0])):
         longer = [other for other in joined if common_tail(parts, other) == len(parts)]
         if len(longer) != 1:
             joined[parts] = recording
@@ -83,7 +83,7 @@ def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
             coded_intervals=first.coded_intervals + recording.coded_intervals,
             unknown_events=first.unknown_events + recording.unknown_events,
         )
-    return list(joined.values())
+    return [joined[parts] for parts in dict.fromkeys(parts for parts, _ in paths) if parts in joined]
 
 
 def _film(recording: Recording, folder: Path, is_chosen: Callable[[str], bool]) -> FilmCoding:
