@@ -15,10 +15,11 @@ docs/correction-loop.md. Tables, pages and observations that somebody has edited
 
 Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
 threshold; gaps up to --max-gap are closed. A run of --tfam that had a model-selection split has fitted a calibration of
-its scores and thresholds on it; otherwise the scores are not calibrated, and 0.5 is the threshold. It is printed on how
-many positive clips of that split those of each action rest; actions with fewer than ten are marked, in the page too. Of
-several runs, --tfam RUN RUN RUN, the scores and the thresholds are the means, the numbers of clips are those of the run
-with the fewest, and <name>_windows.csv has the standard deviation of each score. See docs/numbers.md."""
+its scores and thresholds on it (a run of an earlier version: thresholds alone); without the split, scores are raw and
+thresholds 0.5. It is printed on how many positive clips of the split the calibration and the threshold of each action
+rest; actions with fewer than ten are marked, in the page too. Of several runs, --tfam RUN RUN RUN, the scores and the
+thresholds are the means, the numbers of clips are those of the run with the fewest, and <name>_windows.csv has the
+standard deviation of each score. See docs/numbers.md."""
 
 import argparse
 import textwrap

@@ -59,6 +59,7 @@ def test_scores_are_means_over_the_runs(chain: Path, flags: list[str], tmp_path:
     assert found.provenance["tfam"] == [result.provenance["tfam"] for result in single]
     assert found.provenance["tfam_weights_sha256"] == [r.provenance["tfam_weights_sha256"] for r in single]
     assert found.provenance["calibration"] == (None if flags else ["platt"] * 3)
+    assert ", ".join(found.provenance["tfam"]) in (tmp_path / "all" / "predictions.boris").read_text()
     rows = read_csv(tmp_path / "all" / "clip3_windows.csv")
     assert list(rows[0]) == ["video", "action", "start", "stop", "score", "score_sd"]
     numbers = np.array([[float(row["score"]), float(row["score_sd"])] for row in rows]).reshape(-1, 3, 2)
