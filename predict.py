@@ -41,7 +41,7 @@ NO_BREAK_SPACE = "\xa0"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("videos", type=Path, nargs="+", help="videos, folders of videos, or lists of videos (.txt)")
+    parser.add_argument("videos", type=Path, nargs="*", help="videos, folders of videos, or lists of videos (.txt)")
     parser.add_argument(
         "--tfam",
         type=Path,
@@ -97,8 +97,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse a command line. Videos may also follow the run: --tfam RUN VIDEO."""
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.tfam and not args.videos:
+        is_run = [path.suffix == ".pth" or (path / "best_model.pth").is_file() for path in args.tfam[1:]]
+        num_runs = 1 + (is_run.index(False) if False in is_run else len(is_run))
+        args.tfam, args.videos = args.tfam[:num_runs], args.tfam[num_runs:]
+    if not args.videos:
+        parser.error("the following arguments are required: videos")
+    return args
+
+
 def main(argv: list[str] | None = None) -> cli.RunReport:
-    args = build_parser().parse_args(argv)
+    args = parse_arguments(argv)
     check_arguments(args)
     from vimoclip.ethogram import folder_files
     from vimoclip.io.written_files import WrittenFiles

@@ -179,8 +179,9 @@ def test_calibration_is_reported_before_and_after(tmp_path: Path) -> None:
     write_run(runs / "TFAM" / "rgb" / "seed3", scores)
     write_run(runs / "TFAM" / "motion" / "seed3", scores)  # without calibration.json
     logit = float(np.log(9))
-    row = {"slope": 1.0, "intercept": -logit, "threshold": 0.5, "positives": 3}
-    content = {"schema": 1, "method": "platt", "classes": dict.fromkeys(ACTIONS, row)}
+    row = {"scaling": "platt", "slope": 1.0, "intercept": -logit, "threshold": 0.5, "positives": 3}
+    content = {"schema": 1, "method": "platt", "num_videos": 6, "cross_validated_log_loss": {}}
+    content["classes"] = dict.fromkeys(ACTIONS, row)
     (runs / "TFAM" / "rgb" / "seed3" / "calibration.json").write_text(json.dumps(content))
     motion, rgb = tabulate(dataset, runs, tmp_path / "out")
     share = 2 * is_label.sum() / is_label.size

@@ -65,6 +65,11 @@ def write_calibration(
     """Write the calibration.json of a run of CLASSES."""
     numbers = zip(slopes, intercepts, thresholds, positives, strict=True)
     keys = ("slope", "intercept", "threshold", "positives")
-    classes = {name: dict(zip(keys, row, strict=True)) for name, row in zip(CLASSES, numbers, strict=True)}
-    (run / "calibration.json").write_text(json.dumps({"schema": 1, "method": "platt", "classes": classes}))
+    rows = [dict(zip(keys, row, strict=True)) for row in numbers]
+    classes = {name: {"scaling": "platt", **row} for name, row in zip(CLASSES, rows, strict=True)}
+    (run / "calibration.json").write_text(
+        json.dumps(
+            {"schema": 1, "method": "platt", "num_videos": 20, "cross_validated_log_loss": {}, "classes": classes}
+        )
+    )
     return run

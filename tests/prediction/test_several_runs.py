@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from predict import parse_arguments
 from tests.conftest import CLASSES
-from tests.prediction.helpers import RGB_RUN, copy_run, predict, predict_error, read_json, write_calibration
+from tests.prediction.helpers import RGB_RUN, RUNS, copy_run, predict, predict_error, read_json, write_calibration
 from TFAM.predictor import FusionPredictor
 from vimoclip import timeline
 from vimoclip.prediction import WindowFeatures
@@ -170,3 +171,22 @@ def test_runs_with_and_without_calibration_are_combined_only_by_their_raw_scores
         error = predict_error(chain, CLIP, "--tfam", *runs, "-o", str(tmp_path / "out"))
         assert calibrated in error.problem and error.path and error.path.startswith(other) and "--raw" in error.hint
     assert predict(chain, CLIP, "--tfam", calibrated, other, "--raw", "-o", str(tmp_path / "out")).done == 1
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["VIDEO", "--tfam", "RUN", "OTHER"],
+        ["--tfam", "RUN", "OTHER", "VIDEO"],  # the first that is no run ends the list of runs
+        ["--tfam", "RUN", "OTHER", "--window", "2", "VIDEO"],
+        ["--window", "2", "VIDEO", "--tfam", "RUN", "OTHER"],
+    ],
+)
+def test_videos_may_stand_before_and_behind_the_runs(chain: Path, order: list[str]) -> None:
+    runs = [f"{chain}/checkpoints/TFAM/{name}/seed49" for name in RUNS[:2]]
+    words = dict(zip(("RUN", "OTHER", "VIDEO"), (*runs, "a.mp4"), strict=True))
+    args = parse_arguments([words.get(word, word) for word in order])
+    assert (args.tfam, args.videos) == ([Path(run) for run in runs], [Path("a.mp4")])
+    with pytest.raises(SystemExit) as error:
+        parse_arguments(["--tfam", *runs])
+    assert error.value.code == 2

@@ -9,6 +9,7 @@ import numpy as np
 
 from vimoclip.errors import UserError
 from vimoclip.io import yaml_json
+from vimoclip.io.names import normalize_name
 from vimoclip.metrics import fit_thresholds
 from vimoclip.metrics.score_calibration import ScoreCalibration, fit_calibration
 from vimoclip.runtime import versions
@@ -22,18 +23,18 @@ HINT = "run the run's command again with --overwrite, or use --raw"
 class RunCalibration:
     """Content of calibration.json.
 
-    `thresholds` (C,): of calibrated scores; `positives` (C,) int: number of clips of the model-selection split that
-    show each class, on which its calibration and threshold rest; `document`: the whole file."""
+    `method`: `platt`, `temperature`, or `none`, which leaves the scores as they are; `thresholds` (C,): of calibrated
+    scores; `positives` (C,) int: number of clips of the model-selection split that show each class, on which its
+    calibration and threshold rest; `scalings`: of each class, named as methods are; `num_videos`: clips of the split;
+    `log_losses`: of each method in cross-validation, {} if there were too few clips."""
 
     scores: ScoreCalibration
+    method: str
     thresholds: np.ndarray
     positives: np.ndarray
-    document: dict[str, Any]
-
-    @property
-    def method(self) -> str:
-        """`platt`, `temperature`, or `none`, which leaves the scores as they are."""
-        return str(self.document["method"])
+    scalings: tuple[str, ...]
+    num_videos: int
+    log_losses: dict[str, float]
 
 
 def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
@@ -45,19 +46,25 @@ def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
     try:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']}, and this version reads {SCHEMA}")
-        rows = [document["classes"][name] for name in classes]
-        columns = {
-            key: np.array([row[key] for row in rows]) for key in ("slope", "intercept", "threshold", "positives")
+        by_name = {normalize_name(name): row for name, row in document["classes"].items()}
+        rows = [by_name[normalize_name(name)] for name in classes]
+        numbers = {
+            key: np.array([float(row[key]) for row in rows]) for key in ("slope", "intercept", "threshold", "positives")
         }
-        numbers = {key: column.astype(float) for key, column in columns.items()}
         if not all(np.isfinite(column).all() for column in numbers.values()) or (numbers["slope"] <= 0).any():
             raise ValueError("a slope is not above 0, or a number is not finite")
-        str(document["method"])
-    except (KeyError, TypeError, ValueError) as error:
+        return RunCalibration(
+            ScoreCalibration(numbers["slope"], numbers["intercept"]),
+            str(document["method"]),
+            numbers["threshold"],
+            numbers["positives"].astype(int),
+            tuple(str(row["scaling"]) for row in rows),
+            int(document["num_videos"]),
+            {str(name): float(loss) for name, loss in document["cross_validated_log_loss"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"is not a calibration of this run's classes ({type(error).__name__}: {error})"
         raise UserError(problem, HINT, path=path) from None
-    scores = ScoreCalibration(numbers["slope"], numbers["intercept"])
-    return RunCalibration(scores, numbers["threshold"], numbers["positives"].astype(int), document)
 
 
 def fit(

@@ -158,8 +158,8 @@ def calibration_entries(
     entries = _calibration_metrics(scored) | dict.fromkeys(("method", "num_videos", "cross_validated_log_loss", "raw"))
     if calibration:
         raw = replace(scored, scores=scored.raw_scores)
-        entries["method"] = calibration.method
-        entries |= {key: calibration.document[key] for key in ("num_videos", "cross_validated_log_loss")}
+        entries |= {"method": calibration.method, "num_videos": calibration.num_videos}
+        entries["cross_validated_log_loss"] = calibration.log_losses
         entries["raw"] = _calibration_metrics(raw) | {"map_micro": map_entries(raw, ap_per_class)["map_micro"]}
     return entries
 
@@ -214,7 +214,7 @@ def per_class_rows(
                 "ece_raw": raw_errors[c].ece if calibration else None,
                 "log_loss": errors[c].log_loss,
                 "log_loss_raw": raw_errors[c].log_loss if calibration else None,
-                "scaling": calibration.document["classes"][name]["scaling"] if calibration else None,
+                "scaling": calibration.scalings[c] if calibration else None,
                 "selection_positives": int(calibration.positives[c]) if calibration else None,
             }
         )
