@@ -183,7 +183,7 @@ def test_runs_with_and_without_calibration_are_combined_only_by_their_raw_scores
     ],
 )
 def test_videos_may_stand_before_and_behind_the_runs(chain: Path, order: list[str]) -> None:
-    runs = [f"{chain}/checkpoints/TFAM/{name}/seed49" for name in RUNS[:2]]
+    runs = [f"{chain}/checkpoints/TFAM/{name}/seed49" for name in list(RUNS)[:2]]
     words = dict(zip(("RUN", "OTHER", "VIDEO"), (*runs, "a.mp4"), strict=True))
     args = parse_arguments([words.get(word, word) for word in order])
     assert (args.tfam, args.videos) == ([Path(run) for run in runs], [Path("a.mp4")])
