@@ -7,8 +7,8 @@
 Reads the annotations and a finished run of TFAM.train_and_eval, or a CSV with a column `video_id` and a column of
 scores per class, named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and
 report.html to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over
-clips. Thresholds are fitted on the model-selection split, never on the evaluation split. 6,096 clips of 140 classes
-take 15 seconds."""
+clips. Thresholds are fitted on the model-selection split, never on the evaluation split. Scores of a run are calibrated
+by its calibration.json; those of a CSV are not. 6,096 clips of 140 classes take 15 seconds."""
 
 import argparse
 import shlex
@@ -36,8 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--selection-predictions",
         type=Path,
         metavar="CSV",
-        help="predictions of the model-selection split, to fit thresholds; default: those of the run, else none",
+        help="predictions of the model-selection split, to fit thresholds; default: those of the run, else none; for a "
+        "run, scores before calibration",
     )
+    add("--raw", action="store_true", help="do not calibrate the scores of a run by its calibration.json")
     add("--allow-missing", action="store_true", help="exclude clips without predictions, and list them")
     add("--compare", type=Path, metavar="OTHER", help="run or CSV to compare with, of the same clips")
     add("--output-dir", type=Path, help="output folder; default: evaluation/ in the run, or <CSV name>_evaluation/")
@@ -70,7 +72,9 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     args.split = args.split or source.split
     data = annotations.load(annotations_dir, dataset_name, [args.split])
     output_dir = resolve_output_dir(args)
-    settings = evaluation.EvaluationSettings(args.split, args.logits, args.resamples, args.seed, args.allow_missing)
+    settings = evaluation.EvaluationSettings(
+        args.split, args.logits, args.resamples, args.seed, args.allow_missing, args.raw
+    )
     other = sources.open_predictions(args.compare) if args.compare else None
     result = evaluation.evaluate(source, data, annotations_dir, settings, other)
     result.metrics["command"] = shlex.join(["python", "evaluate.py", *(sys.argv[1:] if argv is None else argv)])

@@ -14,10 +14,16 @@ first), index.html and predictions.boris, a BORIS project in which predictions a
 docs/correction-loop.md. Tables, pages and observations that somebody has edited are never overwritten.
 
 Each score is that of a window of --window seconds. A bout is a period in which the score of an action is at least its
-threshold; gaps up to --max-gap are closed. The run of --tfam has fitted thresholds if it had a model-selection split;
-otherwise 0.5 is used. See docs/numbers.md."""
+threshold; gaps up to --max-gap are closed. A run of --tfam that had a model-selection split has fitted a calibration of
+its scores and thresholds on it (a run of an earlier version: thresholds alone); without the split, scores are raw and
+thresholds 0.5. It is printed on how many positive clips of the split the calibration and the threshold of each action
+rest; actions with fewer than ten are marked, in the page too. Of several runs, --tfam RUN RUN RUN, the scores and the
+thresholds are the means, the numbers of clips are those of the run with the fewest, and <name>_windows.csv has the
+standard deviation of each score. See docs/numbers.md."""
 
 import argparse
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +32,29 @@ from vimoclip.errors import UserError, escape_line
 
 if TYPE_CHECKING:
     from vimoclip.prediction.load_pipeline import ComputeOptions
-    from vimoclip.prediction.runner import PredictionModel
+    from vimoclip.prediction.runner import PredictionModel, TimelineOptions
 
 ZERO_SHOT_FPS = 4.0
+PRINTED_WIDTH = 110  # characters in a line of the list of actions
+NO_BREAK_SPACE = "\xa0"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("videos", type=Path, nargs="+", help="videos, folders of videos, or lists of videos (.txt)")
-    parser.add_argument("--tfam", type=Path, help="trained TFAM: a run folder of TFAM.train_and_eval, or a checkpoint")
+    parser.add_argument(
+        "--tfam",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="trained TFAM: a run folder of TFAM.train_and_eval, or a checkpoint; of several, the scores and the "
+        "thresholds are the means",
+    )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="scores as TFAM gives them, without the calibration of the runs of --tfam, and thresholds for these",
+    )
     parser.add_argument(
         "--student", type=Path, help="trained motion encoder: the run folder of train.py that --tfam was trained with"
     )
@@ -120,14 +140,19 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("exactly one of --tfam and --labels is needed", "give --tfam (and --student) or --labels")
     for flags, other, hint in (
         (("student", "ckpt_path"), "tfam", "--labels uses no motion"),
+        (("raw",), "tfam", "scores of --labels are not calibrated"),
         (("template", "fps", "deinterlace"), "labels", "--tfam uses the settings of its training"),
     ):
         for flag in flags:
             if getattr(args, flag) and not getattr(args, other):
                 raise UserError(f"--{flag.replace('_', '-')} needs --{other}", f"omit it: {hint}")
-    for flag, example in (("student", "checkpoints/<run>"), ("tfam", "checkpoints/TFAM/<config>/seed<k>")):
-        if (path := getattr(args, flag)) and not path.exists():
-            raise UserError("there is no such run", f"name a run folder such as {example}: --{flag}", path=path)
+    for flag, paths, example in (
+        ("student", [args.student] if args.student else [], "checkpoints/<run>"),
+        ("tfam", args.tfam or [], "checkpoints/TFAM/<config>/seed<k>"),
+    ):
+        for path in paths:
+            if not path.exists():
+                raise UserError("there is no such run", f"name a run folder such as {example}: --{flag}", path=path)
 
 
 def resolve_compute_options(args: argparse.Namespace) -> "ComputeOptions":
@@ -148,42 +173,82 @@ def resolve_compute_options(args: argparse.Namespace) -> "ComputeOptions":
 
 
 def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "PredictionModel":
-    """Load a trained TFAM with its student and teacher, or a CLIP that scores --labels by its text encoder.
+    """Load trained TFAMs with their student and teacher, or a CLIP that scores --labels by its text encoder.
 
-    Raises UserError for a student or teacher that TFAM was not trained with."""
+    Raises UserError for a student or teacher that TFAM was not trained with, and for runs that do not fit together."""
     import numpy as np
 
-    from TFAM.predictor import FusionPredictor
     from vimoclip import video
-    from vimoclip.prediction.load_pipeline import load_two_stream_encoder, load_zero_shot_encoder
+    from vimoclip.prediction.load_pipeline import load_zero_shot_encoder
     from vimoclip.prediction.runner import PredictionModel, TimelineOptions
+
+    options = TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)
+    if args.tfam:
+        return load_trained_model(args, compute, options)
+    classes = tuple(dict.fromkeys(args.labels))
+    name = args.clip_model_name or "ViT-B/32"
+    pretrained = args.clip_pretrained or (None if ":" in name else "openai")
+    sampling = video.Sampling(fps=args.fps or ZERO_SHOT_FPS)
+    geometry = video.Geometry(args.deinterlace or "off")
+    encoder, score, metadata = load_zero_shot_encoder(
+        name, pretrained, classes, args.template, sampling, geometry, compute
+    )
+    print(f"{name} {describe_compute(compute)}, zero-shot", flush=True)
+    thresholds = np.full(len(classes), 0.5 if args.threshold is None else args.threshold)
+    metadata |= {"precision": compute.precision}
+    return PredictionModel(encoder, score, classes, thresholds, options, metadata)
+
+
+def load_trained_model(
+    args: argparse.Namespace, compute: "ComputeOptions", options: "TimelineOptions"
+) -> "PredictionModel":
+    """Load the runs of --tfam with their student and teacher, and print what they are. Raises UserError."""
+    import numpy as np
+
+    from TFAM.ensemble import FusionEnsemble
+    from TFAM.predictor import FusionPredictor
+    from vimoclip.prediction.load_pipeline import load_two_stream_encoder
+    from vimoclip.prediction.runner import PredictionModel
+
+    runs = [FusionPredictor(path, compute.device, compute.precision, args.raw) for path in args.tfam]
+    ensemble = FusionEnsemble(runs)
+    weights = {key: getattr(args, key) for key in ("clip_model_name", "clip_pretrained", "ckpt_path")}
+    encoder = load_two_stream_encoder(ensemble.inputs, ensemble.paths, args.student, weights, compute)
+    classes, positives = ensemble.classes, ensemble.positives()
+    thresholds = ensemble.thresholds() if args.threshold is None else np.full(len(classes), args.threshold)
+    metadata = ensemble.metadata() | {"flow_precision": encoder.flow_precision, "precision": compute.precision}
+    for run in runs:
+        if run.calibration:
+            scores = f"calibrated scores (method: {run.calibration.method})"
+        else:
+            scores = "raw scores" if args.raw else "scores are not calibrated"
+        print(f"{run.path} {describe_compute(compute)}, {scores}", flush=True)
+    if positives:
+        print(describe_positives(positives, args.threshold is None), flush=True)
+    score_streams = ensemble.score_streams if ensemble.has_two_streams else None
+    return PredictionModel(encoder, ensemble, classes, thresholds, options, metadata, score_streams, positives)
+
+
+def describe_compute(compute: "ComputeOptions") -> str:
     from vimoclip.runtime.device import describe_precision
 
-    computes = f"on {compute.device} in {describe_precision(compute.precision, compute.device)}"
-    if args.labels:
-        classes = tuple(dict.fromkeys(args.labels))
-        name = args.clip_model_name or "ViT-B/32"
-        pretrained = args.clip_pretrained or (None if ":" in name else "openai")
-        sampling = video.Sampling(fps=args.fps or ZERO_SHOT_FPS)
-        geometry = video.Geometry(args.deinterlace or "off")
-        encoder, score, metadata = load_zero_shot_encoder(
-            name, pretrained, classes, args.template, sampling, geometry, compute
-        )
-        thresholds, score_streams = np.full(len(classes), 0.5), None
-        print(f"{name} {computes}, zero-shot", flush=True)
-    else:
-        score = predictor = FusionPredictor(args.tfam, compute.device, compute.precision)
-        weights = {key: getattr(args, key) for key in ("clip_model_name", "clip_pretrained", "ckpt_path")}
-        encoder = load_two_stream_encoder(predictor.inputs, predictor.path, args.student, weights, compute)
-        classes, metadata = predictor.classes, predictor.metadata() | {"flow_precision": encoder.flow_precision}
-        thresholds = predictor.thresholds() if args.threshold is None else np.empty(len(classes))
-        score_streams = predictor.score_streams if predictor.has_two_streams else None
-        print(f"{predictor.path} {computes}", flush=True)
-    if args.threshold is not None:
-        thresholds = np.full(len(classes), args.threshold)
-    options = TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)
-    metadata = metadata | {"precision": compute.precision}
-    return PredictionModel(encoder, score, classes, thresholds, options, metadata, score_streams)
+    return f"on {compute.device} in {describe_precision(compute.precision, compute.device)}"
+
+
+def describe_positives(positives: Mapping[str, int], has_fitted_thresholds: bool) -> str:
+    """Return lines that say how many clips the calibration of each action rests on, the fewest first."""
+    from vimoclip.metrics.score_calibration import MIN_POSITIVES
+
+    fitted = "calibration and threshold" if has_fitted_thresholds else "calibration"
+    title = (
+        f"positive clips of the model-selection split for the {fitted} of each action, * if fewer than {MIN_POSITIVES}:"
+    )
+    items = [
+        f"{escape_line(name)} {count}{'*' * (count < MIN_POSITIVES)}".replace(" ", NO_BREAK_SPACE)  # stays in one line
+        for name, count in sorted(positives.items(), key=lambda item: item[1])
+    ]
+    lines = textwrap.wrap(", ".join(items), PRINTED_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n  ".join([title, *lines]).replace(NO_BREAK_SPACE, " ")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from vimoclip import annotations, cli
 from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.errors import TrainingError, UserError
+from vimoclip.evaluation import calibration_file
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime import cost_estimate, defaults, versions
@@ -196,7 +197,8 @@ def evaluate_best_checkpoint(
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
 
-    selection_predictions.csv exists if the monitor split is not the evaluation split. `splits`: those of training; with
+    selection_predictions.csv and calibration.json, which is fitted on it, exist if the monitor split is not the
+    evaluation split. `splits`: those of training; with
     held_out and three_splits the evaluation file is opened here. Raises UserError, TrainingError."""
     run = trainer.run
     folder = run.folder
@@ -218,8 +220,11 @@ def evaluate_best_checkpoint(
         predictions_csv.write(path, result.videos, result.probabilities, best["class_names"])
     thresholds = None
     if selection := results.get(SELECTION_SPLIT):
-        fitted = fit_thresholds(selection.probabilities.double().numpy(), selection.labels.numpy() > 0)
-        thresholds = dict(zip(best["class_names"], fitted.tolist(), strict=True))
+        probabilities, targets = selection.probabilities.double().numpy(), selection.labels.numpy() > 0
+        thresholds = dict(zip(best["class_names"], fit_thresholds(probabilities, targets).tolist(), strict=True))
+        sources = selection_sources(config, selection.videos)
+        calibration = calibration_file.fit(folder, probabilities, targets, best["class_names"], sources)
+        print(f"{folder}: {calibration_file.describe(calibration)}")
     metrics = evaluator.summary(results["val"], splits["val"]) | run_summary(config, best, splits, motion)
     if selection:
         metrics[SELECTION_SPLIT] = selection.metrics
@@ -239,6 +244,12 @@ def evaluate_best_checkpoint(
     scalars = {f"final/{split}_{name}": values[name] for split, values in final.items() for name in names}
     tensorboard.write_hparams(run.logs_dir, settings, scalars, trainer.last_step)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
+
+
+def selection_sources(config: Config, videos: Sequence[str]) -> list[str] | None:
+    """Return the source of each video of the model-selection split, by sources.csv; None if it does not name all."""
+    sources = annotations.read_sources(Path(config["data"]["annotations_dir"]))
+    return [sources[video] for video in videos] if sources.keys() >= set(videos) else None
 
 
 def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbeddings:

@@ -15,22 +15,25 @@ from TFAM.model import FusionTransformer
 from TFAM.packing import Fusion, Pooling
 from vimoclip import clip
 from vimoclip.errors import UserError
+from vimoclip.evaluation import calibration_file
 from vimoclip.io import yaml_json
 from vimoclip.prediction import WindowFeatures
 from vimoclip.training import checkpoint
-from vimoclip.video import geometry_of
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
+BEST_CHECKPOINT = "best_model.pth"  # the checkpoint that metrics.json and calibration.json describe
 
 
 class FusionPredictor:
     """Checkpoint of TFAM that scores windows. `path`: the checkpoint, or a run folder with a best_model.pth.
 
     `inputs`: root attributes of the embedding files that it was trained on, by stream (rgb, motion); None for a stream
-    that it does not use. Raises UserError if the checkpoint does not record them, or was trained on shuffled motion."""
+    that it does not use. `calibration`: the run's, by which all scores become probabilities; None if it has none, or
+    if `raw` is set. Raises UserError if the checkpoint does not record its inputs, or was trained on shuffled motion,
+    or if calibration.json is damaged."""
 
-    def __init__(self, path: Path, device: torch.device, precision: str):
-        self.path = path / "best_model.pth" if path.is_dir() else path
+    def __init__(self, path: Path, device: torch.device, precision: str, raw: bool = False):
+        self.path = path / BEST_CHECKPOINT if path.is_dir() else path
         state = checkpoint.load_checkpoint(self.path)
         config = checkpoint_config(state)
         if config is None:
@@ -55,6 +58,8 @@ class FusionPredictor:
                 problem = f"has no metadata of its {stream} embeddings"
                 raise UserError(problem, "extract them again, and train again", path=self.path)
         self.classes: tuple[str, ...] = tuple(state["class_names"])
+        is_calibrated = self.path.name == BEST_CHECKPOINT and not raw
+        self.calibration = calibration_file.read(self.path.parent, self.classes) if is_calibrated else None
         self.device, self.precision = device, precision
         self.model = FusionTransformer(**self.model_config).to(device).eval()
         checkpoint.load_state(self.model, state["state_dict"], self.path)
@@ -62,10 +67,11 @@ class FusionPredictor:
 
     @torch.inference_mode()
     def __call__(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
-        """Return (n, C) float64 probabilities. With pooling padded_mean each window is a batch, as padding counts."""
+        """Return (n, C) float64 scores. With pooling padded_mean each window is a batch, as padding counts."""
         is_padded_mean = Pooling(self.model_config["pooling"]) == Pooling.PADDED_MEAN
         batches = [[window] for window in windows] if is_padded_mean else [windows]
-        return np.concatenate([self._score(batch) for batch in batches])
+        scores = np.concatenate([self._score(batch) for batch in batches])
+        return scores if self.calibration is None else self.calibration.scores(scores)
 
     @property
     def has_two_streams(self) -> bool:
@@ -73,7 +79,7 @@ class FusionPredictor:
         return all(inputs is not None for inputs in self.inputs.values())
 
     def score_streams(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
-        """Return (2, n, C): the probabilities with RGB alone and with motion alone; the other's embeddings are 0."""
+        """Return (2, n, C): the scores with RGB alone and with motion alone; the other's embeddings are 0."""
         return np.stack(
             [
                 self([window._replace(motion=None) for window in windows]),
@@ -89,35 +95,24 @@ class FusionPredictor:
         return logits.sigmoid().double().numpy()
 
     def _features(self, window: WindowFeatures) -> ClipFeatures:
-        """Return the embeddings of a window, with zeros for a stream that was not computed."""
-        width = self.model_config["d_model"]
-        rgb = torch.zeros(window.frames, width) if window.rgb is None else window.rgb
-        motion = None
-        if self.fusion != Fusion.RGB:
-            motion = torch.zeros(window.frames - 1, width) if window.motion is None else window.motion
+        """Return the embeddings of a window, with zeros for a stream that was not computed, or is not the model's."""
+        rgb, motion, width = window.rgb, window.motion, self.model_config["d_model"]
+        if rgb is None or self.inputs["rgb"] is None:
+            rgb = torch.zeros(window.frames, width)
+        if self.fusion == Fusion.RGB:
+            motion = None
+        elif motion is None or self.inputs["motion"] is None:
+            motion = torch.zeros(window.frames - 1, width)
         return ClipFeatures("", rgb, motion, torch.empty(0))
 
     def thresholds(self) -> np.ndarray:
         """Return (C,) thresholds that the run fitted on its model-selection split, or DEFAULT_THRESHOLD."""
+        if self.calibration:
+            return self.calibration.thresholds
         fitted = None
-        if self.path.name == "best_model.pth":  # the checkpoint that metrics.json describes
+        if self.path.name == BEST_CHECKPOINT:
             with contextlib.suppress(UserError):
                 fitted = yaml_json.read_json(self.path.parent / "metrics.json").get("thresholds")
         if not fitted:
             print(f"{self.path}: no fitted thresholds, so {DEFAULT_THRESHOLD} is used for every class", flush=True)
         return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
-
-    def metadata(self) -> dict[str, Any]:
-        """Return the model's metadata for results, without paths: run, weights, encoders, sampling and geometry."""
-        rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
-        return {
-            "zero_shot": False,
-            "tfam": "/".join(self.path.absolute().parts[-3:]),
-            "tfam_weights_sha256": self.weights_sha256,
-            "clip_model": rgb.get("clip_model"),
-            "clip_weights_sha256": rgb.get("weights_sha256"),
-            "student_weights_sha256": motion.get("weights_sha256"),
-            "flow": motion.get("student", {}).get("flow"),
-            "sampling": (rgb or motion).get("sampling"),
-            "geometry": geometry_of(rgb or motion).as_dict(),
-        }

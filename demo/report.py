@@ -3,7 +3,7 @@
     python -m demo.report
 Reads predictions.csv of the runs in checkpoints/demo/TFAM/<config>/seed<k>/ and the annotations in dataset/demo/.
 Prints the table and writes it to TFAM/results/demo/table.md and table.csv (one row per run). The chance level is the
-mean over permutations of the labels."""
+mean over permutations of the labels. Below it: calibration error and log loss of raw and of calibrated scores."""
 
 import argparse
 from collections import defaultdict
@@ -67,20 +67,22 @@ def main(argv: list[str] | None = None) -> Path:
         epoch_criteria.add(metrics["epoch_chosen_by"])
         maps, permuted_maps = permuted_group_maps(scores, targets, class_groups(data.classes), args.rounds, args.seed)
         chance = {f"{name}_chance": mean(values[name] for values in permuted_maps) for name in maps}
-        rows.append({"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **maps, **chance})
+        run = {"config": folder.parent.name, "seed": int(folder.name.removeprefix("seed"))}
+        rows.append({**run, **maps, **chance, **calibration_metrics(folder, data.classes, scores, targets)})
     if not rows:
         raise UserError("no finished run", "run demo.sh", path=args.checkpoints_dir / "TFAM")
     if len(runs_by_clips) > 1:
         first, second, *_ = runs_by_clips.values()
         raise UserError(f"{first} and {second} were evaluated on different clips", "delete the runs on other clips")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    csv.write_csv(args.output_dir / "table.csv", list(rows[0]), [list(row.values()) for row in rows])
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # runs of earlier versions have no calibration
+    csv.write_csv(args.output_dir / "table.csv", columns, [[row.get(key, "") for key in columns] for row in rows])
     num_clips = len(next(iter(runs_by_clips)))
     text = (
         f"Average precision on {num_clips} evaluation clips, protocol {' or '.join(sorted(protocols))}, "
         f"epoch chosen by {' or '.join(sorted(epoch_criteria))}; macro: mean over classes, micro: pooled.\n\n"
     )
-    text += format_table(rows, args.rounds) + format_motion_gains(rows)
+    text += format_table(rows, args.rounds) + format_motion_gains(rows) + format_calibration(rows)
     text += format_single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
     return atomic.write_text(args.output_dir / "table.md", text)
@@ -146,6 +148,42 @@ def group_map(scores: "torch.Tensor", targets: "torch.Tensor", groups: dict[str,
     return macro | {
         f"map_micro_{name}": map_micro(scores[:, classes], targets[:, classes]) for name, classes in groups.items()
     }
+
+
+def calibration_metrics(
+    folder: Path, classes: Sequence[str], scores: "torch.Tensor", targets: "torch.Tensor"
+) -> dict[str, float]:
+    """Return `<metric>_raw` and `<metric>_calibrated` of a run's (N, C) scores; {} without a calibration.json.
+
+    The metrics are `ece`, the expected calibration error, and `log_loss`, in nats, of all pairs of clip and class."""
+    import numpy as np
+
+    from vimoclip.evaluation import calibration_file
+    from vimoclip.metrics import ece
+    from vimoclip.metrics.score_calibration import log_losses
+
+    calibration = calibration_file.read(folder, classes)
+    if calibration is None:
+        return {}
+    raw, labels = scores.double().numpy(), targets.numpy() > 0
+    values = {}
+    for name, probabilities in (("raw", raw), ("calibrated", calibration.scores(raw))):
+        values[f"ece_{name}"] = float(ece(probabilities, labels, np.ones((1, len(labels))))[0])
+        values[f"log_loss_{name}"] = float(log_losses(probabilities, labels).mean())
+    return values
+
+
+def format_calibration(rows: list[dict[str, Any]]) -> str:
+    """Return calibration error and log loss of each config before and after calibration, seed by seed."""
+    lines = []
+    for config, title in CONFIG_TITLES.items():
+        runs = [row for row in rows if row["config"] == config and "ece_raw" in row]
+        changes = [
+            f"{label} " + ", ".join(f"{run[f'{key}_raw']:.3f} -> {run[f'{key}_calibrated']:.3f}" for run in runs)
+            for key, label in (("ece", "calibration error"), ("log_loss", "log loss"))
+        ]
+        lines += [f"  {title}: {'; '.join(changes)}\n"] if runs else []
+    return f"\nbefore and after calibration, seed by seed:\n{''.join(lines)}" if lines else ""
 
 
 def format_table(rows: list[dict[str, Any]], rounds: int) -> str:

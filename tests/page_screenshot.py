@@ -1,6 +1,7 @@
 """Screenshot of a page for the docs: `python -m tests.page_screenshot page.html docs/timeline.png --at 0.4`.
 
-Needs what tests of pages need: selenium, Chromium and its driver."""
+The picture docs/agreement.png is made of agreement.html in the same way. Needs what tests of pages need:
+selenium, Chromium and its driver."""
 
 import argparse
 import tempfile
@@ -12,9 +13,9 @@ from selenium.webdriver.common.by import By
 
 from tests.browser import chromium
 
-READY = (  # a timeline, or class_counts.html
+READY = (  # a timeline, an index, an agreement, or class_counts.html
     "(document.documentElement.dataset.drawn || document.querySelector('#counts .bars')) && "
-    "[...document.querySelectorAll('video')].every((v) => v.readyState > 1)"
+    "[...document.querySelectorAll('video')].every((v) => v.hidden || v.readyState > 1)"
 )
 STILL = "document.querySelector('video')?.removeAttribute('controls')"  # they fade, so no two pictures would be alike
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("picture", type=Path, help="a PNG")
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=None, help="pixels from the top; default: the whole page")
-    parser.add_argument("--at", type=float, default=None, help="of a timeline: where to go first, as a share of it")
+    parser.add_argument("--at", type=float, default=None, help="where to go first, as a share of the time axis")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), args.width) as browser:
         browser.resize(args.width)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.agreement.test_measures import coded_film, film_pair, measured
 from tests.boris import boris_program
-from vimoclip.agreement.coding import CodedFilm
+from vimoclip.agreement.coding import FilmCoding
 from vimoclip.timeline.bouts import Span
 
 STATES, POINTS = ("walk", "rest", "groom"), ("bite", "call")
@@ -18,8 +18,8 @@ BEHAVIORS = {**dict.fromkeys(STATES, "State event"), **dict.fromkeys(POINTS, "Po
 class Case(NamedTuple):
     """Two codings of a film, compared every `step` milliseconds from the first event to the last."""
 
-    coded: CodedFilm
-    predicted: CodedFilm
+    coded: FilmCoding
+    predicted: FilmCoding
     step: int
 
     @property
@@ -36,7 +36,7 @@ class Case(NamedTuple):
         return (last - first) % self.step == 0 or any(2 * time % (2 * self.step) == self.step for time in points)
 
 
-def events(coding: CodedFilm) -> list[list[Any]]:
+def events(coding: FilmCoding) -> list[list[Any]]:
     """The events of a coding as BORIS saves them."""
     spans = [(action, time) for action, bouts in coding.bouts.items() for bout in bouts for time in bout]
     points = [(action, time) for action, times in coding.points.items() for time in times]
@@ -59,7 +59,7 @@ def our_kappa(case: Case) -> float:
     return kappa
 
 
-def random_coding(rng: np.random.Generator, step: int, unit: int) -> CodedFilm:
+def random_coding(rng: np.random.Generator, step: int, unit: int) -> FilmCoding:
     """Bouts and point events of 12 s, in multiples of `unit` milliseconds.
 
     No sample lies in two of the same action, as BORIS would count the action twice (see below)."""
@@ -73,7 +73,7 @@ def random_coding(rng: np.random.Generator, step: int, unit: int) -> CodedFilm:
     return coded_film(bouts, points)
 
 
-def second_coding(rng: np.random.Generator, coding: CodedFilm, unit: int) -> CodedFilm:
+def second_coding(rng: np.random.Generator, coding: FilmCoding, unit: int) -> FilmCoding:
     """As a second person codes it: some bouts and points are missing, bouts stop up to a second earlier."""
 
     def shorten(start: float, stop: float) -> Span:

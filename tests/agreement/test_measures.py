@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
 
 from vimoclip import metrics
-from vimoclip.agreement.coding import CodedFilm, CodingPair, FilmPair
+from vimoclip.agreement.coding import CodingPair, FilmCoding, FilmPair
 from vimoclip.agreement.measures import BLOCK_SECONDS, MIN_UNITS, MeasureSettings, measure
 from vimoclip.errors import UserError
 from vimoclip.timeline.bouts import Span
@@ -23,8 +23,8 @@ Points = Mapping[str, Sequence[float]]
 NAMES = ("precision", "recall", "f1")
 
 
-def coded_film(bouts: Bouts, points: Points | None = None, unknown: Bouts | None = None) -> CodedFilm:
-    return CodedFilm(
+def coded_film(bouts: Bouts, points: Points | None = None, unknown: Bouts | None = None) -> FilmCoding:
+    return FilmCoding(
         "film.mp4",
         None,
         {action: tuple(spans) for action, spans in bouts.items()},
@@ -33,7 +33,7 @@ def coded_film(bouts: Bouts, points: Points | None = None, unknown: Bouts | None
     )
 
 
-def film_pair(coded: CodedFilm, predicted: CodedFilm, *compared: Span, name: str = "film.mp4") -> FilmPair:
+def film_pair(coded: FilmCoding, predicted: FilmCoding, *compared: Span, name: str = "film.mp4") -> FilmPair:
     return FilmPair(name, coded, predicted, compared[-1][1] if compared else 0.0, compared)
 
 
@@ -243,7 +243,7 @@ def sample_of(film: FilmPair, action: str, time: int, step: int) -> tuple[bool, 
     def lies_in(spans: Sequence[Span]) -> bool:
         return any(milliseconds(start) <= time <= milliseconds(stop) for start, stop in spans)
 
-    def is_present(coding: CodedFilm) -> bool:
+    def is_present(coding: FilmCoding) -> bool:
         points = coding.points.get(action, ())
         return lies_in(coding.bouts.get(action, ())) or any(2 * abs(time - milliseconds(p)) <= step for p in points)
 

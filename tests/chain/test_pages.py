@@ -1,6 +1,7 @@
 """The commands of README.md and docs/: all parse as they stand, and those that need no download run in their order."""
 
 import importlib
+import json
 import shlex
 import shutil
 from fnmatch import fnmatch
@@ -26,6 +27,7 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "python train.py --train-hdf5-path *": "chain/test_commands.py runs it, with 140 classes",
     "python prepare_dataset.py [acm]*": "needs files; the tests of prepare/ have some, and so has your-own-data.md",
     "python prepare_dataset.py boris *": "the same",
+    "python agreement.py *": "needs codings; correction-loop.md has some",
     "tensorboard *": "serves until it is stopped",
     "torchrun *": "the tests of extraction/, moclip/ and tfam/ run two processes",
     "sbatch *": "needs Slurm",
@@ -44,6 +46,7 @@ SMALLER = {  # pattern of a command -> flags that make it quick
     "*TFAM.train_and_eval*": FUSION,
     "*run_experiments.sh*": FUSION,
     "*evaluate.py*": "--resamples 20",
+    "*agreement.py*": "--resamples 20",
     "*predict.py*": "--num-workers 0 --overwrite",
 }
 
@@ -72,7 +75,14 @@ def test_a_command_parses(command: str) -> None:
 
 def test_the_pages_have_commands_of_every_stage() -> None:
     stages = ["demo.sh", "prepare_dataset.py", "extract_embeddings.py", "extract_flows.py", "train.py", "inference.py"]
-    stages += ["evaluate.py", "predict.py", "reproduce_animal_kingdom.sh", "run_experiments.sh", "TFAM.train_and_eval"]
+    stages += [
+        "evaluate.py",
+        "predict.py",
+        "agreement.py",
+        "reproduce_animal_kingdom.sh",
+        "run_experiments.sh",
+        "TFAM.train_and_eval",
+    ]
     for stage in stages:
         assert any(stage in command for command in commands(*CHAIN)), stage
 
@@ -151,5 +161,10 @@ def test_the_commands_of_the_correction_loop_run_in_order(folder: Path, monkeypa
     for start in ("0", "2", "4"):
         labels = added[f"film09_{int(start) * 1000}-{int(start) * 1000 + 2000}ms.mp4"]
         assert sorted(after.classes[label] for label in labels) == scenes[start].split(";")
+    agreement = json.loads(Path("agreement/agreement.json").read_text())  # before the correction
+    assert [film["name"] for film in agreement["films"]] == ["film09.mp4", "film10.mp4"]
+    assert set(agreement["actions"]) == set(before.classes) and agreement["compared_seconds"] == pytest.approx(
+        12, abs=0.2
+    )
     events = boris.read_events(Path("predictions/predictions.boris"))  # also after the second prediction
     assert sorted(events.unreviewed) == ["film10", "unseen"]

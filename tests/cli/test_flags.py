@@ -281,6 +281,7 @@ EVALUATION: dict[str, Any] = {
     "--split": "train",
     "--logits": [],
     "--selection-predictions": f"{RUN}/predictions.csv",
+    "--raw": [],
     "--allow-missing": None,  # of predictions that miss clips: evaluation/evaluation/test_evaluate.py
     "--compare": "checkpoints/TFAM/cross_attention/seed50",
     "--output-dir": "out",
@@ -293,6 +294,7 @@ EVALUATION: dict[str, Any] = {
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
     "--student": "nowhere",
+    "--raw": [],
     "--output-dir": "out",
     "-o": "out",
     "--deinterlace": "auto",  # refused beside --tfam; prediction tests

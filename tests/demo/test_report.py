@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -166,6 +167,29 @@ def test_the_table_contains_sklearns_ap_of_each_group_and_run(
     assert len({len(line) for line in lines}) == 1
     mean = np.mean([float(row["map_macro_motion"]) for row in rows if row["config"] == "rgb"])
     assert re.search(rf"RGB alone +\| 2 .*\| {mean:.2f} ± ", text)
+
+
+def test_calibration_is_reported_before_and_after(tmp_path: Path) -> None:
+    """Half of the pairs with a score of 0.9 are labels: a calibration to 0.5 has no error and a log loss of log 2."""
+    dataset, runs = write_data(tmp_path / "data"), tmp_path / "checkpoints"
+    is_label = truth().astype(bool)
+    others = np.flatnonzero(~is_label)[: is_label.sum()]
+    scores = np.where(is_label, 0.9, 1e-9)
+    scores.flat[others] = 0.9
+    write_run(runs / "TFAM" / "rgb" / "seed3", scores)
+    write_run(runs / "TFAM" / "motion" / "seed3", scores)  # without calibration.json
+    logit = float(np.log(9))
+    row = {"slope": 1.0, "intercept": -logit, "threshold": 0.5, "positives": 3}
+    content = {"schema": 1, "method": "platt", "classes": dict.fromkeys(ACTIONS, row)}
+    (runs / "TFAM" / "rgb" / "seed3" / "calibration.json").write_text(json.dumps(content))
+    motion, rgb = tabulate(dataset, runs, tmp_path / "out")
+    share = 2 * is_label.sum() / is_label.size
+    assert float(rgb["ece_raw"]) == pytest.approx(0.4 * share, abs=1e-6)
+    assert float(rgb["ece_calibrated"]) == pytest.approx(0, abs=1e-6)
+    assert float(rgb["log_loss_calibrated"]) == pytest.approx(share * np.log(2), abs=1e-6)
+    assert float(rgb["log_loss_raw"]) == pytest.approx(-share * (np.log(0.9) + np.log(0.1)) / 2, abs=1e-6)
+    assert motion["ece_raw"] == ""
+    assert "-> 0.000" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_gains_over_rgb_are_listed_for_the_common_seeds(tmp_path: Path) -> None:

@@ -9,83 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import (
-    CLASSES,
-    REPOSITORY,
-    indexed_frames,
-    make_tiny_clip,
-    moving_frames,
-    write_annotations,
-    write_video,
+from tests.conftest import CLASSES, indexed_frames, make_tiny_clip, moving_frames, write_video
+from tests.prediction.helpers import (
+    CONFIGS,
+    FUSION_ARGS,
+    RGB_RUN,
+    RUNS,
+    SMALL_FUSION,
+    predict,
+    predict_error,
+    read_json,
 )
 from tests.video_files import corrupt_packet
-from vimoclip import cli
-from vimoclip.errors import UserError
 from vimoclip.flow import factory, ptlflow_model
 from vimoclip.io import predictions_csv
 from vimoclip.prediction import WindowFeatures
-
-SMALL_FUSION = ["--set", "training.epochs=1", "model.num_heads=4", "model.num_layers=1", "model.dim_feedforward=16"]
-RUNS = {
-    "cross_attention": ["data.protocol=held_out"],
-    "rgb": ["data.protocol=published"],
-    "motion": ["data.protocol=published"],
-    "concat_time": ["data.protocol=published"],
-}
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset after all scripts of the chain: clips of odd size and 14 to 21 frames, sampled with stride 2."""
-    import extract_embeddings
-    import extract_flows
-    import inference
-    import train
-    from TFAM import train_and_eval
-
-    root = tmp_path_factory.mktemp("chain")
-    splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
-    for i in range(8):
-        split = "val" if i % 4 == 3 else "train"
-        name, label = f"clip{i}.mp4", i % 3
-        splits[split][name] = (label,)
-        frames = moving_frames(14 + i, ((2, 0), (0, 3), (0, 0))[label], height=51, width=67, seed=i)
-        write_video(root / "dataset" / "videos" / name, frames, lossless=False)
-    write_annotations(root / "dataset" / "annotations", splits)
-    (root / "dataset" / "annotations" / "selection.txt").write_text("clip1.mp4\nclip2.mp4\n")
-    make_tiny_clip(root / "tinyclip")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        extract_embeddings.main(["--clip-model-name", "local-dir:tinyclip", "--stride", "2"])
-        extract_flows.main(["--model", "dis", "--stride", "2", "--size", "35", "--lossless", "--num-workers", "0"])
-        student = ["--clip-model-name", "local-dir:tinyclip", "--epochs", "1", "--sequence-length", "4"]
-        train.main([*student, "--run-name", "student", "--num-workers", "0"])
-        inference.main(["--checkpoint-dir", "checkpoints/student"])
-        for config, extra in RUNS.items():
-            command = ["--config", str(CONFIGS / f"{config}.yaml"), "--num-workers", "0", *SMALL_FUSION, *extra]
-            train_and_eval.main(command)
-    return root
-
-
-CONFIGS = REPOSITORY / "TFAM" / "configs"
-
-
-def predict(root: Path, *command: str, clip: str = "local-dir:tinyclip") -> cli.RunReport:
-    import predict as script
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        return script.main([*command, *(["--clip-model-name", clip] if clip else []), "--num-workers", "0"])
-
-
-def predict_error(root: Path, *command: str, clip: str = "local-dir:tinyclip") -> UserError:
-    with pytest.raises(UserError) as caught:
-        predict(root, *command, clip=clip)
-    return caught.value
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("config", RUNS)
@@ -93,7 +31,7 @@ def test_scores_equal_those_of_the_chain_through_files(chain: Path, config: str,
     run = f"checkpoints/TFAM/{config}/seed49"
     student = [] if config == "rgb" else ["--student", "checkpoints/student"]
     few = ["--frame-batch-size", "4", "--pair-batch-size", "3"]  # the clips have 7 to 11 kept frames
-    assert not predict(chain, "dataset/videos", "--tfam", run, *student, *few, "-o", str(tmp_path)).failed
+    assert not predict(chain, "dataset/videos", "--tfam", run, "--raw", *student, *few, "-o", str(tmp_path)).failed
     by_files = predictions_csv.read(chain / run / "predictions.csv")
     assert by_files.videos == ["clip3.mp4", "clip7.mp4"]
     for name, row in zip(by_files.videos, by_files.scores, strict=True):
@@ -163,14 +101,11 @@ def test_thresholds_are_those_fitted_on_the_selection_split(chain: Path, tmp_pat
     # one clip each shows classes 1 and 2, so the threshold of the highest F1 is between their scores
     assert min(scores[:, 1]) - 1e-8 <= fitted["running"] <= max(scores[:, 1]) + 1e-8
     assert fitted["walking"] == 0.5  # which no selection clip shows
-    command = ["dataset/videos/clip3.mp4", "--tfam", run, "--student", "checkpoints/student"]
+    command = ["dataset/videos/clip3.mp4", "--tfam", run, "--raw", "--student", "checkpoints/student"]
     predict(chain, *command, "-o", str(tmp_path / "own"))
     predict(chain, *command, "-o", str(tmp_path / "given"), "--threshold", "0.25")
     assert read_json(tmp_path / "own" / "clip3.json")["thresholds"] == pytest.approx(fitted)
     assert set(read_json(tmp_path / "given" / "clip3.json")["thresholds"].values()) == {0.25}
-
-
-FUSION_ARGS = ["--tfam", "checkpoints/TFAM/cross_attention/seed49", "--student", "checkpoints/student"]
 
 
 def test_other_student_is_refused(chain: Path, tmp_path: Path) -> None:
@@ -199,6 +134,7 @@ def test_missing_or_conflicting_arguments_are_refused(chain: Path, tmp_path: Pat
         ([clip, *FUSION_ARGS, "--fps", "2"], "--labels"),
         ([clip, *FUSION_ARGS, "--deinterlace", "auto"], "--labels"),
         ([clip, "--labels", "running", "--student", "x"], "--tfam"),
+        ([clip, "--labels", "running", "--raw"], "--tfam"),
         ([clip, "--tfam", "nowhere"], "nowhere"),
         (["nowhere.mp4", *FUSION_ARGS], "nowhere.mp4"),
         ([clip, "--tfam", str(tmp_path / "published.pth")], "published.pth"),
@@ -207,9 +143,6 @@ def test_missing_or_conflicting_arguments_are_refused(chain: Path, tmp_path: Pat
     # a checkpoint holds no paths, so the folder of the weights is unknown
     error = predict_error(tmp_path, str(chain / clip), "--tfam", str(chain / RGB_RUN), clip="")
     assert "--clip-model-name local-dir:" in error.hint
-
-
-RGB_RUN = "checkpoints/TFAM/rgb/seed49"
 
 
 def test_lists_are_read_and_bad_videos_are_reported(chain: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import write_video
 from vimoclip import timeline, video
-from vimoclip.prediction import WindowFeatures, sliding_window
+from vimoclip.prediction import WindowFeatures, WindowScores, sliding_window
 from vimoclip.prediction.frame_encoder import FrameEmbeddings, FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import SlidingWindows, score_windows
 from vimoclip.timeline.bouts import WindowGrid
@@ -78,10 +78,10 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
     used: list[int] = []
     before = resident_bytes()
 
-    def score(windows: Sequence[WindowFeatures]) -> np.ndarray:
+    def score(windows: Sequence[WindowFeatures]) -> WindowScores:
         assert {window.frames for window in windows} == {50}
         used.append(resident_bytes() - before)
-        return np.zeros((len(windows), 2))
+        return WindowScores(np.zeros((len(windows), 2)))
 
     result = score_windows(path, TwoStreamEncoder(video.EVERY_FRAME, encoder), score, 1.0, 1.0)
     assert len(result.scores) == 30

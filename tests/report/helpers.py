@@ -21,8 +21,16 @@ from vimoclip.io import predictions_csv
 from vimoclip.report import page
 
 
-def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: Sequence[str], **overrides: Any) -> Evaluation:
-    """Evaluate scores of clips v0.mp4, v1.mp4, ... with segments and animals; `overrides`: keys of metrics.json."""
+def make_evaluation(
+    targets: np.ndarray,
+    scores: np.ndarray,
+    names: Sequence[str],
+    calibration: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> Evaluation:
+    """Evaluate scores of clips v0.mp4, v1.mp4, ... with segments and animals; `overrides`: keys of metrics.json.
+
+    `calibration`: content of calibration.json of a run."""
     videos, num_classes = [f"v{i}.mp4" for i in range(len(targets))], len(names)
     segments = tuple(
         "head" if c < num_classes / 8 else "middle" if c < num_classes / 3 else "tail" for c in range(num_classes)
@@ -35,7 +43,11 @@ def make_evaluation(targets: np.ndarray, scores: np.ndarray, names: Sequence[str
         path = predictions_csv.write(Path(folder) / "predictions.csv", videos, scores, names)
         animals = {video: VideoAnimals(("Lion",), ("Mammal",)) for video in videos[:7]}
         (Path(folder) / annotations.ANIMALS_FILE).write_text(annotations.format_animals(animals))
-        result = evaluate(open_predictions(path), data, Path(folder), EvaluationSettings(resamples=20))
+        if calibration:
+            (Path(folder) / "calibration.json").write_text(json.dumps(calibration))
+            (Path(folder) / "metrics.json").write_text('{"protocol": "held_out"}')
+        source = open_predictions(Path(folder) if calibration else path)
+        result = evaluate(source, data, Path(folder), EvaluationSettings(resamples=20))
     result.metrics.update({"protocol": "held_out", "command": "evaluate.py run", **overrides})
     return result
 
@@ -57,6 +69,28 @@ def small_evaluation(
     rng = np.random.default_rng(1)
     targets = np.eye(5, dtype=bool)[np.arange(40) % 5]
     return make_evaluation(targets, np.clip(rng.random((40, 5)) * 0.6 + 0.3 * targets, 0, 1), names, **overrides)
+
+
+def calibrated_evaluation(
+    names: tuple[str, ...] = ("walking", "running", "eating", "sitting", "jumping"), **overrides: Any
+) -> Evaluation:
+    """300 clips of 5 classes. Class c has slope (c + 1) / 4, and rests on 8 + c positives."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(-1, 2, (300, 5))
+    targets = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    slopes = (np.arange(5) + 1) / 4
+    rows = {
+        name: {
+            "scaling": "platt" if c >= 2 else "temperature",
+            "slope": float(slopes[c]),
+            "intercept": 0.0,
+            "positives": 8 + c,
+            "threshold": 0.5,
+        }
+        for c, name in enumerate(names)
+    }
+    calibration = {"schema": 1, "method": "platt", "num_videos": 25, "cross_validated_log_loss": {}, "classes": rows}
+    return make_evaluation(targets, 1 / (1 + np.exp(-logits / slopes)), names, calibration, **overrides)
 
 
 def render_plots(evaluation: Evaluation) -> dict[str, Any]:

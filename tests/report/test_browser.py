@@ -9,7 +9,7 @@ import pytest
 import evaluate
 from tests.browser import Browser
 from tests.conftest import CLASSES, write_annotations
-from tests.report.helpers import large_evaluation, render_plots, small_evaluation
+from tests.report.helpers import calibrated_evaluation, large_evaluation, render_plots, small_evaluation
 from vimoclip import report
 from vimoclip.evaluation import Evaluation
 from vimoclip.report import figures, page
@@ -40,7 +40,14 @@ def has_no_errors_or_requests(browser: Browser) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "width"), [(large_evaluation(), 1280), (large_evaluation(), 360), (small_evaluation(), 360)]
+    ("evaluation", "width"),
+    [
+        (large_evaluation(), 1280),
+        (large_evaluation(), 360),
+        (small_evaluation(), 360),
+        (calibrated_evaluation(), 1280),
+        (calibrated_evaluation(), 360),
+    ],
 )
 def test_every_plot_is_drawn_without_network_requests(
     browser: Browser, tmp_path: Path, evaluation: Evaluation, width: int
@@ -53,6 +60,11 @@ def test_every_plot_is_drawn_without_network_requests(
     assert {name for name, *_ in drawn} == set(render_plots(evaluation))
     for name, plot_width, plot_height, shapes in drawn:
         assert width * 0.6 < plot_width <= width and plot_height > 100 and shapes > 0, name
+    if evaluation.metrics["calibration"]["raw"]:
+        lines = browser.run("return document.querySelectorAll('#reliability .scatterlayer .js-line').length")
+        assert lines == 3  # perfect, raw and calibrated
+        legend = browser.run("return document.querySelector('#reliability .legend').textContent")
+        assert "raw scores" in legend and "calibrated scores" in legend
     assert browser.wider_than_the_window() == []
     assert has_no_errors_or_requests(browser)
 

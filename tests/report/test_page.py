@@ -11,7 +11,13 @@ import plotly.graph_objects as go
 import pytest
 
 from tests.conftest import indexed_frames, read_index, write_video
-from tests.report.helpers import large_evaluation, read_filmstrips, render_plots, small_evaluation
+from tests.report.helpers import (
+    calibrated_evaluation,
+    large_evaluation,
+    read_filmstrips,
+    render_plots,
+    small_evaluation,
+)
 from vimoclip import report
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.evaluation import Evaluation
@@ -20,7 +26,11 @@ from vimoclip.report import examples, figures, page
 from vimoclip.video import filmstrip
 
 
-@pytest.mark.parametrize("evaluation", [large_evaluation(), small_evaluation()], ids=["60 classes", "5 classes"])
+@pytest.mark.parametrize(
+    "evaluation",
+    [large_evaluation(), small_evaluation(), calibrated_evaluation()],
+    ids=["60 classes", "5 classes", "calibrated"],
+)
 def test_figures_are_valid_plotly_figures(evaluation: Evaluation) -> None:
     for figure in render_plots(evaluation).values():
         go.Figure(figure["data"], figure["layout"])  # raises ValueError for an unknown property
@@ -149,3 +159,47 @@ def test_a_comparison_lists_gains_and_losses() -> None:
     assert "+0.0126 -0.0010 to +0.0200" in text
     assert "eating 7 0.500 0.250 +0.250 +0.200 to +0.300" in text and "running 7 0.500 0.250 -0.125 –" in text
     assert 'id="comparison"' in html and 'id="comparison"' not in page.render_report(small_evaluation(), None, None)
+
+
+def test_the_reliability_plot_has_a_curve_of_raw_and_of_calibrated_scores() -> None:
+    evaluation = calibrated_evaluation()
+    calibration = evaluation.metrics["calibration"]
+    curves = {curve["name"]: curve for curve in render_plots(evaluation)["reliability"]["data"] if "text" in curve}
+    for name, bins in (("raw scores", calibration["raw"]["bins"]), ("calibrated scores", calibration["bins"])):
+        filled = [b for b in bins if b["count"]]
+        assert curves[name]["x"] == [b["mean_score"] for b in filled]
+        assert curves[name]["y"] == [b["share_positive"] for b in filled]
+    raw, calibrated = (np.abs(np.subtract(curves[n]["x"], curves[n]["y"])).max() for n in curves)
+    assert len(curves) == 2 and calibrated < raw
+    assert sum("text" in curve for curve in render_plots(small_evaluation())["reliability"]["data"]) == 1
+
+
+def read_calibration_table(html: str) -> list[list[str]]:
+    """Cells of the rows of the table of calibration per class."""
+    section = html[html.index('<section id="calibration">') : html.index('<section id="mistakes">')]
+    table = section[section.index("Calibration of each class, ") :]
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table, re.S)
+    return [[" ".join(cell.split()) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)] for row in rows]
+
+
+def test_calibration_is_listed_before_and_after_for_each_class() -> None:
+    evaluation = calibrated_evaluation()
+    calibration = evaluation.metrics["calibration"]
+    html = page.render_report(evaluation, None, None)
+    text = text_of(html)
+    for stage, entries in (("before", calibration["raw"]), ("after", calibration)):
+        for metric in ("ece", "log_loss"):
+            low, high = entries[metric]["ci95"]
+            numbers = f"{entries[metric]['value']:.4f} {low:.4f} to {high:.4f}"
+            assert f"{METRIC_NAMES[metric].label} {stage} calibration {numbers}" in text
+    rows = read_calibration_table(html)
+    by_class = {row["class"]: row for row in evaluation.per_class}
+    errors = [by_class[cells[0]]["ece"] for cells in rows]
+    assert errors == sorted(errors, reverse=True) and len(rows) == 5
+    for name, *cells in rows:
+        row, c = by_class[name], evaluation.classes.index(name)
+        values = [row[key] for key in ("ece_raw", "ece", "log_loss_raw", "log_loss")]
+        values += [evaluation.raw_scores[:, c].mean(), evaluation.scores[:, c].mean(), evaluation.targets[:, c].mean()]
+        mark = " *" if c < 2 else ""  # fewer than 10 positives
+        assert cells[1:] == [*(f"{value:.3f}" for value in values), row["scaling"], f"{8 + c}{mark}"]
+    assert all(len(cells) == 6 for cells in read_calibration_table(page.render_report(small_evaluation(), None, None)))

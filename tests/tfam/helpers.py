@@ -3,7 +3,7 @@
 import csv
 import json
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,21 @@ def class_embeddings(number: int, length: int, informative: bool = True, width: 
 
 
 def write_rgb(
-    path: Path, numbers: Iterable[int], informative: bool = True, label_shift: int = 0, width: int = 8, **changes: Any
+    path: Path,
+    numbers: Iterable[int],
+    informative: bool = True,
+    label_shift: int = 0,
+    width: int = 8,
+    wrong_labels: Container[int] = (),
+    **changes: Any,
 ) -> Path:
     """Write videos V00.mp4, ... of these numbers: video n has 4 + n % 5 frames and the class (n + label_shift) % 3.
 
-    With label_shift 0, informative embeddings agree with the labels. `changes`: of the root attributes."""
+    With label_shift 0, informative embeddings agree with the labels, except of the videos in `wrong_labels`, which have
+    the next class. `changes`: of the root attributes."""
     numbers = list(numbers)
     videos = {f"V{n:02}.mp4": class_embeddings(n, 4 + n % 5, informative, width) for n in numbers}
-    labels = np.eye(3, dtype=np.float32)[[(n + label_shift) % 3 for n in numbers]]
+    labels = np.eye(3, dtype=np.float32)[[(n + label_shift + (n in wrong_labels)) % 3 for n in numbers]]
     attributes = {"kind": "rgb", "class_names": CLASSES, "num_classes": 3, "embed_dim": width, "sampling": SAMPLING}
     return write_h5(path, videos, labels, **attributes | TEACHER | changes)
 

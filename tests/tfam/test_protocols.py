@@ -36,7 +36,8 @@ from vimoclip.training import run_folder
 def test_held_out_run_writes_its_files_and_metrics(selection_dataset: Path) -> None:
     folder = main(train_command())
     names = {"config.yaml", "best_model.pth", "last.pth", "metrics.csv", "metrics.json"}
-    assert {path.name for path in folder.iterdir()} == names | {"predictions.csv", "selection_predictions.csv"}
+    names |= {"predictions.csv", "selection_predictions.csv", "calibration.json"}
+    assert {path.name for path in folder.iterdir()} == names
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["data"]["protocol"] == "held_out" and config["data"]["annotations_dir"] == str(ANNOTATIONS_DIR)
     rows, metrics = read_csv(folder / "metrics.csv"), read_json(folder / "metrics.json")

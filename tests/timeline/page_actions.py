@@ -31,7 +31,7 @@ def playhead_time(browser: Browser) -> float:
         "const axis = document.querySelector('#axis canvas').getBoundingClientRect(),"
         " head = document.getElementById('playhead').getBoundingClientRect();"
         "return (head.left + head.width / 2 - axis.left) / axis.width"
-        " * JSON.parse(document.getElementById('data').textContent).seconds"
+        " * Number(document.getElementById('axis').ariaValueMax)"
     )
 
 

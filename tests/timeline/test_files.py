@@ -29,6 +29,20 @@ def test_csv_files_hold_the_bouts_and_all_windows(tmp_path: Path) -> None:
     assert len(found) == 1 + 2 * 7 and found[-1] == ["a, b.mp4", "drinking", "3", "4", "0.25"]
 
 
+def test_the_standard_deviation_over_several_runs_is_the_last_column_of_the_windows(tmp_path: Path) -> None:
+    score_sd = np.full((7, 2), 0.0625)
+    score_sd[1, 0] = np.nan
+    scores = np.where(np.isnan(score_sd), np.nan, 0.25)
+    timeline.write_timeline(tmp_path, make_timeline(tmp_path / "a.mp4", scores=scores, score_sd=score_sd))
+    header, *rows = read_rows(tmp_path / "a_windows.csv")
+    assert header == ["video", "action", "start", "stop", "score", "score_sd"]
+    assert [row[4:] for row in rows] == [["", ""] if i == 2 else ["0.25", "0.0625"] for i in range(14)]
+    assert len(read_rows(tmp_path / "a.csv")[0]) == 5
+    timeline.check_output_name(tmp_path, "a")
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["score_sd"][1] == [None, 0.0625] and len(document["score_sd"]) == 7
+
+
 def test_json_holds_everything_and_no_folder(tmp_path: Path) -> None:
     scores = np.full((7, 2), 1 / 3)
     scores[1, 0] = np.nan

@@ -124,13 +124,16 @@ def test_timeline_is_read_as_it_was_written(tmp_path: Path) -> None:
         scores=scores,
         observed=((0.0, 1.25), (2.25, 4.0)),
         disagreements=disagreements,
+        positives={"resting": 12, "drinking": 0},
+        score_sd=scores / 4,
     )
     timeline.write_timeline(tmp_path / "out", written)
     found = timeline.read_timeline(tmp_path / "out" / "a.json")
     assert found.video.resolve() == (tmp_path / "videos" / "a.mp4").resolve()
     for name in ("seconds", "fps", "frames", "classes", "bouts", "observed", "disagreements", "stem", "provenance"):
         assert getattr(found, name) == getattr(written, name)
-    for name in ("starts", "stops", "scores", "whole", "thresholds"):
+    assert found.positives == written.positives
+    for name in ("starts", "stops", "scores", "score_sd", "whole", "thresholds"):
         assert np.array_equal(getattr(found, name), getattr(written, name), equal_nan=True)
 
 
@@ -153,6 +156,9 @@ def test_json_of_the_former_version_was_observed_where_it_has_scores(tmp_path: P
         {"frames": float("inf")},
         {"scores": [[0.5]]},
         {"observed": [[0, 1, 2]]},
+        {"positives": ["resting"]},
+        {"positives": {"resting": "few"}},
+        {"score_sd": [[0.5]]},
         {"whole": [0.5, 0.5]},
         {"bouts": [{"action": "flying", "start": 0, "stop": 1, "score": 1}]},
         {"bouts": [{"action": "resting", "start": 0, "stop": [1], "score": 1}]},

@@ -10,7 +10,7 @@ from vimoclip.timeline.bouts import Span
 
 
 @dataclass(frozen=True)
-class CodedFilm:
+class FilmCoding:
     """One film as one person or model coded it.
 
     `written_path`: as the file names it; `seconds`: its length, None if the file does not say; `bouts`: of each action,
@@ -38,7 +38,7 @@ class Coding:
     path: Path
     actions: tuple[str, ...]
     is_complete: bool
-    films: tuple[CodedFilm, ...]
+    films: tuple[FilmCoding, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -48,8 +48,8 @@ class FilmPair:
     `compared`: the spans that are compared, sorted: those that both codings cover, within `seconds` and --span."""
 
     name: str
-    coded: CodedFilm
-    predicted: CodedFilm
+    coded: FilmCoding
+    predicted: FilmCoding
     seconds: float
     compared: tuple[Span, ...]
 

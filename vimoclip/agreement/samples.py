@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vimoclip.agreement.bouts import to_microseconds
-from vimoclip.agreement.coding import CodedFilm, FilmPair
+from vimoclip.agreement.coding import FilmCoding, FilmPair
 
 
 class SampleRuns(NamedTuple):
@@ -61,7 +61,7 @@ def unknown_spans(film: FilmPair, action: str) -> np.ndarray:
     return to_microseconds([*film.coded.unknown.get(action, ()), *film.predicted.unknown.get(action, ())])
 
 
-def _present(coding: CodedFilm, actions: Sequence[str], step: int, start: int) -> list[np.ndarray]:
+def _present(coding: FilmCoding, actions: Sequence[str], step: int, start: int) -> list[np.ndarray]:
     """Return the ranges of samples at which each action is present."""
     bouts = [to_microseconds(coding.bouts.get(action, ())) - start for action in actions]
     points = [to_microseconds((time, time) for time in coding.points.get(action, ())) - start for action in actions]

@@ -12,6 +12,7 @@ from vimoclip.boris.events import (
     EventCollection,
     MediaFile,
     check_reviewed,
+    choose_observations,
     class_names,
     media_length,
 )
@@ -46,8 +47,13 @@ MAX_SECONDS = 1e8  # three years; later times are dates, which count from 1970
 PLAYER_PREFIX = re.compile(r"^\s*player #(\d+):", re.IGNORECASE)
 
 
-def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
-    """Read aggregated events. Raises UserError with the line.
+def read_aggregated(
+    path: Path,
+    merge_case: bool = False,
+    include_unreviewed: bool = False,
+    chosen: re.Pattern[str] | None = None,
+) -> EventCollection:
+    """Read aggregated events of the observations whose ids `chosen` matches. Raises UserError with the line.
 
     If an observation has the description of a prediction, or an event its comment, observations that are not marked as
     reviewed are left out, unless `include_unreviewed`: the table does not say which of them somebody coded. Raises
@@ -57,6 +63,8 @@ def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bo
     rows = [(number, {key: _cell(cells, index) for key, index in columns.items()}) for number, cells in lines]
     check_decimal_mark(path, ((number, row[key]) for number, row in rows for key in ("start", "stop")))
     has_predictions = any(is_prediction_row(row.get("description", ""), row.get("comment", "")) for _, row in rows)
+    ids = choose_observations(path, (row.get("observation", "") for _, row in rows), chosen)
+    rows = [(number, row) for number, row in rows if row.get("observation", "") in ids]
     codes = (row["behavior"] for _, row in rows if row["behavior"])
     names = class_names(path, codes, merge_case, has_predictions)
     collection = EventCollection(sorted(set(names.values()), key=str.casefold), has_predictions=has_predictions)
@@ -64,11 +72,11 @@ def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bo
     rows_by_observation: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for number, row in rows:
         rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
-    needs_review = has_predictions and not include_unreviewed
     for (observation, _), numbered_rows in rows_by_observation.items():
-        if needs_review and not all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows):
+        if has_predictions and not all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows):
             collection.unreviewed.append(observation)
-            continue
+            if not include_unreviewed:
+                continue
         media_files = _media_files(path, collection, observation, numbered_rows)
         has_all_files = _has_all_files(numbered_rows, media_files)
         if media_files and not has_all_files:
@@ -95,7 +103,8 @@ def read_aggregated(path: Path, merge_case: bool = False, include_unreviewed: bo
         if media_files:
             events.sort(key=lambda event: event.start)
             collection.add_observation(observation, media_files, events, unknown_events=unknown)
-    check_reviewed(path, collection, len(rows_by_observation))
+    if not include_unreviewed:
+        check_reviewed(path, collection, len(rows_by_observation))
     return collection
 
 

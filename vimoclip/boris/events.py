@@ -1,6 +1,7 @@
 """Events that were coded in BORIS, by media file."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vimoclip.errors import UserError, escape_line
-from vimoclip.io.names import fold_name, normalize_name
+from vimoclip.io.names import fold_name, list_some, normalize_name
 from vimoclip.io.numbers import parse_seconds
 
 MediaFile = tuple[str, float | None]  # path as written in BORIS; duration in seconds, None if unknown
@@ -56,7 +57,7 @@ class EventCollection:
     `behaviors`: in the order of the ethogram, or sorted by name. `recordings`: by path of the media file. `skipped`:
     unusable entry -> reason. `has_predictions`: whether the file holds observations that were written from predictions.
     `unreviewed`: ids of the observations that need a review and are not marked as reviewed; their events are in no
-    recording."""
+    recording, unless they were asked for."""
 
     behaviors: list[str]
     recordings: dict[str, Recording] = field(default_factory=dict)
@@ -105,6 +106,16 @@ class EventCollection:
             for event in _events_between(unknown_events, first, stop, start):
                 is_open = event.stop >= stop - start  # the file may be longer than BORIS says
                 recording.unknown_events.append(event._replace(stop=math.inf) if is_open else event)
+
+
+def choose_observations(path: Path, ids: Iterable[str], pattern: re.Pattern[str] | None) -> set[str]:
+    """Return the ids of observations that match; all if `pattern` is None. Raises UserError if none matches."""
+    known = list(dict.fromkeys(ids))
+    chosen = {name for name in known if pattern is None or pattern.search(name)}
+    if pattern and not chosen:
+        problem = f"has no observation whose id matches {pattern.pattern!r}"
+        raise UserError(problem, f"its ids are {list_some(map(repr, known), 20)}", path=path)
+    return chosen
 
 
 def check_reviewed(path: Path, collection: EventCollection, num_observations: int) -> None:

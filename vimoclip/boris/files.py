@@ -1,5 +1,6 @@
 """Reading of any file of BORIS, and export of bouts as events to paste."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,24 @@ from vimoclip.io import atomic
 BoutLike = tuple[str, float, float, float]  # action; start and stop in seconds since the video's first frame; score
 
 
-def read_events(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
+def is_project(path: Path) -> bool:
+    """Return whether the name of a file is that of a project."""
+    return path.name.lower().endswith((".boris", ".boris.gz"))
+
+
+def read_events(
+    path: Path,
+    merge_case: bool = False,
+    include_unreviewed: bool = False,
+    observations: re.Pattern[str] | None = None,
+) -> EventCollection:
     """Read a project or aggregated events. Raises UserError for any other file.
 
     `merge_case`: behaviours whose codes differ only in case, spaces or Unicode's form are one, not an error.
-    `include_unreviewed`: also read predictions that nobody has reviewed."""
-    is_project = path.name.lower().endswith((".boris", ".boris.gz"))
-    read = read_project if is_project else read_aggregated
-    return read(path, merge_case, include_unreviewed)
+    `include_unreviewed`: also read predictions that nobody has reviewed. `observations`: only those whose id it
+    matches are read; UserError if there is none."""
+    read = read_project if is_project(path) else read_aggregated
+    return read(path, merge_case, include_unreviewed, observations)
 
 
 def export_bouts(path: Path, video: Path, fps: float, seconds: float, bouts: Iterable[BoutLike]) -> Path:

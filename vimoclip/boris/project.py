@@ -1,6 +1,7 @@
 """Projects of BORIS (.boris, .boris.gz): JSON."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -13,6 +14,7 @@ from vimoclip.boris.events import (
     EventCollection,
     MediaFile,
     check_reviewed,
+    choose_observations,
     class_names,
     media_length,
     media_starts,
@@ -29,8 +31,14 @@ STOP_TOLERANCE = 0.003  # seconds between an automatic stop and the end of the m
 PROJECT_HINT = "name a .boris file, or aggregated events"
 
 
-def read_project(path: Path, merge_case: bool = False, include_unreviewed: bool = False) -> EventCollection:
-    """Read a project. Raises UserError if the file is none, or an observation can't be read.
+def read_project(
+    path: Path,
+    merge_case: bool = False,
+    include_unreviewed: bool = False,
+    chosen: re.Pattern[str] | None = None,
+) -> EventCollection:
+    """Read the observations of a project whose ids `chosen` matches. Raises UserError if the file is none, or an
+    observation can't be read.
 
     Unless `include_unreviewed`, predictions are left out that nobody has reviewed, and of a project that was written
     from predictions all other observations that are not marked as reviewed. Raises UserError if none is left."""
@@ -52,18 +60,23 @@ def read_project(path: Path, merge_case: bool = False, include_unreviewed: bool 
     names = class_names(path, event_types, merge_case, bool(predicted))
     behaviors = list(dict.fromkeys(names[code] for code in event_types))
     collection = EventCollection(behaviors, has_predictions=bool(predicted))
+    ids = choose_observations(path, observations, chosen)
     for observation, content in observations.items():
+        if observation not in ids:
+            continue
         try:
-            if observation in predicted and not (include_unreviewed or review_mark.is_reviewed(content)):
+            if observation in predicted and not review_mark.is_reviewed(content):
                 collection.unreviewed.append(observation)
-                continue
+                if not include_unreviewed:
+                    continue
             _add_observation(collection, observation, content, event_types, names)
         except ValueError as error:
             raise UserError(f"observation {observation}: {error}", "correct it in BORIS", path=path) from None
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             problem = f"observation {observation} can't be read ({error!r})"
             raise UserError(problem, "open the project in BORIS and save it", path=path) from None
-    check_reviewed(path, collection, len(observations))
+    if not include_unreviewed:
+        check_reviewed(path, collection, len(ids))
     return collection
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def write(
     windows, summaries = list[review_order.WindowReview](), list[Timeline]()
     for item in timelines:  # the windows of one video at a time are in memory
         windows += review_order.choose_windows(item)
-        summaries.append(replace(item, scores=np.empty((0, len(item.classes))), disagreements=()))
+        summaries.append(replace(item, scores=np.empty((0, len(item.classes))), score_sd=None, disagreements=()))
     if not summaries:
         return
     by_stem = {item.stem: item for item in summaries}
@@ -78,6 +79,12 @@ def _write_whole_videos(path: Path, results: Mapping[str, Timeline]) -> Path:
     return predictions_csv.write(path, list(results), scores, next(iter(results.values())).classes)
 
 
+def _model_name(provenance: Mapping[str, Any]) -> str:
+    """Return the names of the runs of TFAM, which are a list if there are several, or the name of the CLIP."""
+    names = provenance.get("tfam") or provenance.get("clip_model") or ""
+    return ", ".join(names) if isinstance(names, list) else str(names)
+
+
 def _existing(folder: Path) -> Iterator[str]:
     return (name for name in (PREDICTIONS_FILE, *TABLES, WHOLE_VIDEOS_FILE) if (folder / name).exists())
 
@@ -91,7 +98,7 @@ def _write_predictions(folder: Path, timelines: Sequence[Timeline]) -> boris.Pre
             seconds=item.seconds,
             fps=item.fps,
             bouts=item.bouts,
-            note=str(item.provenance.get("tfam") or item.provenance.get("clip_model") or ""),
+            note=_model_name(item.provenance),
         )
         for item in timelines
     ]

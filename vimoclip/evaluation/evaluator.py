@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from vimoclip.annotations.split_protocol import (
     ZERO_SHOT,
 )
 from vimoclip.errors import UserError
-from vimoclip.evaluation import metrics_with_ci, sources
+from vimoclip.evaluation import calibration_file, metrics_with_ci, sources
+from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.evaluation.metrics_with_ci import MIN_POSITIVES_FOR_CI, ScoredVideos
 from vimoclip.evaluation.sources import PredictionSource
 from vimoclip.io.names import list_some
-from vimoclip.metrics import bootstrap_ap_per_class, bootstrap_weights, fit_thresholds
+from vimoclip.metrics import bootstrap_weights, fit_thresholds, format_fraction
+from vimoclip.metrics.score_calibration import MIN_POSITIVES
 from vimoclip.runtime import versions
 
 FEW_POSITIVES = 10  # below this number a class's AP depends on single clips
@@ -34,13 +36,15 @@ class Evaluation:
     """The result for N videos and C classes.
 
     `metrics`: content of metrics.json; `per_class`: rows of per_class.csv; `scores` (N, C) float64 probabilities;
-    `targets` (N, C) bool; `partitions`: name -> the segment of each class, or {}."""
+    `raw_scores` (N, C): those before calibration, or `scores` themselves; `targets` (N, C) bool; `partitions`: name ->
+    the segment of each class, or {}."""
 
     title: str
     classes: tuple[str, ...]
     partitions: Mapping[str, tuple[str, ...]]
     videos: list[str]
     scores: np.ndarray
+    raw_scores: np.ndarray
     targets: np.ndarray
     metrics: dict[str, Any]
     per_class: list[dict[str, Any]]
@@ -51,13 +55,14 @@ class EvaluationSettings:
     """Options of an evaluation.
 
     `split`: the evaluation split; `logits`: the scores of a CSV are logits; `resamples`: number of bootstrap resamples,
-    drawn with `seed`; `allow_missing`: exclude videos without predictions."""
+    drawn with `seed`; `allow_missing`: exclude videos without predictions; `raw`: do not calibrate scores of runs."""
 
     split: str = "val"
     logits: bool = False
     resamples: int = 1000
     seed: int = 0
     allow_missing: bool = False
+    raw: bool = False
 
 
 def evaluate(
@@ -67,13 +72,14 @@ def evaluate(
     settings: EvaluationSettings,
     other: PredictionSource | None = None,
 ) -> Evaluation:
-    """Evaluate a source on a split, and compare it with `other` if given.
+    """Evaluate a source on a split, and compare it with `other` if given. Scores of runs are calibrated.
 
     Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
         raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
     expected = list(data.splits[settings.split])
-    videos, scores, notes = _read_scores(source, data, settings)
+    calibration = _read_calibration(source, data, settings)
+    videos, raw_scores, notes = _read_scores(source, data, settings)
     if not videos:
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
@@ -81,9 +87,10 @@ def evaluate(
     resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
     weights = np.concatenate([np.ones((1, len(videos)), resamples.dtype), resamples])
     prevalences = training.positives / training.num_videos if training else None
-    scored = ScoredVideos(scores, targets, weights, prevalences, settings.seed)
-    selection = _read_selection_predictions(source, data, settings, videos, notes)
-    ap_per_class = bootstrap_ap_per_class(scores, targets, weights)
+    scores = _calibrate(raw_scores, calibration)
+    scored = ScoredVideos(scores, raw_scores, targets, weights, prevalences, settings.seed)
+    selection = _read_selection_predictions(source, data, settings, videos, calibration, notes)
+    ap_per_class = scored.ap_per_class()
     metrics = _header(source, settings, scored, ap_per_class)
     metrics |= metrics_with_ci.map_entries(scored, ap_per_class)
     metrics["torchmetrics_macro"] = {
@@ -95,10 +102,12 @@ def evaluate(
     animal_classes = [animals[video].classes if video in animals else () for video in videos]
     metrics["animal_classes"] = metrics_with_ci.metrics_by_animal_class(scored, animal_classes)
     metrics |= metrics_with_ci.threshold_and_ranking_metrics(scored, selection)
+    metrics["calibration"] = metrics_with_ci.calibration_entries(scored, ap_per_class, calibration)
     metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other, notes) if other else None
     thresholds = fit_thresholds(*selection) if selection else None
-    rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds)
-    metrics["notes"] = notes + _caveats(
+    rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds, calibration)
+    metrics["notes"] = notes + _calibration_notes(metrics)
+    metrics["notes"] += _caveats(
         source,
         other,
         scored,
@@ -108,7 +117,27 @@ def evaluate(
         several_animal_classes=sum(len(set(names)) > 1 for names in animal_classes),
         thresholds_fitted=selection is not None,
     )
-    return Evaluation(source.title, data.classes, data.partitions, videos, scores, targets, metrics, rows)
+    return Evaluation(source.title, data.classes, data.partitions, videos, scores, raw_scores, targets, metrics, rows)
+
+
+def _read_calibration(
+    source: PredictionSource, data: Annotations, settings: EvaluationSettings
+) -> RunCalibration | None:
+    """Return the calibration of a run, None for a CSV. Raises UserError for one in a run of protocol published."""
+    folder = source.path.parent
+    if settings.raw or not source.is_run:
+        return None
+    if source.protocol == PUBLISHED and (path := folder / calibration_file.FILE_NAME).exists():
+        raise UserError(
+            "is in the folder of a run of protocol published, under which nothing is fitted",
+            "delete it, or give --raw",
+            path=path,
+        )
+    return calibration_file.read(folder, data.classes)
+
+
+def _calibrate(scores: np.ndarray, calibration: RunCalibration | None) -> np.ndarray:
+    return calibration.scores(scores) if calibration else scores
 
 
 def _read_scores(source: PredictionSource, data: Annotations, settings: EvaluationSettings) -> sources.Scores:
@@ -124,6 +153,7 @@ def _read_selection_predictions(
     data: Annotations,
     settings: EvaluationSettings,
     evaluated: list[str],
+    calibration: RunCalibration | None,
     notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (scores, labels) of the model-selection split, on which thresholds are fitted; None without predictions.
@@ -150,7 +180,7 @@ def _read_selection_predictions(
     path = source.selection_path
     videos, scores, new_notes = sources.read_scores(path, data, expected, logits, optional, source.is_run)
     notes += new_notes
-    return scores, sources.multi_hot_matrix(data, "val" if from_val else "train", videos)
+    return _calibrate(scores, calibration), sources.multi_hot_matrix(data, "val" if from_val else "train", videos)
 
 
 def _header(
@@ -192,7 +222,8 @@ def _compare(
     """Return `comparison` of metrics.json, on the videos of both sources (read_scores checks the missing ones).
 
     Adds to `notes`."""
-    other_videos, other_scores, new_notes = _read_scores(other, data, settings)
+    calibration = _read_calibration(other, data, settings)
+    other_videos, raw_scores, new_notes = _read_scores(other, data, settings)
     notes += new_notes
     other_rows = {video: row for row, video in enumerate(other_videos)}
     in_both = np.array([video in other_rows for video in videos])
@@ -202,10 +233,44 @@ def _compare(
         )
     if not in_both.all():
         scored = scored.subset(in_both)
-        ap_per_class = bootstrap_ap_per_class(scored.scores, scored.targets, scored.weights)
-    other_scores = other_scores[[other_rows[video] for video in videos if video in other_rows]]
-    comparison = metrics_with_ci.compare_predictions(scored, other_scores, ap_per_class, data.classes)
-    return {"other": other.title, "other_sha256": _sha256(other.path), "other_protocol": other.protocol} | comparison
+        ap_per_class = scored.ap_per_class()
+    raw_scores = raw_scores[[other_rows[video] for video in videos if video in other_rows]]
+    other_scored = replace(scored, scores=_calibrate(raw_scores, calibration), raw_scores=raw_scores)
+    comparison = metrics_with_ci.compare_predictions(scored, other_scored, ap_per_class, data.classes)
+    return {
+        "other": other.title,
+        "other_sha256": _sha256(other.path),
+        "other_protocol": other.protocol,
+        "other_calibration": calibration.method if calibration else None,
+    } | comparison
+
+
+def _calibration_notes(metrics: dict[str, Any]) -> list[str]:
+    """Return sentences about which numbers of metrics.json are of calibrated scores."""
+    calibration, comparison, notes = metrics["calibration"], metrics["comparison"], []
+    clips = f"{calibration['num_videos']} clips of the model-selection split"
+    if calibration["method"] == "none":
+        notes.append(f"Calibration leaves the scores as they are, since nothing better was found on {clips}.")
+    elif calibration["method"] == "temperature":
+        notes.append(
+            f"Scores are calibrated by one temperature, fitted on {clips}. It changes calibration error and log loss; "
+            "all other numbers are those of raw scores, except where float64 rounds scores near 0 or 1 to equal ones."
+        )
+    elif calibration["method"]:
+        raw = calibration["raw"]["map_micro"]["value"]
+        raw_micro = "" if raw is None else f" The micro AP of the raw scores is {format_fraction(raw)}."
+        notes.append(
+            f"Scores are calibrated by Platt scaling, fitted on {clips}; classes with fewer than {MIN_POSITIVES} clips "
+            "with or without the label have a temperature. Macro AP and the AP of each class are unchanged by it. "
+            "Micro AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of calibrated scores: do not compare "
+            f"them with TFAM's metrics.json and table.csv, which are of raw scores.{raw_micro}"
+        )
+    if comparison and (calibration["method"] is None) != (comparison["other_calibration"] is None):
+        notes.append(
+            "Only one of the compared models has calibrated scores, so the difference of their micro AP is not due to "
+            "the models alone; --raw compares raw scores."
+        )
+    return notes
 
 
 def _caveats(

@@ -6,14 +6,16 @@ at random."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vimoclip import metrics
 from vimoclip.annotations import PARTITIONS, SEGMENTS, Annotations
+from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.evaluation.sources import TrainingCounts
+from vimoclip.metrics.score_calibration import log_losses
 
 RANDOM_ROUNDS = 20  # random predictors, for metrics whose chance level has no formula
 CALIBRATION_BINS = 15
@@ -30,9 +32,12 @@ MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # s
 class ScoredVideos:
     """`scores` (N, C) probabilities, `targets` (N, C) bool, `weights` (1 + R, N): ones, then R resamples.
 
-    `prevalences` (C,): fraction of the training videos that have each class; None without training videos."""
+    `raw_scores` (N, C): those before calibration, or `scores` themselves. APs of classes are of them, since calibration
+    keeps their order, but rounds some scores near 0 and 1 to equal ones. `prevalences` (C,): fraction of the training
+    videos that have each class; None without training videos."""
 
     scores: np.ndarray
+    raw_scores: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     prevalences: np.ndarray | None
@@ -40,30 +45,38 @@ class ScoredVideos:
 
     def subset(self, videos: np.ndarray) -> "ScoredVideos":
         """Return the videos selected by indices or a mask."""
-        return ScoredVideos(
-            self.scores[videos], self.targets[videos], self.weights[:, videos], self.prevalences, self.seed
+        return replace(
+            self,
+            scores=self.scores[videos],
+            raw_scores=self.raw_scores[videos],
+            targets=self.targets[videos],
+            weights=self.weights[:, videos],
         )
 
+    def ap_per_class(self) -> np.ndarray:
+        """Return (1 + R, C) APs, of the raw scores."""
+        return metrics.bootstrap_ap_per_class(self.raw_scores, self.targets, self.weights)
 
-def metric_entry(values: np.ndarray, baseline: float | None, random: float | None) -> MetricEntry:
-    """Return an entry from (1 + R,) values: of all videos, then of the resamples."""
+
+def metric_entry(values: np.ndarray, baseline: float | None, random: float | None, highest: float = 1.0) -> MetricEntry:
+    """Return an entry from (1 + R,) values: of all videos, then of the resamples. `highest`: bound of the metric."""
     return {
         "value": nan_to_none(values[0]),
-        "ci95": bounded_interval(values),
+        "ci95": bounded_interval(values, highest=highest),
         "baseline": nan_to_none(baseline),
         "random": nan_to_none(random),
     }
 
 
-def bounded_interval(values: np.ndarray, low: float = 0.0) -> list[float] | None:
-    """Return the interval of (1 + R,) values, clipped to `low`..1; None if it is not defined."""
+def bounded_interval(values: np.ndarray, lowest: float = 0.0, highest: float = 1.0) -> list[float] | None:
+    """Return the interval of (1 + R,) values, clipped to `lowest`..`highest`; None if it is not defined."""
     bounds = metrics.confidence_interval(values[1:], float(values[0]))
-    return None if any(math.isnan(bound) for bound in bounds) else [max(low, bounds[0]), min(1.0, bounds[1])]
+    return None if any(math.isnan(bound) for bound in bounds) else [max(lowest, bounds[0]), min(highest, bounds[1])]
 
 
-def class_interval(values: np.ndarray, positives: int, low: float = 0.0) -> list[float] | None:
+def class_interval(values: np.ndarray, positives: int, lowest: float = 0.0) -> list[float] | None:
     """Return `bounded_interval` of one class; None also for a class with few positives."""
-    return bounded_interval(values, low) if positives >= MIN_POSITIVES_FOR_CI else None
+    return bounded_interval(values, lowest) if positives >= MIN_POSITIVES_FOR_CI else None
 
 
 def nan_to_none(value: Any) -> float | None:
@@ -115,15 +128,14 @@ def metrics_by_animal_class(scored: ScoredVideos, animal_classes: Sequence[Seque
     entries = {}
     for name in sorted({name for names in animal_classes for name in names}):
         subset = scored.subset(np.array([name in names for names in animal_classes]))
-        ap_per_class = metrics.bootstrap_ap_per_class(subset.scores, subset.targets, subset.weights)
-        entries[name] = {"num_videos": len(subset.scores), **map_entries(subset, ap_per_class)}
+        entries[name] = {"num_videos": len(subset.scores), **map_entries(subset, subset.ap_per_class())}
     return entries
 
 
 def threshold_and_ranking_metrics(
     scored: ScoredVideos, selection: tuple[np.ndarray, np.ndarray] | None
 ) -> dict[str, Any]:
-    """Return entries of F1, hit@1, precision@k, ECE, and, if each video has one label, top-1 accuracy.
+    """Return entries of F1, hit@1, precision@k, and, if each video has one label, top-1 accuracy.
 
     `selection`: (scores, labels) of the videos that thresholds are fitted on."""
     single_label = bool((scored.targets.sum(1) == 1).all())
@@ -136,9 +148,28 @@ def threshold_and_ranking_metrics(
         )
     for name, metric in SINGLE_LABEL_METRICS.items():
         entries[name] = _evaluate_metric(scored, metric) if single_label else None
-    bins = metrics.reliability_bins(scored.scores, scored.targets, CALIBRATION_BINS)
-    entries["calibration"] = {"ece": entries.pop("ece"), "bins": bins}
     return entries
+
+
+def calibration_entries(
+    scored: ScoredVideos, ap_per_class: np.ndarray, calibration: RunCalibration | None
+) -> dict[str, Any]:
+    """Return `calibration` of metrics.json: of the scores, how they were calibrated, and `raw`, of those before."""
+    entries = _calibration_metrics(scored) | dict.fromkeys(("method", "num_videos", "cross_validated_log_loss", "raw"))
+    if calibration:
+        raw = replace(scored, scores=scored.raw_scores)
+        entries["method"] = calibration.method
+        entries |= {key: calibration.document[key] for key in ("num_videos", "cross_validated_log_loss")}
+        entries["raw"] = _calibration_metrics(raw) | {"map_micro": map_entries(raw, ap_per_class)["map_micro"]}
+    return entries
+
+
+def _calibration_metrics(scored: ScoredVideos) -> dict[str, Any]:
+    return {
+        "ece": _evaluate_metric(scored, _ece),
+        "log_loss": _evaluate_metric(scored, _log_loss, highest=math.inf),
+        "bins": metrics.reliability_bins(scored.scores, scored.targets, CALIBRATION_BINS),
+    }
 
 
 def per_class_rows(
@@ -147,6 +178,7 @@ def per_class_rows(
     ap_per_class: np.ndarray,
     training: TrainingCounts | None,
     thresholds: np.ndarray | None,
+    calibration: RunCalibration | None,
 ) -> list[dict[str, Any]]:
     """Return the rows of per_class.csv in the order of the class ids; undefined numbers are None."""
     num_videos, positives = len(scored.targets), scored.targets.sum(0)
@@ -155,6 +187,8 @@ def per_class_rows(
         return metrics.f1_scores(scored.scores >= threshold, scored.targets, scored.weights[:1]).per_class[0]
 
     f1_at_half, f1_fitted = f1_at(0.5), None if thresholds is None else f1_at(thresholds)
+    errors = _errors_per_class(scored.scores, scored.targets)
+    raw_errors = _errors_per_class(scored.raw_scores, scored.targets)
     rows = []
     for c, name in enumerate(data.classes):
         low, high = class_interval(ap_per_class[:, c], positives[c]) or (None, None)
@@ -176,21 +210,39 @@ def per_class_rows(
                 "threshold": None if thresholds is None else float(thresholds[c]),
                 "f1_at_threshold": None if f1_fitted is None else nan_to_none(f1_fitted[c]),
                 "f1_at_0.5": nan_to_none(f1_at_half[c]),
+                "ece": errors[c].ece,
+                "ece_raw": raw_errors[c].ece if calibration else None,
+                "log_loss": errors[c].log_loss,
+                "log_loss_raw": raw_errors[c].log_loss if calibration else None,
+                "scaling": calibration.document["classes"][name]["scaling"] if calibration else None,
+                "selection_positives": int(calibration.positives[c]) if calibration else None,
             }
         )
     return rows
 
 
+class _ClassErrors(NamedTuple):
+    ece: float
+    log_loss: float
+
+
+def _errors_per_class(scores: np.ndarray, targets: np.ndarray) -> list[_ClassErrors]:
+    weights = np.ones((1, len(scores)), int)
+    return [
+        _ClassErrors(*(float(metric(scores[:, [c]], targets[:, [c]], weights)[0]) for metric in (_ece, _log_loss)))
+        for c in range(scores.shape[1])
+    ]
+
+
 def compare_predictions(
-    scored: ScoredVideos, other_scores: np.ndarray, ap_per_class: np.ndarray, classes: Sequence[str]
+    scored: ScoredVideos, other: ScoredVideos, ap_per_class: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Return the entries of `comparison` in metrics.json.
 
-    `other_scores` (N, C): of the other predictions; `ap_per_class` (1 + R, C): APs of `scored`."""
+    `other`: the other predictions of the same videos; `ap_per_class` (1 + R, C): APs of `scored`."""
     targets, weights = scored.targets, scored.weights
-    other_ap = metrics.bootstrap_ap_per_class(other_scores, targets, weights)
-    micro = metrics.bootstrap_ap_micro(scored.scores, targets, weights)
-    other_micro = metrics.bootstrap_ap_micro(other_scores, targets, weights)
+    other_ap = other.ap_per_class()
+    micro, other_micro = (metrics.bootstrap_ap_micro(s.scores, targets, weights) for s in (scored, other))
     gains, positives = ap_per_class - other_ap, targets.sum(0)
     rows = [
         {
@@ -199,7 +251,7 @@ def compare_predictions(
             "ap": nan_to_none(ap_per_class[0, c]),
             "other_ap": nan_to_none(other_ap[0, c]),
             "difference": nan_to_none(gains[0, c]),
-            "ci95": class_interval(gains[:, c], positives[c], low=-1.0),
+            "ci95": class_interval(gains[:, c], positives[c], lowest=-1.0),
         }
         for c in metrics.descending_order(gains[0])
         if not np.isnan(gains[0, c])
@@ -216,20 +268,25 @@ def compare_predictions(
 
 def _difference_entry(differences: np.ndarray) -> dict[str, Any]:
     """Return an entry from (1 + R,) differences: of all videos, then of the resamples."""
-    return {"difference": nan_to_none(differences[0]), "ci95": bounded_interval(differences, low=-1.0)}
+    return {"difference": nan_to_none(differences[0]), "ci95": bounded_interval(differences, lowest=-1.0)}
 
 
 def _evaluate_metric(
-    scored: ScoredVideos, metric: MetricFunction, selection_scores: np.ndarray | None = None
+    scored: ScoredVideos,
+    metric: MetricFunction,
+    selection_scores: np.ndarray | None = None,
+    highest: float = 1.0,
 ) -> MetricEntry:
-    """Return the entry of a metric, which gets `selection_scores` (of the model-selection split) before the others."""
+    """Return the entry of a metric, which gets `selection_scores` (of the model-selection split) before the others.
+
+    `highest`: bound of the metric."""
     scores = scored.scores if selection_scores is None else np.concatenate([selection_scores, scored.scores])
     unit_weights, baseline = scored.weights[:1], None
     if scored.prevalences is not None:
         baseline = metric(np.tile(scored.prevalences, (len(scores), 1)), scored.targets, unit_weights)[0]
     generator = np.random.default_rng(scored.seed)
     rounds = [metric(generator.random(scores.shape), scored.targets, unit_weights)[0] for _ in range(RANDOM_ROUNDS)]
-    return metric_entry(metric(scores, scored.targets, scored.weights), baseline, float(np.mean(rounds)))
+    return metric_entry(metric(scores, scored.targets, scored.weights), baseline, float(np.mean(rounds)), highest)
 
 
 def _f1_at_fitted_thresholds(selection_targets: np.ndarray, average: str) -> MetricFunction:
@@ -252,13 +309,20 @@ def _precision_at(k: int) -> MetricFunction:
     return metric
 
 
+def _ece(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return metrics.ece(scores, targets, weights, CALIBRATION_BINS)
+
+
+def _log_loss(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return metrics.weighted_mean(log_losses(scores, targets).mean(1), weights)
+
+
 MULTI_LABEL_METRICS: dict[str, MetricFunction] = {
     "f1_macro_at_0.5": lambda scores, targets, weights: metrics.f1_scores(scores >= 0.5, targets, weights).macro,
     "f1_micro_at_0.5": lambda scores, targets, weights: metrics.f1_scores(scores >= 0.5, targets, weights).micro,
     "hit_at_1": _precision_at(1),
     "precision_at_3": _precision_at(3),
     "precision_at_5": _precision_at(5),
-    "ece": lambda scores, targets, weights: metrics.ece(scores, targets, weights, CALIBRATION_BINS),
 }
 SINGLE_LABEL_METRICS: dict[str, MetricFunction] = {
     "top1": _precision_at(1),

@@ -21,11 +21,12 @@ def format_table(evaluation: Evaluation) -> str:
         f"{'':46} {'value':>7}  {'95 % interval':18} {'constant':>8} {'random':>8}",
     ]
     entries_by_name = metrics | metrics["calibration"]
-    lines += [
-        _format_row(name.label, entry)
-        for key, name in METRIC_NAMES.items()
-        if (entry := entries_by_name[key]) and entry["value"] is not None
-    ]
+    raw_entries = metrics["calibration"]["raw"] or {}
+    for key, name in METRIC_NAMES.items():
+        if (entry := entries_by_name[key]) and entry["value"] is not None:
+            lines.append(_format_row(name.label, entry))
+            if key in raw_entries:
+                lines.append(_format_row("  before calibration", raw_entries[key]))
     for partition, segments in metrics["segments"].items():
         for segment, entries in segments.items():
             lines += _format_map_rows(f"{segment} ({partition}, {entries['map_macro']['classes']} classes)", entries)

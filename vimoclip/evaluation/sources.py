@@ -13,6 +13,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.io.predictions_csv import PredictionsTable
+from vimoclip.metrics.score_calibration import sigmoid
 
 ROUNDING = 2.0**-7  # how far a probability may be outside 0..1: a step of bfloat16, the coarsest type, above 1
 
@@ -120,7 +121,7 @@ def read_scores(
     videos, scores = list(rows), table.scores[list(rows.values())][:, columns]
     is_outside, is_invalid = (scores < 0) | (scores > 1), (scores < -ROUNDING) | (scores > 1 + ROUNDING)
     if logits:
-        return Scores(videos, _sigmoid(scores), _logit_notes(path, scores, not is_invalid.any()))
+        return Scores(videos, sigmoid(scores), _logit_notes(path, scores, not is_invalid.any()))
 
     def list_scores(selected: np.ndarray) -> str:
         places = zip(*selected.nonzero(), strict=True)
@@ -137,12 +138,6 @@ def read_scores(
     return Scores(videos, scores.clip(0, 1), notes)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities of logits, also of infinite ones."""
-    with np.errstate(over="ignore"):  # below -709: a probability of 0
-        return 1 / (1 + np.exp(-logits))
-
-
 def _logit_notes(path: Path, logits: np.ndarray, resemble_probabilities: bool) -> list[str]:
     notes = []
     if logits.size and resemble_probabilities:
@@ -150,7 +145,7 @@ def _logit_notes(path: Path, logits: np.ndarray, resemble_probabilities: bool) -
             f"{path.name}: all scores are between 0 and 1, like probabilities, but --logits reads them as logits."
         )
     distinct = np.unique(logits)
-    if lost := len(distinct) - len(np.unique(_sigmoid(distinct))):
+    if lost := len(distinct) - len(np.unique(sigmoid(distinct))):
         notes.append(
             f"{path.name}: {lost} different logits are the same probability in float64, so their order is lost (of "
             f"logits up to {distinct[-1]:.9g})."

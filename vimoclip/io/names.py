@@ -3,8 +3,10 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 from vimoclip.errors import CONTROL_CHARACTERS
 from vimoclip.io.atomic import MAX_NAME_BYTES
@@ -70,6 +72,32 @@ def relative_path(path: Path, folder: Path) -> str:
     """Return the first of `relative_paths` that leads to the file: from a link, `..` may lead elsewhere."""
     found = relative_paths(path, folder)
     return next((text for text in found if (folder.absolute() / text).resolve() == path.resolve()), found[-1])
+
+
+def plain_path(path: str) -> str:
+    """Return a path without quotes around it, which file managers add, and that of a file:// URL."""
+    text = path.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return "/" + unquote(text[len("file:") :]).lstrip("/") if text.lower().startswith("file:") else text
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the names in a path of any system, or a file:// URL, without quotes, drive, root and `..`."""
+    pure = PureWindowsPath(normalize_name(plain_path(path)))  # separates at / and at \
+    parts = list[str]()
+    for part in pure.parts[bool(pure.anchor) :]:
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+    return tuple(parts)
+
+
+def common_tail(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the number of last names that two paths have in common."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def list_some(names: Iterable[object], limit: int = 5) -> str:

@@ -38,6 +38,7 @@ METRIC_NAMES = {
     "ece": MetricName(
         "Expected calibration error", "mean distance between score and fraction of positives; lower is better"
     ),
+    "log_loss": MetricName("Log loss", "mean over all pairs of clip and class, in nats; lower is better"),
 }
 
 

@@ -9,25 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Platt scaling has two numbers per class, and a temperature one in all. A class with fewer positives, or negatives, gets
-# the temperature.
+# Platt scaling has two numbers per class, and a temperature one for all. A class with fewer positives, or negatives,
+# gets the temperature.
 MIN_POSITIVES = 10
 MAX_FOLDS = 5
 METHODS = ("none", "temperature", "platt")  # fewest numbers first, which is taken of equals
+# float32, the type of the models' scores, rounds probabilities beyond these to 0 and 1. A score of 1 is taken as no
+# more certain than that; as float64 it would have a logit of 37, twice that of the float32 below it
+LOWEST, HIGHEST = 2.0**-150, 1 - 2.0**-25
 
 
 @dataclass(frozen=True)
 class ScoreCalibration:
     """The calibrated score of class c is sigmoid(slopes[c] * logit(score) + intercepts[c]); slopes are above 0.
 
-    The order of a class's scores stays, so its average precision does too."""
+    The order of a class's scores is never reversed; scores near 0 or 1 may become equal, where float64 rounds. With
+    slope 1 and intercept 0 scores stay exactly as they are."""
 
     slopes: np.ndarray
     intercepts: np.ndarray
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Return (..., C) calibrated scores of (..., C) scores in 0..1; NaN stays NaN."""
-        return 1 / (1 + np.exp(-(self.slopes * logit(scores) + self.intercepts)))
+        is_identity = (self.slopes == 1) & (self.intercepts == 0)
+        return np.where(is_identity, scores, sigmoid(self.slopes * logit(scores) + self.intercepts))
 
 
 class FittedCalibration(NamedTuple):
@@ -44,9 +49,15 @@ class FittedCalibration(NamedTuple):
 
 
 def logit(scores: np.ndarray) -> np.ndarray:
-    """Return log(p / (1 - p)) of scores in 0..1, finite also for 0 and 1."""
-    p = np.clip(np.asarray(scores, np.float64), np.finfo(np.float32).tiny, 1 - np.finfo(np.float64).epsneg)
+    """Return log(p / (1 - p)) of scores in 0..1, finite also for 0 and 1: p is clipped to LOWEST..HIGHEST."""
+    p = np.clip(np.asarray(scores, np.float64), LOWEST, HIGHEST)
     return np.log(p) - np.log1p(-p)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits, also of infinite ones."""
+    with np.errstate(over="ignore"):  # below -709: a probability of 0
+        return 1 / (1 + np.exp(-logits))
 
 
 def log_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -3,6 +3,6 @@
 `EncodedVideo` yields the embeddings that extract_embeddings.py, extract_flows.py and inference.py would write,
 `SlidingWindows` groups them, `score_windows` scores each window and the whole video."""
 
-from vimoclip.prediction.sliding_window import WindowFeatures
+from vimoclip.prediction.sliding_window import WindowFeatures, WindowScores
 
-__all__ = ["WindowFeatures"]
+__all__ = ["WindowFeatures", "WindowScores"]

@@ -11,7 +11,7 @@ import torch
 from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
-from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures
+from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures, WindowScores
 from vimoclip.runtime.device import HALF_DTYPES
 
 TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
@@ -33,18 +33,19 @@ class ComputeOptions:
 
 def load_two_stream_encoder(
     inputs: Mapping[str, dict[str, Any] | None],
-    tfam: Path,
+    paths: Mapping[str, Path],
     student: Path | None,
     weights: Mapping[str, str | None],
     compute: ComputeOptions,
 ) -> TwoStreamEncoder:
-    """Return the encoders of the checkpoint `tfam`; its `inputs` are the attributes of its RGB and motion embeddings.
+    """Return the encoders of a TFAM; its `inputs` are the attributes of its RGB and motion embeddings.
 
-    `weights`: values of `clip_model_name`, `clip_pretrained` and `ckpt_path`; None to use those that `inputs` name.
-    Raises UserError if a file is missing, or is not the one that the checkpoint was trained with."""
+    `paths`: by stream, the checkpoint that records its attributes. `weights`: values of `clip_model_name`,
+    `clip_pretrained` and `ckpt_path`; None to use those that `inputs` name. Raises UserError if a file is missing, or
+    is not the one that the checkpoint was trained with."""
     rgb, motion = inputs["rgb"], inputs["motion"]
     if motion and student is None:
-        raise UserError("uses motion", "name the student that it was trained with: --student", path=tfam)
+        raise UserError("uses motion", "name the student that it was trained with: --student", path=paths["motion"])
     source = rgb or motion or {}
     sampling = video.Sampling(**source["sampling"])
     geometry = video.geometry_of(source)
@@ -52,16 +53,17 @@ def load_two_stream_encoder(
     flow_settings: dict[str, Any] = {}
     flow_precision = None
     if motion and student:  # first: the student needs no download, so a mismatch is reported early
-        motion_encoder, flow_settings = _load_student(motion, tfam, student, compute)
+        motion_encoder, flow_settings = _load_student(motion, paths["motion"], student, compute)
         if flow_settings["method"] not in flow.METHODS_WITHOUT_WEIGHTS:
             is_half = flow_settings.get("precision") != "fp32" and compute.precision in HALF_DTYPES
             flow_precision = compute.flow_precision or (compute.precision if is_half else "fp32")
         render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute.device, flow_precision or "fp32")
     if rgb:
-        name, pretrained = resolve_teacher(rgb, tfam, weights["clip_model_name"], weights["clip_pretrained"])
+        path = paths["rgb"]
+        name, pretrained = resolve_teacher(rgb, path, weights["clip_model_name"], weights["clip_pretrained"])
         cli.check_downloadable(clip.missing_download(name, pretrained))
         teacher = clip.load_encoder(name, pretrained, rgb.get("resize", "model"))
-        check_teacher(rgb, tfam, teacher)
+        check_teacher(rgb, path, teacher)
         rgb_encoder = make_frame_encoder(teacher, compute)
     flow_side = flow_settings.get("size")
     return TwoStreamEncoder(
@@ -100,11 +102,11 @@ def load_zero_shot_encoder(
     """Return the encoder of a CLIP, a function that scores windows by `labels`, and metadata. Raises UserError."""
     image_encoder, classifier = load_zero_shot_classifier(name, pretrained, labels, templates)
 
-    def score(windows: Sequence[WindowFeatures]) -> np.ndarray:
+    def score(windows: Sequence[WindowFeatures]) -> WindowScores:
         scores = [classifier.score(window.rgb).double().numpy() for window in windows if window.rgb is not None]
         if not np.isfinite(scores).all():
             raise UserError(f"{name}: gives scores that are not finite", "use --precision fp32")
-        return np.stack(scores)
+        return WindowScores(np.stack(scores))
 
     metadata = {
         "zero_shot": True,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class TimelineOptions:
 class PredictionModel:
     """Encoders and classifier of one command; `metadata` describes both, as plain Python.
 
-    `score_streams`: scores by each stream alone; None for a model of one stream."""
+    `score_streams`: scores by each stream alone; None for a model of one stream. `positives`: number of clips on which
+    the calibration of each class rests; empty without calibration."""
 
     encoder: TwoStreamEncoder
     score: ScoreWindows
@@ -47,11 +48,13 @@ class PredictionModel:
     options: TimelineOptions
     metadata: dict[str, Any]
     score_streams: ScoreStreams | None = None
+    positives: Mapping[str, int] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
         """Return all that a result depends on, except the video, in the types that JSON has."""
         classes = {"classes": list(self.classes), "thresholds": self.thresholds.round(6).tolist()}
-        return json.loads(json.dumps(classes | asdict(self.options) | self.metadata))
+        # in this order the message about a result with other settings names the model before its thresholds
+        return json.loads(json.dumps(self.metadata | classes | asdict(self.options)))
 
 
 def select_pending(
@@ -82,8 +85,11 @@ def select_pending(
 
 def _settings_problem(model: PredictionModel, provenance: Mapping[str, Any], json_path: Path) -> UserError | None:
     """Return what is wrong if a result has other settings than `model`."""
-    recorded = {**provenance, "geometry": video.recorded_geometry(provenance)}
+    # results of earlier versions are not calibrated
+    recorded = {"calibration": None, **provenance, "geometry": video.recorded_geometry(provenance)}
     hint = "use --overwrite, or another folder with -o"
+    if model.metadata.get("calibration") and not recorded["calibration"]:
+        hint = f"{hint}, or --raw for scores without calibration"
     try:
         cli.check_settings_match(model.provenance(), recorded, "this command", str(json_path), hint)
     except UserError as error:
@@ -191,6 +197,8 @@ def predict_video(
         thresholds=model.thresholds,
         bouts=bouts,
         disagreements=timeline.find_disagreements(result.stream_scores, model.classes),
+        positives=model.positives,
+        score_sd=result.score_sd,
         observed=timeline.observed_spans(times, edges, result.scores, result.seconds),
         provenance={
             **model.provenance(),

@@ -91,7 +91,14 @@ def _concatenate(first: torch.Tensor | None, second: torch.Tensor | None) -> tor
     return torch.cat([first, second])
 
 
-ScoreWindows = Callable[[Sequence[WindowFeatures]], np.ndarray]  # n windows -> (n, C) in 0..1
+class WindowScores(NamedTuple):
+    """Scores of n windows, (n, C) in 0..1. `score_sd` (n, C): standard deviation over several models, else None."""
+
+    scores: np.ndarray
+    score_sd: np.ndarray | None = None
+
+
+ScoreWindows = Callable[[Sequence[WindowFeatures]], WindowScores]
 ScoreStreams = Callable[[Sequence[WindowFeatures]], np.ndarray]  # n windows -> (2, n, C): by RGB, by motion alone
 
 
@@ -100,7 +107,7 @@ class VideoScores(NamedTuple):
 
     `starts`, `stops` (W,): seconds since the first frame. `scores` (W, C): NaN for the `unscored` windows, which hold
     too few frames. `whole` (C,): of the whole video, computed as `whole_by` describes. `stream_scores` (2, W, C): by
-    RGB and by motion alone; None for a model of one stream."""
+    RGB and by motion alone; None for a model of one stream. `score_sd` (W, C): over several models; else None."""
 
     starts: np.ndarray
     stops: np.ndarray
@@ -111,10 +118,11 @@ class VideoScores(NamedTuple):
     seconds: float
     summary: video.ReadSummary
     stream_scores: np.ndarray | None = None
+    score_sd: np.ndarray | None = None
 
 
 def score_in_batches(
-    windows: Iterable[WindowFeatures], score: ScoreWindows, min_frames: int
+    windows: Iterable[WindowFeatures], score: Callable[[Sequence[WindowFeatures]], np.ndarray], min_frames: int
 ) -> tuple[list[tuple[float, float]], dict[int, np.ndarray]]:
     """Return (start, stop) of all windows, and scores by index of those with at least `min_frames` frames.
 
@@ -174,20 +182,24 @@ def score_windows(
         yield from sliding.flush(seconds, interval)
 
     def score_all(batch: Sequence[WindowFeatures]) -> np.ndarray:
-        """Return (n, 1, C), or (n, 3, C) with the scores by RGB and by motion alone."""
-        scores = score(batch)[None]
-        return (scores if score_streams is None else np.concatenate([scores, score_streams(batch)])).swapaxes(0, 1)
+        """Return (n, K, C): the scores, then those by RGB and by motion alone, then the standard deviation, if any."""
+        scores, score_sd = score(batch)
+        streams = [] if score_streams is None else list(score_streams(batch))
+        return np.stack([scores, *streams, *([] if score_sd is None else [score_sd])], axis=1)
 
     spans, rows = score_in_batches(windows(), score_all, min_frames)
     if not rows:
         raise VideoError(f"no window of {length:g} s has {min_frames} sampled frames", "use a longer --window")
     missing = np.full_like(rows[min(rows)], np.nan)
-    scores, *streams = np.stack([rows.get(index, missing) for index in range(len(spans))], axis=1)
+    scores, *others = np.stack([rows.get(index, missing) for index in range(len(spans))], axis=1)
+    stream_scores = None if score_streams is None else np.stack(others[:2])
+    score_sd = others[-1] if len(others) % 2 else None  # the streams are two or none
     whole, whole_by = whole_video.score(score, scores)
     starts, stops = np.array(spans).T
     unscored = len(spans) - len(rows)
-    stream_scores = np.stack(streams) if streams else None
-    return VideoScores(starts, stops, scores, whole, whole_by, unscored, seconds, encoded.summary, stream_scores)
+    return VideoScores(
+        starts, stops, scores, whole, whole_by, unscored, seconds, encoded.summary, stream_scores, score_sd
+    )
 
 
 class _WholeVideoScorer:
@@ -218,4 +230,5 @@ class _WholeVideoScorer:
         rgb = None if self.buffer.rgb is None else self.buffer.rgb[:count]
         motion = None if self.buffer.motion is None else self.buffer.motion[: count - 1]
         which = "first " if count < self.num_frames else "all "
-        return score([WindowFeatures(0.0, 0.0, rgb, motion, count)])[0], f"{which}{count} frames as one window"
+        whole = score([WindowFeatures(0.0, 0.0, rgb, motion, count)]).scores[0]
+        return whole, f"{which}{count} frames as one window"

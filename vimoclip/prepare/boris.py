@@ -67,7 +67,8 @@ def prepare(
         entry, reason = next(iter(skipped.items()), ("the file", "has no event"))
         hint = "see --videos-dir, --subjects and --exclude"
         raise UserError(f"no window has a label ({entry}: {reason})", hint, path=events_path)
-    skipped |= describe_unreviewed(events.unreviewed, existing)
+    if not include_unreviewed:
+        skipped |= describe_unreviewed(events.unreviewed, existing)
     classes = tuple(name for name in events.behaviors if any(name in behaviors for behaviors in labels.values()))
     lost = find_lost_behaviors(events, classes)
     observed: dict[str, ObservedClip] = {}

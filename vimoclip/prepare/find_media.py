@@ -4,14 +4,12 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import takewhile
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from vimoclip import video
 from vimoclip.errors import UserError
-from vimoclip.io.names import list_some, normalize_name
+from vimoclip.io.names import common_tail, list_some, normalize_name, path_parts, plain_path
 from vimoclip.video.folder import list_files
 
 
@@ -65,10 +63,10 @@ def locate_films(
 def _check_distinct(files: Mapping[str, Path], origin: Path) -> None:
     """Raise UserError if a file is found for paths of which one is no tail of the other."""
     longest: dict[Path, str] = {}
-    for written in sorted(files, key=lambda written: -len(_parts(written))):
+    for written in sorted(files, key=lambda written: -len(path_parts(written))):
         other, file = longest.setdefault(files[written], written), files[written]
-        parts, other_parts = _fold(_parts(written)), _fold(_parts(other))
-        if _common_tail(parts, other_parts) < len(parts):
+        parts, other_parts = _fold(path_parts(written)), _fold(path_parts(other))
+        if common_tail(parts, other_parts) < len(parts):
             raise UserError(
                 f"{other} and {written} are both found at {file} only",
                 "put each film into folders named as in its path, below --videos-dir; if they are one film, write one "
@@ -96,17 +94,17 @@ class _MediaSearch:
     def find(self, written: str) -> list[Path]:
         """Return the file of a path; none if there is none, several if they match as well."""
         for folder in self.folders:
-            for spelling in (written, written.replace("\\", "/"), _plain_path(written)):
+            for spelling in (written, written.replace("\\", "/"), plain_path(written)):
                 if os.path.isfile(folder / spelling):
                     return [folder / spelling]
-        parts = _parts(written)
+        parts = path_parts(written)
         ranked: dict[tuple[int, int, bool, int], list[Path]] = defaultdict(list)
         for number, file in self._files_by_name.get(_fold(parts[-1:]), []):
             is_stem = _has_extension(file.name) and not _has_extension(parts[-1])
             name = file.with_suffix("") if is_stem else file
-            file_parts = _parts(str(name.absolute()))
-            is_whole = _parts(str(name.relative_to(self.folders[number]))) == parts
-            tail = _common_tail(_fold(file_parts), _fold(parts)), _common_tail(file_parts, parts)
+            file_parts = path_parts(str(name.absolute()))
+            is_whole = path_parts(str(name.relative_to(self.folders[number]))) == parts
+            tail = common_tail(_fold(file_parts), _fold(parts)), common_tail(file_parts, parts)
             ranked[(*tail, is_whole, -number)].append(file)
         best = {os.path.realpath(file): file for file in ranked[max(ranked)]} if ranked else {}
         return list(best.values())
@@ -115,14 +113,14 @@ class _MediaSearch:
         """Return why the files that are found for a path are not the one that it names."""
         if found:
             return f"{len(found)} files match its path equally: {list_some(found)}"
-        name, places = "".join(_parts(written)[-1:]) or "name", " or ".join(map(str, self.folders))
+        name, places = "".join(path_parts(written)[-1:]) or "name", " or ".join(map(str, self.folders))
         return f"there is no such file, and no {name} in {places} or below"
 
     @cached_property
     def _files_by_name(self) -> dict[tuple[str, ...], list[tuple[int, Path]]]:
         """(number of the folder, file) by file name, for the written names only."""
         files: dict[tuple[str, ...], list[tuple[int, Path]]] = {
-            _fold(_parts(written)[-1:]): [] for written in self.written_paths
+            _fold(path_parts(written)[-1:]): [] for written in self.written_paths
         }
         for number, folder in enumerate(self.folders):
             for file in list_files(folder, {}, self.exclude):
@@ -140,31 +138,5 @@ def _has_extension(name: str) -> bool:
     return PurePath(name).suffix.lower() in video.VIDEO_EXTENSIONS
 
 
-def _plain_path(path: str) -> str:
-    """Return a path without quotes around it, which file managers add, and that of a file:// URL."""
-    text = path.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1]
-    return "/" + unquote(text[len("file:") :]).lstrip("/") if text.lower().startswith("file:") else text
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    """Return the names in a path of any system, or a file:// URL, without quotes, drive, root and `..`."""
-    pure = PureWindowsPath(normalize_name(_plain_path(path)))  # separates at / and at \
-    parts = list[str]()
-    for part in pure.parts[bool(pure.anchor) :]:
-        if part != "..":
-            parts.append(part)
-        elif parts:
-            parts.pop()
-    return tuple(parts)
-
-
 def _fold(parts: Iterable[str]) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts)
-
-
-def _common_tail(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the number of last names that two paths have in common."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

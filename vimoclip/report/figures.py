@@ -207,7 +207,7 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
     choices = []
     for row in rows:
         c = class_ids[row["name"]]
-        curve = thin_curve(precision_recall_curve(evaluation.scores[:, c], evaluation.targets[:, c]))
+        curve = thin_curve(precision_recall_curve(evaluation.raw_scores[:, c], evaluation.targets[:, c]))
         trace = _curve_trace("precision", curve, {"color": COLORS[0], "width": 2.5})
         prevalence = float(evaluation.targets[:, c].mean())
         dashed = {"color": GREY, "dash": "dash", "width": 1.5}
@@ -216,19 +216,12 @@ def class_curves_figure(evaluation: "Evaluation", rows: list[dict[str, Any]]) ->
     return {"data": choices[0], "layout": _curve_layout(380), "choices": choices}
 
 
-def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
-    """Return the fraction of positives against the mean score of each bin, and below it the scores per bin."""
-    filled = [b for b in bins if b["count"]]
+def reliability_figure(bins: list[dict[str, Any]], raw_bins: list[dict[str, Any]] | None = None) -> Figure:
+    """Return the fraction of positives against the mean score of each bin, and below it the scores per bin.
+
+    `raw_bins`: of the scores before calibration, if `bins` are of those after it."""
     centers = [(b["low"] + b["high"]) / 2 for b in bins]
     perfect = {"x": [0, 1], "y": [0, 1], "line": {"color": GREY, "dash": "dash", "width": 1.5}}
-    points = {
-        "x": [b["mean_score"] for b in filled],
-        "y": [b["share_positive"] for b in filled],
-        "text": [f"{b['count']:,} scores from {b['low']:.2f} to {b['high']:.2f}" for b in filled],
-        "hovertemplate": "%{text}<br>mean score %{x:.3f}<br>positive %{y:.3f}<extra></extra>",
-        "marker": {"size": 8, "color": COLORS[0]},
-        "line": {"color": COLORS[0], "width": 2},
-    }
     counts = {
         "type": "bar",
         "x": centers,
@@ -241,14 +234,31 @@ def reliability_figure(bins: list[dict[str, Any]]) -> Figure:
     }
     lines = [
         {"type": "scatter", "mode": "lines", "name": "perfect calibration", "hoverinfo": "skip"} | perfect,
-        {"type": "scatter", "mode": "lines+markers", "name": "these predictions"} | points,
+        _reliability_trace("these predictions" if raw_bins is None else "calibrated scores", bins, COLORS[0]),
     ]
+    if raw_bins is not None:
+        lines.insert(1, _reliability_trace("raw scores", raw_bins, COLORS[1]))
     layout = _curve_layout(480)
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     layout["xaxis"] = {"title": {"text": "score", "standoff": 6}, "anchor": "y2", **UNIT_AXIS}
     layout["yaxis"] = {"title": {"text": "fraction positive"}, "domain": [0.34, 1], **UNIT_AXIS}
     layout["yaxis2"] = {"title": {"text": "scores"}, "domain": [0, 0.26], "type": "log", "nticks": 4}
     return {"data": [*lines, counts], "layout": layout}
+
+
+def _reliability_trace(name: str, bins: list[dict[str, Any]], color: str) -> Figure:
+    filled = [b for b in bins if b["count"]]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": [b["mean_score"] for b in filled],
+        "y": [b["share_positive"] for b in filled],
+        "text": [f"{name}: {b['count']:,} from {b['low']:.2f} to {b['high']:.2f}" for b in filled],
+        "hovertemplate": "%{text}<br>mean score %{x:.3f}<br>positive %{y:.3f}<extra></extra>",
+        "marker": {"size": 8, "color": color},
+        "line": {"color": color, "width": 2},
+    }
 
 
 def predicted_labels(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNO
 from vimoclip.io import atomic, html_page
 from vimoclip.io.palette import COLORS
 from vimoclip.metrics import METRIC_NAMES, format_fraction
+from vimoclip.metrics.score_calibration import MIN_POSITIVES
 from vimoclip.report import examples, figures
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def _template_context(evaluation: "Evaluation", videos_dir: Path | None, flows_d
         },
         "animals": _group_rows(metrics["animal_classes"], "{num_videos:,} clips"),
         "classes": rows,
+        "calibration_numbers": _calibration_rows(metrics["calibration"]),
+        "calibrated_classes": _class_calibrations(evaluation),
+        "few_positives": MIN_POSITIVES,
         "classes_without_positives": [row["name"] for row in rows if not row["positives"]],
         "confused_with": figures.confused_with(evaluation.classes, evaluation.scores, evaluation.targets),
         "format_number": format_number,
@@ -94,7 +98,9 @@ def _plot_context(evaluation: "Evaluation", rows: list[dict[str, Any]]) -> dict[
         curves[plot_id] = PARTITION_TITLES.get(partition, "All classes")
     if rows:
         plots["class-curve"] = figures.class_curves_figure(evaluation, rows)
-    plots["reliability"] = figures.reliability_figure(evaluation.metrics["calibration"]["bins"])
+    calibration = evaluation.metrics["calibration"]
+    raw_bins = calibration["raw"]["bins"] if calibration["raw"] else None
+    plots["reliability"] = figures.reliability_figure(calibration["bins"], raw_bins)
     return {"colors": colors, "plots": plots, "bars": bars, "curves": curves}
 
 
@@ -123,6 +129,27 @@ def _metric_rows(metrics: Mapping[str, Any]) -> list[TableRow]:
         for key, (label, description) in METRIC_NAMES.items()
         if entries[key]
     ]
+
+
+def _calibration_rows(calibration: Mapping[str, Any]) -> list[TableRow]:
+    """Return rows of the expected calibration error and the log loss, with those before calibration if there is one."""
+    raw = calibration["raw"]
+    stages = (("before calibration", raw), ("after calibration", calibration)) if raw else (("", calibration),)
+    return [
+        (METRIC_NAMES[key].label, stage or METRIC_NAMES[key].description, entries[key])
+        for key in ("ece", "log_loss")
+        for stage, entries in stages
+    ]
+
+
+def _class_calibrations(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """Return the rows of per_class.csv with mean scores, the class with the highest ECE first."""
+    means = (scores.mean(0).tolist() for scores in (evaluation.scores, evaluation.raw_scores))
+    rows = [
+        {**row, "mean_score": mean, "mean_score_raw": raw_mean}
+        for row, mean, raw_mean in zip(evaluation.per_class, *means, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["ece"])
 
 
 def _group_rows(groups: Mapping[str, Mapping[str, Any]], size: str) -> list[TableRow]:

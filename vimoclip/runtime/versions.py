@@ -9,7 +9,8 @@ from vimoclip.runtime import processor
 def package_versions() -> dict[str, str]:
     """Return the versions of vimoclip and of the installed packages that influence results, and the processor."""
     versions = {"vimoclip": __version__}
-    for package in ("torch", "torchvision", "open_clip_torch", "av", "opencv-python", "ptlflow", "numpy"):
+    packages = ("torch", "torchvision", "open_clip_torch", "av", "opencv-python", "ptlflow", "numpy", "scikit-learn")
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -167,7 +167,9 @@ class Timeline:
     Times are seconds since the video's first frame. `starts`, `stops` (W,): sorted; `scores` (W, C); `whole` (C,):
     scores of the whole video, computed as `whole_by` describes; `thresholds` (C,); `provenance`: settings and versions
     in the types that JSON has; `name`: of its files, default: the video's without extension; `observed`: the spans that
-    were seen, see `observed_spans`; `disagreements` (W): of the streams, empty for a model of one stream."""
+    were seen, see `observed_spans`; `disagreements` (W): of the streams, empty for a model of one stream; `positives`:
+    class to the number of clips on which its calibration rests, empty if unknown; `score_sd` (W, C): standard deviation
+    of the scores over several runs, None for one."""
 
     video: Path
     seconds: float
@@ -185,6 +187,8 @@ class Timeline:
     name: str = ""
     observed: tuple[Span, ...] = ()
     disagreements: tuple[StreamDisagreement | None, ...] = ()
+    positives: Mapping[str, int] = field(default_factory=dict)
+    score_sd: np.ndarray | None = None
 
     @property
     def stem(self) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 WINDOWS_SUFFIX, FRAMES_SUFFIX = "_windows", "_frames"  # of the names of a video's tables
+SD_COLUMN = "score_sd"  # of the table of windows, and member of the JSON, if the scores are of several runs
 LONGEST_ENDING = f"{WINDOWS_SUFFIX}.csv"  # of the files of a video
 WRITE_AGAIN = "remove it, or use another folder with -o"
 
@@ -38,9 +39,10 @@ def write_timeline(
     json_path = folder / f"{stem}.json"
     json_path.unlink(missing_ok=True)  # of an earlier result
     record.remove(frames_file(folder, stem))
+    window_columns = CSV_COLUMNS if timeline.score_sd is None else (*CSV_COLUMNS, SD_COLUMN)
     files: dict[str, Callable[[Path], Path]] = {
         f"{stem}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _bout_rows(timeline)),
-        f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, CSV_COLUMNS, _window_rows(timeline)),
+        f"{stem}{WINDOWS_SUFFIX}.csv": lambda path: csv.write_csv(path, window_columns, _window_rows(timeline)),
         f"{stem}.html": lambda path: atomic.write_text(path, page.render_timeline(timeline, folder, index)),
         f"{stem}.boris.tsv": lambda path: boris.export_bouts(
             path, video, timeline.fps, timeline.seconds, timeline.bouts
@@ -145,6 +147,8 @@ def _parse_document(document: Mapping[str, Any], path: Path) -> "Timeline":
         provenance=document["made_with"],
         name=path.stem,
         observed=tuple((float(start), float(stop)) for start, stop in observed),
+        positives={name: int(count) for name, count in dict(document.get("positives") or {}).items()},
+        score_sd=np.array(document[SD_COLUMN], float).reshape(scores.shape) if SD_COLUMN in document else None,
         disagreements=tuple(item and StreamDisagreement(*item) for item in document.get("disagreements", ())),
     )
 
@@ -155,15 +159,16 @@ def _bout_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
 
 
 def _window_rows(timeline: "Timeline") -> Iterator[tuple[str, ...]]:
-    for start, stop, row in zip(timeline.starts, timeline.stops, timeline.scores.tolist(), strict=True):
+    columns = [timeline.scores] if timeline.score_sd is None else [timeline.scores, timeline.score_sd]
+    for start, stop, row in zip(timeline.starts, timeline.stops, np.dstack(columns).tolist(), strict=True):
         span = format_number(start), format_number(stop)
-        for action, score in zip(timeline.classes, row, strict=True):
-            yield timeline.video.name, action, *span, format_number(score)
+        for action, numbers in zip(timeline.classes, row, strict=True):
+            yield timeline.video.name, action, *span, *map(format_number, numbers)
 
 
 def _format_json(timeline: "Timeline", folder: Path) -> str:
     """Format with one line for each member and one for the scores of each window."""
-    members = {
+    members: dict[str, Any] = {
         "schema": SCHEMA,
         "video": timeline.video.name,
         "path": relative_path(timeline.video, folder),
@@ -181,10 +186,20 @@ def _format_json(timeline: "Timeline", folder: Path) -> str:
         "observed": timeline.observed,
         "disagreements": timeline.disagreements,
     }
+    if timeline.positives:
+        members["positives"] = timeline.positives
+    tables = {"scores": timeline.scores}
+    if timeline.score_sd is not None:
+        tables[SD_COLUMN] = timeline.score_sd
     lines = [f"{_to_json(key)}: {_to_json(value)}" for key, value in members.items()]
-    rows = ",\n".join(map(_to_json, timeline.scores.round(DECIMALS).tolist()))
-    text = "{\n" + ",\n".join([*lines, f'"scores": [\n{rows}\n]']) + "\n}\n"
+    lines += [f"{_to_json(key)}: {_format_rows(table)}" for key, table in tables.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
     return text.encode("utf-8", "backslashreplace").decode()  # a folder's name that is not UTF-8, as JSON escapes it
+
+
+def _format_rows(table: np.ndarray) -> str:
+    rows = ",\n".join(map(_to_json, table.round(DECIMALS).tolist()))
+    return f"[\n{rows}\n]"
 
 
 def _to_json(value: Any) -> str:

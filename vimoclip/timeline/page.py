@@ -12,13 +12,14 @@ from vimoclip.io import html_page
 from vimoclip.io.names import relative_paths
 from vimoclip.io.numbers import DECIMALS
 from vimoclip.metrics import descending_order
+from vimoclip.metrics.score_calibration import MIN_POSITIVES
 from vimoclip.timeline.bouts import CSV_COLUMNS, Span, observed_spans, window_edges
 
 if TYPE_CHECKING:
     from vimoclip.timeline import Timeline
 
 PACKAGE = "vimoclip.timeline"
-SCRIPTS = ("canvas.js", "bouts.js", "lanes.js", "timeline.js")
+SCRIPTS = ("canvas.js", "player.js", "bouts.js", "lanes.js", "timeline.js")
 MIN_LANES = 12  # rows visible at first, if fewer classes have a bout
 TOP_CLASSES = 8  # classes in the table of scores for the whole video
 # 16-bit codes of the score 1 and of NaN. The sliders' thresholds are whole thousandths: multiples of 65 codes.
@@ -44,6 +45,7 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "shown": min(max(MIN_LANES, num_with_bouts), len(order)),
         "edges": edges.tolist(),
         "scores": _pack_scores(timeline.scores),
+        "score_sd": "" if timeline.score_sd is None else _pack_scores(timeline.score_sd),
         "thresholds": [t if np.isfinite(t) else None for t in timeline.thresholds.tolist()],
         "bouts": [
             (timeline.classes.index(b.action), b.start, b.stop, round(b.score, DECIMALS)) for b in timeline.bouts
@@ -51,6 +53,8 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "min_length": timeline.min_length,
         "max_gap": timeline.max_gap,
         "unobserved": _unobserved_spans(timeline, edges),
+        "positives": [timeline.positives.get(name) for name in timeline.classes],
+        "min_positives": MIN_POSITIVES,
     }
     whole = np.nan_to_num(timeline.whole, nan=0.0)
     content = {
@@ -66,6 +70,7 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "bout_count": _format_count(len(timeline.bouts), "bout"),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
+        "has_few": any(count < MIN_POSITIVES for count in timeline.positives.values()),
         "index": index,
     }
     script = "".join(html_page.read_template(PACKAGE, name) for name in SCRIPTS)

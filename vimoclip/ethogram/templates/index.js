@@ -6,7 +6,6 @@
   const OWN_TRACKS = 8; // up to this number of actions, each has its own track in all lanes
   const LEGEND = 8; // actions in the legend, and in a tooltip
   const MARKS = 20; // videos with their own marks on the bars of the time budget
-  const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
   const { actions, colors } = data, tip = byId("tip"), all = actions.map((_, action) => action);
   const rows = [...byId("videos").querySelectorAll("tbody tr")];
@@ -298,12 +297,7 @@
     }
     body.replaceChildren(...shown.map((video) => video.row));
     byId("none").hidden = shown.length > 0;
-    for (const button of sorters) {
-      const isKey = button.dataset.sort === order.key;
-      button.lastElementChild.textContent = isKey ? (order.direction > 0 ? "▲" : "▼") : "";
-      if (isKey) button.closest("th").setAttribute("aria-sort", order.direction > 0 ? "ascending" : "descending");
-      else button.closest("th").removeAttribute("aria-sort");
-    }
+    markOrder(sorters, order.key, order.direction);
   }
 
   for (const button of sorters) {

@@ -1,5 +1,6 @@
 "use strict";
-// What pages with lanes share: times, elements, canvases and their time axis, tooltips.
+// What pages with lanes share: times, elements, canvases and their time axis, tooltips, sorted tables.
+const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 function clock(time, digits = 1) {
@@ -39,7 +40,10 @@ function hatching(context) {
   return context.createPattern(tile, "repeat");
 }
 
-// Return the step and times of ticks about 100 pixels apart. `view`: the visible part, {from, span} in seconds.
+// Return the pixel of a time. `view`: the visible part, {from, span} in seconds; `width`: of the canvas.
+const position = (view, time, width) => ((time - view.from) / view.span) * width;
+
+// Return the step and times of ticks about 100 pixels apart.
 function ticks(view, width) {
   const TICK_STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
   const step = TICK_STEPS.find((seconds) => (seconds / view.span) * width >= 92) || TICK_STEPS.at(-1);
@@ -54,7 +58,7 @@ function drawAxis(canvas, view, margin = 0) {
   context.fillStyle = cssColor("--quiet");
   let end = 0; // right end of the previous label
   for (const time of times) {
-    const x = ((time - view.from) / view.span) * width, text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
+    const x = position(view, time, width), text = clock(time, step < 1 ? 1 : 0), textWidth = context.measureText(text).width;
     context.fillRect(x - 0.5, height - 6, 1, 6);
     const left = clamp(x - textWidth / 2, margin, width - textWidth);
     if (left < end) continue;
@@ -70,4 +74,14 @@ function showTip(tip, event, lines) {
   const left = clamp(event.clientX + 14, 4, Math.max(4, innerWidth - tip.offsetWidth - 4));
   const above = event.clientY - tip.offsetHeight - 12;
   tip.style.transform = `translate(${left}px, ${above > 4 ? above : event.clientY + 20}px)`;
+}
+
+// Mark the heading by which a table is sorted. `buttons`: of the headings, the last child of which is the mark.
+function markOrder(buttons, key, direction) {
+  for (const button of buttons) {
+    const isKey = button.dataset.sort === key, heading = button.closest("th");
+    button.lastElementChild.textContent = isKey ? (direction > 0 ? "▲" : "▼") : "";
+    if (isKey) heading.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+    else heading.removeAttribute("aria-sort");
+  }
 }

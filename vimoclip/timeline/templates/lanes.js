@@ -18,7 +18,7 @@ function drawer(data, codes, view) {
   const isObserved = (time) => !unobserved.some(([start, stop]) => start <= time && time < stop);
   const scoreAt = (action, time) => (isObserved(time) ? scoreIn(action, windowAt(time)) : null);
 
-  const xOf = (time, width) => ((time - view.from) / view.span) * width;
+  const xOf = (time, width) => position(view, time, width);
 
   // Return a path with the highest score in each pixel column, so that short peaks stay visible in long videos.
   function area(action, width, top, bottom) {
@@ -86,5 +86,5 @@ function drawer(data, codes, view) {
     }
   }
 
-  return { windowAt, isObserved, scoreAt, xOf, drawLane };
+  return { windowAt, isObserved, scoreAt, drawLane };
 }

@@ -1,44 +1,29 @@
 "use strict";
-// The timeline page: lanes of actions, a playhead in sync with the video, pointer and keys, thresholds, and the table of bouts.
+// The timeline page: lanes of actions, thresholds, and the table of bouts.
 (() => {
   const ROWS = 300; // rows of the table that are shown at first
-  const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const { seconds, thresholds, classes } = data, view = { from: 0, span: seconds };
-  const codes = unpackScores(data.scores), windows = data.edges.length - 1;
-  const { windowAt, isObserved, scoreAt, xOf, drawLane } = drawer(data, codes, view);
+  const { thresholds, classes } = data;
+  const codes = unpackScores(data.scores), deviations = unpackScores(data.score_sd), windows = data.edges.length - 1;
+  const player = makePlayer({ draw, show, describe, keys: { n: () => jump(1), p: () => jump(-1) } });
+  const { windowAt, isObserved, scoreAt, drawLane } = drawer(data, codes, player.view);
   const given = { bouts: data.bouts.map(([action, start, stop, score]) => ({ action, start, stop, score })), thresholds: [...thresholds] };
-  const video = byId("video"), box = byId("lanes"), axis = byId("axis"), playhead = byId("playhead"), tip = byId("tip");
+  const box = byId("lanes");
   const lanes = []; // {action, bouts, row, canvas, number, slider, value, reset}
   const TOLERANCE = 1e-3; // seconds; after a seek, currentTime may be slightly before the requested time
-  let now = 0, origin = null; // seconds since the first frame; currentTime of the first frame, null until it is loaded
-  let playable = true, dragging = null, shownWindow = -1;
+  let shownWindow = -1;
   let bouts = given.bouts, chosen = bouts; // at the current thresholds, sorted; those in the table
 
   // ---- drawing
 
   function draw() {
-    drawAxis(axis.querySelector("canvas"), view, 6); // beside the playhead
     lanes.filter((lane) => !lane.row.hidden).forEach(drawLane);
-    const rest = seconds - view.span, pan = byId("pan");
-    pan.hidden = rest <= 1e-6;
-    pan.value = rest > 0 ? (view.from / rest) * 1000 : 0;
-    byId("out").disabled = byId("all").disabled = pan.hidden;
-    byId("in").disabled = view.span <= shortest();
-    place();
-  }
-
-  function place() {
-    const canvas = axis.querySelector("canvas"), x = xOf(now, canvas.clientWidth);
-    playhead.hidden = x < -0.5 || x > canvas.clientWidth + 0.5;
-    playhead.style.transform = `translateX(${canvas.offsetLeft + x}px)`;
-    playhead.style.height = `${box.scrollHeight}px`;
   }
 
   function addLanes(actions) {
     for (const action of actions) {
       const row = element("div", "", box, "lane"), label = element("span", "", row, "label");
-      element("b", classes[action], label).title = classes[action];
+      addName(action, label);
       const number = element("span", "", label, "score"), canvas = row.appendChild(document.createElement("canvas"));
       const lane = { action, row, canvas, number, bouts: bouts.filter((bout) => bout.action === action) };
       lanes.push(Object.assign(lane, addSlider(action, label)));
@@ -46,142 +31,60 @@
     }
   }
 
+  // The name of an action, and a mark if what was fitted for it rests on few clips.
+  function addName(action, label) {
+    const count = data.positives[action], name = element("span", "", label, "name");
+    element("b", classes[action], name);
+    name.title = classes[action];
+    if (count === null) return;
+    const clips = `calibration, and threshold unless it was given, fitted on ${count} positive clip${count === 1 ? "" : "s"}`;
+    name.title += `\n${clips}`;
+    if (count >= data.min_positives) return;
+    const mark = element("span", "*", name, "few");
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", clips);
+  }
+
   // ---- current time
 
   function show() {
-    place();
-    byId("clock").firstChild.textContent = clock(now);
-    const window = isObserved(now + TOLERANCE) ? windowAt(now + TOLERANCE) : null;
-    axis.setAttribute("aria-valuenow", now.toFixed(1));
-    axis.setAttribute("aria-valuetext", clock(now));
+    const time = player.now + TOLERANCE, window = isObserved(time) ? windowAt(time) : null;
     markBouts();
     if (window === shownWindow) return;
     shownWindow = window;
     for (const lane of lanes) {
-      const score = scoreAt(lane.action, now + TOLERANCE);
+      const score = scoreAt(lane.action, time);
       lane.number.textContent = score === null ? "–" : score.toFixed(2);
     }
   }
 
   function markBouts() {
-    const isNow = (bout) => bout.start <= now + TOLERANCE && now + TOLERANCE < bout.stop;
+    const time = player.now + TOLERANCE, isNow = (bout) => bout.start <= time && time < bout.stop;
     for (const lane of lanes) lane.row.classList.toggle("now", lane.bouts.some(isNow));
     for (const row of body.rows) row.classList.toggle("now", isNow(chosen[row.dataset.bout]));
   }
 
-  function follow() {
-    if (now >= view.from && now <= view.from + view.span) return;
-    setView(now - view.span / 10, view.span);
+  const jump = (direction) => player.jump(chosen.map((bout) => bout.start), direction);
+
+  // Return the lines of the tooltip.
+  function describe(canvas, time) {
+    const lane = lanes.find((item) => item.canvas === canvas), lines = [clock(time)];
+    if (!lane) return lines;
+    const score = scoreAt(lane.action, time), threshold = thresholds[lane.action];
+    lines[0] += ` ${classes[lane.action]}`;
+    const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3) + deviation(lane.action, time)}` : "not observed";
+    lines.push(found + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
+    const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
+    if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
+    return lines;
   }
 
-  function seek(time) {
-    now = clamp(time, 0, seconds);
-    if (playable && origin !== null) video.currentTime = origin + now;
-    if (!dragging) follow();
-    show();
+  // The standard deviation of a score over several runs; "" if it is of one run.
+  function deviation(action, time) {
+    return deviations.length ? ` ± ${scoreOf(deviations[action * windows + windowAt(time)]).toFixed(3)}` : "";
   }
 
-  function fromVideo() {
-    if (origin === null) return;
-    now = clamp(video.currentTime - origin, 0, seconds);
-    if (!dragging) follow();
-    show();
-  }
-
-  function run() {
-    fromVideo();
-    if (!video.paused && !video.ended) requestAnimationFrame(run);
-  }
-
-  function toggle() {
-    if (!playable) return;
-    if (video.paused) video.play().catch(() => {}); else video.pause();
-  }
-
-  function jump(direction) {
-    const margin = video.paused ? 0.01 : 0.5; // during playback, a second press reaches the bout before
-    const starts = chosen.map((bout) => bout.start);
-    const found = direction > 0 ? starts.find((start) => start > now + 0.01) : starts.findLast((start) => start < now - margin);
-    if (found !== undefined) seek(found);
-  }
-
-  // ---- visible part
-
-  const shortest = () => Math.min(seconds, Math.max(2, 20 / data.fps));
-
-  function setView(from, span) {
-    view.span = clamp(span, shortest(), seconds);
-    view.from = clamp(from, 0, seconds - view.span);
-    draw();
-  }
-
-  function zoom(factor, center = now >= view.from && now <= view.from + view.span ? now : view.from + view.span / 2) {
-    const span = clamp(view.span * factor, shortest(), seconds);
-    setView(center - ((center - view.from) / view.span) * span, span);
-  }
-
-  // ---- pointer and keys
-
-  const timeAt = (event) => {
-    const box = axis.querySelector("canvas").getBoundingClientRect();
-    return view.from + clamp((event.clientX - box.left) / box.width, 0, 1) * view.span;
-  };
-
-  box.addEventListener("pointerdown", (event) => {
-    if (event.target.tagName !== "CANVAS" || event.button) return;
-    dragging = event.target;
-    dragging.setPointerCapture(event.pointerId);
-    seek(timeAt(event));
-  });
-  box.addEventListener("pointermove", (event) => {
-    if (dragging) seek(timeAt(event));
-    hover(event);
-  });
-  for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, () => { dragging = null; });
-  for (const end of ["pointerleave", "pointercancel"]) box.addEventListener(end, () => { tip.hidden = true; });
-
-  function hover(event) {
-    const over = dragging || event.target, lane = lanes.find((item) => item.canvas === over);
-    tip.hidden = over.tagName !== "CANVAS";
-    if (tip.hidden) return;
-    const time = timeAt(event), lines = [clock(time)];
-    if (lane) {
-      const score = scoreAt(lane.action, time), threshold = thresholds[lane.action];
-      lines[0] += ` ${classes[lane.action]}`;
-      const found = isObserved(time) ? `score ${score === null ? "–" : score.toFixed(3)}` : "not observed";
-      lines.push(found + (threshold === null ? "" : `, threshold ${threshold.toFixed(3)}`));
-      const bout = lane.bouts.find((item) => item.start <= time && time < item.stop);
-      if (bout) lines.push(`bout ${clock(bout.start)} to ${clock(bout.stop)}, mean ${bout.score.toFixed(3)}`);
-    }
-    showTip(tip, event, lines);
-  }
-
-  box.addEventListener("wheel", (event) => {
-    const sideways = event.shiftKey ? event.deltaY || event.deltaX : event.deltaX;
-    if (event.ctrlKey) zoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(event));
-    else if (Math.abs(sideways) > 0 && view.span < seconds) setView(view.from + (sideways / 800) * view.span, view.span);
-    else return;
-    event.preventDefault();
-  }, { passive: false });
-
-  const keys = {
-    " ": toggle, n: () => jump(1), p: () => jump(-1), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2),
-    ArrowLeft: (event) => seek(now - (event.shiftKey ? 10 : 1)), ArrowRight: (event) => seek(now + (event.shiftKey ? 10 : 1)),
-    ",": () => seek(now - 1 / data.fps), ".": () => seek(now + 1 / data.fps), Home: () => seek(0), End: () => seek(seconds),
-  };
-  // in the capture phase, as the controls of the video would handle the key as well
-  document.addEventListener("keydown", (event) => {
-    const key = keys[event.key], tag = event.target.tagName;
-    if (!key || event.ctrlKey || event.metaKey || event.altKey || tag === "SELECT" || tag === "INPUT") return;
-    if (event.key === " " && tag === "BUTTON") return;
-    event.preventDefault();
-    event.stopPropagation();
-    key(event);
-  }, true);
-
-  const buttons = { previous: () => jump(-1), next: () => jump(1), play: toggle, in: () => zoom(0.5), out: () => zoom(2), all: () => setView(0, seconds) };
-  for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
-  byId("pan").addEventListener("input", (event) => setView((event.target.value / 1000) * (seconds - view.span), view.span));
+  for (const [id, direction] of [["previous", -1], ["next", 1]]) byId(id).addEventListener("click", () => jump(direction));
 
   const more = byId("more");
   more.addEventListener("click", () => {
@@ -189,7 +92,7 @@
     else lanes.forEach((lane, i) => { lane.row.hidden = i >= data.shown && !lane.row.hidden; });
     relabel();
     shownWindow = -1;
-    draw();
+    player.redraw();
     show();
     more.scrollIntoView({ block: "nearest" });
   });
@@ -320,46 +223,12 @@
   rest.addEventListener("click", () => fill(body.rows.length, chosen.length));
   body.addEventListener("click", (event) => {
     const row = event.target.closest("tr");
-    if (row) seek(chosen[row.dataset.bout].start);
+    if (row) player.seek(chosen[row.dataset.bout].start);
   });
 
-  // ---- the video
-
-  function cannotPlay(fails) {
-    playable = !fails;
-    video.hidden = fails;
-    byId("unplayable").hidden = !fails;
-    byId("play").disabled = fails;
-  }
-
-  function ready() {
-    origin = video.currentTime; // 0 in most videos
-    if (now > 0) seek(now); // a time chosen before the video was loaded
-  }
-
-  const label = () => { byId("play").textContent = video.paused ? "Play" : "Pause"; };
-  video.addEventListener("error", () => cannotPlay(true));
-  video.querySelector("source:last-of-type").addEventListener("error", () => cannotPlay(true));
-  video.addEventListener("loadedmetadata", () => cannotPlay(video.videoWidth === 0)); // the browser reads only the sound
-  video.addEventListener("loadeddata", ready);
-  for (const name of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(name, fromVideo);
-  for (const name of ["play", "pause", "ended"]) video.addEventListener(name, label);
-  video.addEventListener("play", run);
-  byId("file").addEventListener("change", (event) => {
-    if (!event.target.files.length) return;
-    origin = null;
-    video.src = URL.createObjectURL(event.target.files[0]);
-  });
-
-  element("span", "", byId("clock"));
-  element("small", ` / ${clock(seconds)}`, byId("clock"));
   addLanes(data.order.slice(0, data.shown));
   relabel();
   list();
-  new ResizeObserver(draw).observe(axis);
-  if (video.error || video.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) cannotPlay(true); // the event has passed
-  if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) ready();
-  draw();
-  show();
+  player.open({ seconds: data.seconds, step: 1 / data.fps });
   document.documentElement.dataset.drawn = String(lanes.length);
 })();
