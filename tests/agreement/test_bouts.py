@@ -48,6 +48,10 @@ def test_an_overlap_of_exactly_the_setting_counts(overlap: float) -> None:
     assert matched([(0, 1)], [(0, overlap)], overlap) == {(0, 0)}
 
 
+def test_bouts_that_only_touch_never_match() -> None:
+    assert matched([(2, 4)], [(0, 2), (4, 6)], overlap=0.0) == set()
+
+
 def spans_of(cuts: list[int]) -> Spans:
     """Spans between every second cut and the next one."""
     ordered = sorted(set(cuts))

@@ -131,8 +131,8 @@ def test_a_point_event_belongs_to_the_samples_within_half_a_step() -> None:
 
 def test_only_the_compared_spans_count() -> None:
     """Samples lie on the grid of the first span: 2.5 to 4.5, and 10.5 to 11.5. Bouts are clipped, one in two."""
-    coded = coded_film({"walk": [(0.0, 2.5), (4.0, 11.0)]}, {"bite": [1.0, 3.0]})
-    predicted = coded_film({"walk": [(3.0, 30.0)]}, {"bite": [11.8, 12.1]})
+    coded = coded_film({"walk": [(0.0, 2.5), (4.0, 11.0)]}, {"bite": [1.0, 2.5]})
+    predicted = coded_film({"walk": [(3.0, 30.0)]}, {"bite": [11.8, 12.0, 12.1]})
     document = measured(film_pair(coded, predicted, (2.5, 5.0), (10.0, 12.0)))
     assert document["samples"] == 5
     assert document["films"] == [
@@ -144,7 +144,7 @@ def test_only_the_compared_spans_count() -> None:
     assert [walk["coded_seconds"], walk["predicted_seconds"]] == [2.0, 4.0]
     assert [walk["by_bouts"][name] for name in ("matched", "coded", "predicted")] == [2, 2, 2]
     assert values(walk["by_time"]) == [0.5, 2 / 3, 4 / 7]
-    assert [bite["coded_points"], bite["predicted_points"]] == [1, 1]
+    assert [bite["coded_points"], bite["predicted_points"]] == [1, 2]
 
 
 def test_unknown_time_of_an_action_is_left_out_of_it_and_of_the_overall_table() -> None:
@@ -380,11 +380,32 @@ def test_a_single_film_is_resampled_by_blocks_of_time() -> None:
     assert None not in intervals(one["overall"])
 
 
+def test_a_matched_bout_counts_in_the_block_of_the_coded_one() -> None:
+    """Each predicted bout starts in the next block. If it counted there, resamples would have other precisions."""
+    starts = [BLOCK_SECONDS * k - 1.0 for k in (1, 2, 3, 4, 6, 9)]
+    coded, predicted = (coded_film({"walk": [(s + d, s + 20.0) for s in starts]}) for d in (0.0, 2.0))
+    document = measured(film_pair(coded, predicted, (0.0, 10.0 * BLOCK_SECONDS)))
+    assert document["actions"]["walk"]["by_bouts"]["precision"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+
+
 def test_the_last_block_takes_the_rest_and_blocks_without_samples_do_not_count() -> None:
     film = film_pair(coded_film({}), coded_film({}), (0.0, 2.4 * BLOCK_SECONDS))
     assert measured(film)["bootstrap"]["units"] == 2
     gaps = film_pair(coded_film({}), coded_film({}), (0.0, 9.0), (50.0 * BLOCK_SECONDS, 51.0 * BLOCK_SECONDS))
     assert measured(gaps)["bootstrap"]["units"] == 2
+
+
+def test_intervals_end_where_the_measure_does() -> None:
+    """Shifted percentiles would reach beyond."""
+    span = (0.0, 20.0)
+    same = film_pair(coded_film({"walk": [(0.0, 10.0)]}), coded_film({"walk": [(0.0, 10.0)]}), span)
+    other = film_pair(coded_film({"walk": [(0.0, 1.0)]}), coded_film({"walk": [(2.0, 20.0)]}), span)
+    good, bad = (measured(*films, resamples=100) for films in ([same] * 4 + [other], [same] + [other] * 4))
+    walk = good["actions"]["walk"]
+    entries = [walk["kappa"], *(walk["by_time"][name] for name in NAMES)]
+    assert [entry["ci95"][1] for entry in entries] == [1.0] * 4
+    assert walk["percent_agreement"]["ci95"][1] == 100.0
+    assert bad["actions"]["walk"]["by_time"]["precision"]["ci95"][0] == 0.0
 
 
 def test_few_films_and_rare_actions_have_no_interval() -> None:

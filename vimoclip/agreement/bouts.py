@@ -26,13 +26,13 @@ def clip(spans: np.ndarray, within: np.ndarray) -> np.ndarray:
 
 
 def subtract(spans: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """Return the parts of spans that lie in no removed span. `removed` may overlap each other and be in any order."""
+    """Return the parts of sorted spans that lie in no removed span, sorted. Removed spans may overlap, in any order."""
     for start, stop in removed:
         before = np.column_stack([spans[:, 0], np.minimum(spans[:, 1], start)])
         after = np.column_stack([np.maximum(spans[:, 0], stop), spans[:, 1]])
         parts = np.concatenate([before, after])
         spans = parts[parts[:, 1] > parts[:, 0]]
-    return spans[np.argsort(spans[:, 0])]
+    return spans
 
 
 def match(coded: np.ndarray, predicted: np.ndarray, overlap: float) -> tuple[np.ndarray, np.ndarray]:

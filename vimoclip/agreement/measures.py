@@ -116,7 +116,7 @@ def _overall(sums: AgreementSums, weights: np.ndarray) -> dict[str, Any]:
     kappa, percent = _state_agreement(sums, weights)
     table = np.tensordot(weights, sums.table, 1)
     kappas = binary_kappa(table)
-    num_states = int(sums.states.any((0, 1)).sum())
+    num_states = sums.states.shape[2]
     has_interval = len(sums.agreed) >= MIN_UNITS
     return {
         "kappa": _entry(kappa, has_interval and num_states > 1, -1, 1),
@@ -165,7 +165,7 @@ def _by_bouts(bouts: np.ndarray, has_interval: bool) -> dict[str, Any]:
 def _entry(values: np.ndarray, has_interval: bool, low: float = -INFINITE, high: float = INFINITE) -> dict[str, Any]:
     """Return an entry from (1 + R,) values, of all units and of the resamples; the interval is clipped to low..high."""
     bounds = metrics.confidence_interval(values[1:], float(values[0])) if has_interval else (np.nan, np.nan)
-    interval = None if np.isnan(bounds).any() else [max(low, bounds[0]), min(high, bounds[1])]
+    interval = None if np.isnan(bounds).any() else np.clip(bounds, low, high).tolist()
     return {"value": nan_to_none(values[0]), "ci95": interval}
 
 

@@ -37,7 +37,9 @@ class AgreementSums(NamedTuple):
 def film_sums(
     film: FilmPair, actions: Sequence[str], step: int, overlap: float, blocks: TimeBlocks, state_ids: dict[bytes, int]
 ) -> tuple[AgreementSums, np.ndarray]:
-    """Return the sums of a film, and the ids of its joint states, to which `state_ids` adds the new ones."""
+    """Return the sums of a film, and the ids of its joint states, to which `state_ids` adds the new ones.
+
+    Blocks without samples, as between two compared spans, are left out."""
     runs = sample(film, actions, step, blocks)
     masks = (runs.coded & runs.predicted, runs.coded & ~runs.predicted, ~runs.coded & runs.predicted)
     table = np.zeros((blocks.number, len(actions), 4), np.int64)
@@ -51,16 +53,17 @@ def film_sums(
         [_points_within(coding.points.get(action, ()), film.compared) for action in actions]
         for coding in (film.coded, film.predicted)
     ]
+    kept = table.any((1, 2)) | bouts.any((1, 2))
     return AgreementSums(
-        table,
-        bouts,
-        errors,
-        states,
-        agreed,
-        lengths,
-        np.array(points, np.int64).reshape(2, len(actions)),
-        _confused_samples(runs_known),
-        int(runs.counts.sum()),
+        table=table[kept],
+        bouts=bouts[kept],
+        errors=errors[kept],
+        states=states[:, kept],
+        agreed=agreed[kept],
+        lengths=lengths,
+        points=np.array(points, np.int64),
+        confusions=_confused_samples(runs_known),
+        samples=int(runs.counts.sum()),
     ), ids
 
 
@@ -124,21 +127,20 @@ def _confused_samples(runs: SampleRuns) -> np.ndarray:
 
 
 def combine(parts: Sequence[tuple[AgreementSums, np.ndarray]], num_states: int) -> AgreementSums:
-    """Return the sums of all films, of the units that have samples. `parts`: those of each film, and the ids of its
-    joint states."""
+    """Return the sums of all films. `parts`: those of each film, and the ids of its joint states."""
     films = [sums for sums, _ in parts]
-    states = []
-    for sums, ids in parts:
-        states.append(np.zeros((2, len(sums.agreed), num_states), np.int64))
-        states[-1][..., ids] = sums.states
-    table, bouts = np.concatenate([film.table for film in films]), np.concatenate([film.bouts for film in films])
-    kept = table.any((1, 2)) | bouts.any((1, 2))
+    states = np.zeros((2, sum(len(film.agreed) for film in films), num_states), np.int64)
+    start = 0
+    for film, ids in parts:
+        stop = start + len(film.agreed)
+        states[:, start:stop][..., ids] = film.states
+        start = stop
     return AgreementSums(
-        table=table[kept],
-        bouts=bouts[kept],
-        errors=np.concatenate([film.errors for film in films])[kept],
-        states=np.concatenate(states, axis=1)[:, kept],
-        agreed=np.concatenate([film.agreed for film in films])[kept],
+        table=np.concatenate([film.table for film in films]),
+        bouts=np.concatenate([film.bouts for film in films]),
+        errors=np.concatenate([film.errors for film in films]),
+        states=states,
+        agreed=np.concatenate([film.agreed for film in films]),
         lengths=np.sum([film.lengths for film in films], axis=0),
         points=np.sum([film.points for film in films], axis=0),
         confusions=np.sum([film.confusions for film in films], axis=0),
