@@ -65,6 +65,13 @@ def test_films_of_one_name_are_matched_by_their_folders() -> None:
     assert mentions(paired, "only one.boris", "1 of 3") and mentions(paired, "only two.boris", "1 of 3")
 
 
+def test_many_films_of_one_name() -> None:
+    """As of cameras, whose numbers start again for each memory card. Comparing all pairs of pairs would take hours."""
+    names = [f"card{number}/a.mp4" for number in range(300)]
+    paired = pair([make_film(WALK, f"C:/x/{name}") for name in names], [make_film(WALK, name) for name in names])
+    assert [film.name for film in paired.films] == names
+
+
 def test_path_that_is_the_end_of_another_is_matched() -> None:
     first = [make_film(WALK, "a.mp4"), make_film(WALK, "day1/a.mp4")]
     second = [make_film(WALK, "x/day1/a.mp4"), make_film(WALK, "x/a.mp4")]

@@ -151,6 +151,19 @@ def test_one_film_may_be_written_in_two_ways(tmp_path: Path) -> None:
     assert mentions(coding, "one", "two") and not mentions(coding, "three")
 
 
+def test_path_that_may_be_of_several_films_is_a_film_of_its_own(tmp_path: Path) -> None:
+    """All its observations are kept, however they write it."""
+    media = {"one": "day1/a.mp4", "two": "day2/a.mp4", "three": "a.mp4", "four": "./A.mp4"}
+    project: dict[str, Any] = {}
+    for number, (name, path) in enumerate(media.items()):
+        other = make_project({path: 10.0}, **{name: bout("walk", number, number + 0.5)})
+        if project:
+            add(project, other)
+        project = project or other
+    coding = read_coding(boris_program.write(tmp_path / "p.boris", project))
+    assert [film.observations for film in coding.films] == [("one",), ("two",), ("three", "four")]
+
+
 def test_events_with_an_unknown_stop_are_unknown_and_named(tmp_path: Path) -> None:
     rows = [*bout("rest", 1.0, 2.0), ("", "walk", 4.0)]
     path = boris_program.write(tmp_path / "p.boris", make_project({"a.mp4": 8.0}, one=rows))

@@ -1,6 +1,7 @@
 """Read a coding: a file of BORIS, a table of bouts, or a folder of predict.py's results."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -69,10 +70,13 @@ def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
     """Return one recording per film. A path is of the same film as the only longer one that ends with it."""
     paths = [(tuple(map(fold_name, path_parts(recording.media_path))), recording) for recording in recordings]
     joined: dict[tuple[str, ...], Recording] = {}
+    same_name = defaultdict[tuple[str, ...], list[tuple[str, ...]]](list)
     for parts, recording in sorted(paths, key=lambda item: -len(item[0])):
-        longer = [other for other in joined if common_tail(parts, other) == len(parts)]
+        others = same_name[parts[-1:]]
+        longer = [parts] if parts in joined else [other for other in others if common_tail(parts, other) == len(parts)]
         if len(longer) != 1:
             joined[parts] = recording
+            others.append(parts)
             continue
         first = joined[longer[0]]
         joined[longer[0]] = replace(
