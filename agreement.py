@@ -93,10 +93,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         hint = "give another file, or choose the observations of each coding with --observations"
         raise UserError("is given twice, so both codings would be the same", hint, path=args.coded)
     cli.require_creatable_folder(args.output_dir, "--output-dir")
+    from vimoclip.agreement import measures, output
     from vimoclip.agreement.pairing import pair_codings
     from vimoclip.agreement.read_coding import read_coding
-
-    from vimoclip.agreement import measures, output
 
     coded, predicted = (
         read_coding(path, pattern, args.subjects, args.merge_case)
