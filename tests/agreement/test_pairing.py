@@ -148,7 +148,7 @@ def test_actions_of_one_coding_only(is_complete: bool) -> None:
     assert paired.actions == (("walk",) if is_complete else ("walk", "grooming"))
     assert ("grooming" in paired.films[0].coded.bouts) != is_complete
     assert mentions(
-        paired, "only one.boris", "grooming (2 events)", "left out" if is_complete else "absent in two.boris"
+        paired, "only one.boris", "grooming (events: 2)", "left out" if is_complete else "absent in two.boris"
     )
 
 

@@ -202,8 +202,13 @@ def test_unreviewed_predictions_are_read_and_named(tmp_path: Path) -> None:
     )
     assert project
     coding = read_coding(path)
-    assert mentions(coding, "1 of 2", ": b")
-    assert not read_coding(path, re.compile("^a$")).notes
+    assert mentions(coding, "1 of 2", ": b") and mentions(coding, "1 of 2", ": a")
+    (note,) = read_coding(path, re.compile("^a$")).notes
+    assert "1 of 1" in note  # its agreement with the model is higher than that of an independent coding
+    project = json.loads(path.read_text())
+    del project["observations"]["b"]
+    table = read_coding(write_both(tmp_path, project)[1])
+    assert len(table.notes) == 1 and mentions(table, "1 of 1", ": a")
 
 
 def test_names_that_differ_in_case_are_one_if_asked(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def _choose_actions(
         left_out.update(single if other.is_complete else ())
         consequence = "are left out" if other.is_complete else f"count as absent in {other_label}"
         counts = _count_events(coding)
-        texts = [f"{name} ({counts[name]} events)" for name in sorted(single, key=lambda name: -counts[name])]
+        texts = [f"{name} (events: {counts[name]})" for name in sorted(single, key=lambda name: -counts[name])]
         notes.append(f"Actions that only {label} has {consequence}: {list_some(texts)}.")
     only_coded, only_predicted = ([n for n in known if n not in coding.actions] for coding in codings[::-1])
     if similar := list(_similar(only_coded, only_predicted)):

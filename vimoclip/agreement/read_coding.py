@@ -36,7 +36,7 @@ def read_coding(
     if not path.is_dir() and (is_project(path) or TYPE_COLUMN in read_text(path, CODING_HINT)):
         return _read_boris(path, observations, subjects, merge_case)
     if observations:
-        raise UserError("is not of BORIS, so it has no observations", "leave them out for this file", path=path)
+        raise UserError("is not of BORIS, so it has no observations", "give . instead of its expression", path=path)
     coding = read_results_folder(path) if path.is_dir() else read_bout_table(path)
     return replace(coding, notes=(*coding.notes, *_no_subjects_note(str(path), subjects)))
 
@@ -59,7 +59,7 @@ def _read_boris(
     notes = [
         *_no_subjects_note(name, () if named - {NO_SUBJECT} else subjects),
         *_subjects_note(name, sorted(filter(is_chosen, named))),
-        *_review_note(name, collection),
+        *_review_notes(name, collection),
         *_overlap_note(name, recordings),
         *_skipped_note(name, collection),
     ]
@@ -152,14 +152,20 @@ def _subjects_note(name: str, joined: Sequence[str]) -> list[str]:
     ]
 
 
-def _review_note(name: str, collection: EventCollection) -> list[str]:
-    if not (ids := collection.unreviewed):
-        return []
-    total = len(set(ids).union(*(recording.observations for recording in collection.recordings.values())))
-    return [
-        f"{name} holds predictions, and {len(ids)} of {total} observations are not marked as reviewed: "
-        f"{list_some(ids)}. They are what a model predicted, unless a person has changed them."
-    ]
+def _review_notes(name: str, collection: EventCollection) -> list[str]:
+    notes, of_predictions = [], {*collection.unreviewed, *collection.reviewed}
+    total = len(of_predictions.union(*(recording.observations for recording in collection.recordings.values())))
+    if ids := collection.unreviewed:
+        notes.append(
+            f"{name} holds predictions, and {len(ids)} of {total} observations are not marked as reviewed: "
+            f"{list_some(ids)}. They are what a model predicted, unless a person has changed them."
+        )
+    if ids := collection.reviewed:
+        notes.append(
+            f"{name} holds predictions that a person has reviewed ({len(ids)} of {total} observations): "
+            f"{list_some(ids)}. Corrected predictions agree more with the model than a coding made without them."
+        )
+    return notes
 
 
 def _overlap_note(name: str, recordings: Iterable[Recording]) -> list[str]:
