@@ -109,6 +109,15 @@ def test_codings_without_a_common_film_are_refused() -> None:
         pair([make_film(WALK, "a.mp4")], [make_film(WALK, "b.mp4")])
 
 
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_films_that_a_table_cannot_name(is_complete: bool) -> None:
+    """A table has no row of a film without an event, so it is not compared, even if it was coded."""
+    films = [make_film(WALK, "a.mp4"), make_film(WALK, "b.mp4")]
+    table = make_coding(films[0], path=ONE, is_complete=is_complete)
+    assert mentions(pair(table, films), "one.boris", "table") != is_complete
+    assert not mentions(pair(table, films[:1]), "one.boris", "table")
+
+
 # --- actions
 
 

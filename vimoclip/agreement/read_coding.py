@@ -19,6 +19,7 @@ from vimoclip.io.names import common_tail, fold_name, list_some, path_parts
 from vimoclip.io.text import read_text
 from vimoclip.timeline import Span
 
+HEADER_CHARACTERS = 100_000  # the first ones, which have the header of a table: a film may be given by mistake
 NO_SUBJECT = "No focal subject"  # as BORIS' tables call it; projects leave it empty
 
 
@@ -33,7 +34,9 @@ def read_coding(
     `observations`: of BORIS, those whose id it matches are read. `subjects`: of BORIS, an action is present if any of
     them does it; without any, all subjects. `merge_case`: see `boris.read_events`. Predictions that nobody has reviewed
     are read too, and named."""
-    if not path.is_dir() and (is_project(path) or TYPE_COLUMN in read_text(path, CODING_HINT)):
+    if path.suffix.lower() == ".json":
+        raise UserError("is not a coding", CODING_HINT, path=path)
+    if not path.is_dir() and (is_project(path) or TYPE_COLUMN in read_text(path, CODING_HINT, HEADER_CHARACTERS)):
         return _read_boris(path, observations, subjects, merge_case)
     if observations:
         raise UserError("is not of BORIS, so it has no observations", "give . instead of its expression", path=path)
