@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vimoclip.agreement.coding import CodingPair, FilmCoding, FilmPair
 from vimoclip.io import html_page
+from vimoclip.io.numbers import format_count
 from vimoclip.timeline.bouts import Span
 from vimoclip.timeline.page import format_clock, video_urls
 
@@ -149,7 +150,7 @@ def _action_row(action: str, measures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _format_events(bouts: int, points: int) -> str:
-    events = f"{points:,} point{'s' * (points != 1)}"
+    events = format_count(points, "point")
     return f"{bouts:,} + {events}" if bouts and points else events if points else f"{bouts:,}"
 
 
