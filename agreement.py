@@ -15,6 +15,7 @@ writes agreement.json, agreement.csv, confusions.csv and agreement.html, where a
 See docs/numbers.md."""
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 SPANS = ("film", "events")
+ANY = re.compile(".")  # of --observations
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,8 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--observations",
         nargs=2,
         type=cli.regex,
+        default=(ANY, ANY),
         metavar=("CODED", "PREDICTED"),
-        help="regular expressions for the ids of BORIS' observations to read, for each coding; . is any",
+        help="regular expressions for the ids of BORIS' observations to read, for each coding; . is any, and all that "
+        "predict.py's results take",
     )
     group.add_argument(
         "--subjects",
@@ -85,18 +89,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Print and write the agreement; return the content of agreement.json. Raises UserError."""
     args = build_parser().parse_args(argv)
     renamed = parse_renamed(args.map)
-    patterns = args.observations or (None, None)
+    patterns = [None if pattern == ANY else pattern for pattern in args.observations]
     for path in (args.coded, args.predicted):
         if not path.exists():
             raise UserError("does not exist", "give two codings; see --help", path=path)
-    if args.coded.samefile(args.predicted) and len({pattern and pattern.pattern for pattern in patterns}) == 1:
+    if args.coded.samefile(args.predicted) and patterns[0] == patterns[1]:
         hint = "give another file, or choose the observations of each coding with --observations"
         raise UserError("is given twice, so both codings would be the same", hint, path=args.coded)
     cli.require_creatable_folder(args.output_dir, "--output-dir")
+    from vimoclip.agreement import measures, output
     from vimoclip.agreement.pairing import pair_codings
     from vimoclip.agreement.read_coding import read_coding
-
-    from vimoclip.agreement import measures, output
 
     coded, predicted = (
         read_coding(path, pattern, args.subjects, args.merge_case)

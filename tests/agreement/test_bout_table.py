@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.timeline.helpers import make_timeline
-from vimoclip.agreement.bout_table import read_bout_table
+from vimoclip.agreement.bout_table import CODING_HINT, read_bout_table
 from vimoclip.agreement.coding import Coding, FilmCoding
 from vimoclip.agreement.pairing import pair_codings
 from vimoclip.agreement.read_coding import read_coding
@@ -157,13 +157,18 @@ def test_damaged_lines_are_refused(line: str, number: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("t.csv", "video,label\na.mp4,walk\n"), ("t.json", "{}"), ("t.csv", ""), ("t.boris.tsv", "1.0\t\twalk\t\t\t25")],
+    [
+        ("t.csv", "video,label\na.mp4,walk\n"),
+        ("t.json", '{"a": 1}'),
+        ("t.csv", ""),
+        ("t.boris.tsv", "1.0\t\twalk\t\t\t25"),
+    ],
 )
 def test_other_files_are_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError) as caught:
         read_coding(tmp_path / name)
-    assert caught.value.path == str(tmp_path / name)
+    assert caught.value.path == str(tmp_path / name) and caught.value.hint == CODING_HINT
     with pytest.raises(UserError):
         read_coding(tmp_path / "missing.csv")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
 
@@ -158,6 +158,7 @@ def test_unknown_time_of_an_action_is_left_out_of_it_and_of_the_overall_table() 
     assert rest["percent_agreement"]["value"] == 80.0
     assert document["overall"]["percent_agreement"]["value"] == 100.0
     assert sum(row["seconds"] for row in document["confusions"] if row["coded"] == "walk") == 3
+    assert any("walk" in note and "rest" not in note and "70 %" in note for note in document["notes"])
 
 
 def test_time_that_is_unknown_throughout_gives_no_numbers() -> None:
@@ -179,6 +180,9 @@ def test_kappa_of_constant_codings() -> None:
     assert [document["actions"][action]["kappa"]["value"] for action in ACTIONS] == [None] * 3
     assert document["actions"]["walk"]["percent_agreement"] == {"value": 100.0, "ci95": [100.0, 100.0]}
     assert [film["kappa"] for film in document["films"]] == [1.0] * MIN_UNITS
+    changing = film_pair(coded_film({"walk": [(0.0, 5.0)]}), coded_film({"walk": [(0.0, 5.0)]}), (0.0, 9.0))
+    added = set(document["notes"]) - set(measured(*films, changing)["notes"])
+    assert len(added) == 1 and "kappa" in added.pop()
 
 
 def test_a_day_in_steps_of_a_millisecond() -> None:
@@ -189,12 +193,13 @@ def test_a_day_in_steps_of_a_millisecond() -> None:
     assert document["actions"]["walk"]["kappa"]["value"] == pytest.approx(0.0, abs=1e-7)
 
 
-def test_codings_without_common_time_are_refused() -> None:
-    film = film_pair(coded_film({}), coded_film({}))
+@pytest.mark.parametrize("step", [1e-7, 0.0009, 9.5])
+def test_steps_that_give_no_samples_are_refused(step: float) -> None:
+    coded, predicted = coded_film({"walk": [(0.0, 5.0)]}), coded_film({})
+    films = film_pair(coded, predicted, (0.0, 9.0)), film_pair(coded, predicted, (0.0, 2.0))
     with pytest.raises(UserError):
-        measured(film)
-    both = measured(film, film_pair(coded_film({"walk": [(0.0, 5.0)]}), coded_film({}), (0.0, 9.0)))
-    assert [both["samples"], len(both["films"]), both["bootstrap"]["units"]] == [10, 1, 1]
+        measured(*films, step=step)
+    assert [film["samples"] for film in measured(*films, step=9.0)["films"]] == [2, 1]
 
 
 # --- against scikit-learn
@@ -265,6 +270,7 @@ def compare(found: float | None, expected: float) -> None:
 @settings(max_examples=60, deadline=None)
 @given(FILMS, st.sampled_from([0.1, 0.05, 0.25, 1.0, 0.333]))
 def test_measures_by_time_equal_sklearn_on_the_same_samples(films: list[FilmPair], step: float) -> None:
+    assume(any(sum(stop - start for start, stop in film.compared) >= step for film in films))
     document = measured(*films, step=step, resamples=1)
     rows = [samples_of(film, step) for film in films]
     every = [row for film_rows in rows for row in film_rows]

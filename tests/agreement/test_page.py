@@ -74,12 +74,11 @@ def action_entries(**changed: Any) -> dict[str, Any]:
 
 
 def make_document(pair: CodingPair, kappas: Sequence[float | None], **changed: Any) -> dict[str, Any]:
-    """Return agreement.json; `kappas`: of the films of which any time is compared."""
-    compared = [film for film in pair.films if film.compared]
-    lengths = [sum(stop - start for start, stop in film.compared) for film in compared]
+    """Return agreement.json; `kappas`: of the films."""
+    lengths = [sum(stop - start for start, stop in film.compared) for film in pair.films]
     films = [
         {"name": film.name, "kappa": kappa, "percent_agreement": 91.0 + number, "compared_seconds": length}
-        for number, (film, kappa, length) in enumerate(zip(compared, kappas, lengths, strict=True))
+        for number, (film, kappa, length) in enumerate(zip(pair.films, kappas, lengths, strict=True))
     ]
     by_time = action_entries()["by_time"]
     overall: dict[str, Any] = {"kappa": entry(0.5), "percent_agreement": entry(90.0), "kappa_macro": entry(0.4)}
@@ -101,7 +100,7 @@ def make_document(pair: CodingPair, kappas: Sequence[float | None], **changed: A
 
 
 def three_films(video: Path) -> CodingPair:
-    """One with a video, one without, parts of which are unknown or not compared, and one that is not compared."""
+    """One with a video, one without, parts of which are unknown or not compared, and one whose kappa is not known."""
     first = FilmPair(
         "a 10.mp4",
         coding({"walk": [(0.5, 1.5), (2.0, 3.0)], "rest": [(1.0, 1.2)]}, 4.0, points={"call": (0.3, 3.8)}),
@@ -116,7 +115,7 @@ def three_films(video: Path) -> CodingPair:
         10.0,
         ((0.0, 4.0), (6.0, 10.0)),
     )
-    last = FilmPair("b.mp4", coding({}, 5.0), coding({}, 5.0), 5.0, ())
+    last = FilmPair("b.mp4", coding({}, 5.0), coding({}, 5.0), 5.0, ((0.0, 5.0),))
     return CodingPair(("walk", "rest", "groom", "call"), (first, second, last), ())
 
 
@@ -138,7 +137,7 @@ def open_page(
 def open_three_films(browser: Browser, folder: Path, video: Path) -> None:
     """Open the page; the film with a video has the lowest kappa, so it is shown first."""
     pair = three_films(video)
-    open_page(browser, folder, pair, make_document(pair, [0.25, 0.8]))
+    open_page(browser, folder, pair, make_document(pair, [0.25, 0.8, None]))
 
 
 # ---- what a user sees and does
@@ -183,7 +182,7 @@ def drawn(browser: Browser, lane: int, share: float) -> set[tuple[int, int, int]
 
 def test_page_shows_the_numbers_and_why_there_are_none(browser: Browser, tmp_path: Path, video: Path) -> None:
     pair = three_films(video)
-    document = make_document(pair, [0.25, None], notes=["first note", "second note"])
+    document = make_document(pair, [0.25, None, None], notes=["first note", "second note"])
     document["overall"]["kappa"] = entry(0.504, 0.4, 0.613)
     document["overall"]["by_bouts"] = {"precision": entry(0.9), "recall": entry(0.7), "f1": entry(0.787, 0.7, 0.8)}
     document["actions"]["walk"] = action_entries(
@@ -206,7 +205,7 @@ def test_page_shows_the_numbers_and_why_there_are_none(browser: Browser, tmp_pat
     ]
     open_page(browser, tmp_path, pair, document)
     header = browser.driver.find_element(By.TAG_NAME, "header").text
-    parts = ("anna.boris", "predictions", "0.50", "0.40 to 0.61", "90.0", "0.79", "0:00:12.0", "2 films, 4 actions")
+    parts = ("anna.boris", "predictions", "0.50", "0.40 to 0.61", "90.0", "0.79", "0:00:17.0", "3 films, 4 actions")
     assert all(part in header for part in parts)
     assert [item.text for item in browser.driver.find_elements(By.CSS_SELECTOR, "#notes li")] == document["notes"]
     table = {row[0]: row[1:] for row in rows(browser, "actions")}
@@ -232,7 +231,7 @@ def test_films_are_chosen_sorted_and_found(browser: Browser, tmp_path: Path, vid
     pair = three_films(video)
     more = [FilmPair(f"c {number}.mp4", coding({}, 1.0), coding({}, 1.0), 1.0, ((0.0, 1.0),)) for number in range(6)]
     pair = CodingPair(pair.actions, (*pair.films, *more), ())
-    kappas = [0.25, -0.5, 0.5, 0.6, None, 0.7, 0.8, 0.9]
+    kappas = [0.25, -0.5, None, 0.5, 0.6, None, 0.7, 0.8, 0.9]
     open_page(browser, tmp_path, pair, make_document(pair, kappas), ready="true")
     shown = "return document.getElementById('film').textContent"
     by_kappa = ["a 2.mp4", "a 10.mp4", "c 0.mp4", "c 1.mp4", "c 3.mp4", "c 4.mp4", "c 5.mp4"]
@@ -347,7 +346,7 @@ def test_film_without_a_video_moves_the_playhead(browser: Browser, tmp_path: Pat
 
 def test_video_that_is_not_there_is_named(browser: Browser, tmp_path: Path) -> None:
     pair = three_films(tmp_path / "gone <b>.mp4")
-    document = make_document(pair, [0.25, 0.8])
+    document = make_document(pair, [0.25, 0.8, None])
     open_page(browser, tmp_path, pair, document, ready="!document.getElementById('unplayable').hidden")
     text = browser.driver.find_element(By.ID, "unplayable").text
     assert "./gone%20%3Cb%3E.mp4" in text and not browser.driver.find_element(By.ID, "unknown").is_displayed()
@@ -415,7 +414,7 @@ def test_arrow_keys_scroll_a_wide_table_and_move_the_time_elsewhere(
     browser: Browser, tmp_path: Path, video: Path
 ) -> None:
     pair = three_films(video)
-    open_page(browser, tmp_path, pair, make_document(pair, [0.25, 0.8]), width=600)
+    open_page(browser, tmp_path, pair, make_document(pair, [0.25, 0.8, None]), width=600)
     press(browser, Keys.ARROW_RIGHT)
     assert video_time(browser) == 1
     browser.run("document.querySelector('#actions .wide').focus()")
@@ -495,5 +494,5 @@ def test_300_hours_with_20_actions(browser: Browser, tmp_path: Path) -> None:
 
 def test_rendering_is_deterministic(tmp_path: Path) -> None:
     pair = three_films(tmp_path / "v.mp4")
-    document = make_document(pair, [0.25, 0.8])
+    document = make_document(pair, [0.25, 0.8, None])
     assert render_agreement(tmp_path, pair, document) == render_agreement(tmp_path, pair, document)

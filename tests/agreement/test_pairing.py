@@ -65,6 +65,13 @@ def test_films_of_one_name_are_matched_by_their_folders() -> None:
     assert mentions(paired, "only one.boris", "1 of 3") and mentions(paired, "only two.boris", "1 of 3")
 
 
+def test_many_films_of_one_name() -> None:
+    """As of cameras, whose numbers start again for each memory card. Comparing all pairs of pairs would take hours."""
+    names = [f"card{number}/a.mp4" for number in range(300)]
+    paired = pair([make_film(WALK, f"C:/x/{name}") for name in names], [make_film(WALK, name) for name in names])
+    assert [film.name for film in paired.films] == names
+
+
 def test_path_that_is_the_end_of_another_is_matched() -> None:
     first = [make_film(WALK, "a.mp4"), make_film(WALK, "day1/a.mp4")]
     second = [make_film(WALK, "x/day1/a.mp4"), make_film(WALK, "x/a.mp4")]
@@ -100,6 +107,15 @@ def test_films_with_another_extension_are_matched_and_named() -> None:
 def test_codings_without_a_common_film_are_refused() -> None:
     with pytest.raises(UserError, match=r"a\.mp4.*b\.mp4"):
         pair([make_film(WALK, "a.mp4")], [make_film(WALK, "b.mp4")])
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_films_that_a_table_cannot_name(is_complete: bool) -> None:
+    """A table has no row of a film without an event, so it is not compared, even if it was coded."""
+    films = [make_film(WALK, "a.mp4"), make_film(WALK, "b.mp4")]
+    table = make_coding(films[0], path=ONE, is_complete=is_complete)
+    assert mentions(pair(table, films), "one.boris", "table") != is_complete
+    assert not mentions(pair(table, films[:1]), "one.boris", "table")
 
 
 # --- actions
@@ -141,7 +157,7 @@ def test_actions_of_one_coding_only(is_complete: bool) -> None:
     assert paired.actions == (("walk",) if is_complete else ("walk", "grooming"))
     assert ("grooming" in paired.films[0].coded.bouts) != is_complete
     assert mentions(
-        paired, "only one.boris", "grooming (2 events)", "left out" if is_complete else "absent in two.boris"
+        paired, "only one.boris", "grooming (events: 2)", "left out" if is_complete else "absent in two.boris"
     )
 
 

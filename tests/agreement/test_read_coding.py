@@ -151,6 +151,19 @@ def test_one_film_may_be_written_in_two_ways(tmp_path: Path) -> None:
     assert mentions(coding, "one", "two") and not mentions(coding, "three")
 
 
+def test_path_that_may_be_of_several_films_is_a_film_of_its_own(tmp_path: Path) -> None:
+    """All its observations are kept, however they write it."""
+    media = {"one": "day1/a.mp4", "two": "day2/a.mp4", "three": "a.mp4", "four": "./A.mp4"}
+    project: dict[str, Any] = {}
+    for number, (name, path) in enumerate(media.items()):
+        other = make_project({path: 10.0}, **{name: bout("walk", number, number + 0.5)})
+        if project:
+            add(project, other)
+        project = project or other
+    coding = read_coding(boris_program.write(tmp_path / "p.boris", project))
+    assert [film.observations for film in coding.films] == [("one",), ("two",), ("three", "four")]
+
+
 def test_events_with_an_unknown_stop_are_unknown_and_named(tmp_path: Path) -> None:
     rows = [*bout("rest", 1.0, 2.0), ("", "walk", 4.0)]
     path = boris_program.write(tmp_path / "p.boris", make_project({"a.mp4": 8.0}, one=rows))
@@ -189,8 +202,13 @@ def test_unreviewed_predictions_are_read_and_named(tmp_path: Path) -> None:
     )
     assert project
     coding = read_coding(path)
-    assert mentions(coding, "1 of 2", ": b")
-    assert not read_coding(path, re.compile("^a$")).notes
+    assert mentions(coding, "1 of 2", ": b") and mentions(coding, "1 of 2", ": a")
+    (note,) = read_coding(path, re.compile("^a$")).notes
+    assert "1 of 1" in note  # its agreement with the model is higher than that of an independent coding
+    project = json.loads(path.read_text())
+    del project["observations"]["b"]
+    table = read_coding(write_both(tmp_path, project)[1])
+    assert len(table.notes) == 1 and mentions(table, "1 of 1", ": a")
 
 
 def test_names_that_differ_in_case_are_one_if_asked(tmp_path: Path) -> None:

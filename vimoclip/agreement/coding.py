@@ -56,8 +56,8 @@ class FilmPair:
 
 @dataclass(frozen=True)
 class CodingPair:
-    """Two codings whose films and actions are matched. `actions`: the compared ones, in order; `notes`: what differs
-    between the codings, or was left out, as sentences."""
+    """Two codings whose films and actions are matched. `actions`: the compared ones, in order; `films`: those of
+    which any time is compared; `notes`: what differs between the codings, or was left out, as sentences."""
 
     actions: tuple[str, ...]
     films: tuple[FilmPair, ...]

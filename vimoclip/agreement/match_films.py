@@ -1,5 +1,6 @@
 """Match the films of two codings by the paths that these name, which may come from different computers."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 
@@ -78,7 +79,8 @@ def _match_same_name(films: Sides, labels: tuple[str, str]) -> Iterator[Pair]:
     if not tails:
         raise _ambiguity(films, labels)
     while tails:
-        best = [pair for pair, tail in tails.items() if tail == max(tails.values())]
+        longest = max(tails.values())
+        best = [pair for pair, tail in tails.items() if tail == longest]
         rows, columns = {i for i, _ in best}, {j for _, j in best}
         if not len(rows) == len(columns) == len(best):
             raise _ambiguity(films, labels)
@@ -97,15 +99,14 @@ def _ambiguity(films: Sides, labels: tuple[str, str]) -> UserError:
 
 def _unique_names(films: Sequence[FilmCoding]) -> list[str]:
     """Return the file names; of films that share one, with as many folders as tell them apart."""
-    paths = [path_parts(film.written_path) for film in films]
-    names = []
-    for path in paths:
-        same = [other for other in paths if fold_name("".join(other[-1:])) == fold_name("".join(path[-1:]))]
-        deepest = max(map(len, same), default=1)
-        depths = (d for d in range(1, deepest) if len({_fold_tail(other, d) for other in same}) == len(same))
-        names.append("/".join(path[-next(depths, deepest) :]))
-    return names
+    same = defaultdict[str, list[tuple[str, ...]]](list)
+    for film in films:
+        same[fold_name(_file_name(film))].append(tuple(map(fold_name, path_parts(film.written_path))))
+    depths = {name: _distinct_depth(paths) for name, paths in same.items()}
+    return ["/".join(path_parts(film.written_path)[-depths[fold_name(_file_name(film))] :]) for film in films]
 
 
-def _fold_tail(path: Sequence[str], depth: int) -> tuple[str, ...]:
-    return tuple(map(fold_name, path[-depth:]))
+def _distinct_depth(paths: Sequence[tuple[str, ...]]) -> int:
+    """Return how many of the last names of paths tell them apart."""
+    deepest = max(map(len, paths))
+    return next((d for d in range(1, deepest) if len({path[-d:] for path in paths}) == len(paths)), deepest)

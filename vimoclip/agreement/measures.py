@@ -16,6 +16,7 @@ from vimoclip.agreement.samples import TimeBlocks
 from vimoclip.agreement.sums import AgreementSums, combine, film_sums
 from vimoclip.errors import UserError
 from vimoclip.evaluation.metrics_with_ci import nan_to_none
+from vimoclip.io.names import list_some
 from vimoclip.metrics.kappa import binary_kappa, cohen_kappa, divide, precision_recall_f1, weighted_products
 
 # Of the bootstrap of a single film. Intervals from shorter blocks are too narrow, since successive blocks depend on
@@ -27,6 +28,7 @@ BLOCK_SECONDS = 60
 # ten (NOTES.md)
 MIN_UNITS = 5
 LEVEL = 0.95
+MIN_STEP = 0.001  # seconds, as times of BORIS
 METHOD = "percentiles, shifted so that the mean of the resamples is the value"
 INFINITE = float("inf")
 
@@ -44,12 +46,14 @@ class MeasureSettings:
 
 
 def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
-    """Return the numbers of agreement.json, and under "notes" sentences about missing intervals.
+    """Return the numbers of agreement.json, and under "notes" sentences about what says little, or is missing.
 
-    None stands for what is not defined. Raises UserError if no film has a compared span."""
-    films = [film for film in pair.films if film.compared]
-    if not films:
-        raise UserError("the two codings have no time in common", "compare codings of the same films")
+    None stands for what is not defined. Raises UserError for a step that is too short, or longer than all films."""
+    films = pair.films
+    longest = max(map(_compared_seconds, films))
+    if not MIN_STEP <= settings.step <= longest:
+        problem = f"--step {settings.step:g} is not between {MIN_STEP:g} s and {longest:g} s"
+        raise UserError(f"{problem}, the longest compared time of a film", "give a number in between")
     step = round(settings.step * MICROSECONDS)
     block = round(settings.block_seconds * MICROSECONDS) if len(films) == 1 else None
     blocks = [_blocks(film, block) for film in films]
@@ -187,8 +191,22 @@ def _confusions(samples: np.ndarray, actions: Sequence[str], step: int) -> list[
 
 
 def _notes(sums: AgreementSums, actions: Sequence[str], unit: str) -> list[str]:
-    """Return sentences about missing intervals. `unit`: what the bootstrap resamples, in the plural."""
-    if len(sums.agreed) < MIN_UNITS:
-        return [f"no 95 % intervals: the number of {unit} is {len(sums.agreed)}, they need at least {MIN_UNITS}"]
+    """Return sentences about numbers that say little, and missing ones. `unit`: what is resampled, in the plural."""
+    notes = []
+    if (num_known := int(sums.states[0].sum())) < sums.samples:
+        unknown = [action for a, action in enumerate(actions) if sums.table[:, a].sum() < sums.samples]
+        notes.append(
+            f"Samples at which it is unknown whether {list_some(unknown)} occurs are left out, also of the measures of "
+            f"all actions together: {100 * (1 - num_known / sums.samples):.3g} % of {sums.samples:,}."
+        )
+    if sums.states.shape[2] == 1:
+        notes.append(
+            "Both codings have the same actions at all compared times, so kappa of all actions together is 1 by "
+            "definition and says little."
+        )
+    if (units := len(sums.agreed)) < MIN_UNITS:
+        return [*notes, f"No 95 % intervals: at least {MIN_UNITS} {unit} are needed, and the number is {units}."]
     rare = [action for action, has_interval in zip(actions, _has_interval(sums), strict=True) if not has_interval]
-    return [f"no 95 % interval of {', '.join(rare)}: in fewer than {MIN_UNITS} {unit}"] if rare else []
+    if rare:
+        notes.append(f"No 95 % intervals of {list_some(rare, 20)}: each occurs in fewer than {MIN_UNITS} {unit}.")
+    return notes

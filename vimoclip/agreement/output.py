@@ -8,7 +8,7 @@ from typing import Any
 from vimoclip.agreement import page
 from vimoclip.agreement.coding import Coding, CodingPair
 from vimoclip.io import atomic, csv, yaml_json
-from vimoclip.io.numbers import format_number
+from vimoclip.io.numbers import format_count, format_number
 from vimoclip.runtime import versions
 
 SCHEMA = 1
@@ -69,8 +69,8 @@ def _describe_file(coding: Coding) -> dict[str, Any]:
 def format_table(document: Mapping[str, Any]) -> str:
     """Return overall numbers, one line per action, and the notes."""
     overall, films = document["overall"], document["films"]
-    sizes = [_count(len(films), "film"), f"{document['compared_seconds']:.1f} s compared"]
-    sizes += [_count(len(document["actions"]), "action"), f"a sample every {document['step_seconds']:g} s"]
+    sizes = [format_count(len(films), "film"), f"{document['compared_seconds']:.1f} s compared"]
+    sizes += [format_count(len(document["actions"]), "action"), f"a sample every {document['step_seconds']:g} s"]
     lines = [
         f"{document['coded']['file']} (coded) and {document['predicted']['file']} (predicted): {', '.join(sizes)}",
         "",
@@ -83,7 +83,7 @@ def format_table(document: Mapping[str, Any]) -> str:
     ]
     width = max(len("action"), *(len(name) for name in document["actions"]))
     lines.append(
-        f"{'action':{width}}  {'kappa':22} {'agree %':>7} {'F1 time':>7} {'F1 bouts':>8} {'bouts':>11} {'s':>15}"
+        f"{'action':{width}}  {'kappa':22} {'agree %':>7} {'F1 time':>7} {'F1 bouts':>8} {'bouts':>11} {'seconds':>15}"
     )
     for name, action in document["actions"].items():
         bouts = f"{action['by_bouts']['coded']} / {action['by_bouts']['predicted']}"
@@ -104,10 +104,6 @@ def _format_entry(entry: Mapping[str, Any], digits: int = 2) -> str:
 
 def _format_value(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _count(count: int, name: str) -> str:
-    return f"{count:,} {name}{'s' * (count != 1)}"
 
 
 def write_files(folder: Path, pair: CodingPair, document: dict[str, Any]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vimoclip.agreement.coding import CodingPair, FilmCoding, FilmPair
 from vimoclip.io import html_page
+from vimoclip.io.numbers import format_count
 from vimoclip.timeline.bouts import Span
 from vimoclip.timeline.page import format_clock, video_urls
 
@@ -22,7 +23,6 @@ NO_KAPPA = "not defined: both codings say the same at all times"
 NO_TIME, NO_MATCH = "no time is compared", "no bouts match"
 NO_CODED, NO_PREDICTED, NEITHER = "it is never coded", "it is never predicted", "it is neither coded nor predicted"
 NO_INTERVAL = "no interval: too few films, or blocks of time, have it"
-NOT_COMPARED = {"kappa": None, "percent_agreement": None, "compared_seconds": 0.0}
 SIDES = ("coded", "predicted")
 CONFUSION_ROWS = 12  # shown at first
 
@@ -57,9 +57,7 @@ COUNTS = ("Seconds", "Bouts")  # of either coding
 def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]) -> str:
     """Return the HTML for a file in `folder`, with links to videos relative to that folder.
 
-    `document`: the content of agreement.json. Its actions are those of `pair`, and its films those of which any time is
-    compared."""
-    measured = {film["name"]: film for film in document["films"]}
+    `document`: the content of agreement.json. Its actions and films are those of `pair`."""
     overall = document["overall"]
     headings = [(c.group, c.heading) for c in COLUMNS if c.group] + [(c, side) for c in COUNTS for side in SIDES]
     actions = [_action_row(action, document["actions"][action]) for action in pair.actions]
@@ -72,7 +70,7 @@ def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]
             ("F1 by bouts", _cell(overall["by_bouts"]["f1"], NEITHER)),
         ],
         "duration": format_clock(document["compared_seconds"]),
-        "films": [_film_row(film, measured.get(film.name, NOT_COMPARED)) for film in pair.films],
+        "films": [_film_row(film) for film in document["films"]],
         "groups": Counter(group for group, _ in headings).items(),
         "headings": [heading for _, heading in headings],
         "starts": [i for i, (group, _) in enumerate(headings) if i == 0 or headings[i - 1][0] != group],
@@ -124,9 +122,9 @@ def _scale_start(kappas: Iterable[Mapping[str, Any]]) -> float:
     return floor(10 * min([0.0, *(bound for bound in bounds if bound is not None)])) / 10
 
 
-def _film_row(film: FilmPair, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _film_row(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": film.name,
+        "name": measured["name"],
         "kappa": _number(measured["kappa"], NO_TIME, 2),
         "agreement": _number(measured["percent_agreement"], NO_TIME, 1),
         "seconds": measured["compared_seconds"],
@@ -149,7 +147,7 @@ def _action_row(action: str, measures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _format_events(bouts: int, points: int) -> str:
-    events = f"{points:,} point{'s' * (points != 1)}"
+    events = format_count(points, "point")
     return f"{bouts:,} + {events}" if bouts and points else events if points else f"{bouts:,}"
 
 

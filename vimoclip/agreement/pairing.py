@@ -33,6 +33,7 @@ def pair_codings(
     coded, predicted = _unify_names((coded, predicted), renamed, notes)
     compared = _choose_actions((coded, predicted), labels, actions, notes)
     matched = match_films((coded.films, predicted.films), labels, notes)
+    notes += _unnamed_films_notes((coded, predicted), labels, len(matched))
     pairs = [_pair_films(name, films, compared, span) for name, films in matched.items()]
     notes += _length_notes(pairs)
     notes += _outside_notes(pairs)
@@ -130,7 +131,7 @@ def _choose_actions(
         left_out.update(single if other.is_complete else ())
         consequence = "are left out" if other.is_complete else f"count as absent in {other_label}"
         counts = _count_events(coding)
-        texts = [f"{name} ({counts[name]} events)" for name in sorted(single, key=lambda name: -counts[name])]
+        texts = [f"{name} (events: {counts[name]})" for name in sorted(single, key=lambda name: -counts[name])]
         notes.append(f"Actions that only {label} has {consequence}: {list_some(texts)}.")
     only_coded, only_predicted = ([n for n in known if n not in coding.actions] for coding in codings[::-1])
     if similar := list(_similar(only_coded, only_predicted)):
@@ -161,6 +162,15 @@ def _count_events(coding: Coding) -> Counter[str]:
 
 def _quoted(names: Iterable[str]) -> str:
     return list_some(map(repr, names), 10) or "none"
+
+
+def _unnamed_films_notes(codings: tuple[Coding, Coding], labels: tuple[str, str], num_matched: int) -> Iterator[str]:
+    for coding, other, label in zip(codings, codings[::-1], labels, strict=True):
+        if not coding.is_complete and len(other.films) > num_matched:
+            yield (
+                f"{label} is a table, which does not name films without an event. If it is of more films, wrong events "
+                "of the other coding in them are not counted: give BORIS' project, or the folder of predict.py."
+            )
 
 
 # --- time

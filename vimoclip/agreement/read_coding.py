@@ -1,6 +1,7 @@
 """Read a coding: a file of BORIS, a table of bouts, or a folder of predict.py's results."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,7 @@ from vimoclip.io.names import common_tail, fold_name, list_some, path_parts
 from vimoclip.io.text import read_text
 from vimoclip.timeline import Span
 
+HEADER_CHARACTERS = 100_000  # the first ones, which have the header of a table: a film may be given by mistake
 NO_SUBJECT = "No focal subject"  # as BORIS' tables call it; projects leave it empty
 
 
@@ -32,10 +34,12 @@ def read_coding(
     `observations`: of BORIS, those whose id it matches are read. `subjects`: of BORIS, an action is present if any of
     them does it; without any, all subjects. `merge_case`: see `boris.read_events`. Predictions that nobody has reviewed
     are read too, and named."""
-    if not path.is_dir() and (is_project(path) or TYPE_COLUMN in read_text(path, CODING_HINT)):
+    if path.suffix.lower() == ".json":
+        raise UserError("is not a coding", CODING_HINT, path=path)
+    if not path.is_dir() and (is_project(path) or TYPE_COLUMN in read_text(path, CODING_HINT, HEADER_CHARACTERS)):
         return _read_boris(path, observations, subjects, merge_case)
     if observations:
-        raise UserError("is not of BORIS, so it has no observations", "leave them out for this file", path=path)
+        raise UserError("is not of BORIS, so it has no observations", "give . instead of its expression", path=path)
     coding = read_results_folder(path) if path.is_dir() else read_bout_table(path)
     return replace(coding, notes=(*coding.notes, *_no_subjects_note(str(path), subjects)))
 
@@ -58,7 +62,7 @@ def _read_boris(
     notes = [
         *_no_subjects_note(name, () if named - {NO_SUBJECT} else subjects),
         *_subjects_note(name, sorted(filter(is_chosen, named))),
-        *_review_note(name, collection),
+        *_review_notes(name, collection),
         *_overlap_note(name, recordings),
         *_skipped_note(name, collection),
     ]
@@ -69,10 +73,13 @@ def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
     """Return one recording per film. A path is of the same film as the only longer one that ends with it."""
     paths = [(tuple(map(fold_name, path_parts(recording.media_path))), recording) for recording in recordings]
     joined: dict[tuple[str, ...], Recording] = {}
+    same_name = defaultdict[tuple[str, ...], list[tuple[str, ...]]](list)
     for parts, recording in sorted(paths, key=lambda item: -len(item[0])):
-        longer = [other for other in joined if common_tail(parts, other) == len(parts)]
+        others = same_name[parts[-1:]]
+        longer = [parts] if parts in joined else [other for other in others if common_tail(parts, other) == len(parts)]
         if len(longer) != 1:
             joined[parts] = recording
+            others.append(parts)
             continue
         first = joined[longer[0]]
         joined[longer[0]] = replace(
@@ -148,14 +155,20 @@ def _subjects_note(name: str, joined: Sequence[str]) -> list[str]:
     ]
 
 
-def _review_note(name: str, collection: EventCollection) -> list[str]:
-    if not (ids := collection.unreviewed):
-        return []
-    total = len(set(ids).union(*(recording.observations for recording in collection.recordings.values())))
-    return [
-        f"{name} holds predictions, and {len(ids)} of {total} observations are not marked as reviewed: "
-        f"{list_some(ids)}. They are what a model predicted, unless a person has changed them."
-    ]
+def _review_notes(name: str, collection: EventCollection) -> list[str]:
+    notes, of_predictions = [], {*collection.unreviewed, *collection.reviewed}
+    total = len(of_predictions.union(*(recording.observations for recording in collection.recordings.values())))
+    if ids := collection.unreviewed:
+        notes.append(
+            f"{name} holds predictions, and {len(ids)} of {total} observations are not marked as reviewed: "
+            f"{list_some(ids)}. They are what a model predicted, unless a person has changed them."
+        )
+    if ids := collection.reviewed:
+        notes.append(
+            f"{name} holds predictions that a person has reviewed ({len(ids)} of {total} observations): "
+            f"{list_some(ids)}. Corrected predictions agree more with the model than a coding made without them."
+        )
+    return notes
 
 
 def _overlap_note(name: str, recordings: Iterable[Recording]) -> list[str]:

@@ -73,9 +73,10 @@ def read_aggregated(
     for number, row in rows:
         rows_by_observation[row.get("observation", ""), row.get("source", "")].append((number, row))
     for (observation, _), numbered_rows in rows_by_observation.items():
-        if has_predictions and not all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows):
-            collection.unreviewed.append(observation)
-            if not include_unreviewed:
+        if has_predictions:
+            is_reviewed = all(is_reviewed_value(row.get("reviewed", "")) for _, row in numbered_rows)
+            (collection.reviewed if is_reviewed else collection.unreviewed).append(observation)
+            if not (is_reviewed or include_unreviewed):
                 continue
         media_files = _media_files(path, collection, observation, numbered_rows)
         has_all_files = _has_all_files(numbered_rows, media_files)

@@ -57,13 +57,14 @@ class EventCollection:
     `behaviors`: in the order of the ethogram, or sorted by name. `recordings`: by path of the media file. `skipped`:
     unusable entry -> reason. `has_predictions`: whether the file holds observations that were written from predictions.
     `unreviewed`: ids of the observations that need a review and are not marked as reviewed; their events are in no
-    recording, unless they were asked for."""
+    recording, unless they were asked for. `reviewed`: those of the observations that need a review that are marked."""
 
     behaviors: list[str]
     recordings: dict[str, Recording] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     has_predictions: bool = False
     unreviewed: list[str] = field(default_factory=list)
+    reviewed: list[str] = field(default_factory=list)
 
     def add_skipped(self, entry: str, reason: str) -> None:
         """Record an entry that can't be used; a repeated entry gets a number."""

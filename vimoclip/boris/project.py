@@ -65,9 +65,10 @@ def read_project(
         if observation not in ids:
             continue
         try:
-            if observation in predicted and not review_mark.is_reviewed(content):
-                collection.unreviewed.append(observation)
-                if not include_unreviewed:
+            if observation in predicted:
+                is_reviewed = review_mark.is_reviewed(content)
+                (collection.reviewed if is_reviewed else collection.unreviewed).append(observation)
+                if not (is_reviewed or include_unreviewed):
                     continue
             _add_observation(collection, observation, content, event_types, names)
         except ValueError as error:

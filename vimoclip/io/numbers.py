@@ -51,6 +51,11 @@ class Timecode(NamedTuple):
         return math.floor(number * 1000 / rate) / 1000
 
 
+def format_count(count: int, name: str) -> str:
+    """Format a number of things with their name in the singular or the plural."""
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
+
 def format_number(number: float) -> str:
     """Format seconds, a score or a count as a cell of a table; NaN and infinity are an empty cell."""
     if not math.isfinite(number):

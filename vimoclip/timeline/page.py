@@ -10,7 +10,7 @@ import numpy as np
 
 from vimoclip.io import html_page
 from vimoclip.io.names import relative_paths
-from vimoclip.io.numbers import DECIMALS
+from vimoclip.io.numbers import DECIMALS, format_count
 from vimoclip.metrics import descending_order
 from vimoclip.metrics.score_calibration import MIN_POSITIVES
 from vimoclip.timeline.bouts import CSV_COLUMNS, Span, observed_spans, window_edges
@@ -63,11 +63,11 @@ def render_timeline(timeline: "Timeline", folder: Path, index: str = "") -> str:
         "timeline": timeline,
         "duration": format_clock(timeline.seconds),
         "counts": [
-            _format_count(timeline.frames, "frame"),
-            _format_count(len(timeline.starts), "window"),
-            _format_count(len(timeline.classes), "action"),
+            format_count(timeline.frames, "frame"),
+            format_count(len(timeline.starts), "window"),
+            format_count(len(timeline.classes), "action"),
         ],
-        "bout_count": _format_count(len(timeline.bouts), "bout"),
+        "bout_count": format_count(len(timeline.bouts), "bout"),
         "top_classes": [(timeline.classes[c], float(whole[c])) for c in descending_order(whole)[:TOP_CLASSES]],
         "data": data,
         "has_few": any(count < MIN_POSITIVES for count in timeline.positives.values()),
@@ -96,10 +96,6 @@ def format_clock(seconds: float) -> str:
     """Format seconds as h:mm:ss.s."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02}:{tenths / 10:04.1f}"
-
-
-def _format_count(count: int, name: str) -> str:
-    return f"{count:,} {name}{'s' * (count != 1)}"
 
 
 def _unobserved_spans(timeline: "Timeline", edges: np.ndarray) -> list[Span]:
