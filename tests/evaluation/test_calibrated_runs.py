@@ -243,6 +243,9 @@ def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:
     mixed = run_script(first, "--compare", table).metrics
     assert mixed["comparison"]["other_calibration"] is None
     assert names(mixed["notes"], "--raw") and not names(compared["notes"], "--raw")
+    write_calibration(second, np.full(4, 0.4), np.zeros(4), method="temperature")  # which leaves micro AP as it is
+    assert not names(run_script(second, "--compare", table).metrics["notes"], "--raw")
+    assert names(run_script(first, "--compare", second).metrics["notes"], "--raw")
 
 
 def test_a_damaged_calibration_is_refused_unless_raw(zoo: Zoo) -> None:

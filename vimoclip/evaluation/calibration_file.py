@@ -111,6 +111,7 @@ def describe(document: dict[str, Any]) -> str:
         return f"scores are not calibrated ({reason}, {clips} of the model-selection split)"
     scalings = [row["scaling"] for row in document["classes"].values()]
     kinds = {"platt": "Platt scaling", "temperature": f"temperature {document['temperature']:.2f}"}
-    by = ", ".join(f"{kind} for {count} classes" for name, kind in kinds.items() if (count := scalings.count(name)))
+    counts = {name: f"{scalings.count(name)} of {len(scalings)} classes" for name in kinds if name in scalings}
+    by = ", ".join(f"{kinds[name]} for {count}" for name, count in counts.items())
     gain = f"log loss in cross-validation {losses['none']:.4f} before, {losses[document['method']]:.4f} after"
     return f"scores are calibrated on {clips} of the model-selection split: {by}; {gain}"

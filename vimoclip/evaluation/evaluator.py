@@ -256,10 +256,10 @@ def _calibration_notes(metrics: dict[str, Any]) -> list[str]:
             "Micro AP (map_micro), hit@1, precision@k, top-1 and F1 at 0.5 are of calibrated scores: do not compare "
             f"them with TFAM's metrics.json and table.csv, which are of raw scores.{raw_micro}"
         )
-    if comparison and (calibration["method"] is None) != (comparison["other_calibration"] is None):
+    if comparison and (calibration["method"] == "platt") != (comparison["other_calibration"] == "platt"):
         notes.append(
-            "Only one of the compared models has calibrated scores, so the difference of their micro AP is not due to "
-            "the models alone; --raw compares raw scores."
+            "Only one of the compared models has Platt scaling, so the difference of their micro AP is not due to the "
+            "models alone; --raw compares raw scores."
         )
     return notes
 
