@@ -80,7 +80,8 @@ def test_the_files_have_the_same_numbers(project: Path) -> None:
     assert [row["action"] for row in rows] == list(BEHAVIORS) and overall["action"] == ""
     assert float(rows[0]["kappa"]) == pytest.approx(document["actions"]["walk"]["kappa"]["value"], abs=1e-6)
     assert float(overall["kappa"]) == pytest.approx(document["overall"]["kappa"]["value"], abs=1e-6)
-    assert rows[2]["kappa"] == "" and overall["onset_error_mean_seconds"] == ""
+    assert rows[2]["kappa"] == "" and overall["coded_points"] == ""
+    assert float(overall["onset_error_mean_seconds"]) == 1  # of two bouts, which start 2 s and 0 s later
     seconds = {(row["coded"], row["predicted"]): float(row["seconds"]) for row in read_table("confusions.csv")}
     assert seconds["walk", "walk"] == pytest.approx(18.1 + 6.1) and seconds["eat", "eat"] == pytest.approx(10.1)
     assert seconds["walk", ""] == pytest.approx(2 + 4) and seconds["", "eat"] == pytest.approx(4.1)

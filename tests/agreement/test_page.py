@@ -80,9 +80,10 @@ def make_document(pair: CodingPair, kappas: Sequence[float | None], **changed: A
         {"name": film.name, "kappa": kappa, "percent_agreement": 91.0 + number, "compared_seconds": length}
         for number, (film, kappa, length) in enumerate(zip(pair.films, kappas, lengths, strict=True))
     ]
-    by_time = action_entries()["by_time"]
+    by_time, errors = (action_entries()[key] for key in ("by_time", "onset_error_seconds"))
     overall: dict[str, Any] = {"kappa": entry(0.5), "percent_agreement": entry(90.0), "kappa_macro": entry(0.4)}
     overall |= {"by_time": by_time, "by_bouts": by_time, "states": 3, "actions_with_kappa": 2}
+    overall |= {"onset_error_seconds": errors, "offset_error_seconds": errors}
     document = {
         "coded": {"file": "anna.boris"},
         "predicted": {"file": "predictions"},

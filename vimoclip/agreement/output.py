@@ -129,7 +129,7 @@ def _table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, content in [*document["actions"].items(), (ALL_ACTIONS, document["overall"])]:
         cells = [_format_cell(_member(content, keys)) for keys in COUNTS.values()]
         for keys in ENTRIES.values():
-            entry = _member(content, keys) or {"value": None, "ci95": None}
+            entry = _member(content, keys)
             cells += map(_format_cell, [entry["value"], *(entry["ci95"] or (None, None))])
         yield [name, *cells]
 
