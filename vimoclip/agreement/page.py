@@ -22,7 +22,7 @@ DASH = "–"
 NO_KAPPA = "not defined: both codings say the same at all times"
 NO_TIME, NO_MATCH = "no time is compared", "no bouts match"
 NO_CODED, NO_PREDICTED, NEITHER = "it is never coded", "it is never predicted", "it is neither coded nor predicted"
-NO_INTERVAL = "no interval: too few films, or blocks of time, have it"
+NO_INTERVAL = "no interval: too few films or blocks of time"
 SIDES = ("coded", "predicted")
 CONFUSION_ROWS = 12  # shown at first
 
