@@ -67,6 +67,8 @@ def test_two_people_in_one_project(project: Path, capsys: pytest.CaptureFixture[
     assert (eat["coded_seconds"], eat["predicted_seconds"]) == (10, 14)
     assert eat["by_bouts"]["precision"]["value"] == 0.5 and eat["by_bouts"]["recall"]["value"] == 1
     assert document["actions"]["call"]["kappa"]["value"] is None
+    assert [document[side]["observations"] for side in ("coded", "predicted")] == ["anna", "ben"]
+    assert all(f"both.boris, {name}" in Path("agreement/agreement.html").read_text() for name in ("anna", "ben"))
     out = capsys.readouterr().out
     assert f"{walk['kappa']['value']:.2f}" in out and all(f"note: {note}" in out for note in document["notes"])
 
