@@ -232,7 +232,7 @@ def load_trained_model(
     metadata = ensemble.metadata() | {"flow_precision": encoder.flow_precision, "precision": compute.precision}
     for run in runs:
         if run.calibration:
-            scores = f"calibrated scores (method: {run.calibration.method})"
+            scores = f"calibration: {run.calibration.method}"
         else:
             scores = "raw scores" if args.raw else "scores are not calibrated"
         print(f"{run.path} {describe_compute(compute)}, {scores}", flush=True)

@@ -66,12 +66,14 @@ class FusionEnsemble:
     def metadata(self) -> dict[str, Any]:
         """Return what results record of the model, without paths: runs, weights, encoders, sampling and geometry.
 
-        With several runs `tfam`, `tfam_weights_sha256` and `calibration` are lists."""
+        With several runs `tfam`, `tfam_weights_sha256` and `calibration` are lists. `calibration` is None for raw
+        scores, also for those that the method `none` leaves as they are."""
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
+        methods = [run.calibration.method for run in self.runs if run.calibration]
         by_run: dict[str, list[Any]] = {
             "tfam": ["/".join(run.path.absolute().parts[-3:]) for run in self.runs],
             "tfam_weights_sha256": [run.weights_sha256 for run in self.runs],
-            "calibration": [run.calibration.method for run in self.runs if run.calibration] or [None],
+            "calibration": methods if set(methods) - {"none"} else [None],
         }
         return {
             "zero_shot": False,

@@ -195,11 +195,11 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
 def evaluate_best_checkpoint(
     config: Config, splits: Mapping[str, PairedEmbeddings], motion: EmbeddingReader | None, trainer: FusionTrainer
 ) -> None:
-    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv and, last, metrics.json.
+    """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv, calibration.json, last metrics.json.
 
     selection_predictions.csv and calibration.json, which is fitted on it, exist if the monitor split is not the
-    evaluation split. `splits`: those of training; with
-    held_out and three_splits the evaluation file is opened here. Raises UserError, TrainingError."""
+    evaluation split. `splits`: those of training; with held_out and three_splits the evaluation file is opened here.
+    Raises UserError, TrainingError."""
     run = trainer.run
     folder = run.folder
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
@@ -247,9 +247,9 @@ def evaluate_best_checkpoint(
 
 
 def selection_sources(config: Config, videos: Sequence[str]) -> list[str] | None:
-    """Return the source of each video of the model-selection split, by sources.csv; None if it does not name all."""
+    """Return the source of each video by sources.csv, and itself for one that it does not name; None without it."""
     sources = annotations.read_sources(Path(config["data"]["annotations_dir"]))
-    return [sources[video] for video in videos] if sources.keys() >= set(videos) else None
+    return [sources.get(video, video) for video in videos] if sources else None
 
 
 def _open_evaluation_split(config: Config, train: EmbeddingReader) -> PairedEmbeddings:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as benchmarks
-from benchmarks import embedding, harness, scale
+from benchmarks import agreement_intervals, embedding, harness, scale
 from benchmarks import reading as benchmark_reading
 from benchmarks.inputs import MAX_FRAMES, MEAN_LENGTH, BenchmarkInputs, clip_frames, clip_length, video_lengths
 from tests.conftest import make_tiny_clip, moving_frames, write_video
@@ -142,3 +142,11 @@ def test_the_scale_benchmark_reads_and_trains(tmp_path: Path) -> None:
     assert verify(tmp_path / scale.FILE_NAMES[0]) == []
     steps = scale.bookkeeping_rows(tmp_path, 6)
     assert [row.what for row in steps] == [f"6 videos: {step}" for step in ("manifest", "resume scan", "finished file")]
+
+
+def test_simulated_intervals_of_many_films_contain_the_true_value_more_often_than_not() -> None:
+    rows = agreement_intervals.main(["--repetitions", "4", "--true-films", "20"])
+    assert "1 film of 10 min, blocks of 60 s" in rows and rows["20 films of 20 min"].keys() == {
+        *("all", "mean", "short", "middle", "long", "rare")
+    }
+    assert np.mean([share for row in rows.values() for share in row.values()]) > 0.5

@@ -245,19 +245,6 @@ def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:
     assert names(mixed["notes"], "--raw") and not names(compared["notes"], "--raw")
 
 
-def test_a_published_run_is_not_calibrated(zoo: Zoo) -> None:
-    run, other = zoo.make_run("seed49", protocol="published"), zoo.make_run("seed50")
-    (run / "selection_predictions.csv").unlink()
-    path = write_calibration(run)
-    for arguments in ((run,), (other, "--compare", run)):
-        with pytest.raises(UserError, match="published") as error:
-            run_script(*arguments)
-        assert error.value.path == str(path)
-    assert run_script(run, "--raw").metrics["calibration"]["method"] is None
-    path.unlink()
-    assert run_script(run).metrics["calibration"]["method"] is None
-
-
 def test_a_damaged_calibration_is_refused_unless_raw(zoo: Zoo) -> None:
     run = zoo.make_run("seed49")
     path = write_calibration(run, schema=2)

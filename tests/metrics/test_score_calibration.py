@@ -1,5 +1,6 @@
 """Calibration of scores: known temperatures and slopes are recovered, and nothing is made of too few labels."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from vimoclip import metrics
 from vimoclip.metrics.score_calibration import (
@@ -188,6 +190,30 @@ def test_nothing_is_fitted_without_data_enough(videos: int, label: bool | None, 
     fitted = fit_calibration(scores_of(3 * logits), targets if label is None else np.full_like(targets, label), sources)
     assert is_left_alone(fitted)
     assert (fitted.log_losses, fitted.temperature, fitted.folds) == ({}, 1, 0)
+
+
+def test_a_temperature_that_changes_nothing_is_none() -> None:
+    """In each fold of one video the rest has a temperature, but both videos together have a slope of 0."""
+    fitted = fit_calibration(np.array([[0.3, 0.9], [0.3, 0.9]]), np.array([[False, True], [True, False]]))
+    assert fitted.log_losses["temperature"] < fitted.log_losses["none"]
+    assert is_left_alone(fitted) and fitted.temperature == 1
+
+
+class ThreadCounter(list[str]):
+    """Sources that note how many threads BLAS has when they are read."""
+
+    def __iter__(self) -> Iterator[str]:
+        self.threads = {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"}
+        return super().__iter__()
+
+
+def test_the_fit_uses_one_thread() -> None:
+    sources = ThreadCounter(str(i) for i in range(40))
+    logits, targets = draw_labels(40, 2)
+    with threadpool_limits(2, user_api="blas"):
+        fit_calibration(scores_of(logits), targets, sources)
+        threads = {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"}
+    assert sources.threads == {1} and threads == {2}
 
 
 def test_the_same_data_give_the_same_calibration() -> None:

@@ -61,15 +61,16 @@ def write_calibration(
     intercepts: Sequence[float] = (0.5, -1.0, 0.25),
     thresholds: Sequence[float] = (0.6, 0.3, 0.7),
     positives: Sequence[int] = (12, 3, 10),
+    method: str = "platt",
 ) -> Path:
     """Write the calibration.json of a run of CLASSES."""
     numbers = zip(slopes, intercepts, thresholds, positives, strict=True)
     keys = ("slope", "intercept", "threshold", "positives")
     rows = [dict(zip(keys, row, strict=True)) for row in numbers]
-    classes = {name: {"scaling": "platt", **row} for name, row in zip(CLASSES, rows, strict=True)}
+    classes = {name: {"scaling": method, **row} for name, row in zip(CLASSES, rows, strict=True)}
     (run / "calibration.json").write_text(
         json.dumps(
-            {"schema": 1, "method": "platt", "num_videos": 20, "cross_validated_log_loss": {}, "classes": classes}
+            {"schema": 1, "method": method, "num_videos": 20, "cross_validated_log_loss": {}, "classes": classes}
         )
     )
     return run

@@ -112,6 +112,14 @@ def test_raw_and_calibrated_results_are_not_mixed(chain: Path, run: Path, tmp_pa
     assert predict(chain, *command, str(path.parent)).already_done == 1
 
 
+def test_results_are_continued_with_a_calibration_that_changes_nothing(chain: Path, run: Path, tmp_path: Path) -> None:
+    command = [CLIP, "--tfam", str(run), *STUDENT, "-o", str(tmp_path / "out")]
+    predict(chain, *command, "--raw")
+    fitted = json.loads((run / "metrics.json").read_text())["thresholds"]
+    write_calibration(run, (1, 1, 1), (0, 0, 0), [fitted[name] for name in CLASSES], method="none")
+    assert predict(chain, *command).already_done == 1
+
+
 def test_positives_are_printed_and_recorded(
     chain: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

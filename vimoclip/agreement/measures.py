@@ -36,12 +36,13 @@ INFINITE = float("inf")
 @dataclass(frozen=True)
 class MeasureSettings:
     """`step`: seconds from sample to sample; `overlap`: intersection over union from which two bouts match;
-    `resamples` and `seed` of the bootstrap."""
+    `resamples` and `seed` of the bootstrap; `block_seconds`: length of the blocks of a single film."""
 
     step: float = 0.1
     overlap: float = 0.5
     resamples: int = 1000
     seed: int = 0
+    block_seconds: float = BLOCK_SECONDS
 
 
 def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
@@ -54,14 +55,15 @@ def measure(pair: CodingPair, settings: MeasureSettings) -> dict[str, Any]:
         problem = f"--step {settings.step:g} is not between {MIN_STEP:g} s and {longest:g} s"
         raise UserError(f"{problem}, the longest compared time of a film", "give a number in between")
     step = round(settings.step * MICROSECONDS)
-    blocks = [_blocks(film, BLOCK_SECONDS * MICROSECONDS if len(films) == 1 else None) for film in films]
+    block = round(settings.block_seconds * MICROSECONDS) if len(films) == 1 else None
+    blocks = [_blocks(film, block) for film in films]
     state_ids: dict[bytes, int] = {}
     parts = [
-        film_sums(film, pair.actions, step, settings.overlap, block, state_ids)
-        for film, block in zip(films, blocks, strict=True)
+        film_sums(film, pair.actions, step, settings.overlap, of_film, state_ids)
+        for film, of_film in zip(films, blocks, strict=True)
     ]
     sums = combine(parts, len(state_ids))
-    units, unit = len(sums.agreed), "films" if len(films) > 1 else f"blocks of {BLOCK_SECONDS} s"
+    units, unit = len(sums.agreed), "films" if len(films) > 1 else f"blocks of {settings.block_seconds:g} s"
     weights = np.vstack([np.ones(units), metrics.bootstrap_weights(units, settings.resamples, settings.seed)])
     return {
         "step_seconds": settings.step,

@@ -16,7 +16,7 @@ from vimoclip.runtime import versions
 
 FILE_NAME = "calibration.json"
 SCHEMA = 1
-HINT = "run the run's command again with --overwrite, or use --raw"
+HINT = "delete metrics.json of the run and repeat its command, which fits it again without training, or use --raw"
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def describe(document: dict[str, Any]) -> str:
     """Return how scores are calibrated, on how many clips, and what it is worth."""
     losses, clips = document["cross_validated_log_loss"], f"{document['num_videos']} clips"
     if document["method"] == "none":
-        reason = "none is better in cross-validation" if losses else "too few clips or labels"
+        reason = "nothing better was found" if losses else "too few clips or labels"
         return f"scores are not calibrated ({reason}, {clips} of the model-selection split)"
-    num_platt = sum(row["scaling"] == "platt" for row in document["classes"].values())
-    others = f"temperature {document['temperature']:.2f} for {len(document['classes']) - num_platt} classes"
-    by = f"Platt scaling for {num_platt} classes, {others}" if num_platt else others
+    scalings = [row["scaling"] for row in document["classes"].values()]
+    kinds = {"platt": "Platt scaling", "temperature": f"temperature {document['temperature']:.2f}"}
+    by = ", ".join(f"{kind} for {count} classes" for name, kind in kinds.items() if (count := scalings.count(name)))
     gain = f"log loss in cross-validation {losses['none']:.4f} before, {losses[document['method']]:.4f} after"
     return f"scores are calibrated on {clips} of the model-selection split: {by}; {gain}"

@@ -123,17 +123,8 @@ def evaluate(
 def _read_calibration(
     source: PredictionSource, data: Annotations, settings: EvaluationSettings
 ) -> RunCalibration | None:
-    """Return the calibration of a run, None for a CSV. Raises UserError for one in a run of protocol published."""
-    folder = source.path.parent
-    if settings.raw or not source.is_run:
-        return None
-    if source.protocol == PUBLISHED and (path := folder / calibration_file.FILE_NAME).exists():
-        raise UserError(
-            "is in the folder of a run of protocol published, under which nothing is fitted",
-            "delete it, or give --raw",
-            path=path,
-        )
-    return calibration_file.read(folder, data.classes)
+    """Return the calibration of a run, None for a CSV. Raises UserError."""
+    return None if settings.raw or not source.is_run else calibration_file.read(source.path.parent, data.classes)
 
 
 def _calibrate(scores: np.ndarray, calibration: RunCalibration | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 # Platt scaling has two numbers per class, and a temperature one for all. A class with fewer positives, or negatives,
 # gets the temperature.
@@ -36,9 +37,9 @@ class ScoreCalibration:
 
 
 class FittedCalibration(NamedTuple):
-    """`method`: of METHODS, the one with the lowest log loss; `log_losses`: of each in cross-validation, {} if there
-    were too few videos for it; `temperature`: 1 unless it was fitted; `by_platt` (C,): classes with their own numbers;
-    `folds`: number of folds of the cross-validation."""
+    """`method`: of METHODS, the one with the lowest log loss, or `none` if the calibration would change nothing;
+    `log_losses`: of each in cross-validation, {} if there were too few videos for it; `temperature`: 1 unless it was
+    fitted; `by_platt` (C,): classes with their own numbers; `folds`: number of folds of the cross-validation."""
 
     calibration: ScoreCalibration
     method: str
@@ -74,23 +75,26 @@ def fit_calibration(
     """Fit the calibration of (N, C) scores with (N, C) bool targets that has the lowest log loss in cross-validation.
 
     `sources`: of each video; videos of one source are in one fold, since they resemble each other."""
-    folds = _split_folds(len(scores), sources, seed)
-    if len(folds) < 2 or not targets.any() or targets.all():
-        identity = _identity(targets.shape[1])
-        return FittedCalibration(identity.calibration, "none", {}, 1.0, identity.by_platt, 0)
-    positives = targets.sum(0)
-    has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
-    losses: dict[str, float] = {}
-    for method in METHODS:
-        total = 0.0
+    import sklearn.linear_model  # noqa: F401 - before the limit, which is only of loaded libraries
+
+    with threadpool_limits(1, user_api="blas"):  # arrays are small: threads that wait for a core made it 6 times slower
+        folds = _split_folds(len(scores), sources, seed)
+        if len(folds) < 2 or not targets.any() or targets.all():
+            identity = _identity(targets.shape[1])
+            return FittedCalibration(identity.calibration, "none", {}, 1.0, identity.by_platt, 0)
+        positives = targets.sum(0)
+        has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
+        losses = dict.fromkeys(METHODS, 0.0)
         for held_out in folds:
             rest = np.setdiff1d(np.arange(len(scores)), held_out)
-            fitted = _fit(method, scores[rest], targets[rest], has_enough)
-            total += log_losses(fitted.calibration(scores[held_out]), targets[held_out]).sum()
-        losses[method] = float(total / targets.size)
+            for method, fit in _fit_methods(scores[rest], targets[rest], has_enough).items():
+                losses[method] += float(log_losses(fit.calibration(scores[held_out]), targets[held_out]).sum())
+        fits = _fit_methods(scores, targets, has_enough)
+    losses = {method: loss / targets.size for method, loss in losses.items()}
     method = min(METHODS, key=losses.__getitem__)
-    fitted = _fit(method, scores, targets, has_enough)
-    return FittedCalibration(fitted.calibration, method, losses, fitted.temperature, fitted.by_platt, len(folds))
+    if method == "temperature" and fits[method].temperature == 1:
+        method = "none"
+    return FittedCalibration(fits[method].calibration, method, losses, *fits[method][1:], len(folds))
 
 
 def _split_folds(count: int, sources: Sequence[str] | None, seed: int) -> list[np.ndarray]:
@@ -115,22 +119,21 @@ def _identity(num_classes: int) -> _Fit:
     return _Fit(ScoreCalibration(np.ones(num_classes), np.zeros(num_classes)), 1.0, np.zeros(num_classes, bool))
 
 
-def _fit(method: str, scores: np.ndarray, targets: np.ndarray, has_enough: np.ndarray) -> _Fit:
-    """Fit one of METHODS. `has_enough` (C,): classes with labels enough for Platt scaling; the others, and those whose
+def _fit_methods(scores: np.ndarray, targets: np.ndarray, has_enough: np.ndarray) -> dict[str, _Fit]:
+    """Fit each of METHODS. `has_enough` (C,): classes with labels enough for Platt scaling; the others, and those whose
     slope would not be above 0, get the temperature."""
-    if method == "none":
-        return _identity(targets.shape[1])
     logits = logit(scores)
     slope, _ = _regress(logits.reshape(-1), targets.reshape(-1), fit_intercept=False)
     slope = slope if slope > 0 else 1.0
     slopes, intercepts = np.full(targets.shape[1], slope), np.zeros(targets.shape[1])
-    by_platt = np.zeros(targets.shape[1], bool)
-    if method == "platt":
-        for c in np.flatnonzero(has_enough):
-            own_slope, intercept = _regress(logits[:, c], targets[:, c], fit_intercept=True)
-            if own_slope > 0:
-                slopes[c], intercepts[c], by_platt[c] = own_slope, intercept, True
-    return _Fit(ScoreCalibration(slopes, intercepts), 1 / slope, by_platt)
+    by_temperature = _Fit(ScoreCalibration(slopes.copy(), intercepts.copy()), 1 / slope, np.zeros(len(slopes), bool))
+    by_platt = np.zeros(len(slopes), bool)
+    for c in np.flatnonzero(has_enough):
+        own_slope, intercept = _regress(logits[:, c], targets[:, c], fit_intercept=True)
+        if own_slope > 0:
+            slopes[c], intercepts[c], by_platt[c] = own_slope, intercept, True
+    platt = _Fit(ScoreCalibration(slopes, intercepts), 1 / slope, by_platt)
+    return dict(zip(METHODS, (_identity(len(slopes)), by_temperature, platt), strict=True))
 
 
 def _regress(logits: np.ndarray, targets: np.ndarray, fit_intercept: bool) -> tuple[float, float]:
