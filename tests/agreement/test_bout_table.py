@@ -67,6 +67,8 @@ def test_bouts_are_those_of_the_corrected_table(tmp_path: Path) -> None:
     coding = read_coding(tmp_path / "a.csv")
     assert only_film(coding).bouts == {"resting": ((0.25, 2.0),), "sleeping": ((2.0, 4.0),)}
     assert (coding.actions, only_film(coding).seconds) == (("resting", "drinking", "sleeping"), 4.0)
+    (note,) = coding.notes
+    assert "a.mp4" in note  # its agreement is not that of the model
 
 
 @pytest.mark.parametrize("name", ["a_adjusted_thresholds.csv", "a_adjusted_thresholds (1).csv"])

@@ -67,6 +67,8 @@ def test_two_people_in_one_project(project: Path, capsys: pytest.CaptureFixture[
     assert (eat["coded_seconds"], eat["predicted_seconds"]) == (10, 14)
     assert eat["by_bouts"]["precision"]["value"] == 0.5 and eat["by_bouts"]["recall"]["value"] == 1
     assert document["actions"]["call"]["kappa"]["value"] is None
+    assert [document[side]["observations"] for side in ("coded", "predicted")] == ["anna", "ben"]
+    assert all(f"both.boris, {name}" in Path("agreement/agreement.html").read_text() for name in ("anna", "ben"))
     out = capsys.readouterr().out
     assert f"{walk['kappa']['value']:.2f}" in out and all(f"note: {note}" in out for note in document["notes"])
 
@@ -80,7 +82,8 @@ def test_the_files_have_the_same_numbers(project: Path) -> None:
     assert [row["action"] for row in rows] == list(BEHAVIORS) and overall["action"] == ""
     assert float(rows[0]["kappa"]) == pytest.approx(document["actions"]["walk"]["kappa"]["value"], abs=1e-6)
     assert float(overall["kappa"]) == pytest.approx(document["overall"]["kappa"]["value"], abs=1e-6)
-    assert rows[2]["kappa"] == "" and overall["onset_error_mean_seconds"] == ""
+    assert rows[2]["kappa"] == "" and overall["coded_points"] == ""
+    assert float(overall["onset_error_mean_seconds"]) == 1  # of two bouts, which start 2 s and 0 s later
     seconds = {(row["coded"], row["predicted"]): float(row["seconds"]) for row in read_table("confusions.csv")}
     assert seconds["walk", "walk"] == pytest.approx(18.1 + 6.1) and seconds["eat", "eat"] == pytest.approx(10.1)
     assert seconds["walk", ""] == pytest.approx(2 + 4) and seconds["", "eat"] == pytest.approx(4.1)

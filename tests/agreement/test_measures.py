@@ -362,7 +362,7 @@ def test_intervals_are_those_of_resampled_films() -> None:
 
     check(document["overall"], [other["overall"] for other in drawn], 0, 1)
     check(document["actions"], [other["actions"] for other in drawn], 0, 1)
-    assert checked == 9 + len(ACTIONS) * 12
+    assert checked == 13 + len(ACTIONS) * 12
     assert document["bootstrap"] | {"method": ""} == {
         "resamples": resamples, "seed": 3, "level": 0.95, "over": "films", "units": len(films), "method": "",
     }  # fmt: skip

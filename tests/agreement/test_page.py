@@ -80,12 +80,13 @@ def make_document(pair: CodingPair, kappas: Sequence[float | None], **changed: A
         {"name": film.name, "kappa": kappa, "percent_agreement": 91.0 + number, "compared_seconds": length}
         for number, (film, kappa, length) in enumerate(zip(pair.films, kappas, lengths, strict=True))
     ]
-    by_time = action_entries()["by_time"]
+    by_time, errors = (action_entries()[key] for key in ("by_time", "onset_error_seconds"))
     overall: dict[str, Any] = {"kappa": entry(0.5), "percent_agreement": entry(90.0), "kappa_macro": entry(0.4)}
     overall |= {"by_time": by_time, "by_bouts": by_time, "states": 3, "actions_with_kappa": 2}
+    overall |= {"onset_error_seconds": errors, "offset_error_seconds": errors}
     document = {
-        "coded": {"file": "anna.boris"},
-        "predicted": {"file": "predictions"},
+        "coded": {"file": "anna.boris", "observations": None},
+        "predicted": {"file": "predictions", "observations": None},
         "notes": [],
         "step_seconds": 0.1,
         "overlap": 0.5,
@@ -429,7 +430,10 @@ def test_names_are_escaped(browser: Browser, tmp_path: Path, video: Path) -> Non
         FilmPair(name, coding(bouts, 4.0, video=video), coding({}, 4.0), 4.0, ((0.0, 4.0),)) for name in HTML_INJECTIONS
     ]
     pair = CodingPair(HTML_INJECTIONS, tuple(films), ())
-    files = {"coded": {"file": HTML_INJECTIONS[1]}, "predicted": {"file": HTML_INJECTIONS[2]}}
+    files = {
+        "coded": {"file": HTML_INJECTIONS[1], "observations": None},
+        "predicted": {"file": HTML_INJECTIONS[2], "observations": None},
+    }
     confusions = [{"coded": HTML_INJECTIONS[0], "predicted": HTML_INJECTIONS[1], "seconds": 1.0}]
     document = make_document(pair, [0.1, 0.2, 0.3], notes=list(HTML_INJECTIONS), confusions=confusions, **files)
     open_page(browser, tmp_path, pair, document)

@@ -163,7 +163,7 @@ def test_actions_of_one_coding_only(is_complete: bool) -> None:
 
 def test_similar_names_are_suggested() -> None:
     first, second = make_film({"walking": [(1.0, 2.0)], "rest": []}), make_film({"walkin": [(1.0, 2.0)], "rest": []})
-    assert mentions(pair([first], [second]), "--map walking=walkin")
+    assert mentions(pair([first], [second]), '--map "walking=walkin"')
     assert not mentions(pair([first], [second], {"walkin": "walking"}), "--map")
 
 

@@ -12,7 +12,7 @@ from vimoclip.agreement.spans import join_spans
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.names import fold_name, list_some, path_parts, portable_stem
-from vimoclip.io.numbers import TIME_HINT, check_decimal_mark, parse_seconds
+from vimoclip.io.numbers import TIME_HINT, check_decimal_mark, format_number, parse_seconds
 from vimoclip.timeline import FRAMES_SUFFIX, WINDOWS_SUFFIX, Span, Timeline, read_timeline
 from vimoclip.timeline.bouts import CSV_COLUMNS
 from vimoclip.timeline.frames import FRAME_COLUMNS
@@ -34,6 +34,9 @@ class _Row(NamedTuple):
     stop: float
 
 
+_Video = tuple[list[_Row], Timeline | None]  # the bouts of a video, and the result beside the table if there is one
+
+
 def read_bout_table(path: Path) -> Coding:
     """Read a table of one or several videos. Raises UserError with the line.
 
@@ -44,27 +47,21 @@ def read_bout_table(path: Path) -> Coding:
     if json_path.is_file():
         own = read_timeline(json_path)
         _check_video(path, rows, own)
-        return _make_coding(path, [_film(rows, own)], [own], rows)
+        return _make_coding(path, [(rows, own)])
     by_video: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         by_video[row.video].append(row)
     if not by_video:
         hint = f"keep {json_path.name} beside it, or leave this video out"
         raise UserError("lists no bout, so it does not name its video", hint, path=path)
-    found = {video: _find_result(path.parent, video) for video in by_video}
-    results = {video: result for video, result in found.items() if result}
-    films = [
-        _film(of_video, results[video]) if video in results else _film_without_result(path.parent, video, of_video)
-        for video, of_video in by_video.items()
-    ]
-    return _make_coding(path, films, list(results.values()), rows)
+    return _make_coding(path, [(of_video, _find_result(path.parent, video)) for video, of_video in by_video.items()])
 
 
 def read_results_folder(folder: Path) -> Coding:
     """Read the results of predict.py in a folder: each `<stem>.json` with its table. Raises UserError.
 
     Damaged results, and those without a table, are left out and named."""
-    films, results, rows, damaged, without_table = list[FilmCoding](), list[Timeline](), list[_Row](), [], []
+    videos, damaged, without_table = list[_Video](), [], []
     for json_path in sorted(folder.glob("*.json")):
         table = json_path.with_suffix(".csv")
         has_table = table.is_file()
@@ -77,45 +74,51 @@ def read_results_folder(folder: Path) -> Coding:
         if not has_table:
             without_table.append(json_path.name)
             continue
-        rows_of_video = _read_rows(table)
-        _check_video(table, rows_of_video, result)
-        films.append(_film(rows_of_video, result))
-        results.append(result)
-        rows += rows_of_video
+        rows = _read_rows(table)
+        _check_video(table, rows, result)
+        videos.append((rows, result))
     notes = []
     if damaged:
         notes.append(f"Results in {folder} left out, as they are damaged: {list_some(damaged)}.")
     if without_table:
         notes.append(f"Results in {folder} left out, as their tables are missing: {list_some(without_table)}.")
-    if not films:
+    if not videos:
         problem = "holds no result of predict.py that can be read: <stem>.json with <stem>.csv"
         raise UserError(f"{problem} ({' '.join(notes)})" if notes else problem, CODING_HINT, path=folder)
-    return _make_coding(folder, films, results, rows, notes)
+    return _make_coding(folder, videos, notes)
 
 
-def _make_coding(
-    path: Path,
-    films: Sequence[FilmCoding],
-    results: Sequence[Timeline],
-    rows: Iterable[_Row],
-    notes: Sequence[str] = (),
-) -> Coding:
-    """Return the coding of all films; `results`: of those that have one."""
-    classes = dict.fromkeys(name for result in results for name in result.classes)
+def _make_coding(path: Path, videos: Sequence[_Video], notes: Sequence[str] = ()) -> Coding:
+    results = [result for _, result in videos if result]
     if len({frozenset(result.classes) for result in results}) > 1:
         problem = f"The results of {path} were made with different classes"
         notes = [*notes, f"{problem}; in a film whose model does not have an action, it counts as absent."]
-    actions = tuple(dict.fromkeys([*classes, *(row.action for row in rows)]))
-    return Coding(path, actions, len(results) == len(films), tuple(films), tuple(notes))
+    if changed := [result.video.name for rows, result in videos if result and _differ(rows, result)]:
+        problem = (
+            f"Tables of {path} whose bouts are not those of the model, as a person has changed them or the thresholds"
+        )
+        notes = [*notes, f"{problem}: {list_some(changed)}."]
+    classes = (name for result in results for name in result.classes)
+    actions = dict.fromkeys([*classes, *(row.action for rows, _ in videos for row in rows)])
+    films = tuple(_film(path.parent, rows, result) for rows, result in videos)
+    return Coding(path, tuple(actions), len(results) == len(videos), films, tuple(notes))
 
 
-def _film(rows: Iterable[_Row], result: Timeline) -> FilmCoding:
+def _differ(rows: Iterable[_Row], result: Timeline) -> bool:
+    """Return whether a table has other bouts than the result beside it."""
+    written, given = (
+        {(bout.action, format_number(bout.start), format_number(bout.stop)) for bout in bouts}
+        for bouts in (rows, result.bouts)
+    )
+    return written != given
+
+
+def _film(folder: Path, rows: Sequence[_Row], result: Timeline | None) -> FilmCoding:
+    if result is None:
+        written = rows[0].video
+        return FilmCoding(written, None, _bouts(rows), video=find_video(folder, written))
     video = result.video if result.video.is_file() else None
     return FilmCoding(str(result.video), result.seconds, _bouts(rows), covered=result.observed, video=video)
-
-
-def _film_without_result(folder: Path, video: str, rows: Iterable[_Row]) -> FilmCoding:
-    return FilmCoding(video, None, _bouts(rows), video=find_video(folder, video))
 
 
 def find_video(folder: Path, written: str) -> Path | None:

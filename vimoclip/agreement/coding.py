@@ -33,13 +33,15 @@ class Coding:
     """All films of one file or folder.
 
     `actions`: those that it lists, or, unless `is_complete`, those that occur: a table lists no other. `notes`:
-    sentences about what was left out or can't be known."""
+    sentences about what was left out or can't be known; `observations`: the regular expression that chose those of
+    BORIS, if there was one."""
 
     path: Path
     actions: tuple[str, ...]
     is_complete: bool
     films: tuple[FilmCoding, ...]
     notes: tuple[str, ...] = ()
+    observations: str | None = None
 
 
 @dataclass(frozen=True)

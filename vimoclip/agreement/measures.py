@@ -124,6 +124,7 @@ def _overall(sums: AgreementSums, weights: np.ndarray) -> dict[str, Any]:
     kappas = binary_kappa(table)
     num_states = sums.states.shape[2]
     has_interval = len(sums.agreed) >= MIN_UNITS
+    bouts = weights @ sums.bouts.sum(1)
     return {
         "kappa": _entry(kappa, has_interval and num_states > 1, -1, 1),
         "percent_agreement": _entry(percent, has_interval, 0, 100),
@@ -131,7 +132,8 @@ def _overall(sums: AgreementSums, weights: np.ndarray) -> dict[str, Any]:
         "kappa_macro": _entry(metrics.macro_average(kappas), has_interval, -1, 1),
         "actions_with_kappa": int((~np.isnan(kappas[0])).sum()),
         "by_time": _by_time(table.sum(1), has_interval),
-        "by_bouts": _by_bouts(np.tensordot(weights, sums.bouts.sum(1), 1), has_interval),
+        "by_bouts": _by_bouts(bouts, has_interval),
+        **_boundary_errors(weights @ sums.errors.sum(1), bouts, has_interval),
     }
 
 
@@ -140,8 +142,6 @@ def _action(sums: AgreementSums, weights: np.ndarray, a: int) -> dict[str, Any]:
     has_interval = bool(_has_interval(sums)[a])
     coded_seconds, predicted_seconds = (sums.lengths[:, a] / MICROSECONDS).tolist()
     coded_points, predicted_points = sums.points[:, a].tolist()
-    means = divide(errors, bouts[:, :1]) / MICROSECONDS
-    onset, onset_absolute, offset, offset_absolute = (_entry(column, has_interval) for column in means.T)
     return {
         "coded_seconds": coded_seconds,
         "predicted_seconds": predicted_seconds,
@@ -151,8 +151,7 @@ def _action(sums: AgreementSums, weights: np.ndarray, a: int) -> dict[str, Any]:
         "percent_agreement": _entry(100 * divide(table[:, 0] + table[:, 3], table.sum(1)), has_interval, 0, 100),
         "by_time": _by_time(table, has_interval),
         "by_bouts": _by_bouts(bouts, has_interval),
-        "onset_error_seconds": {"mean": onset, "mean_absolute": onset_absolute},
-        "offset_error_seconds": {"mean": offset, "mean_absolute": offset_absolute},
+        **_boundary_errors(errors, bouts, has_interval),
     }
 
 
@@ -166,6 +165,16 @@ def _by_bouts(bouts: np.ndarray, has_interval: bool) -> dict[str, Any]:
     counts = dict(zip(("matched", "coded", "predicted"), bouts[0].astype(int).tolist(), strict=True))
     values = precision_recall_f1(*bouts.T)
     return {name: _entry(array, has_interval, 0, 1) for name, array in values._asdict().items()} | counts
+
+
+def _boundary_errors(errors: np.ndarray, bouts: np.ndarray, has_interval: bool) -> dict[str, Any]:
+    """Return the mean errors of the starts and stops of matched bouts. `errors`, `bouts`: weighted sums."""
+    means = divide(errors, bouts[:, :1]) / MICROSECONDS
+    onset, onset_absolute, offset, offset_absolute = (_entry(column, has_interval) for column in means.T)
+    return {
+        "onset_error_seconds": {"mean": onset, "mean_absolute": onset_absolute},
+        "offset_error_seconds": {"mean": offset, "mean_absolute": offset_absolute},
+    }
 
 
 def _entry(values: np.ndarray, has_interval: bool, low: float = -INFINITE, high: float = INFINITE) -> dict[str, Any]:

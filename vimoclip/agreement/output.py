@@ -62,6 +62,7 @@ def _describe_file(coding: Coding) -> dict[str, Any]:
     is_file = coding.path.is_file()
     return {
         "file": coding.path.name or str(coding.path),
+        "observations": coding.observations,
         "sha256": hashlib.sha256(coding.path.read_bytes()).hexdigest() if is_file else None,
     }
 
@@ -72,7 +73,7 @@ def format_table(document: Mapping[str, Any]) -> str:
     sizes = [format_count(len(films), "film"), f"{document['compared_seconds']:.1f} s compared"]
     sizes += [format_count(len(document["actions"]), "action"), f"a sample every {document['step_seconds']:g} s"]
     lines = [
-        f"{document['coded']['file']} (coded) and {document['predicted']['file']} (predicted): {', '.join(sizes)}",
+        f"{_name(document['coded'])} (coded) and {_name(document['predicted'])} (predicted): {', '.join(sizes)}",
         "",
         f"kappa of all actions together {_format_entry(overall['kappa'])}",
         f"percent agreement             {_format_entry(overall['percent_agreement'], 1)}",
@@ -95,6 +96,10 @@ def format_table(document: Mapping[str, Any]) -> str:
             f"{seconds:>15}"
         )
     return "\n".join([*lines, "", *(f"note: {note}" for note in document["notes"])])
+
+
+def _name(described: Mapping[str, Any]) -> str:
+    return ", ".join(filter(None, (described["file"], described["observations"])))
 
 
 def _format_entry(entry: Mapping[str, Any], digits: int = 2) -> str:
@@ -129,7 +134,7 @@ def _table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, content in [*document["actions"].items(), (ALL_ACTIONS, document["overall"])]:
         cells = [_format_cell(_member(content, keys)) for keys in COUNTS.values()]
         for keys in ENTRIES.values():
-            entry = _member(content, keys) or {"value": None, "ci95": None}
+            entry = _member(content, keys)
             cells += map(_format_cell, [entry["value"], *(entry["ci95"] or (None, None))])
         yield [name, *cells]
 

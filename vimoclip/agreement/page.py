@@ -22,7 +22,7 @@ DASH = "–"
 NO_KAPPA = "not defined: both codings say the same at all times"
 NO_TIME, NO_MATCH = "no time is compared", "no bouts match"
 NO_CODED, NO_PREDICTED, NEITHER = "it is never coded", "it is never predicted", "it is neither coded nor predicted"
-NO_INTERVAL = "no interval: too few films, or blocks of time, have it"
+NO_INTERVAL = "no interval: too few films or blocks of time"
 SIDES = ("coded", "predicted")
 CONFUSION_ROWS = 12  # shown at first
 
@@ -75,7 +75,7 @@ def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]
         "headings": [heading for _, heading in headings],
         "starts": [i for i, (group, _) in enumerate(headings) if i == 0 or headings[i - 1][0] != group],
         "actions": actions,
-        "all_actions": [_cell(_entry(overall, c.keys), c.missing, c.digits) for c in COLUMNS if c.keys[0] in overall],
+        "all_actions": [_cell(_entry(overall, c.keys), c.missing, c.digits) for c in COLUMNS],
         "kappa_macro": _cell(overall["kappa_macro"], NO_KAPPA),
         "lowest": lowest,
         "lowest_text": _format(lowest, 1 if lowest else 0),

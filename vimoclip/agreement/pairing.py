@@ -135,7 +135,7 @@ def _choose_actions(
         notes.append(f"Actions that only {label} has {consequence}: {list_some(texts)}.")
     only_coded, only_predicted = ([n for n in known if n not in coding.actions] for coding in codings[::-1])
     if similar := list(_similar(only_coded, only_predicted)):
-        notes.append(f"Actions with similar names are compared as one if given: --map {list_some(similar)}.")
+        notes.append(f"Actions with similar names are compared as one if given: --map {' '.join(similar)}.")
     compared = tuple(name for name in known if name not in left_out)
     if not compared or not (asked or set(codings[0].actions) & set(codings[1].actions)):
         lists = (f"{label} has {_quoted(coding.actions)}" for label, coding in zip(labels, codings, strict=True))
@@ -144,11 +144,11 @@ def _choose_actions(
 
 
 def _similar(names: Iterable[str], others: Iterable[str]) -> Iterator[str]:
-    """Yield NAME=OTHER for actions of one coding only and similar ones of the other only."""
+    """Yield "NAME=OTHER" for actions of one coding only and similar ones of the other only."""
     folded = {fold_name(name): name for name in others}
     for name in names:
         for near in get_close_matches(fold_name(name), folded, n=1):
-            yield f"{name}={folded[near]}"
+            yield f'"{name}={folded[near]}"'
 
 
 def _count_events(coding: Coding) -> Counter[str]:

@@ -66,7 +66,7 @@ def _read_boris(
         *_overlap_note(name, recordings),
         *_skipped_note(name, collection),
     ]
-    return Coding(path, actions, is_complete, films, tuple(notes))
+    return Coding(path, actions, is_complete, films, tuple(notes), observations.pattern if observations else None)
 
 
 def _join_recordings(recordings: Iterable[Recording]) -> list[Recording]:
