@@ -75,17 +75,20 @@ def test_a_score_of_1_counts_like_the_float32_below_it() -> None:
 
 
 def test_well_calibrated_scores_stay_nearly_as_they_are() -> None:
-    methods, changes = [], []
+    changes = []
     for seed in range(10):
         logits, targets = draw_labels(400, 3, seed)
         scores = scores_of(logits)
-        fitted = fit_calibration(scores, targets)
-        methods.append(fitted.method)
-        changes.append(np.abs(fitted.calibration(scores) - scores).mean())
-        if fitted.method == "none":
-            assert (fitted.calibration(scores) == scores).all()
-    assert max(METHODS, key=methods.count) == "none"
-    assert np.mean(changes) < 0.01
+        changes.append(np.abs(fit_calibration(scores, targets).calibration(scores) - scores).mean())
+    assert np.mean(changes) < 0.015
+
+
+def test_a_temperature_is_taken_also_if_raw_scores_are_better_in_cross_validation() -> None:
+    """As on few clips that the model knows too well; other clips are usually harder."""
+    logits, targets = draw_labels(40, 3)
+    scores = scores_of(np.where(targets, abs(logits), -abs(logits)))  # all right
+    fitted = fit_calibration(scores, targets)
+    assert fitted.method != "none" and set(fitted.log_losses) == set(METHODS)
 
 
 def test_separable_labels_and_scores_of_0_and_1_stay_finite() -> None:
@@ -151,6 +154,11 @@ def test_a_class_with_fewer_than_10_positives_gets_the_temperature() -> None:
     assert (fitted.calibration.intercepts != 0).tolist() == [False, True, True, False]
 
 
+def is_left_alone(fitted: FittedCalibration) -> bool:
+    slopes, intercepts = fitted.calibration.slopes, fitted.calibration.intercepts
+    return fitted.method == "none" and (slopes == 1).all() and (intercepts == 0).all() and not fitted.by_platt.any()
+
+
 def test_an_anticorrelated_class_is_not_inverted() -> None:
     logits, targets = draw_labels(600, 3)
     scores = scores_of(logits * [1, 1, -1] + [1.5, 1.5, 0])
@@ -159,7 +167,7 @@ def test_an_anticorrelated_class_is_not_inverted() -> None:
     assert (fitted.calibration.slopes > 0).all()
     assert fitted.calibration.slopes[2] == pytest.approx(1 / fitted.temperature)
     inverted = fit_calibration(scores_of(-logits), targets)  # all of them
-    assert (inverted.calibration.slopes == 1).all() and (inverted.calibration.intercepts == 0).all()
+    assert is_left_alone(inverted) and inverted.log_losses  # no temperature above 0 improves them
 
 
 def test_videos_of_one_source_are_in_one_fold() -> None:
@@ -175,28 +183,19 @@ def test_videos_of_one_source_are_in_one_fold() -> None:
     assert few.folds == 3
 
 
-def is_left_alone(fitted: FittedCalibration) -> bool:
-    slopes, intercepts = fitted.calibration.slopes, fitted.calibration.intercepts
-    return fitted.method == "none" and (slopes == 1).all() and (intercepts == 0).all() and not fitted.by_platt.any()
-
-
 @pytest.mark.parametrize(
     ("videos", "label", "sources"),
-    [(1, None, None), (0, None, None), (30, False, None), (30, True, None), (30, None, ["film"] * 30)],
-    ids=["one video", "no video", "no label", "all labels", "one source"],
+    [
+        *((1, None, None), (0, None, None), (30, False, None), (30, True, None), (30, None, ["film"] * 30)),
+        (8, None, None),
+    ],
+    ids=["one video", "no video", "no label", "all labels", "one source", "fewer than ten labels"],
 )
 def test_nothing_is_fitted_without_data_enough(videos: int, label: bool | None, sources: list[str] | None) -> None:
     logits, targets = draw_labels(videos, 2)
     fitted = fit_calibration(scores_of(3 * logits), targets if label is None else np.full_like(targets, label), sources)
     assert is_left_alone(fitted)
     assert (fitted.log_losses, fitted.temperature, fitted.folds) == ({}, 1, 0)
-
-
-def test_a_temperature_that_changes_nothing_is_none() -> None:
-    """In each fold of one video the rest has a temperature, but both videos together have a slope of 0."""
-    fitted = fit_calibration(np.array([[0.3, 0.9], [0.3, 0.9]]), np.array([[False, True], [True, False]]))
-    assert fitted.log_losses["temperature"] < fitted.log_losses["none"]
-    assert is_left_alone(fitted) and fitted.temperature == 1
 
 
 class ThreadCounter(list[str]):

@@ -107,7 +107,7 @@ def describe(document: dict[str, Any]) -> str:
     """Return how scores are calibrated, on how many clips, and what it is worth."""
     losses, clips = document["cross_validated_log_loss"], f"{document['num_videos']} clips"
     if document["method"] == "none":
-        reason = "nothing better was found" if losses else "too few clips or labels"
+        reason = "no calibration improves them" if losses else "too few clips or labels"
         return f"scores are not calibrated ({reason}, {clips} of the model-selection split)"
     scalings = [row["scaling"] for row in document["classes"].values()]
     kinds = {"platt": "Platt scaling", "temperature": f"temperature {document['temperature']:.2f}"}
