@@ -184,18 +184,22 @@ def test_videos_of_one_source_are_in_one_fold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("videos", "label", "sources"),
-    [
-        *((1, None, None), (0, None, None), (30, False, None), (30, True, None), (30, None, ["film"] * 30)),
-        (8, None, None),
-    ],
-    ids=["one video", "no video", "no label", "all labels", "one source", "fewer than ten labels"],
+    ("videos", "label"),
+    [(1, None), (0, None), (30, False), (30, True), (8, None)],
+    ids=["one video", "no video", "no label", "all labels", "fewer than ten labels"],
 )
-def test_nothing_is_fitted_without_data_enough(videos: int, label: bool | None, sources: list[str] | None) -> None:
+def test_nothing_is_fitted_without_data_enough(videos: int, label: bool | None) -> None:
     logits, targets = draw_labels(videos, 2)
-    fitted = fit_calibration(scores_of(3 * logits), targets if label is None else np.full_like(targets, label), sources)
+    fitted = fit_calibration(scores_of(3 * logits), targets if label is None else np.full_like(targets, label))
     assert is_left_alone(fitted)
     assert (fitted.log_losses, fitted.temperature, fitted.folds) == ({}, 1, 0)
+
+
+def test_videos_of_a_single_source_get_a_temperature_without_cross_validation() -> None:
+    logits, targets = draw_labels(400, 2)
+    fitted = fit_calibration(scores_of(2 * logits), targets, ["film"] * 400)
+    assert (fitted.method, fitted.log_losses, fitted.folds) == ("temperature", {}, 0)
+    assert fitted.temperature == pytest.approx(2, rel=0.15) and not fitted.by_platt.any()
 
 
 class ThreadCounter(list[str]):

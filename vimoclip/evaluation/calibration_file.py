@@ -107,11 +107,13 @@ def describe(document: dict[str, Any]) -> str:
     """Return how scores are calibrated, on how many clips, and what it is worth."""
     losses, clips = document["cross_validated_log_loss"], f"{document['num_videos']} clips"
     if document["method"] == "none":
-        reason = "no calibration improves them" if losses else "too few clips or labels"
+        reason = "no calibration improves them" if losses else "too few labels"
         return f"scores are not calibrated ({reason}, {clips} of the model-selection split)"
     scalings = [row["scaling"] for row in document["classes"].values()]
     kinds = {"platt": "Platt scaling", "temperature": f"temperature {document['temperature']:.2f}"}
     counts = {name: f"{scalings.count(name)} of {len(scalings)} classes" for name in kinds if name in scalings}
     by = ", ".join(f"{kinds[name]} for {count}" for name, count in counts.items())
-    gain = f"log loss in cross-validation {losses['none']:.4f} before, {losses[document['method']]:.4f} after"
+    gain = "without cross-validation, as they are of one source"
+    if losses:
+        gain = f"log loss in cross-validation {losses['none']:.4f} before, {losses[document['method']]:.4f} after"
     return f"scores are calibrated on {clips} of the model-selection split: {by}; {gain}"

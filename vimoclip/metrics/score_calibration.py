@@ -38,14 +38,15 @@ class ScoreCalibration:
 
 class FittedCalibration(NamedTuple):
     """`method`: `temperature` or `platt`, whichever has the lower log loss; `none` if too few labels are known or the
-    calibration would change nothing; `log_losses`: of METHODS in cross-validation, {} if there was none; `temperature`:
-    1 unless it was fitted; `by_platt` (C,): classes with their own numbers; `folds`: of the cross-validation."""
+    calibration would change nothing; `log_losses`: of METHODS in cross-validation, {} without one, as of a single
+    source; `temperature`: 1 unless it was fitted; `by_platt` (C,): classes with their own numbers; `folds`: of the
+    cross-validation, 0 without one."""
 
     calibration: ScoreCalibration
-    method: str
-    log_losses: dict[str, float]
     temperature: float
     by_platt: np.ndarray
+    method: str
+    log_losses: dict[str, float]
     folds: int
 
 
@@ -79,34 +80,33 @@ def fit_calibration(
     one fold, since they resemble each other."""
     import sklearn.linear_model  # noqa: F401 - before the limit, which is only of loaded libraries
 
+    if min(targets.sum(), (~targets).sum()) < MIN_POSITIVES:
+        return FittedCalibration(*_identity(targets.shape[1]), "none", {}, 0)
+    positives = targets.sum(0)
+    has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
     with threadpool_limits(1, user_api="blas"):  # arrays are small: threads that wait for a core made it 6 times slower
         folds = _split_folds(len(scores), sources, seed)
-        if len(folds) < 2 or min(targets.sum(), (~targets).sum()) < MIN_POSITIVES:
-            identity = _identity(targets.shape[1])
-            return FittedCalibration(identity.calibration, "none", {}, 1.0, identity.by_platt, 0)
-        positives = targets.sum(0)
-        has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
-        losses = dict.fromkeys(METHODS, 0.0)
+        losses = dict.fromkeys(METHODS if folds else (), 0.0)
         for held_out in folds:
             rest = np.setdiff1d(np.arange(len(scores)), held_out)
             for method, fit in _fit_methods(scores[rest], targets[rest], has_enough).items():
                 losses[method] += float(log_losses(fit.calibration(scores[held_out]), targets[held_out]).sum())
         fits = _fit_methods(scores, targets, has_enough)
     losses = {method: loss / targets.size for method, loss in losses.items()}
-    method = min(METHODS[1:], key=losses.__getitem__)
+    method = min(METHODS[1:], key=losses.__getitem__) if losses else "temperature"
     if method == "temperature" and fits[method].temperature == 1:
         method = "none"
-    return FittedCalibration(fits[method].calibration, method, losses, *fits[method][1:], len(folds))
+    return FittedCalibration(*fits[method], method, losses, len(folds))
 
 
 def _split_folds(count: int, sources: Sequence[str] | None, seed: int) -> list[np.ndarray]:
-    """Return the indices of the videos of each fold; one fold if there are too few videos or sources for two."""
+    """Return the indices of the videos of each fold; no fold if there are too few videos or sources for two."""
     from sklearn.model_selection import GroupKFold, KFold
 
     num_groups = len(set(sources)) if sources is not None else count
     folds = min(MAX_FOLDS, num_groups)
     if folds < 2:
-        return [np.arange(count)]
+        return []
     splitter = KFold(folds, shuffle=True, random_state=seed) if sources is None else GroupKFold(folds)
     return [held_out for _, held_out in splitter.split(np.arange(count), groups=sources)]
 
