@@ -65,7 +65,8 @@ def render_agreement(folder: Path, pair: CodingPair, document: Mapping[str, Any]
     content = {
         "document": document,
         "summary": [
-            ("Kappa", _cell(overall["kappa"], NO_TIME)),
+            ("Kappa, all actions together", _cell(overall["kappa"], NO_TIME)),
+            ("Mean kappa of the actions", _cell(overall["kappa_macro"], NO_KAPPA)),
             ("Agreement, %", _cell(overall["percent_agreement"], NO_TIME, 1)),
             ("F1 by bouts", _cell(overall["by_bouts"]["f1"], NEITHER)),
         ],
