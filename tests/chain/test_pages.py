@@ -28,6 +28,7 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "python prepare_dataset.py [acm]*": "needs files; the tests of prepare/ have some, and so has your-own-data.md",
     "python prepare_dataset.py boris *": "the same",
     "python agreement.py *": "needs codings; correction-loop.md has some",
+    "python predict.py *seed51*": "prediction/test_several_runs.py combines three runs; here is one seed",
     "tensorboard *": "serves until it is stopped",
     "torchrun *": "the tests of extraction/, moclip/ and tfam/ run two processes",
     "sbatch *": "needs Slurm",
