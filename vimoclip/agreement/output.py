@@ -108,7 +108,7 @@ def _format_entry(entry: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def _format_value(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
 
 
 def write_files(folder: Path, pair: CodingPair, document: dict[str, Any]) -> list[Path]:
