@@ -21,7 +21,7 @@ LAYERS += ["prepare", "prediction"]
 # third-party package -> the only module or package that may import it
 OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "safetensors": "clip", "ptlflow": "flow", "cv2": "flow"}
 OWNERS |= {"openpyxl": "prepare/animal_kingdom", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}
-OWNERS |= {"plotly": "report", "sklearn": "metrics", "scipy": "annotations/split_checks"}
+OWNERS |= {"plotly": "report", "sklearn": "metrics", "threadpoolctl": "metrics", "scipy": "annotations/split_checks"}
 NOT_USED_YET = {"safetensors"}  # not imported directly
 EMPTY_INIT = ["io", "runtime", "extraction", "training"]  # imported by --help, which must not import torch
 FORBIDDEN_WORDS = ["strangers?", "crew", "eyes", "anew", "afresh", "hears", "wary", "stead", "told"]
