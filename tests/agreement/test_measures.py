@@ -267,7 +267,7 @@ def compare(found: float | None, expected: float) -> None:
     assert (math.nan if found is None else found) == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(FILMS, st.sampled_from([0.1, 0.05, 0.25, 1.0, 0.333]))
 def test_measures_by_time_equal_sklearn_on_the_same_samples(films: list[FilmPair], step: float) -> None:
     assume(any(sum(stop - start for start, stop in film.compared) >= step for film in films))
