@@ -8,7 +8,7 @@ Reads the annotations and a finished run of TFAM.train_and_eval, or a CSV with a
 scores per class, named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and
 report.html to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over
 clips. Thresholds are fitted on the model-selection split, never on the evaluation split. Scores of a run are calibrated
-by its calibration.json; those of a CSV are not. 6,096 clips of 140 classes take 20 seconds."""
+by its calibration.json; those of a CSV are not. 6,096 clips of 140 classes take half a minute."""
 
 import argparse
 import shlex
