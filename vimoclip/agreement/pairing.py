@@ -205,7 +205,7 @@ def _events(film: FilmCoding) -> list[tuple[str, Span]]:
 
 
 def _clip_unknown(film: FilmCoding, compared: Sequence[Span]) -> FilmCoding:
-    """Return a film whose unknown spans lie in the compared ones: an event without stop has none of its own."""
+    """Return a film whose unknown spans lie in the compared ones: an unpaired event has no end."""
     unknown = {action: intersect_spans(spans, compared) for action, spans in film.unknown.items()}
     return replace(film, unknown={action: spans for action, spans in unknown.items() if spans})
 

@@ -107,8 +107,7 @@ def describe(document: dict[str, Any]) -> str:
     """Return how scores are calibrated, on how many clips, and what it is worth."""
     losses, clips = document["cross_validated_log_loss"], f"{document['num_videos']} clips"
     if document["method"] == "none":
-        reason = "no calibration improves them" if losses else "too few labels"
-        return f"scores are not calibrated ({reason}, {clips} of the model-selection split)"
+        return f"scores are not calibrated, as {clips} of the model-selection split give no calibration"
     scalings = [row["scaling"] for row in document["classes"].values()]
     kinds = {"platt": "Platt scaling", "temperature": f"temperature {document['temperature']:.2f}"}
     counts = {name: f"{scalings.count(name)} of {len(scalings)} classes" for name in kinds if name in scalings}

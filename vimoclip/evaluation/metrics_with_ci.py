@@ -188,7 +188,7 @@ def per_class_rows(
 
     f1_at_half, f1_fitted = f1_at(0.5), None if thresholds is None else f1_at(thresholds)
     errors = _errors_per_class(scored.scores, scored.targets)
-    raw_errors = _errors_per_class(scored.raw_scores, scored.targets)
+    raw_errors = _errors_per_class(scored.raw_scores, scored.targets) if calibration else errors
     rows = []
     for c, name in enumerate(data.classes):
         low, high = class_interval(ap_per_class[:, c], positives[c]) or (None, None)
