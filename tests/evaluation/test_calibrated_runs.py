@@ -60,7 +60,7 @@ def write_calibration(
     return path
 
 
-class Zoo:
+class EvaluationData:
     """A data set of 60 evaluation and 40 selection clips; `scores`, `targets` (60, 4) and those of selection."""
 
     def __init__(self, folder: Path):
@@ -93,9 +93,9 @@ class Zoo:
 
 
 @pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluationData:
     monkeypatch.chdir(tmp_path)
-    return Zoo(tmp_path)
+    return EvaluationData(tmp_path)
 
 
 def run_script(*arguments: Path | str) -> Evaluation:
@@ -111,21 +111,21 @@ def check_calibration(entries: dict[str, Any], scores: np.ndarray, targets: np.n
     assert sum(means) == pytest.approx(scores.sum())
 
 
-def test_every_metric_is_of_calibrated_scores(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
-    run = zoo.make_run("seed49")
+def test_every_metric_is_of_calibrated_scores(dataset: EvaluationData, capsys: pytest.CaptureFixture[str]) -> None:
+    run = dataset.make_run("seed49")
     write_calibration(run)
     result = run_script(run)
     printed = capsys.readouterr().out
-    calibrated, targets = calibrate(zoo.scores), zoo.targets
+    calibrated, targets = calibrate(dataset.scores), dataset.targets
     np.testing.assert_allclose(result.scores, calibrated, rtol=1e-9)
-    np.testing.assert_allclose(result.raw_scores, zoo.scores, rtol=1e-9)
+    np.testing.assert_allclose(result.raw_scores, dataset.scores, rtol=1e-9)
     numbers = json.loads((run / "evaluation" / "metrics.json").read_text())
     calibration, raw = numbers["calibration"], numbers["calibration"]["raw"]
     check_calibration(calibration, calibrated, targets)
-    check_calibration(raw, zoo.scores, targets)
+    check_calibration(raw, dataset.scores, targets)
     assert (calibration["method"], calibration["num_videos"]) == ("platt", 31)
     assert calibration["cross_validated_log_loss"] == {"none": 0.6, "temperature": 0.5, "platt": 0.4}
-    micro, raw_micro = (average_precision_score(targets.ravel(), x.ravel()) for x in (calibrated, zoo.scores))
+    micro, raw_micro = (average_precision_score(targets.ravel(), x.ravel()) for x in (calibrated, dataset.scores))
     assert numbers["map_micro"]["value"] == pytest.approx(micro)
     assert raw["map_micro"]["value"] == pytest.approx(raw_micro) != pytest.approx(micro)
     for average in ("macro", "micro"):
@@ -134,7 +134,7 @@ def test_every_metric_is_of_calibrated_scores(zoo: Zoo, capsys: pytest.CaptureFi
     assert numbers["hit_at_1"]["value"] == pytest.approx(
         (targets[np.arange(60), calibrated.argmax(1)] & targets.any(1)).sum() / targets.any(1).sum()
     )
-    thresholds = metrics.fit_thresholds(calibrate(zoo.selection_scores), zoo.selection_targets)
+    thresholds = metrics.fit_thresholds(calibrate(dataset.selection_scores), dataset.selection_targets)
     assert [row["threshold"] for row in result.per_class] == pytest.approx(thresholds.tolist())
     fitted = f1_score(targets, calibrated >= thresholds, average="macro")
     assert numbers["f1_macro_at_fitted_thresholds"]["value"] == pytest.approx(fitted)
@@ -143,8 +143,10 @@ def test_every_metric_is_of_calibrated_scores(zoo: Zoo, capsys: pytest.CaptureFi
         assert f"{entry['value']:.4f}" in printed
 
 
-def test_average_precisions_of_classes_and_all_numbers_with_raw_are_those_without_calibration(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
+def test_average_precisions_of_classes_and_all_numbers_with_raw_are_those_without_calibration(
+    dataset: EvaluationData,
+) -> None:
+    run = dataset.make_run("seed49")
     without = run_script(run)
     write_calibration(run, slopes=SLOPES * 60)  # float64 rounds many of the calibrated scores to 1
     calibrated, raw = run_script(run), run_script(run, "--raw")
@@ -156,23 +158,23 @@ def test_average_precisions_of_classes_and_all_numbers_with_raw_are_those_withou
     assert raw.metrics == without.metrics
     assert raw.per_class == without.per_class
     assert raw.metrics["calibration"]["method"] is raw.metrics["calibration"]["raw"] is None
-    check_calibration(raw.metrics["calibration"], zoo.scores, zoo.targets)
+    check_calibration(raw.metrics["calibration"], dataset.scores, dataset.targets)
 
 
-def test_columns_of_per_class_csv(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
+def test_columns_of_per_class_csv(dataset: EvaluationData) -> None:
+    run = dataset.make_run("seed49")
     write_calibration(run)
     run_script(run)
-    calibrated = calibrate(zoo.scores)
+    calibrated = calibrate(dataset.scores)
     rows = read_rows(run / "evaluation" / "per_class.csv")
     columns = ["ece", "ece_raw", "log_loss", "log_loss_raw", "scaling", "selection_positives"]
     for c, row in enumerate(rows.values()):
         assert list(row)[-6:] == columns
-        for suffix, scores in (("", calibrated), ("_raw", zoo.scores)):
-            column = torch.tensor(scores[:, c]), torch.tensor(zoo.targets[:, c]).int()
+        for suffix, scores in (("", calibrated), ("_raw", dataset.scores)):
+            column = torch.tensor(scores[:, c]), torch.tensor(dataset.targets[:, c]).int()
             error = float(BinaryCalibrationError(n_bins=15)(*column))
             assert float(row[f"ece{suffix}"]) == pytest.approx(error, abs=1e-5)
-            loss = log_loss(zoo.targets[:, c], scores[:, c])
+            loss = log_loss(dataset.targets[:, c], scores[:, c])
             assert float(row[f"log_loss{suffix}"]) == pytest.approx(loss, rel=1e-5)
         assert (row["scaling"], row["selection_positives"]) == (SCALINGS[c], str(POSITIVES[c]))
     run_script(run, "--raw")
@@ -180,25 +182,30 @@ def test_columns_of_per_class_csv(zoo: Zoo) -> None:
         assert [bool(row[name]) for name in columns] == [True, False, True, False, False, False]
 
 
-def test_log_loss_has_an_interval_and_chance_levels(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
-    certain = np.where(np.random.default_rng(0).random(zoo.targets.shape) < 0.1, ~zoo.targets, zoo.targets)
-    write_csv(run / "predictions.csv", dict(zip(zoo.videos, certain.astype(float), strict=True)))
+def test_log_loss_has_an_interval_and_chance_levels(dataset: EvaluationData) -> None:
+    run = dataset.make_run("seed49")
+    certain = np.where(np.random.default_rng(0).random(dataset.targets.shape) < 0.1, ~dataset.targets, dataset.targets)
+    write_csv(run / "predictions.csv", dict(zip(dataset.videos, certain.astype(float), strict=True)))
     entry = run_script(run).metrics["calibration"]["log_loss"]
     low, high = entry["ci95"]
     assert 1 < low < entry["value"] < high  # nats, not a fraction
-    assert entry["value"] == pytest.approx(log_loss(zoo.targets.ravel(), certain.ravel().astype(float)))
+    assert entry["value"] == pytest.approx(log_loss(dataset.targets.ravel(), certain.ravel().astype(float)))
     prevalences = np.array([3, 1, 1, 0]) / 4  # the training clips that are not in the model-selection split
     constant = np.tile(prevalences, (60, 1))
-    assert entry["baseline"] == pytest.approx(log_loss(zoo.targets.ravel(), constant.ravel()))
+    assert entry["baseline"] == pytest.approx(log_loss(dataset.targets.ravel(), constant.ravel()))
     assert entry["random"] == pytest.approx(1, abs=0.05)  # the mean of -log(u) of uniform u
 
 
-def test_a_calibration_that_changes_nothing_leaves_scores_exactly(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
+def test_a_calibration_that_changes_nothing_leaves_scores_exactly(
+    dataset: EvaluationData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = dataset.make_run("seed49")
     without = run_script(run)
+    printed = capsys.readouterr().out
     write_calibration(run, np.ones(4), np.zeros(4), method="none")
     result = run_script(run)
+    rows = [[line for line in text.splitlines() if " to " in line] for text in (printed, capsys.readouterr().out)]
+    assert len(rows[0]) > 5 and rows[0] == rows[1]  # no row is repeated
     assert (result.scores == without.scores).all()
     assert result.metrics["calibration"]["method"] == "none"
     assert (
@@ -207,8 +214,8 @@ def test_a_calibration_that_changes_nothing_leaves_scores_exactly(zoo: Zoo) -> N
     assert not names(result.metrics["notes"], "table.csv")
 
 
-def test_one_temperature_changes_calibration_error_and_log_loss_alone(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
+def test_one_temperature_changes_calibration_error_and_log_loss_alone(dataset: EvaluationData) -> None:
+    run = dataset.make_run("seed49")
     without = run_script(run).metrics
     write_calibration(run, np.full(4, 0.4), np.zeros(4), method="temperature")
     result = run_script(run).metrics
@@ -218,13 +225,13 @@ def test_one_temperature_changes_calibration_error_and_log_loss_alone(zoo: Zoo) 
     assert result["calibration"]["ece"] != without["calibration"]["ece"] == result["calibration"]["raw"]["ece"]
 
 
-def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:
-    first, second = zoo.make_run("seed49"), zoo.make_run("seed50")
+def test_each_side_of_a_comparison_has_its_own_calibration(dataset: EvaluationData) -> None:
+    first, second = dataset.make_run("seed49"), dataset.make_run("seed50")
     write_calibration(first)
     # the second run's raw scores are the calibrated scores of the first
-    calibrated = calibrate(zoo.scores)
-    table = write_csv(zoo.folder / "calibrated.csv", dict(zip(zoo.videos, calibrated, strict=True)))
-    write_csv(second / "predictions.csv", dict(zip(zoo.videos, calibrated, strict=True)))
+    calibrated = calibrate(dataset.scores)
+    table = write_csv(dataset.folder / "calibrated.csv", dict(zip(dataset.videos, calibrated, strict=True)))
+    write_csv(second / "predictions.csv", dict(zip(dataset.videos, calibrated, strict=True)))
     write_calibration(second, np.ones(4), np.zeros(4))
 
     def micro(*arguments: Path | str) -> float:
@@ -233,10 +240,10 @@ def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:
     assert micro(first, "--compare", second) == pytest.approx(0)
     assert micro(first, "--compare", table) == pytest.approx(0)  # a CSV is taken as it is
     gain = micro(first, "--compare", second, "--raw")
-    averages = [average_precision_score(zoo.targets.ravel(), x.ravel()) for x in (zoo.scores, calibrated)]
+    averages = [average_precision_score(dataset.targets.ravel(), x.ravel()) for x in (dataset.scores, calibrated)]
     assert gain == pytest.approx(averages[0] - averages[1]) != pytest.approx(0)
     write_calibration(second)
-    twice = average_precision_score(zoo.targets.ravel(), calibrate(calibrated).ravel())
+    twice = average_precision_score(dataset.targets.ravel(), calibrate(calibrated).ravel())
     assert micro(first, "--compare", second) == pytest.approx(averages[1] - twice)
     compared = run_script(first, "--compare", second).metrics
     assert compared["comparison"]["other_calibration"] == "platt"
@@ -248,8 +255,8 @@ def test_each_side_of_a_comparison_has_its_own_calibration(zoo: Zoo) -> None:
     assert names(run_script(first, "--compare", second).metrics["notes"], "--raw")
 
 
-def test_a_damaged_calibration_is_refused_unless_raw(zoo: Zoo) -> None:
-    run = zoo.make_run("seed49")
+def test_a_damaged_calibration_is_refused_unless_raw(dataset: EvaluationData) -> None:
+    run = dataset.make_run("seed49")
     path = write_calibration(run, schema=2)
     with pytest.raises(UserError, match="--raw") as error:
         run_script(run)

@@ -241,7 +241,7 @@ def _calibration_notes(metrics: dict[str, Any]) -> list[str]:
     calibration, comparison, notes = metrics["calibration"], metrics["comparison"], []
     clips = f"{calibration['num_videos']} clips of the model-selection split"
     if calibration["method"] == "none":
-        notes.append(f"Calibration leaves the scores as they are, since {clips} give none that improves them.")
+        notes.append(f"The scores are not calibrated, as {clips} give no calibration.")
     elif calibration["method"] == "temperature":
         notes.append(
             f"Scores are calibrated by one temperature, fitted on {clips}. It changes calibration error and log loss; "

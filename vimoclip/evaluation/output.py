@@ -25,7 +25,7 @@ def format_table(evaluation: Evaluation) -> str:
     for key, name in METRIC_NAMES.items():
         if (entry := entries_by_name[key]) and entry["value"] is not None:
             lines.append(_format_row(name.label, entry))
-            if key in raw_entries:
+            if raw_entries.get(key, entry) != entry:
                 lines.append(_format_row("  before calibration", raw_entries[key]))
     for partition, segments in metrics["segments"].items():
         for segment, entries in segments.items():
