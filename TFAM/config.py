@@ -96,7 +96,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None:
-    """Fill in the paths of embeddings and annotations that are null with those of the data set, in place."""
+    """Fill in the paths of embeddings and annotations that are null with those of the data set, in place.
+
+    {seed} in a path becomes the seed of the run, so that a command can read the motion of several students."""
     folder = dataset_dir / "embeddings"
     defaults = {
         f"rgb_{split}_h5": rgb_embeddings_path(folder, dataset_name, split) for split in ("train", "val", "test")
@@ -104,6 +106,8 @@ def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None
     for key, path in {**defaults, "motion_h5": folder / "flow_embeddings.h5"}.items():
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
+    for key in (name.removeprefix("data.") for name in INPUT_KEYS):
+        config["data"][key] = config["data"][key].replace("{seed}", str(config["training"]["seed"]))
 
 
 def logged_sections(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 def score_run(folder: Path) -> ScoredRun | None:
     """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
-    from TFAM.table import read_metrics
+    from TFAM.run_groups import read_metrics
     from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv
     from vimoclip.io.yaml_json import read_yaml

@@ -7,51 +7,32 @@ Writes TFAM/results/table.csv and table.md. All metrics are fractions, from 0 to
 divides by n - 1, and is empty for one seed. Runs of one config with different settings (--set) or protocols have
 separate rows."""
 
-import hashlib
 import html
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
+from TFAM.run_groups import (
+    PAPER_MAP_MICRO,
+    RGB,
+    STUDENT_NOTES,
+    RunGroup,
+    RunMetrics,
+    group_runs,
+    have_same_inputs,
+    read_metrics,
+)
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import HELD_OUT, PROTOCOL_NOTES, ZERO_SHOT
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, ZERO_SHOT
 from vimoclip.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from vimoclip.io.predictions_csv import PredictionsTable
-
-RunMetrics = Mapping[str, Any]  # content of metrics.json, and `folder`: the run folder
-RGB = "rgb"  # the config that others are compared with
-METRICS = ("map_macro", "map_micro")
-# settings in which the configs of one experiment differ; all others must equal those of the RGB run
-CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
-CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
-COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # of metrics.json's inputs_sha256
-# Table 2 of the paper, which does not say with which positions and dropout
-PAPER_MAP_MICRO = {
-    "rgb": 0.7583,
-    "motion": 0.5105,
-    "concat_embedding": 0.7456,
-    "concat_time": 0.7699,
-    "cross_attention": 0.7709,
-}
 COLUMNS = ["config", "seeds", "map_macro_mean", "map_macro_std", "map_micro_mean", "map_micro_std", "paper_map_micro"]
 COLUMNS += ["protocol", *(f"{metric}_minus_rgb{end}" for metric in METRICS for end in ("", "_low", "_high"))]
 COLUMNS += ["seconds", "parameters", "num_videos", "settings"]
 MARKDOWN_COLUMNS = ["config", "seeds", "macro AP", "micro AP", "paper, micro AP", "macro over rgb", "micro over rgb"]
 MARKDOWN_COLUMNS += ["time", "parameters", "clips", "protocol", "settings"]
-STUDENT_NOTES = {
-    "published": "student published: the epoch of the student was selected on the evaluation split, and it was trained "
-    "on the model-selection split, so the numbers are too high.",
-    "of another selection": "student of another selection: the student may have been trained on the model-selection "
-    "split.",
-    "unknown": "student unknown: the protocol of the student is not known.",
-}
 INTERVAL_NOTE = (
     " With several seeds each resample draws seeds too; with one seed the interval does not include the variance "
     "between seeds."
@@ -59,37 +40,11 @@ INTERVAL_NOTE = (
 INPUTS_NOTE = (
     "inputs=: a hash of the files and the model-selection split of the runs, if runs of one config differ in them."
 )
+# settings in which the configs of one experiment differ; all others must equal those of the RGB run
+CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
+CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
 BOOTSTRAP_SEED = 0
 KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings are not in the paper
-
-
-class RunGroup(NamedTuple):
-    """Key of the runs in one row of the table.
-
-    `student`: a key of STUDENT_NOTES, or ""; `settings`: `key=value ...`; `inputs`:
-    a hash of what the runs read, if runs of the same config and settings read different files."""
-
-    config: str
-    protocol: str
-    student: str
-    settings: str
-    inputs: str = ""
-
-    @property
-    def protocol_label(self) -> str:
-        """Return the protocol, and the student's if it differs."""
-        return f"{self.protocol}, student {self.student}" if self.student else self.protocol
-
-
-class MetricDifference(NamedTuple):
-    """Mean difference to RGB alone over common seeds, and its interval (None if it could not be computed)."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-MetricDifferences = dict[str, MetricDifference]  # by metric
 
 
 def build_parser() -> cli.Parser:
@@ -129,52 +84,6 @@ def main(argv: list[str] | None = None) -> Path:
     print(text, f"wrote {table}", sep="", flush=True)
     cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
     return table
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read metrics.json and add the run folder under the key `folder`. Raises UserError."""
-    from vimoclip.io.yaml_json import read_json
-
-    return read_json(path, "delete it and train again") | {"folder": path.parent}
-
-
-def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
-    """Group runs by config, protocol and settings; the paper's five configs first, in its order, then by name."""
-    groups: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
-    for run in runs:
-        settings = " ".join(f"{key}={value}" for key, value in sorted(run["settings"].items()))
-        groups[RunGroup(run["config"], run["protocol"], student_remark(run), settings)].append(run)
-    groups = split_by_inputs(groups)
-    paper_order = list(PAPER_MAP_MICRO)
-
-    def sort_key(group: RunGroup) -> tuple[int, RunGroup]:
-        return (paper_order.index(group.config) if group.config in paper_order else len(paper_order)), group
-
-    return {group: groups[group] for group in sorted(groups, key=sort_key)}
-
-
-def student_remark(run: RunMetrics) -> str:
-    """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
-    uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if run["protocol"] != HELD_OUT or not uses_motion:
-        return ""
-    if run["student_protocol"] != HELD_OUT:
-        return run["student_protocol"] or "unknown"
-    return "of another selection" if run.get("student_selection_agrees") is False else ""
-
-
-def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
-    """Split groups whose runs read different files; `inputs` is then a hash of these."""
-    result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
-    for group, runs in groups.items():
-        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
-        for run, run_inputs in zip(runs, inputs, strict=True):
-            digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
-            result[group._replace(inputs=digest)].append(run)
-    return result
-
-
-# --- differences to RGB alone, on the same clips, with paired bootstrap intervals
 
 
 def compare_to_rgb(
@@ -217,114 +126,8 @@ def _find_baseline(group: RunGroup, groups: Mapping[RunGroup, Sequence[RunMetric
     return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
 
 
-def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:
-    """Return whether two runs had the same training, model-selection and evaluation split, if both record them."""
-    first_hashes, second_hashes = (run.get("inputs_sha256", {}) for run in (first, second))
-    pairs = [(first_hashes.get(key), second_hashes.get(key)) for key in COMPARED_INPUTS]
-    return all(None in pair or pair[0] == pair[1] for pair in pairs)
-
-
 def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
     return {key: value for key, value in runs[0]["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
-
-
-class RunBootstrap:
-    """Average precision of runs on bootstrap resamples of their clips, the same resamples for all runs."""
-
-    def __init__(self, resamples: int, seed: int):
-        self.resamples, self.seed = resamples, seed
-        self._tables: dict[Path, PredictionsTable] = {}
-        self._values: dict[Path, dict[str, np.ndarray]] = {}  # by run folder
-
-    def pair_runs(
-        self, runs: Sequence[RunMetrics], baseline: Sequence[RunMetrics]
-    ) -> list[tuple[RunMetrics, RunMetrics]]:
-        """Return (run, RGB run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
-        baseline_by_seed = {run["seed"]: run for run in baseline}
-        pairs = [(run, baseline_by_seed[run["seed"]]) for run in runs if run["seed"] in baseline_by_seed]
-        if not pairs:
-            raise UserError("they have no seed in common")
-        paired = [run for pair in pairs for run in pair]
-        clips = {
-            frozenset(self._read_predictions(run).videos)
-            for run in paired
-            if (run["folder"] / "predictions.csv").is_file()
-        }
-        if len({run["num_videos"] for run in paired}) > 1 or len(clips) > 1:
-            raise UserError("they have different clips")
-        if not all(have_same_inputs(*pair) for pair in pairs):
-            raise UserError("they have different labels, embeddings or model-selection splits")
-        return pairs
-
-    def intervals(
-        self, pairs: Sequence[tuple[RunMetrics, RunMetrics]], values: Mapping[str, float]
-    ) -> MetricDifferences:
-        """Add intervals to mean differences; each resample also draws pairs. Raises UserError for unreadable runs."""
-        import numpy as np
-
-        from vimoclip import metrics
-
-        resampled_pairs = [(self._resampled_values(run), self._resampled_values(rgb)) for run, rgb in pairs]
-        # another seed, so that the draws are independent of those of clips
-        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
-        intervals = {}
-        for metric, value in values.items():
-            differences = np.stack([run[metric] - rgb[metric] for run, rgb in resampled_pairs])
-            resampled = differences[drawn.T, np.arange(self.resamples)].mean(0)
-            low, high = metrics.confidence_interval(resampled, value)
-            intervals[metric] = MetricDifference(value, float(low), float(high))
-        return intervals
-
-    def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
-        """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
-        from vimoclip.io import predictions_csv
-
-        folder = run["folder"]
-        if folder not in self._tables:
-            self._tables[folder] = predictions_csv.read(folder / "predictions.csv")
-        return self._tables[folder]
-
-    def _resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
-        """Return (resamples,) values by metric. Raises UserError if predictions or labels can't be read."""
-        import numpy as np
-
-        from vimoclip import metrics
-
-        folder = run["folder"]
-        if folder not in self._values:
-            table = self._read_predictions(run)
-            order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
-            targets = read_labels(run, table.videos)[order]
-            print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
-            weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
-            per_class, micro = (
-                bootstrap(table.scores[order], targets, weights)
-                for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
-            )
-            self._values[folder] = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
-        return self._values[folder]
-
-
-def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
-    """Return (N, C) bool labels from the file that the run was evaluated on. Raises UserError if it has changed."""
-    import numpy as np
-
-    from vimoclip.io.yaml_json import read_yaml
-    from vimoclip.store import EmbeddingReader
-
-    config_path, key = run["folder"] / "config.yaml", f"rgb_{run.get('reported_split', 'val')}_h5"
-    try:
-        path = Path(read_yaml(config_path)["data"][key])
-    except (KeyError, TypeError):
-        problem = "has no path of the evaluation split's file, whose labels are needed"
-        raise UserError(problem, path=config_path) from None
-    rgb = EmbeddingReader(path, "rgb")
-    expected, current = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
-    if expected and current != expected:
-        raise UserError(f"has changed since {run['folder']} was evaluated on it", path=path)
-    if missing := set(videos) - set(rgb.keys):
-        raise UserError(f"{len(missing)} videos of {run['folder']} are not in it, like {min(missing)}", path=path)
-    return np.stack([rgb.labels(video) > 0 for video in videos])
 
 
 # --- rows and text

@@ -123,7 +123,7 @@ def train(args: argparse.Namespace) -> Path:
 
 def left_out_videos(folder: Path) -> dict[str, str]:
     """Return the videos that a finished run excluded from any split, with reasons."""
-    from TFAM.table import read_metrics
+    from TFAM.run_groups import read_metrics
 
     metrics = read_metrics(folder / "metrics.json")
     prefixes = ("train_", "selection_", "")
@@ -135,7 +135,7 @@ def left_out_videos(folder: Path) -> dict[str, str]:
 def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
     """Raise UserError if existing embeddings or selection.txt are not those of a finished run."""
     from TFAM.data import selection_digest
-    from TFAM.table import read_metrics
+    from TFAM.run_groups import read_metrics
     from vimoclip import annotations
     from vimoclip.store import EmbeddingReader
 

@@ -136,3 +136,5 @@ def test_flags_reach_the_config(tmp_path):
     assert resolved("--dataset-name", "x")["data"]["rgb_val_h5"].endswith("x_val_clip_embeddings.h5")
     assert resolved("--set", "data.motion_h5=m.h5", "training.grad_clip_norm=None")["data"]["motion_h5"] == "m.h5"
     assert resolved("--set", "training.grad_clip_norm=2")["training"]["grad_clip_norm"] == 2.0
+    per_seed = ("--seed", "50", "--set", "data.motion_h5=motion_{seed}.h5")
+    assert resolved(*per_seed)["data"]["motion_h5"] == "motion_50.h5"

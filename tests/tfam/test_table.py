@@ -22,7 +22,7 @@ from tests.tfam.helpers import (
     write_rgb,
 )
 from TFAM import config as tfam_config
-from TFAM import table
+from TFAM import run_groups, table
 from TFAM.train_and_eval import main
 from vimoclip import metrics
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
@@ -168,7 +168,7 @@ def test_protocols_have_rows_of_their_own_and_are_not_compared(workspace: Path) 
     assert PROTOCOL_NOTES["published"] in text and PROTOCOL_NOTES["held_out"] in text
 
 
-@pytest.mark.parametrize("difference", ["settings", "no rgb", "number of clips", "clips", *table.COMPARED_INPUTS])
+@pytest.mark.parametrize("difference", ["settings", "no rgb", "number of clips", "clips", *run_groups.COMPARED_INPUTS])
 def test_runs_that_cannot_be_compared_have_a_reason(workspace: Path, difference: str) -> None:
     folders, num_clips = [], 27 if difference == "number of clips" else 30
     if difference != "no rgb":
@@ -178,7 +178,7 @@ def test_runs_that_cannot_be_compared_have_a_reason(workspace: Path, difference:
     if difference == "clips":
         path = folders[-1] / "predictions.csv"
         path.write_text(path.read_text().replace("V07.mp4", "V99.mp4"))
-    if difference in table.COMPARED_INPUTS:
+    if difference in run_groups.COMPARED_INPUTS:
         for folder in folders:
             run_metrics = read_json(folder / "metrics.json")
             run_metrics["inputs_sha256"][difference] = folder.parent.name
@@ -236,7 +236,7 @@ def test_experiments_are_five_fusions_and_two_controls_with_three_seeds() -> Non
     configs, seeds = (re.search(rf'(?m)^{name}="\${{{name}:-([^"}}]*)}}"', script) for name in ("CONFIGS", "SEEDS"))
     assert configs and seeds
     names = configs[1].split()
-    assert set(names) == {*table.PAPER_MAP_MICRO, "cross_attention_none", "cross_attention_shuffled"}
+    assert set(names) == {*run_groups.PAPER_MAP_MICRO, "cross_attention_none", "cross_attention_shuffled"}
     assert set(VARIANTS) >= set(names) and len(seeds[1].split()) == 3
 
 

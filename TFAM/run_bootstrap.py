@@ -1,0 +1,125 @@
+"""Average precision of finished runs on bootstrap resamples of their clips, and differences of runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from TFAM.run_groups import RunMetrics, have_same_inputs
+from vimoclip.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vimoclip.io.predictions_csv import PredictionsTable
+
+METRICS = ("map_macro", "map_micro")
+
+
+class MetricDifference(NamedTuple):
+    """Mean difference to RGB alone over common seeds, and its interval (None if it could not be computed)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+MetricDifferences = dict[str, MetricDifference]  # by metric
+
+
+class RunBootstrap:
+    """Average precision of runs on bootstrap resamples of their clips, the same resamples for all runs."""
+
+    def __init__(self, resamples: int, seed: int):
+        self.resamples, self.seed = resamples, seed
+        self._tables: dict[Path, PredictionsTable] = {}
+        self._values: dict[Path, dict[str, np.ndarray]] = {}  # by run folder
+
+    def pair_runs(
+        self, runs: Sequence[RunMetrics], baseline: Sequence[RunMetrics]
+    ) -> list[tuple[RunMetrics, RunMetrics]]:
+        """Return (run, RGB run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
+        baseline_by_seed = {run["seed"]: run for run in baseline}
+        pairs = [(run, baseline_by_seed[run["seed"]]) for run in runs if run["seed"] in baseline_by_seed]
+        if not pairs:
+            raise UserError("they have no seed in common")
+        paired = [run for pair in pairs for run in pair]
+        clips = {
+            frozenset(self._read_predictions(run).videos)
+            for run in paired
+            if (run["folder"] / "predictions.csv").is_file()
+        }
+        if len({run["num_videos"] for run in paired}) > 1 or len(clips) > 1:
+            raise UserError("they have different clips")
+        if not all(have_same_inputs(*pair) for pair in pairs):
+            raise UserError("they have different labels, embeddings or model-selection splits")
+        return pairs
+
+    def intervals(
+        self, pairs: Sequence[tuple[RunMetrics, RunMetrics]], values: Mapping[str, float]
+    ) -> MetricDifferences:
+        """Add intervals to mean differences; each resample also draws pairs. Raises UserError for unreadable runs."""
+        import numpy as np
+
+        from vimoclip import metrics
+
+        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
+        # another seed, so that the draws are independent of those of clips
+        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
+        intervals = {}
+        for metric, value in values.items():
+            differences = np.stack([run[metric] - rgb[metric] for run, rgb in resampled_pairs])
+            resampled = differences[drawn.T, np.arange(self.resamples)].mean(0)
+            low, high = metrics.confidence_interval(resampled, value)
+            intervals[metric] = MetricDifference(value, float(low), float(high))
+        return intervals
+
+    def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
+        """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
+        from vimoclip.io import predictions_csv
+
+        folder = run["folder"]
+        if folder not in self._tables:
+            self._tables[folder] = predictions_csv.read(folder / "predictions.csv")
+        return self._tables[folder]
+
+    def resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
+        """Return (resamples,) values by metric. Raises UserError if predictions or labels can't be read."""
+        import numpy as np
+
+        from vimoclip import metrics
+
+        folder = run["folder"]
+        if folder not in self._values:
+            table = self._read_predictions(run)
+            order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
+            targets = read_labels(run, table.videos)[order]
+            print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
+            weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
+            per_class, micro = (
+                bootstrap(table.scores[order], targets, weights)
+                for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
+            )
+            self._values[folder] = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
+        return self._values[folder]
+
+
+def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
+    """Return (N, C) bool labels from the file that the run was evaluated on. Raises UserError if it has changed."""
+    import numpy as np
+
+    from vimoclip.io.yaml_json import read_yaml
+    from vimoclip.store import EmbeddingReader
+
+    config_path, key = run["folder"] / "config.yaml", f"rgb_{run.get('reported_split', 'val')}_h5"
+    try:
+        path = Path(read_yaml(config_path)["data"][key])
+    except (KeyError, TypeError):
+        problem = "has no path of the evaluation split's file, whose labels are needed"
+        raise UserError(problem, path=config_path) from None
+    rgb = EmbeddingReader(path, "rgb")
+    expected, current = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
+    if expected and current != expected:
+        raise UserError(f"has changed since {run['folder']} was evaluated on it", path=path)
+    if missing := set(videos) - set(rgb.keys):
+        raise UserError(f"{len(missing)} videos of {run['folder']} are not in it, like {min(missing)}", path=path)
+    return np.stack([rgb.labels(video) > 0 for video in videos])

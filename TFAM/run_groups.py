@@ -1,0 +1,97 @@
+"""Finished runs of TFAM: their metrics.json, and the groups of runs that share a row of the table."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vimoclip.annotations.split_protocol import HELD_OUT
+
+RunMetrics = Mapping[str, Any]  # content of metrics.json, and `folder`: the run folder
+RGB = "rgb"  # the config that others are compared with
+COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # of metrics.json's inputs_sha256
+# Table 2 of the paper, which does not say with which positions and dropout
+PAPER_MAP_MICRO = {
+    "rgb": 0.7583,
+    "motion": 0.5105,
+    "concat_embedding": 0.7456,
+    "concat_time": 0.7699,
+    "cross_attention": 0.7709,
+}
+STUDENT_NOTES = {
+    "published": "student published: the epoch of the student was selected on the evaluation split, and it was trained "
+    "on the model-selection split, so the numbers are too high.",
+    "of another selection": "student of another selection: the student may have been trained on the model-selection "
+    "split.",
+    "unknown": "student unknown: the protocol of the student is not known.",
+}
+
+
+class RunGroup(NamedTuple):
+    """Key of the runs in one row of the table.
+
+    `student`: a key of STUDENT_NOTES, or ""; `settings`: `key=value ...`; `inputs`:
+    a hash of what the runs read, if runs of the same config and settings read different files."""
+
+    config: str
+    protocol: str
+    student: str
+    settings: str
+    inputs: str = ""
+
+    @property
+    def protocol_label(self) -> str:
+        """Return the protocol, and the student's if it differs."""
+        return f"{self.protocol}, student {self.student}" if self.student else self.protocol
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json and add the run folder under the key `folder`. Raises UserError."""
+    from vimoclip.io.yaml_json import read_json
+
+    return read_json(path, "delete it and train again") | {"folder": path.parent}
+
+
+def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
+    """Group runs by config, protocol and settings; the paper's five configs first, in its order, then by name."""
+    groups: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
+    for run in runs:
+        settings = " ".join(f"{key}={value}" for key, value in sorted(run["settings"].items()))
+        groups[RunGroup(run["config"], run["protocol"], student_remark(run), settings)].append(run)
+    groups = split_by_inputs(groups)
+    paper_order = list(PAPER_MAP_MICRO)
+
+    def sort_key(group: RunGroup) -> tuple[int, RunGroup]:
+        return (paper_order.index(group.config) if group.config in paper_order else len(paper_order)), group
+
+    return {group: groups[group] for group in sorted(groups, key=sort_key)}
+
+
+def student_remark(run: RunMetrics) -> str:
+    """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
+    uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
+    if run["protocol"] != HELD_OUT or not uses_motion:
+        return ""
+    if run["student_protocol"] != HELD_OUT:
+        return run["student_protocol"] or "unknown"
+    return "of another selection" if run.get("student_selection_agrees") is False else ""
+
+
+def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
+    """Split groups whose runs read different files; `inputs` is then a hash of these."""
+    result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
+    for group, runs in groups.items():
+        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
+        for run, run_inputs in zip(runs, inputs, strict=True):
+            digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
+            result[group._replace(inputs=digest)].append(run)
+    return result
+
+
+def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:
+    """Return whether two runs had the same training, model-selection and evaluation split, if both record them."""
+    first_hashes, second_hashes = (run.get("inputs_sha256", {}) for run in (first, second))
+    pairs = [(first_hashes.get(key), second_hashes.get(key)) for key in COMPARED_INPUTS]
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
