@@ -31,6 +31,7 @@ NULLABLE: dict[str, type] = {
     "data.annotations_dir": str,
     "data.protocol": str,
     "data.limit": int,
+    "data.shots": int,
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.fusion": tuple(Fusion),
