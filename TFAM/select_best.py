@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def score_run(folder: Path) -> ScoredRun | None:
-    """Read a run's score; None for a control, a few-shot run or a baseline. Raises UserError if files of the run are missing."""
+    """Read a run's score; None for a control, a few-shot run or a baseline.
+
+    Raises UserError if files of the run are missing."""
     from TFAM.run_groups import read_metrics
     from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv

@@ -44,7 +44,7 @@ INPUTS_NOTE = (
 CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
 CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
 BOOTSTRAP_SEED = 0
-KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings are not in the paper
+KEYS_UNLIKE_PAPER = {"data.motion", "data.limit", "data.shots"}  # runs with these settings are not in the paper
 
 
 def build_parser() -> cli.Parser:
@@ -198,7 +198,7 @@ def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: i
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
         "regardless of the settings here. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
-        *(note for name, note in STUDENT_NOTES.items() if name in {group.student for group in groups}),
+        *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
         "With training.checkpoint last, the epoch is the last one and was not selected.",
         *(html.escape(message, quote=False) for message in messages),

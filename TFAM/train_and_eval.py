@@ -117,15 +117,15 @@ def train_each(args: argparse.Namespace, train_run: Callable[[argparse.Namespace
     `train_run` takes the arguments of one run and returns its folder and report. Returns the folder of the last run."""
     settings: list[list[str]] = [[f"data.shots={shots}"] for shots in dict.fromkeys(args.shots)] or [[]]
     runs = [train_run(argparse.Namespace(**vars(args) | {"set": [*args.set, *more]})) for more in settings]
-    (folder, total), *others = runs
+    total, *others = (report for _, report in runs)
     estimates = [report.estimate for _, report in runs if report.estimate]
-    for folder, report in others:
+    for report in others:
         total.merge(report)
-    total.estimate = cli.add_estimates(estimates) if estimates else None
-    if others and total.estimate:
+    if others and estimates:
+        total.estimate = cli.add_estimates(estimates)
         print(f"all {len(runs)} runs: {total.estimate}", flush=True)
     total.write(args.report)
-    return folder
+    return runs[-1][0]
 
 
 def run_name(config: dict[str, Any]) -> str:

@@ -12,7 +12,9 @@ LABELS = st.dictionaries(st.text(min_size=1), st.lists(st.integers(0, 4), max_si
 def clips_by_class(labels: dict[str, list[int]]) -> dict[int | None, set[str]]:
     """Class -> its clips; None: clips without a label."""
     classes = {label for clip in labels.values() for label in clip}
-    with_label = {label: {clip for clip in labels if label in labels[clip]} for label in classes}
+    with_label: dict[int | None, set[str]] = {
+        label: {clip for clip in labels if label in labels[clip]} for label in classes
+    }
     return {**with_label, None: {clip for clip in labels if not labels[clip]}}
 
 
