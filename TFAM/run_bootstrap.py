@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from TFAM.run_groups import RunMetrics, have_same_inputs
@@ -58,20 +59,34 @@ class RunBootstrap:
         self, pairs: Sequence[tuple[RunMetrics, RunMetrics]], values: Mapping[str, float]
     ) -> MetricDifferences:
         """Add intervals to mean differences; each resample also draws pairs. Raises UserError for unreadable runs."""
+        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
+        intervals = {}
+        for metric, value in values.items():
+            differences = [run[metric] - rgb[metric] for run, rgb in resampled_pairs]
+            intervals[metric] = MetricDifference(value, *self._interval_of_mean(differences, value))
+        return intervals
+
+    def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
+        """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
+        values = [self.resampled_values(run)[metric] for run in runs]
+        return self._interval_of_mean(values, mean(run[metric] for run in runs))
+
+    def _interval_of_mean(self, resampled: "Sequence[np.ndarray]", value: float) -> tuple[float, float]:
+        """Return the interval of the mean `value` of runs or pairs; `resampled`: (resamples,) values of each."""
         import numpy as np
 
         from vimoclip import metrics
 
-        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
         # another seed, so that the draws are independent of those of clips
-        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
-        intervals = {}
-        for metric, value in values.items():
-            differences = np.stack([run[metric] - rgb[metric] for run, rgb in resampled_pairs])
-            resampled = differences[drawn.T, np.arange(self.resamples)].mean(0)
-            low, high = metrics.confidence_interval(resampled, value)
-            intervals[metric] = MetricDifference(value, float(low), float(high))
-        return intervals
+        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(resampled), (self.resamples, len(resampled)))
+        means = np.stack(resampled)[drawn.T, np.arange(self.resamples)].mean(0)
+        return metrics.confidence_interval(means, value)
+
+    def clips_sha256(self, run: RunMetrics) -> str:
+        """Return a hash of the names of the clips that a run was evaluated on. Raises UserError."""
+        from vimoclip.training import run_folder
+
+        return run_folder.digest(sorted(self._read_predictions(run).videos))
 
     def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
         """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
