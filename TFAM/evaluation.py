@@ -314,7 +314,7 @@ def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingRe
 
 
 def describe_student(motion: EmbeddingReader | None) -> dict[str, Any]:
-    """Return `student_seed` and `student_sha256` of metrics.json, a hash of all that students record except their seeds.
+    """Return `student_seed` and `student_sha256` of metrics.json, a hash of all that a student records except its seed.
 
     None for runs without motion, and for students that do not record a seed."""
     student = motion.attributes.get("student") if motion else None
