@@ -24,7 +24,7 @@ from vimoclip.runtime import cost_estimate, defaults, versions
 from vimoclip.runtime.device import select_device, select_precision
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
-from vimoclip.training import checkpoint, tensorboard
+from vimoclip.training import checkpoint, run_folder, tensorboard
 from vimoclip.training.data_parallel import make_loader, sequential_batches
 from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
@@ -285,6 +285,7 @@ def run_summary(
         "protocol": protocol,
         "reported_split": "test" if has_three_splits else "val",
         **student_protocol(config, train, motion),
+        **describe_student(motion),
         "seed": config["training"]["seed"],
         "settings": changed_settings(config),
         "inputs_sha256": inputs_sha256,
@@ -332,6 +333,17 @@ def student_has_more_labels(data: Mapping[str, Any], motion: EmbeddingReader | N
         return False
     shots, is_held_out = student.get("shots"), student.get("protocol") == HELD_OUT
     return shots is None or shots > data["shots"] or is_held_out != (data["protocol"] == HELD_OUT)
+
+
+def describe_student(motion: EmbeddingReader | None) -> dict[str, Any]:
+    """Return `student_seed` and `student_sha256` of metrics.json, a hash of all that a student records except its seed.
+
+    None for runs without motion, and for students that do not record a seed."""
+    student = motion.attributes.get("student") if motion else None
+    if not isinstance(student, dict) or "seed" not in student:
+        return {"student_seed": None, "student_sha256": None}
+    without_seed = {key: value for key, value in sorted(student.items()) if key != "seed"}
+    return {"student_seed": student["seed"], "student_sha256": run_folder.digest(without_seed)}
 
 
 def warn_about_student(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> None:

@@ -87,14 +87,28 @@ def student_remark(run: RunMetrics) -> str:
 
 
 def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
-    """Split groups whose runs read different files; `inputs` is then a hash of these."""
+    """Split groups whose runs read different files; `inputs` is then a hash of these.
+
+    Motion of students that differ only in the seed, which is also the run's, counts as the same."""
     result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for group, runs in groups.items():
-        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
+        inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
             digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
             result[group._replace(inputs=digest)].append(run)
     return result
+
+
+def _comparable_inputs(run: RunMetrics) -> Any:
+    inputs = run.get("inputs_sha256")
+    if inputs and has_own_student(run):
+        return inputs | {"motion_h5": run["student_sha256"]}
+    return inputs
+
+
+def has_own_student(run: RunMetrics) -> bool:
+    """Return whether a run's motion is of a student that was trained with the run's seed."""
+    return run.get("student_seed") is not None and run["student_seed"] == run["seed"]
 
 
 def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:
