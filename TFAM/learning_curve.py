@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from TFAM.run_groups import RunGroup, RunMetrics
 from vimoclip.errors import UserError
 
 MORE_LABELS = "of more labels"  # of STUDENT_NOTES; can only be said of few-shot runs
+FILE_NAME = "few_shot.csv"  # beside the runs evaluate.py reads it
 COLUMNS = ["config", "protocol", "settings", "shots", "train_videos", "seeds", "num_videos", "clips_sha256"]
 COLUMNS += [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
 TITLES = {"map_macro": "macro AP", "map_micro": "micro AP"}
@@ -96,6 +98,18 @@ def _shots_label(shots: int | None) -> str:
     return "all" if shots is None else str(shots)
 
 
+def write_curves(curves: Curves, folders: Sequence[Path]) -> list[Path]:
+    """Write few_shot.csv into each folder and return the paths; without curves remove those of before."""
+    from vimoclip.io.csv import write_csv
+
+    paths = [folder / FILE_NAME for folder in folders]
+    if not curves:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return []
+    return [write_csv(path, COLUMNS, curve_rows(curves)) for path in paths]
+
+
 def curve_rows(curves: Curves) -> list[list[str]]:
     """Return rows of few_shot.csv, whose columns are COLUMNS."""
     rows = []
@@ -124,13 +138,11 @@ def learning_curve_text(curves: Curves, messages: Sequence[str] = (), resamples:
         *shots,
         *([None] if any(points[-1].shots is None for points in curves.values()) else []),
     ]
-    header = ["config", *(_column_title(column, curves) for column in columns), "protocol", "settings"]
+    header = [*(_column_title(column, curves) for column in columns), "protocol", "settings"]
     text = "## Few-shot: clips of each class\n\n"
     for metric, title in TITLES.items():
         rows = [_markdown_row(curve, points, columns, metric) for curve, points in curves.items()]
-        cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
-        lines = [[f"{title}: {header[0]}", *header[1:]], ["---"] * len(header), *cells]
-        text += "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+        text += markdown_table([f"config, {title}", *header], rows) + "\n"
     interval = f" [95 % interval: bootstrap over clips and seeds, {resamples} resamples]" if resamples else ""
     return "".join(
         f"{paragraph}\n\n"
@@ -143,6 +155,12 @@ def learning_curve_text(curves: Curves, messages: Sequence[str] = (), resamples:
             *(html.escape(message, quote=False) for message in messages),
         )
     )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown. Markup and column separators in the cells are escaped: users choose config names."""
+    cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *cells])
 
 
 def _column_title(shots: int | None, curves: Curves) -> str:

@@ -5,7 +5,8 @@ paper's number.
 Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB embeddings of the evaluation split of each run.
 Writes TFAM/results/table.csv and table.md. All metrics are fractions, from 0 to 1. The standard deviation over seeds
 divides by n - 1, and is empty for one seed. Runs of one config with different settings (--set) or protocols have
-separate rows."""
+separate rows. So have few-shot runs (seed<k>_shots<n>/): their learning curves are a section of table.md, and
+few_shot.csv, which is also written to checkpoints/TFAM/, where evaluate.py finds it."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from TFAM.learning_curve import learning_curve_text, learning_curves, markdown_table, write_curves
 from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
 from TFAM.run_groups import (
     PAPER_MAP_MICRO,
@@ -75,22 +77,25 @@ def main(argv: list[str] | None = None) -> Path:
     if not runs:
         raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     groups = group_runs(runs)
-    differences, messages = compare_to_rgb(groups, args.resamples, BOOTSTRAP_SEED)
+    bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED)
+    differences, messages = compare_to_rgb(groups, bootstrap)
+    curves, curve_messages = learning_curves(groups, bootstrap)
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages)
+    text += learning_curve_text(curves, curve_messages, args.resamples)
     markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
-    print(text, f"wrote {table}", sep="", flush=True)
-    cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
+    few_shot = write_curves(curves, [args.output_dir, args.checkpoints_dir / "TFAM"])
+    print(text, f"wrote {', '.join(map(str, [table, *few_shot]))}", sep="", flush=True)
+    cli.RunReport([table, markdown, *few_shot], done=len(runs), unit="run").write(args.report)
     return table
 
 
 def compare_to_rgb(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: int, seed: int
+    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap
 ) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
     """Return (differences by group, reasons why groups have no difference or no interval)."""
-    bootstrap = RunBootstrap(resamples, seed)
     differences: dict[RunGroup, MetricDifferences] = {}
     messages: list[str] = []
     for group, runs in groups.items():
@@ -102,7 +107,7 @@ def compare_to_rgb(
             values = {metric: mean(run[metric] - rgb[metric] for run, rgb in pairs) for metric in METRICS}
             differences[group] = {metric: MetricDifference(value) for metric, value in values.items()}
             missing = "interval"
-            if resamples:
+            if bootstrap.resamples:
                 differences[group] = bootstrap.intervals(pairs, values)
         except UserError as error:
             messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
@@ -163,10 +168,7 @@ def _distinct_values(runs: Sequence[RunMetrics], key: str) -> str:
 
 def format_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Return the table in Markdown. A column combines several columns of table.csv."""
-    # users choose config names: escape markup and column separators
-    cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in _markdown_cells(row)] for row in rows]
-    lines = [" | ".join(row) for row in [MARKDOWN_COLUMNS, ["---"] * len(MARKDOWN_COLUMNS), *cells]]
-    return "".join(f"| {line} |\n" for line in lines)
+    return markdown_table(MARKDOWN_COLUMNS, [_markdown_cells(row) for row in rows])
 
 
 def _markdown_cells(row: Mapping[str, str]) -> list[str]:

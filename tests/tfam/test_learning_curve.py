@@ -1,6 +1,7 @@
 """The few-shot learning curve: means and intervals of the table's section and of few_shot.csv."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vimoclip.io import predictions_csv
 METRICS = ("map_macro", "map_micro")
 
 
-def write_few_shot_run(config: str, seed: int, shots: int | None, scores: np.ndarray, **changes: object) -> Path:
+def write_few_shot_run(config: str, seed: int, shots: int | None, scores: np.ndarray, **changes: Any) -> Path:
     """Write a finished run of `shots` clips a class, which are two training clips each; None: all 99."""
     settings = {"model.fusion": config} | ({"data.shots": shots} if shots else {})
     clips = 2 * shots if shots else 99
@@ -67,8 +68,8 @@ def test_curve_matches_scikit_learn(workspace: Path) -> None:
 
 
 def test_without_few_shot_runs_there_is_no_curve(workspace: Path) -> None:
-    write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     folder = write_few_shot_run("rgb", 1, 5, noisy_scores(2, 1.0))
+    write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     _, text = make_table("--resamples", "2")
     assert "Few-shot" in text
     folder.rename("elsewhere")
@@ -84,7 +85,7 @@ def test_runs_that_differ_in_more_than_shots_have_curves_of_their_own(workspace:
     # the remark is of few-shot runs only: the run of all clips belongs to the curve
     write_few_shot_run("motion", 1, 1, noisy_scores(4, 1.0), student_has_more_labels=True)
     write_few_shot_run("motion", 1, None, noisy_scores(5, 1.0))
-    rows, text = make_table("--resamples", "0")
+    _, text = make_table("--resamples", "0")
     assert [(row["config"], row["protocol"], row["shots"]) for row in curve_rows()] == [
         ("rgb", "held_out", "1"),
         ("rgb", "published", "1"),
