@@ -17,7 +17,7 @@ COLUMNS += [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_hig
 TITLES = {"map_macro": "macro AP", "map_micro": "micro AP"}
 
 
-class Curve(NamedTuple):
+class CurveKey(NamedTuple):
     """Key of a learning curve. `protocol`: with the remark about the student; `settings`: without the shots."""
 
     config: str
@@ -25,7 +25,7 @@ class Curve(NamedTuple):
     settings: str
 
 
-class CurvePoint(NamedTuple):
+class FewShotPoint(NamedTuple):
     """Mean over the runs of one number of shots (None: all training clips), and its intervals by metric.
 
     `train_videos`: numbers of training clips, in general one; `intervals`: empty if they could not be computed."""
@@ -38,7 +38,7 @@ class CurvePoint(NamedTuple):
     clips_sha256: str
 
 
-Curves = dict[Curve, list[CurvePoint]]
+Curves = dict[CurveKey, list[FewShotPoint]]
 
 
 def learning_curves(
@@ -47,8 +47,8 @@ def learning_curves(
     """Return (points of each curve, in ascending order of shots, all clips last; reasons of missing intervals).
 
     `groups`: of `run_groups.group_runs`. Configs without a few-shot run have no curve."""
-    few_shot: dict[Curve, dict[int, Sequence[RunMetrics]]] = {}
-    whole: dict[Curve, Sequence[RunMetrics]] = {}  # without the remark that only few-shot runs have
+    few_shot: dict[CurveKey, dict[int, Sequence[RunMetrics]]] = {}
+    whole: dict[CurveKey, Sequence[RunMetrics]] = {}  # without the remark that only few-shot runs have
     for group, runs in groups.items():
         if shots := runs[0]["settings"].get("data.shots"):
             few_shot.setdefault(_curve(group, runs), {})[shots] = runs
@@ -64,14 +64,14 @@ def learning_curves(
     return curves, list(dict.fromkeys(messages))
 
 
-def _curve(group: RunGroup, runs: Sequence[RunMetrics]) -> Curve:
+def _curve(group: RunGroup, runs: Sequence[RunMetrics]) -> CurveKey:
     settings = [f"{key}={value}" for key, value in sorted(runs[0]["settings"].items()) if key != "data.shots"]
     if group.inputs:
         settings.append(f"inputs={group.inputs}")
-    return Curve(group.config, group.protocol_label, " ".join(settings))
+    return CurveKey(group.config, group.protocol_label, " ".join(settings))
 
 
-def _without_remark(curve: Curve) -> Curve:
+def _without_remark(curve: CurveKey) -> CurveKey:
     for suffix in (f", student {MORE_LABELS}", f", {MORE_LABELS}"):
         if curve.protocol.endswith(suffix):
             return curve._replace(protocol=curve.protocol.removesuffix(suffix))
@@ -80,7 +80,7 @@ def _without_remark(curve: Curve) -> Curve:
 
 def _make_point(
     shots: int | None, runs: Sequence[RunMetrics], bootstrap: RunBootstrap, messages: list[str]
-) -> CurvePoint:
+) -> FewShotPoint:
     """Return a point; add to `messages` if its interval can't be computed."""
     intervals, clips_sha256 = {}, ""
     try:
@@ -91,7 +91,7 @@ def _make_point(
         messages.append(f"{runs[0]['config']}, {_shots_label(shots)}: no interval: {error}")
     means = {metric: mean(run[metric] for run in runs) for metric in METRICS}
     train_videos = sorted({run["train_num_videos"] for run in runs if "train_num_videos" in run})
-    return CurvePoint(shots, train_videos, runs, means, intervals, clips_sha256)
+    return FewShotPoint(shots, train_videos, runs, means, intervals, clips_sha256)
 
 
 def _shots_label(shots: int | None) -> str:
@@ -168,7 +168,9 @@ def _column_title(shots: int | None, curves: Curves) -> str:
     return _shots_label(shots) + (f" ({' or '.join(map(str, sorted(counts)))})" if counts else "")
 
 
-def _markdown_row(curve: Curve, points: Sequence[CurvePoint], columns: Sequence[int | None], metric: str) -> list[str]:
+def _markdown_row(
+    curve: CurveKey, points: Sequence[FewShotPoint], columns: Sequence[int | None], metric: str
+) -> list[str]:
     cells = {}
     for point in points:
         interval = point.intervals.get(metric)
