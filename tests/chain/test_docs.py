@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -92,6 +93,23 @@ def test_links_have_targets(page: str) -> None:
 def test_files_that_a_page_names_exist(page: str) -> None:
     named = re.findall(r"\b(?:tests|vimoclip|TFAM|demo|benchmarks)/[\w/]+\.(?:py|sh|yaml|toml)\b", read(page))
     assert [path for path in set(named) if not (REPOSITORY / path).exists()] == []
+
+
+def test_the_backbones_that_a_page_names_are_in_open_clip() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    tags = {tag for _, tag in open_clip.list_pretrained()}
+    named = re.findall(r"--clip-model-name ([\w.-]+) --clip-pretrained ([\w-]+)", text)
+    named += [pair for pair in re.findall(r"`([\w-]+)/([\w-]+)`", text) if pair[1] in tags]
+    assert len(set(named)) > 12
+    assert sorted(set(named) - set(open_clip.list_pretrained())) == []
+
+
+def test_recommended_backbones_have_published_results() -> None:
+    text = read("docs/backbones-and-flow.md")
+    recommendations, _, results = text.partition("## Published results of frozen encoders")
+    recommended = re.findall(r"`([\w-]+/\w+)`", recommendations[: recommendations.index("## Backbones")])
+    assert len(recommended) > 3
+    assert [name for name in recommended if f"| `{name}` |" not in results] == []
 
 
 def read(page: str) -> str:
