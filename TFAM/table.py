@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> Path:
     bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED)
     differences, messages = compare_to_rgb(groups, bootstrap)
     probes, probe_messages = compare_to_probes(groups, bootstrap)
-    curves, curve_messages = learning_curves(groups, bootstrap)
+    curves = learning_curves(groups, bootstrap)
     values, value_messages = compute_intervals(groups, bootstrap)
     rows = [
         make_row(group, groups[group], differences.get(group, {}), probes.get(group)) | values[group]
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> Path:
     messages = list(dict.fromkeys([*messages, *probe_messages, *value_messages]))
     text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages, has_probes=bool(probes))
     text += format_top1(rows, args.resamples)
-    text += learning_curve_text(curves, curve_messages, args.resamples)
+    text += learning_curve_text(curves, args.resamples)
     markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     few_shot = write_curves(curves, [args.output_dir, args.checkpoints_dir / "TFAM"])
