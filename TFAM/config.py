@@ -55,8 +55,8 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {  # all other numbers 
 
 
 def from_arguments(args: argparse.Namespace, paths: Sequence[Path], base: Mapping[str, Any] | None = None) -> Config:
-    """Build the config of a command line from its files, `--set`, `--seed` and `--limit`. Raises UserError."""
-    flags = {"training.seed": args.seed, "data.limit": args.limit}
+    """Build the config of a command line: its files, `--set`, `--seed` (the first), `--limit`. Raises UserError."""
+    flags = {"training.seed": args.seed[0] if args.seed else None, "data.limit": args.limit}
     config = load(paths, args.set + [f"{key}={value}" for key, value in flags.items() if value is not None], base)
     resolve_inputs(config, args.dataset_dir, args.dataset_name)
     return config

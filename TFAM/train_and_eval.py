@@ -1,7 +1,7 @@
 """Train TFAM, the Transformer that fuses RGB and motion embeddings, or evaluate a checkpoint of it.
 
     python -m TFAM.train_and_eval --config cross_attention
-    python -m TFAM.train_and_eval --config rgb --seed 50 --set training.epochs=1
+    python -m TFAM.train_and_eval --config rgb --seed 49 50 51 --set training.epochs=1
     python -m TFAM.train_and_eval --config rgb --shots 1 5 10 25
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
@@ -10,8 +10,8 @@ On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ...
 The setting data.protocol (see --set) says on which clips the best epoch is selected. held_out, the default if there is
 an annotations/selection.txt: the clips in that file, which are then not trained on; the val split is used only after
 the last epoch. published: the val split.
---shots N trains on N clips of each class, the same clips for every config and seed, and writes seed<k>_shots<N>/; of
-several N one run each, one after the other. The other splits stay whole.
+--shots N trains on N clips of each class, the same clips for every config and seed, and writes seed<k>_shots<N>/. The
+other splits stay whole. Of several seeds or N there is one run each, one after the other.
 --evaluate writes predictions.csv and metrics.json of the val split to
 TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
@@ -69,10 +69,9 @@ def build_parser() -> cli.Parser:
     )
     cli.add_checkpoint_arguments(parser)
     cli.add_dataset_arguments(parser)
-    cli.add_compute_arguments(parser)
+    cli.add_compute_arguments(parser, several_seeds=True)
     cli.add_run_arguments(parser, limit="use only the first N videos of each split")
     cli.add_report_argument(parser)
-    parser.set_defaults(seed=None)  # the config's
     return parser
 
 
@@ -91,10 +90,10 @@ def add_shots_argument(parser: cli.Parser) -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Return the run's folder as a Path, with --shots that of the last run; with --evaluate the content of
+    """Return the run's folder as a Path, of several runs that of the last one; with --evaluate the content of
     metrics.json."""
     args = build_parser().parse_args(argv)
-    check_shots_argument(args)
+    check_run_flags(args)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
         from vimoclip.runtime import distributed
@@ -104,19 +103,25 @@ def main(argv: list[str] | None = None) -> Any:
     return train_each(args, train)
 
 
-def check_shots_argument(args: argparse.Namespace) -> None:
-    """Raise UserError if --shots is given with the folder or checkpoint of one run, whose clips are settled."""
+def check_run_flags(args: argparse.Namespace) -> None:
+    """Raise UserError if the folder or checkpoint of one run is given with flags that describe several runs."""
     for flag in ("evaluate", "resume"):
-        if args.shots and getattr(args, flag, None):
-            raise UserError(f"--shots and --{flag} exclude each other", "use one of them")
+        if getattr(args, flag, None) and (args.shots or len(args.seed) > 1):
+            several = "--shots" if args.shots else "several seeds"
+            raise UserError(f"{several} and --{flag} exclude each other", "use one of them")
 
 
 def train_each(args: argparse.Namespace, train_run: Callable[[argparse.Namespace], tuple[Path, cli.RunReport]]) -> Path:
-    """Train one run for each of `args.shots`, or one of all clips; write their common report.
+    """Train one run for each of `args.seed` and `args.shots`, by default one of all clips; write their common report.
 
     `train_run` takes the arguments of one run and returns its folder and report. Returns the folder of the last run."""
+    seeds: list[list[int]] = [[seed] for seed in dict.fromkeys(args.seed)] or [[]]
     settings: list[list[str]] = [[f"data.shots={shots}"] for shots in dict.fromkeys(args.shots)] or [[]]
-    runs = [train_run(argparse.Namespace(**vars(args) | {"set": [*args.set, *more]})) for more in settings]
+    runs = [
+        train_run(argparse.Namespace(**vars(args) | {"seed": seed, "set": [*args.set, *more]}))
+        for seed in seeds
+        for more in settings
+    ]
     total, *others = (report for _, report in runs)
     estimates = [report.estimate for _, report in runs if report.estimate]
     for report in others:

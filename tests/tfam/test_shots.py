@@ -166,3 +166,15 @@ def test_select_best_ignores_few_shot_runs(selection_dataset: Path) -> None:
     (few / "metrics.csv").write_text("\n".join([rows[0], ",".join([*cells[:column], "2", *cells[column + 1 :]])]))
     assert select_best.main(["--report", "report.json"]) == whole
     assert list(read_json(Path("report.json"))["skipped"]) == [str(few)]
+
+
+def test_several_seeds_are_several_runs(selection_dataset: Path) -> None:
+    last = train("rgb", "--seed", "1", "2", "1", "--report", "report.json")
+    assert last == RUNS / "rgb/seed2"
+    assert {path.parent.name for path in RUNS.glob("rgb/*/metrics.json")} == {"seed1", "seed2"}
+    assert read_json(RUNS / "rgb/seed1/metrics.json")["seed"] == 1
+    assert read_json(Path("report.json"))["outputs"] == [str(RUNS / "rgb/seed1"), str(RUNS / "rgb/seed2")]
+    alone = train("rgb", "--seed", "2", "--checkpoints-dir", "alone")
+    assert_same_run(alone, last)
+    with pytest.raises(UserError):
+        main(["--resume", str(last), "--seed", "1", "2"])
