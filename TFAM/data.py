@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from TFAM.packing import PackedTokens, Pooling, pack, split_by_tokens
+from TFAM.packing import Fusion, PackedTokens, Pooling, pack, split_by_tokens
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
     MONITOR_SPLIT,
@@ -48,7 +48,7 @@ class FusionBatch(NamedTuple):
     labels: torch.Tensor  # (B, C)
 
     def model_inputs(self, device: torch.device) -> list[PackedTokens | None]:
-        """Positional arguments of FusionTransformer.forward, on its device."""
+        """Positional arguments of a model's forward, on its device."""
         return [self.rgb.to(device), None if self.motion is None else self.motion.to(device)]
 
     def parts(self) -> Iterator["FusionBatch"]:
@@ -195,7 +195,7 @@ def _open_splits(
             dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
         )
     apply_config(datasets, config)
-    return datasets, None if fusion == "rgb" else motion
+    return datasets, motion if Fusion(fusion).uses_motion else None
 
 
 def _open_readers(
@@ -204,7 +204,7 @@ def _open_readers(
     """Open all files; raise UserError if one holds no videos."""
     readers = {split: EmbeddingReader(path, "rgb") for split, path in rgb_paths.items()}
     motion = None
-    if fusion != "rgb" or motion_path.is_file():
+    if Fusion(fusion).uses_motion or motion_path.is_file():
         motion = EmbeddingReader(motion_path, "motion")
     else:
         print(f"{motion_path}: there is no such file, so all RGB videos are used, also those without motion")
@@ -237,7 +237,7 @@ def pair_embeddings(
 ) -> PairedEmbeddings:
     """Pair the videos that both files have with matching lengths, in the RGB file's order.
 
-    `videos`: candidates, by default all. With fusion rgb, a motion file selects the videos but is not read. Raises
+    `videos`: candidates, by default all. With a fusion without motion, a motion file selects the videos but is not read. Raises
     UserError if no video is left or two share a motion key."""
     videos = rgb.keys if videos is None else videos
     if motion is None:
@@ -267,7 +267,7 @@ def pair_embeddings(
             f"no video has fitting motion in {motion.path} ({video}: {reason})", "run inference.py again", path=rgb.path
         )
     keys = [(video, key) for key, video in video_by_key.items()]
-    return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, excluded)
+    return PairedEmbeddings(rgb, motion if Fusion(fusion).uses_motion else None, keys, excluded)
 
 
 def print_excluded(summary: str, excluded: Mapping[str, str]) -> None:

@@ -71,8 +71,11 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
 
 def student_remark(run: RunMetrics) -> str:
     """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
-    uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if run["protocol"] != HELD_OUT or not uses_motion:
+    from TFAM.packing import Fusion  # imports torch, which --help doesn't need
+
+    if run["protocol"] != HELD_OUT or not Fusion(run["fusion"]).uses_motion:
+        return ""
+    if run["settings"].get("data.motion") == "none":
         return ""
     if run["student_protocol"] != HELD_OUT:
         return run["student_protocol"] or "unknown"

@@ -11,7 +11,7 @@ from TFAM.model import FusionTransformer, PackedAttention
 from TFAM.packing import Fusion, Layout, Pooling, make_paddings, pack
 
 
-@pytest.mark.parametrize("fusion", list(Fusion))
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_all_tensors_are_made_on_the_model_s_device(fusion: str) -> None:
     model = build_model(fusion, positions=True, dropout=0.5).to("meta")
     batch = collate(random_clips([4, 3])).model_inputs(torch.device("meta"))

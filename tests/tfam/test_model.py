@@ -22,7 +22,7 @@ from vimoclip.errors import UserError
 from vimoclip.training.checkpoint import load_checkpoint, load_state
 
 PUBLISHED_LOGITS = REPOSITORY.parent / "shared" / "data" / "published_files" / "tfam_logits.npz"
-VARIANTS = [(fusion, positions) for fusion in Fusion for positions in (False, True)]
+VARIANTS = [(fusion, positions) for fusion in FUSIONS for positions in (False, True)]
 
 
 @pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
@@ -47,7 +47,7 @@ def test_padded_mean_gives_the_published_logits(fusion, positions):
 
 
 @pytest.mark.parametrize(
-    ("fusion", "stream"), [(f, s) for f in Fusion for s in ("rgb", "motion") if {f, s} != {"rgb", "motion"}]
+    ("fusion", "stream"), [(f, s) for f in FUSIONS for s in ("rgb", "motion") if {f, s} != {"rgb", "motion"}]
 )
 @pytest.mark.parametrize("positions", [False, True])
 def test_normalized_inputs_make_logits_independent_of_scale(fusion, positions, stream):
@@ -147,7 +147,7 @@ def test_every_variant_has_the_published_state_dict_keys(tmp_path):
     assert names == prefixes
     for name, prefix in (("plain.pth", ""), ("wrapped.pth", "module.")):
         torch.save({prefix + key: value for key, value in state.items()}, tmp_path / name)
-        for fusion in Fusion:
+        for fusion in FUSIONS:
             model = build_model(fusion, num_classes=3)
             load_state(model, load_checkpoint(tmp_path / name)["state_dict"], tmp_path / name)
 
