@@ -237,8 +237,8 @@ def pair_embeddings(
 ) -> PairedEmbeddings:
     """Pair the videos that both files have with matching lengths, in the RGB file's order.
 
-    `videos`: candidates, by default all. With a fusion without motion, a motion file selects the videos but is not read. Raises
-    UserError if no video is left or two share a motion key."""
+    `videos`: candidates, by default all. If the fusion uses no motion, a motion file selects the videos but is not
+    read. Raises UserError if no video is left or two share a motion key."""
     videos = rgb.keys if videos is None else videos
     if motion is None:
         return PairedEmbeddings(rgb, None, [(video, "") for video in videos[:limit]], {})

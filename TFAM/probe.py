@@ -2,10 +2,10 @@
 
     python -m TFAM.probe --config probe_rgb
     python -m TFAM.probe --config probe_attentive --seed 50
-probe_rgb, probe_motion and probe_both are logistic regressions, one per class, on the mean embeddings of frames, of flows,
-or both. They ignore all settings but data and training.seed: there are no epochs, and their regularisation is chosen on
-the clips on which data.protocol selects the epoch of other models. probe_attentive, one learned query that attends to all
-frames and flows, is trained with the settings of the section training.
+probe_rgb, probe_motion and probe_both are logistic regressions, one per class, on the mean embeddings of frames, of
+flows, or both. Only the section data and training.seed change them: there are no epochs, and their regularisation is
+chosen on the clips on which data.protocol selects the epoch of other models. probe_attentive, one learned query that
+attends to all frames and flows, is trained with the settings of the section training.
 Reads and writes the files of TFAM.train_and_eval, which takes the same flags and runs probes as well."""
 
 from typing import Any

@@ -53,7 +53,7 @@ class AttentiveProbe(nn.Module):
     def forward(self, rgb: PackedTokens, motion: PackedTokens | None = None) -> torch.Tensor:
         """Return logits (B, C). Raises ValueError if motion is None."""
         streams = [
-            self.norms[name](tokens.keys()).split(tokens.key_lengths)
+            real_tokens(tokens._replace(x=self.norms[name](tokens.x)))
             for name, tokens in used_streams(self.fusion, rgb, motion).items()
         ]
         videos = [torch.cat(parts) for parts in zip(*streams, strict=True)]
@@ -79,10 +79,15 @@ def used_streams(fusion: Fusion, rgb: PackedTokens, motion: PackedTokens | None)
     return used
 
 
+def real_tokens(tokens: PackedTokens) -> list[torch.Tensor]:
+    """Return the tokens of each video, (T, D), without padding, which is at the end."""
+    return [video[:count] for video, count in zip(tokens.videos(), tokens.key_lengths, strict=True)]
+
+
 def stream_means(fusion: Fusion, rgb: PackedTokens, motion: PackedTokens | None) -> torch.Tensor:
     """Return the mean embeddings of each video, (B, S, D), of the S streams that a model uses. Raises ValueError."""
     streams = used_streams(fusion, rgb, motion).values()
-    videos = zip(*(tokens.keys().split(tokens.key_lengths) for tokens in streams), strict=True)
+    videos = zip(*map(real_tokens, streams), strict=True)
     return torch.stack([torch.stack([tokens.mean(0) for tokens in video]) for video in videos])
 
 

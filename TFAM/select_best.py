@@ -3,7 +3,8 @@
     python -m TFAM.select_best
 Prints the run folder checkpoints/TFAM/<config>/seed<k> whose best_model.pth has the highest map_micro (micro-averaged
 average precision): on the model-selection split, or on the evaluation split for runs with data.protocol=published.
-Controls (data.motion: none, shuffled) and baselines (zero_shot, probes) are not compared. The comparison is printed on stderr."""
+Controls (data.motion: none, shuffled) and baselines (zero_shot, probes) are not compared. The comparison is printed on
+stderr."""
 
 import sys
 from pathlib import Path

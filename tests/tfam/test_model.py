@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tests.conftest import REPOSITORY
-from tests.tfam.helpers import CPU, build_model, random_clips
+from tests.tfam.helpers import CPU, FUSIONS, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
 from TFAM.model import FusionTransformer, sinusoidal_positions
 from TFAM.packing import Fusion, pack
@@ -125,7 +125,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(fusion, positions, poo
             torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", Fusion)
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_gradients_reach_the_parameters_that_a_variant_uses(fusion):
     model = build_model(fusion)
     logits = model(*collate(random_clips([5, 3])).model_inputs(CPU))
