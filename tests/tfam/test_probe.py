@@ -1,6 +1,7 @@
 """Probes: what each can separate, scores, the choice of C, and their run folders in the commands that read runs."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -67,7 +68,13 @@ def embeddings_of(number: int, stream: str) -> np.ndarray:
 
 def write_split(split: str) -> None:
     numbers = SPLITS[split]
-    attributes = {"kind": "rgb", "class_names": NAMES, "num_classes": 3, "embed_dim": WIDTH, "sampling": SAMPLING}
+    attributes: dict[str, Any] = {
+        "kind": "rgb",
+        "class_names": NAMES,
+        "num_classes": 3,
+        "embed_dim": WIDTH,
+        "sampling": SAMPLING,
+    }
     videos = {f"V{n:03}.mp4": embeddings_of(n, "rgb") for n in numbers}
     labels = np.stack([labels_of(n) for n in numbers])
     write_h5(FOLDER / f"ak_{split}_clip_embeddings.h5", videos, labels, **attributes | TEACHER)
@@ -88,15 +95,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in SPLITS:
             write_split(split)
         student = {"teacher": TEACHER, "protocol": "held_out"}
-        attributes = {"kind": "motion", "embed_dim": WIDTH, "sampling": SAMPLING, "student": student}
+        attributes: dict[str, Any] = {"kind": "motion", "embed_dim": WIDTH, "sampling": SAMPLING, "student": student}
         motion = {f"V{n:03}": embeddings_of(n, "motion") for numbers in SPLITS.values() for n in numbers}
         write_h5(FOLDER / "flow_embeddings.h5", motion, **attributes | TEACHER | {"weights_sha256": "student"})
         ANNOTATIONS_DIR.mkdir(parents=True)
         (ANNOTATIONS_DIR / annotations.SELECTION_FILE).write_text("".join(f"V{n:03}.mp4\n" for n in SELECTION))
         names = "".join(f"{i},{name}\n" for i, name in enumerate(NAMES))
         (ANNOTATIONS_DIR / "ak_action.csv").write_text(f"id,name\n{names}")
-        lines = [" ".join([f"V{n:03}.mp4", *map(str, np.flatnonzero(labels_of(n)))]) for n in SPLITS["val"]]
-        (ANNOTATIONS_DIR / "val_multi.txt").write_text("\n".join(lines) + "\n")
+        for split, numbers in SPLITS.items():
+            lines = [" ".join([f"V{n:03}.mp4", *map(str, np.flatnonzero(labels_of(n)))]) for n in numbers]
+            (ANNOTATIONS_DIR / f"{split}_multi.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -108,9 +116,8 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(config: str, *more: str) -> Path:
     """Train a probe in the current folder; padding would be part of a mean if a mean included it."""
-    command = ["--config", config, "--num-workers", "0", "--device", "cpu", *more]
     settings = ["model.num_heads=2", "training.epochs=20", "training.lr=1e-2", "model.pooling=padded_mean"]
-    return probe.main([*command, "--set", *settings])
+    return probe.main(["--config", config, "--num-workers", "0", "--device", "cpu", "--set", *settings, *more])
 
 
 def probabilities(path: Path) -> torch.Tensor:
