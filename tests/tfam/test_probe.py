@@ -246,7 +246,7 @@ def test_a_run_is_read_by_the_table_and_by_evaluation(in_folder: Path, config: s
     assert float(rows[config]["map_macro_mean"]) == pytest.approx(metrics["map_macro"], abs=1e-4)
     evaluate.main([str(folder), "--resamples", "5"])
     evaluated = read_json(folder / "evaluation" / "metrics.json")
-    assert evaluated["metrics"]["map_macro"]["value"] == pytest.approx(metrics["map_macro"], abs=1e-6)
+    assert evaluated["map_macro"]["value"] == pytest.approx(metrics["map_macro"], abs=1e-6)
     again = train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu"])
     assert again["map_micro"] == metrics["map_micro"] and again["fusion"] == config
 
