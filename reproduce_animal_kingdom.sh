@@ -24,6 +24,7 @@ FLOW=${FLOW:---model raft --ckpt-path things --flow-normalization frame} # as in
 STUDENT=${STUDENT:---epochs 10 --batch-size 32 --learning-rate 1e-3 --grad-clip-norm None --distillation-loss-mode cosine
     --num-classes 140 --sequence-length 30 --residual-alpha 0.1 --class-positive-weight 9}
 FUSIONS=${FUSIONS:-rgb motion concat_embedding concat_time cross_attention}
+PROBES=${PROBES-probe_rgb probe_motion probe_both probe_attentive} # baselines, see python -m TFAM.probe --help
 CONTROLS=${CONTROLS-cross_attention_none cross_attention_shuffled} # only of held_out, like SEEDS
 SEEDS=${SEEDS:-49 50 51}
 FUSION_SETTINGS=${FUSION_SETTINGS:-}       # for --set of TFAM, e.g. training.epochs=1
@@ -97,8 +98,8 @@ export_motion() { # export_motion PROTOCOL...
 motion_of() { echo "$dataset/embeddings/flow_embeddings_$1.h5"; }
 
 fusion_of() { # fusion_of PROTOCOL: set configs, seeds and the common flags of its TFAM runs
-    configs=$FUSIONS seeds=49
-    [ "$1" = published ] || configs="$FUSIONS $CONTROLS" seeds=$SEEDS
+    configs="$FUSIONS $PROBES" seeds=49
+    [ "$1" = published ] || configs="$FUSIONS $CONTROLS $PROBES" seeds=$SEEDS
     read -ra fusion <<<"$COMPUTE --logs-dir logs/$name/$1 --set data.protocol=$1 data.motion_h5=$(motion_of "$1") $FUSION_SETTINGS"
 }
 

@@ -76,10 +76,10 @@ def load(paths: Sequence[Path], overrides: Iterable[str] = (), base: Mapping[str
             f"training.min_lr is {config['training']['min_lr']}, above training.lr {config['training']['lr']}",
             "the learning rate falls to min_lr: give a smaller one",
         )
-    motion = config["data"]["motion"]
-    if motion != "real" and config["model"]["fusion"] == Fusion.RGB:
+    motion, fusion = config["data"]["motion"], Fusion(config["model"]["fusion"])
+    if motion != "real" and not fusion.uses_motion:
         raise UserError(
-            f"data.motion is {motion}, but model.fusion rgb sees no motion", "give one of the other fusions"
+            f"data.motion is {motion}, but model.fusion {fusion} sees no motion", "give one of the other fusions"
         )
     return config
 

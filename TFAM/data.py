@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from TFAM.packing import PackedTokens, Pooling, pack, split_by_tokens
+from TFAM.packing import Fusion, PackedTokens, Pooling, pack, split_by_tokens
 from vimoclip.annotations.few_shot import draw_shots
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
@@ -50,7 +50,7 @@ class FusionBatch(NamedTuple):
     labels: torch.Tensor  # (B, C)
 
     def model_inputs(self, device: torch.device) -> list[PackedTokens | None]:
-        """Positional arguments of FusionTransformer.forward, on its device."""
+        """Positional arguments of a model's forward, on its device."""
         return [self.rgb.to(device), None if self.motion is None else self.motion.to(device)]
 
     def parts(self) -> Iterator["FusionBatch"]:
@@ -206,7 +206,7 @@ def _open_splits(
             dict.fromkeys((key for key in motion.keys if key not in used), "in neither RGB file"),
         )
     apply_config(datasets, config)
-    return datasets, None if fusion == "rgb" else motion
+    return datasets, motion if Fusion(fusion).uses_motion else None
 
 
 def _open_readers(
@@ -215,7 +215,7 @@ def _open_readers(
     """Open all files; raise UserError if one holds no videos."""
     readers = {split: EmbeddingReader(path, "rgb") for split, path in rgb_paths.items()}
     motion = None
-    if fusion != "rgb" or motion_path.is_file():
+    if Fusion(fusion).uses_motion or motion_path.is_file():
         motion = EmbeddingReader(motion_path, "motion")
     else:
         print(f"{motion_path}: there is no such file, so all RGB videos are used, also those without motion")
@@ -248,8 +248,8 @@ def pair_embeddings(
 ) -> PairedEmbeddings:
     """Pair the videos that both files have with matching lengths, in the RGB file's order.
 
-    `videos`: candidates, by default all. With fusion rgb, a motion file selects the videos but is not read. Raises
-    UserError if no video is left or two share a motion key."""
+    `videos`: candidates, by default all. If the fusion uses no motion, a motion file selects the videos but is not
+    read. Raises UserError if no video is left or two share a motion key."""
     videos = rgb.keys if videos is None else videos
     if motion is None:
         return PairedEmbeddings(rgb, None, [(video, "") for video in videos[:limit]], {})
@@ -278,7 +278,7 @@ def pair_embeddings(
             f"no video has fitting motion in {motion.path} ({video}: {reason})", "run inference.py again", path=rgb.path
         )
     keys = [(video, key) for key, video in video_by_key.items()]
-    return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, excluded)
+    return PairedEmbeddings(rgb, motion if Fusion(fusion).uses_motion else None, keys, excluded)
 
 
 def write_training_clips(folder: Path, dataset: PairedEmbeddings) -> None:

@@ -11,8 +11,9 @@ import torch
 from TFAM import loops
 from TFAM.config import INPUT_KEYS, Config, changed_settings, check_unchanged, flatten, from_arguments, logged_sections
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
-from TFAM.model import FusionTransformer, shape_from_state_dict
-from TFAM.trainer import BYTES_PER_PREDICTION, FusionTrainer
+from TFAM.packing import Fusion
+from TFAM.probes import build_model, shape_from_state_dict
+from TFAM.trainer import BYTES_PER_PREDICTION
 from vimoclip import annotations, cli
 from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
@@ -49,14 +50,14 @@ def run_metadata(config: Config, rgb: EmbeddingReader, motion: EmbeddingReader |
 
 
 class Evaluator:
-    """A checkpoint's model, which scores data sets in the processes of `run`. `model`: arguments of FusionTransformer.
+    """A checkpoint's model, which scores data sets in the processes of `run`. `model`: see `build_model`.
 
     Raises UserError if the model is invalid or the tensors of `state` do not fit it."""
 
     def __init__(
         self, config: Config, model: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path, run: RunOptions
     ):
-        self.config, self.run, self.model = config, run, FusionTransformer(**model)
+        self.config, self.run, self.model = config, run, build_model(model)
         checkpoint.load_state(self.model, state, path)
         self.model.to(run.device).eval()
 
@@ -193,14 +194,19 @@ def checkpoint_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def evaluate_best_checkpoint(
-    config: Config, splits: Mapping[str, PairedEmbeddings], motion: EmbeddingReader | None, trainer: FusionTrainer
+    config: Config,
+    splits: Mapping[str, PairedEmbeddings],
+    motion: EmbeddingReader | None,
+    run: RunOptions,
+    seconds: float,
+    last_step: int,
 ) -> None:
     """Evaluate best_model.pth; write predictions.csv, selection_predictions.csv, calibration.json, last metrics.json.
 
     selection_predictions.csv and calibration.json, which is fitted on it, exist if the monitor split is not the
     evaluation split. `splits`: those of training; with held_out and three_splits the evaluation file is opened here.
-    Raises UserError, TrainingError."""
-    run = trainer.run
+    `seconds`: of the training; `last_step`: number of its last step on TensorBoard's axis. Raises UserError,
+    TrainingError."""
     folder = run.folder
     best = checkpoint.load_checkpoint(folder / "best_model.pth")
     if config["data"]["protocol"] == THREE_SPLITS:  # from here on, "val" is the evaluation split
@@ -231,18 +237,18 @@ def evaluate_best_checkpoint(
     metrics |= {
         "config": folder.absolute().parent.name,
         "precision": run.precision,
-        "seconds": round(trainer.progress.seconds, 1),
+        "seconds": round(seconds, 1),
         "thresholds": thresholds,
     }
     scores = f"map_macro {metrics['map_macro']:.4f}, map_micro {metrics['map_micro']:.4f}"
-    epoch = f"epoch {metrics['epoch']}, selected by {metrics['epoch_chosen_by']}"
-    print(f"{folder}: {scores} on the evaluation split; {epoch}")
+    epoch = "" if metrics["epoch"] is None else f"; epoch {metrics['epoch']}, selected by {metrics['epoch_chosen_by']}"
+    print(f"{folder}: {scores} on the evaluation split{epoch}")
     flat = flatten(logged_sections(best["config"]))
     settings = {"stage": "TFAM", "config": metrics["config"]} | {k: v for k, v in flat.items() if k not in INPUT_KEYS}
     final = {"reported" if split == "val" else split: result.metrics for split, result in results.items()}
     names = ("map_macro", "map_micro")
     scalars = {f"final/{split}_{name}": values[name] for split, values in final.items() for name in names}
-    tensorboard.write_hparams(run.logs_dir, settings, scalars, trainer.last_step)
+    tensorboard.write_hparams(run.logs_dir, settings, scalars, last_step)
     yaml_json.write_json(folder / "metrics.json", metrics)  # last: it marks the run finished
 
 
@@ -278,10 +284,14 @@ def run_summary(
     }
     if protocol == HELD_OUT:
         inputs_sha256[SELECTION_SPLIT] = selection_digest(train, config["data"])
-    is_last = config["training"]["checkpoint"] == "last"
+    chosen_by = f"map_micro on {MONITOR_DESCRIPTION[protocol]}"
+    if Fusion(config["model"]["fusion"]).is_linear_probe:
+        chosen_by = f"nothing, since a linear probe has no epochs; its C by {chosen_by}"
+    elif config["training"]["checkpoint"] == "last":
+        chosen_by = "being the last"
     summary = {
         "epoch": best["epoch"],
-        "epoch_chosen_by": "being the last" if is_last else f"map_micro on {MONITOR_DESCRIPTION[protocol]}",
+        "epoch_chosen_by": chosen_by,
         "protocol": protocol,
         "reported_split": "test" if has_three_splits else "val",
         **student_protocol(config, train, motion),
@@ -291,6 +301,8 @@ def run_summary(
         "inputs_sha256": inputs_sha256,
         "versions": best["versions"],
     }
+    if "regularisation" in best:
+        summary["regularisation"] = best["regularisation"]
     for split in ("train", SELECTION_SPLIT):
         if split in splits:
             excluded = splits[split].excluded

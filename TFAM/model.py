@@ -24,6 +24,15 @@ from vimoclip.runtime.onednn import linear
 MAX_PRODUCTS = 2**25
 
 
+def check_num_heads(d_model: int, num_heads: int) -> None:
+    """Raise UserError if num_heads does not divide d_model."""
+    if d_model % num_heads:
+        raise UserError(
+            f"model.num_heads is {num_heads}, which does not divide the embeddings' width {d_model}",
+            "use --set model.num_heads=N with a divisor",
+        )
+
+
 class PackedAttention(nn.MultiheadAttention):
     """nn.MultiheadAttention within each video of a packed batch; its parameters and their names are the parent's."""
 
@@ -148,11 +157,7 @@ class FusionTransformer(nn.Module):
         attention_dropout: float | None = None,
     ):
         super().__init__()
-        if d_model % num_heads:
-            raise UserError(
-                f"model.num_heads is {num_heads}, which does not divide the embeddings' width {d_model}",
-                "use --set model.num_heads=N with a divisor",
-            )
+        check_num_heads(d_model, num_heads)
         self.fusion, self.positions, self.pooling = Fusion(fusion), positions, Pooling(pooling)
         self.normalize_inputs = normalize_inputs
         attention_dropout = dropout if attention_dropout is None else attention_dropout

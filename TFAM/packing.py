@@ -19,13 +19,37 @@ LAUNCH_PRODUCTS = 512**2
 
 
 class Fusion(StrEnum):
-    """Input of the layers."""
+    """What a model reads, and for the Transformer the input of its layers. The probes are simpler models."""
 
     RGB = "rgb"
     MOTION = "motion"
     CONCAT_EMBEDDING = "concat_embedding"  # frame and flow concatenated along the width, projected from 2D to D
     CONCAT_TIME = "concat_time"  # all frames, then all flows
     CROSS_ATTENTION = "cross_attention"  # RGB frames are queries, motion keys and values
+    PROBE_RGB = "probe_rgb"  # logistic regression on the mean of the frames
+    PROBE_MOTION = "probe_motion"  # on the mean of the flows
+    PROBE_BOTH = "probe_both"  # on both means
+    PROBE_ATTENTIVE = "probe_attentive"  # one learned query attends to all frames and flows
+
+    @property
+    def uses_rgb(self) -> bool:
+        """Whether logits depend on RGB embeddings."""
+        return self not in (Fusion.MOTION, Fusion.PROBE_MOTION)
+
+    @property
+    def uses_motion(self) -> bool:
+        """Whether logits depend on motion embeddings."""
+        return self not in (Fusion.RGB, Fusion.PROBE_RGB)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the model is a baseline, not the Transformer."""
+        return self.is_linear_probe or self == Fusion.PROBE_ATTENTIVE
+
+    @property
+    def is_linear_probe(self) -> bool:
+        """Whether the model is a logistic regression, which has no epochs."""
+        return self in (Fusion.PROBE_RGB, Fusion.PROBE_MOTION, Fusion.PROBE_BOTH)
 
 
 class Pooling(StrEnum):

@@ -11,8 +11,8 @@ import torch
 from TFAM.data import ClipFeatures, collate
 from TFAM.evaluation import checkpoint_config
 from TFAM.loops import score_batch
-from TFAM.model import FusionTransformer
 from TFAM.packing import Fusion, Pooling
+from TFAM.probes import LinearProbe, build_model
 from vimoclip import clip
 from vimoclip.errors import UserError
 from vimoclip.evaluation import calibration_file
@@ -45,10 +45,9 @@ class FusionPredictor:
         self.model_config = config["model"]
         self.fusion = Fusion(self.model_config["fusion"])
         motion_mode = config["data"]["motion"]
-        if motion_mode == "shuffled" and self.fusion != Fusion.RGB:
+        if motion_mode == "shuffled" and self.fusion.uses_motion:
             raise UserError("was trained on shuffled motion (data.motion)", "give another run", path=self.path)
-        uses_rgb = self.fusion != Fusion.MOTION
-        uses_motion = self.fusion != Fusion.RGB and motion_mode == "real"
+        uses_rgb, uses_motion = self.fusion.uses_rgb, self.fusion.uses_motion and motion_mode == "real"
         self.inputs: dict[str, dict[str, Any] | None] = {
             "rgb": config["inputs"].get("rgb") if uses_rgb else None,
             "motion": config["inputs"].get("motion") if uses_motion else None,
@@ -61,7 +60,7 @@ class FusionPredictor:
         is_calibrated = self.path.name == BEST_CHECKPOINT and not raw
         self.calibration = calibration_file.read(self.path.parent, self.classes) if is_calibrated else None
         self.device, self.precision = device, precision
-        self.model = FusionTransformer(**self.model_config).to(device).eval()
+        self.model = build_model(self.model_config).to(device).eval()
         checkpoint.load_state(self.model, state["state_dict"], self.path)
         self.weights_sha256 = clip.weights_sha256(self.model)
 
@@ -79,7 +78,7 @@ class FusionPredictor:
         return all(inputs is not None for inputs in self.inputs.values())
 
     def score_streams(self, windows: Sequence[WindowFeatures]) -> np.ndarray:
-        """Return (2, n, C): the scores with RGB alone and with motion alone; the other's embeddings are 0."""
+        """Return (2, n, C): the scores with RGB alone and with motion alone; the other's embeddings are `_absent`."""
         return np.stack(
             [
                 self([window._replace(motion=None) for window in windows]),
@@ -95,15 +94,21 @@ class FusionPredictor:
         return logits.sigmoid().double().numpy()
 
     def _features(self, window: WindowFeatures) -> ClipFeatures:
-        """Return the embeddings of a window, with zeros for a stream that was not computed, or is not the model's."""
-        rgb, motion, width = window.rgb, window.motion, self.model_config["d_model"]
+        """Return the embeddings of a window, `_absent` for a stream that was not computed, or is not the model's."""
+        rgb, motion = window.rgb, window.motion
         if rgb is None or self.inputs["rgb"] is None:
-            rgb = torch.zeros(window.frames, width)
-        if self.fusion == Fusion.RGB:
+            rgb = self._absent("rgb", window.frames)
+        if not self.fusion.uses_motion:
             motion = None
         elif motion is None or self.inputs["motion"] is None:
-            motion = torch.zeros(window.frames - 1, width)
+            motion = self._absent("motion", window.frames - 1)
         return ClipFeatures("", rgb, motion, torch.empty(0))
+
+    def _absent(self, stream: str, count: int) -> torch.Tensor:
+        """Return (count, D) embeddings that stand for a stream without content: 0, or a linear probe's mean clip."""
+        if isinstance(self.model, LinearProbe):
+            return self.model.absent(stream).expand(count, -1)
+        return torch.zeros(count, self.model_config["d_model"])
 
     def thresholds(self) -> np.ndarray:
         """Return (C,) thresholds that the run fitted on its model-selection split, or DEFAULT_THRESHOLD."""

@@ -7,8 +7,10 @@
 
 # Variants of TFAM/configs/variants.yaml, or files TFAM/configs/<name>.yaml: the paper's five fusions, and two controls,
 # cross-attention with zeros for motion and with the motion of another video. If a control scores as well as
-# cross_attention, motion does not contribute.
-CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled}"
+# cross_attention, motion does not contribute. The probes are simple classifiers of the same embeddings, see
+# python -m TFAM.probe --help: a fusion that does not beat them does not need its layers.
+CONFIGS="${CONFIGS:-rgb motion concat_embedding concat_time cross_attention cross_attention_none cross_attention_shuffled
+    probe_rgb probe_motion probe_both probe_attentive}"
 # Another name is zero_shot: CLIP with the action names, without training, one run; ZERO_SHOT holds its flags.
 SEEDS="${SEEDS:-49 50 51}" # one seed gives no estimate of the variance between seeds
 CHECKPOINTS="${CHECKPOINTS:-checkpoints}" # gets TFAM/<config>/seed<k>/

@@ -75,8 +75,11 @@ def student_remark(run: RunMetrics) -> str:
     """Return how the student of a run's motion has seen more than the run, keys of STUDENT_NOTES; else "".
 
     That is: a held_out run's student was not held out likewise, or a few-shot run's had more labels."""
+    from TFAM.packing import Fusion  # imports torch, which --help doesn't need
+
     remarks = []
-    if run["protocol"] == HELD_OUT and run["fusion"] != RGB and run["settings"].get("data.motion") != "none":
+    uses_motion = Fusion(run["fusion"]).uses_motion and run["settings"].get("data.motion") != "none"
+    if run["protocol"] == HELD_OUT and uses_motion:
         if run["student_protocol"] != HELD_OUT:
             remarks.append(run["student_protocol"] or "unknown")
         elif run.get("student_selection_agrees") is False:

@@ -3,8 +3,8 @@
     python -m TFAM.select_best
 Prints the run folder checkpoints/TFAM/<config>/seed<k> whose best_model.pth has the highest map_micro (micro-averaged
 average precision): on the model-selection split, or on the evaluation split for runs with data.protocol=published.
-Controls (data.motion: none, shuffled), few-shot runs (data.shots) and baselines are not compared. The comparison is
-printed on stderr."""
+Controls (data.motion: none, shuffled), few-shot runs (data.shots) and baselines (zero_shot, probes) are not compared.
+The comparison is printed on stderr."""
 
 import sys
 from pathlib import Path
@@ -78,7 +78,9 @@ def score_run(folder: Path) -> ScoredRun | None:
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
     data = config.get("data", {})
-    if data.get("motion", "real") != "real" or data.get("shots") or metrics["protocol"] == ZERO_SHOT:
+    is_probe = str(config.get("model", {}).get("fusion")).startswith("probe_")  # `Fusion` would import torch
+    is_control_or_few_shot = data.get("motion", "real") != "real" or data.get("shots")
+    if is_probe or is_control_or_few_shot or metrics["protocol"] == ZERO_SHOT:
         return None
     protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")

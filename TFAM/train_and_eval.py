@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 SETTINGS_HINT = "use the same settings, --overwrite to train from scratch, or a config of another name"
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser(description=__doc__)
+def build_parser(description: str | None = __doc__) -> cli.Parser:
+    parser = cli.Parser(description=description)
     parser.add_argument(
         "--config",
         type=Path,
@@ -92,7 +92,11 @@ def add_shots_argument(parser: cli.Parser) -> None:
 def main(argv: list[str] | None = None) -> Any:
     """Return the run's folder as a Path, of several runs that of the last one; with --evaluate the content of
     metrics.json."""
-    args = build_parser().parse_args(argv)
+    return run(build_parser().parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> Any:
+    """Return the result of `main`. Raises UserError, TrainingError."""
     check_run_flags(args)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
@@ -142,6 +146,7 @@ def run_name(config: dict[str, Any]) -> str:
 def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
     """Train one run, new or resumed; return its folder and report. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, flatten, from_arguments
+    from TFAM.packing import Fusion
     from vimoclip.annotations import split_protocol
     from vimoclip.io import yaml_json
     from vimoclip.runtime import distributed
@@ -164,9 +169,10 @@ def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
             check_finished_inputs(folder, config)
             print(f"{folder}: finished already (protocol {data['protocol']}); --overwrite repeats it")
             left_out = left_out_videos(folder)
-            epochs = config["training"]["epochs"]
             pending = 0 if args.dry_run else None
-            return folder, cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit="epoch")
+            is_linear_probe = Fusion(config["model"]["fusion"]).is_linear_probe
+            epochs, unit = (1, "run") if is_linear_probe else (config["training"]["epochs"], "epoch")
+            return folder, cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit=unit)
     with distributed.init_process_group(args.device) as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
@@ -208,6 +214,8 @@ def _train_in_group(
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits, write_training_clips
     from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels, warn_about_student
+    from TFAM.packing import Fusion
+    from TFAM.probe_fit import LinearProbeFit
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
     from vimoclip.runtime import defaults
@@ -226,9 +234,12 @@ def _train_in_group(
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
     metadata = run_metadata(config, splits["train"].rgb, motion)
     warn_about_evaluation_labels(config["data"], len(metadata["class_names"]))
-    trainer = FusionTrainer(metadata, splits, run)
+    is_linear = Fusion(config["model"]["fusion"]).is_linear_probe
+    trainer = LinearProbeFit(metadata, splits, run) if is_linear else FusionTrainer(metadata, splits, run)
     if args.dry_run:
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
+        if isinstance(trainer, LinearProbeFit):
+            return trainer.dry_run(left_out)
         return print_dry_run(trainer, args.overwrite, left_out)
     with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
         if group.is_main and config["data"]["shots"]:
@@ -236,7 +247,7 @@ def _train_in_group(
         print(f"{folder}: on {device} in {precision}, {num_workers} loader workers", flush=True)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth
-        evaluate_best_checkpoint(config, splits, motion, trainer)
+        evaluate_best_checkpoint(config, splits, motion, run, trainer.seconds, trainer.last_step)
         return trainer.report(left_out_videos(folder) if group.is_main else {})
 
 

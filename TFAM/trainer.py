@@ -1,4 +1,4 @@
-"""Training run of the fusion Transformer."""
+"""Training run of the fusion Transformer or of the attentive probe."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,7 +10,7 @@ import torch
 from TFAM import loops
 from TFAM.config import check_unchanged, logged_sections
 from TFAM.data import ClipFeatures, PairedEmbeddings, selection_digest
-from TFAM.model import FusionTransformer
+from TFAM.probes import build_model
 from TFAM.resident import ResidentLoader, ResidentSplit, load_splits
 from vimoclip import cli
 from vimoclip.flow.flow_folder import FlowFolder
@@ -28,9 +28,9 @@ COLUMNS = ("loss", "map_macro", "map_micro")  # of metrics.csv, for the monitor 
 
 
 class FusionTrainer(Trainer):
-    """Training of the fusion Transformer that `metadata["config"]` describes.
+    """Training of the model that `metadata["config"]` describes.
 
-    The time over all sessions, without steps that were repeated after a stop, is `progress.seconds`."""
+    The time is `seconds`."""
 
     unit, first_epoch, learning_rate_column = "video", 1, "lr"
     tags: ClassVar = {"epoch": "", "lr": "train/lr", "train_loss": "train/loss_by_epoch"}
@@ -163,6 +163,11 @@ class FusionTrainer(Trainer):
     # --- TensorBoard and printed lines
 
     @property
+    def seconds(self) -> float:
+        """Time of all sessions, without steps that were repeated after a stop."""
+        return self.progress.seconds
+
+    @property
     def last_step(self) -> int:
         """Number of the last finished step; the first step of the run is 0.
 
@@ -190,7 +195,7 @@ class FusionTrainer(Trainer):
 
 def make_train_state(config: Mapping[str, Any], device: torch.device, precision: str) -> TrainState:
     """Return a new model with AdamW and a learning rate that falls along a cosine."""
-    training, model = config["training"], FusionTransformer(**config["model"]).to(device)
+    training, model = config["training"], build_model(config["model"]).to(device)
     # fused takes a quarter of the time on a CPU
     fused = device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(

@@ -14,8 +14,8 @@ from benchmarks.inputs import CLASSES, DIM, video_lengths
 from TFAM import config as tfam_config
 from TFAM import loops, trainer
 from TFAM.data import ClipFeatures, FusionBatch, collate
-from TFAM.model import FusionTransformer
 from TFAM.packing import Fusion
+from TFAM.probes import build_model
 from vimoclip.training.data_parallel import ModelReplica
 from vimoclip.training.late_fetch import delay_by_one
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
@@ -56,7 +56,7 @@ def generated_batch(lengths: list[int]) -> FusionBatch:
 @torch.inference_mode()
 def measure_agreement(fusion: str, context: CheckContext) -> Measured:
     """Compare the logits with those of the CPU in float32, relative to their spread."""
-    model = FusionTransformer(**make_config(fusion, context)["model"]).eval()
+    model = build_model(make_config(fusion, context)["model"]).eval()
     batch = generated_batch(batch_lengths(8, context))
     reference = model(*batch.model_inputs(CPU))
     logits = copy.deepcopy(model).to(context.device)(*batch.model_inputs(context.device)).cpu()

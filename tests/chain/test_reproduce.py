@@ -31,6 +31,7 @@ SMALL = {
     "STUDENT": "--epochs 1 --batch-size 8 --sequence-length 8 --num-classes 3",
     "FUSIONS": "cross_attention",
     "CONTROLS": "cross_attention_none",
+    "PROBES": "probe_both",
     "SEEDS": "49",
     "FUSION_SETTINGS": "training.epochs=2 model.num_heads=4 model.num_layers=1 model.dim_feedforward=32",
     "COMPUTE": "--num-workers 0 --device cpu",
@@ -159,7 +160,7 @@ def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clon
     assert [len(videos) for videos in data.splits.values()] == [12, 4]
     assert annotations.read_animals(annotations_dir)["TRAIN00.mp4"].classes == ("Bird",)
     for protocol in ("published", "held_out"):
-        configs = ["cross_attention", "cross_attention_none"][: 1 + (protocol == "held_out")]
+        configs = ["cross_attention", *(["cross_attention_none"] if protocol == "held_out" else []), "probe_both"]
         student = store.EmbeddingReader(
             annotations_dir.parent / "embeddings" / f"flow_embeddings_{protocol}.h5", "motion"
         )

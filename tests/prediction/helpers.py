@@ -20,6 +20,7 @@ RUNS = {
     "rgb": ["data.protocol=published"],
     "motion": ["data.protocol=published"],
     "concat_time": ["data.protocol=published"],
+    "probe_both": ["data.protocol=published"],
 }
 FUSION_ARGS = ["--tfam", "checkpoints/TFAM/cross_attention/seed49", "--student", "checkpoints/student"]
 RGB_RUN = "checkpoints/TFAM/rgb/seed49"

@@ -233,13 +233,14 @@ def test_nested_videos_of_one_name_and_unusual_names(chain: Path, tmp_path: Path
 
 
 def test_disagreements_of_the_streams_are_recorded_for_models_of_two(chain: Path, tmp_path: Path) -> None:
-    for config, student in (("cross_attention", FUSION_ARGS[2:]), ("rgb", [])):
+    for config, student in (("cross_attention", FUSION_ARGS[2:]), ("probe_both", FUSION_ARGS[2:]), ("rgb", [])):
         run = f"checkpoints/TFAM/{config}/seed49"
         predict(chain, "dataset/videos/clip3.mp4", "--tfam", run, *student, "-o", str(tmp_path / config))
-    found = read_json(tmp_path / "cross_attention" / "clip3.json")
-    assert len(found["disagreements"]) == len(found["starts"])
-    for action, rgb, motion in found["disagreements"]:
-        assert action in CLASSES and 0 <= rgb <= 1 and 0 <= motion <= 1 and rgb != motion
+    for config in ("cross_attention", "probe_both"):
+        found = read_json(tmp_path / config / "clip3.json")
+        assert len(found["disagreements"]) == len(found["starts"])
+        for action, rgb, motion in found["disagreements"]:
+            assert action in CLASSES and 0 <= rgb <= 1 and 0 <= motion <= 1 and rgb != motion
     assert read_json(tmp_path / "rgb" / "clip3.json")["disagreements"] == []
 
 

@@ -13,12 +13,14 @@ import torch
 from TFAM import config
 from TFAM.data import ClipFeatures, PairedEmbeddings, open_training_splits
 from TFAM.model import FusionTransformer
+from TFAM.packing import Fusion
 from vimoclip import annotations
 from vimoclip.io.yaml_json import read_yaml
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader, EmbeddingWriter
 
 VARIANTS = list(read_yaml(config.VARIANTS))
+FUSIONS = [fusion for fusion in Fusion if not fusion.is_probe]  # of the Transformer
 CPU = torch.device("cpu")
 SMALL_MODEL = {"d_model": 8, "num_heads": 2, "num_layers": 2, "dim_feedforward": 16, "num_classes": 3}
 NO_DROPOUT = {"dropout": 0.0, "classifier_dropout": 0.0}

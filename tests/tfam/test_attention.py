@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tfam.helpers import CPU, build_model, random_clips
+from tests.tfam.helpers import CPU, FUSIONS, build_model, random_clips
 from TFAM import model as fusion_model
 from TFAM.data import ClipFeatures, collate
 from TFAM.model import FusionTransformer, PackedAttention
-from TFAM.packing import Fusion, Layout, Pooling, make_paddings, pack
+from TFAM.packing import Layout, Pooling, make_paddings, pack
 
 
-@pytest.mark.parametrize("fusion", list(Fusion))
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_all_tensors_are_made_on_the_model_s_device(fusion: str) -> None:
     model = build_model(fusion, positions=True, dropout=0.5).to("meta")
     batch = collate(random_clips([4, 3])).model_inputs(torch.device("meta"))
@@ -29,7 +29,7 @@ def test_dropout_near_its_limits_is_finite(p: float) -> None:
 
 @pytest.mark.parametrize("pooling", Pooling)
 @pytest.mark.parametrize("positions", [False, True])
-@pytest.mark.parametrize("fusion", Fusion)
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_attention_to_all_videos_at_once_equals_one_video_at_a_time(
     fusion: str, positions: bool, pooling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ def load(*names: str) -> dict:
 
 
 def test_published_variants_have_their_settings():
-    assert len(VARIANTS) == 22 and set(VARIANTS) > set(Fusion)
+    assert len(VARIANTS) == 26 and set(VARIANTS) > set(Fusion)
     default = load()
     small_batch = {"training": default["training"] | {"batch_size": 4}}
     expected: dict[str, dict] = {
@@ -43,7 +43,7 @@ def test_published_variants_have_their_settings():
     }
     for name, changes in expected.items():
         assert load(name) == {section: default[section] | changes.get(section, {}) for section in default}, name
-    assert len({json.dumps(load(name), sort_keys=True) for name in VARIANTS}) == 22
+    assert len({json.dumps(load(name), sort_keys=True) for name in VARIANTS}) == 26
 
 
 def test_a_variant_is_found_by_name_and_by_the_path_of_its_former_file(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.preloaded import executable
-from tests.tfam.helpers import MirrorGroup, train_command, write_motion, write_rgb, write_selection
+from tests.tfam.helpers import MirrorGroup, read_json, train_command, write_motion, write_rgb, write_selection
 from TFAM import train_and_eval
 from vimoclip.runtime import cost_estimate, distributed
 from vimoclip.training import checkpoint
@@ -67,6 +67,17 @@ def test_two_processes_train_like_one_with_twice_the_batch(dataset: Path) -> Non
         assert ids[0] == ids[1]  # each video once, in file order
     assert result.stdout.count("epoch 3/3") == 1
     assert (two / "metrics.json").exists()
+
+
+def test_two_processes_fit_the_linear_probe_of_one(selection_dataset: Path) -> None:
+    """The first has two of the three classes."""
+    result = run_two_processes(["-m", "TFAM.probe"], train_command("probe_both", "--checkpoints-dir", "two"))
+    assert result.returncode == 0, result.stderr
+    train_and_eval.main(train_command("probe_both", "--checkpoints-dir", "one"))
+    one, two = (Path(name, "TFAM/probe_both/seed49") for name in ("one", "two"))
+    for name in ("predictions.csv", "selection_predictions.csv"):
+        assert (one / name).read_text() == (two / name).read_text()
+    assert read_json(one / "metrics.json")["regularisation"] == read_json(two / "metrics.json")["regularisation"]
 
 
 def test_failed_process_ends_the_job_and_one_process_resumes(dataset: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tests.conftest import REPOSITORY
-from tests.tfam.helpers import CPU, build_model, random_clips
+from tests.tfam.helpers import CPU, FUSIONS, build_model, random_clips
 from TFAM.data import ClipFeatures, collate
 from TFAM.model import FusionTransformer, sinusoidal_positions
 from TFAM.packing import Fusion, pack
@@ -22,7 +22,7 @@ from vimoclip.errors import UserError
 from vimoclip.training.checkpoint import load_checkpoint, load_state
 
 PUBLISHED_LOGITS = REPOSITORY.parent / "shared" / "data" / "published_files" / "tfam_logits.npz"
-VARIANTS = [(fusion, positions) for fusion in Fusion for positions in (False, True)]
+VARIANTS = [(fusion, positions) for fusion in FUSIONS for positions in (False, True)]
 
 
 @pytest.mark.parametrize(("fusion", "positions"), VARIANTS)
@@ -47,7 +47,7 @@ def test_padded_mean_gives_the_published_logits(fusion, positions):
 
 
 @pytest.mark.parametrize(
-    ("fusion", "stream"), [(f, s) for f in Fusion for s in ("rgb", "motion") if {f, s} != {"rgb", "motion"}]
+    ("fusion", "stream"), [(f, s) for f in FUSIONS for s in ("rgb", "motion") if {f, s} != {"rgb", "motion"}]
 )
 @pytest.mark.parametrize("positions", [False, True])
 def test_normalized_inputs_make_logits_independent_of_scale(fusion, positions, stream):
@@ -125,7 +125,7 @@ def test_logits_and_gradients_are_those_of_padded_batches(fusion, positions, poo
             torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", Fusion)
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_gradients_reach_the_parameters_that_a_variant_uses(fusion):
     model = build_model(fusion)
     logits = model(*collate(random_clips([5, 3])).model_inputs(CPU))
@@ -147,7 +147,7 @@ def test_every_variant_has_the_published_state_dict_keys(tmp_path):
     assert names == prefixes
     for name, prefix in (("plain.pth", ""), ("wrapped.pth", "module.")):
         torch.save({prefix + key: value for key, value in state.items()}, tmp_path / name)
-        for fusion in Fusion:
+        for fusion in FUSIONS:
             model = build_model(fusion, num_classes=3)
             load_state(model, load_checkpoint(tmp_path / name)["state_dict"], tmp_path / name)
 

@@ -14,7 +14,13 @@ from vimoclip.io import csv, yaml_json
 
 
 def write_run(
-    root: Path, name: str, scores: list[float], selected: int, protocol: str = "held_out", motion: str = "real"
+    root: Path,
+    name: str,
+    scores: list[float],
+    selected: int,
+    protocol: str = "held_out",
+    motion: str = "real",
+    fusion: str = "rgb",
 ) -> Path:
     """Write a finished run; best_model.pth is of epoch `selected`; `scores`: map_micro by epoch."""
     folder = root / "TFAM" / name
@@ -22,7 +28,7 @@ def write_run(
     prefix = "selection" if protocol == "held_out" else "val"
     rows = [[epoch, 1.0, score] for epoch, score in enumerate(scores, start=1)]
     csv.write_csv(folder / "metrics.csv", ["epoch", f"{prefix}_loss", f"{prefix}_map_micro"], rows)
-    yaml_json.write_yaml(folder / "config.yaml", {"data": {"motion": motion}})
+    yaml_json.write_yaml(folder / "config.yaml", {"data": {"motion": motion}, "model": {"fusion": fusion}})
     metrics = {"protocol": protocol} if protocol else {}
     # scores on the evaluation split must not matter: they have the opposite order
     (folder / "metrics.json").write_text(
@@ -39,13 +45,14 @@ def test_best_run_has_the_highest_score_at_its_selected_epoch(
     write_run(tmp_path, "cross_attention/seed49", [0.55, 0.1], selected=1)
     write_run(tmp_path, "cross_attention_shuffled/seed49", [0.9], selected=1, motion="shuffled")
     write_run(tmp_path, "cross_attention_none/seed49", [0.9], selected=1, motion="none")
+    write_run(tmp_path, "probe_attentive/seed49", [0.9], selected=1, fusion="probe_attentive")
     (tmp_path / "TFAM" / "motion" / "seed49").mkdir(parents=True)  # not finished
     report = tmp_path / "report.json"
     assert select_best.main(["--checkpoints-dir", str(tmp_path), "--report", str(report)]) == best
     counts = json.loads(report.read_text())
     assert (counts["done"], counts["unit"], counts["outputs"]) == (3, "run", [str(best)])
-    controls = ("cross_attention_none", "cross_attention_shuffled")
-    assert set(counts["skipped"]) == {str(tmp_path / "TFAM" / name / "seed49") for name in controls}
+    others = ("cross_attention_none", "cross_attention_shuffled", "probe_attentive")
+    assert set(counts["skipped"]) == {str(tmp_path / "TFAM" / name / "seed49") for name in others}
     captured = capsys.readouterr()
     assert captured.out == f"{best}\n"
     assert str(best) in captured.err and "0.6000" in captured.err and len(captured.err.splitlines()) == 1

@@ -23,6 +23,7 @@ from tests.tfam.helpers import (
 )
 from TFAM import config as tfam_config
 from TFAM import run_differences, run_groups, table
+from TFAM.packing import Fusion
 from TFAM.train_and_eval import main
 from vimoclip import metrics
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
@@ -231,12 +232,13 @@ def test_shipped_configs_can_be_compared_with_rgb() -> None:
     assert set().union(*changed) <= run_differences.CONFIG_SPECIFIC_KEYS
 
 
-def test_experiments_are_five_fusions_and_two_controls_with_three_seeds() -> None:
+def test_experiments_are_five_fusions_two_controls_and_the_probes_with_three_seeds() -> None:
     script = (REPOSITORY / "TFAM" / "run_experiments.sh").read_text()
     configs, seeds = (re.search(rf'(?m)^{name}="\${{{name}:-([^"}}]*)}}"', script) for name in ("CONFIGS", "SEEDS"))
     assert configs and seeds
     names = configs[1].split()
-    assert set(names) == {*run_groups.PAPER_MAP_MICRO, "cross_attention_none", "cross_attention_shuffled"}
+    probes = {fusion for fusion in Fusion if fusion.is_probe}
+    assert set(names) == {*run_groups.PAPER_MAP_MICRO, "cross_attention_none", "cross_attention_shuffled"} | probes
     assert set(VARIANTS) >= set(names) and len(seeds[1].split()) == 3
 
 
