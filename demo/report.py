@@ -200,11 +200,12 @@ def format_probe_comparison(checkpoints_dir: Path) -> str:
     groups = group_runs(read_metrics(path) for path in sorted(checkpoints_dir.glob("TFAM/*/seed*/metrics.json")))
     comparisons, _ = compare_to_probes(groups, RunBootstrap(resamples=1000, seed=0))
     lines = []
-    for group, (probe, difference) in comparisons.items():
-        verdict = "" if comparisons[group].is_better else ": not better than the probe"
-        title = CONFIG_TITLES.get(group.config, group.config)
-        interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
-        lines.append(f"  {title}: {difference.value:+.2f} ({interval}) over {CONFIG_TITLES[probe]}{verdict}\n")
+    for group, comparison in comparisons.items():
+        difference = comparison.difference
+        interval = "" if difference.low is None else f" ({difference.low:+.2f} to {difference.high:+.2f})"
+        verdict = ": not better than the probe" if comparison.is_better is False else ""
+        title, probe = (CONFIG_TITLES.get(config, config) for config in (group.config, comparison.probe))
+        lines.append(f"  {title}: {difference.value:+.2f}{interval} over {probe}{verdict}\n")
     return f"\nmacro AP over the best probe (95 % interval):\n{''.join(lines)}" if lines else ""
 
 
