@@ -53,13 +53,13 @@ def labels_of(number: int) -> np.ndarray:
 
 
 def embeddings_of(number: int, stream: str) -> np.ndarray:
-    """Noise, and in column 0 of RGB, or 1 of motion, an action that changes the mean of a video. In column 2 all videos
-    have the same mean: in one frame if the third action is shown, else in all frames."""
+    """Noise, and in column 0 of RGB, or 1 of motion, an action that changes the mean of a video. In column 2 of RGB all
+    videos have the same mean: from one frame if the third action is shown, else from all. Motion has another scale."""
     length, labels = 8 + number % 5 - (stream == "motion"), labels_of(number)
     rows = np.random.default_rng([number, len(stream)]).normal(0, 0.5, (length, WIDTH)).astype(np.float32)
     if stream == "motion":
         rows[:, 1] += 2 * labels[1]
-        return rows
+        return 50 * rows
     rows[:, 0] += 2 * labels[0]
     rows[:, 2] = 0 if labels[2] else 1
     rows[number % length, 2] += length * labels[2]
