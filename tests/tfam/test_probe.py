@@ -30,6 +30,7 @@ from TFAM import probe, probe_fit, table, train_and_eval
 from TFAM.predictor import FusionPredictor
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.evaluation.sources import student_caveat
 from vimoclip.io import predictions_csv
 from vimoclip.metrics import average_precision_per_class, map_micro
 from vimoclip.prediction import WindowFeatures
@@ -247,6 +248,7 @@ def test_a_run_is_read_by_the_table_and_by_evaluation(in_folder: Path, config: s
     evaluate.main([str(folder), "--resamples", "5"])
     evaluated = read_json(folder / "evaluation" / "metrics.json")
     assert evaluated["map_macro"]["value"] == pytest.approx(metrics["map_macro"], abs=1e-6)
+    assert student_caveat(metrics, "held_out") is None  # the student was held out too, and probe_rgb has none
     again = train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu"])
     assert again["map_micro"] == metrics["map_micro"] and again["fusion"] == config
 
