@@ -45,6 +45,7 @@ SMALLER = {  # pattern of a command -> flags that make it quick
     "*train.py*": "--epochs 1 --num-workers 0",
     "*TFAM.train_and_eval*--evaluate*": "--num-workers 0",
     "*TFAM.train_and_eval*": FUSION,
+    "*TFAM.probe*": FUSION,
     "*run_experiments.sh*": FUSION,
     "*evaluate.py*": "--resamples 20",
     "*agreement.py*": "--resamples 20",
@@ -83,6 +84,7 @@ def test_the_pages_have_commands_of_every_stage() -> None:
         "reproduce_animal_kingdom.sh",
         "run_experiments.sh",
         "TFAM.train_and_eval",
+        "TFAM.probe",
     ]
     for stage in stages:
         assert any(stage in command for command in commands(*CHAIN)), stage
