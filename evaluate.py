@@ -90,11 +90,14 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     written = output.write_files(result, output_dir)
     videos_dir = args.videos_dir or annotations_dir.parent / "videos"
     flows_dir = args.flow_videos_dir or annotations_dir.parent / "flows"
+    few_shot_file = args.predictions.absolute().parent.parent / "few_shot.csv"  # beside the configs of a run
+    curves = report.read_learning_curves(few_shot_file, source.protocol, result.videos) if source.is_run else []
     page = report.write_report(
         output_dir / "report.html",
         result,
         videos_dir if videos_dir.is_dir() else None,
         flows_dir if flows_dir.is_dir() else None,
+        curves,
     )
     print("wrote " + ", ".join(str(path) for path in (*written, page)), flush=True)
     missing = [video for video in data.splits[args.split] if video not in set(result.videos)]

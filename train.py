@@ -52,6 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     protocol_help += "there is a selection.txt and no --val-hdf5-path, else published"
     add("--protocol", choices=["held_out", "published"], default=None, help=protocol_help)
+    shots_help = (
+        "few-shot: train on N clips of each class, those that TFAM.train_and_eval --shots N draws; default: all"
+    )
+    add("--shots", type=cli.none_or(cli.positive_int), default=None, metavar="N", help=shots_help)
     add("--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in --dataset-dir")
     videos_help = "folder of videos, whose frames TensorBoard shows; default: videos/ in --dataset-dir"
     add("--videos-dir", type=Path, default=None, help=videos_help)
@@ -170,7 +174,9 @@ def open_splits(args: argparse.Namespace, group: "ProcessGroup") -> "TrainingSpl
     flows = flow_folder.FlowFolder(flows_dir, [key for reader in readers.values() for key in reader.keys])
     annotations_dir = args.dataset_dir / "annotations"
     paired_videos, metadata = group.broadcast(
-        pair_splits(readers, flows, annotations_dir, args.limit, args.protocol) if group.is_main else ({}, {})
+        pair_splits(readers, flows, annotations_dir, args.limit, args.protocol, args.shots)
+        if group.is_main
+        else ({}, {})
     )
     check_paired_videos(paired_videos, readers)
     split_readers = {split: readers.get(split, readers["train"]) for split in paired_videos}
@@ -275,7 +281,7 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, Path | None]:
 
     # a run folder without last.pth is trained from scratch with its settings
     settings_path = cli.require_file(folder / "args.yaml", "give --resume a run folder of train.py")
-    saved = yaml_json.read_yaml(settings_path)
+    saved = {"shots": None} | yaml_json.read_yaml(settings_path)  # runs of earlier versions do not have it
     parser.set_defaults(**{k: v for k, v in saved.items() if k not in NOT_RESTORED})
     args = parser.parse_args(argv)
     fixed_settings = {

@@ -31,6 +31,7 @@ NULLABLE: dict[str, type] = {
     "data.annotations_dir": str,
     "data.protocol": str,
     "data.limit": int,
+    "data.shots": int,
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.fusion": tuple(Fusion),
@@ -98,7 +99,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None:
     """Fill in the paths of embeddings and annotations that are null with those of the data set, in place.
 
-    {seed} in a path becomes the seed of the run, so that a command can read the motion of several students."""
+    {seed} in a path becomes the seed of the run, and {shots} its shots or `all`, so that a command can read the motion
+    of several students."""
     folder = dataset_dir / "embeddings"
     defaults = {
         f"rgb_{split}_h5": rgb_embeddings_path(folder, dataset_name, split) for split in ("train", "val", "test")
@@ -107,7 +109,9 @@ def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
     for key in (name.removeprefix("data.") for name in INPUT_KEYS):
-        config["data"][key] = config["data"][key].replace("{seed}", str(config["training"]["seed"]))
+        names = {"{seed}": config["training"]["seed"], "{shots}": config["data"]["shots"] or "all"}
+        for name, value in names.items():
+            config["data"][key] = config["data"][key].replace(name, str(value))
 
 
 def logged_sections(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from TFAM.packing import PackedTokens, Pooling, pack, split_by_tokens
+from vimoclip.annotations.few_shot import draw_shots
 from vimoclip.annotations.split_protocol import (
     HELD_OUT,
     MONITOR_SPLIT,
@@ -23,6 +24,7 @@ from vimoclip.check.compatibility import (
     motion_mismatch,
 )
 from vimoclip.errors import UserError
+from vimoclip.io.atomic import write_text
 from vimoclip.runtime import seeding
 from vimoclip.store import EmbeddingReader
 from vimoclip.training import run_folder
@@ -84,6 +86,13 @@ class PairedEmbeddings(Dataset):
     def frames(self) -> dict[str, int]:
         """Return the number of frames of each video."""
         return {video: self.rgb.length(video) for video, _ in self.keys}
+
+    def keep_shots(self, shots: int) -> None:
+        """Keep the clips of `draw_shots`, in their order."""
+        labels = {video: self.rgb.labels(video).nonzero()[0].tolist() for video, _ in self.keys}
+        drawn = set(draw_shots(labels, shots))
+        print(f"{self.rgb.path}: {len(drawn)} of {len(self)} training videos are drawn, {shots} of each class")
+        self.keys = [key for key in self.keys if key[0] in drawn]
 
     def shuffle_motion(self, seed: int, all_motion_keys: Sequence[str] = ()) -> None:
         """Assign the motion of another video to each video; the seed determines the assignment.
@@ -185,6 +194,8 @@ def _open_splits(
         split: pair_embeddings(reader, motion, fusion, data["limit"], videos)
         for split, (reader, videos) in split_videos.items()
     }
+    if data["shots"] and "train" in datasets:
+        datasets["train"].keep_shots(data["shots"])
     for split, dataset in datasets.items():
         print_excluded(f"{dataset.rgb.path}: {len(dataset)} {split} videos", dataset.excluded)
     if motion and len(readers) == 2:  # with one RGB file, unused motions may belong to the other
@@ -268,6 +279,11 @@ def pair_embeddings(
         )
     keys = [(video, key) for key, video in video_by_key.items()]
     return PairedEmbeddings(rgb, None if fusion == "rgb" else motion, keys, excluded)
+
+
+def write_training_clips(folder: Path, dataset: PairedEmbeddings) -> None:
+    """Write training_clips.txt of a few-shot run: the names of its training clips, one a line."""
+    write_text(folder / "training_clips.txt", "".join(f"{video}\n" for video, _ in dataset.keys))
 
 
 def print_excluded(summary: str, excluded: Mapping[str, str]) -> None:

@@ -1,8 +1,9 @@
-"""Average precision of finished runs on bootstrap resamples of their clips, and differences of runs."""
+"""Average precision of finished runs on bootstrap resamples of their clips or sources, and differences of runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import mean
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from TFAM.run_groups import RunMetrics, have_same_inputs
 from vimoclip.errors import UserError
@@ -27,10 +28,12 @@ MetricDifferences = dict[str, MetricDifference]  # by metric
 
 
 class RunBootstrap:
-    """Average precision of runs on bootstrap resamples of their clips, the same resamples for all runs."""
+    """Average precision of runs on bootstrap resamples, the same resamples for all runs.
 
-    def __init__(self, resamples: int, seed: int):
-        self.resamples, self.seed = resamples, seed
+    `over`: what is drawn, "clips" or whole "sources", of the sources.csv of each run's data set."""
+
+    def __init__(self, resamples: int, seed: int, over: str = "clips"):
+        self.resamples, self.seed, self.over = resamples, seed, over
         self._tables: dict[Path, PredictionsTable] = {}
         self._values: dict[Path, dict[str, np.ndarray]] = {}  # by run folder
 
@@ -58,20 +61,34 @@ class RunBootstrap:
         self, pairs: Sequence[tuple[RunMetrics, RunMetrics]], values: Mapping[str, float]
     ) -> MetricDifferences:
         """Add intervals to mean differences; each resample also draws pairs. Raises UserError for unreadable runs."""
+        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
+        intervals = {}
+        for metric, value in values.items():
+            differences = [run[metric] - rgb[metric] for run, rgb in resampled_pairs]
+            intervals[metric] = MetricDifference(value, *self._interval_of_mean(differences, value))
+        return intervals
+
+    def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
+        """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
+        values = [self.resampled_values(run)[metric] for run in runs]
+        return self._interval_of_mean(values, mean(run[metric] for run in runs))
+
+    def _interval_of_mean(self, resampled: "Sequence[np.ndarray]", value: float) -> tuple[float, float]:
+        """Return the interval of the mean `value` of runs or pairs; `resampled`: (resamples,) values of each."""
         import numpy as np
 
         from vimoclip import metrics
 
-        resampled_pairs = [(self.resampled_values(run), self.resampled_values(rgb)) for run, rgb in pairs]
         # another seed, so that the draws are independent of those of clips
-        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(pairs), (self.resamples, len(pairs)))
-        intervals = {}
-        for metric, value in values.items():
-            differences = np.stack([run[metric] - rgb[metric] for run, rgb in resampled_pairs])
-            resampled = differences[drawn.T, np.arange(self.resamples)].mean(0)
-            low, high = metrics.confidence_interval(resampled, value)
-            intervals[metric] = MetricDifference(value, float(low), float(high))
-        return intervals
+        drawn = np.random.default_rng([self.seed, 1]).integers(0, len(resampled), (self.resamples, len(resampled)))
+        means = np.stack(resampled)[drawn.T, np.arange(self.resamples)].mean(0)
+        return metrics.confidence_interval(means, value)
+
+    def clips_sha256(self, run: RunMetrics) -> str:
+        """Return a hash of the names of the clips that a run was evaluated on. Raises UserError."""
+        from vimoclip.training import run_folder
+
+        return run_folder.digest(sorted(self._read_predictions(run).videos))
 
     def _read_predictions(self, run: RunMetrics) -> "PredictionsTable":
         """Read a run's predictions once: 7 MB for 6,096 clips of 140 classes. Raises UserError."""
@@ -93,14 +110,38 @@ class RunBootstrap:
             table = self._read_predictions(run)
             order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
             targets = read_labels(run, table.videos)[order]
-            print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
-            weights = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
+            print(f"{folder}: {self.resamples} resamples of its {self.over}", flush=True)
+            weights = self._draw(run, [table.videos[i] for i in order])
             per_class, micro = (
                 bootstrap(table.scores[order], targets, weights)
                 for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
             )
             self._values[folder] = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
         return self._values[folder]
+
+    def _draw(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
+        """Return (resamples, N) weights. Raises UserError for unknown sources, and for too few."""
+        from vimoclip import metrics
+
+        if self.over == "clips":
+            return metrics.bootstrap_weights(len(videos), self.resamples, self.seed)
+        from vimoclip.evaluation import resampling
+
+        annotations_dir = Path(_run_data(run).get("annotations_dir") or "dataset/annotations")
+        sources = resampling.source_indices(annotations_dir, videos)
+        weights = resampling.source_weights(sources, self.resamples, self.seed)
+        if not len(weights):
+            problem = f"names {sources.max() + 1} sources of the {len(videos)} clips, and intervals need "
+            raise UserError(f"{problem}{resampling.MIN_SOURCES}", path=annotations_dir / "sources.csv")
+        return weights
+
+
+def _run_data(run: RunMetrics) -> Mapping[str, Any]:
+    """Return `data` of a run's config.yaml; empty if it has none. Raises UserError for an unreadable file."""
+    from vimoclip.io.yaml_json import read_yaml
+
+    data = read_yaml(run["folder"] / "config.yaml").get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":

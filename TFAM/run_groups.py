@@ -26,13 +26,15 @@ STUDENT_NOTES = {
     "of another selection": "student of another selection: the student may have been trained on the model-selection "
     "split.",
     "unknown": "student unknown: the protocol of the student is not known.",
+    "of more labels": "student of more labels: the student of a few-shot run was not trained on the labels of the "
+    "run's clips alone (or it is not known on which), so the numbers are too high for so few labels.",
 }
 
 
 class RunGroup(NamedTuple):
     """Key of the runs in one row of the table.
 
-    `student`: a key of STUDENT_NOTES, or ""; `settings`: `key=value ...`; `inputs`:
+    `student`: keys of STUDENT_NOTES, or ""; `settings`: `key=value ...`; `inputs`:
     a hash of what the runs read, if runs of the same config and settings read different files."""
 
     config: str
@@ -70,24 +72,43 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
 
 
 def student_remark(run: RunMetrics) -> str:
-    """Return how the student of a held_out run's motion was not held out likewise, a key of STUDENT_NOTES; else ""."""
-    uses_motion = run["fusion"] != RGB and run["settings"].get("data.motion") != "none"
-    if run["protocol"] != HELD_OUT or not uses_motion:
-        return ""
-    if run["student_protocol"] != HELD_OUT:
-        return run["student_protocol"] or "unknown"
-    return "of another selection" if run.get("student_selection_agrees") is False else ""
+    """Return how the student of a run's motion has seen more than the run, keys of STUDENT_NOTES; else "".
+
+    That is: a held_out run's student was not held out likewise, or a few-shot run's had more labels."""
+    remarks = []
+    if run["protocol"] == HELD_OUT and run["fusion"] != RGB and run["settings"].get("data.motion") != "none":
+        if run["student_protocol"] != HELD_OUT:
+            remarks.append(run["student_protocol"] or "unknown")
+        elif run.get("student_selection_agrees") is False:
+            remarks.append("of another selection")
+    if run.get("student_has_more_labels"):
+        remarks.append("of more labels")
+    return ", ".join(remarks)
 
 
 def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
-    """Split groups whose runs read different files; `inputs` is then a hash of these."""
+    """Split groups whose runs read different files; `inputs` is then a hash of these.
+
+    Motion of students that differ only in the seed, which is also the run's, counts as the same."""
     result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for group, runs in groups.items():
-        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
+        inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
             digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
             result[group._replace(inputs=digest)].append(run)
     return result
+
+
+def _comparable_inputs(run: RunMetrics) -> Any:
+    inputs = run.get("inputs_sha256")
+    if inputs and has_own_student(run):
+        return inputs | {"motion_h5": run["student_sha256"]}
+    return inputs
+
+
+def has_own_student(run: RunMetrics) -> bool:
+    """Return whether a run's motion is of a student that was trained with the run's seed."""
+    return run.get("student_seed") is not None and run["student_seed"] == run["seed"]
 
 
 def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:

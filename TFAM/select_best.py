@@ -3,7 +3,8 @@
     python -m TFAM.select_best
 Prints the run folder checkpoints/TFAM/<config>/seed<k> whose best_model.pth has the highest map_micro (micro-averaged
 average precision): on the model-selection split, or on the evaluation split for runs with data.protocol=published.
-Controls (data.motion: none, shuffled) and baselines are not compared. The comparison is printed on stderr."""
+Controls (data.motion: none, shuffled), few-shot runs (data.shots) and baselines are not compared. The comparison is
+printed on stderr."""
 
 import sys
 from pathlib import Path
@@ -59,13 +60,15 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"best of {len(runs)} runs: {best.folder}, map_micro {best.score:.4f} on {clips}", file=sys.stderr)
     print(best.folder, flush=True)
     scored = {run.folder for run in runs}
-    skipped = {str(folder): "is a control or a baseline" for folder in folders if folder not in scored}
+    skipped = {str(folder): "is a control, a few-shot run or a baseline" for folder in folders if folder not in scored}
     cli.RunReport([best.folder], done=len(runs), skipped=skipped, unit="run").write(args.report)
     return best.folder
 
 
 def score_run(folder: Path) -> ScoredRun | None:
-    """Read a run's score; None for a control or a baseline. Raises UserError if files of the run are missing."""
+    """Read a run's score; None for a control, a few-shot run or a baseline.
+
+    Raises UserError if files of the run are missing."""
     from TFAM.run_groups import read_metrics
     from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv
@@ -74,7 +77,8 @@ def score_run(folder: Path) -> ScoredRun | None:
     hint = "delete the run and train again"
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
-    if config.get("data", {}).get("motion", "real") != "real" or metrics["protocol"] == ZERO_SHOT:
+    data = config.get("data", {})
+    if data.get("motion", "real") != "real" or data.get("shots") or metrics["protocol"] == ZERO_SHOT:
         return None
     protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")

@@ -5,7 +5,8 @@ paper's number.
 Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB embeddings of the evaluation split of each run.
 Writes TFAM/results/table.csv and table.md. All metrics are fractions, from 0 to 1. The standard deviation over seeds
 divides by n - 1, and is empty for one seed. Runs of one config with different settings (--set) or protocols have
-separate rows."""
+separate rows. So have few-shot runs (seed<k>_shots<n>/): their learning curves are a section of table.md, and
+few_shot.csv, which is also written to checkpoints/TFAM/, where evaluate.py finds it."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from TFAM.learning_curve import learning_curve_text, learning_curves, markdown_table, write_curves
 from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
 from TFAM.run_groups import (
     PAPER_MAP_MICRO,
@@ -44,7 +46,7 @@ INPUTS_NOTE = (
 CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
 CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
 BOOTSTRAP_SEED = 0
-KEYS_UNLIKE_PAPER = {"data.motion", "data.limit"}  # runs with these settings are not in the paper
+KEYS_UNLIKE_PAPER = {"data.motion", "data.limit", "data.shots"}  # runs with these settings are not in the paper
 
 
 def build_parser() -> cli.Parser:
@@ -61,6 +63,13 @@ def build_parser() -> cli.Parser:
         default=1000,
         help="bootstrap resamples for the intervals; 0: no intervals",
     )
+    parser.add_argument(
+        "--resample",
+        choices=["clips", "sources"],
+        default="clips",
+        help="what the bootstrap draws: single clips, or whole sources with all their clips, of sources.csv of the "
+        "runs' data set",
+    )
     cli.add_report_argument(parser)
     return parser
 
@@ -75,22 +84,25 @@ def main(argv: list[str] | None = None) -> Path:
     if not runs:
         raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     groups = group_runs(runs)
-    differences, messages = compare_to_rgb(groups, args.resamples, BOOTSTRAP_SEED)
+    bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED, args.resample)
+    differences, messages = compare_to_rgb(groups, bootstrap)
+    curves, curve_messages = learning_curves(groups, bootstrap)
     rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages)
+    text = format_markdown(rows) + "\n" + format_caption(groups, bootstrap, messages)
+    text += learning_curve_text(curves, curve_messages, args.resamples, args.resample)
     markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
-    print(text, f"wrote {table}", sep="", flush=True)
-    cli.RunReport([table, markdown], done=len(runs), unit="run").write(args.report)
+    few_shot = write_curves(curves, [args.output_dir, args.checkpoints_dir / "TFAM"])
+    print(text, f"wrote {', '.join(map(str, [table, *few_shot]))}", sep="", flush=True)
+    cli.RunReport([table, markdown, *few_shot], done=len(runs), unit="run").write(args.report)
     return table
 
 
 def compare_to_rgb(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: int, seed: int
+    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap
 ) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
     """Return (differences by group, reasons why groups have no difference or no interval)."""
-    bootstrap = RunBootstrap(resamples, seed)
     differences: dict[RunGroup, MetricDifferences] = {}
     messages: list[str] = []
     for group, runs in groups.items():
@@ -102,7 +114,7 @@ def compare_to_rgb(
             values = {metric: mean(run[metric] - rgb[metric] for run, rgb in pairs) for metric in METRICS}
             differences[group] = {metric: MetricDifference(value) for metric, value in values.items()}
             missing = "interval"
-            if resamples:
+            if bootstrap.resamples:
                 differences[group] = bootstrap.intervals(pairs, values)
         except UserError as error:
             messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
@@ -163,10 +175,7 @@ def _distinct_values(runs: Sequence[RunMetrics], key: str) -> str:
 
 def format_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Return the table in Markdown. A column combines several columns of table.csv."""
-    # users choose config names: escape markup and column separators
-    cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in _markdown_cells(row)] for row in rows]
-    lines = [" | ".join(row) for row in [MARKDOWN_COLUMNS, ["---"] * len(MARKDOWN_COLUMNS), *cells]]
-    return "".join(f"| {line} |\n" for line in lines)
+    return markdown_table(MARKDOWN_COLUMNS, [_markdown_cells(row) for row in rows])
 
 
 def _markdown_cells(row: Mapping[str, str]) -> list[str]:
@@ -182,7 +191,9 @@ def _markdown_cells(row: Mapping[str, str]) -> list[str]:
     return [*cells, seconds, row["parameters"], row["num_videos"], row["protocol"], row["settings"]]
 
 
-def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: int, messages: Sequence[str]) -> str:
+def format_caption(
+    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap, messages: Sequence[str]
+) -> str:
     """Return the text below the table: what the columns and protocols mean, and what could not be computed."""
     from vimoclip.metrics import METRIC_NAMES
 
@@ -193,12 +204,16 @@ def format_caption(groups: Mapping[RunGroup, Sequence[RunMetrics]], resamples: i
         f"over the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
         f"over rgb: the difference to config {RGB} of the same protocol and settings on the same clips, mean over the "
         "seeds that both have"
-        + (f", with its 95 % interval: paired bootstrap over clips, {resamples} resamples." if resamples else ".")
-        + (INTERVAL_NOTE if resamples else ""),
+        + (
+            f", with its 95 % interval: paired bootstrap over {bootstrap.over}, {bootstrap.resamples} resamples."
+            if bootstrap.resamples
+            else "."
+        )
+        + (INTERVAL_NOTE if bootstrap.resamples else ""),
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
         "regardless of the settings here. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
-        *(note for name, note in STUDENT_NOTES.items() if name in {group.student for group in groups}),
+        *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
         "With training.checkpoint last, the epoch is the last one and was not selected.",
         *(html.escape(message, quote=False) for message in messages),

@@ -2,6 +2,7 @@
 
     python -m TFAM.train_and_eval --config cross_attention
     python -m TFAM.train_and_eval --config rgb --seed 50 --set training.epochs=1
+    python -m TFAM.train_and_eval --config rgb --shots 1 5 10 25
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, resumes from last.pth; a run that has a metrics.json is finished and is not repeated.
@@ -9,10 +10,13 @@ On several GPUs, or CPUs: torchrun --nproc-per-node 4 -m TFAM.train_and_eval ...
 The setting data.protocol (see --set) says on which clips the best epoch is selected. held_out, the default if there is
 an annotations/selection.txt: the clips in that file, which are then not trained on; the val split is used only after
 the last epoch. published: the val split.
+--shots N trains on N clips of each class, the same clips for every config and seed, and writes seed<k>_shots<N>/; of
+several N one run each, one after the other. The other splits stay whole.
 --evaluate writes predictions.csv and metrics.json of the val split to
 TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +59,7 @@ def build_parser() -> cli.Parser:
         help="evaluate a checkpoint of this script or of the paper's code, without training",
     )
     modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="resume this run with its config")
+    add_shots_argument(parser)
     parser.add_argument(
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/<config>/seed<k>/"
     )
@@ -71,20 +76,66 @@ def build_parser() -> cli.Parser:
     return parser
 
 
+def add_shots_argument(parser: cli.Parser) -> None:
+    """Add --shots, for `train_each`."""
+    parser.add_argument(
+        "--shots",
+        type=cli.positive_int,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
+        help="few-shot: train on N clips of each class, drawn alike for all configs and seeds (data.shots); of several "
+        "N one run each; default: all training clips",
+    )
+
+
 def main(argv: list[str] | None = None) -> Any:
-    """Return the run's folder as a Path; with --evaluate the content of metrics.json."""
+    """Return the run's folder as a Path, with --shots that of the last run; with --evaluate the content of
+    metrics.json."""
     args = build_parser().parse_args(argv)
+    check_shots_argument(args)
     if args.evaluate:
         from TFAM.evaluation import evaluate_checkpoint
         from vimoclip.runtime import distributed
 
         with distributed.init_process_group(args.device) as group:
             return evaluate_checkpoint(args, group)
-    return train(args)
+    return train_each(args, train)
 
 
-def train(args: argparse.Namespace) -> Path:
-    """Train one run, new or resumed, and return its folder. Raises UserError, TrainingError."""
+def check_shots_argument(args: argparse.Namespace) -> None:
+    """Raise UserError if --shots is given with the folder or checkpoint of one run, whose clips are settled."""
+    for flag in ("evaluate", "resume"):
+        if args.shots and getattr(args, flag, None):
+            raise UserError(f"--shots and --{flag} exclude each other", "use one of them")
+
+
+def train_each(args: argparse.Namespace, train_run: Callable[[argparse.Namespace], tuple[Path, cli.RunReport]]) -> Path:
+    """Train one run for each of `args.shots`, or one of all clips; write their common report.
+
+    `train_run` takes the arguments of one run and returns its folder and report. Returns the folder of the last run."""
+    settings: list[list[str]] = [[f"data.shots={shots}"] for shots in dict.fromkeys(args.shots)] or [[]]
+    runs = [train_run(argparse.Namespace(**vars(args) | {"set": [*args.set, *more]})) for more in settings]
+    total, *others = (report for _, report in runs)
+    estimates = [report.estimate for _, report in runs if report.estimate]
+    for report in others:
+        total.merge(report)
+    if others and estimates:
+        total.estimate = cli.add_estimates(estimates)
+        print(f"all {len(runs)} runs: {total.estimate}", flush=True)
+    total.write(args.report)
+    return runs[-1][0]
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """Return the name of the run's folder in that of its config: seed49, or seed49_shots5 of a few-shot run."""
+    shots = config["data"]["shots"]
+    return f"seed{config['training']['seed']}" + (f"_shots{shots}" if shots else "")
+
+
+def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
+    """Train one run, new or resumed; return its folder and report. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, flatten, from_arguments
     from vimoclip.annotations import split_protocol
     from vimoclip.io import yaml_json
@@ -97,8 +148,7 @@ def train(args: argparse.Namespace) -> Path:
     if not (args.config or args.resume):
         raise UserError("no --config", "give a variant of TFAM/configs/variants.yaml, like --config cross_attention")
     config = from_arguments(args, args.config or [args.resume / "config.yaml"])
-    seed = f"seed{config['training']['seed']}"
-    folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / seed
+    folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / run_name(config)
     logs_dir = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
@@ -111,14 +161,11 @@ def train(args: argparse.Namespace) -> Path:
             left_out = left_out_videos(folder)
             epochs = config["training"]["epochs"]
             pending = 0 if args.dry_run else None
-            report = cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit="epoch")
-            report.write(args.report)
-            return folder
+            return folder, cli.RunReport([folder], already_done=epochs, skipped=left_out, pending=pending, unit="epoch")
     with distributed.init_process_group(args.device) as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
-        _train_in_group(args, config, folder, logs_dir, group).write(args.report)
-    return folder
+        return folder, _train_in_group(args, config, folder, logs_dir, group)
 
 
 def left_out_videos(folder: Path) -> dict[str, str]:
@@ -154,7 +201,7 @@ def _train_in_group(
     args: argparse.Namespace, config: dict[str, Any], folder: Path, logs_dir: Path, group: "ProcessGroup"
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
-    from TFAM.data import evaluation_file, open_training_splits
+    from TFAM.data import evaluation_file, open_training_splits, write_training_clips
     from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels, warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
@@ -179,6 +226,8 @@ def _train_in_group(
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
         return print_dry_run(trainer, args.overwrite, left_out)
     with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
+        if group.is_main and config["data"]["shots"]:
+            write_training_clips(folder, splits["train"])
         print(f"{folder}: on {device} in {precision}, {num_workers} loader workers", flush=True)
         trainer.train()
         group.barrier()  # rank 0 has written best_model.pth

@@ -189,6 +189,7 @@ TRAINING: dict[str, Any] = {
     "--train-hdf5-path": "dataset/embeddings/ak_val_clip_embeddings.h5",
     "--val-hdf5-path": "dataset/embeddings/ak_train_clip_embeddings.h5",
     "--protocol": "held_out",
+    "--shots": "1",
     "--flow-videos-dir": "dataset/videos",
     "--videos-dir": None,  # only TensorBoard's panel: chain/test_training.py tests it
     "--num-classes": "140",
@@ -259,6 +260,7 @@ FUSION: dict[str, Any] = {
     "--set": "model.dropout=0.3",
     "--evaluate": FUSED,
     "--resume": "checkpoints/TFAM/cross_attention/seed50",
+    "--shots": "1",
     "--checkpoints-dir": "out",
     "--logs-dir": "out",
     "--results-dir": ["out", "--evaluate", FUSED],

@@ -86,7 +86,7 @@ def evaluate(
     if not videos:
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
-    training = sources.training_counts(data, data.selection if source.protocol == HELD_OUT else ())
+    training = sources.training_counts(data, source)
     drawn = resampling.source_indices(annotations_dir, videos) if settings.resample == resampling.SOURCES else None
     if drawn is None:
         resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)

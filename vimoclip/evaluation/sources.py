@@ -13,6 +13,7 @@ from vimoclip.errors import UserError
 from vimoclip.io import predictions_csv, yaml_json
 from vimoclip.io.names import list_some, normalize_name
 from vimoclip.io.predictions_csv import PredictionsTable
+from vimoclip.io.text import read_text
 from vimoclip.metrics.score_calibration import sigmoid
 
 ROUNDING = 2.0**-7  # how far a probability may be outside 0..1: a step of bfloat16, the coarsest type, above 1
@@ -33,6 +34,7 @@ class PredictionSource:
     excluded_selection_videos: Mapping[str, str] = field(default_factory=dict)
     dataset_dir: Path | None = None  # the folder of the run's data set
     split: str = "val"  # the evaluation split of a run
+    training_clips: frozenset[str] | None = None  # of a few-shot run
 
     @property
     def is_run(self) -> bool:
@@ -62,7 +64,7 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
             path=path,
         )
     run_metrics = yaml_json.read_json(metrics_path, "delete it and run its config again")
-    own_selection_path = path / "selection_predictions.csv"
+    own_selection_path, clips_path = path / "selection_predictions.csv", path / "training_clips.txt"
     protocol = run_metrics.get("protocol") or PUBLISHED  # null: a published checkpoint was evaluated
     return PredictionSource(
         path=predictions_path,
@@ -70,28 +72,38 @@ def open_predictions(path: Path, selection_path: Path | None = None) -> Predicti
         protocol=protocol,
         epoch_chosen_by=run_metrics.get("epoch_chosen_by"),
         student_protocol=run_metrics.get("student_protocol"),
-        student_caveat=student_caveat(run_metrics) if protocol == HELD_OUT else None,
+        student_caveat=student_caveat(run_metrics, protocol),
         selection_path=selection_path or (own_selection_path if own_selection_path.is_file() else None),
         excluded_videos=run_metrics.get("left_out_videos") or {},
         excluded_selection_videos=run_metrics.get("selection_left_out_videos") or {},
         dataset_dir=_dataset_dir(path / "config.yaml"),
         split=run_metrics.get("reported_split") or "val",
+        training_clips=frozenset(read_text(clips_path).splitlines()) if clips_path.is_file() else None,
     )
 
 
-def student_caveat(run_metrics: Mapping[str, Any]) -> str | None:
-    """Return a sentence if the student of a held-out run used the evaluation split, or may have; else None."""
+def student_caveat(run_metrics: Mapping[str, Any], protocol: str) -> str | None:
+    """Return a sentence if the student of a run used clips that it must not use, or may have; else None.
+
+    These are the evaluation split, the model-selection split of a held-out run, and the clips beyond the shots of a
+    few-shot run."""
     if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
-    if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
-        return "It is unknown which clips the student of this run's motion was trained on and selected on."
-    if run_metrics.get("student_protocol") == PUBLISHED:
+    if protocol == HELD_OUT:
+        if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
+            return "It is unknown which clips the student of this run's motion was trained on and selected on."
+        if run_metrics.get("student_protocol") == PUBLISHED:
+            return (
+                "The student of this run's motion was selected on the evaluation split (protocol published), so these "
+                "numbers are too high."
+            )
+        if run_metrics.get("student_selection_agrees") is False:
+            return "The student of this run's motion may have been trained on this run's model-selection split."
+    if run_metrics.get("student_has_more_labels"):
         return (
-            "The student of this run's motion was selected on the evaluation split (protocol published), so these "
-            "numbers are too high."
+            "The student of this few-shot run's motion was trained on labels of more clips than the run, or it is not "
+            "known on which, so these numbers are too high for so few labels."
         )
-    if run_metrics.get("student_selection_agrees") is False:
-        return "The student of this run's motion may have been trained on this run's model-selection split."
     return None
 
 
@@ -220,10 +232,13 @@ def multi_hot_matrix(data: Annotations, split: str, videos: Sequence[str]) -> np
     return np.array([data.multi_hot(split, video) for video in videos]).reshape(len(videos), -1) > 0
 
 
-def training_counts(data: Annotations, excluded: Collection[str]) -> TrainingCounts | None:
-    """Return class counts of the training split without the excluded videos; None if no video remains."""
-    excluded = set(excluded)
-    videos = [video for video in data.splits.get("train", {}) if video not in excluded]
+def training_counts(data: Annotations, source: PredictionSource) -> TrainingCounts | None:
+    """Return class counts of the clips that a source was trained on; None if there is none.
+
+    These are the drawn clips of a few-shot run, else the training split without the model-selection split."""
+    excluded = set(data.selection if source.protocol == HELD_OUT else ())
+    drawn = source.training_clips
+    videos = [v for v in data.splits.get("train", {}) if v not in excluded and (drawn is None or v in drawn)]
     if not videos:
         return None
     return TrainingCounts(multi_hot_matrix(data, "train", videos).sum(0), len(videos))

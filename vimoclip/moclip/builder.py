@@ -14,6 +14,9 @@ from vimoclip.moclip.dataset import TrainingSplits
 from vimoclip.runtime import seeding
 
 QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
+# recorded in checkpoints, so that students that differ in more than the seed are not regarded as equal
+TRAINING_SETTINGS = ("learning_rate", "encoder_learning_rate", "batch_size", "warmup_steps", "weight_decay")
+TRAINING_SETTINGS += ("grad_clip_norm", "distillation_loss_mode", "distillation_weight", "class_positive_weight")
 
 
 class Student(NamedTuple):
@@ -60,6 +63,8 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
         "sequence_length": args.sequence_length,
         "teacher": teacher | {key: attributes[key] for key in ("sampling", "geometry") if key in attributes},
         "flow": splits.paired_videos["train"].flow_settings,
+        "seed": args.seed,
+        "training": {name: getattr(args, name) for name in TRAINING_SETTINGS},
     }
     return Student(model, encoder.preprocess, config | splits.metadata, names)
 

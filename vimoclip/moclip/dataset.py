@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from vimoclip import cli, store
 from vimoclip.annotations import split_protocol
+from vimoclip.annotations.few_shot import draw_shots
 from vimoclip.check import compatibility
 from vimoclip.errors import UserError, VideoError
 from vimoclip.flow.flow_folder import FlowFolder, settings_from_comment
@@ -185,7 +186,7 @@ def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Seque
 class TrainingSplits:
     """Readers and videos of "train" and of the monitor split, "selection" or "val".
 
-    `metadata`: the protocol, a hash of the model-selection split, and a hash of each file's content."""
+    `metadata`: the protocol, the shots, a hash of the model-selection split, and a hash of each file's content."""
 
     readers: dict[str, store.EmbeddingReader]
     paired_videos: dict[str, PairedVideos]
@@ -214,12 +215,14 @@ def pair_splits(
     annotations_dir: Path,
     limit: int | None,
     protocol: str,
+    shots: int | None = None,
 ) -> tuple[dict[str, PairedVideos], dict[str, Any]]:
     """Return `paired_videos` and `metadata` of TrainingSplits, with at most `limit` videos a split.
 
-    Without a "val" file, the clips of selection.txt move from "train" to "selection". Raises UserError."""
+    Without a "val" file, the clips of selection.txt move from "train" to "selection". `shots`: keep the training clips
+    of `draw_shots`. Raises UserError."""
     train = readers["train"]
-    metadata: dict[str, Any] = {"protocol": protocol}
+    metadata: dict[str, Any] = {"protocol": protocol, "shots": shots}
     if "val" in readers:
         keys = {split: reader.keys for split, reader in readers.items()}
     else:
@@ -232,6 +235,13 @@ def pair_splits(
         split: pair_with_flow(readers.get(split, train), flows, split_keys[:limit])
         for split, split_keys in keys.items()
     }
+    if shots:
+        candidates = paired_videos["train"].videos
+        drawn = set(
+            draw_shots({video.key: train.labels(video.key).nonzero()[0].tolist() for video in candidates}, shots)
+        )
+        paired_videos["train"].videos = [video for video in candidates if video.key in drawn]
+        print(f"{len(drawn)} of {len(candidates)} training videos are drawn, {shots} of each class")
     return paired_videos, metadata
 
 

@@ -11,7 +11,8 @@ from vimoclip.io import atomic, html_page
 from vimoclip.io.palette import COLORS
 from vimoclip.metrics import METRIC_NAMES, format_fraction
 from vimoclip.metrics.score_calibration import MIN_POSITIVES
-from vimoclip.report import examples, figures
+from vimoclip.report import examples, figures, learning_curve
+from vimoclip.report.learning_curve import LearningCurve
 
 if TYPE_CHECKING:
     from vimoclip.evaluation import Evaluation
@@ -36,18 +37,31 @@ HISTOGRAM_PAGE = """<!doctype html>
 
 
 def write_report(
-    path: Path, evaluation: "Evaluation", videos_dir: Path | None = None, flows_dir: Path | None = None
+    path: Path,
+    evaluation: "Evaluation",
+    videos_dir: Path | None = None,
+    flows_dir: Path | None = None,
+    curves: Sequence[LearningCurve] = (),
 ) -> Path:
-    """Write the report atomically, with filmstrips of the videos that the folders contain. Raises OSError."""
-    return atomic.write_text(path, render_report(evaluation, videos_dir, flows_dir))
+    """Write the report atomically, with filmstrips of the videos that the folders contain. Raises OSError.
+
+    `curves`: few-shot learning curves of the run and of others on the same clips."""
+    return atomic.write_text(path, render_report(evaluation, videos_dir, flows_dir, curves))
 
 
-def render_report(evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None) -> str:
+def render_report(
+    evaluation: "Evaluation", videos_dir: Path | None, flows_dir: Path | None, curves: Sequence[LearningCurve] = ()
+) -> str:
     """Return the page. User-provided text is escaped: by jinja2 in HTML, by figures.escape_label in plots."""
     from plotly.offline import get_plotlyjs
 
     scripts = {"plotly": get_plotlyjs(), "script": html_page.read_template(PACKAGE, "report.js")}
     context = _template_context(evaluation, videos_dir, flows_dir)
+    context["shots"] = columns = learning_curve.shots_columns(curves)
+    context["learning_curves"] = _learning_curve_rows(curves, columns)
+    context["more_labels"] = any(curve.more_labels for curve in curves)
+    if curves:
+        context["plots"]["learning-curve"] = learning_curve.learning_curve_figure(curves)
     style = html_page.read_template(PACKAGE, "style.css")
     return html_page.render_page(PACKAGE, "report.html", style, scripts, context)
 
@@ -150,6 +164,20 @@ def _class_calibrations(evaluation: "Evaluation") -> list[dict[str, Any]]:
         for row, mean, raw_mean in zip(evaluation.per_class, *means, strict=True)
     ]
     return sorted(rows, key=lambda row: -row["ece"])
+
+
+def _learning_curve_rows(curves: Sequence[LearningCurve], columns: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Return (name, seeds, a cell for each column) of each curve."""
+    rows = []
+    for curve in curves:
+        cells = {
+            point.shots: format_number(point.macro_ap, 3)
+            + (f" ({format_interval(point.interval, 3)})" if point.interval else "")
+            for point in curve.points
+        }
+        name = f"{curve.name} *" if curve.more_labels else curve.name
+        rows.append((name, curve.seeds, [cells.get(column, MISSING) for column in columns]))
+    return rows
 
 
 def _group_rows(groups: Mapping[str, Mapping[str, Any]], size: str) -> list[TableRow]:
