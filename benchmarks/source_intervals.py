@@ -4,8 +4,8 @@
 Simulates evaluation splits whose clips come from sources (recordings, animals, sites). The scores of a source's clips
 have a common error. `spread` is its standard deviation from source to source, where that of single clips is 1. Sources
 differ in their classes too (their logits have twice that standard deviation). The true value is that of 2,000 sources.
-Prints the coverage of the intervals that evaluate.py computes with --resample clips and --resample sources. NOTES.md has
-the table, on which MIN_SOURCES of vimoclip/evaluation/resampling.py rests."""
+Prints the coverage of the intervals that evaluate.py computes with --resample clips and --resample sources. NOTES.md
+has the table, on which MIN_SOURCES of vimoclip/evaluation/resampling.py rests."""
 
 import argparse
 from typing import NamedTuple
