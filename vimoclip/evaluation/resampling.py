@@ -10,8 +10,9 @@ from vimoclip.annotations.split_checks import source_key
 from vimoclip.errors import UserError
 
 CLIPS, SOURCES = RESAMPLED = ("clips", "sources")
-# Fewer sources give no interval, nor does a class whose positives are in fewer, since it would be too narrow
-# (benchmarks/source_intervals.py, NOTES.md)
+# Fewer sources give no interval, nor does a class whose positives are in fewer, since it would be too narrow: simulated
+# 95 % intervals of macro AP covered the true value in 74 % of cases at three sources, 83 at five, 88 at eight, 89 to 94
+# at twenty to eighty (benchmarks/source_intervals.py, NOTES.md)
 MIN_SOURCES = 5
 
 
