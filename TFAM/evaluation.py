@@ -355,7 +355,7 @@ def warn_about_student(config: Config, train: EmbeddingReader, motion: Embedding
     protocol, agrees, student_shots, has_more_labels = student_protocol(config, train, motion).values()
     if has_more_labels:
         shots = config["data"]["shots"]
-        known = f"has {student_shots} shots" if student_shots else "may have been trained on all training clips"
+        known = f"has {student_shots} shots" if student_shots else "may have the labels of all training clips"
         print(
             f"warning: {motion.path}: its student {known}, but the run has {shots}, so the run uses more labels than "
             f"those of its clips; run train.py --shots {shots} (or --freeze-encoder) and inference.py"

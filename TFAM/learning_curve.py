@@ -1,5 +1,6 @@
 """Few-shot learning curves: average precision of runs against the number of training clips of each class."""
 
+import contextlib
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,10 +42,8 @@ class FewShotPoint(NamedTuple):
 Curves = dict[CurveKey, list[FewShotPoint]]
 
 
-def learning_curves(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap
-) -> tuple[Curves, list[str]]:
-    """Return (points of each curve, in ascending order of shots, all clips last; reasons of missing intervals).
+def learning_curves(groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap) -> Curves:
+    """Return the points of each curve, in ascending order of shots, all clips last.
 
     `groups`: of `run_groups.group_runs`. Configs without a few-shot run have no curve."""
     few_shot: dict[CurveKey, dict[int, Sequence[RunMetrics]]] = {}
@@ -55,13 +54,12 @@ def learning_curves(
         else:
             whole[_curve(group, runs)] = runs
     curves: Curves = {}
-    messages: list[str] = []
     for curve, runs_by_shots in few_shot.items():
         points: list[tuple[int | None, Sequence[RunMetrics]]] = [*sorted(runs_by_shots.items())]
         if all_clips := whole.get(_without_remark(curve)):
             points.append((None, all_clips))
-        curves[curve] = [_make_point(shots, runs, bootstrap, messages) for shots, runs in points]
-    return curves, list(dict.fromkeys(messages))
+        curves[curve] = [_make_point(shots, runs, bootstrap) for shots, runs in points]
+    return curves
 
 
 def _curve(group: RunGroup, runs: Sequence[RunMetrics]) -> CurveKey:
@@ -78,17 +76,12 @@ def _without_remark(curve: CurveKey) -> CurveKey:
     return curve
 
 
-def _make_point(
-    shots: int | None, runs: Sequence[RunMetrics], bootstrap: RunBootstrap, messages: list[str]
-) -> FewShotPoint:
-    """Return a point; add to `messages` if its interval can't be computed."""
+def _make_point(shots: int | None, runs: Sequence[RunMetrics], bootstrap: RunBootstrap) -> FewShotPoint:
     intervals, clips_sha256 = {}, ""
-    try:
+    with contextlib.suppress(UserError):  # the table gives the reason beside the row of these runs
         clips_sha256 = bootstrap.clips_sha256(runs[0])
         if bootstrap.resamples:
             intervals = {metric: bootstrap.mean_interval(runs, metric) for metric in METRICS}
-    except UserError as error:
-        messages.append(f"{runs[0]['config']}, {_shots_label(shots)}: no interval: {error}")
     means = {metric: mean(run[metric] for run in runs) for metric in METRICS}
     train_videos = sorted({run["train_num_videos"] for run in runs if "train_num_videos" in run})
     return FewShotPoint(shots, train_videos, runs, means, intervals, clips_sha256)
@@ -129,7 +122,7 @@ def curve_rows(curves: Curves) -> list[list[str]]:
     return rows
 
 
-def learning_curve_text(curves: Curves, messages: Sequence[str] = (), resamples: int = 0, over: str = "clips") -> str:
+def learning_curve_text(curves: Curves, resamples: int, over: str = "clips") -> str:
     """Return the section about few-shot runs in Markdown, with a table for each metric; "" without such runs."""
     if not curves:
         return ""
@@ -144,16 +137,11 @@ def learning_curve_text(curves: Curves, messages: Sequence[str] = (), resamples:
         rows = [_markdown_row(curve, points, columns, metric) for curve, points in curves.items()]
         text += markdown_table([f"config, {title}", *header], rows) + "\n"
     interval = f" [95 % interval: bootstrap over {over} and seeds, {resamples} resamples]" if resamples else ""
-    return "".join(
-        f"{paragraph}\n\n"
-        for paragraph in (
-            text.rstrip("\n"),
-            f"Mean over the seeds{interval}, by the number of training clips of each class; in brackets the number of "
-            "training clips. A class has more clips if they have several labels, and fewer if there are no more. All "
-            "configs and seeds are trained on the same clips, so that the intervals do not include how much the "
-            "numbers would differ with other training clips. The other splits are whole.",
-            *(html.escape(message, quote=False) for message in messages),
-        )
+    return text + (
+        f"Mean over the seeds{interval}, by the number of training clips of each class; in brackets the number of "
+        "training clips. A class has more clips if they have several labels, and fewer if there are no more. All "
+        "configs and seeds are trained on the same clips, so that the intervals do not include how much the numbers "
+        "would differ with other training clips. The other splits are whole.\n\n"
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from TFAM.run_groups import RunMetrics, have_same_inputs
 from vimoclip.errors import UserError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vimoclip.io.predictions_csv import PredictionsTable
 
 METRICS = ("map_macro", "map_micro")
+TOP1_METRICS = ("top1", "mean_per_class_top1")  # if each clip has exactly one label
 
 
 class MetricDifference(NamedTuple):
@@ -30,7 +31,7 @@ MetricDifferences = dict[str, MetricDifference]  # by metric
 class RunBootstrap:
     """Average precision of runs on bootstrap resamples, the same resamples for all runs.
 
-    `over`: what is drawn, "clips" or whole "sources", of the sources.csv of each run's data set."""
+    `over`: what is drawn, "clips" or whole "sources", of sources.csv of each run's data set."""
 
     def __init__(self, resamples: int, seed: int, over: str = "clips"):
         self.resamples, self.seed, self.over = resamples, seed, over
@@ -71,7 +72,15 @@ class RunBootstrap:
     def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
         """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
         values = [self.resampled_values(run)[metric] for run in runs]
-        return self._interval_of_mean(values, mean(run[metric] for run in runs))
+        return self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
+
+    def value(self, run: RunMetrics, metric: str) -> float:
+        """Return a metric of all clips. Raises UserError if predictions or labels are needed and can't be read."""
+        return run[metric] if metric in run else float(self._all_values(run)[metric][0])
+
+    def has_one_label_per_clip(self, run: RunMetrics) -> bool:
+        """Return whether top-1 accuracy is defined. Raises UserError if predictions or labels can't be read."""
+        return TOP1_METRICS[0] in self._all_values(run)
 
     def _interval_of_mean(self, resampled: "Sequence[np.ndarray]", value: float) -> tuple[float, float]:
         """Return the interval of the mean `value` of runs or pairs; `resampled`: (resamples,) values of each."""
@@ -100,7 +109,15 @@ class RunBootstrap:
         return self._tables[folder]
 
     def resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
-        """Return (resamples,) values by metric. Raises UserError if predictions or labels can't be read."""
+        """Return (resamples,) values by metric. Raises UserError if predictions, labels or sources can't be read, and
+        for too few sources."""
+        found = self._all_values(run)
+        if len(found[METRICS[0]]) <= self.resamples:
+            raise UserError("intervals over sources need at least five sources")
+        return {metric: values[1:] for metric, values in found.items()}
+
+    def _all_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
+        """Return (1 + resamples,) values by metric: of all clips, then of the resamples."""
         import numpy as np
 
         from vimoclip import metrics
@@ -109,39 +126,34 @@ class RunBootstrap:
         if folder not in self._values:
             table = self._read_predictions(run)
             order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
-            targets = read_labels(run, table.videos)[order]
-            print(f"{folder}: {self.resamples} resamples of its {self.over}", flush=True)
-            weights = self._draw(run, [table.videos[i] for i in order])
+            scores, targets = table.scores[order], read_labels(run, table.videos)[order]
+            if self.resamples:
+                print(f"{folder}: {self.resamples} resamples of its {self.over}", flush=True)
+            resamples = self._draw(run, [table.videos[i] for i in order])
+            weights = np.concatenate([np.ones((1, len(order)), resamples.dtype), resamples])
             per_class, micro = (
-                bootstrap(table.scores[order], targets, weights)
+                bootstrap(scores, targets, weights)
                 for bootstrap in (metrics.bootstrap_ap_per_class, metrics.bootstrap_ap_micro)
             )
-            self._values[folder] = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
+            values = {"map_macro": metrics.macro_average(per_class), "map_micro": micro}
+            if (targets.sum(1) == 1).all():
+                values["top1"] = metrics.weighted_mean(metrics.precision_at_k(scores, targets, 1), weights)
+                values["mean_per_class_top1"] = metrics.mean_per_class_top1(scores, targets, weights)
+            self._values[folder] = values
         return self._values[folder]
 
     def _draw(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
-        """Return (resamples, N) weights. Raises UserError for unknown sources, and for too few."""
+        """Return (resamples, N) weights; none for too few sources. Raises UserError for unknown sources."""
         from vimoclip import metrics
-
-        if self.over == "clips":
-            return metrics.bootstrap_weights(len(videos), self.resamples, self.seed)
         from vimoclip.evaluation import resampling
+        from vimoclip.io.yaml_json import read_yaml
 
-        annotations_dir = Path(_run_data(run).get("annotations_dir") or "dataset/annotations")
+        if not self.resamples or self.over == resampling.CLIPS:
+            return metrics.bootstrap_weights(len(videos), self.resamples, self.seed)
+        data = read_yaml(run["folder"] / "config.yaml").get("data")
+        annotations_dir = Path((data or {}).get("annotations_dir") or "dataset/annotations")
         sources = resampling.source_indices(annotations_dir, videos)
-        weights = resampling.source_weights(sources, self.resamples, self.seed)
-        if not len(weights):
-            problem = f"names {sources.max() + 1} sources of the {len(videos)} clips, and intervals need "
-            raise UserError(f"{problem}{resampling.MIN_SOURCES}", path=annotations_dir / "sources.csv")
-        return weights
-
-
-def _run_data(run: RunMetrics) -> Mapping[str, Any]:
-    """Return `data` of a run's config.yaml; empty if it has none. Raises UserError for an unreadable file."""
-    from vimoclip.io.yaml_json import read_yaml
-
-    data = read_yaml(run["folder"] / "config.yaml").get("data")
-    return data if isinstance(data, dict) else {}
+        return resampling.source_weights(sources, self.resamples, self.seed)
 
 
 def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":

@@ -2,6 +2,7 @@
 # Trains every config below with every seed, one run at a time, then writes the table of all finished runs.
 # It can be stopped and started again: finished runs are skipped, a stopped run resumes from its last checkpoint.
 # Arguments are passed to every run: bash run_experiments.sh --set training.epochs=1 data.protocol=published --device cuda:1
+# Few-shot runs, which the table shows beside those of all clips: bash run_experiments.sh --shots 1 5 10 25
 # Edit the lists here, or set them: CONFIGS="rgb cross_attention" SEEDS=49 bash run_experiments.sh
 
 # Variants of TFAM/configs/variants.yaml, or files TFAM/configs/<name>.yaml: the paper's five fusions, and two controls,

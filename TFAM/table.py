@@ -1,5 +1,5 @@
-"""Write a table of all finished runs: for each config the mean over seeds, the difference to RGB alone, and the
-paper's number.
+"""Write a table of all finished runs: for each config the mean over seeds, the differences to RGB alone and to the best
+probe, and the paper's number.
 
     python -m TFAM.table
 Reads checkpoints/TFAM/<config>/seed<k>/ and, for the labels, the RGB embeddings of the evaluation split of each run.
@@ -12,29 +12,24 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from TFAM.learning_curve import learning_curve_text, learning_curves, markdown_table, write_curves
-from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_groups import (
-    PAPER_MAP_MICRO,
-    RGB,
-    STUDENT_NOTES,
-    RunGroup,
-    RunMetrics,
-    group_runs,
-    have_same_inputs,
-    read_metrics,
-)
+from TFAM.run_bootstrap import METRICS, TOP1_METRICS, MetricDifference, MetricDifferences, RunBootstrap
+from TFAM.run_differences import Groups, ProbeComparison, compare_to_probes, compare_to_rgb
+from TFAM.run_groups import PAPER_MAP_MICRO, RGB, STUDENT_NOTES, RunGroup, RunMetrics, group_runs, read_metrics
 from vimoclip import cli
-from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, ZERO_SHOT
+from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 from vimoclip.errors import UserError
 
 COLUMNS = ["config", "seeds", "map_macro_mean", "map_macro_std", "map_micro_mean", "map_micro_std", "paper_map_micro"]
 COLUMNS += ["protocol", *(f"{metric}_minus_rgb{end}" for metric in METRICS for end in ("", "_low", "_high"))]
-COLUMNS += ["seconds", "parameters", "num_videos", "settings"]
+COLUMNS += ["seconds", "parameters", "num_videos", "settings", "students", "best_probe", "map_macro_minus_probe"]
+COLUMNS += ["map_macro_minus_probe_low", "map_macro_minus_probe_high", "better_than_probe"]
+COLUMNS += [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
+COLUMNS += [f"{metric}_{end}" for metric in TOP1_METRICS for end in ("mean", "std", "low", "high")]
 MARKDOWN_COLUMNS = ["config", "seeds", "macro AP", "micro AP", "paper, micro AP", "macro over rgb", "micro over rgb"]
-MARKDOWN_COLUMNS += ["time", "parameters", "clips", "protocol", "settings"]
+MARKDOWN_COLUMNS += ["macro over the best probe", "time", "parameters", "clips", "protocol", "settings"]
+TOP1_COLUMNS = ["config", "seeds", "top-1", "mean per-class top-1", "clips", "protocol", "settings"]
 INTERVAL_NOTE = (
     " With several seeds each resample draws seeds too; with one seed the interval does not include the variance "
     "between seeds."
@@ -42,9 +37,12 @@ INTERVAL_NOTE = (
 INPUTS_NOTE = (
     "inputs=: a hash of the files and the model-selection split of the runs, if runs of one config differ in them."
 )
-# settings in which the configs of one experiment differ; all others must equal those of the RGB run
-CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
-CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
+PROBE_NOTE = (
+    "over the best probe: the difference in macro AP to the probe that has the highest, with the same interval. Probes "
+    "are simple classifiers on the same embeddings. The best one is selected on these clips, which favours the probe. "
+    "Not better: the interval does not lie above 0, so that a simple classifier may be as good."
+)
+STUDENTS_NOTE = "students: the seed of a run is also that of its student, so that ± has the spread of both trainings."
 BOOTSTRAP_SEED = 0
 KEYS_UNLIKE_PAPER = {"data.motion", "data.limit", "data.shots"}  # runs with these settings are not in the paper
 
@@ -86,11 +84,18 @@ def main(argv: list[str] | None = None) -> Path:
     groups = group_runs(runs)
     bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED, args.resample)
     differences, messages = compare_to_rgb(groups, bootstrap)
-    curves, curve_messages = learning_curves(groups, bootstrap)
-    rows = [make_row(group, groups[group], differences.get(group, {})) for group in groups]
+    probes, probe_messages = compare_to_probes(groups, bootstrap)
+    curves = learning_curves(groups, bootstrap)
+    values, value_messages = compute_intervals(groups, bootstrap)
+    rows = [
+        make_row(group, groups[group], differences.get(group, {}), probes.get(group)) | values[group]
+        for group in groups
+    ]
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    text = format_markdown(rows) + "\n" + format_caption(groups, bootstrap, messages)
-    text += learning_curve_text(curves, curve_messages, args.resamples, args.resample)
+    messages = list(dict.fromkeys([*messages, *probe_messages, *value_messages]))
+    text = format_markdown(rows) + "\n" + format_caption(groups, bootstrap, messages, has_probes=bool(probes))
+    text += format_top1(rows, bootstrap)
+    text += learning_curve_text(curves, args.resamples, args.resample)
     markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     few_shot = write_curves(curves, [args.output_dir, args.checkpoints_dir / "TFAM"])
@@ -99,63 +104,39 @@ def main(argv: list[str] | None = None) -> Path:
     return table
 
 
-def compare_to_rgb(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap
-) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
-    """Return (differences by group, reasons why groups have no difference or no interval)."""
-    differences: dict[RunGroup, MetricDifferences] = {}
+def compute_intervals(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, dict[str, str]], list[str]]:
+    """Return (columns of each group: intervals of means over seeds, and top-1 accuracy; reasons of missing ones)."""
+    columns: dict[RunGroup, dict[str, str]] = {}
     messages: list[str] = []
     for group, runs in groups.items():
-        if group.config == RGB or group.protocol == ZERO_SHOT:
-            continue
-        missing = "difference to rgb"
+        row = columns[group] = dict.fromkeys(COLUMNS[-4 - 4 * len(TOP1_METRICS) :], "")
         try:
-            pairs = bootstrap.pair_runs(runs, _find_baseline(group, groups))
-            values = {metric: mean(run[metric] - rgb[metric] for run, rgb in pairs) for metric in METRICS}
-            differences[group] = {metric: MetricDifference(value) for metric, value in values.items()}
-            missing = "interval"
-            if bootstrap.resamples:
-                differences[group] = bootstrap.intervals(pairs, values)
+            metrics = METRICS + (TOP1_METRICS if all(map(bootstrap.has_one_label_per_clip, runs)) else ())
+            for metric in metrics:
+                values = [bootstrap.value(run, metric) for run in runs]
+                if metric in TOP1_METRICS:
+                    row |= _mean_and_std(metric, values)
+                if bootstrap.resamples:
+                    bounds = bootstrap.mean_interval(runs, metric)
+                    row |= {f"{metric}_{end}": f"{b:.4f}" for end, b in zip(("low", "high"), bounds, strict=True)}
         except UserError as error:
-            messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
-    return differences, list(dict.fromkeys(messages))
-
-
-def _find_baseline(group: RunGroup, groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> Sequence[RunMetrics]:
-    """Return the runs of RGB alone to compare a group with, of any student. Raises UserError if there are none."""
-    shared_settings = _shared_settings(groups[group])
-    candidates = [
-        runs
-        for other, runs in groups.items()
-        if (other.config, other.protocol) == (RGB, group.protocol)
-        and runs[0]["fusion"] == RGB
-        and _shared_settings(runs) == shared_settings
-    ]
-    if not candidates:
-        raise UserError("no run of rgb has the same protocol and settings")
-    candidates = [runs for runs in candidates if have_same_inputs(runs[0], groups[group][0])] or candidates
-    settings = groups[group][0]["settings"].items()
-    return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
-
-
-def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
-    return {key: value for key, value in runs[0]["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
+            messages.append(f"{group.config}, {group.protocol_label}: no interval: {error}")
+    return columns, messages
 
 
 # --- rows and text
 
 
-def make_row(group: RunGroup, runs: Sequence[RunMetrics], differences: MetricDifferences) -> dict[str, str]:
-    """Return a row of table.csv: column -> text."""
+def make_row(
+    group: RunGroup, runs: Sequence[RunMetrics], differences: MetricDifferences, probe: ProbeComparison | None
+) -> dict[str, str]:
+    """Return a row of table.csv, without the columns of `compute_intervals`: column -> text."""
     settings = " ".join(filter(None, (group.settings, f"inputs={group.inputs}" if group.inputs else "")))
     row = {"config": group.config, "seeds": str(len(runs)), "protocol": group.protocol_label, "settings": settings}
     for metric in METRICS:
-        values = [run[metric] for run in runs]
-        row[f"{metric}_mean"] = f"{mean(values):.4f}"
-        row[f"{metric}_std"] = f"{stdev(values):.4f}" if len(values) > 1 else ""
-        difference = differences.get(metric, (None, None, None))
-        for suffix, number in zip(("", "_low", "_high"), difference, strict=True):
-            row[f"{metric}_minus_rgb{suffix}"] = "" if number is None else f"{number:+.4f}"
+        row |= _mean_and_std(metric, [run[metric] for run in runs])
+        row |= _difference_columns(f"{metric}_minus_rgb", differences.get(metric))
+    row |= _difference_columns("map_macro_minus_probe", probe.difference if probe else None)
     first = runs[0]
     is_in_paper = first["fusion"] == group.config and not first["settings"].keys() & KEYS_UNLIKE_PAPER
     paper = PAPER_MAP_MICRO.get(group.config) if is_in_paper else None
@@ -165,6 +146,27 @@ def make_row(group: RunGroup, runs: Sequence[RunMetrics], differences: MetricDif
         "seconds": f"{mean(times):.1f}" if times else "",
         "parameters": _distinct_values(runs, "parameters"),
         "num_videos": _distinct_values(runs, "num_videos"),
+        "students": str(_num_students(runs) or ""),
+        "best_probe": probe.probe if probe else "",
+        "better_than_probe": "" if probe is None or probe.is_better is None else "yes" if probe.is_better else "no",
+    }
+
+
+def _num_students(runs: Sequence[RunMetrics]) -> int:
+    """Return the number of different files of motion embeddings, of those that record a hash."""
+    return len(set(filter(None, (run.get("inputs_sha256", {}).get("motion_h5") for run in runs))))
+
+
+def _mean_and_std(metric: str, values: Sequence[float]) -> dict[str, str]:
+    std = f"{stdev(values):.4f}" if len(values) > 1 else ""
+    return {f"{metric}_mean": f"{mean(values):.4f}", f"{metric}_std": std}
+
+
+def _difference_columns(name: str, difference: MetricDifference | None) -> dict[str, str]:
+    numbers = difference or (None, None, None)
+    return {
+        f"{name}{suffix}": "" if number is None else f"{number:+.4f}"
+        for suffix, number in zip(("", "_low", "_high"), numbers, strict=True)
     }
 
 
@@ -174,29 +176,62 @@ def _distinct_values(runs: Sequence[RunMetrics], key: str) -> str:
 
 
 def format_markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the table in Markdown. A column combines several columns of table.csv."""
-    return markdown_table(MARKDOWN_COLUMNS, [_markdown_cells(row) for row in rows])
+    """Return the table in Markdown. A column combines several columns of table.csv; an empty column is left out."""
+    table = [dict(zip(MARKDOWN_COLUMNS, _markdown_cells(row), strict=True)) for row in rows]
+    optional = {"macro over the best probe"}
+    columns = [name for name in MARKDOWN_COLUMNS if name not in optional or any(cells[name] for cells in table)]
+    return markdown_table(columns, [[cells[name] for name in columns] for cells in table])
 
 
 def _markdown_cells(row: Mapping[str, str]) -> list[str]:
-    cells = [row["config"], row["seeds"]]
-    for metric in METRICS:
-        std = row[f"{metric}_std"]
-        cells.append(row[f"{metric}_mean"] + (f" ± {std}" if std else ""))
+    students = f" ({row['students']} students)" if row["students"] not in ("", "1") else ""
+    cells = [row["config"], row["seeds"] + students]
+    cells += [row[f"{metric}_mean"] + (f" ± {std}" if (std := row[f"{metric}_std"]) else "") for metric in METRICS]
     cells.append(row["paper_map_micro"])
-    for metric in METRICS:
-        value, low, high = (row[f"{metric}_minus_rgb{suffix}"] for suffix in ("", "_low", "_high"))
-        cells.append(f"{value} [{low}, {high}]" if low else value)
+    cells += [_format_difference(row, f"{metric}_minus_rgb") for metric in METRICS]
+    verdict = {"yes": "", "no": ", **not better than the probe**", "": ""}[row["better_than_probe"]]
+    over_probe = _format_difference(row, "map_macro_minus_probe")
+    cells.append(f"{over_probe} ({row['best_probe']}){verdict}" if over_probe else "")
     seconds = f"{float(row['seconds']):.0f} s" if row["seconds"] else ""
     return [*cells, seconds, row["parameters"], row["num_videos"], row["protocol"], row["settings"]]
 
 
+def _format_difference(row: Mapping[str, str], name: str) -> str:
+    value, low, high = (row[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]" if low else value
+
+
+def format_top1(rows: Sequence[Mapping[str, str]], bootstrap: RunBootstrap) -> str:
+    """Return the section about top-1 accuracy in Markdown; "" if clips have several labels or none."""
+    single_label = [row for row in rows if row["top1_mean"]]
+    if not single_label:
+        return ""
+    cells = []
+    for row in single_label:
+        numbers = []
+        for metric in TOP1_METRICS:
+            mean_value, std, low, high = (row[f"{metric}_{end}"] for end in ("mean", "std", "low", "high"))
+            numbers.append(mean_value + (f" ± {std}" if std else "") + (f" [{low}, {high}]" if low else ""))
+        cells.append([row["config"], row["seeds"], *numbers, row["num_videos"], row["protocol"], row["settings"]])
+    interval = (
+        f"; in brackets the 95 % interval, bootstrap over {bootstrap.over} and seeds, {bootstrap.resamples} resamples"
+        if bootstrap.resamples
+        else ""
+    )
+    return (
+        f"## Top-1 accuracy\n\n{markdown_table(TOP1_COLUMNS, cells)}\nEach clip has exactly one label. top-1: fraction "
+        "of clips whose highest score is their label. mean per-class top-1: mean over classes of the accuracy on their "
+        f"clips. Mean ± standard deviation over the seeds{interval}.\n\n"
+    )
+
+
 def format_caption(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: RunBootstrap, messages: Sequence[str]
+    groups: Groups, bootstrap: RunBootstrap, messages: Sequence[str], *, has_probes: bool = False
 ) -> str:
     """Return the text below the table: what the columns and protocols mean, and what could not be computed."""
     from vimoclip.metrics import METRIC_NAMES
 
+    over, resamples = bootstrap.over, bootstrap.resamples
     macro, micro = (METRIC_NAMES[metric].description for metric in METRICS)
     clips = _distinct_values([run for runs in groups.values() for run in runs], "num_videos").replace(" ", " or ")
     paragraphs = [
@@ -204,16 +239,14 @@ def format_caption(
         f"over the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
         f"over rgb: the difference to config {RGB} of the same protocol and settings on the same clips, mean over the "
         "seeds that both have"
-        + (
-            f", with its 95 % interval: paired bootstrap over {bootstrap.over}, {bootstrap.resamples} resamples."
-            if bootstrap.resamples
-            else "."
-        )
-        + (INTERVAL_NOTE if bootstrap.resamples else ""),
+        + (f", with its 95 % interval: paired bootstrap over {over}, {resamples} resamples." if resamples else ".")
+        + (INTERVAL_NOTE if resamples else ""),
+        *([PROBE_NOTE] if has_probes else []),
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
         "regardless of the settings here. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),
+        *([STUDENTS_NOTE] if any(_num_students(runs) > 1 for runs in groups.values()) else []),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
         "With training.checkpoint last, the epoch is the last one and was not selected.",
         *(html.escape(message, quote=False) for message in messages),

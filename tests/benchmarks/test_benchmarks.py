@@ -8,9 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import benchmarks.__main__ as benchmarks
-from benchmarks import agreement_intervals, embedding, harness, scale, source_intervals
+from benchmarks import agreement_intervals, embedding, harness, models, scale, source_intervals
 from benchmarks import reading as benchmark_reading
 from benchmarks.inputs import MAX_FRAMES, MEAN_LENGTH, BenchmarkInputs, clip_frames, clip_length, video_lengths
 from tests.conftest import make_tiny_clip, moving_frames, write_video
@@ -35,6 +36,15 @@ def test_an_implementation_twice_as_fast_has_the_ratio_two() -> None:
     assert row.bound_fraction == pytest.approx(0.5, rel=0.3)
     assert len(calls) == 2 * (1 + 1)  # one warm-up round
     assert calls[:4] in (["plain", "ours", "ours", "plain"], ["ours", "plain", "plain", "ours"])  # the order alternates
+
+
+def test_the_operations_of_a_backbone_include_those_of_attention_between_tokens() -> None:
+    tokens, width = torch.zeros(1, 2, 50, 8), 8
+    projection = torch.nn.Linear(width, width)
+    flop = models.count_flop(
+        lambda: torch.nn.functional.scaled_dot_product_attention(projection(tokens), tokens, tokens)
+    )
+    assert flop == 2 * 2 * 50 * width * width + 2 * (2 * 2 * 50 * 50 * width)  # projection; two products, two heads
 
 
 def test_peak_memory_excludes_the_memory_of_the_parent_process() -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -92,6 +93,27 @@ def test_links_have_targets(page: str) -> None:
 def test_files_that_a_page_names_exist(page: str) -> None:
     named = re.findall(r"\b(?:tests|vimoclip|TFAM|demo|benchmarks)/[\w/]+\.(?:py|sh|yaml|toml)\b", read(page))
     assert [path for path in set(named) if not (REPOSITORY / path).exists()] == []
+
+
+def weights_named(text: str) -> set[tuple[str, str]]:
+    """The names and tags of open_clip's weights, as `name/tag` or in a command."""
+    tags = {tag for _, tag in open_clip.list_pretrained()}
+    pairs = re.findall(r"`([\w-]+)/([\w-]+)`", text)
+    commands = re.findall(r"--clip-model-name ([\w.-]+) --clip-pretrained ([\w-]+)", text)
+    return {pair for pair in pairs if pair[1] in tags} | set(commands)
+
+
+def test_the_weights_that_a_page_names_are_in_open_clip() -> None:
+    named = {pair for page in PAGES for pair in weights_named(page.read_text(encoding="utf-8"))}
+    assert len(named) > 12
+    assert named <= set(open_clip.list_pretrained())
+
+
+def test_recommended_backbones_have_published_results() -> None:
+    page = read("docs/backbones-and-flow.md")
+    recommendations, results = page.split("## Backbones")[0], page.split("### Published results of frozen encoders")[1]
+    assert weights_named(recommendations)
+    assert weights_named(recommendations) <= weights_named(results)
 
 
 def read(page: str) -> str:

@@ -72,6 +72,7 @@ def shifted_percentiles(values: Sequence[float], value: float) -> list[float]:
 
 def test_intervals_are_those_of_resampled_sources() -> None:
     targets, scores, sources = example()
+    sources = [f"s{7 - int(source[1:])}" for source in sources]  # the order of the names, not of the clips, counts
     clips = write_dataset(targets, sources)
     by_clip = run(write_scores("p.csv", clips, scores))
     result = run("p.csv", "--resample", "sources")

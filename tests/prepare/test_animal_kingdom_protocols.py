@@ -23,7 +23,7 @@ LIZARDS = "Lizard / Gecko / Draco / Iguana / Chamelon"
 ANIMALS = [
     *(["Robin", "Bird"], ["Common Quail Bird", "Bird"], ["Common Cuckoo Bird", "Bird"], ["Crane Fly", "Insect"]),
     *(["Carp", "Fish"], ["Green  gecko", "Reptile", LIZARDS], ["Duck", "Bird", "Water bird / Duck / Swan / Goose"]),
-    *(["Deer", "Mammal"], ["Ghost", "Mammal", ""]),
+    *(["Deer", "Mammal"], ["Ghost", "Mammal", ""], ["Crane Bird", "Insect", "Bird"]),
 ]
 # clip, type, labels, animals and actions; then its split and its class, or None
 ROWS = [
@@ -44,7 +44,7 @@ ROWS = [
     ("TWOLABE", "train", "6,5", [("Robin", "Moving"), ("Robin", "Eating")], None, None),
     ("WALKING", "train", "0", [("Robin", "Walking")], None, None),
     ("NEITHER", "train", "6", [("Deer", "Moving")], None, None),
-    ("CRANES1", "train", "6", [("Crane", "Moving")], None, None),  # which is not the Crane Fly
+    ("CRANES1", "train", "6", [("Crane", "Moving")], None, None),  # which is no insect
     ("GHOST01", "train", "6", [("Ghost", "Moving")], None, None),
     ("EMPTY01", "train", "6", [], None, None),
 ]
@@ -129,7 +129,7 @@ def without_reported_animals(workbooks: Workbooks) -> None:
 @pytest.mark.parametrize(
     ("modify", "words"),
     [
-        (add_sub_class, ["Animal, row 11", "robin", "Sub-Class"]),
+        (add_sub_class, ["Animal, row 12", "robin", "Sub-Class"]),
         (without_action, ["Eating"]),
         (without_reported_animals, [LIZARDS]),
     ],

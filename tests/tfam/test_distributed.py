@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -93,3 +94,16 @@ def test_dry_run_adds_the_rates_of_all_processes(
     train_and_eval.main([*train_command(), "training.epochs=2", "--dry-run", "--checkpoints-dir", "another"])
     train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--dry-run", "--num-workers", "0"])
     assert capsys.readouterr().out.count("at 20 videos/s") == 2
+
+
+def test_two_processes_train_several_few_shot_runs(dataset: Path) -> None:
+    """Each run has a process group of its own."""
+    command = [*train_command("rgb", "--shots", "1", "2"), *DETERMINISTIC]
+    result = run_two_processes(
+        ["-m", "TFAM.train_and_eval"], [*command, "training.epochs=1", "--report", "report.json"]
+    )
+    assert result.returncode == 0, result.stderr
+    for shots, clips in ((1, 3), (2, 6)):
+        run = Path(f"checkpoints/TFAM/rgb/seed49_shots{shots}")
+        assert len((run / "training_clips.txt").read_text().splitlines()) == clips and (run / "metrics.json").exists()
+    assert json.loads(Path("report.json").read_text())["done"] == 2

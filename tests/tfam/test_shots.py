@@ -137,6 +137,26 @@ def test_a_run_without_the_setting_resumes(selection_dataset: Path) -> None:
     assert (run / "metrics.json").exists()
 
 
+def test_motion_of_a_student_of_so_many_shots(selection_dataset: Path) -> None:
+    """{shots} in a path is the number of the run."""
+    for name in ("1", "2", "all"):
+        write_motion(selection_dataset / f"flow_{name}.h5", range(15), weights_sha256=name)
+    path = "data.motion_h5=dataset/embeddings/flow_{shots}.h5"
+    train("concat_time", "--shots", "1", "2", settings=(path,))
+    train("concat_time", settings=(path,))
+    for run, name in (("seed49_shots1", "1"), ("seed49_shots2", "2"), ("seed49", "all")):
+        state = torch.load(RUNS / "concat_time" / run / "best_model.pth", weights_only=True)
+        assert state["config"]["inputs"]["motion"]["weights_sha256"] == name
+
+
+def test_evaluation_of_a_checkpoint_names_its_shots(selection_dataset: Path) -> None:
+    run = train("rgb", "--shots", "1")
+    evaluated = main(["--evaluate", str(run / "best_model.pth"), "--device", "cpu", "--num-workers", "0"])
+    assert evaluated["settings"]["data.shots"] == 1
+    assert evaluated["map_micro"] == read_json(run / "metrics.json")["map_micro"]
+    assert Path("TFAM/results/evaluate/rgb-seed49_shots1-best_model/metrics.json").exists()
+
+
 def test_select_best_ignores_few_shot_runs(selection_dataset: Path) -> None:
     whole = train("rgb")
     few = train("rgb", "--shots", "1")

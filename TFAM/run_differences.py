@@ -1,0 +1,122 @@
+"""Differences between the rows of the table: to RGB alone, and to the best probe."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
+from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs
+from vimoclip.annotations.split_protocol import ZERO_SHOT
+from vimoclip.errors import UserError
+
+# settings in which the configs of one experiment differ; all others must equal those of the RGB run
+CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
+CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
+PROBE_PREFIX = "probe_"  # of `fusion` in metrics.json
+Groups = Mapping[RunGroup, Sequence[RunMetrics]]
+
+
+class ProbeComparison(NamedTuple):
+    """`probe`: the probe with the highest macro AP; `difference`: of macro AP to it, on the same clips."""
+
+    probe: str
+    difference: MetricDifference
+
+    @property
+    def is_better(self) -> bool | None:
+        """Whether the interval of the difference lies above 0; None without an interval."""
+        return None if self.difference.low is None else self.difference.low > 0
+
+
+def compare_to_rgb(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
+    """Return (differences by group, reasons why groups have no difference or no interval)."""
+    differences: dict[RunGroup, MetricDifferences] = {}
+    messages: list[str] = []
+    for group in groups:
+        if group.config == RGB or group.protocol == ZERO_SHOT:
+            continue
+        try:
+            baseline = _find_rgb(group, groups)
+        except UserError as error:
+            messages.append(f"{group.config}, {group.protocol_label}: no difference to rgb: {error}")
+            continue
+        if found := _difference(group, groups[group], RGB, baseline, bootstrap, messages):
+            differences[group] = found
+    return differences, list(dict.fromkeys(messages))
+
+
+def compare_to_probes(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, ProbeComparison], list[str]]:
+    """Return (the comparison of each group that is no probe, control or zero-shot run, reasons of missing ones).
+
+    The best probe is selected on the reported clips, which favours the probe."""
+    comparisons: dict[RunGroup, ProbeComparison] = {}
+    messages: list[str] = []
+    for group, runs in groups.items():
+        is_control = "data.motion" in runs[0]["settings"]
+        if is_control or group.protocol == ZERO_SHOT or _is_probe(runs):
+            continue
+        probes = [
+            other
+            for other, other_runs in groups.items()
+            if _is_probe(other_runs)
+            and other.protocol == group.protocol
+            and _data_settings(other_runs) == _data_settings(runs)
+            and have_same_inputs(other_runs[0], runs[0])
+        ]
+        if probes:
+            best = max(probes, key=lambda other: mean(run["map_macro"] for run in groups[other]))
+            if found := _difference(group, runs, best.config, groups[best], bootstrap, messages):
+                comparisons[group] = ProbeComparison(best.config, found["map_macro"])
+    return comparisons, list(dict.fromkeys(messages))
+
+
+def _difference(
+    group: RunGroup,
+    runs: Sequence[RunMetrics],
+    baseline_name: str,
+    baseline: Sequence[RunMetrics],
+    bootstrap: RunBootstrap,
+    messages: list[str],
+) -> MetricDifferences:
+    """Return mean differences over common seeds, with intervals if possible; add to `messages` what is missing."""
+    differences: MetricDifferences = {}
+    missing = f"difference to {baseline_name}"
+    try:
+        pairs = bootstrap.pair_runs(runs, baseline)
+        values = {metric: mean(run[metric] - other[metric] for run, other in pairs) for metric in METRICS}
+        differences = {metric: MetricDifference(value) for metric, value in values.items()}
+        missing = f"interval of the difference to {baseline_name}"
+        if bootstrap.resamples:
+            differences = bootstrap.intervals(pairs, values)
+    except UserError as error:
+        messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
+    return differences
+
+
+def _find_rgb(group: RunGroup, groups: Groups) -> Sequence[RunMetrics]:
+    """Return the runs of RGB alone to compare a group with, of any student. Raises UserError if there are none."""
+    shared_settings = _shared_settings(groups[group])
+    candidates = [
+        runs
+        for other, runs in groups.items()
+        if (other.config, other.protocol) == (RGB, group.protocol)
+        and runs[0]["fusion"] == RGB
+        and _shared_settings(runs) == shared_settings
+    ]
+    if not candidates:
+        raise UserError("no run of rgb has the same protocol and settings")
+    candidates = [runs for runs in candidates if have_same_inputs(runs[0], groups[group][0])] or candidates
+    settings = groups[group][0]["settings"].items()
+    return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
+
+
+def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
+    return {key: value for key, value in runs[0]["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
+
+
+def _is_probe(runs: Sequence[RunMetrics]) -> bool:
+    return str(runs[0]["fusion"]).startswith(PROBE_PREFIX)
+
+
+def _data_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
+    return {key: value for key, value in runs[0]["settings"].items() if key.startswith("data.")}
