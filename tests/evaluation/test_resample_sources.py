@@ -145,6 +145,9 @@ def test_classes_need_five_sources_and_so_do_all_intervals() -> None:
 
     assert intervals() == {"walk": True, "eat": True, "rest": False}
     assert intervals("--resample", "sources") == {"walk": False, "eat": False, "rest": False}
+    write_scores("q.csv", clips, 1 - scores)
+    compared = run("p.csv", "--compare", "q.csv", "--resample", "sources")["comparison"]
+    assert [row["ci95"] for row in compared["gained"] + compared["lost"]] == [None, None]
     targets[0] = [True, True, False]  # a clip of a fifth source
     write_dataset(targets, sources)
     assert intervals("--resample", "sources") == {"walk": False, "eat": True, "rest": False}

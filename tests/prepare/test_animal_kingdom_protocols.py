@@ -15,6 +15,7 @@ from tests.prepare.workbooks import SHEET_HEADERS, Workbooks, animal_actions_cel
 from vimoclip import annotations, cli
 from vimoclip.annotations import SPLITS
 from vimoclip.errors import UserError
+from vimoclip.prepare import grouped_split
 
 RELEASE_DIR = SHARED / "animal_kingdom"
 CLASSES = ("Walking", "Keeping still", "Sensing", "Swimming", "Attending", "Eating", "Moving")
@@ -190,6 +191,17 @@ def test_by_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "annotations").iterdir()} == before
     with pytest.raises(UserError, match="other classes, clips or labels"):
         run(workbooks, tmp_path, "published")
+
+
+def test_by_source_draws_again_for_the_published_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workbooks = source_workbooks(6)
+    data, _ = run(workbooks, tmp_path, "by-source")
+    labels = {f"{name}.mp4": (int(label),) for name, _, label, _ in workbooks.clips}
+    sources = {video: source_of(video) for video in labels}
+    size = sum(row[1] == "test" for row in workbooks.clips)
+    first = grouped_split.split_videos(data.classes, labels, {"val": size / len(labels)}, 49, sources)
+    assert len(first.splits["val"]) != size == len(data.splits["val"])
+    assert "seed 49" not in capsys.readouterr().out
 
 
 def test_by_source_names_a_difference_of_the_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
