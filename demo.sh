@@ -63,7 +63,7 @@ job() { # job TITLE LOG COMMAND...: print title and command, and start the comma
     printf '   %s\n' "$(printf '%q ' "$@")"
     wait_for_jobs $((at_once - 1))
     mkdir -p "$(dirname "$log")"
-    OMP_NUM_THREADS=$((cores > at_once ? cores / at_once : 1)) TQDM_DISABLE=1 "$@" ${report:+--report "$log.json"} >>"$log" 2>&1 &
+    TQDM_DISABLE=1 "$@" ${report:+--report "$log.json"} >>"$log" 2>&1 &
     job_pids+=("$!") job_logs+=("$log")
 }
 
@@ -81,6 +81,7 @@ wait_for_jobs() { # wait_for_jobs NUMBER: wait until at most so many run; print 
 
 finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos did (exit code 1 with a report)
     local i code log
+    [ ${#job_pids[@]} -gt 0 ] || return 0
     wait_for_jobs 0
     for i in "${!job_pids[@]}"; do
         code=0 log=${job_logs[$i]}
@@ -120,10 +121,10 @@ data_args=(--dataset-dir "dataset/$name" --dataset-name demo)
 fps_args=(--fps 8.4)
 fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last "data.motion_h5=dataset/$name/embeddings/flow_embeddings_seed{seed}.h5")
 seeds=(49 50 51) epochs=4 clip_args=(--train 284 --val 128) still_args=() evaluation_args=(--resamples 1000)
-worker_args=(--num-workers 0) draw_args=(--num-workers 2)
+worker_args=(--num-workers 0)
 if [ $size = tiny ]; then
     seeds=(49) epochs=1 clip_args=(--train 16 --val 8) still_args=(--stills 60 --held-out 20 --steps 5)
-    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100) draw_args=(--num-workers 0)
+    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100)
 fi
 if [ -n "$real" ]; then
     encoder_args=(--clip-model-name ViT-B/32 --clip-pretrained openai)
@@ -136,31 +137,34 @@ else
     train_args=(--learning-rate 5e-4 --batch-size 4)
 fi
 
+trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
+
+# Models this small don't gain from several threads: jobs with one thread each run beside each other. A student of real
+# size takes all cores, or the GPU.
+most_jobs=$((cores < 4 ? cores : 4))
+at_once=$most_jobs
+if [ -z "$real" ]; then
+    export OMP_NUM_THREADS=1
+    job "Train a small CLIP on still images" teacher \
+        "$python" -m demo.make_teacher ${still_args[@]+"${still_args[@]}"} --num-workers 0 --output-dir "$teacher"
+    [ -z "$clips" ] || echo "note: this CLIP was trained only on drawn animals; --real uses one trained on photographs"
+fi
 if [ -n "$clips" ]; then
     step "Split the clips of $clips" \
         "$python" prepare_dataset.py folder "$clips" "${data_args[@]}"
     resize_args=(--resize model)
 else
     step "Draw clips of animals, with labels of their actions" \
-        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}" "${draw_args[@]}"
+        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}" --num-workers 0
     resize_args=(--resize squash) # a square crop would cut off animals at the sides
 fi
 check_annotations
-trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
-
-if [ -z "$real" ]; then
-    step "Train a small CLIP on still images" \
-        "$python" -m demo.make_teacher ${still_args[@]+"${still_args[@]}"} "${draw_args[@]}" --output-dir "$teacher"
-    [ -z "$clips" ] || echo "note: this CLIP was trained only on drawn animals; --real uses one trained on photographs"
-fi
-videos_step "Embed the frames with CLIP" \
-    "$python" extract_embeddings.py "${data_args[@]}" "${encoder_args[@]}" "${resize_args[@]}" "${fps_args[@]}" --frame-batch-size 64
 videos_step "Compute optical flow" \
     "$python" extract_flows.py "${data_args[@]}" "${flow_args[@]}" "${fps_args[@]}"
-
-# Models this small don't gain from several threads each: they are trained beside each other. A real student takes all
-# cores, or the GPU.
-at_once=$([ -n "$real" ] && echo 1 || echo $((cores < 4 ? cores : 4)))
+finish_jobs
+videos_step "Embed the frames with CLIP" \
+    "$python" extract_embeddings.py "${data_args[@]}" "${encoder_args[@]}" "${resize_args[@]}" "${fps_args[@]}" --frame-batch-size 64
+[ -z "$real" ] || at_once=1
 for seed in "${seeds[@]}"; do
     job "Train MoCLIP on flow images, seed $seed" "student_seed$seed" \
         "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs \
@@ -174,7 +178,7 @@ for seed in "${seeds[@]}"; do
         --output-h5-path "dataset/$name/embeddings/flow_embeddings_seed$seed.h5" --frame-batch-size 64
 done
 finish_jobs
-at_once=$((cores < 4 ? cores : 4))
+at_once=$most_jobs
 for config in concat_time cross_attention cross_attention_shuffled rgb motion probe_attentive probe_both probe_motion probe_rgb; do
     module=TFAM.train_and_eval
     [ "${config#probe_}" = "$config" ] || module=TFAM.probe
