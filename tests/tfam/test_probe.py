@@ -30,6 +30,7 @@ from TFAM import probe, probe_fit, table, train_and_eval
 from TFAM.predictor import FusionPredictor
 from vimoclip import annotations
 from vimoclip.errors import UserError
+from vimoclip.evaluation.sources import student_caveat
 from vimoclip.io import predictions_csv
 from vimoclip.metrics import average_precision_per_class, map_micro
 from vimoclip.prediction import WindowFeatures
@@ -53,13 +54,13 @@ def labels_of(number: int) -> np.ndarray:
 
 
 def embeddings_of(number: int, stream: str) -> np.ndarray:
-    """Noise, and in column 0 of RGB, or 1 of motion, an action that changes the mean of a video. In column 2 all videos
-    have the same mean: in one frame if the third action is shown, else in all frames."""
+    """Noise, and in column 0 of RGB, or 1 of motion, an action that changes the mean of a video. In column 2 of RGB all
+    videos have the same mean: from one frame if the third action is shown, else from all. Motion has another scale."""
     length, labels = 8 + number % 5 - (stream == "motion"), labels_of(number)
     rows = np.random.default_rng([number, len(stream)]).normal(0, 0.5, (length, WIDTH)).astype(np.float32)
     if stream == "motion":
         rows[:, 1] += 2 * labels[1]
-        return rows
+        return 50 * rows
     rows[:, 0] += 2 * labels[0]
     rows[:, 2] = 0 if labels[2] else 1
     rows[number % length, 2] += length * labels[2]
@@ -247,6 +248,7 @@ def test_a_run_is_read_by_the_table_and_by_evaluation(in_folder: Path, config: s
     evaluate.main([str(folder), "--resamples", "5"])
     evaluated = read_json(folder / "evaluation" / "metrics.json")
     assert evaluated["map_macro"]["value"] == pytest.approx(metrics["map_macro"], abs=1e-6)
+    assert student_caveat(metrics, "held_out") is None  # the student was held out too, and probe_rgb has none
     again = train_and_eval.main(["--evaluate", str(folder / "best_model.pth"), "--device", "cpu"])
     assert again["map_micro"] == metrics["map_micro"] and again["fusion"] == config
 

@@ -18,6 +18,8 @@ from vimoclip.metrics.score_calibration import sigmoid
 
 ROUNDING = 2.0**-7  # how far a probability may be outside 0..1: a step of bfloat16, the coarsest type, above 1
 
+WITHOUT_MOTION = ("rgb", "probe_rgb")  # values of `fusion` of runs that read no motion
+
 
 @dataclass(frozen=True)
 class PredictionSource:
@@ -87,7 +89,7 @@ def student_caveat(run_metrics: Mapping[str, Any], protocol: str) -> str | None:
 
     These are the evaluation split, the model-selection split of a held-out run, and the clips beyond the shots of a
     few-shot run."""
-    if run_metrics.get("fusion") == "rgb" or (run_metrics.get("settings") or {}).get("data.motion") == "none":
+    if run_metrics.get("fusion") in WITHOUT_MOTION or (run_metrics.get("settings") or {}).get("data.motion") == "none":
         return None
     if protocol == HELD_OUT:
         if "student_protocol" in run_metrics and run_metrics["student_protocol"] is None:
