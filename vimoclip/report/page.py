@@ -166,17 +166,18 @@ def _class_calibrations(evaluation: "Evaluation") -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["ece"])
 
 
-def _learning_curve_rows(curves: Sequence[LearningCurve], columns: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return (name, seeds, a cell for each column) of each curve."""
+def _learning_curve_rows(
+    curves: Sequence[LearningCurve], columns: Sequence[str]
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return (name, seeds, a value and its interval for each column) of each curve."""
     rows = []
     for curve in curves:
         cells = {
-            point.shots: format_number(point.macro_ap, 3)
-            + (f" ({format_interval(point.interval, 3)})" if point.interval else "")
+            point.shots: (format_number(point.macro_ap, 3), format_interval(point.interval, 3))
             for point in curve.points
         }
         name = f"{curve.name} *" if curve.more_labels else curve.name
-        rows.append((name, curve.seeds, [cells.get(column, MISSING) for column in columns]))
+        rows.append((name, curve.seeds, [cells.get(column, (MISSING, "")) for column in columns]))
     return rows
 
 
