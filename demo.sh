@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole chain on drawn animals: draws clips, trains a small CLIP on still images of them, and runs the scripts of all
-# stages up to a table and a report. It takes 9 minutes on two cores. If it is interrupted, the same command resumes it.
+# stages up to a table and a report, with three seeds of student and fusion. README.md says how long it takes. If it is
+# interrupted, the same command resumes it.
 #
 #   bash demo.sh                 downloads only Python packages
 #   bash demo.sh --real          downloads and uses OpenAI's CLIP ViT-B/32 and RAFT (370 MB); a GPU is recommended
@@ -53,6 +54,48 @@ videos_step() { # step that continues if some videos failed (exit code 1)
     [ $code -eq 0 ] || exit $code
 }
 
+job() { # job TITLE LOG COMMAND...: print title and command, and start the command once fewer than $at_once jobs run
+    echo
+    echo "== $1"
+    local log="logs/$name/$2.txt"
+    shift 2
+    [ ${#job_pids[@]} -gt 0 ] || jobs_started=$SECONDS
+    printf '   %s\n' "$(printf '%q ' "$@")"
+    wait_for_jobs $((at_once - 1))
+    mkdir -p "$(dirname "$log")"
+    OMP_NUM_THREADS=$((cores > at_once ? cores / at_once : 1)) TQDM_DISABLE=1 "$@" ${report:+--report "$log.json"} >>"$log" 2>&1 &
+    job_pids+=("$!") job_logs+=("$log")
+}
+
+wait_for_jobs() { # wait_for_jobs NUMBER: wait until at most so many run; print the last line of each now and then
+    local polls=0 i
+    while [ "$(jobs -pr | wc -l)" -gt "$1" ]; do
+        sleep 0.2
+        polls=$((polls + 1))
+        [ $((polls % 75)) -eq 0 ] || continue
+        for i in "${!job_pids[@]}"; do
+            ! kill -0 "${job_pids[$i]}" 2>/dev/null || echo "   ${job_logs[$i]}: $(tail -n 1 "${job_logs[$i]}")"
+        done
+    done
+}
+
+finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos did (exit code 1 with a report)
+    local i code log
+    wait_for_jobs 0
+    for i in "${!job_pids[@]}"; do
+        code=0 log=${job_logs[$i]}
+        wait "${job_pids[$i]}" || code=$?
+        if [ $code -eq 1 ] && [ -n "$report" ] && all_reports 'report["failed"]' "$log.json"; then
+            echo "note: continues without failed videos, see $log"
+            some_failed=yes code=0
+        fi
+        [ $code -eq 0 ] || { tail -n 20 "$log" >&2; exit $code; }
+        echo "   $log: $(tail -n 1 "$log")"
+    done
+    job_pids=() job_logs=() report=""
+    echo "   ($((SECONDS - jobs_started)) s)"
+}
+
 check_annotations() { # exit if existing checkpoints were trained on other clips or labels
     local checksums file="checkpoints/$name/annotations.cksum"
     checksums=$(cd "dataset/$name/annotations" && cksum ./*)
@@ -66,32 +109,31 @@ check_annotations() { # exit if existing checkpoints were trained on other clips
 }
 
 use_python requirements.txt
-started_at=$(date +%s) some_failed="" report=""
+started_at=$(date +%s) some_failed="" report="" job_pids=() job_logs=()
+cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 name=demo
 [ -z "$clips" ] || name="clips-$(basename "$clips")"
 [ $size = full ] || name="$name-tiny"
 teacher="checkpoints/demo$([ $size = full ] || echo -tiny)/teacher"
 name="$name$real"
 data_args=(--dataset-dir "dataset/$name" --dataset-name demo)
-fps_args=(--fps 12.5)
-fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last)
-seeds="49 50 51" epochs=8 clip_args=(--train 284 --val 128) still_args=(--stills 8000) evaluation_args=(--resamples 1000)
-worker_args=(--num-workers 2)
+fps_args=(--fps 8.4)
+fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last "data.motion_h5=dataset/$name/embeddings/flow_embeddings_seed{seed}.h5")
+seeds=(49 50 51) epochs=4 clip_args=(--train 284 --val 128) still_args=() evaluation_args=(--resamples 1000)
+worker_args=(--num-workers 0) draw_args=(--num-workers 2)
 if [ $size = tiny ]; then
-    seeds=49 epochs=1 clip_args=(--train 16 --val 8) still_args=(--stills 60 --held-out 20 --steps 5)
-    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100) worker_args=(--num-workers 0)
+    seeds=(49) epochs=1 clip_args=(--train 16 --val 8) still_args=(--stills 60 --held-out 20 --steps 5)
+    fusion_args+=(training.epochs=2) evaluation_args=(--resamples 100) draw_args=(--num-workers 0)
 fi
 if [ -n "$real" ]; then
     encoder_args=(--clip-model-name ViT-B/32 --clip-pretrained openai)
-    flow_args=(--model raft --iters 12 --size 224)
+    flow_args=(--model raft --iters 12 --size 224) worker_args=(--num-workers 2)
     train_args=(--learning-rate 1e-5 --batch-size 8)
     fusion_args+=(training.lr=1e-4)
-    frame_check_args=(--freeze-encoder)
 else
     encoder_args=(--clip-model-name "local-dir:$teacher")
     flow_args=(--model dis --size 96)
-    train_args=(--learning-rate 5e-4 --batch-size 8)
-    frame_check_args=(--epochs "$epochs")
+    train_args=(--learning-rate 5e-4 --batch-size 4)
 fi
 
 if [ -n "$clips" ]; then
@@ -100,58 +142,47 @@ if [ -n "$clips" ]; then
     resize_args=(--resize model)
 else
     step "Draw clips of animals, with labels of their actions" \
-        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}" "${worker_args[@]}"
+        "$python" -m demo.make_clips "${clip_args[@]}" "${data_args[@]}" "${draw_args[@]}"
     resize_args=(--resize squash) # a square crop would cut off animals at the sides
 fi
 check_annotations
+trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
+
 if [ -z "$real" ]; then
-    step "Train a small CLIP on still images (a minute)" \
-        "$python" -m demo.make_teacher "${still_args[@]}" "${worker_args[@]}" --output-dir "$teacher"
+    step "Train a small CLIP on still images" \
+        "$python" -m demo.make_teacher ${still_args[@]+"${still_args[@]}"} "${draw_args[@]}" --output-dir "$teacher"
     [ -z "$clips" ] || echo "note: this CLIP was trained only on drawn animals; --real uses one trained on photographs"
 fi
 videos_step "Embed the frames with CLIP" \
     "$python" extract_embeddings.py "${data_args[@]}" "${encoder_args[@]}" "${resize_args[@]}" "${fps_args[@]}" --frame-batch-size 64
 videos_step "Compute optical flow" \
     "$python" extract_flows.py "${data_args[@]}" "${flow_args[@]}" "${fps_args[@]}"
-step "Train MoCLIP on flow images (two minutes)" \
-    "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs "${worker_args[@]}" \
-    --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name student
-videos_step "Embed the flow with the last epoch of MoCLIP" \
-    "$python" inference.py "${data_args[@]}" --checkpoint-dir "checkpoints/$name/student/student_epoch_$epochs.pth" --frame-batch-size 64
-if [ -z "$clips" ]; then
-    step "Test which actions single frames reveal" \
-        "$python" -m demo.check_frames "${data_args[@]}" "${encoder_args[@]}" "${frame_check_args[@]}" --output-dir "TFAM/results/$name"
-fi
 
-cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
-train_tfam() { # train_tfam CONFIG: all seeds in parallel, which is faster for models this small
-    local seed pid polls=0 code=0 pids="" log_dir="logs/$name/TFAM/$1"
-    mkdir -p "$log_dir"
-    for seed in $seeds; do
-        OMP_NUM_THREADS=$(((cores + 2) / 3)) TQDM_DISABLE=1 "$python" -m TFAM.train_and_eval --config "TFAM/configs/$1.yaml" "${fusion_args[@]}" \
-            --seed "$seed" "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0 \
-            >>"$log_dir/seed$seed.txt" &
-        pids="$pids $!"
-    done
-    while [ -n "$(jobs -pr)" ]; do
-        sleep 0.2
-        polls=$((polls + 1))
-        [ $((polls % 50)) -ne 0 ] || echo "   seed $seed: $(tail -n 1 "$log_dir/seed$seed.txt")"
-    done
-    for pid in $pids; do wait "$pid" || code=$?; done
-    [ $code -eq 0 ] || exit $code
-    for seed in $seeds; do tail -n 1 "$log_dir/seed$seed.txt"; done
-}
-trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
-
-for config in rgb motion concat_time cross_attention cross_attention_shuffled cross_attention_none; do
-    echo
-    echo "== TFAM: $config, seeds $seeds"
-    printf '   %s\n' "$(printf '%q ' "$python" -m TFAM.train_and_eval --config "TFAM/configs/$config.yaml" "${fusion_args[@]}" \
-        --seed SEED "${data_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0)"
-    train_tfam $config
-    echo "   (complete output: logs/$name/TFAM/$config/)"
+# Models this small don't gain from several threads each: they are trained beside each other. A real student takes all
+# cores, or the GPU.
+at_once=$([ -n "$real" ] && echo 1 || echo $((cores < 4 ? cores : 4)))
+for seed in "${seeds[@]}"; do
+    job "Train MoCLIP on flow images, seed $seed" "student_seed$seed" \
+        "$python" train.py "${data_args[@]}" "${encoder_args[@]}" "${train_args[@]}" --sequence-length 25 --epochs $epochs \
+        --seed "$seed" "${worker_args[@]}" --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --run-name "student_seed$seed"
 done
+finish_jobs
+report=yes
+for seed in "${seeds[@]}"; do
+    job "Embed the flow with the last epoch of MoCLIP, seed $seed" "motion_seed$seed" \
+        "$python" inference.py "${data_args[@]}" --checkpoint-dir "checkpoints/$name/student_seed$seed/student_epoch_$epochs.pth" \
+        --output-h5-path "dataset/$name/embeddings/flow_embeddings_seed$seed.h5" --frame-batch-size 64
+done
+finish_jobs
+at_once=$((cores < 4 ? cores : 4))
+for config in concat_time cross_attention cross_attention_shuffled rgb motion probe_attentive probe_both probe_motion probe_rgb; do
+    module=TFAM.train_and_eval
+    [ "${config#probe_}" = "$config" ] || module=TFAM.probe
+    job "Fusion: $config, seeds ${seeds[*]}" "TFAM/$config" \
+        "$python" -m $module --config "TFAM/configs/$config.yaml" "${fusion_args[@]}" --seed "${seeds[@]}" "${data_args[@]}" \
+        --checkpoints-dir "checkpoints/$name" --logs-dir "logs/$name" --num-workers 0
+done
+finish_jobs
 step "Pictures of clips with their flow and scores" \
     "$python" -m demo.strips "${data_args[@]}" --run "checkpoints/$name/TFAM/cross_attention/seed49" --output-dir "TFAM/results/$name"
 step "Table of all runs" \
@@ -166,7 +197,7 @@ cat <<TEXT
 
 Done after $((($(date +%s) - started_at + 30) / 60)) minutes, without the installation. Results:
   dataset/$name/          clips, annotations, flow videos, embeddings
-  checkpoints/$name/      student/ and TFAM/<config>/seed<k>/: settings, metrics, weights
+  checkpoints/$name/      student_seed<k>/ and TFAM/<config>/seed<k>/: settings, metrics, weights
   TFAM/results/$name/     the table, table.csv with one row per run, pictures of some clips
   $best/evaluation/
                           metrics.json, per_class.csv, and a report to open in a browser:

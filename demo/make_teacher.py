@@ -30,9 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=Path("checkpoints/demo/teacher"), help="folder of the model"
     )
-    parser.add_argument("--stills", type=cli.positive_int, default=8000, help="training images")
-    parser.add_argument("--held-out", type=cli.positive_int, default=1000, help="images for retrieval.json")
-    parser.add_argument("--steps", type=cli.positive_int, default=500, help="optimizer steps")
+    parser.add_argument("--stills", type=cli.positive_int, default=5000, help="training images")
+    parser.add_argument("--held-out", type=cli.positive_int, default=500, help="images for retrieval.json")
+    parser.add_argument("--steps", type=cli.positive_int, default=300, help="optimizer steps")
     parser.add_argument("--batch-size", type=cli.positive_int, default=64, help="images per step")
     parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, help="peak learning rate of AdamW")
     parser.add_argument(
@@ -127,6 +127,7 @@ def train_clip(model: Any, images: Any, tokens: Any, args: argparse.Namespace) -
     loss_function, normalize = open_clip.ClipLoss(), Preprocess(preprocess_config()).normalize
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps, pct_start=0.05)
+    model.visual.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
     model.train()
     for step in progress(range(args.steps), args.steps, "step", "teacher"):
         rows = torch.randint(len(images), (args.batch_size,))

@@ -27,6 +27,10 @@ CONFIG_TITLES = {
     "cross_attention": "cross-attention (TFAM)",
     "cross_attention_shuffled": "cross-attention with another clip's motion",
     "cross_attention_none": "cross-attention without any motion",
+    "probe_rgb": "probe: logistic regression, RGB",
+    "probe_motion": "probe: logistic regression, motion",
+    "probe_both": "probe: logistic regression, both",
+    "probe_attentive": "probe: one attention query, both",
 }
 
 
@@ -82,7 +86,8 @@ def main(argv: list[str] | None = None) -> Path:
         f"Average precision on {num_clips} evaluation clips, protocol {' or '.join(sorted(protocols))}, "
         f"epoch chosen by {' or '.join(sorted(epoch_criteria))}; macro: mean over classes, micro: pooled.\n\n"
     )
-    text += format_table(rows, args.rounds) + format_motion_gains(rows) + format_calibration(rows)
+    text += format_table(rows, args.rounds) + format_motion_gains(rows)
+    text += format_probe_comparison(args.checkpoints_dir) + format_calibration(rows)
     text += format_single_frames(args.output_dir / "frames.json")
     print(text, end="", flush=True)
     return atomic.write_text(args.output_dir / "table.md", text)
@@ -184,6 +189,24 @@ def format_calibration(rows: list[dict[str, Any]]) -> str:
         ]
         lines += [f"  {title}: {'; '.join(changes)}\n"] if runs else []
     return f"\nbefore and after calibration, seed by seed:\n{''.join(lines)}" if lines else ""
+
+
+def format_probe_comparison(checkpoints_dir: Path) -> str:
+    """Return the difference in macro AP of each config to the best probe, with intervals, as in TFAM.table."""
+    from TFAM.run_bootstrap import RunBootstrap
+    from TFAM.run_differences import compare_to_probes
+    from TFAM.run_groups import group_runs, read_metrics
+
+    groups = group_runs(read_metrics(path) for path in sorted(checkpoints_dir.glob("TFAM/*/seed*/metrics.json")))
+    comparisons, _ = compare_to_probes(groups, RunBootstrap(resamples=1000, seed=0))
+    lines = []
+    for group, comparison in comparisons.items():
+        difference = comparison.difference
+        interval = "" if difference.low is None else f" ({difference.low:+.2f} to {difference.high:+.2f})"
+        verdict = ": not better than the probe" if comparison.is_better is False else ""
+        title, probe = (CONFIG_TITLES.get(config, config) for config in (group.config, comparison.probe))
+        lines.append(f"  {title}: {difference.value:+.2f}{interval} over {probe}{verdict}\n")
+    return f"\nmacro AP over the best probe (95 % interval):\n{''.join(lines)}" if lines else ""
 
 
 def format_table(rows: list[dict[str, Any]], rounds: int) -> str:

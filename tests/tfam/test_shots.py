@@ -32,14 +32,17 @@ def train(variant: str, *more: str, settings: tuple[str, ...] = ()) -> Path:
     return main([*train_command(variant, *more), "training.epochs=1", *settings])
 
 
-def test_all_fusions_and_seeds_train_on_the_same_clips(selection_dataset: Path) -> None:
+def test_all_fusions_probes_and_seeds_train_on_the_same_clips(selection_dataset: Path) -> None:
     runs = [
         train("rgb", "--shots", "1"),
         train("cross_attention", "--shots", "1", "--seed", "50"),
         train("cross_attention_shuffled", settings=("data.shots=1",)),
+        train("probe_both", "--shots", "1"),
+        train("probe_attentive", "--shots", "1"),
     ]
-    names = "rgb/seed49_shots1", "cross_attention/seed50_shots1", "cross_attention_shuffled/seed49_shots1"
-    assert runs == [RUNS / name for name in names]
+    names = ["rgb/seed49", "cross_attention/seed50", "cross_attention_shuffled/seed49"]
+    names += ["probe_both/seed49", "probe_attentive/seed49"]
+    assert runs == [RUNS / f"{name}_shots1" for name in names]
     clips = training_clips(runs[0])
     assert all(training_clips(run) == clips for run in runs)
     numbers = [int(clip[1:3]) for clip in clips]
