@@ -7,8 +7,9 @@
 Reads the annotations and a finished run of TFAM.train_and_eval, or a CSV with a column `video_id` and a column of
 scores per class, named by class name or id, in any order. Prints the metrics and writes metrics.json, per_class.csv and
 report.html to evaluation/ in the run's folder, or to <name of the CSV>_evaluation/. Intervals are from a bootstrap over
-clips. Thresholds are fitted on the model-selection split, never on the evaluation split. Scores of a run are calibrated
-by its calibration.json; those of a CSV are not. 6,096 clips of 140 classes take half a minute."""
+clips, or over their sources (--resample sources). Thresholds are fitted on the model-selection split, never on the
+evaluation split. Scores of a run are calibrated by its calibration.json; those of a CSV are not. 6,096 clips of 140
+classes take half a minute."""
 
 import argparse
 import shlex
@@ -50,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="flow videos, for the example clips; default: flows/ beside the annotations",
     )
     add("--resamples", type=cli.positive_int, default=1000, help="number of bootstrap resamples")
+    add(
+        "--resample",
+        choices=["clips", "sources"],
+        default="clips",
+        help="what the bootstrap draws: single clips, or whole sources with all their clips: the recordings, animals "
+        "or sites of sources.csv in the folder of the annotations",
+    )
     add("--seed", type=cli.seed, default=0, help="seed of the bootstrap and of the random predictor")
     cli.add_report_argument(parser)
     return parser
@@ -73,7 +81,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     data = annotations.load(annotations_dir, dataset_name, [args.split])
     output_dir = resolve_output_dir(args)
     settings = evaluation.EvaluationSettings(
-        args.split, args.logits, args.resamples, args.seed, args.allow_missing, args.raw
+        args.split, args.logits, args.resamples, args.seed, args.allow_missing, args.raw, args.resample
     )
     other = sources.open_predictions(args.compare) if args.compare else None
     result = evaluation.evaluate(source, data, annotations_dir, settings, other)

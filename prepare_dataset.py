@@ -243,18 +243,36 @@ def add_animal_kingdom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metadata", type=Path, required=True, help="AR_metadata.xlsx of the authors")
     parser.add_argument("--actions", type=Path, required=True, help="df_action.xlsx of the authors")
     parser.add_argument("--output-dir", type=Path, help="output folder; default: annotations/ in --dataset-dir")
-    parser.add_argument("--species", action="store_true", help="also write animals.csv: animals of each clip")
+    parser.add_argument(
+        "--protocol",
+        choices=["published", "unseen-animals", "by-source"],
+        default="published",
+        help="splits: those of the authors; six actions, trained on some animals and evaluated on others; or those of "
+        "the authors' sizes without a common source, as inferred from the clips' names",
+    )
+    parser.add_argument(
+        "--species",
+        action="store_true",
+        help="also write animals.csv: animals of each clip; always written with --protocol unseen-animals",
+    )
 
 
 def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
     """Import Animal Kingdom's annotations from its authors' workbooks.
 
     If the workbooks disagree on the id of a class, the id that fits the descriptions of the clips is used, and a
-    message names the class. Videos are not imported: put them into dataset/videos/."""
+    message names the class. Videos are not imported: put them into dataset/videos/.
+
+    --protocol unseen-animals: clips whose one label is moving, eating, attending, swimming, sensing or keeping still.
+    Birds, fish, frogs and snakes are in train; lizards, primates, spiders, crickets and water birds in val.
+    --protocol by-source: all clips in new splits. It takes the last three letters of a clip's name for its source,
+    which the authors do not say. Both write sources.csv."""
     from vimoclip.prepare import animal_kingdom
 
     annotations_dir = cli.require_creatable_folder(args.output_dir or args.dataset_dir / "annotations", "--output-dir")
-    return animal_kingdom.prepare(args.metadata, args.actions, annotations_dir, args.dataset_name, args.species)
+    return animal_kingdom.prepare(
+        args.metadata, args.actions, annotations_dir, args.dataset_name, args.species, args.protocol
+    )
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@
 #   published/  as in the paper: the epoch is chosen on the evaluation split; seed 49
 #   held_out/   the epoch is chosen on a tenth of the training clips; seeds 49, 50, 51, with controls
 # --skip-failed continues without unreadable videos; the evaluation counts and lists the missing ones.
-# Settings are variables, e.g. COMPUTE="--device cuda:1" or PROTOCOLS=held_out; see the top of the script.
+# Settings are variables, e.g. COMPUTE="--device cuda:1" or PROTOCOLS=held_out; see the top of the script. Other splits:
+#   IMPORT="--protocol unseen-animals" NAME=unseen_animals PROTOCOLS=held_out bash reproduce_animal_kingdom.sh ...
 set -euo pipefail
 unset CDPATH
 called_from=$PWD
@@ -30,6 +31,7 @@ SEEDS=${SEEDS:-49 50 51}
 FUSION_SETTINGS=${FUSION_SETTINGS:-}       # for --set of TFAM, e.g. training.epochs=1
 COMPUTE=${COMPUTE:---device auto}          # flags of all stages: --device, --precision, --num-workers
 EVALUATION=${EVALUATION:---resamples 1000} # flags of evaluate.py
+IMPORT=${IMPORT:-}                         # flags of prepare_dataset.py animal-kingdom for other splits; needs NAME
 name=${NAME:-animal_kingdom}
 
 metadata=animal_kingdom/AR_metadata.xlsx actions=animal_kingdom/df_action.xlsx videos=animal_kingdom/video
@@ -65,11 +67,15 @@ read -ra flow <<<"$FLOW"
 read -ra compute <<<"$COMPUTE"
 read -ra evaluation <<<"$EVALUATION"
 read -rd '' -a student <<<"$STUDENT" || true # several lines
+[ -z "$IMPORT" ] || [ -n "${NAME:-}" ] || fail "IMPORT needs NAME, the name of a data set of its own"
+case "$IMPORT" in *unseen-animals*) student+=(--num-classes 6) ;; esac # the last one counts
 
 # --- stages; --plan adds --dry-run
 
 workbooks() { # workbooks OUTPUT...
-    "$python" prepare_dataset.py animal-kingdom --metadata "$metadata" --actions "$actions" --dataset-name ak --species "$@"
+    # shellcheck disable=SC2086 # several flags
+    "$python" prepare_dataset.py animal-kingdom --metadata "$metadata" --actions "$actions" --dataset-name ak --species \
+        $IMPORT "$@"
 }
 
 embed() {
@@ -164,7 +170,6 @@ or_some_failed() {
 }
 
 link_videos() { # link dataset/<name>/videos to the authors' folder
-    [ -d "$videos" ] || fail "$videos: no such folder; give the folder of the videos with --videos"
     if [ -e "$dataset/videos" ]; then
         [ "$dataset/videos" -ef "$videos" ] || fail "$dataset/videos: not the same folder as $videos; remove one of them"
         return
@@ -173,12 +178,23 @@ link_videos() { # link dataset/<name>/videos to the authors' folder
     ln -s "$(cd "$videos" && pwd)" "$dataset/videos"
 }
 
+link_clips() { # link the clips of the annotations only, since flow is computed for all videos in the folder
+    local folder clip
+    folder=$(cd "$videos" && pwd)
+    mkdir -p "$dataset/videos"
+    while read -r clip _; do
+        [ ! -e "$folder/$clip" ] || ln -sf "$folder/$clip" "$dataset/videos/$clip"
+    done < <(cat "$dataset"/annotations/{train,val}_multi.txt)
+}
+
 reproduce() {
     local protocol
-    link_videos
+    [ -d "$videos" ] || fail "$videos: no such folder; give the folder of the videos with --videos"
+    [ -n "$IMPORT" ] || link_videos
     # not overwritten, so that users can remove the lines of missing clips
     [ -e "$dataset/annotations/ak_action.csv" ] ||
         stage "annotations from the authors' workbooks" workbooks --output-dir "$dataset/annotations"
+    [ -z "$IMPORT" ] || link_clips
     # only before the first extraction, since an unfinished one has missing outputs
     [ -n "$skip_failed" ] || [ -e "$dataset/embeddings" ] || [ -e "$dataset/flows" ] ||
         stage "check of the clips" "$python" prepare_dataset.py check "${data[@]}"
@@ -228,8 +244,12 @@ plan() { # plan FOLDER: an empty folder for temporary files
     if [ ! -e "$dataset/annotations" ]; then # estimate with temporary annotations
         dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
         [ -d "$videos" ] || echo "$videos: no such folder; give the folder of the videos with --videos"
-        [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
-        workbooks --output-dir "$trial/annotations" >/dev/null 2>"$1/error" || sed 's/^/annotations: /' "$1/error"
+        [ -n "$IMPORT" ] || [ ! -d "$videos" ] || ln -s "$(cd "$videos" && pwd)" "$trial/videos"
+        if ! workbooks --output-dir "$trial/annotations" >/dev/null 2>"$1/error"; then
+            sed 's/^/annotations: /' "$1/error"
+        elif [ -n "$IMPORT" ] && [ -d "$videos" ]; then
+            link_clips
+        fi
     fi
     estimate_stage "embeddings of the frames" "$dataset/annotations" embed
     estimate_stage "optical flow" "$dataset/videos" draw_flow

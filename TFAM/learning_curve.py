@@ -122,7 +122,7 @@ def curve_rows(curves: Curves) -> list[list[str]]:
     return rows
 
 
-def learning_curve_text(curves: Curves, resamples: int) -> str:
+def learning_curve_text(curves: Curves, resamples: int, over: str = "clips") -> str:
     """Return the section about few-shot runs in Markdown, with a table for each metric; "" without such runs."""
     if not curves:
         return ""
@@ -136,7 +136,7 @@ def learning_curve_text(curves: Curves, resamples: int) -> str:
     for metric, title in TITLES.items():
         rows = [_markdown_row(curve, points, columns, metric) for curve, points in curves.items()]
         text += markdown_table([f"config, {title}", *header], rows) + "\n"
-    interval = f" [95 % interval: bootstrap over clips and seeds, {resamples} resamples]" if resamples else ""
+    interval = f" [95 % interval: bootstrap over {over} and seeds, {resamples} resamples]" if resamples else ""
     return text + (
         f"Mean over the seeds{interval}, by the number of training clips of each class; in brackets the number of "
         "training clips. A class has more clips if they have several labels, and fewer if there are no more. All "

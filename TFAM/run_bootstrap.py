@@ -1,4 +1,4 @@
-"""Average precision of finished runs on bootstrap resamples of their clips, and differences of runs."""
+"""Average precision of finished runs on bootstrap resamples of their clips or sources, and differences of runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +29,12 @@ MetricDifferences = dict[str, MetricDifference]  # by metric
 
 
 class RunBootstrap:
-    """Average precision of runs on bootstrap resamples of their clips, the same resamples for all runs."""
+    """Average precision of runs on bootstrap resamples, the same resamples for all runs.
 
-    def __init__(self, resamples: int, seed: int):
-        self.resamples, self.seed = resamples, seed
+    `over`: what is drawn, "clips" or whole "sources", of sources.csv of each run's data set."""
+
+    def __init__(self, resamples: int, seed: int, over: str = "clips"):
+        self.resamples, self.seed, self.over = resamples, seed, over
         self._tables: dict[Path, PredictionsTable] = {}
         self._values: dict[Path, dict[str, np.ndarray]] = {}  # by run folder
 
@@ -107,8 +109,12 @@ class RunBootstrap:
         return self._tables[folder]
 
     def resampled_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
-        """Return (resamples,) values by metric. Raises UserError if predictions or labels can't be read."""
-        return {metric: values[1:] for metric, values in self._all_values(run).items()}
+        """Return (resamples,) values by metric. Raises UserError if predictions, labels or sources can't be read, and
+        for too few sources."""
+        found = self._all_values(run)
+        if len(found[METRICS[0]]) <= self.resamples:
+            raise UserError("intervals over sources need at least five sources")
+        return {metric: values[1:] for metric, values in found.items()}
 
     def _all_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":
         """Return (1 + resamples,) values by metric: of all clips, then of the resamples."""
@@ -122,8 +128,8 @@ class RunBootstrap:
             order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
             scores, targets = table.scores[order], read_labels(run, table.videos)[order]
             if self.resamples:
-                print(f"{folder}: {self.resamples} resamples of its clips", flush=True)
-            resamples = metrics.bootstrap_weights(len(order), self.resamples, self.seed)
+                print(f"{folder}: {self.resamples} resamples of its {self.over}", flush=True)
+            resamples = self._draw(run, [table.videos[i] for i in order])
             weights = np.concatenate([np.ones((1, len(order)), resamples.dtype), resamples])
             per_class, micro = (
                 bootstrap(scores, targets, weights)
@@ -135,6 +141,19 @@ class RunBootstrap:
                 values["mean_per_class_top1"] = metrics.mean_per_class_top1(scores, targets, weights)
             self._values[folder] = values
         return self._values[folder]
+
+    def _draw(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
+        """Return (resamples, N) weights; none for too few sources. Raises UserError for unknown sources."""
+        from vimoclip import metrics
+        from vimoclip.evaluation import resampling
+        from vimoclip.io.yaml_json import read_yaml
+
+        if not self.resamples or self.over == resampling.CLIPS:
+            return metrics.bootstrap_weights(len(videos), self.resamples, self.seed)
+        data = read_yaml(run["folder"] / "config.yaml").get("data")
+        annotations_dir = Path((data or {}).get("annotations_dir") or "dataset/annotations")
+        sources = resampling.source_indices(annotations_dir, videos)
+        return resampling.source_weights(sources, self.resamples, self.seed)
 
 
 def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":

@@ -61,6 +61,13 @@ def build_parser() -> cli.Parser:
         default=1000,
         help="bootstrap resamples for the intervals; 0: no intervals",
     )
+    parser.add_argument(
+        "--resample",
+        choices=["clips", "sources"],
+        default="clips",
+        help="what the bootstrap draws: single clips, or whole sources with all their clips, of sources.csv of the "
+        "runs' data set",
+    )
     cli.add_report_argument(parser)
     return parser
 
@@ -75,7 +82,7 @@ def main(argv: list[str] | None = None) -> Path:
     if not runs:
         raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     groups = group_runs(runs)
-    bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED)
+    bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED, args.resample)
     differences, messages = compare_to_rgb(groups, bootstrap)
     probes, probe_messages = compare_to_probes(groups, bootstrap)
     curves = learning_curves(groups, bootstrap)
@@ -86,9 +93,9 @@ def main(argv: list[str] | None = None) -> Path:
     ]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     messages = list(dict.fromkeys([*messages, *probe_messages, *value_messages]))
-    text = format_markdown(rows) + "\n" + format_caption(groups, args.resamples, messages, has_probes=bool(probes))
-    text += format_top1(rows, args.resamples)
-    text += learning_curve_text(curves, args.resamples)
+    text = format_markdown(rows) + "\n" + format_caption(groups, bootstrap, messages, has_probes=bool(probes))
+    text += format_top1(rows, bootstrap)
+    text += learning_curve_text(curves, args.resamples, args.resample)
     markdown = write_text(args.output_dir / "table.md", text)
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     few_shot = write_curves(curves, [args.output_dir, args.checkpoints_dir / "TFAM"])
@@ -194,7 +201,7 @@ def _format_difference(row: Mapping[str, str], name: str) -> str:
     return f"{value} [{low}, {high}]" if low else value
 
 
-def format_top1(rows: Sequence[Mapping[str, str]], resamples: int) -> str:
+def format_top1(rows: Sequence[Mapping[str, str]], bootstrap: RunBootstrap) -> str:
     """Return the section about top-1 accuracy in Markdown; "" if clips have several labels or none."""
     single_label = [row for row in rows if row["top1_mean"]]
     if not single_label:
@@ -207,7 +214,9 @@ def format_top1(rows: Sequence[Mapping[str, str]], resamples: int) -> str:
             numbers.append(mean_value + (f" ± {std}" if std else "") + (f" [{low}, {high}]" if low else ""))
         cells.append([row["config"], row["seeds"], *numbers, row["num_videos"], row["protocol"], row["settings"]])
     interval = (
-        f"; in brackets the 95 % interval, bootstrap over clips and seeds, {resamples} resamples" if resamples else ""
+        f"; in brackets the 95 % interval, bootstrap over {bootstrap.over} and seeds, {bootstrap.resamples} resamples"
+        if bootstrap.resamples
+        else ""
     )
     return (
         f"## Top-1 accuracy\n\n{markdown_table(TOP1_COLUMNS, cells)}\nEach clip has exactly one label. top-1: fraction "
@@ -216,10 +225,13 @@ def format_top1(rows: Sequence[Mapping[str, str]], resamples: int) -> str:
     )
 
 
-def format_caption(groups: Groups, resamples: int, messages: Sequence[str], *, has_probes: bool = False) -> str:
+def format_caption(
+    groups: Groups, bootstrap: RunBootstrap, messages: Sequence[str], *, has_probes: bool = False
+) -> str:
     """Return the text below the table: what the columns and protocols mean, and what could not be computed."""
     from vimoclip.metrics import METRIC_NAMES
 
+    over, resamples = bootstrap.over, bootstrap.resamples
     macro, micro = (METRIC_NAMES[metric].description for metric in METRICS)
     clips = _distinct_values([run for runs in groups.values() for run in runs], "num_videos").replace(" ", " or ")
     paragraphs = [
@@ -227,7 +239,7 @@ def format_caption(groups: Groups, resamples: int, messages: Sequence[str], *, h
         f"over the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
         f"over rgb: the difference to config {RGB} of the same protocol and settings on the same clips, mean over the "
         "seeds that both have"
-        + (f", with its 95 % interval: paired bootstrap over clips, {resamples} resamples." if resamples else ".")
+        + (f", with its 95 % interval: paired bootstrap over {over}, {resamples} resamples." if resamples else ".")
         + (INTERVAL_NOTE if resamples else ""),
         *([PROBE_NOTE] if has_probes else []),
         "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as benchmarks
-from benchmarks import agreement_intervals, embedding, harness, models, scale
+from benchmarks import agreement_intervals, embedding, harness, models, scale, source_intervals
 from benchmarks import reading as benchmark_reading
 from benchmarks.inputs import MAX_FRAMES, MEAN_LENGTH, BenchmarkInputs, clip_frames, clip_length, video_lengths
 from tests.conftest import make_tiny_clip, moving_frames, write_video
@@ -160,3 +160,12 @@ def test_simulated_intervals_of_many_films_contain_the_true_value_more_often_tha
         *("all", "mean", "short", "middle", "long", "rare")
     }
     assert np.mean([share for row in rows.values() for share in row.values()]) > 0.5
+
+
+def test_simulated_intervals_over_sources_contain_the_true_value_more_often_than_those_over_clips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(source_intervals, "SETTINGS", [(20, 10, 1.0)])
+    (row,) = source_intervals.main(["--repetitions", "10", "--true-sources", "200"]).values()
+    assert row.keys() == {f"{metric} over {over}" for metric in ("macro AP", "top-1") for over in ("clips", "sources")}
+    assert all(row[f"{metric} over sources"] > row[f"{metric} over clips"] for metric in ("macro AP", "top-1"))

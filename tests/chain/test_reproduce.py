@@ -188,6 +188,25 @@ def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clon
     assert result_times(clone) == first
 
 
+def test_other_splits_use_their_clips_only(clone: Path) -> None:
+    """All classes must exist for unseen animals: the splits by source are the ones that fit this data set."""
+    other = SMALL | {"IMPORT": "--protocol by-source", "NAME": "by_source", "PROTOCOLS": "held_out"}
+    (clone / "a" / "the clips" / "UNKNOWN1.mp4").write_bytes((clone / "a" / "the clips" / "TEST01.mp4").read_bytes())
+    planned = shell(f"{CALL} --plan", clone, **other)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert re.findall(r"(\d+) videos to process", planned.stdout)[2] == "16"  # flow of the annotated clips
+    done = shell(CALL, clone, **other | {"FLOW": "--model nonsense"})
+    (clone / "a" / "the clips" / "UNKNOWN1.mp4").unlink()
+    assert '"optical flow"' in done.stderr.splitlines()[-1], done.stdout + done.stderr
+    dataset = clone / "dataset" / "by_source"
+    sources = annotations.read_sources(dataset / "annotations")
+    assert {path.name for path in (dataset / "videos").iterdir()} == sources.keys()
+    assert (dataset / "embeddings" / "ak_train_clip_embeddings.h5").is_file()
+    refused = shell(CALL, clone, **SMALL | {"IMPORT": "--protocol by-source"})
+    assert refused.returncode == 2 and "NAME" in refused.stderr
+    shutil.rmtree(dataset)
+
+
 @pytest.mark.parametrize(
     ("flags", "names"),
     [

@@ -290,6 +290,7 @@ EVALUATION: dict[str, Any] = {
     "--videos-dir": "dataset/flows",
     "--flow-videos-dir": "dataset/videos",
     "--resamples": "30",
+    "--resample": "sources",
     "--seed": "7",
     "--report": "report.json",
 }

@@ -29,6 +29,7 @@ class Workbooks:
     clips: list[list[Any]] = field(default_factory=list)  # id, type, labels, description
     listed: list[list[Any]] = field(default_factory=list)  # label, name
     counted: list[list[Any]] = field(default_factory=list)  # name, index, segment, count
+    # animal, parent class, and its sub-class if it has another name
     animals: list[list[Any]] = field(default_factory=lambda: [["Lion", "Mammal"], ["Crane", "Bird"], ["Ant", "Insect"]])
     omitted_sheet: str = ""
 
@@ -37,7 +38,9 @@ class Workbooks:
         rows = {
             "AR": [(i, *row) for i, row in enumerate(self.clips, 1)],
             "Action": [(label, "General", name, "What it is") for label, name in self.listed],
-            "Animal": [(animal, parent, parent, parent, None, None) for animal, parent in self.animals],
+            "Animal": [
+                (animal, parent, parent, (*sub, parent)[0], None, None) for animal, parent, *sub in self.animals
+            ],
             "AR_count": [(i, "General", *row) for i, row in enumerate(self.counted, 1)],
         }
         flags = []

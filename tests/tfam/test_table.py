@@ -25,7 +25,7 @@ from TFAM import config as tfam_config
 from TFAM import run_differences, run_groups, table
 from TFAM.packing import Fusion
 from TFAM.train_and_eval import main
-from vimoclip import metrics
+from vimoclip import annotations, metrics
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 from vimoclip.io import predictions_csv
 from vimoclip.store import EmbeddingReader
@@ -296,3 +296,34 @@ def test_paper_number_is_not_given_for_controls_and_limited_runs(workspace: Path
     rows, _ = make_table("--resamples", "0")
     assert rows["rgb"]["paper_map_micro"] == "0.7583"
     assert rows["cross_attention"]["paper_map_micro"] == ""
+
+
+def test_intervals_over_sources(workspace: Path) -> None:
+    """30 clips of six sources of 2 to 8 clips; a clip without a source is one by itself."""
+    sources = {f"V{n:02}.mp4": f"s{n * n // 150}" for n in range(29)}
+    ANNOTATIONS_DIR.mkdir(parents=True)
+    folders = [write_finished_run(name, 1, noisy_scores(s, 0.7)) for s, name in enumerate(("rgb", "cross_attention"))]
+    text = make_table("--resamples", "40", "--resample", "sources")[1]
+    assert "sources.csv" in text  # no interval without it
+    (ANNOTATIONS_DIR / "sources.csv").write_text(annotations.format_sources(sources))
+    rows, text = make_table("--resamples", "40", "--resample", "sources")
+    assert "over sources, 40 resamples" in text
+    # a clip without a source comes before the sources
+    clips_of = [[29], *([n for n in range(29) if n * n // 150 == s] for s in range(6))]
+    drawn = [np.bincount([n for s in row for n in clips_of[s]], minlength=30) for row in drawn_sources(7)]
+    scores = [predictions_csv.read(folder / "predictions.csv").scores for folder in folders]
+    for column, metric in enumerate(("map_macro", "map_micro")):
+        rgb, ours = ([sklearn_average_precisions(s, w)[column] for w in (np.ones(30), *drawn)] for s in scores)
+        value, *differences = np.subtract(ours, rgb)
+        expected = np.percentile(differences, [2.5, 97.5]) + value - np.mean(differences)
+        found = [float(rows["cross_attention"][f"{metric}_minus_rgb_{end}"]) for end in ("low", "high")]
+        assert found == pytest.approx(expected, abs=5e-5)
+    (ANNOTATIONS_DIR / "sources.csv").write_text(annotations.format_sources(dict.fromkeys(sources, "one")))
+    rows, text = make_table("--resamples", "40", "--resample", "sources")
+    assert rows["cross_attention"]["map_macro_minus_rgb_low"] == "" and "need at least five sources" in text
+
+
+def drawn_sources(count: int) -> list[np.ndarray]:
+    """Return 40 resamples of as many sources as there are, of the table's seed."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, count, count) for _ in range(40)]

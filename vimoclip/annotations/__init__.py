@@ -2,6 +2,7 @@
 
 from vimoclip.annotations.annotation_files import (
     ANIMALS_FILE,
+    INFERRED_SOURCE,
     OBSERVATIONS_FILE,
     PARTITIONS,
     SEGMENTS,
@@ -36,6 +37,7 @@ from vimoclip.annotations.annotation_files import (
 
 __all__ = [
     "ANIMALS_FILE",
+    "INFERRED_SOURCE",
     "OBSERVATIONS_FILE",
     "PARTITIONS",
     "SEGMENTS",

@@ -20,6 +20,7 @@ SPLITS = ("train", "val", "test")
 SELECTION_FILE = "selection.txt"
 ANIMALS_FILE = "animals.csv"
 SOURCES_FILE = "sources.csv"
+INFERRED_SOURCE = "inferred from name: "  # in front of a source that nobody has named
 OBSERVATIONS_FILE = "observations.csv"
 PARTITIONS = ("segment", "segment_by_count")  # of the classes: by the authors, and by counts of training labels
 SEGMENTS = ("head", "middle", "tail")

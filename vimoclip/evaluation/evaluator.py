@@ -19,7 +19,7 @@ from vimoclip.annotations.split_protocol import (
     ZERO_SHOT,
 )
 from vimoclip.errors import UserError
-from vimoclip.evaluation import calibration_file, metrics_with_ci, sources
+from vimoclip.evaluation import calibration_file, metrics_with_ci, resampling, sources
 from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.evaluation.metrics_with_ci import MIN_POSITIVES_FOR_CI, ScoredVideos
 from vimoclip.evaluation.sources import PredictionSource
@@ -55,7 +55,8 @@ class EvaluationSettings:
     """Options of an evaluation.
 
     `split`: the evaluation split; `logits`: the scores of a CSV are logits; `resamples`: number of bootstrap resamples,
-    drawn with `seed`; `allow_missing`: exclude videos without predictions; `raw`: do not calibrate scores of runs."""
+    drawn with `seed`; `allow_missing`: exclude videos without predictions; `raw`: do not calibrate scores of runs;
+    `resample`: what is drawn, clips or sources."""
 
     split: str = "val"
     logits: bool = False
@@ -63,6 +64,7 @@ class EvaluationSettings:
     seed: int = 0
     allow_missing: bool = False
     raw: bool = False
+    resample: str = resampling.CLIPS
 
 
 def evaluate(
@@ -74,7 +76,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a source on a split, and compare it with `other` if given. Scores of runs are calibrated.
 
-    Raises UserError unless the predictions cover each video of the split once, and exactly the classes."""
+    Raises UserError unless the predictions cover each video of the split once, and exactly the classes; and if sources
+    are to be drawn and none are known."""
     if settings.logits and all(candidate.is_run for candidate in (source, other) if candidate):
         raise UserError("belongs to a run, which has probabilities", "omit --logits", path=source.path)
     expected = list(data.splits[settings.split])
@@ -84,11 +87,15 @@ def evaluate(
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
     training = sources.training_counts(data, source)
-    resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
+    drawn = resampling.source_indices(annotations_dir, videos) if settings.resample == resampling.SOURCES else None
+    if drawn is None:
+        resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
+    else:
+        resamples = resampling.source_weights(drawn, settings.resamples, settings.seed)
     weights = np.concatenate([np.ones((1, len(videos)), resamples.dtype), resamples])
     prevalences = training.positives / training.num_videos if training else None
     scores = _calibrate(raw_scores, calibration)
-    scored = ScoredVideos(scores, raw_scores, targets, weights, prevalences, settings.seed)
+    scored = ScoredVideos(scores, raw_scores, targets, weights, prevalences, settings.seed, drawn)
     selection = _read_selection_predictions(source, data, settings, videos, calibration, notes)
     ap_per_class = scored.ap_per_class()
     metrics = _header(source, settings, scored, ap_per_class)
@@ -106,7 +113,9 @@ def evaluate(
     metrics["comparison"] = _compare(scored, ap_per_class, data, settings, videos, other, notes) if other else None
     thresholds = fit_thresholds(*selection) if selection else None
     rows = metrics_with_ci.per_class_rows(data, scored, ap_per_class, training, thresholds, calibration)
-    metrics["notes"] = notes + _calibration_notes(metrics)
+    metrics["notes"] = (
+        notes + _source_notes(scored, videos, data.classes, annotations_dir) + _calibration_notes(metrics)
+    )
     metrics["notes"] += _caveats(
         source,
         other,
@@ -194,7 +203,8 @@ def _header(
             "resamples": settings.resamples,
             "seed": settings.seed,
             "level": 0.95,
-            "over": "clips",
+            "over": settings.resample,
+            "units": len(scored.scores) if scored.sources is None else len(np.unique(scored.sources)),
             "method": "percentiles, shifted so that the mean of the resamples is the value",
         },
         "versions": versions.package_versions(),
@@ -234,6 +244,32 @@ def _compare(
         "other_protocol": other.protocol,
         "other_calibration": calibration.method if calibration else None,
     } | comparison
+
+
+def _source_notes(
+    scored: ScoredVideos, videos: Sequence[str], classes: Sequence[str], annotations_dir: Path
+) -> list[str]:
+    """Return sentences about intervals over sources: which are missing, and what the sources rest on."""
+    if scored.sources is None:
+        return []
+    known, num_sources = annotations.read_sources(annotations_dir), len(np.unique(scored.sources))
+    notes = [
+        f"Intervals are over {num_sources} sources, which are drawn with all their clips: they show how much the "
+        "numbers would differ with other sources."
+    ]
+    if any(known.get(video, "").startswith(annotations.INFERRED_SOURCE) for video in videos):
+        notes.append("The sources are inferred from the clips' names; they are not given by the data set's authors.")
+    if unknown := [video for video in videos if video not in known]:
+        notes.append(f"Clips without a source are one each: {len(unknown)} ({list_some(unknown)}).")
+    if num_sources < resampling.MIN_SOURCES:
+        return [*notes, f"There are no intervals, as they need {resampling.MIN_SOURCES} sources."]
+    units = scored.units_with_class()
+    if few := [name for name, count in zip(classes, units, strict=True) if 0 < count < MIN_POSITIVES_FOR_CI]:
+        notes.append(
+            f"Classes that clips of fewer than {MIN_POSITIVES_FOR_CI} sources have, and therefore no interval: "
+            f"{len(few)} ({list_some(few)})."
+        )
+    return notes
 
 
 def _calibration_notes(metrics: dict[str, Any]) -> list[str]:

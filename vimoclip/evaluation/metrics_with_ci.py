@@ -1,4 +1,4 @@
-"""Metrics with confidence intervals over videos and chance levels.
+"""Metrics with confidence intervals, over videos or their sources, and chance levels.
 
 An entry is {"value", "ci95", "baseline", "random"}: the metric of all videos, its 95 % bootstrap interval, and the same
 metric of two predictors that ignore the videos. The baseline scores each video with the training prevalences, the other
@@ -14,6 +14,7 @@ import numpy as np
 from vimoclip import metrics
 from vimoclip.annotations import PARTITIONS, SEGMENTS, Annotations
 from vimoclip.evaluation.calibration_file import RunCalibration
+from vimoclip.evaluation.resampling import MIN_SOURCES
 from vimoclip.evaluation.sources import TrainingCounts
 from vimoclip.metrics.score_calibration import log_losses
 
@@ -32,6 +33,8 @@ MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # s
 class ScoredVideos:
     """`scores` (N, C) probabilities, `targets` (N, C) bool, `weights` (1 + R, N): ones, then R resamples.
 
+    `sources` (N,): index of each video's source if these are resampled, None if videos are.
+
     `raw_scores` (N, C): those before calibration, or `scores` themselves. APs of classes are of them, since calibration
     keeps their order, but rounds some scores near 0 and 1 to equal ones. `prevalences` (C,): fraction of the training
     videos that have each class; None without training videos."""
@@ -42,16 +45,26 @@ class ScoredVideos:
     weights: np.ndarray
     prevalences: np.ndarray | None
     seed: int
+    sources: np.ndarray | None = None
 
     def subset(self, videos: np.ndarray) -> "ScoredVideos":
-        """Return the videos selected by indices or a mask."""
+        """Return the videos selected by indices or a mask, without resamples if they have too few sources."""
+        sources = None if self.sources is None else self.sources[videos]
+        has_intervals = sources is None or len(np.unique(sources)) >= MIN_SOURCES
         return replace(
             self,
             scores=self.scores[videos],
             raw_scores=self.raw_scores[videos],
             targets=self.targets[videos],
-            weights=self.weights[:, videos],
+            weights=self.weights[: None if has_intervals else 1, videos],
+            sources=sources,
         )
+
+    def units_with_class(self) -> np.ndarray:
+        """Return (C,): the number of videos that have each class, or of sources if these are resampled."""
+        if self.sources is None:
+            return self.targets.sum(0)
+        return np.array([len(np.unique(self.sources[has_class])) for has_class in self.targets.T])
 
     def ap_per_class(self) -> np.ndarray:
         """Return (1 + R, C) APs, of the raw scores."""
@@ -74,9 +87,9 @@ def bounded_interval(values: np.ndarray, lowest: float = 0.0, highest: float = 1
     return None if any(math.isnan(bound) for bound in bounds) else [max(lowest, bounds[0]), min(highest, bounds[1])]
 
 
-def class_interval(values: np.ndarray, positives: int, lowest: float = 0.0) -> list[float] | None:
-    """Return `bounded_interval` of one class; None also for a class with few positives."""
-    return bounded_interval(values, lowest) if positives >= MIN_POSITIVES_FOR_CI else None
+def class_interval(values: np.ndarray, units: int, lowest: float = 0.0) -> list[float] | None:
+    """Return `bounded_interval` of one class; None also for a class that few videos have, or few sources."""
+    return bounded_interval(values, lowest) if units >= MIN_POSITIVES_FOR_CI else None
 
 
 def nan_to_none(value: Any) -> float | None:
@@ -181,7 +194,7 @@ def per_class_rows(
     calibration: RunCalibration | None,
 ) -> list[dict[str, Any]]:
     """Return the rows of per_class.csv in the order of the class ids; undefined numbers are None."""
-    num_videos, positives = len(scored.targets), scored.targets.sum(0)
+    num_videos, positives, units = len(scored.targets), scored.targets.sum(0), scored.units_with_class()
 
     def f1_at(threshold: float | np.ndarray) -> np.ndarray:
         return metrics.f1_scores(scored.scores >= threshold, scored.targets, scored.weights[:1]).per_class[0]
@@ -191,7 +204,7 @@ def per_class_rows(
     raw_errors = _errors_per_class(scored.raw_scores, scored.targets) if calibration else errors
     rows = []
     for c, name in enumerate(data.classes):
-        low, high = class_interval(ap_per_class[:, c], positives[c]) or (None, None)
+        low, high = class_interval(ap_per_class[:, c], units[c]) or (None, None)
         segments = {name: data.partitions[name][c] if name in data.partitions else None for name in PARTITIONS}
         rows.append(
             {
@@ -243,7 +256,7 @@ def compare_predictions(
     targets, weights = scored.targets, scored.weights
     other_ap = other.ap_per_class()
     micro, other_micro = (metrics.bootstrap_ap_micro(s.scores, targets, weights) for s in (scored, other))
-    gains, positives = ap_per_class - other_ap, targets.sum(0)
+    gains, positives, units = ap_per_class - other_ap, targets.sum(0), scored.units_with_class()
     rows = [
         {
             "class": classes[c],
@@ -251,7 +264,7 @@ def compare_predictions(
             "ap": nan_to_none(ap_per_class[0, c]),
             "other_ap": nan_to_none(other_ap[0, c]),
             "difference": nan_to_none(gains[0, c]),
-            "ci95": class_interval(gains[:, c], positives[c], lowest=-1.0),
+            "ci95": class_interval(gains[:, c], units[c], lowest=-1.0),
         }
         for c in metrics.descending_order(gains[0])
         if not np.isnan(gains[0, c])

@@ -17,6 +17,7 @@ def format_table(evaluation: Evaluation) -> str:
         f"{evaluation.title}: {metrics['num_videos']} clips of {metrics['split']}, {metrics['num_classes']} classes, "
         f"of which {metrics['classes_with_a_positive']} have a positive",
         f"protocol: {metrics['protocol'] or 'unknown'}; epoch selected by: {metrics['epoch_chosen_on'] or 'unknown'}",
+        f"intervals: bootstrap over {metrics['bootstrap']['units']:,} {metrics['bootstrap']['over']}",
         "",
         f"{'':46} {'value':>7}  {'95 % interval':18} {'constant':>8} {'random':>8}",
     ]

@@ -77,6 +77,13 @@ def bootstrap_weights(num_videos: int, resamples: int = 1000, seed: int = 0) -> 
     return weights
 
 
+def cluster_bootstrap_weights(clusters: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return (R, N) int32 counts of resamples of G clusters, drawn as a whole, as often as there are clusters.
+
+    clusters (N,): the index of each video's cluster, 0..G-1. Resamples differ in their number of videos."""
+    return bootstrap_weights(int(clusters.max(initial=-1)) + 1, resamples, seed)[:, clusters]
+
+
 def bootstrap_ap_per_class(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the exact (R, C) APs of (N, C) scores under each row of (R, N) integer weights.
 

@@ -2,7 +2,9 @@
 
 `AR_metadata.xlsx`: sheet AR, a row per clip with its split, the ids of its actions, and what each animal does, in
 words; sheet Action, the classes with their ids; sheet Animal, the animals and their classes. `df_action.xlsx`: sheet
-AR_count, the classes with their segments."""
+AR_count, the classes with their segments.
+
+The splits are the authors', or those of `unseen_animals` and `by_source`."""
 
 import ast
 from collections import Counter
@@ -16,29 +18,39 @@ from vimoclip.annotations import SEGMENTS, Annotations, VideoAnimals
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import fold_name, has_control_characters, list_some
-from vimoclip.prepare import write_dataset
+from vimoclip.prepare import by_source, unseen_animals, write_dataset
 from vimoclip.prepare.class_ids import AmbiguousClassIdError, ClassIdClaim, LabelEvidence, resolve_class_ids
 
+PUBLISHED, UNSEEN_ANIMALS, BY_SOURCE = PROTOCOLS = ("published", "unseen-animals", "by-source")
 SPLIT_OF_TYPE = {"train": "train", "test": "val"}  # the sheet's type -> the published split
 HEAD_ABOVE, MIDDLE_ABOVE = 500, 100  # training labels above which a class is in the head or in the middle
 RELEASE_HINT = "get the workbook again from its authors"
 CELL_HINT = "correct the cell"
-SHEET_COLUMNS = {
-    "AR": ("video_id", "type", "labels", "list_animal_action"),
-    "Action": ("Label", "Action"),
-    "Animal": ("Animal", "Parent Class"),
-    "AR_count": ("action", "index", "segment"),
-}
-SheetRows = list[tuple[int, tuple[Any, ...]]]  # row number, cells of SHEET_COLUMNS; None for an empty cell
+# sheet -> the columns that are read
+COUNT_COLUMNS = {"AR_count": ("action", "index", "segment")}
+METADATA_COLUMNS = {"AR": ("video_id", "type", "labels", "list_animal_action"), "Action": ("Label", "Action")}
+ANIMAL_COLUMNS = ("Animal", "Parent Class", "Sub-Class")
+SheetRows = list[tuple[int, tuple[Any, ...]]]  # row number, cells of the columns; None for an empty cell
 
 
 class ClipRow(NamedTuple):
-    """A row of the sheet AR. `animal_actions`: pairs of an animal and its action, in words."""
+    """A row of the sheet AR. `animal_actions`: pairs of an animal and its action, in words.
+
+    `is_quoted_twice`: the cell of the pairs is a list of strings that hold lists."""
 
     video: str
     split: str
     labels: tuple[int, ...]
     animal_actions: tuple[tuple[str, str], ...]
+    is_quoted_twice: bool = False
+
+
+class AnimalRow(NamedTuple):
+    """A row of the sheet Animal. `parent`: its Parent Class; `sub_class`: empty if it has none, or was not read."""
+
+    name: str
+    parent: str
+    sub_class: str = ""
 
 
 class ActionCountRow(NamedTuple):
@@ -49,32 +61,61 @@ class ActionCountRow(NamedTuple):
     segment: str
 
 
-def prepare(metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool) -> cli.RunReport:
+def prepare(
+    metadata: Path, actions: Path, annotations_dir: Path, name: str, with_species: bool, protocol: str = PUBLISHED
+) -> cli.RunReport:
     """Write the annotations, print the summary and every resolved conflict, and return the report of the run.
 
-    Raises UserError."""
-    count_rows = parse_action_counts(actions, read_sheets(actions, "AR_count")["AR_count"])
-    sheets = read_sheets(metadata, "AR", "Action", *(["Animal"] if with_species else []))
+    `protocol`: one of PROTOCOLS. Raises UserError."""
+    count_rows = parse_action_counts(actions, read_sheets(actions, COUNT_COLUMNS)["AR_count"])
+    with_species = with_species or protocol == UNSEEN_ANIMALS
+    columns = METADATA_COLUMNS | (
+        {"Animal": ANIMAL_COLUMNS[: 3 if protocol == UNSEEN_ANIMALS else 2]} if with_species else {}
+    )
+    sheets = read_sheets(metadata, columns)
     clips = parse_clips(metadata, sheets["AR"], len(count_rows))
     action_ids = parse_action_ids(metadata, sheets["Action"])
     class_names, lines = resolve_class_names(count_rows, action_ids, clips, metadata, actions)
-    data = build_annotations(class_names, {fold_name(row.name): row.segment for row in count_rows}, clips)
+    animal_rows = parse_animal_classes(metadata, sheets["Animal"]) if with_species else {}
+    sources, left_out = dict[str, str](), dict[str, str]()
+    if protocol == UNSEEN_ANIMALS:
+        chosen = unseen_animals.choose_clips(metadata, clips, class_names, animal_rows)
+        data, clips, left_out = chosen.data, chosen.clips, chosen.left_out
+        animal_rows |= chosen.spellings
+        sources, lines = by_source.infer_sources(clip.video for clip in clips), [*lines, *chosen.lines]
+    else:
+        if protocol == BY_SOURCE:
+            sources = by_source.infer_sources(clip.video for clip in clips)
+            clips, split_lines = by_source.split_clips(metadata, clips, class_names, sources)
+            lines += split_lines
+        data = build_annotations(class_names, {fold_name(row.name): row.segment for row in count_rows}, clips)
     for partition, segments in data.partitions.items():
         sizes = Counter(segments)
         lines.append(f"{partition}: " + ", ".join(f"{sizes[segment]} {segment}" for segment in SEGMENTS))
     animals: dict[str, VideoAnimals] = {}
     if with_species:
         names = {clip.video: [animal for animal, _ in clip.animal_actions if animal] for clip in clips}
-        animals, animal_lines = classify_animals(names, parse_animal_classes(metadata, sheets["Animal"]))
+        animals, animal_lines = classify_animals(names, animal_rows)
         lines += animal_lines
-    print("\n".join(lines))
+    print("\n".join([*lines, *([by_source.NOTE] if sources else [])]))
     selection = write_dataset.existing_selection(data, annotations_dir, name)
-    data = write_dataset.add_selection(replace(data, selection=selection))
-    if animals:  # first: reproduce_animal_kingdom.sh takes annotations that exist for complete ones
+    data = write_dataset.add_selection(replace(data, selection=selection), sources=sources)
+    # metadata first: reproduce_animal_kingdom.sh takes annotations that exist for complete ones
+    if sources:
+        _write_sources(annotations_dir / annotations.SOURCES_FILE, sources)
+    if animals:
         atomic.write_text(annotations_dir / annotations.ANIMALS_FILE, annotations.format_animals(animals))
     annotations.write(annotations_dir, name, data)
-    write_dataset.print_summary(annotations_dir, data, {}, {}, {})
-    return cli.RunReport([annotations_dir], done=sum(map(len, data.splits.values())))
+    write_dataset.print_summary(annotations_dir, data, {}, left_out, sources)
+    return cli.RunReport([annotations_dir], done=sum(map(len, data.splits.values())), skipped=left_out)
+
+
+def _write_sources(path: Path, sources: Mapping[str, str]) -> None:
+    """Raise UserError for a file with other sources, which may have been written by hand."""
+    text = annotations.format_sources(sources)
+    if path.exists() and path.read_bytes() != text.encode():
+        raise UserError("exists already, with other sources", "choose another folder, or remove it", path=path)
+    atomic.write_text(path, text)
 
 
 def parse_action_counts(path: Path, sheet: SheetRows) -> list[ActionCountRow]:
@@ -138,8 +179,10 @@ def _parse_clip(values: Sequence[Any], num_classes: int) -> ClipRow:
     if min(ids) < 0:
         invalid = words[ids.index(min(ids))]
         raise ValueError(f"label {invalid!r} of {cell_text(name)} is not in 0..{num_classes - 1}")
-    pairs = tuple(_parse_animal_actions(animal_actions))
-    return ClipRow(video, SPLIT_OF_TYPE[cell_text(split)], tuple(dict.fromkeys(ids)), pairs)
+    items = _parse_list(animal_actions)
+    pairs = tuple(_parse_animal_actions(items))
+    is_quoted_twice = any(isinstance(item, str) for item in items)
+    return ClipRow(video, SPLIT_OF_TYPE[cell_text(split)], tuple(dict.fromkeys(ids)), pairs, is_quoted_twice)
 
 
 def _parse_id(value: Any, count: int) -> int:
@@ -148,19 +191,22 @@ def _parse_id(value: Any, count: int) -> int:
     return number if number is not None and 0 <= number < count else -1
 
 
-def _parse_animal_actions(cell: Any) -> Iterator[tuple[str, str]]:
-    """Yield (animal, action) of a cell with a Python list of pairs, or of strings that hold such lists.
-
-    Raises ValueError."""
+def _parse_list(cell: Any) -> list[Any]:
+    """Return the Python list in a cell. Raises ValueError."""
     try:
         items = ast.literal_eval(str(cell))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         items = None
     if not isinstance(items, list):
         raise ValueError(f"list_animal_action is not a list of (animal, action): {str(cell)[:60]!r}")
+    return items
+
+
+def _parse_animal_actions(items: list[Any]) -> Iterator[tuple[str, str]]:
+    """Yield (animal, action) of a list of pairs, or of strings that hold such lists. Raises ValueError."""
     for item in items:
         if isinstance(item, str):
-            yield from _parse_animal_actions(item)
+            yield from _parse_animal_actions(_parse_list(item))
         elif isinstance(item, tuple) and len(item) == 2 and all(isinstance(word, str) for word in item):
             yield cell_text(item[0].replace(";", ",")), cell_text(item[1])  # animals.csv joins with semicolons
         else:
@@ -240,22 +286,23 @@ def build_annotations(names: Sequence[str], segments: Mapping[str, str], clips: 
     return Annotations(tuple(names), splits, {"segment": by_authors, "segment_by_count": tuple(by_count)})
 
 
-def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, tuple[str, str]]:
-    """Return (name, class) by normalized name of an animal, from the sheet `Animal`. Raises UserError."""
-    classes: dict[str, tuple[str, str]] = {}
+def parse_animal_classes(path: Path, sheet: SheetRows) -> dict[str, AnimalRow]:
+    """Return the rows of the sheet `Animal` by normalized name of the animal. Raises UserError."""
+    rows: dict[str, AnimalRow] = {}
     for line, values in sheet:
-        animal, parent = map(cell_text, values)
-        if not animal or not parent:
+        row = AnimalRow(*map(cell_text, values))
+        if not row.name or not row.parent:
             problem = f"sheet Animal, row {line} has no Animal or no Parent Class"
             raise UserError(problem, "complete it", path=path)
-        if classes.setdefault(fold_name(animal), (animal, parent))[1] != parent:
-            problem = f"sheet Animal, row {line}: {animal} has two Parent Classes"
+        if rows.setdefault(fold_name(row.name), row)[1:] != row[1:]:
+            column = "Parent Classes" if rows[fold_name(row.name)].parent != row.parent else "Sub-Classes"
+            problem = f"sheet Animal, row {line}: {row.name} has two {column}"
             raise UserError(problem, "keep one of its rows", path=path)
-    return classes
+    return rows
 
 
 def classify_animals(
-    names_by_video: Mapping[str, Iterable[str]], classes: Mapping[str, tuple[str, str]]
+    names_by_video: Mapping[str, Iterable[str]], rows: Mapping[str, AnimalRow]
 ) -> tuple[dict[str, VideoAnimals], list[str]]:
     """Return the animals of each video, each once, and lines with counts by class and with unknown names."""
     animals_by_video: dict[str, VideoAnimals] = {}
@@ -263,15 +310,15 @@ def classify_animals(
     unknown: Counter[str] = Counter()
     respelled: set[str] = set()
     for video, names in names_by_video.items():
-        parents: dict[str, str | None] = {}
+        parents: dict[str, str] = {}
         for name in dict.fromkeys(names):
-            animal, parent = classes.get(fold_name(name), (name, None))
-            if parent and animal != name:
+            row = rows.get(fold_name(name), AnimalRow(name, ""))
+            if row.name != name:
                 respelled.add(name)
-            parents[animal] = parent
-        animals_by_video[video] = VideoAnimals(tuple(parents), tuple(dict.fromkeys(p for p in parents.values() if p)))
+            parents[row.name] = row.parent
+        animals_by_video[video] = VideoAnimals(tuple(parents), tuple(dict.fromkeys(filter(None, parents.values()))))
         clips.update(animals_by_video[video].classes)
-        unknown.update(animal for animal, parent in parents.items() if parent is None)
+        unknown.update(animal for animal, parent in parents.items() if not parent)
     counts = ", ".join(f"{parent} in {n}" for parent, n in clips.most_common())
     lines = [f"animals in {len(animals_by_video)} clips: {counts}"]
     if respelled:
@@ -284,8 +331,8 @@ def classify_animals(
     return animals_by_video, lines
 
 
-def read_sheets(path: Path, *sheets: str) -> dict[str, SheetRows]:
-    """Return by sheet the rows below its header that are not empty in SHEET_COLUMNS. Raises UserError."""
+def read_sheets(path: Path, columns: Mapping[str, Sequence[str]]) -> dict[str, SheetRows]:
+    """Return by sheet the rows below its header that are not empty in the columns. Raises UserError."""
     import openpyxl
 
     if not path.is_file():
@@ -293,7 +340,7 @@ def read_sheets(path: Path, *sheets: str) -> dict[str, SheetRows]:
     try:
         with open(path, "rb") as file:  # if openpyxl opens the file and fails, it stays open
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            return {sheet: _read_sheet(path, book, sheet) for sheet in sheets}
+            return {sheet: _read_sheet(path, book, sheet, names) for sheet, names in columns.items()}
     except UserError:
         raise
     except OSError as error:
@@ -302,13 +349,12 @@ def read_sheets(path: Path, *sheets: str) -> dict[str, SheetRows]:
         raise UserError(f"is not an Excel workbook ({type(error).__name__})", RELEASE_HINT, path=path) from None
 
 
-def _read_sheet(path: Path, book: Any, sheet: str) -> SheetRows:
+def _read_sheet(path: Path, book: Any, sheet: str, columns: Sequence[str]) -> SheetRows:
     if sheet not in book.sheetnames:
         raise UserError(f"has no sheet {sheet}, but {', '.join(book.sheetnames)}", RELEASE_HINT, path=path)
     book[sheet].reset_dimensions()  # some programs write wrong ones
     rows = book[sheet].iter_rows(values_only=True)
     header = [str(value).strip() for value in next(rows, ())]
-    columns = SHEET_COLUMNS[sheet]
     if missing := [column for column in columns if column not in header]:
         raise UserError(f"its sheet {sheet} has no column {', '.join(missing)}", RELEASE_HINT, path=path)
     indices = [header.index(column) for column in columns]
