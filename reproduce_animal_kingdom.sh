@@ -8,7 +8,7 @@
 # Defaults: animal_kingdom/AR_metadata.xlsx, animal_kingdom/df_action.xlsx, animal_kingdom/video. Outputs are written to
 # dataset/, checkpoints/, logs/ and TFAM/results/ of the repository, each to a folder animal_kingdom/. Two protocols:
 #   published/  as in the paper: the epoch is chosen on the evaluation split; seed 49
-#   held_out/   the epoch is chosen on a tenth of the training clips; seeds 49, 50, 51, with controls
+#   held_out/   the epoch is chosen on a tenth of the training clips; seeds 49, 50, 51, each with its own student; controls
 # --skip-failed continues without unreadable videos; the evaluation counts and lists the missing ones.
 # Settings are variables, e.g. COMPUTE="--device cuda:1" or PROTOCOLS=held_out; see the top of the script. Other splits:
 #   IMPORT="--protocol unseen-animals" NAME=unseen_animals PROTOCOLS=held_out bash reproduce_animal_kingdom.sh ...
@@ -86,27 +86,42 @@ draw_flow() {
     "$python" extract_flows.py "${data[@]}" "${flow[@]}" "${compute[@]}" "$@"
 }
 
-learn() { # learn PROTOCOL...
-    local protocol=$1 clips=(--protocol held_out)
-    shift
+students_of() { # students_of PROTOCOL: print the names of its students, one for each seed
+    # published has one seed; a run that was begun with one student for all seeds keeps it
+    read -ra seeds_of_students <<<"$SEEDS"
+    if [ "$1" = published ] || [ ${#seeds_of_students[@]} -eq 1 ] || [ -d "checkpoints/$name/$1/student" ]; then
+        echo student
+    else
+        echo "${seeds_of_students[@]/#/student_seed}"
+    fi
+}
+
+learn() { # learn PROTOCOL STUDENT...
+    local protocol=$1 run=$2 clips=(--protocol held_out)
+    shift 2
     [ "$protocol" = held_out ] || clips=(--val-hdf5-path "$dataset/embeddings/ak_val_clip_embeddings.h5")
-    "$python" train.py "${data[@]}" "${clip[@]}" "${clips[@]}" "${student[@]}" "${compute[@]}" --run-name student \
+    [ "$run" = student ] || clips+=(--seed "${run#student_seed}")
+    "$python" train.py "${data[@]}" "${clip[@]}" "${student[@]}" "${clips[@]}" "${compute[@]}" --run-name "$run" \
         --checkpoints-dir "checkpoints/$name/$protocol" --logs-dir "logs/$name/$protocol" "$@"
 }
 
-export_motion() { # export_motion PROTOCOL...
-    local protocol=$1
-    shift
-    "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/$protocol/student" \
-        --output-h5-path "$(motion_of "$protocol")" "${compute[@]}" "$@"
+export_motion() { # export_motion PROTOCOL STUDENT...
+    local protocol=$1 run=$2
+    shift 2
+    "$python" inference.py "${data[@]}" --checkpoint-dir "checkpoints/$name/$protocol/$run" \
+        --output-h5-path "$(motion_of "$protocol" "$run")" "${compute[@]}" "$@"
 }
 
-motion_of() { echo "$dataset/embeddings/flow_embeddings_$1.h5"; }
+motion_of() { # motion_of PROTOCOL STUDENT: print the path of the motion embeddings
+    echo "$dataset/embeddings/flow_embeddings_$1${2#student}.h5"
+}
 
 fusion_of() { # fusion_of PROTOCOL: set configs, seeds and the common flags of its TFAM runs
     configs="$FUSIONS $PROBES" seeds=49
     [ "$1" = published ] || configs="$FUSIONS $CONTROLS $PROBES" seeds=$SEEDS
-    read -ra fusion <<<"$COMPUTE --logs-dir logs/$name/$1 --set data.protocol=$1 data.motion_h5=$(motion_of "$1") $FUSION_SETTINGS"
+    local run=student
+    [ "$(students_of "$1")" = student ] || run="student_seed{seed}" # of each TFAM run's own seed
+    read -ra fusion <<<"$COMPUTE --logs-dir logs/$name/$1 --set data.protocol=$1 data.motion_h5=$(motion_of "$1" "$run") $FUSION_SETTINGS"
 }
 
 experiment() { # experiment PROTOCOL: train all configs and seeds, then write the table
@@ -188,7 +203,7 @@ link_clips() { # link the clips of the annotations only, since flow is computed 
 }
 
 reproduce() {
-    local protocol
+    local protocol run
     [ -d "$videos" ] || fail "$videos: no such folder; give the folder of the videos with --videos"
     [ -n "$IMPORT" ] || link_videos
     # not overwritten, so that users can remove the lines of missing clips
@@ -202,8 +217,10 @@ reproduce() {
     videos_stage "optical flow" draw_flow
     [ -n "$skip_failed" ] || stage "check of embeddings and flow" "$python" prepare_dataset.py check "${data[@]}"
     for protocol in $PROTOCOLS; do
-        stage "the student, $protocol" learn "$protocol"
-        videos_stage "embeddings of the flow, $protocol" export_motion "$protocol"
+        for run in $(students_of "$protocol"); do
+            stage "the $run, $protocol" learn "$protocol" "$run"
+            videos_stage "embeddings of the flow, $run, $protocol" export_motion "$protocol" "$run"
+        done
         stage "fusion and its table, $protocol" experiment "$protocol"
         stage "evaluation of the best run, $protocol" evaluate_best "$protocol"
     done
@@ -239,7 +256,7 @@ estimate_stage() { # estimate_stage NAME NEEDED_FILE FUNCTION...: print a dry ru
 }
 
 plan() { # plan FOLDER: an empty folder for temporary files
-    local protocol scratch=$1 trial="$1/dataset" not_estimated=()
+    local protocol run scratch=$1 trial="$1/dataset" not_estimated=()
     mkdir "$trial" "$scratch/reports"
     if [ ! -e "$dataset/annotations" ]; then # estimate with temporary annotations
         dataset=$trial data=(--dataset-dir "$trial" --dataset-name ak)
@@ -254,10 +271,12 @@ plan() { # plan FOLDER: an empty folder for temporary files
     estimate_stage "embeddings of the frames" "$dataset/annotations" embed
     estimate_stage "optical flow" "$dataset/videos" draw_flow
     for protocol in $PROTOCOLS; do
-        estimate_stage "the student, $protocol" "$dataset/embeddings/ak_train_clip_embeddings.h5" learn "$protocol"
-        estimate_stage "embeddings of the flow, $protocol" "checkpoints/$name/$protocol/student/student_best.pth" \
-            export_motion "$protocol"
-        estimate_stage "fusion, $protocol" "$(motion_of "$protocol")" plan_experiment "$protocol"
+        for run in $(students_of "$protocol"); do
+            estimate_stage "the $run, $protocol" "$dataset/embeddings/ak_train_clip_embeddings.h5" learn "$protocol" "$run"
+            estimate_stage "embeddings of the flow, $run, $protocol" "checkpoints/$name/$protocol/$run/student_best.pth" \
+                export_motion "$protocol" "$run"
+        done
+        estimate_stage "fusion, $protocol" "$(motion_of "$protocol" "$run")" plan_experiment "$protocol"
     done
     echo
     shopt -s nullglob # there may be no report

@@ -24,7 +24,7 @@ CALL = (
     "bash reproduce_animal_kingdom.sh --metadata a/AR_metadata.xlsx --actions a/df_action.xlsx --videos 'a/the clips'"
 )
 FIRST_STAGES = ["embeddings of the frames", "optical flow"]
-STAGES_OF_A_PROTOCOL = ("the student", "embeddings of the flow", "fusion")
+STAGES_OF_A_PROTOCOL = ("the student", "embeddings of the flow, student", "fusion")
 SMALL = {
     "CLIP": "--clip-model-name local-dir:a/tinyclip",
     "FLOW": "--model dis --flow-normalization frame",
@@ -124,6 +124,21 @@ def test_a_plan_without_the_authors_files_names_them(clone: Path) -> None:
     assert "nowhere/AR_metadata.xlsx: " in done.stdout and "nowhere/clips: " in done.stdout
     stages, pending = plan_of(done.stdout)
     assert pending == stages == [*FIRST_STAGES, *stages_of("held_out")]
+
+
+def test_held_out_has_a_student_for_each_seed_unless_it_was_begun_with_one(clone: Path) -> None:
+    call = CALL.replace("a/AR", "nowhere/AR").replace("a/the clips", "nowhere/clips")
+    seeds = SMALL | {"SEEDS": "49 50", "NAME": "seeds"}
+    stages, _ = plan_of(shell(f"{call} --plan", clone, **seeds).stdout)
+    students = ["student_seed49", "student_seed50"]
+    expected = [
+        name for run in students for name in (f"the {run}, held_out", f"embeddings of the flow, {run}, held_out")
+    ]
+    assert stages == [*FIRST_STAGES, *stages_of("published"), *expected, "fusion, held_out"]
+    (clone / "checkpoints" / "seeds" / "held_out" / "student").mkdir(parents=True)
+    stages, _ = plan_of(shell(f"{call} --plan", clone, **seeds).stdout)
+    shutil.rmtree(clone / "checkpoints" / "seeds")
+    assert stages == [*FIRST_STAGES, *stages_of("published"), *stages_of("held_out")]
 
 
 def test_a_stage_that_fails_is_named_and_ends_it(clone: Path) -> None:

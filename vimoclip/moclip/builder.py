@@ -15,14 +15,17 @@ from vimoclip.runtime import seeding
 
 QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
 # recorded in checkpoints, so that students that differ in more than the seed are not regarded as equal
-TRAINING_SETTINGS: tuple[str, ...] = (
+TRAINING_SETTINGS = (
     "learning_rate",
     "encoder_learning_rate",
     "batch_size",
     "warmup_steps",
     "weight_decay",
+    "grad_clip_norm",
+    "distillation_loss_mode",
+    "distillation_weight",
+    "class_positive_weight",
 )
-TRAINING_SETTINGS += ("grad_clip_norm", "distillation_loss_mode", "distillation_weight", "class_positive_weight")
 
 
 class Student(NamedTuple):
