@@ -4,6 +4,7 @@
 Without torchrun there is one process, and torch.distributed is not initialized."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ T = TypeVar("T")
 # Timeout of collectives. It must exceed the time for the longest video. torchrun ends all processes as soon as one
 # dies, so it only matters for a machine that no longer responds.
 TIMEOUT = timedelta(days=2)
+_group_numbers = itertools.count()  # of the groups that this process has joined
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def init_process_group(device_name: str = "auto") -> Iterator[ProcessGroup]:
         yield ProcessGroup()
         return
     store, rank, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    # torchrun keeps the store: without a prefix a second group would connect to addresses of the first
+    store = dist.PrefixStore(f"group{next(_group_numbers)}", store)
     store.set(f"backend/{rank}", select_backend(device_name))
     backends = {store.get(f"backend/{other}").decode() for other in range(size)}  # machines may differ
     backend = "gloo" if "gloo" in backends else backends.pop()
