@@ -120,7 +120,7 @@ name="$name$real"
 data_args=(--dataset-dir "dataset/$name" --dataset-name demo)
 fps_args=(--fps 8.4)
 fusion_args=(--config demo/tfam.yaml --set training.checkpoint=last "data.motion_h5=dataset/$name/embeddings/flow_embeddings_seed{seed}.h5")
-seeds=(49 50 51) epochs=4 clip_args=(--train 284 --val 128) still_args=() evaluation_args=(--resamples 1000)
+seeds=(49 50 51) epochs=8 clip_args=(--train 284 --val 128) still_args=() evaluation_args=(--resamples 1000)
 worker_args=(--num-workers 0)
 if [ $size = tiny ]; then
     seeds=(49) epochs=1 clip_args=(--train 16 --val 8) still_args=(--stills 60 --held-out 20 --steps 5)
@@ -134,14 +134,14 @@ if [ -n "$real" ]; then
 else
     encoder_args=(--clip-model-name "local-dir:$teacher")
     flow_args=(--model dis --size 96)
-    train_args=(--learning-rate 5e-4 --batch-size 4)
+    train_args=(--learning-rate 5e-4 --batch-size 8)
 fi
 
 trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
 
-# Models this small don't gain from several threads: jobs with one thread each run beside each other. A student of real
-# size takes all cores, or the GPU.
-most_jobs=$((cores < 4 ? cores : 4))
+# Models this small don't gain from several threads: jobs with one thread each run beside each other, three of them also
+# on two cores, where the last one would otherwise leave a core idle. A student of real size takes all cores, or the GPU.
+most_jobs=$((cores < 2 ? 1 : 3))
 at_once=$most_jobs
 if [ -z "$real" ]; then
     export OMP_NUM_THREADS=1
