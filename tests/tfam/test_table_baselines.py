@@ -102,6 +102,16 @@ def test_top1_accuracy_of_single_label_clips_with_intervals() -> None:
     assert rows["rgb"]["top1_mean"] in text.partition("## Top-1")[2]
 
 
+def test_intervals_stay_within_0_and_1() -> None:
+    right, wrong = LABELS * 0.5 + 0.1, np.roll(LABELS, 1, axis=1) * 0.5 + 0.1
+    is_first = (np.arange(30) == 0)[:, None]
+    write_finished_run("rgb", 1, np.where(is_first, right, wrong))
+    write_finished_run("motion", 1, np.where(is_first, wrong, right))
+    rows, _ = make_table("--resamples", "100")
+    assert (rows["rgb"]["top1_mean"], rows["motion"]["top1_mean"]) == ("0.0333", "0.9667")
+    assert (rows["rgb"]["top1_low"], rows["motion"]["top1_high"]) == ("0.0000", "1.0000")
+
+
 def test_clips_with_several_labels_have_no_top1_accuracy() -> None:
     folder = write_finished_run("rgb", 1, noisy_scores(1, 1.0))
     val = Path("val-30.h5")
