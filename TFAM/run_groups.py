@@ -78,8 +78,8 @@ def student_remark(run: RunMetrics) -> str:
     from TFAM.packing import Fusion  # imports torch, which --help doesn't need
 
     remarks = []
-    uses_motion = Fusion(run["fusion"]).uses_motion and run["settings"].get("data.motion") != "none"
-    if run["protocol"] == HELD_OUT and uses_motion:
+    reads_motion = run["settings"].get("data.motion") != "none"
+    if run["protocol"] == HELD_OUT and reads_motion and Fusion(run["fusion"]).uses_motion:  # zero-shot is no Fusion
         if run["student_protocol"] != HELD_OUT:
             remarks.append(run["student_protocol"] or "unknown")
         elif run.get("student_selection_agrees") is False:
@@ -92,10 +92,13 @@ def student_remark(run: RunMetrics) -> str:
 def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
     """Split groups whose runs read different files; `inputs` is then a hash of these.
 
-    Motion of students that differ only in the seed, which is also the run's, counts as the same."""
+    Motion of students that differ only in the seed, which is also the run's, counts as the same. So does one file for
+    all seeds, which may be the seed of its student in one of the runs."""
     result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for group, runs in groups.items():
-        inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
+        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
+        if len(set(inputs)) > 1:
+            inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
             digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
             result[group._replace(inputs=digest)].append(run)

@@ -127,3 +127,26 @@ def test_runs_with_a_student_each_share_a_row_and_other_students_do_not() -> Non
     assert {config: counts.count(config) for config in counts} == {"motion": 1, "cross_attention": 2, "concat_time": 2}
     assert (rows["motion"]["seeds"], rows["motion"]["students"]) == ("2", "2")
     assert "2 (2 students)" in row_text("motion")
+
+
+def test_runs_of_one_student_share_a_row_also_if_it_has_the_seed_of_one_of_them() -> None:
+    for seed in (49, 50, 51):
+        folder = write_finished_run("motion", seed, noisy_scores(seed, 1.0), student_seed=49, student_sha256="settings")
+        content = json.loads((folder / "metrics.json").read_text())
+        content["inputs_sha256"]["motion_h5"] = "motion of seed 49"
+        (folder / "metrics.json").write_text(json.dumps(content))
+    rows, _ = make_table("--resamples", "0")
+    assert (rows["motion"]["seeds"], rows["motion"]["students"], rows["motion"]["settings"]) == (
+        "3",
+        "1",
+        "model.fusion=motion",
+    )
+
+
+def test_zero_shot_runs_have_a_row() -> None:
+    write_finished_run("rgb", 1, noisy_scores(1, 1.0))
+    changes = {"fusion": "zero_shot", "protocol": "zero_shot", "settings": {}}
+    write_finished_run("zero_shot", 0, noisy_scores(2, 1.0), **changes)
+    rows, _ = make_table("--resamples", "5")
+    row = rows["zero_shot"]
+    assert row["map_macro_low"] < row["map_macro_mean"] < row["map_macro_high"] and row["map_macro_minus_rgb"] == ""
