@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from TFAM.run_groups import RunMetrics, have_same_inputs
+from TFAM.run_groups import RunMetrics, have_same_inputs, pairs_by_seed
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ TOP1_METRICS = ("top1", "mean_per_class_top1")  # if each clip has exactly one l
 
 
 class MetricDifference(NamedTuple):
-    """Mean difference to RGB alone over common seeds, and its interval (None if it could not be computed)."""
+    """Mean difference to a baseline over common seeds, and its interval (None if it could not be computed)."""
 
     value: float
     low: float | None = None
@@ -41,9 +41,8 @@ class RunBootstrap:
     def pair_runs(
         self, runs: Sequence[RunMetrics], baseline: Sequence[RunMetrics]
     ) -> list[tuple[RunMetrics, RunMetrics]]:
-        """Return (run, RGB run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
-        baseline_by_seed = {run["seed"]: run for run in baseline}
-        pairs = [(run, baseline_by_seed[run["seed"]]) for run in runs if run["seed"] in baseline_by_seed]
+        """Return (run, baseline run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
+        pairs = pairs_by_seed(runs, baseline)
         if not pairs:
             raise UserError("they have no seed in common")
         paired = [run for pair in pairs for run in pair]
