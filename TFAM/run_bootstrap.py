@@ -70,6 +70,8 @@ class RunBootstrap:
 
     def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
         """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
+        if len({frozenset(self._read_predictions(run).videos) for run in runs}) > 1:
+            raise UserError("its runs have different clips")
         values = [self.resampled_values(run)[metric] for run in runs]
         return self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
 

@@ -121,7 +121,8 @@ def compute_intervals(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[Run
                     bounds = bootstrap.mean_interval(runs, metric)
                     row |= {f"{metric}_{end}": f"{b:.4f}" for end, b in zip(("low", "high"), bounds, strict=True)}
         except UserError as error:
-            messages.append(f"{group.config}, {group.protocol_label}: no interval: {error}")
+            missing = "interval" if bootstrap.resamples else "top-1 accuracy"
+            messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
     return columns, messages
 
 

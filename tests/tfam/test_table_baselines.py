@@ -176,3 +176,11 @@ def test_a_probe_without_a_common_seed_gives_way_to_one_with() -> None:
     write_finished_run("probe_both", 2, noisy_scores(6, 0.0), fusion="probe_both")
     rows, _ = make_table("--resamples", "5")
     assert rows["rgb"]["best_probe"] == "probe_rgb"
+
+
+def test_runs_of_different_clips_have_no_common_interval() -> None:
+    """As of runs of one config before they recorded their inputs."""
+    write_finished_run("rgb", 1, noisy_scores(1, 1.0), inputs_sha256={})
+    write_finished_run("rgb", 2, noisy_scores(2, 1.0)[:27], range(27), inputs_sha256={})
+    rows, text = make_table("--resamples", "5")
+    assert rows["rgb"]["seeds"] == "2" and rows["rgb"]["map_macro_low"] == "" and "different clips" in text
