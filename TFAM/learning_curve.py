@@ -15,6 +15,7 @@ MORE_LABELS = "of more labels"  # of STUDENT_NOTES; can only be said of few-shot
 FILE_NAME = "few_shot.csv"  # beside the runs evaluate.py reads it
 COLUMNS = ["config", "protocol", "settings", "shots", "train_videos", "seeds", "num_videos", "clips_sha256"]
 COLUMNS += [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
+COLUMNS += ["resampled"]
 TITLES = {"map_macro": "macro AP", "map_micro": "micro AP"}
 
 
@@ -29,7 +30,8 @@ class CurveKey(NamedTuple):
 class FewShotPoint(NamedTuple):
     """Mean over the runs of one number of shots (None: all training clips), and its intervals by metric.
 
-    `train_videos`: numbers of training clips, in general one; `intervals`: empty if they could not be computed."""
+    `train_videos`: numbers of training clips, in general one; `intervals`: empty if they could not be computed;
+    `resampled`: what their bootstrap draws, "clips" or "sources"."""
 
     shots: int | None
     train_videos: list[int]
@@ -37,6 +39,7 @@ class FewShotPoint(NamedTuple):
     means: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     clips_sha256: str
+    resampled: str
 
 
 Curves = dict[CurveKey, list[FewShotPoint]]
@@ -84,7 +87,7 @@ def _make_point(shots: int | None, runs: Sequence[RunMetrics], bootstrap: RunBoo
             intervals = {metric: bootstrap.mean_interval(runs, metric) for metric in METRICS}
     means = {metric: mean(run[metric] for run in runs) for metric in METRICS}
     train_videos = sorted({run["train_num_videos"] for run in runs if "train_num_videos" in run})
-    return FewShotPoint(shots, train_videos, runs, means, intervals, clips_sha256)
+    return FewShotPoint(shots, train_videos, runs, means, intervals, clips_sha256, bootstrap.over)
 
 
 def _shots_label(shots: int | None) -> str:
@@ -118,7 +121,7 @@ def curve_rows(curves: Curves) -> list[list[str]]:
             videos = " ".join(map(str, sorted({run["num_videos"] for run in point.runs})))
             train_videos = " ".join(map(str, point.train_videos))
             counts = [_shots_label(point.shots), train_videos, str(len(point.runs)), videos, point.clips_sha256]
-            rows.append([*curve, *counts, *numbers])
+            rows.append([*curve, *counts, *numbers, point.resampled if point.intervals else ""])
     return rows
 
 

@@ -22,6 +22,8 @@ def build_parser() -> cli.Parser:
 def main(argv: list[str] | None = None) -> Any:
     """Return what TFAM.train_and_eval does. Raises UserError for a config that is no probe."""
     args = build_parser().parse_args(argv)
+    if not (args.config or args.resume or args.evaluate):
+        raise UserError("no --config", "give a probe, like --config probe_rgb")
     if args.config:
         from TFAM.config import from_arguments
         from TFAM.packing import Fusion

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from TFAM.run_groups import RunMetrics, have_same_inputs
+from TFAM.run_groups import RunMetrics, have_same_inputs, pairs_by_seed
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ TOP1_METRICS = ("top1", "mean_per_class_top1")  # if each clip has exactly one l
 
 
 class MetricDifference(NamedTuple):
-    """Mean difference to RGB alone over common seeds, and its interval (None if it could not be computed)."""
+    """Mean difference to a baseline over common seeds, and its interval (None if it could not be computed)."""
 
     value: float
     low: float | None = None
@@ -41,9 +41,8 @@ class RunBootstrap:
     def pair_runs(
         self, runs: Sequence[RunMetrics], baseline: Sequence[RunMetrics]
     ) -> list[tuple[RunMetrics, RunMetrics]]:
-        """Return (run, RGB run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
-        baseline_by_seed = {run["seed"]: run for run in baseline}
-        pairs = [(run, baseline_by_seed[run["seed"]]) for run in runs if run["seed"] in baseline_by_seed]
+        """Return (run, baseline run) by common seed. Raises UserError if there is no such seed, or if clips differ."""
+        pairs = pairs_by_seed(runs, baseline)
         if not pairs:
             raise UserError("they have no seed in common")
         paired = [run for pair in pairs for run in pair]
@@ -73,6 +72,8 @@ class RunBootstrap:
         """Return the interval of the mean of a metric over runs, within 0..1; each resample also draws runs.
 
         Raises UserError."""
+        if len({frozenset(self._read_predictions(run).videos) for run in runs}) > 1:
+            raise UserError("its runs have different clips")
         values = [self.resampled_values(run)[metric] for run in runs]
         low, high = self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
         return max(low, 0.0), min(high, 1.0)

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs
+from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs, pairs_by_seed
 from vimoclip.annotations.split_protocol import ZERO_SHOT
 from vimoclip.errors import UserError
 
@@ -13,6 +13,8 @@ from vimoclip.errors import UserError
 CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
 CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
 PROBE_PREFIX = "probe_"  # of `fusion` in metrics.json
+# what a table says about `ProbeComparison.is_better`; "" without an interval
+VERDICTS = {"yes": "", "unclear": "not clearly better than the probe", "no": "not better than the probe", "": ""}
 Groups = Mapping[RunGroup, Sequence[RunMetrics]]
 
 
@@ -23,9 +25,12 @@ class ProbeComparison(NamedTuple):
     difference: MetricDifference
 
     @property
-    def is_better(self) -> bool | None:
-        """Whether the interval of the difference lies above 0; None without an interval."""
-        return None if self.difference.low is None else self.difference.low > 0
+    def is_better(self) -> str:
+        """Return a key of VERDICTS: `yes` or `no` if the interval lies above 0 or not, `unclear` if it includes 0."""
+        _, low, high = self.difference
+        if low is None or high is None:
+            return ""
+        return "yes" if low > 0 else "no" if high <= 0 else "unclear"
 
 
 def compare_to_rgb(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
@@ -48,7 +53,8 @@ def compare_to_rgb(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGro
 def compare_to_probes(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, ProbeComparison], list[str]]:
     """Return (the comparison of each group that is no probe, control or zero-shot run, reasons of missing ones).
 
-    The best probe is selected on the reported clips, which favours the probe."""
+    The best probe is selected on the reported clips, which favours the probe. Probes of other motion are left out, and
+    those whose student makes numbers too high, unless it is the group's."""
     comparisons: dict[RunGroup, ProbeComparison] = {}
     messages: list[str] = []
     for group, runs in groups.items():
@@ -61,10 +67,12 @@ def compare_to_probes(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[Run
             if _is_probe(other_runs)
             and other.protocol == group.protocol
             and _data_settings(other_runs) == _data_settings(runs)
-            and have_same_inputs(other_runs[0], runs[0])
+            and other.student in ("", group.student)
+            and all(have_same_inputs(*pair) for pair in pairs_by_seed(runs, other_runs))
         ]
         if probes:
-            best = max(probes, key=lambda other: mean(run["map_macro"] for run in groups[other]))
+            paired = [other for other in probes if pairs_by_seed(runs, groups[other])] or probes
+            best = max(paired, key=lambda other: mean(run["map_macro"] for run in groups[other]))
             if found := _difference(group, runs, best.config, groups[best], bootstrap, messages):
                 comparisons[group] = ProbeComparison(best.config, found["map_macro"])
     return comparisons, list(dict.fromkeys(messages))

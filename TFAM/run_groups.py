@@ -11,7 +11,7 @@ from vimoclip.annotations.split_protocol import HELD_OUT
 
 RunMetrics = Mapping[str, Any]  # content of metrics.json, and `folder`: the run folder
 RGB = "rgb"  # the config that others are compared with
-COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "selection")  # of metrics.json's inputs_sha256
+COMPARED_INPUTS = ("rgb_train_h5", "rgb_val_h5", "rgb_test_h5", "motion_h5", "selection")  # in inputs_sha256
 # Table 2 of the paper, which does not say with which positions and dropout
 PAPER_MAP_MICRO = {
     "rgb": 0.7583,
@@ -92,10 +92,13 @@ def student_remark(run: RunMetrics) -> str:
 def split_by_inputs(groups: Mapping[RunGroup, Sequence[RunMetrics]]) -> dict[RunGroup, list[RunMetrics]]:
     """Split groups whose runs read different files; `inputs` is then a hash of these.
 
-    Motion of students that differ only in the seed, which is also the run's, counts as the same."""
+    Motion of students that differ only in the seed, which is also the run's, counts as the same. So does one file for
+    all seeds, which may be the seed of its student in one of the runs."""
     result: dict[RunGroup, list[RunMetrics]] = defaultdict(list)
     for group, runs in groups.items():
-        inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
+        inputs = [json.dumps(run.get("inputs_sha256"), sort_keys=True) for run in runs]
+        if len(set(inputs)) > 1:
+            inputs = [json.dumps(_comparable_inputs(run), sort_keys=True) for run in runs]
         for run, run_inputs in zip(runs, inputs, strict=True):
             digest = hashlib.sha256(run_inputs.encode()).hexdigest()[:8] if len(set(inputs)) > 1 else ""
             result[group._replace(inputs=digest)].append(run)
@@ -114,8 +117,16 @@ def has_own_student(run: RunMetrics) -> bool:
     return run.get("student_seed") is not None and run["student_seed"] == run["seed"]
 
 
+def pairs_by_seed(runs: Sequence[RunMetrics], others: Sequence[RunMetrics]) -> list[tuple[RunMetrics, RunMetrics]]:
+    """Return the pairs of a run and another one of its seed."""
+    other_by_seed = {run["seed"]: run for run in others}
+    return [(run, other_by_seed[run["seed"]]) for run in runs if run["seed"] in other_by_seed]
+
+
 def have_same_inputs(first: RunMetrics, second: RunMetrics) -> bool:
-    """Return whether two runs had the same training, model-selection and evaluation split, if both record them."""
+    """Return whether two runs had the same training, model-selection and evaluation split, and motion.
+
+    What one of them does not record, like the motion of RGB alone, may be anything."""
     first_hashes, second_hashes = (run.get("inputs_sha256", {}) for run in (first, second))
     pairs = [(first_hashes.get(key), second_hashes.get(key)) for key in COMPARED_INPUTS]
     return all(None in pair or pair[0] == pair[1] for pair in pairs)

@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> Path:
     folders = sorted(path.parent for path in args.checkpoints_dir.glob("TFAM/*/seed*/metrics.json"))
     runs = list(filter(None, map(score_run, folders)))
     if not runs:
-        raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
+        problem = "has only controls, few-shot runs and baselines" if folders else "has no finished run"
+        raise UserError(problem, "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     first = runs[0]
     if other := next((run for run in runs if run.protocol != first.protocol), None):
         raise UserError(

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from TFAM.learning_curve import learning_curve_text, learning_curves, markdown_table, write_curves
 from TFAM.run_bootstrap import METRICS, TOP1_METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_differences import Groups, ProbeComparison, compare_to_probes, compare_to_rgb
+from TFAM.run_differences import VERDICTS, Groups, ProbeComparison, compare_to_probes, compare_to_rgb
 from TFAM.run_groups import PAPER_MAP_MICRO, RGB, STUDENT_NOTES, RunGroup, RunMetrics, group_runs, read_metrics
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
@@ -40,7 +40,8 @@ INPUTS_NOTE = (
 PROBE_NOTE = (
     "over the best probe: the difference in macro AP to the probe that has the highest, with the same interval. Probes "
     "are simple classifiers on the same embeddings. The best one is selected on these clips, which favours the probe. "
-    "Not better: the interval does not lie above 0, so that a simple classifier may be as good."
+    "Not clearly better: the interval includes 0, so that a simple classifier may be as good. Not better: no part of "
+    "it is above 0."
 )
 STUDENTS_NOTE = "students: the seed of a run is also that of its student, so that ± has the spread of both trainings."
 BOOTSTRAP_SEED = 0
@@ -120,7 +121,8 @@ def compute_intervals(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[Run
                     bounds = bootstrap.mean_interval(runs, metric)
                     row |= {f"{metric}_{end}": f"{b:.4f}" for end, b in zip(("low", "high"), bounds, strict=True)}
         except UserError as error:
-            messages.append(f"{group.config}, {group.protocol_label}: no interval: {error}")
+            missing = "interval" if bootstrap.resamples else "top-1 accuracy"
+            messages.append(f"{group.config}, {group.protocol_label}: no {missing}: {error}")
     return columns, messages
 
 
@@ -148,7 +150,7 @@ def make_row(
         "num_videos": _distinct_values(runs, "num_videos"),
         "students": str(_num_students(runs) or ""),
         "best_probe": probe.probe if probe else "",
-        "better_than_probe": "" if probe is None or probe.is_better is None else "yes" if probe.is_better else "no",
+        "better_than_probe": probe.is_better if probe else "",
     }
 
 
@@ -189,7 +191,7 @@ def _markdown_cells(row: Mapping[str, str]) -> list[str]:
     cells += [row[f"{metric}_mean"] + (f" ± {std}" if (std := row[f"{metric}_std"]) else "") for metric in METRICS]
     cells.append(row["paper_map_micro"])
     cells += [_format_difference(row, f"{metric}_minus_rgb") for metric in METRICS]
-    verdict = {"yes": "", "no": ", **not better than the probe**", "": ""}[row["better_than_probe"]]
+    verdict = f", **{text}**" if (text := VERDICTS[row["better_than_probe"]]) else ""
     over_probe = _format_difference(row, "map_macro_minus_probe")
     cells.append(f"{over_probe} ({row['best_probe']}){verdict}" if over_probe else "")
     seconds = f"{float(row['seconds']):.0f} s" if row["seconds"] else ""

@@ -192,18 +192,21 @@ def format_calibration(rows: list[dict[str, Any]]) -> str:
 
 
 def format_probe_comparison(checkpoints_dir: Path) -> str:
-    """Return the difference in macro AP of each config to the best probe, with intervals, as in TFAM.table."""
+    """Return the difference in macro AP of each config to the best probe, with intervals, as in TFAM.table.
+
+    Few-shot runs are not shown."""
     from TFAM.run_bootstrap import RunBootstrap
-    from TFAM.run_differences import compare_to_probes
+    from TFAM.run_differences import VERDICTS, compare_to_probes
     from TFAM.run_groups import group_runs, read_metrics
 
     groups = group_runs(read_metrics(path) for path in sorted(checkpoints_dir.glob("TFAM/*/seed*/metrics.json")))
+    groups = {group: runs for group, runs in groups.items() if "data.shots" not in runs[0]["settings"]}
     comparisons, _ = compare_to_probes(groups, RunBootstrap(resamples=1000, seed=0))
     lines = []
     for group, comparison in comparisons.items():
         difference = comparison.difference
         interval = "" if difference.low is None else f" ({difference.low:+.2f} to {difference.high:+.2f})"
-        verdict = ": not better than the probe" if comparison.is_better is False else ""
+        verdict = f": {text}" if (text := VERDICTS[comparison.is_better]) else ""
         title, probe = (CONFIG_TITLES.get(config, config) for config in (group.config, comparison.probe))
         lines.append(f"  {title}: {difference.value:+.2f}{interval} over {probe}{verdict}\n")
     return f"\nmacro AP over the best probe (95 % interval):\n{''.join(lines)}" if lines else ""

@@ -125,3 +125,19 @@ def test_few_shot_student_resumes_with_its_clips_only(workspace: Path) -> None:
         train.main(["--resume", "checkpoints/old", "--epochs", "2", "--shots", "1"])
     assert "shots" in error.value.problem
     train.main(["--resume", "checkpoints/old", "--epochs", "2"])
+
+
+def test_students_that_differ_in_more_than_the_seed_have_different_hashes(workspace: Path) -> None:
+    runs = []
+    for name, *flags in (
+        ("first",),
+        ("second", "--seed", "50"),
+        ("frozen", "--freeze-encoder"),
+        ("few", "--limit", "3"),
+    ):
+        train_loss(name, *flags)
+        embed_flow(name)
+        runs.append(read_json(fuse("--overwrite") / "metrics.json"))
+    first, second, *others = (run["student_sha256"] for run in runs)
+    assert [run["student_seed"] for run in runs] == [49, 50, 49, 49]
+    assert first == second and first not in others

@@ -67,6 +67,32 @@ def test_report_has_the_curves_of_the_table(workspace: Path) -> None:
     assert table_cells(evaluate_run(RGB.with_name("seed1_shots5"))) == [header, *rows]
 
 
+def test_text_says_what_the_bootstrap_draws(workspace: Path) -> None:
+    write_runs()
+
+    def lead() -> str:
+        section = evaluate_run().partition('<section id="learning-curves">')[2]
+        return section.partition('<p class="lead">')[2].partition("</p>")[0]
+
+    Path("dataset/annotations/sources.csv").write_text(
+        "video_id,source\n" + "".join(f"V{n:02}.mp4,{n // 5}\n" for n in range(30))
+    )
+    make_table("--resamples", "5", "--resample", "sources")
+    assert "over sources" in lead() and "over clips" not in lead()
+    make_table("--resamples", "5")
+    assert "over clips" in lead() and "over sources" not in lead()
+    make_table("--resamples", "0")
+    assert "interval" not in lead()
+
+
+def test_curve_whose_few_shot_points_are_of_unknown_clips_is_left_out(workspace: Path) -> None:
+    write_runs()
+    for folder in Path("checkpoints/TFAM").glob("*/*_shots*"):
+        (folder / "predictions.csv").unlink()
+    make_table("--resamples", "2")
+    assert "learning-curve" not in evaluate_run().partition("<script")[0]
+
+
 @pytest.mark.parametrize("change", ["no few-shot run", "other clips", "other protocol"])
 def test_without_curves_of_these_clips_there_is_no_section(workspace: Path, change: str) -> None:
     if change != "no few-shot run":

@@ -232,6 +232,9 @@ def test_another_model_is_refused(dataset: Path) -> None:
     with pytest.raises(UserError) as error:
         probe.main(train_command("cross_attention"))
     assert "cross_attention" in error.value.problem and "TFAM.train_and_eval" in error.value.hint
+    with pytest.raises(UserError) as error:
+        probe.main([])
+    assert "probe_" in error.value.hint
     with pytest.raises(UserError, match="probe_rgb sees no motion"):
         probe.main([*train_command("probe_rgb"), "data.motion=none"])
     with pytest.raises(UserError, match="num_heads"):

@@ -99,3 +99,10 @@ def test_without_a_scored_run_there_is_no_best(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert "rgb/seed49/metrics.csv: has no selection_map_micro of epoch 2" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_baselines_alone_are_not_called_unfinished(tmp_path: Path) -> None:
+    write_run(tmp_path, "probe_rgb/seed1", [0.5], 1, fusion="probe_rgb")
+    with pytest.raises(UserError) as error:
+        select_best.main(["--checkpoints-dir", str(tmp_path)])
+    assert "baselines" in error.value.problem

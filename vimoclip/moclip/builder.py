@@ -25,6 +25,8 @@ TRAINING_SETTINGS = (
     "distillation_loss_mode",
     "distillation_weight",
     "class_positive_weight",
+    "freeze_encoder",
+    "limit",
 )
 
 

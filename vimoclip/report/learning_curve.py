@@ -18,12 +18,15 @@ MORE_LABELS = "of more labels"  # how TFAM.table names a student that was traine
 
 
 class CurvePoint(NamedTuple):
-    """Macro AP of one number of shots, like "5" or "all". `interval`: None if it could not be computed."""
+    """Macro AP of one number of shots, like "5" or "all". `interval`: None if it could not be computed.
+
+    `resampled`: what the interval's bootstrap draws, clips or sources."""
 
     shots: str
     train_videos: str
     macro_ap: float
     interval: tuple[float, float] | None
+    resampled: str = "clips"
 
 
 class LearningCurve(NamedTuple):
@@ -53,6 +56,7 @@ def read_learning_curves(path: Path, protocol: str | None, videos: Sequence[str]
                 seeds[key].add(row["seeds"])
     except (KeyError, ValueError):
         raise UserError("is not a table of few-shot runs", hint, path=path) from None
+    curves = {key: points for key, points in curves.items() if any(point.shots != WHOLE for point in points)}
     configs = [config for config, _, _ in curves]
     return [
         LearningCurve(
@@ -69,13 +73,19 @@ def _read_point(row: dict[str, str]) -> CurvePoint:
     low, high = row.get("map_macro_low"), row.get("map_macro_high")
     interval = (float(low), float(high)) if low and high else None
     shots = row["shots"] if row["shots"] == WHOLE else str(int(row["shots"]))
-    return CurvePoint(shots, row["train_videos"], float(row["map_macro"]), interval)
+    resampled = row.get("resampled") or "clips"  # files of earlier versions do not have it
+    return CurvePoint(shots, row["train_videos"], float(row["map_macro"]), interval, resampled)
 
 
 def shots_columns(curves: Sequence[LearningCurve]) -> list[str]:
     """Return the numbers of shots of all curves in ascending order, "all" last."""
     shots = {point.shots for curve in curves for point in curve.points}
     return [*sorted(shots - {WHOLE}, key=int), *({WHOLE} & shots)]
+
+
+def resampled_units(curves: Sequence[LearningCurve]) -> str:
+    """Return what the bootstrap of the intervals draws, like "clips"; "" without an interval."""
+    return " or ".join(sorted({point.resampled for curve in curves for point in curve.points if point.interval}))
 
 
 def learning_curve_figure(curves: Sequence[LearningCurve]) -> Figure:

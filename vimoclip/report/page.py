@@ -59,6 +59,7 @@ def render_report(
     context = _template_context(evaluation, videos_dir, flows_dir)
     context["shots"] = columns = learning_curve.shots_columns(curves)
     context["learning_curves"] = _learning_curve_rows(curves, columns)
+    context["resampled"] = learning_curve.resampled_units(curves)
     context["more_labels"] = any(curve.more_labels for curve in curves)
     if curves:
         context["plots"]["learning-curve"] = learning_curve.learning_curve_figure(curves)

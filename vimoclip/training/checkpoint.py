@@ -119,10 +119,11 @@ class TrainState:
         seeding.set_rng_state(saved[self.rng_key])
 
     def _match_memory_format(self) -> None:
-        """Lay out the optimizer's tensors as the parameters are, which on a GPU may be channels-last.
+        """Lay out the optimizer's tensors as the parameters are, which may be channels-last.
 
-        load_state_dict keeps the strides of the device that saved them, and fused optimizers index parameter, gradient
-        and moments alike: they would update wrongly on the CPU, and fail on a GPU."""
+        load_state_dict keeps the strides with which they were saved, as on another device or by an earlier version.
+        Fused optimizers index parameter, gradient and moments alike: they would update wrongly on the CPU, and fail on
+        a GPU."""
         for parameter, state in self.optimizer.state.items():
             for name, value in state.items():
                 if name != "step" and torch.is_tensor(value) and value.shape == parameter.shape:
