@@ -6,7 +6,7 @@
 #   bash demo.sh                 downloads only Python packages
 #   bash demo.sh --real          downloads and uses OpenAI's CLIP ViT-B/32 and RAFT (370 MB); a GPU is recommended
 #   bash demo.sh --clips DIR     uses your own clips, DIR/<action>/*.mp4; add --real for meaningful results
-#   bash demo.sh --tiny          checks in a minute that everything runs; its results are meaningless
+#   bash demo.sh --tiny          checks in two minutes that everything runs; its results are meaningless
 set -euo pipefail
 unset CDPATH
 called_from=$PWD
