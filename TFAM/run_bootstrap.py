@@ -70,9 +70,12 @@ class RunBootstrap:
         return intervals
 
     def mean_interval(self, runs: Sequence[RunMetrics], metric: str) -> tuple[float, float]:
-        """Return the interval of the mean of a metric over runs; each resample also draws runs. Raises UserError."""
+        """Return the interval of the mean of a metric over runs, within 0..1; each resample also draws runs.
+
+        Raises UserError."""
         values = [self.resampled_values(run)[metric] for run in runs]
-        return self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
+        low, high = self._interval_of_mean(values, mean(self.value(run, metric) for run in runs))
+        return max(low, 0.0), min(high, 1.0)
 
     def value(self, run: RunMetrics, metric: str) -> float:
         """Return a metric of all clips. Raises UserError if predictions or labels are needed and can't be read."""

@@ -78,8 +78,8 @@ def student_remark(run: RunMetrics) -> str:
     from TFAM.packing import Fusion  # imports torch, which --help doesn't need
 
     remarks = []
-    uses_motion = Fusion(run["fusion"]).uses_motion and run["settings"].get("data.motion") != "none"
-    if run["protocol"] == HELD_OUT and uses_motion:
+    is_held_out = run["protocol"] == HELD_OUT and run["settings"].get("data.motion") != "none"
+    if is_held_out and Fusion(run["fusion"]).uses_motion:  # the fusion of a zero-shot run is none of these
         if run["student_protocol"] != HELD_OUT:
             remarks.append(run["student_protocol"] or "unknown")
         elif run.get("student_selection_agrees") is False:

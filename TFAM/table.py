@@ -242,8 +242,8 @@ def format_caption(
         + (f", with its 95 % interval: paired bootstrap over {over}, {resamples} resamples." if resamples else ".")
         + (INTERVAL_NOTE if resamples else ""),
         *([PROBE_NOTE] if has_probes else []),
-        "paper: its Table 2, micro AP on Animal Kingdom, one seed, at the epoch that is best on the evaluation split, "
-        "regardless of the settings here. time: of training, mean over seeds.",
+        "paper: its Table 2, micro AP on the splits of Animal Kingdom's authors, one seed, at the epoch that is best "
+        "on the evaluation split, regardless of the data and settings here. time: of training, mean over seeds.",
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),
         *([STUDENTS_NOTE] if any(_num_students(runs) > 1 for runs in groups.values()) else []),

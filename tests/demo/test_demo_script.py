@@ -115,29 +115,35 @@ def parse_commands(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.startswith("   python ")]
 
 
-CONFIGS = ["rgb", "motion", "concat_time", "cross_attention", "cross_attention_shuffled", "cross_attention_none"]
+FUSIONS = ["concat_time", "cross_attention", "cross_attention_shuffled", "rgb", "motion"]
+PROBES = ["probe_attentive", "probe_both", "probe_motion", "probe_rgb"]
+TITLES = [title for config, title in report.CONFIG_TITLES.items() if config in FUSIONS + PROBES]
 
 
 def test_the_demo_runs_from_an_empty_checkout_to_a_table(clone: Path) -> None:
     completed = shell("bash demo.sh --tiny", clone)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     header, *rows = parse_table(completed.stdout)
-    assert [row[0] for row in rows] == [*report.CONFIG_TITLES.values(), "chance (200 permutations)"]
+    assert [row[0] for row in rows] == [*TITLES, "chance (200 permutations)"]
     assert header[2:] == [f"{mean} {name}" for mean in ("macro", "micro") for name in ("all", *ActionCue)]
     assert all(re.fullmatch(r"[01]\.\d\d", cell) for row in rows for cell in row[2:])
     commands = parse_commands(completed.stdout)
-    assert len(commands) == sum(line.startswith("== ") for line in completed.stdout.splitlines()) == 16
+    assert len(commands) == sum(line.startswith("== ") for line in completed.stdout.splitlines()) == 18
     for _, *words in commands:
         script = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
         assert (REPOSITORY / script).is_file(), words
     assert [word for words in commands for word in words if word.startswith("TFAM/configs/")] == [
-        f"TFAM/configs/{config}.yaml" for config in CONFIGS
+        f"TFAM/configs/{config}.yaml" for config in FUSIONS + PROBES
     ]
     # the last epoch of both, so that nothing is selected on the evaluation clips
-    assert [w for c in commands for w in c if "student_" in w] == ["checkpoints/demo-tiny/student/student_epoch_1.pth"]
+    students = [w for c in commands for w in c if "student_epoch" in w]
+    assert students == ["checkpoints/demo-tiny/student_seed49/student_epoch_1.pth"]
     runs = sorted((clone / "checkpoints" / "demo-tiny" / "TFAM").glob("*/seed*/metrics.json"))
     runs_metrics = [json.loads(path.read_text()) for path in runs]
-    assert [(run["protocol"], run["epoch_chosen_by"]) for run in runs_metrics] == [("held_out", "being the last")] * 6
+    assert {run["protocol"] for run in runs_metrics} == {"held_out"} and len(runs) == len(FUSIONS + PROBES)
+    epochs = {run["config"]: run["epoch_chosen_by"] for run in runs_metrics}
+    assert {epochs[config] for config in [*FUSIONS, "probe_attentive"]} == {"being the last"}
+    assert {run["student_seed"] for run in runs_metrics if run["config"] not in ("rgb", "probe_rgb")} == {49}
     (report_path,) = (
         path.parent / "evaluation" / "report.html" for path in runs if (path.parent / "evaluation").exists()
     )
@@ -147,14 +153,19 @@ def test_the_demo_runs_from_an_empty_checkout_to_a_table(clone: Path) -> None:
     )  # printed by evaluate.py and at the end of the demo
     results = clone / "TFAM" / "results" / "demo-tiny"
     assert (results / "table.md").read_text() in completed.stdout
-    frames = json.loads((results / "frames.json").read_text())
-    assert frames["macro_ap"].keys() == {"all", *ActionCue}
+    check = (
+        "demo.check_frames --clip-model-name local-dir:checkpoints/demo-tiny/teacher --dataset-dir dataset/demo-tiny"
+    )
+    checked = shell(f"python -m {check} --epochs 1 --frames 1 --output-dir '{results}'", clone)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert json.loads((results / "frames.json").read_text())["macro_ap"].keys() == {"all", *ActionCue}
+    (results / "frames.json").unlink()
     data = annotations.load(clone / "dataset" / "demo-tiny" / "annotations", "demo", ["train", "val"])
     assert [len(videos) for videos in data.splits.values()] == [16, 8]
     assert len(data.selection) == 2
     pictures = [annotations.stem(name) for name in list(data.splits["val"])[:4]]
     assert sorted(path.stem for path in results.glob("*.png")) == pictures
-    for config in CONFIGS:
+    for config in FUSIONS + PROBES:
         assert (clone / "checkpoints" / "demo-tiny" / "TFAM" / config / "seed49" / "predictions.csv").is_file()
 
     first_times, first_output = result_times(clone), completed.stdout
@@ -182,7 +193,7 @@ def test_the_demo_runs_on_a_folder_of_clips(clone: Path, tmp_path: Path) -> None
     assert completed.stdout.count("moving left__broken.mp4: ") >= 2  # embeddings and flow
     header, *rows = parse_table(completed.stdout)
     assert header[2:] == ["macro all", "micro all"]
-    assert [row[0] for row in rows] == [*report.CONFIG_TITLES.values(), "chance (200 permutations)"]
+    assert [row[0] for row in rows] == [*TITLES, "chance (200 permutations)"]
     pictures = {path.stem for path in (clone / "TFAM" / "results" / "clips-my clips-tiny").glob("*.png")}
     assert pictures == {annotations.stem(name) for name in data.splits["val"]} - {"moving left__broken"}
 
@@ -214,7 +225,7 @@ def test_the_commands_of_the_demo_with_real_weights_parse(flags: str, clone: Pat
     for _, *words in commands:
         module, arguments = (words[1], words[2:]) if words[0] == "-m" else (Path(words[0]).stem, words[1:])
         parsed = importlib.import_module(module).build_parser()
-        parsed.parse_args([word.replace("SEED", "49") for word in arguments])
+        parsed.parse_args(arguments)
     output = completed.stdout
     assert "--clip-model-name ViT-B/32 --clip-pretrained openai" in output and "--model raft" in output
     assert ("--resize squash" in output, "demo.make_clips" in output) == (

@@ -110,7 +110,15 @@ def write_run(
         writer.writerow(["video_id", *classes])
         writer.writerows([name, *map(repr, row)] for name, row in zip(VAL, scores.tolist(), strict=True))
     if finished:
-        (folder / "metrics.json").write_text('{"protocol": "held_out", "epoch_chosen_by": "map_micro"}')
+        config, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+        content = {"config": config, "fusion": config, "seed": seed, "protocol": "held_out", "settings": {}}
+        content |= {"epoch_chosen_by": "map_micro", "student_protocol": "held_out", "num_videos": len(scores)}
+        content |= {f"map_{average}": map_of(scores) for average in ("macro", "micro")}
+        (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def map_of(scores: np.ndarray) -> float:
+    return float(metrics.map_macro(torch.from_numpy(scores), torch.from_numpy(truth(scores.shape[1]))))
 
 
 def truth(classes: int = len(ACTIONS)) -> np.ndarray:
@@ -213,6 +221,17 @@ def test_gains_over_rgb_are_listed_for_the_common_seeds(tmp_path: Path) -> None:
         i for i, line in enumerate(lines) if "motion" in line and line.endswith("over RGB alone, seed by seed:")
     )
     assert lines[index + 1 :] == [f"  cross-attention (TFAM): -{gap:.2f}, +{gap:.2f}", "  motion alone: +0.00"]
+
+
+def test_what_is_not_better_than_the_best_probe_is_named(tmp_path: Path) -> None:
+    dataset, noise = write_data(tmp_path / "data"), np.random.default_rng(0).random((len(VAL), len(ACTIONS)))
+    for config, weight in {"rgb": 0.0, "cross_attention": 1.0, "probe_both": 0.4, "probe_rgb": 0.1}.items():
+        write_run(tmp_path / "checkpoints" / "TFAM" / config / "seed1", weight * truth() + noise)
+    tabulate(dataset, tmp_path / "checkpoints", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text().partition("over the best probe")[2]
+    rgb, fusion = [line for line in text.splitlines() if line.startswith("  ")]
+    assert report.CONFIG_TITLES["probe_both"] in rgb and "-0." in rgb and "+" not in rgb.partition("over")[0]
+    assert report.CONFIG_TITLES["probe_both"] in fusion and fusion.partition("over")[0].count("+") >= 1
 
 
 def test_predictions_of_other_classes_or_clips_are_refused_by_name(tmp_path: Path) -> None:

@@ -68,6 +68,15 @@ def test_probes_of_another_protocol_are_not_compared_with() -> None:
     assert rows["rgb"]["best_probe"] == "" and "best probe" not in text
 
 
+def test_zero_shot_runs_have_a_row_and_are_not_compared() -> None:
+    write_finished_run("rgb", 1, noisy_scores(1, 1.0))
+    probe_run("probe_rgb", noisy_scores(5, 0.0))
+    write_finished_run("zero_shot", 0, noisy_scores(2, 1.0), protocol="zero_shot")
+    rows, _ = make_table("--resamples", "5")
+    assert (rows["zero_shot"]["protocol"], rows["zero_shot"]["best_probe"]) == ("zero_shot", "")
+    assert rows["zero_shot"]["map_macro_low"] and rows["rgb"]["best_probe"] == "probe_rgb"
+
+
 def test_top1_accuracy_of_single_label_clips_with_intervals() -> None:
     for seed in (1, 2):
         write_finished_run("rgb", seed, noisy_scores(seed, 1.0))
@@ -91,6 +100,16 @@ def test_top1_accuracy_of_single_label_clips_with_intervals() -> None:
         interval = [float(rows["rgb"][f"{metric}_{end}"]) for end in ("low", "high")]
         assert interval == pytest.approx(expected, abs=1e-4)
     assert rows["rgb"]["top1_mean"] in text.partition("## Top-1")[2]
+
+
+def test_intervals_stay_within_0_and_1() -> None:
+    right, wrong = LABELS * 0.5 + 0.1, np.roll(LABELS, 1, axis=1) * 0.5 + 0.1
+    is_first = (np.arange(30) == 0)[:, None]
+    write_finished_run("rgb", 1, np.where(is_first, right, wrong))
+    write_finished_run("motion", 1, np.where(is_first, wrong, right))
+    rows, _ = make_table("--resamples", "100")
+    assert (rows["rgb"]["top1_mean"], rows["motion"]["top1_mean"]) == ("0.0333", "0.9667")
+    assert (rows["rgb"]["top1_low"], rows["motion"]["top1_high"]) == ("0.0000", "1.0000")
 
 
 def test_clips_with_several_labels_have_no_top1_accuracy() -> None:
