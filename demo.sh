@@ -6,7 +6,7 @@
 #   bash demo.sh                 downloads only Python packages
 #   bash demo.sh --real          downloads and uses OpenAI's CLIP ViT-B/32 and RAFT (370 MB); a GPU is recommended
 #   bash demo.sh --clips DIR     uses your own clips, DIR/<action>/*.mp4; add --real for meaningful results
-#   bash demo.sh --tiny          checks in a minute that everything runs; its results are meaningless
+#   bash demo.sh --tiny          checks in two minutes that everything runs; its results are meaningless
 set -euo pipefail
 unset CDPATH
 called_from=$PWD
@@ -90,7 +90,11 @@ finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos
             echo "note: continues without failed videos, see $log"
             some_failed=yes code=0
         fi
-        [ $code -eq 0 ] || { tail -n 20 "$log" >&2; exit $code; }
+        if [ $code -ne 0 ]; then
+            tail -n 20 "$log" >&2
+            echo "demo.sh: error: this job failed, see $log; the same command goes on from here" >&2
+            exit $code
+        fi
         echo "   $log: $(tail -n 1 "$log")"
     done
     job_pids=() job_logs=() report=""
@@ -137,7 +141,8 @@ else
     train_args=(--learning-rate 5e-4 --batch-size 8)
 fi
 
-trap 'kill $(jobs -p) 2>/dev/null || true; exit 130' INT TERM
+trap 'kill $(jobs -pr) 2>/dev/null && wait || true' EXIT # no job goes on when a step beside it failed
+trap 'exit 130' INT TERM
 
 # Models this small don't gain from several threads: jobs with one thread each run beside each other, three of them also
 # on two cores, where the last one would otherwise leave a core idle. A student of real size takes all cores, or the GPU.

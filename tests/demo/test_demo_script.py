@@ -232,3 +232,30 @@ def test_the_commands_of_the_demo_with_real_weights_parse(flags: str, clone: Pat
         (True, True) if flags == "--real" else (False, False)
     )
     assert "demo.make_teacher" not in output
+
+
+FAILING_PYTHON = """#!/bin/sh
+# replaces Python; the job goes on until it is stopped, or fails, while a step beside it fails or works
+case "$*" in
+    "- "*) exit 0 ;;
+    "-c "*) echo 2 ;;
+    *demo.make_teacher*) echo $$ >job.pid; echo started; [ -z "$JOB_CODE" ] || exit "$JOB_CODE"; exec sleep 60 ;;
+    *demo.make_clips*) mkdir -p dataset/demo/annotations; : >dataset/demo/annotations/x; sleep 1; exit "$STEP_CODE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("step_code", "job_code"), [(2, None), (0, 3)])
+def test_a_failure_ends_the_demo_and_its_jobs(step_code: int, job_code: int | None, tmp_path: Path) -> None:
+    """A step fails while a job runs beside it, or a job fails beside steps that work."""
+    shutil.copytree(REPOSITORY / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "demo.sh", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(FAILING_PYTHON)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    codes = {"STEP_CODE": str(step_code), "JOB_CODE": "" if job_code is None else str(job_code)}
+    completed = shell("bash demo.sh", tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", **codes)
+    assert completed.returncode == (step_code or job_code)
+    assert ("logs/demo/teacher.txt" in completed.stderr) == (job_code is not None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "job.pid").read_text()), 0)
