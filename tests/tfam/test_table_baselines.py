@@ -164,8 +164,7 @@ def test_runs_of_one_student_share_a_row_also_if_it_has_the_seed_of_one_of_them(
 
 def test_zero_shot_runs_have_a_row() -> None:
     write_finished_run("rgb", 1, noisy_scores(1, 1.0))
-    changes = {"fusion": "zero_shot", "protocol": "zero_shot", "settings": {}}
-    write_finished_run("zero_shot", 0, noisy_scores(2, 1.0), **changes)
+    write_finished_run("zero_shot", 0, noisy_scores(2, 1.0), fusion="zero_shot", protocol="zero_shot", settings={})
     rows, _ = make_table("--resamples", "5")
     row = rows["zero_shot"]
     assert row["map_macro_low"] < row["map_macro_mean"] < row["map_macro_high"] and row["map_macro_minus_rgb"] == ""
