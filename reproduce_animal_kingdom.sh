@@ -88,10 +88,10 @@ draw_flow() {
 
 students_of() { # students_of PROTOCOL: print the names of its students, one for each seed
     # published has one seed; a run that was begun with one student for all seeds keeps it
-    read -ra seeds_of_students <<<"$SEEDS"
-    if [ "$1" = published ] || [ ${#seeds_of_students[@]} -eq 1 ] || [ -d "checkpoints/$name/$1/student" ]; then
+    if [ "$1" = published ] || [ -d "checkpoints/$name/$1/student" ]; then
         echo student
     else
+        read -ra seeds_of_students <<<"$SEEDS"
         echo "${seeds_of_students[@]/#/student_seed}"
     fi
 }

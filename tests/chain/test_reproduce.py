@@ -24,7 +24,7 @@ CALL = (
     "bash reproduce_animal_kingdom.sh --metadata a/AR_metadata.xlsx --actions a/df_action.xlsx --videos 'a/the clips'"
 )
 FIRST_STAGES = ["embeddings of the frames", "optical flow"]
-STAGES_OF_A_PROTOCOL = ("the student", "embeddings of the flow, student", "fusion")
+STUDENTS = {"published": "student", "held_out": "student_seed49"}
 SMALL = {
     "CLIP": "--clip-model-name local-dir:a/tinyclip",
     "FLOW": "--model dis --flow-normalization frame",
@@ -74,8 +74,13 @@ def plan_of(text: str) -> tuple[list[str], list[str]]:
     return stages, [name for name in re.findall(r": ([^:\n]+)$", text, flags=re.M) if name in stages]
 
 
-def stages_of(protocol: str) -> list[str]:
-    return [f"{stage}, {protocol}" for stage in STAGES_OF_A_PROTOCOL]
+def stages_of(protocol: str, *students: str) -> list[str]:
+    names = [
+        stage
+        for student in students or [STUDENTS[protocol]]
+        for stage in (f"the {student}", f"embeddings of the flow, {student}")
+    ]
+    return [f"{name}, {protocol}" for name in [*names, "fusion"]]
 
 
 def test_a_plan_without_any_output_estimates_two_stages_and_writes_nothing(clone: Path) -> None:
@@ -130,15 +135,12 @@ def test_held_out_has_a_student_for_each_seed_unless_it_was_begun_with_one(clone
     call = CALL.replace("a/AR", "nowhere/AR").replace("a/the clips", "nowhere/clips")
     seeds = SMALL | {"SEEDS": "49 50", "NAME": "seeds"}
     stages, _ = plan_of(shell(f"{call} --plan", clone, **seeds).stdout)
-    students = ["student_seed49", "student_seed50"]
-    expected = [
-        name for run in students for name in (f"the {run}, held_out", f"embeddings of the flow, {run}, held_out")
-    ]
-    assert stages == [*FIRST_STAGES, *stages_of("published"), *expected, "fusion, held_out"]
+    held_out = stages_of("held_out", "student_seed49", "student_seed50")
+    assert stages == [*FIRST_STAGES, *stages_of("published"), *held_out]
     (clone / "checkpoints" / "seeds" / "held_out" / "student").mkdir(parents=True)
     stages, _ = plan_of(shell(f"{call} --plan", clone, **seeds).stdout)
     shutil.rmtree(clone / "checkpoints" / "seeds")
-    assert stages == [*FIRST_STAGES, *stages_of("published"), *stages_of("held_out")]
+    assert stages == [*FIRST_STAGES, *stages_of("published"), *stages_of("held_out", "student")]
 
 
 def test_a_stage_that_fails_is_named_and_ends_it(clone: Path) -> None:
@@ -176,9 +178,8 @@ def test_from_the_authors_files_to_both_tables_and_then_nothing_is_repeated(clon
     assert annotations.read_animals(annotations_dir)["TRAIN00.mp4"].classes == ("Bird",)
     for protocol in ("published", "held_out"):
         configs = ["cross_attention", *(["cross_attention_none"] if protocol == "held_out" else []), "probe_both"]
-        student = store.EmbeddingReader(
-            annotations_dir.parent / "embeddings" / f"flow_embeddings_{protocol}.h5", "motion"
-        )
+        motion = f"flow_embeddings_{protocol}{STUDENTS[protocol].removeprefix('student')}.h5"
+        student = store.EmbeddingReader(annotations_dir.parent / "embeddings" / motion, "motion")
         assert student.attributes["student"]["protocol"] == protocol
         assert student.attributes["student"]["flow"]["normalization"] == "frame"
         runs = sorted((clone / "checkpoints" / "animal_kingdom" / protocol / "TFAM").glob("*/seed49"))
