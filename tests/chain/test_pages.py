@@ -22,6 +22,7 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "bash test.sh*": "runs this",
     "*bash reproduce_animal_kingdom.sh*": "chain/test_reproduce.py runs it",
     "python -m demo.strips*": "demo/test_demo_script.py runs it",
+    "python -m demo.check_frames*": "the same",
     "python -m benchmarks*": "takes an hour; benchmarks/test_benchmarks.py runs it in small",
     "python extract_flows.py": "chain/test_commands.py runs it, with random weights",
     "python train.py --train-hdf5-path *": "chain/test_commands.py runs it, with 140 classes",
