@@ -92,7 +92,7 @@ finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos
         fi
         if [ $code -ne 0 ]; then
             tail -n 20 "$log" >&2
-            echo "demo.sh: error: this job failed, see $log; the same command goes on from here" >&2
+            echo "demo.sh: error: this job failed, see $log; the same command continues from here" >&2
             exit $code
         fi
         echo "   $log: $(tail -n 1 "$log")"
@@ -141,7 +141,7 @@ else
     train_args=(--learning-rate 5e-4 --batch-size 8)
 fi
 
-trap 'kill $(jobs -pr) 2>/dev/null && wait || true' EXIT # no job goes on when a step beside it failed
+trap 'kill $(jobs -pr) 2>/dev/null && wait || true' EXIT # a step that fails also ends the jobs beside it
 trap 'exit 130' INT TERM
 
 # Models this small don't gain from several threads: jobs with one thread each run beside each other, three of them also

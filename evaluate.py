@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
         if not path.exists():
             raise UserError("does not exist", "give a run folder of TFAM or a CSV of predictions", path=path)
     from vimoclip import annotations, evaluation, report
+    from vimoclip.annotations import few_shot
     from vimoclip.evaluation import output, sources
 
     source = sources.open_predictions(args.predictions, args.selection_predictions)
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> "Evaluation":
     written = output.write_files(result, output_dir)
     videos_dir = args.videos_dir or annotations_dir.parent / "videos"
     flows_dir = args.flow_videos_dir or annotations_dir.parent / "flows"
-    few_shot_file = args.predictions.absolute().parent.parent / "few_shot.csv"  # beside the configs of a run
+    few_shot_file = args.predictions.absolute().parent.parent / few_shot.CURVES_FILE  # beside the configs of a run
     curves = report.read_learning_curves(few_shot_file, source.protocol, result.videos) if source.is_run else []
     page = report.write_report(
         output_dir / "report.html",

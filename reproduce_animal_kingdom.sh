@@ -67,7 +67,7 @@ read -ra flow <<<"$FLOW"
 read -ra compute <<<"$COMPUTE"
 read -ra evaluation <<<"$EVALUATION"
 read -rd '' -a student <<<"$STUDENT" || true # several lines
-[ -z "$IMPORT" ] || [ -n "${NAME:-}" ] || fail "IMPORT needs NAME, the name of a data set of its own"
+[ -z "$IMPORT" ] || [ -n "${NAME:-}" ] || fail "IMPORT needs NAME, the name of a separate data set"
 case "$IMPORT" in *unseen-animals*) student+=(--num-classes 6) ;; esac # the last one counts
 
 # --- stages; --plan adds --dry-run

@@ -10,6 +10,7 @@ from typing import Any
 
 from TFAM.packing import Fusion, Pooling
 from vimoclip import cli
+from vimoclip.annotations.few_shot import ALL_CLIPS
 from vimoclip.annotations.split_protocol import MONITOR_SPLIT
 from vimoclip.errors import UserError
 from vimoclip.io.yaml_json import parse_yaml, read_yaml
@@ -109,7 +110,7 @@ def resolve_inputs(config: Config, dataset_dir: Path, dataset_name: str) -> None
         config["data"][key] = config["data"][key] or str(path)
     config["data"]["annotations_dir"] = config["data"]["annotations_dir"] or str(dataset_dir / "annotations")
     for key in (name.removeprefix("data.") for name in INPUT_KEYS):
-        names = {"{seed}": config["training"]["seed"], "{shots}": config["data"]["shots"] or "all"}
+        names = {"{seed}": config["training"]["seed"], "{shots}": config["data"]["shots"] or ALL_CLIPS}
         for name, value in names.items():
             config["data"][key] = config["data"][key].replace(name, str(value))
 

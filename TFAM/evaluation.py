@@ -13,9 +13,10 @@ from TFAM.config import INPUT_KEYS, Config, changed_settings, check_unchanged, f
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.packing import Fusion
 from TFAM.probes import build_model, shape_from_state_dict
+from TFAM.students import describe_student, student_protocol
 from TFAM.trainer import BYTES_PER_PREDICTION
 from vimoclip import annotations, cli
-from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, PUBLISHED, THREE_SPLITS
+from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_DESCRIPTION, MONITOR_SPLIT, THREE_SPLITS
 from vimoclip.check.compatibility import check_classes, check_encoder, class_names
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.evaluation import calibration_file
@@ -25,7 +26,7 @@ from vimoclip.runtime import cost_estimate, defaults, versions
 from vimoclip.runtime.device import select_device, select_precision
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.store import EmbeddingReader
-from vimoclip.training import checkpoint, run_folder, tensorboard
+from vimoclip.training import checkpoint, tensorboard
 from vimoclip.training.data_parallel import make_loader, sequential_batches
 from vimoclip.training.dry_run import total_rate
 from vimoclip.training.losses import MULTI_LABEL_LOSSES
@@ -286,7 +287,7 @@ def run_summary(
         inputs_sha256[SELECTION_SPLIT] = selection_digest(train, config["data"])
     chosen_by = f"map_micro on {MONITOR_DESCRIPTION[protocol]}"
     if Fusion(config["model"]["fusion"]).is_linear_probe:
-        chosen_by = f"nothing, since a linear probe has no epochs; its C by {chosen_by}"
+        chosen_by = f"nothing (a linear probe has no epochs; C selected by {chosen_by})"
     elif config["training"]["checkpoint"] == "last":
         chosen_by = "being the last"
     summary = {
@@ -309,79 +310,6 @@ def run_summary(
             summary[f"{split}_num_videos"] = len(splits[split])
             summary |= {f"{split}_left_out": len(excluded), f"{split}_left_out_videos": excluded}
     return summary
-
-
-def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> dict[str, Any]:
-    """Return the keys of metrics.json about the student of the motion embeddings, None if unknown or irrelevant.
-
-    `student_protocol`: published if it records none; `student_selection_agrees`: whether a held-out student had this
-    run's model-selection split; `student_shots`: None also for all training clips; `student_has_more_labels`."""
-    student = motion.attributes.get("student") if motion else None
-    protocol = agrees = shots = None
-    if isinstance(student, dict):
-        protocol, shots = student.get("protocol", PUBLISHED), student.get("shots")
-        if protocol == HELD_OUT == config["data"]["protocol"] and student.get("selection") is not None:
-            agrees = student["selection"] == selection_digest(train, config["data"])
-    more = student_has_more_labels(config["data"], motion)
-    return {
-        "student_protocol": protocol,
-        "student_selection_agrees": agrees,
-        "student_shots": shots,
-        "student_has_more_labels": more,
-    }
-
-
-def student_has_more_labels(data: Mapping[str, Any], motion: EmbeddingReader | None) -> bool:
-    """Return whether the motion that a few-shot run reads depends on labels of clips that the run is not trained on.
-
-    True if that is unknown. `data`: section of the config."""
-    if not data["shots"] or motion is None or data["motion"] == "none":
-        return False
-    student = motion.attributes.get("student")
-    if not isinstance(student, dict):
-        return True
-    encoder = motion.attributes.get("weights_sha256")
-    if encoder and encoder == student.get("clip", {}).get("weights_sha256"):  # the teacher's: it was frozen
-        return False
-    shots, is_held_out = student.get("shots"), student.get("protocol") == HELD_OUT
-    return shots is None or shots > data["shots"] or is_held_out != (data["protocol"] == HELD_OUT)
-
-
-def describe_student(motion: EmbeddingReader | None) -> dict[str, Any]:
-    """Return `student_seed` and `student_sha256` of metrics.json, a hash of all that a student records except its seed.
-
-    None for runs without motion, and for students that do not record a seed."""
-    student = motion.attributes.get("student") if motion else None
-    if not isinstance(student, dict) or "seed" not in student:
-        return {"student_seed": None, "student_sha256": None}
-    without_seed = {key: value for key, value in sorted(student.items()) if key != "seed"}
-    return {"student_seed": student["seed"], "student_sha256": run_folder.digest(without_seed)}
-
-
-def warn_about_student(config: Config, train: EmbeddingReader, motion: EmbeddingReader | None) -> None:
-    """Print a warning if a run reads motion of a student that may have seen labels that the run must not use.
-
-    These are those of the model-selection split under held_out, and of clips beyond the shots of a few-shot run."""
-    if motion is None or config["data"]["motion"] == "none":
-        return
-    protocol, agrees, student_shots, has_more_labels = student_protocol(config, train, motion).values()
-    if has_more_labels:
-        shots = config["data"]["shots"]
-        known = f"has {student_shots} shots" if student_shots else "may have the labels of all training clips"
-        print(
-            f"warning: {motion.path}: its student {known}, but the run has {shots}, so the run uses more labels than "
-            f"those of its clips; run train.py --shots {shots} (or --freeze-encoder) and inference.py"
-        )
-    if config["data"]["protocol"] != HELD_OUT:
-        return
-    if protocol != HELD_OUT:
-        problem = f"the protocol of its student is {protocol or 'unknown'}, so its epoch may have been selected on the "
-        problem += "evaluation split, and it may have been trained on the model-selection split"
-    elif agrees is False:
-        problem = "its student had another model-selection split, so it may have been trained on that of this run"
-    else:
-        return
-    print(f"warning: {motion.path}: {problem}; run train.py --protocol {HELD_OUT} and inference.py")
 
 
 def warn_about_evaluation_labels(data: Mapping[str, Any], num_classes: int) -> None:

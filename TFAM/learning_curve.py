@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from TFAM.run_bootstrap import METRICS, RunBootstrap
 from TFAM.run_groups import RunGroup, RunMetrics
+from vimoclip.annotations.few_shot import ALL_CLIPS, CURVES_FILE, MORE_LABELS
 from vimoclip.errors import UserError
 
-MORE_LABELS = "of more labels"  # of STUDENT_NOTES; can only be said of few-shot runs
-FILE_NAME = "few_shot.csv"  # beside the runs evaluate.py reads it
 COLUMNS = ["config", "protocol", "settings", "shots", "train_videos", "seeds", "num_videos", "clips_sha256"]
 COLUMNS += [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
 COLUMNS += ["resampled"]
@@ -91,14 +90,14 @@ def _make_point(shots: int | None, runs: Sequence[RunMetrics], bootstrap: RunBoo
 
 
 def _shots_label(shots: int | None) -> str:
-    return "all" if shots is None else str(shots)
+    return ALL_CLIPS if shots is None else str(shots)
 
 
 def write_curves(curves: Curves, folders: Sequence[Path]) -> list[Path]:
     """Write few_shot.csv into each folder and return the paths; without curves remove those of before."""
     from vimoclip.io.csv import write_csv
 
-    paths = [folder / FILE_NAME for folder in folders]
+    paths = [folder / CURVES_FILE for folder in folders]
     if not curves:
         for path in paths:
             path.unlink(missing_ok=True)

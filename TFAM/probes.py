@@ -1,6 +1,6 @@
 """Probes, the baselines of the fusion Transformer: simple classifiers of the same embeddings; and every model by name.
 
-Padding never counts, whatever model.pooling is."""
+Padding never counts, also with the pooling padded_mean."""
 
 from collections.abc import Mapping
 from typing import Any

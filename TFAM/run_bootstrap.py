@@ -117,7 +117,9 @@ class RunBootstrap:
         for too few sources."""
         found = self._all_values(run)
         if len(found[METRICS[0]]) <= self.resamples:
-            raise UserError("intervals over sources need at least five sources")
+            from vimoclip.evaluation.resampling import MIN_SOURCES
+
+            raise UserError(f"intervals over sources need at least {MIN_SOURCES} sources")
         return {metric: values[1:] for metric, values in found.items()}
 
     def _all_values(self, run: RunMetrics) -> "dict[str, np.ndarray]":

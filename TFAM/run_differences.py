@@ -5,14 +5,13 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs, pairs_by_seed
+from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs, is_probe, pairs_by_seed
 from vimoclip.annotations.split_protocol import ZERO_SHOT
 from vimoclip.errors import UserError
 
 # settings in which the configs of one experiment differ; all others must equal those of the RGB run
 CONFIG_SPECIFIC_KEYS = {"model.fusion", "model.positions", "model.dropout", "model.classifier_dropout"}
 CONFIG_SPECIFIC_KEYS |= {"training.batch_size", "data.motion"}
-PROBE_PREFIX = "probe_"  # of `fusion` in metrics.json
 # what a table says about `ProbeComparison.is_better`; "" without an interval
 VERDICTS = {"yes": "", "unclear": "not clearly better than the probe", "no": "not better than the probe", "": ""}
 Groups = Mapping[RunGroup, Sequence[RunMetrics]]
@@ -59,12 +58,12 @@ def compare_to_probes(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[Run
     messages: list[str] = []
     for group, runs in groups.items():
         is_control = "data.motion" in runs[0]["settings"]
-        if is_control or group.protocol == ZERO_SHOT or _is_probe(runs):
+        if is_control or group.protocol == ZERO_SHOT or is_probe(runs[0]["fusion"]):
             continue
         probes = [
             other
             for other, other_runs in groups.items()
-            if _is_probe(other_runs)
+            if is_probe(other_runs[0]["fusion"])
             and other.protocol == group.protocol
             and _data_settings(other_runs) == _data_settings(runs)
             and other.student in ("", group.student)
@@ -120,10 +119,6 @@ def _find_rgb(group: RunGroup, groups: Groups) -> Sequence[RunMetrics]:
 
 def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
     return {key: value for key, value in runs[0]["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
-
-
-def _is_probe(runs: Sequence[RunMetrics]) -> bool:
-    return str(runs[0]["fusion"]).startswith(PROBE_PREFIX)
 
 
 def _data_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:

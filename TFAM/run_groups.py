@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vimoclip.annotations.few_shot import MORE_LABELS
 from vimoclip.annotations.split_protocol import HELD_OUT
 
 RunMetrics = Mapping[str, Any]  # content of metrics.json, and `folder`: the run folder
@@ -26,7 +27,7 @@ STUDENT_NOTES = {
     "of another selection": "student of another selection: the student may have been trained on the model-selection "
     "split.",
     "unknown": "student unknown: the protocol of the student is not known.",
-    "of more labels": "student of more labels: the student of a few-shot run was not trained on the labels of the "
+    MORE_LABELS: "student of more labels: the student of a few-shot run was not trained on the labels of the "
     "run's clips alone (or it is not known on which), so the numbers are too high for so few labels.",
 }
 
@@ -71,6 +72,11 @@ def group_runs(runs: Iterable[RunMetrics]) -> dict[RunGroup, list[RunMetrics]]:
     return {group: groups[group] for group in sorted(groups, key=sort_key)}
 
 
+def is_probe(fusion: str) -> bool:
+    """Return `Fusion.is_probe`; importing `Fusion` would import torch."""
+    return fusion.startswith("probe_")
+
+
 def student_remark(run: RunMetrics) -> str:
     """Return how the student of a run's motion has seen more than the run, keys of STUDENT_NOTES; else "".
 
@@ -85,7 +91,7 @@ def student_remark(run: RunMetrics) -> str:
         elif run.get("student_selection_agrees") is False:
             remarks.append("of another selection")
     if run.get("student_has_more_labels"):
-        remarks.append("of more labels")
+        remarks.append(MORE_LABELS)
     return ", ".join(remarks)
 
 

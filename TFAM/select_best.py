@@ -70,7 +70,7 @@ def score_run(folder: Path) -> ScoredRun | None:
     """Read a run's score; None for a control, a few-shot run or a baseline.
 
     Raises UserError if files of the run are missing."""
-    from TFAM.run_groups import read_metrics
+    from TFAM.run_groups import is_probe, read_metrics
     from vimoclip.annotations.split_protocol import HELD_OUT, MONITOR_SPLIT, ZERO_SHOT
     from vimoclip.io import csv
     from vimoclip.io.yaml_json import read_yaml
@@ -79,9 +79,12 @@ def score_run(folder: Path) -> ScoredRun | None:
     metrics = read_metrics(folder / "metrics.json")
     config: dict[str, Any] = read_yaml(cli.require_file(folder / "config.yaml", hint))
     data = config.get("data", {})
-    is_probe = str(config.get("model", {}).get("fusion")).startswith("probe_")  # `Fusion` would import torch
     is_control_or_few_shot = data.get("motion", "real") != "real" or data.get("shots")
-    if is_probe or is_control_or_few_shot or metrics["protocol"] == ZERO_SHOT:
+    if (
+        is_probe(str(config.get("model", {}).get("fusion")))
+        or is_control_or_few_shot
+        or metrics["protocol"] == ZERO_SHOT
+    ):
         return None
     protocol = metrics["protocol"]
     monitor_hash = metrics.get("inputs_sha256", {}).get("selection" if protocol == HELD_OUT else "rgb_val_h5")

@@ -25,8 +25,9 @@ COLUMNS = ["config", "seeds", "map_macro_mean", "map_macro_std", "map_micro_mean
 COLUMNS += ["protocol", *(f"{metric}_minus_rgb{end}" for metric in METRICS for end in ("", "_low", "_high"))]
 COLUMNS += ["seconds", "parameters", "num_videos", "settings", "students", "best_probe", "map_macro_minus_probe"]
 COLUMNS += ["map_macro_minus_probe_low", "map_macro_minus_probe_high", "better_than_probe"]
-COLUMNS += [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
-COLUMNS += [f"{metric}_{end}" for metric in TOP1_METRICS for end in ("mean", "std", "low", "high")]
+INTERVAL_COLUMNS = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
+INTERVAL_COLUMNS += [f"{metric}_{end}" for metric in TOP1_METRICS for end in ("mean", "std", "low", "high")]
+COLUMNS += INTERVAL_COLUMNS
 MARKDOWN_COLUMNS = ["config", "seeds", "macro AP", "micro AP", "paper, micro AP", "macro over rgb", "micro over rgb"]
 MARKDOWN_COLUMNS += ["macro over the best probe", "time", "parameters", "clips", "protocol", "settings"]
 TOP1_COLUMNS = ["config", "seeds", "top-1", "mean per-class top-1", "clips", "protocol", "settings"]
@@ -106,11 +107,11 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def compute_intervals(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, dict[str, str]], list[str]]:
-    """Return (columns of each group: intervals of means over seeds, and top-1 accuracy; reasons of missing ones)."""
+    """Return (INTERVAL_COLUMNS of each group, empty where not defined; reasons of missing values)."""
     columns: dict[RunGroup, dict[str, str]] = {}
     messages: list[str] = []
     for group, runs in groups.items():
-        row = columns[group] = dict.fromkeys(COLUMNS[-4 - 4 * len(TOP1_METRICS) :], "")
+        row = columns[group] = dict.fromkeys(INTERVAL_COLUMNS, "")
         try:
             metrics = METRICS + (TOP1_METRICS if all(map(bootstrap.has_one_label_per_clip, runs)) else ())
             for metric in metrics:

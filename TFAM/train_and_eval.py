@@ -16,7 +16,6 @@ other splits stay whole. Of several seeds or N there is one run each, one after 
 TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,16 @@ def build_parser(description: str | None = __doc__) -> cli.Parser:
         help="evaluate a checkpoint of this script or of the paper's code, without training",
     )
     modes.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="resume this run with its config")
-    add_shots_argument(parser)
+    parser.add_argument(
+        "--shots",
+        type=cli.positive_int,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
+        help="few-shot: train on N clips of each class, drawn alike for all configs and seeds (data.shots); of several "
+        "N one run each; default: all training clips",
+    )
     parser.add_argument(
         "--checkpoints-dir", type=Path, default=Path("checkpoints"), help="folder that contains TFAM/<config>/seed<k>/"
     )
@@ -73,20 +81,6 @@ def build_parser(description: str | None = __doc__) -> cli.Parser:
     cli.add_run_arguments(parser, limit="use only the first N videos of each split")
     cli.add_report_argument(parser)
     return parser
-
-
-def add_shots_argument(parser: cli.Parser) -> None:
-    """Add --shots, for `train_each`."""
-    parser.add_argument(
-        "--shots",
-        type=cli.positive_int,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="N",
-        help="few-shot: train on N clips of each class, drawn alike for all configs and seeds (data.shots); of several "
-        "N one run each; default: all training clips",
-    )
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -104,7 +98,7 @@ def run(args: argparse.Namespace) -> Any:
 
         with distributed.init_process_group(args.device) as group:
             return evaluate_checkpoint(args, group)
-    return train_each(args, train)
+    return train_each(args)
 
 
 def check_run_flags(args: argparse.Namespace) -> None:
@@ -115,14 +109,14 @@ def check_run_flags(args: argparse.Namespace) -> None:
             raise UserError(f"{several} and --{flag} exclude each other", "use one of them")
 
 
-def train_each(args: argparse.Namespace, train_run: Callable[[argparse.Namespace], tuple[Path, cli.RunReport]]) -> Path:
+def train_each(args: argparse.Namespace) -> Path:
     """Train one run for each of `args.seed` and `args.shots`, by default one of all clips; write their common report.
 
-    `train_run` takes the arguments of one run and returns its folder and report. Returns the folder of the last run."""
+    Returns the folder of the last run. Raises UserError, TrainingError."""
     seeds: list[list[int]] = [[seed] for seed in dict.fromkeys(args.seed)] or [[]]
     settings: list[list[str]] = [[f"data.shots={shots}"] for shots in dict.fromkeys(args.shots)] or [[]]
     runs = [
-        train_run(argparse.Namespace(**vars(args) | {"seed": seed, "set": [*args.set, *more]}))
+        train(argparse.Namespace(**vars(args) | {"seed": seed, "set": [*args.set, *more]}))
         for seed in seeds
         for more in settings
     ]
@@ -213,9 +207,10 @@ def _train_in_group(
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits, write_training_clips
-    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels, warn_about_student
+    from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels
     from TFAM.packing import Fusion
     from TFAM.probe_fit import LinearProbeFit
+    from TFAM.students import warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
     from vimoclip.runtime import defaults

@@ -28,9 +28,7 @@ COLUMNS = ("loss", "map_macro", "map_micro")  # of metrics.csv, for the monitor 
 
 
 class FusionTrainer(Trainer):
-    """Training of the model that `metadata["config"]` describes.
-
-    The time is `seconds`."""
+    """Training of the model that `metadata["config"]` describes."""
 
     unit, first_epoch, learning_rate_column = "video", 1, "lr"
     tags: ClassVar = {"epoch": "", "lr": "train/lr", "train_loss": "train/loss_by_epoch"}

@@ -235,7 +235,7 @@ def test_the_commands_of_the_demo_with_real_weights_parse(flags: str, clone: Pat
 
 
 FAILING_PYTHON = """#!/bin/sh
-# replaces Python; the job goes on until it is stopped, or fails, while a step beside it fails or works
+# replaces Python; the job runs until it is stopped, or fails, while a step beside it fails or works
 case "$*" in
     "- "*) exit 0 ;;
     "-c "*) echo 2 ;;

@@ -6,19 +6,15 @@ from typing import Any
 import pytest
 
 import evaluate
-from tests.conftest import write_annotations
-from tests.tfam.helpers import CLASSES, read_csv
+from tests.tfam.helpers import read_csv
 from tests.tfam.test_learning_curve import write_few_shot_run
-from tests.tfam.test_table import noisy_scores
+from tests.tfam.test_table import noisy_scores, write_annotations_of_finished_runs
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    splits = {"train": {f"T{n}.mp4": (n % 3,) for n in range(9)}, "val": {f"V{n:02}.mp4": (n % 3,) for n in range(30)}}
-    write_annotations(Path("dataset/annotations"), splits)
-    names = "".join(f"{number},{name}\n" for number, name in enumerate(CLASSES))
-    Path("dataset/annotations/ak_action.csv").write_text(f"id,name\n{names}")
+    write_annotations_of_finished_runs()
     return tmp_path
 
 

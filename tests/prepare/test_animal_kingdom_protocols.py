@@ -89,8 +89,8 @@ def test_unseen_animals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     lines = capsys.readouterr().out.splitlines()
     text = "\n".join(lines)
     for words in (
-        "Common Quail of the sheet AR (in 1 clips) is taken for Common Quail Bird",
-        "Cuckoo Bird of the sheet AR (in 1 clips) is taken for Common Cuckoo Bird",
+        "Common Quail of the sheet AR (in 1 clips) is matched with Common Quail Bird",
+        "Cuckoo Bird of the sheet AR (in 1 clips) is matched with Common Cuckoo Bird",
         "2 animals have no sub-class in the sheet Animal, or are not in it: Crane (in 1 clips), Ghost (in 1 clips)",
         "quoted twice, which are read like the others: 2, 2 of them with one label",
         "train: Bird: 8 clips",

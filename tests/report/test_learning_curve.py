@@ -8,11 +8,10 @@ import pytest
 
 import evaluate
 from tests.browser import Browser
-from tests.conftest import write_annotations
 from tests.report.helpers import small_evaluation
-from tests.tfam.helpers import CLASSES, read_csv
+from tests.tfam.helpers import read_csv
 from tests.tfam.test_learning_curve import write_few_shot_run
-from tests.tfam.test_table import make_table, noisy_scores, write_finished_run
+from tests.tfam.test_table import make_table, noisy_scores, write_annotations_of_finished_runs, write_finished_run
 from tests.untrusted_files import exit_code
 from vimoclip import report
 from vimoclip.report.learning_curve import CurvePoint, LearningCurve, learning_curve_figure
@@ -24,10 +23,7 @@ RGB = Path("checkpoints/TFAM/rgb/seed1")
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with annotations of the clips of `write_finished_run`."""
     monkeypatch.chdir(tmp_path)
-    splits = {"train": {f"T{n}.mp4": (n % 3,) for n in range(9)}, "val": {f"V{n:02}.mp4": (n % 3,) for n in range(30)}}
-    write_annotations(Path("dataset/annotations"), splits)
-    names = "".join(f"{number},{name}\n" for number, name in enumerate(CLASSES))
-    Path("dataset/annotations/ak_action.csv").write_text(f"id,name\n{names}")
+    write_annotations_of_finished_runs()
     return tmp_path
 
 

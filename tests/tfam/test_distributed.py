@@ -108,7 +108,7 @@ def test_dry_run_adds_the_rates_of_all_processes(
 
 
 def test_two_processes_train_several_few_shot_runs(dataset: Path) -> None:
-    """Each run has a process group of its own."""
+    """Each run has its own process group."""
     command = [*train_command("rgb", "--shots", "1", "2"), *DETERMINISTIC]
     result = run_two_processes(
         ["-m", "TFAM.train_and_eval"], [*command, "training.epochs=1", "--report", "report.json"]

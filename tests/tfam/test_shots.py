@@ -87,7 +87,7 @@ def test_several_shots_are_one_run_each(selection_dataset: Path, capsys: pytest.
     assert all(list(Path("logs/TFAM/rgb", f"seed49_shots{n}").glob("events*")) for n in (1, 2))
     first, second = (set(training_clips(RUNS / "rgb" / f"seed49_shots{n}")) for n in (1, 2))
     assert first < second
-    # a run of its own gives the same, also as a setting
+    # a separate command gives the same, also as a setting
     alone = train("rgb", "--checkpoints-dir", "alone", settings=("data.shots=2",))
     assert_same_run(folder, alone)
     train("rgb", "--shots", "1", "2", "3", "--report", "report.json")

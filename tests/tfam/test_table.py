@@ -11,7 +11,7 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_annotations
 from tests.tfam.helpers import (
     ANNOTATIONS_DIR,
     CLASSES,
@@ -67,6 +67,14 @@ def write_finished_run(config: str, seed: int, scores: np.ndarray, numbers: rang
     }
     (folder / "metrics.json").write_text(json.dumps(run_metrics | changes))
     return folder
+
+
+def write_annotations_of_finished_runs() -> None:
+    """Write annotations of the clips that `write_finished_run` evaluates, and of nine training clips."""
+    splits = {"train": {f"T{n}.mp4": (n % 3,) for n in range(9)}, "val": {f"V{n:02}.mp4": (n % 3,) for n in range(30)}}
+    write_annotations(Path("dataset/annotations"), splits)
+    names = "".join(f"{number},{name}\n" for number, name in enumerate(CLASSES))
+    Path("dataset/annotations/ak_action.csv").write_text(f"id,name\n{names}")
 
 
 def make_table(*flags: str) -> tuple[dict[str, dict[str, str]], str]:
@@ -320,7 +328,7 @@ def test_intervals_over_sources(workspace: Path) -> None:
         assert found == pytest.approx(expected, abs=5e-5)
     (ANNOTATIONS_DIR / "sources.csv").write_text(annotations.format_sources(dict.fromkeys(sources, "one")))
     rows, text = make_table("--resamples", "40", "--resample", "sources")
-    assert rows["cross_attention"]["map_macro_minus_rgb_low"] == "" and "need at least five sources" in text
+    assert rows["cross_attention"]["map_macro_minus_rgb_low"] == "" and "need at least 5 sources" in text
 
 
 def drawn_sources(count: int) -> list[np.ndarray]:

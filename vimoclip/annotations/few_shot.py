@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 DRAW_SEED = 0  # fixed: runs of different training seeds are trained on the same clips
+CURVES_FILE = "few_shot.csv"  # learning curves, which TFAM.table writes and the report reads
+ALL_CLIPS = "all"  # in its column `shots`: all training clips
+MORE_LABELS = "of more labels"  # in its column `protocol`: the student was trained on more labels than the run
 UNLABELLED = -1  # clips without a label are drawn like a class
 
 

@@ -132,7 +132,7 @@ def _describe_names(
     counts = Counter(name for clip in clips for name in {fold_name(animal) for animal, _ in clip.animal_actions})
     spelled = {fold_name(animal): animal for clip in clips for animal, _ in clip.animal_actions}
     lines = [
-        f"  {spelled[key]} of the sheet AR (in {counts[key]} clips) is taken for {row.name} of the sheet Animal"
+        f"  {spelled[key]} of the sheet AR (in {counts[key]} clips) is matched with {row.name} of the sheet Animal"
         for key, row in found.items()
     ]
     without = [key for key in counts if key and not (key in animals and animals[key].sub_class)]

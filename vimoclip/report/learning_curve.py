@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vimoclip.annotations.few_shot import ALL_CLIPS, MORE_LABELS
 from vimoclip.errors import UserError
 from vimoclip.io import csv
 from vimoclip.io.palette import distinct_colors
 from vimoclip.report.figures import UNIT_AXIS, Figure, escape_label
 from vimoclip.training import run_folder
 
-WHOLE = "all"  # in the column `shots`: all training clips
-WHOLE_DISTANCE = 2.0  # of all clips from the most shots, on the logarithmic axis
-MORE_LABELS = "of more labels"  # how TFAM.table names a student that was trained on more clips than the run
+ALL_CLIPS_DISTANCE = 2.0  # of all clips from the most shots, on the logarithmic axis
 
 
 class CurvePoint(NamedTuple):
@@ -56,7 +55,7 @@ def read_learning_curves(path: Path, protocol: str | None, videos: Sequence[str]
                 seeds[key].add(row["seeds"])
     except (KeyError, ValueError):
         raise UserError("is not a table of few-shot runs", hint, path=path) from None
-    curves = {key: points for key, points in curves.items() if any(point.shots != WHOLE for point in points)}
+    curves = {key: points for key, points in curves.items() if any(point.shots != ALL_CLIPS for point in points)}
     configs = [config for config, _, _ in curves]
     return [
         LearningCurve(
@@ -72,7 +71,7 @@ def read_learning_curves(path: Path, protocol: str | None, videos: Sequence[str]
 def _read_point(row: dict[str, str]) -> CurvePoint:
     low, high = row.get("map_macro_low"), row.get("map_macro_high")
     interval = (float(low), float(high)) if low and high else None
-    shots = row["shots"] if row["shots"] == WHOLE else str(int(row["shots"]))
+    shots = row["shots"] if row["shots"] == ALL_CLIPS else str(int(row["shots"]))
     resampled = row.get("resampled") or "clips"  # files of earlier versions do not have it
     return CurvePoint(shots, row["train_videos"], float(row["map_macro"]), interval, resampled)
 
@@ -80,7 +79,7 @@ def _read_point(row: dict[str, str]) -> CurvePoint:
 def shots_columns(curves: Sequence[LearningCurve]) -> list[str]:
     """Return the numbers of shots of all curves in ascending order, "all" last."""
     shots = {point.shots for curve in curves for point in curve.points}
-    return [*sorted(shots - {WHOLE}, key=int), *({WHOLE} & shots)]
+    return [*sorted(shots - {ALL_CLIPS}, key=int), *({ALL_CLIPS} & shots)]
 
 
 def resampled_units(curves: Sequence[LearningCurve]) -> str:
@@ -91,8 +90,8 @@ def resampled_units(curves: Sequence[LearningCurve]) -> str:
 def learning_curve_figure(curves: Sequence[LearningCurve]) -> Figure:
     """Return a line per curve over the shots, with its intervals as a band. All clips are beyond the most shots."""
     columns = shots_columns(curves)
-    numbers = {text: float(text) for text in columns if text != WHOLE}
-    positions = {**numbers, WHOLE: WHOLE_DISTANCE * max(numbers.values())}
+    numbers = {text: float(text) for text in columns if text != ALL_CLIPS}
+    positions = {**numbers, ALL_CLIPS: ALL_CLIPS_DISTANCE * max(numbers.values())}
     traces: list[dict[str, Any]] = []
     for curve, color, dash in zip(curves, distinct_colors(), itertools.cycle(("solid", "dash", "dot")), strict=False):
         x = [positions[point.shots] for point in curve.points]
