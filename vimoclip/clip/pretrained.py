@@ -14,6 +14,7 @@ from torch import nn
 
 from vimoclip.errors import UserError
 from vimoclip.io.checkpoint_loading import load_tensors, read_zip_names
+from vimoclip.model_folder import is_model_folder
 
 # OpenAI's name -> open_clip's
 OPENAI_NAMES = {
@@ -23,19 +24,27 @@ OPENAI_NAMES = {
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 
+LOCAL_PREFIX = "local-dir:"  # of a folder in open_clip's format, or a model folder
 SUFFIXES_WITHOUT_PICKLE = (".safetensors", ".npz", ".npy")  # open_clip reads these without torch.load
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder of `local-dir:<folder>`, None for another name."""
+    return Path(name.removeprefix(LOCAL_PREFIX)) if name.startswith(LOCAL_PREFIX) else None
 
 
 def canonical_name(name: str) -> str:
     """Return OpenAI's name of a model if it has one; a folder's name without its path."""
-    if name.startswith("local-dir:"):
-        return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name
+    if folder := local_folder(name):
+        return LOCAL_PREFIX + folder.resolve().name
     base_name = name.removesuffix("-quickgelu")
     return {ours: openai for openai, ours in OPENAI_NAMES.items()}.get(base_name, base_name)
 
 
 def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
     """Return `url`, `name` and `hint` of a file that `load_encoder` would download, or None. Raises UserError."""
+    if (folder := local_folder(name)) and is_model_folder(folder):
+        return None
     source, _ = resolve_model(name, pretrained)
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")
@@ -70,13 +79,12 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
         folder = Path(config).parent if isinstance(config, str) else Path()
         has_weights = any((folder / file).is_file() for file in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME))
         return (f"local-dir:{folder}", False) if isinstance(config, str) and has_weights else (name, False)
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
+    if local := local_folder(name):
+        if not (local / "open_clip_config.json").is_file():
             raise UserError(
                 "does not exist",
-                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format",
-                path=folder / "open_clip_config.json",
+                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format, or of export_model.py",
+                path=local / "open_clip_config.json",
             )
         return name, False
     source = OPENAI_NAMES.get(name, name)
@@ -107,8 +115,8 @@ def _tag_config(source: str, pretrained: str | None) -> dict[str, Any]:
 
 def find_weights_file(source: str, pretrained: str | None) -> Path | None:
     """Return the weights file if it is on this machine, None if it must be downloaded."""
-    if source.startswith("local-dir:"):
-        checkpoint = _find_checkpoint_in_dir(Path(source.removeprefix("local-dir:")))
+    if folder := local_folder(source):
+        checkpoint = _find_checkpoint_in_dir(folder)
         return Path(checkpoint) if checkpoint else None
     if ":" in source or not pretrained:
         return None

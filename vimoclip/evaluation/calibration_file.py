@@ -1,6 +1,6 @@
 """calibration.json of a TFAM run: how its scores become probabilities, and what thresholds on them were fitted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,11 @@ def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    document = yaml_json.read_json(path, HINT)
+    return parse(yaml_json.read_json(path, HINT), classes, path)
+
+
+def parse(document: Mapping[str, Any], classes: Sequence[str], path: Path) -> RunCalibration:
+    """Return the calibration that the content of calibration.json describes. `path`: of its file. Raises UserError."""
     try:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']}, and this version reads {SCHEMA}")
