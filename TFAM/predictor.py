@@ -14,6 +14,7 @@ from TFAM.packing import Fusion, Pooling
 from TFAM.probes import LinearProbe, build_model
 from vimoclip import clip
 from vimoclip.errors import UserError
+from vimoclip.evaluation import calibration_file
 from vimoclip.io.checkpoint_loading import load_state
 from vimoclip.prediction import WindowFeatures
 
@@ -29,7 +30,7 @@ class FusionPredictor:
     or if its calibration is damaged."""
 
     def __init__(self, path: Path, device: torch.device, precision: str, raw: bool = False):
-        trained = trained_fusion.load(path, calibrated=not raw)
+        self.trained = trained = trained_fusion.load(path, calibrated=not raw)
         self.path, self.name, self.classes = trained.path, trained.name, trained.classes
         config = trained.config
         self.model_config = config["model"]
@@ -46,7 +47,8 @@ class FusionPredictor:
             if is_used and "sampling" not in (self.inputs[stream] or {}):
                 problem = f"has no metadata of its {stream} embeddings"
                 raise UserError(problem, "extract them again, and train again", path=self.path)
-        self.calibration, self.raw_thresholds = trained.calibration, trained.raw_thresholds
+        calibration = trained.calibration
+        self.calibration = calibration_file.parse(calibration, self.classes, self.path) if calibration else None
         self.device, self.precision = device, precision
         self.model = build_model(self.model_config).to(device).eval()
         load_state(self.model, trained.state_dict, self.path)
@@ -102,7 +104,7 @@ class FusionPredictor:
         """Return (C,) thresholds that the run fitted on its model-selection split, or DEFAULT_THRESHOLD."""
         if self.calibration:
             return self.calibration.thresholds
-        if not self.raw_thresholds:
+        fitted = self.trained.raw_thresholds or {}
+        if not fitted:
             print(f"{self.path}: no fitted thresholds, so {DEFAULT_THRESHOLD} is used for every class", flush=True)
-        fitted = self.raw_thresholds or {}
         return np.array([float(fitted.get(name, DEFAULT_THRESHOLD)) for name in self.classes])

@@ -11,7 +11,6 @@ from TFAM.evaluation import checkpoint_config
 from vimoclip import clip, model_folder
 from vimoclip.errors import UserError
 from vimoclip.evaluation import calibration_file
-from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.io import yaml_json
 from vimoclip.training import checkpoint
 
@@ -22,16 +21,18 @@ BEST_CHECKPOINT = "best_model.pth"  # the checkpoint that metrics.json and calib
 class TrainedFusion:
     """A fusion model or probe. `path`: its checkpoint or model folder, for messages; `name`: what results record of it.
 
-    `config`: of its checkpoint, with the sections training, model, data and inputs. `calibration`: None if it has none,
-    `raw_thresholds`: of raw scores by class, None if none were fitted."""
+    `config`: of its checkpoint, with the sections training, model, data and inputs. `calibration`: content of
+    calibration.json, None if it has none or it was not read; `raw_thresholds`: of raw scores by class, None if none
+    were fitted. `versions`: of the packages it was trained with."""
 
     path: Path
     name: str
     config: dict[str, Any]
     classes: tuple[str, ...]
     state_dict: dict[str, torch.Tensor]
-    calibration: RunCalibration | None
+    calibration: dict[str, Any] | None
     raw_thresholds: dict[str, float] | None
+    versions: dict[str, str]
 
 
 def load(path: Path, calibrated: bool = True) -> TrainedFusion:
@@ -55,11 +56,12 @@ def _from_run(path: Path, calibrated: bool) -> TrainedFusion:
         )
     classes, calibration, thresholds = tuple(state["class_names"]), None, None
     if path.name == BEST_CHECKPOINT:
-        calibration = calibration_file.read(path.parent, classes) if calibrated else None
+        calibration = calibration_file.read_document(path.parent) if calibrated else None
         with contextlib.suppress(UserError):
             thresholds = yaml_json.read_json(path.parent / "metrics.json").get("thresholds")
     name = "/".join(path.absolute().parts[-3:])
-    return TrainedFusion(path, name, config, classes, state["state_dict"], calibration, thresholds)
+    versions = state.get("versions", {})
+    return TrainedFusion(path, name, config, classes, state["state_dict"], calibration, thresholds, versions)
 
 
 def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
@@ -68,14 +70,13 @@ def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
     try:
         fusion, classes = document["fusion"], tuple(map(str, document["classes"]))
         name, sha256, thresholds = str(fusion["name"]), str(fusion["weights_sha256"]), document["raw_thresholds"]
-        calibration = document["calibration"] if calibrated else None
+        calibration, versions = document["calibration"] if calibrated else None, document["versions"]["training"]
         config = checkpoint_config({"config": fusion["config"], "class_names": list(classes)})
-        if config is None or not isinstance(thresholds, dict | None):
-            raise TypeError("fusion.config or raw_thresholds")
+        if config is None or not all(isinstance(part, dict | None) for part in (thresholds, calibration)):
+            raise TypeError("fusion.config, raw_thresholds or calibration")
     except (KeyError, TypeError) as error:
         raise UserError(f"its config.json is damaged ({error})", model_folder.HINT, path=path) from None
     if clip.tensors_sha256(state) != sha256:
         problem = "its weights are not those of its config.json"
         raise UserError(problem, "copy both again, or export the model again", path=path)
-    fitted = calibration and calibration_file.parse(calibration, classes, path / model_folder.CONFIG_FILE)
-    return TrainedFusion(path, name, config, classes, state, fitted or None, thresholds)
+    return TrainedFusion(path, name, config, classes, state, calibration, thresholds, versions)

@@ -1,5 +1,6 @@
 """A model folder, written by export_model.py: config.json, and the tensors of all parts of a model in one file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,16 @@ class ModelFolder:
     @property
     def weights_path(self) -> Path:
         return self.path / WEIGHTS_FILE
+
+    def window(self) -> tuple[float, float]:
+        """Return length and stride of predict.py's windows, in seconds. Raises UserError."""
+        try:
+            seconds, stride = (float(self.config["window"][key]) for key in ("seconds", "stride_seconds"))
+        except (KeyError, TypeError, ValueError):
+            seconds = stride = 0.0
+        if not (0 < seconds < math.inf and 0 < stride < math.inf):
+            raise UserError("its window is not of two positive numbers", HINT, path=self.path / CONFIG_FILE)
+        return seconds, stride
 
     def tensors(self, part: str) -> dict[str, torch.Tensor]:
         """Return the state dict of a part. Raises UserError if the folder does not contain it."""

@@ -39,10 +39,14 @@ class RunCalibration:
 
 def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
     """Return the calibration of a run folder in the order of `classes`; None without a file. Raises UserError."""
+    document = read_document(folder)
+    return None if document is None else parse(document, classes, folder / FILE_NAME)
+
+
+def read_document(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the calibration.json of a run folder, None without a file. Raises UserError."""
     path = folder / FILE_NAME
-    if not path.exists():
-        return None
-    return parse(yaml_json.read_json(path, HINT), classes, path)
+    return yaml_json.read_json(path, HINT) if path.exists() else None
 
 
 def parse(document: Mapping[str, Any], classes: Sequence[str], path: Path) -> RunCalibration:
