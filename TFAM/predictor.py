@@ -34,6 +34,9 @@ class FusionPredictor:
         self.path, self.name, self.classes = trained.path, trained.name, trained.classes
         config = trained.config
         self.model_config = config["model"]
+        if len(self.classes) != self.model_config["num_classes"]:
+            problem = f"names {len(self.classes)} classes, but its model has {self.model_config['num_classes']}"
+            raise UserError(problem, "copy it again", path=self.path)
         self.fusion = Fusion(self.model_config["fusion"])
         motion_mode = config["data"]["motion"]
         if motion_mode == "shuffled" and self.fusion.uses_motion:

@@ -297,6 +297,7 @@ EVALUATION: dict[str, Any] = {
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
     "--student": "nowhere",
+    "--model": "nowhere",  # refused beside --tfam; prediction/test_model_folder.py
     "--raw": [],
     "--output-dir": "out",
     "-o": "out",

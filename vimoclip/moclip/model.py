@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -113,7 +113,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     if num_classes is not None and num_classes != file_classes:
         problem = f"--num-classes is {num_classes}, but {path} has {file_classes}"
         raise UserError(problem, "remove the flag, or give another run")
-    if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
+    if not is_config(config):
         name = clip_model_name or "ViT-B/32"
         print(f"warning: {path} has no config of this project; {name} is assumed, and inputs are not checked")
         config = {
@@ -150,4 +150,11 @@ def _read_model_folder(path: Path) -> dict[str, Any]:
     if not any(key.startswith(TOWER_PREFIX) for key in state):
         tower = folder.tensors(model_folder.ENCODER)
         state |= {f"{TOWER_PREFIX}{name}": tensor for name, tensor in tower.items()}
-    return {"state_dict": state, "config": folder.config.get("student")}
+    if not is_config(config := folder.config.get("student")):
+        raise UserError("its student is damaged", model_folder.HINT, path=path / model_folder.CONFIG_FILE)
+    return {"state_dict": state, "config": config}
+
+
+def is_config(config: Any) -> TypeGuard[dict[str, Any]]:
+    """Return whether a value is a student's config, which published checkpoints do not have."""
+    return isinstance(config, dict) and {"clip", "alpha", "num_classes", "flow"} <= set(config)
