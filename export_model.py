@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     from vimoclip import model_folder
 
     document, parts = export.collect(args)
-    model_card.write_files(args.output_dir, args.run, document, parts)
+    model_card.write_files(args.output_dir, args.run, document, parts, args.clip_model_name)
     model_folder.write_folder(args.output_dir, document, parts)
     size = (args.output_dir / model_folder.WEIGHTS_FILE).stat().st_size
     names = ", ".join(sorted(parts))

@@ -67,8 +67,8 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
         raise UserError(
             f"{pretrained}: is neither a file nor a tag of {name} (tags: {tags})", "give one with --clip-pretrained"
         )
-    if repository := _tag_repository(cfg):
-        url = hf_hub_url(repository, _hub_file_names(cfg)[0])
+    if tag_repository := _tag_repository(cfg):
+        url = hf_hub_url(tag_repository, _hub_file_names(cfg)[0])
         target = f"{hub_constants.HF_HUB_CACHE} (in the layout of huggingface_hub)"
     else:
         url, target = cfg["url"], str(_download_dir() / cfg["url"].rpartition("/")[2])
