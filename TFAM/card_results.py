@@ -57,8 +57,9 @@ def protocol_section(run: RunEvaluation) -> str:
         lines.append(f"Regularisation: C = {found['C']:g}.")
     if metrics.get("student_protocol"):
         shots = metrics.get("student_shots")
+        clips = f"{shots} clips of each action" if shots else "all training clips"
         student = f"Protocol of the student (the motion encoder): `{metrics['student_protocol']}`, seed "
-        student += f"{metrics.get('student_seed')}, trained on {f'{shots} clips of each action' if shots else 'all training clips'}"
+        student += f"{metrics.get('student_seed')}, trained on {clips}"
         if metrics.get("student_selection_agrees"):
             student += ", with the same model-selection split"
         lines.append(f"{student}.")

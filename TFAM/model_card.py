@@ -150,16 +150,23 @@ def _model_section(document: Mapping[str, Any], parts: Mapping[str, Any]) -> str
     )
 
 
+def _backbone_names(document: Mapping[str, Any]) -> list[str]:
+    """Return name and weights of the backbone; the name alone if it stands for both."""
+    return [name for name in (document["backbone"]["clip_model"], document["backbone"]["clip_pretrained"]) if name]
+
+
 def _backbone_name(document: Mapping[str, Any]) -> str:
-    backbone = document["backbone"]
-    return " ".join(f"`{name}`" for name in (backbone["clip_model"], backbone["clip_pretrained"]) if name)
+    return " ".join(f"`{name}`" for name in _backbone_names(document))
 
 
 def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     """Return the commands that use the model. `name`: of its folder."""
     fusion, window, flow = Fusion(document["fusion"]["config"]["model"]["fusion"]), document["window"], document["flow"]
     folder = shlex.quote(name)
-    encoder = f"local-dir:{name}" if model_folder.ENCODER in parts else document["backbone"]["clip_model"]
+    encoder = ["--clip-model-name", f"local-dir:{name}"]
+    if model_folder.ENCODER not in parts:
+        recorded = zip(("--clip-model-name", "--clip-pretrained"), _backbone_names(document), strict=False)
+        encoder = [word for flag_and_name in recorded for word in flag_and_name]
     text = [
         f"Install ViMoCLIP {document['versions']['export']['vimoclip']} or newer (its README says how), and give these "
         "commands in its folder. The first one takes this folder, the second one downloads a model from the Hugging "
@@ -185,7 +192,7 @@ def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, A
             "To train it further on your own clips, also with other actions, extract their embeddings with the same "
             "settings, which are in `config.json` (the flags of each script are in its `--help`):"
         )
-        commands = [f"python extract_embeddings.py --clip-model-name {shlex.quote(encoder)}"]  # also for the labels
+        commands = [f"python extract_embeddings.py {shlex.join(encoder)}"]  # also for the labels
         if document["student"]:
             commands += [f"python extract_flows.py --model {flow['method']}"]
             commands += [f"python inference.py --checkpoint-dir {folder}"]
