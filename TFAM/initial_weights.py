@@ -1,6 +1,7 @@
 """Start of a training from the weights of a trained model, for TFAM.train_and_eval --init."""
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ class InitialWeights:
         has_encoder = is_folder and model_folder.ENCODER in model_folder.open_folder(self.path).parts
         commands = embedding_commands(
             self.config["inputs"],
-            f"local-dir:{self.path}" if has_encoder else None,
-            str(self.path) if is_folder else "STUDENT",
+            shlex.quote(f"local-dir:{self.path}") if has_encoder else None,
+            shlex.quote(str(self.path)) if is_folder else "STUDENT",
         )
         if not Fusion(self.config["model"]["fusion"]).uses_motion or self.config["data"]["motion"] == "none":
             del commands["motion"]

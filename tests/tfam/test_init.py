@@ -27,7 +27,7 @@ from vimoclip.training.trainer import Trainer
 NEW_CLASSES = ["Running", "flying", "eating"]
 NO_STEPS = ["training.lr=1e-30", "training.min_lr=0", "training.epochs=1"]
 FLOW = {"method": "dis", "size": 35, "sampling": SAMPLING}
-STUDENT = {"teacher": {"clip_model": "ViT-B/32", "weights_sha256": "aa"}, "flow": FLOW}
+STUDENT: dict[str, Any] = {"teacher": {"clip_model": "ViT-B/32", "weights_sha256": "aa"}, "flow": FLOW}
 REFUSED = {
     "--set model.num_layers=2": "model.num_layers",
     "--set model.num_heads=4": "model.num_heads",
@@ -146,6 +146,7 @@ def test_embeddings_of_another_encoder_or_student_are_refused(dataset: Path) -> 
 
     write({}, {})
     source = main(train_command("cross_attention", "--checkpoints-dir", "pretrained"))
+    changes: dict[str, Any]
     for changes in ({"clip_model": "ViT-B/16"}, {"weights_sha256": "bb"}, {"resize": "pad"}):
         write(changes, {})
         error = error_of(init_command(source))
