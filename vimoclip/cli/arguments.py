@@ -161,7 +161,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
         "--clip-model-name",
         default=default_model,
         help="name of the CLIP model: OpenAI's (ViT-B/32, with QuickGELU activations), open_clip's (ViT-B-32), "
-        "hf-hub:<repository>, or local-dir:<folder> in open_clip's format"
+        "hf-hub:<repository>, or local-dir:<folder> in open_clip's format or of export_model.py"
         + ("" if default_model else "; default: the model of the RGB embeddings, or of --tfam"),
     )
     group.add_argument(
