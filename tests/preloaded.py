@@ -157,7 +157,7 @@ def serve(folder: str, pid: str) -> None:
     """Fork a process for each connection until the process `pid` ends. Returns in the forked processes only."""
     for module in PACKAGES:
         importlib.import_module(module)
-    # torchrun calls inspect.stack() often, which searches all modules for each file that is not in this table: 2 s a run
+    # torchrun often calls inspect.stack(), which searches all modules for a file that is not in this table: 2 s a run
     inspect.modulesbyfile |= dict.fromkeys(("<frozen runpy>", __file__), "runpy")
     inspect.stack()  # adds the other files
     listener = _listen(folder, "socket")
