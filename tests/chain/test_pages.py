@@ -43,6 +43,7 @@ SMALLER = {  # pattern of a command -> flags that make it quick
     "*demo.make_films*": "--films 4 --scenes 3 --num-workers 0",
     "*demo.correct_predictions*": "--films film09",
     "*demo.make_teacher*": "--stills 60 --held-out 20 --steps 2 --num-workers 0",
+    "*extract_*--fps 12.5*": "--num-workers 0 --fps 6.25",
     "*extract_*": "--num-workers 0",
     "*train.py*": "--epochs 1 --num-workers 0",
     "*TFAM.train_and_eval*--evaluate*": "--num-workers 0",
