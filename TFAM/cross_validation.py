@@ -44,7 +44,7 @@ COLUMNS += [f"{metric}_{name}" for metric in METRICS for name in METRIC_COLUMNS]
 POOLED_NOTE = (
     "Each clip has the score of the fold in which it was not trained on, and average precision is of all clips in one "
     "ranking: it also compares scores of different models. mean of the folds: each fold's own average precision, if "
-    "each fold has a positive and a negative clip of every class; the fewer clips in a fold, the higher its chance level."
+    "each fold has a positive and a negative clip of every class. Chance is higher for fewer clips."
 )
 CHANCE_NOTE = (
     f"chance: mean of {PERMUTATIONS} random permutations of the clips' labels, which is above the share of positives. "
