@@ -13,7 +13,16 @@ from tests.conftest import REPOSITORY
 
 SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
 SCRIPTS += ["evaluate.py", "predict.py", "agreement.py"]
-DEMO = ["make_clips", "make_films", "make_teacher", "correct_predictions", "check_frames", "report", "strips"]
+DEMO = [
+    "make_clips",
+    "make_encoder",
+    "make_films",
+    "make_teacher",
+    "correct_predictions",
+    "check_frames",
+    "report",
+    "strips",
+]
 # a package imports only packages that stand before it
 LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "clip", "flow", "metrics", "boris"]
 LAYERS += ["timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "ethogram", "agreement"]
