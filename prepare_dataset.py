@@ -21,13 +21,17 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vimoclip import cli
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
 from vimoclip.io.names import normalize_name
 
-SEED = 49
+if TYPE_CHECKING:
+    from vimoclip.prepare.grouped_split import SplitRule
+
+SEED, VAL_SHARE = 49, 1 / 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,7 +85,7 @@ def prepare_folder(args: argparse.Namespace) -> cli.RunReport:
     from vimoclip.prepare.folder import prepare
 
     root = cli.require_folder(args.folder, "name a folder with one folder of videos per action")
-    return prepare(root, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed, args.group_by)
+    return prepare(root, args.dataset_dir, args.dataset_name, split_rule(args), args.seed, args.group_by)
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +132,7 @@ def prepare_csv(args: argparse.Namespace) -> cli.RunReport:
     videos_dir = cli.require_folder(args.videos_dir or args.table.parent, "name it with --videos-dir")
     geometry = video.Geometry(args.deinterlace)
     return csv_table.prepare(
-        table, videos_dir, args.dataset_dir, args.dataset_name, split_fractions(args), args.seed, geometry
+        table, videos_dir, args.dataset_dir, args.dataset_name, split_rule(args), args.seed, geometry
     )
 
 
@@ -213,7 +217,7 @@ def prepare_boris(args: argparse.Namespace) -> cli.RunReport:
         args.dataset_dir,
         args.dataset_name,
         labeler,
-        split_fractions(args),
+        split_rule(args),
         args.seed,
         subjects=args.subjects,
         exclude=args.exclude,
@@ -277,18 +281,31 @@ def prepare_animal_kingdom(args: argparse.Namespace) -> cli.RunReport:
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--val-share",
-        type=cli.fraction,
-        default=1 / 3,
-        help="fraction of clips for validation (default: %(default).3f)",
+        "--val-share", type=cli.fraction, help=f"fraction of clips for validation; default: {VAL_SHARE:.3f}"
     )
     parser.add_argument("--test-share", type=cli.fraction, help="fraction of clips for testing; default: no test split")
-    parser.add_argument("--seed", type=cli.seed, default=SEED, help="seed of all splits")
+    parser.add_argument(
+        "--fold",
+        type=cli.fold,
+        metavar="K/N",
+        help="cross-validation, for few clips: of N folds of the clips, K is the val split and all others are train; "
+        "run it for K from 1 to N, each with its own --dataset-dir",
+    )
+    parser.add_argument(
+        "--seed", type=cli.seed, default=SEED, help="seed of all splits, and of the division into folds"
+    )
 
 
-def split_fractions(args: argparse.Namespace) -> dict[str, float]:
-    """Return the fractions of val and test. Raises UserError if nothing remains for training."""
-    fractions = {"val": args.val_share} | ({"test": args.test_share} if args.test_share else {})
+def split_rule(args: argparse.Namespace) -> "SplitRule":
+    """Return the fold, or the fractions of val and test. Raises UserError if nothing remains for training."""
+    if args.fold:
+        from vimoclip.prepare.grouped_split import Fold
+
+        if args.val_share or args.test_share:
+            hint = "omit --val-share and --test-share: each of the N folds is the val split once"
+            raise UserError("--fold defines the splits", hint)
+        return Fold(*args.fold)
+    fractions = {"val": args.val_share or VAL_SHARE} | ({"test": args.test_share} if args.test_share else {})
     if sum(fractions.values()) >= 1:
         problem = f"--val-share and --test-share add up to {sum(fractions.values()):g}"
         raise UserError(problem, "choose less than 1 in all, so that training clips remain")

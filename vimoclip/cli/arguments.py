@@ -264,6 +264,14 @@ def shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def fold(text: str) -> tuple[int, int]:
+    """Parse k/n: 2/5 is the second of five folds."""
+    index, count = shard(text)
+    if count < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is one fold, which leaves no clips to train on; use two or more")
+    return index, count
+
+
 def add_sharding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several machines (see docs/performance.md; or use torchrun)")
     group = group.add_mutually_exclusive_group()

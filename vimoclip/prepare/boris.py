@@ -28,7 +28,7 @@ def prepare(
     dataset_dir: Path,
     name: str,
     labeler: WindowLabeler,
-    fractions: Mapping[str, float],
+    rule: grouped_split.SplitRule,
     seed: int,
     subjects: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -39,7 +39,7 @@ def prepare(
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
-    `events_path`: a project or aggregated events. `fractions`: of val and test. `group_by`: media or observation.
+    `events_path`: a project or aggregated events. `rule`: of the splits. `group_by`: media or observation.
     `merge_case`, `include_unreviewed`: see `read_events`. `geometry`: of the frames in clips."""
     events = boris.read_events(events_path, merge_case, include_unreviewed)
     skipped = dict(events.skipped)
@@ -48,6 +48,9 @@ def prepare(
     annotations.finish_files(dataset_dir / "annotations")
     existing: ExistingDataset | None = None
     if events.has_predictions and has_annotations(dataset_dir / "annotations"):
+        if isinstance(rule, grouped_split.Fold):
+            hint = "omit --fold: its clips are added for training"
+            raise UserError("exists already, with its own splits", hint, path=dataset_dir / "annotations")
         existing = ExistingDataset(dataset_dir, name)
         existing.follow_renamed({film.file: recording.observations for film, recording in recordings.items()})
         recordings = {existing.with_free_name(film): recording for film, recording in recordings.items()}
@@ -84,7 +87,7 @@ def prepare(
     else:
         ids = {name: class_id for class_id, name in enumerate(classes)}
         label_ids = {key: tuple(sorted(ids[name] for name in behaviors)) for key, behaviors in labels.items()}
-        data = grouped_split.split_videos(classes, label_ids, fractions, seed, sources)
+        data = grouped_split.split_videos(classes, label_ids, rule, seed, sources)
         sources, animals = {key: sources[key] for key in clips}, {}
     prepared = PreparedDataset(
         data, clips, events_path, skipped, lost, sources, animals, observed, geometry, merged_with=existing

@@ -68,13 +68,13 @@ def prepare(
     videos_dir: Path,
     dataset_dir: Path,
     name: str,
-    fractions: Mapping[str, float],
+    rule: grouped_split.SplitRule,
     seed: int,
     geometry: video.Geometry = video.AS_DISPLAYED,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
-    `fractions`: of val and test, if the table has no splits. Clips of one file are of one source, unless the table
+    `rule`: of the splits, if the table has none. Clips of one file are of one source, unless the table
     names another. `geometry`: of clips that are trimmed out of the videos."""
     skipped: dict[str, str] = {}
     clips, rows = _find_clips(table, videos_dir, dataset_dir, skipped)
@@ -86,13 +86,16 @@ def prepare(
     ids = {name: class_id for class_id, name in enumerate(table.classes)}
     labels = {key: tuple(sorted({ids[label] for row in rows[key] for label in row.labels})) for key in clips}
     if any(row.split for row in table.rows):
+        if isinstance(rule, grouped_split.Fold):
+            hint = "remove the column to divide the clips into folds, or omit --fold"
+            raise UserError("has a column split, which defines the splits", hint, path=table.path)
         splits: dict[str, dict[str, tuple[int, ...]]] = {}
         for split in SPLITS:
             if keys := sorted(key for key in clips if rows[key][0].split == split):
                 splits[split] = {key: labels[key] for key in keys}
         data = Annotations(table.classes, splits)
     else:
-        data = grouped_split.split_videos(table.classes, labels, fractions, seed, sources)
+        data = grouped_split.split_videos(table.classes, labels, rule, seed, sources)
     coded = Counter(label for row in table.rows for label in row.labels)
     used = {label for key in clips for row in rows[key] for label in row.labels}
     lost = {label: f"none of its {count} lines can be used" for label, count in coded.items() if label not in used}

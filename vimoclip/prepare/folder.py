@@ -19,24 +19,27 @@ def prepare(
     root: Path,
     dataset_dir: Path,
     name: str,
-    fractions: Mapping[str, float],
+    rule: grouped_split.SplitRule,
     seed: int,
     group_by: re.Pattern[str] | None = None,
 ) -> cli.RunReport:
     """Write the data set and return the report of the run. Raises UserError.
 
-    Existing annotations of the same clips and actions stay as they are. `fractions`: of val and test. `group_by`: finds
-    a clip's source in its path below `root`."""
+    Existing annotations of the same clips and actions stay as they are, with the same fold. `group_by`: finds a clip's
+    source in its path below `root`."""
     skipped: dict[str, str] = {}
     clips, labels = find_clips(root, dataset_dir, skipped)
     warn_about_duplicates(clip.source for clip in clips.values())
     annotations_dir = dataset_dir / "annotations"
     sources = match_sources(root, clips, group_by) if group_by else {}
-    data = split_actions(labels, fractions, seed, sources)
+    data = split_actions(labels, rule, seed, sources)
     has_annotations = any(annotations_dir.glob("*_action.csv"))
     if has_annotations:
         existing = annotations.load(annotations_dir, name)
         check_same_clips(data, existing, annotations_dir)
+        if isinstance(rule, grouped_split.Fold) and data.splits != existing.splits:
+            hint = "give each fold its own --dataset-dir, and the same --seed"
+            raise UserError(f"its val split is not fold {rule.number} of {rule.num_folds}", hint, path=annotations_dir)
         data, sources = existing, sources or annotations.read_sources(annotations_dir)
         print(f"{annotations_dir} exists already and is kept")
     if has_annotations:
@@ -112,13 +115,13 @@ def match_sources(root: Path, clips: Mapping[str, SourceClip], group_by: re.Patt
 
 
 def split_actions(
-    clips_by_action: Mapping[str, Sequence[str]], fractions: Mapping[str, float], seed: int, sources: Mapping[str, str]
+    clips_by_action: Mapping[str, Sequence[str]], rule: grouped_split.SplitRule, seed: int, sources: Mapping[str, str]
 ) -> Annotations:
     """Split the clips of each action at random. Known sources are kept in one split."""
-    if not sources and set(fractions) == {"val"}:
-        return _split_per_action(clips_by_action, fractions["val"], seed)
+    if not sources and not isinstance(rule, grouped_split.Fold) and set(rule) == {"val"}:
+        return _split_per_action(clips_by_action, rule["val"], seed)
     labels = {clip: (label,) for label, clips in enumerate(clips_by_action.values()) for clip in clips}
-    return grouped_split.split_videos(tuple(clips_by_action), labels, fractions, seed, sources)
+    return grouped_split.split_videos(tuple(clips_by_action), labels, rule, seed, sources)
 
 
 def _split_per_action(clips_by_action: Mapping[str, Sequence[str]], val_fraction: float, seed: int) -> Annotations:

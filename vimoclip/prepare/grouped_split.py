@@ -2,33 +2,47 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from vimoclip.annotations import SPLITS, Annotations
 from vimoclip.annotations.split_checks import cover_classes, group_training_videos, source_key
+from vimoclip.errors import UserError
 
 SELECTION_FRACTION, DEFAULT_SEED = 0.1, 49
 MAX_EXCESS = 0.1  # fraction of all clips that whole sources may exceed the requested one by, to have each class
-PATIENCE, PATIENCE_PER_GROUP = 200, 10  # draw_groups stops after so many changes without improvement
+PATIENCE, PATIENCE_PER_GROUP = 200, 10  # a search stops after so many changes without improvement
 MISSING_LABEL_COST = 10.0  # for each label without a remaining clip to train on
+
+
+class Fold(NamedTuple):
+    """Fold `number`, 1 to `num_folds`, of a cross-validation: it is the val split, and all other folds are train."""
+
+    number: int
+    num_folds: int
+
+
+SplitRule = Mapping[str, float] | Fold  # fractions of all videos by split (without train), or a fold
 
 
 def split_videos(
     classes: Sequence[str],
     labels: Mapping[str, tuple[int, ...]],
-    fractions: Mapping[str, float],
+    rule: SplitRule,
     seed: int,
     sources: Mapping[str, str] | None = None,
 ) -> Annotations:
-    """Split videos at random into train and the splits of `fractions`.
+    """Split videos at random into train and the splits of `rule`.
 
-    `labels`: video -> label ids. `fractions`: split -> fraction of all videos. `sources`: video -> source; all videos
-    of a source are put into one split, unless there is only one source. A video without a source is one by itself. The
-    result does not depend on the order of the videos."""
+    `labels`: video -> label ids. `sources`: video -> source; all videos of a source are put into one split, unless
+    there is only one source. A video without a source is one by itself. The result does not depend on the order of the
+    videos. Raises UserError for more folds than sources."""
+    if isinstance(rule, Fold):
+        return _split_fold(classes, dict(sorted(labels.items())), rule, seed, sources or {})
     remaining, splits, remaining_fraction, sources = dict(sorted(labels.items())), {}, 1.0, sources or {}
     several_sources = _has_several_sources(remaining, sources)
-    for name, fraction in fractions.items():
+    for name, fraction in rule.items():
         drawn: tuple[str, ...] = ()
         if _has_several_sources(remaining, sources) or not several_sources:
             data = Annotations(tuple(classes), {"train": remaining})
@@ -37,6 +51,27 @@ def split_videos(
         remaining_fraction -= fraction
     splits["train"] = remaining
     return Annotations(tuple(classes), {name: splits[name] for name in SPLITS if name in splits})
+
+
+def _split_fold(
+    classes: Sequence[str], labels: dict[str, tuple[int, ...]], fold: Fold, seed: int, sources: Mapping[str, str]
+) -> Annotations:
+    num_sources = len({source_key(video, sources) for video in labels})
+    if fold.num_folds > num_sources:
+        problem = f"{fold.num_folds} folds need as many sources, but the {len(labels)} clips are of {num_sources}"
+        raise UserError(problem, "choose fewer folds, or finer sources with --group-by")
+    groups, counts, sizes = group_training_videos(Annotations(tuple(classes), {"train": labels}), sources)
+    folds = draw_folds(counts, sizes, fold.num_folds, seed)
+    is_val = folds == fold.number - 1
+    val = {video for group, is_in_val in zip(groups, is_val, strict=True) if is_in_val for video in group}
+    fold_sizes = ", ".join(map(str, np.bincount(folds, sizes).astype(int)))
+    clips = f"{len(val)} of {len(labels)} clips, of {is_val.sum()} of {num_sources} sources"
+    print(f"fold {fold.number} of {fold.num_folds} is val: {clips}; clips of all folds: {fold_sizes}", flush=True)
+    splits = {
+        "train": {v: ids for v, ids in labels.items() if v not in val},
+        "val": {v: labels[v] for v in sorted(val)},
+    }
+    return Annotations(tuple(classes), splits)
 
 
 def join_sources(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -169,6 +204,37 @@ def draw_groups(counts: np.ndarray, sizes: np.ndarray, fraction: float, seed: in
             drawn[flips] ^= True
             drawn_counts, drawn_size, lowest, failures = new_counts, new_size, new_cost, 0
     return drawn
+
+
+def draw_folds(counts: np.ndarray, sizes: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """Divide groups into folds of similar size that have similar numbers of each label.
+
+    counts (G, C): clips by label; sizes (G,): clips; `num_folds` is at most G. Returns (G,): the fold, 0 to
+    num_folds - 1, of each group; none is empty. From a random division, groups are moved and swapped while that lowers
+    the sum of the labels' chi-squared statistics plus that of the sizes, which weighs as much as all labels. Drawing
+    one fold after the other with `draw_groups` would leave all deviations to the last folds: 7, 1, 1, 1 and 100 clips
+    of ten sources with a clip and one with 100."""
+    rng = np.random.default_rng(seed)
+    columns = np.column_stack([counts, sizes])
+    weights = np.append(np.ones(counts.shape[1]), max(counts.shape[1], 1))
+    features = columns * np.sqrt(weights / np.maximum(columns.sum(0), 1))  # their folds' sums of squares are the cost
+    folds = np.empty(len(sizes), int)
+    folds[rng.permutation(len(sizes))] = np.arange(len(sizes)) % num_folds
+    sums = np.stack([features[folds == fold].sum(0) for fold in range(num_folds)])
+    failures, patience = 0, PATIENCE + PATIENCE_PER_GROUP * len(sizes)
+    while failures < patience:
+        failures += 1
+        group, other = rng.integers(len(sizes), size=2)
+        fold, other_fold = folds[group], folds[other]
+        is_move = rng.random() < 0.5
+        if fold == other_fold or (is_move and (folds == fold).sum() == 1):
+            continue
+        change = features[group] - (0 if is_move else features[other])
+        if (change * (sums[other_fold] - sums[fold] + change)).sum() < -1e-9:
+            sums[fold] -= change
+            sums[other_fold] += change
+            folds[group], folds[other], failures = other_fold, other_fold if is_move else fold, 0
+    return folds
 
 
 def _initial_draw(order: np.ndarray, sizes: np.ndarray, fraction: float) -> np.ndarray:
