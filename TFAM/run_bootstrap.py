@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vimoclip.io.predictions_csv import PredictionsTable
+    from vimoclip.store import EmbeddingReader
 
 METRICS = ("map_macro", "map_micro")
 TOP1_METRICS = ("top1", "mean_per_class_top1")  # if each clip has exactly one label
@@ -132,7 +133,7 @@ class RunBootstrap:
         if folder not in self._values:
             table = self._read_predictions(run)
             order = np.argsort(np.array(table.videos))  # of all runs, so that weights belong to the same clips
-            scores, targets = table.scores[order], read_labels(run, table.videos)[order]
+            scores, targets = table.scores[order], self.read_labels(run, table.videos)[order]
             if self.resamples:
                 print(f"{folder}: {self.resamples} resamples of its {self.over}", flush=True)
             resamples = self._draw(run, [table.videos[i] for i in order])
@@ -148,37 +149,57 @@ class RunBootstrap:
             self._values[folder] = values
         return self._values[folder]
 
+    def read_labels(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
+        """Return (N, C) bool labels. Raises UserError if they can't be read or have changed."""
+        return read_labels(run, videos)
+
+    def read_sources(self, run: RunMetrics) -> Mapping[str, str]:
+        """Return the source by clip. Raises UserError if they can't be read."""
+        return read_sources(run)
+
     def _draw(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
         """Return (resamples, N) weights; none for too few sources. Raises UserError for unknown sources."""
         from vimoclip import metrics
         from vimoclip.evaluation import resampling
-        from vimoclip.io.yaml_json import read_yaml
 
         if not self.resamples or self.over == resampling.CLIPS:
             return metrics.bootstrap_weights(len(videos), self.resamples, self.seed)
-        data = read_yaml(run["folder"] / "config.yaml").get("data")
-        annotations_dir = Path((data or {}).get("annotations_dir") or "dataset/annotations")
-        sources = resampling.source_indices(annotations_dir, videos)
+        sources = resampling.source_indices(self.read_sources(run), videos)
         return resampling.source_weights(sources, self.resamples, self.seed)
+
+
+def read_sources(run: RunMetrics) -> dict[str, str]:
+    """Return the source by clip, of the data set of a run. Raises UserError if they can't be read."""
+    from vimoclip.evaluation import resampling
+    from vimoclip.io.yaml_json import read_yaml
+
+    data = read_yaml(run["folder"] / "config.yaml").get("data")
+    return resampling.read_sources(Path((data or {}).get("annotations_dir") or "dataset/annotations"))
 
 
 def read_labels(run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
     """Return (N, C) bool labels from the file that the run was evaluated on. Raises UserError if it has changed."""
     import numpy as np
 
-    from vimoclip.io.yaml_json import read_yaml
-    from vimoclip.store import EmbeddingReader
-
-    config_path, key = run["folder"] / "config.yaml", f"rgb_{run.get('reported_split', 'val')}_h5"
-    try:
-        path = Path(read_yaml(config_path)["data"][key])
-    except (KeyError, TypeError):
-        problem = "has no path of the evaluation split's file, whose labels are needed"
-        raise UserError(problem, path=config_path) from None
-    rgb = EmbeddingReader(path, "rgb")
+    key = f"rgb_{run.get('reported_split', 'val')}_h5"
+    rgb = open_split(run, key)
+    path = rgb.path
     expected, current = run.get("inputs_sha256", {}).get(key), rgb.attributes.get("content_sha256")
     if expected and current != expected:
         raise UserError(f"has changed since {run['folder']} was evaluated on it", path=path)
     if missing := set(videos) - set(rgb.keys):
         raise UserError(f"{len(missing)} videos of {run['folder']} are not in it, like {min(missing)}", path=path)
     return np.stack([rgb.labels(video) > 0 for video in videos])
+
+
+def open_split(run: RunMetrics, key: str) -> "EmbeddingReader":
+    """Open the RGB embeddings of a split of a run's data set. `key`: of the section data. Raises UserError."""
+    from vimoclip.io.yaml_json import read_yaml
+    from vimoclip.store import EmbeddingReader
+
+    config_path = run["folder"] / "config.yaml"
+    try:
+        path = Path(read_yaml(config_path)["data"][key])
+    except (KeyError, TypeError):
+        raise UserError(f"has no data.{key}, the file of clips and labels that are needed", path=config_path) from None
+    return EmbeddingReader(path, "rgb")

@@ -32,19 +32,21 @@ class ProbeComparison(NamedTuple):
         return "yes" if low > 0 else "no" if high <= 0 else "unclear"
 
 
-def compare_to_rgb(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
-    """Return (differences by group, reasons why groups have no difference or no interval)."""
+def compare_to_config(
+    groups: Groups, bootstrap: RunBootstrap, baseline_config: str = RGB
+) -> tuple[dict[RunGroup, MetricDifferences], list[str]]:
+    """Return (differences to a config by group, reasons why groups have no difference or no interval)."""
     differences: dict[RunGroup, MetricDifferences] = {}
     messages: list[str] = []
     for group in groups:
-        if group.config == RGB or group.protocol == ZERO_SHOT:
+        if group.config == baseline_config or group.protocol == ZERO_SHOT:
             continue
         try:
-            baseline = _find_rgb(group, groups)
+            baseline = _find_baseline(group, groups, baseline_config)
         except UserError as error:
-            messages.append(f"{group.config}, {group.protocol_label}: no difference to rgb: {error}")
+            messages.append(f"{group.config}, {group.protocol_label}: no difference to {baseline_config}: {error}")
             continue
-        if found := _difference(group, groups[group], RGB, baseline, bootstrap, messages):
+        if found := _difference(group, groups[group], baseline_config, baseline, bootstrap, messages):
             differences[group] = found
     return differences, list(dict.fromkeys(messages))
 
@@ -100,18 +102,18 @@ def _difference(
     return differences
 
 
-def _find_rgb(group: RunGroup, groups: Groups) -> Sequence[RunMetrics]:
-    """Return the runs of RGB alone to compare a group with, of any student. Raises UserError if there are none."""
+def _find_baseline(group: RunGroup, groups: Groups, config: str) -> Sequence[RunMetrics]:
+    """Return the runs of a config to compare a group with, of any student. Raises UserError if there are none."""
     shared_settings = _shared_settings(groups[group])
     candidates = [
         runs
         for other, runs in groups.items()
-        if (other.config, other.protocol) == (RGB, group.protocol)
-        and runs[0]["fusion"] == RGB
+        if (other.config, other.protocol) == (config, group.protocol)
+        and (config != RGB or runs[0]["fusion"] == RGB)
         and _shared_settings(runs) == shared_settings
     ]
     if not candidates:
-        raise UserError("no run of rgb has the same protocol and settings")
+        raise UserError(f"no run of {config} has the same protocol and settings")
     candidates = [runs for runs in candidates if have_same_inputs(runs[0], groups[group][0])] or candidates
     settings = groups[group][0]["settings"].items()
     return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))

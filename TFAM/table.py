@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from TFAM.learning_curve import learning_curve_text, learning_curves, markdown_table, write_curves
 from TFAM.run_bootstrap import METRICS, TOP1_METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_differences import VERDICTS, Groups, ProbeComparison, compare_to_probes, compare_to_rgb
+from TFAM.run_differences import VERDICTS, Groups, ProbeComparison, compare_to_config, compare_to_probes
 from TFAM.run_groups import PAPER_MAP_MICRO, RGB, STUDENT_NOTES, RunGroup, RunMetrics, group_runs, read_metrics
 from vimoclip import cli
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> Path:
         raise UserError("has no finished run", "run TFAM/run_experiments.sh", path=args.checkpoints_dir / "TFAM")
     groups = group_runs(runs)
     bootstrap = RunBootstrap(args.resamples, BOOTSTRAP_SEED, args.resample)
-    differences, messages = compare_to_rgb(groups, bootstrap)
+    differences, messages = compare_to_config(groups, bootstrap)
     probes, probe_messages = compare_to_probes(groups, bootstrap)
     curves = learning_curves(groups, bootstrap)
     values, value_messages = compute_intervals(groups, bootstrap)
@@ -117,7 +117,7 @@ def compute_intervals(groups: Groups, bootstrap: RunBootstrap) -> tuple[dict[Run
             for metric in metrics:
                 values = [bootstrap.value(run, metric) for run in runs]
                 if metric in TOP1_METRICS:
-                    row |= _mean_and_std(metric, values)
+                    row |= mean_and_std(metric, values)
                 if bootstrap.resamples:
                     bounds = bootstrap.mean_interval(runs, metric)
                     row |= {f"{metric}_{end}": f"{b:.4f}" for end, b in zip(("low", "high"), bounds, strict=True)}
@@ -137,9 +137,9 @@ def make_row(
     settings = " ".join(filter(None, (group.settings, f"inputs={group.inputs}" if group.inputs else "")))
     row = {"config": group.config, "seeds": str(len(runs)), "protocol": group.protocol_label, "settings": settings}
     for metric in METRICS:
-        row |= _mean_and_std(metric, [run[metric] for run in runs])
-        row |= _difference_columns(f"{metric}_minus_rgb", differences.get(metric))
-    row |= _difference_columns("map_macro_minus_probe", probe.difference if probe else None)
+        row |= mean_and_std(metric, [run[metric] for run in runs])
+        row |= difference_columns(f"{metric}_minus_rgb", differences.get(metric))
+    row |= difference_columns("map_macro_minus_probe", probe.difference if probe else None)
     first = runs[0]
     is_in_paper = first["fusion"] == group.config and not first["settings"].keys() & KEYS_UNLIKE_PAPER
     paper = PAPER_MAP_MICRO.get(group.config) if is_in_paper else None
@@ -160,12 +160,14 @@ def _num_students(runs: Sequence[RunMetrics]) -> int:
     return len(set(filter(None, (run.get("inputs_sha256", {}).get("motion_h5") for run in runs))))
 
 
-def _mean_and_std(metric: str, values: Sequence[float]) -> dict[str, str]:
+def mean_and_std(metric: str, values: Sequence[float]) -> dict[str, str]:
+    """Return the columns of mean and standard deviation over the seeds, which is empty for one seed."""
     std = f"{stdev(values):.4f}" if len(values) > 1 else ""
     return {f"{metric}_mean": f"{mean(values):.4f}", f"{metric}_std": std}
 
 
-def _difference_columns(name: str, difference: MetricDifference | None) -> dict[str, str]:
+def difference_columns(name: str, difference: MetricDifference | None) -> dict[str, str]:
+    """Return the columns of a difference and its interval, empty if they are missing."""
     numbers = difference or (None, None, None)
     return {
         f"{name}{suffix}": "" if number is None else f"{number:+.4f}"
@@ -191,15 +193,16 @@ def _markdown_cells(row: Mapping[str, str]) -> list[str]:
     cells = [row["config"], row["seeds"] + students]
     cells += [row[f"{metric}_mean"] + (f" ± {std}" if (std := row[f"{metric}_std"]) else "") for metric in METRICS]
     cells.append(row["paper_map_micro"])
-    cells += [_format_difference(row, f"{metric}_minus_rgb") for metric in METRICS]
+    cells += [format_difference(row, f"{metric}_minus_rgb") for metric in METRICS]
     verdict = f", **{text}**" if (text := VERDICTS[row["better_than_probe"]]) else ""
-    over_probe = _format_difference(row, "map_macro_minus_probe")
+    over_probe = format_difference(row, "map_macro_minus_probe")
     cells.append(f"{over_probe} ({row['best_probe']}){verdict}" if over_probe else "")
     seconds = f"{float(row['seconds']):.0f} s" if row["seconds"] else ""
     return [*cells, seconds, row["parameters"], row["num_videos"], row["protocol"], row["settings"]]
 
 
-def _format_difference(row: Mapping[str, str], name: str) -> str:
+def format_difference(row: Mapping[str, str], name: str) -> str:
+    """Return a difference and its interval as one cell of the Markdown table."""
     value, low, high = (row[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
     return f"{value} [{low}, {high}]" if low else value
 

@@ -87,7 +87,9 @@ def evaluate(
         raise UserError(f"contains no prediction for a clip of {settings.split}_multi.txt", path=source.path)
     targets = sources.multi_hot_matrix(data, settings.split, videos)
     training = sources.training_counts(data, source)
-    drawn = resampling.source_indices(annotations_dir, videos) if settings.resample == resampling.SOURCES else None
+    drawn = None
+    if settings.resample == resampling.SOURCES:
+        drawn = resampling.source_indices(resampling.read_sources(annotations_dir), videos)
     if drawn is None:
         resamples = bootstrap_weights(len(videos), settings.resamples, settings.seed)
     else:

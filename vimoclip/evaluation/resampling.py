@@ -1,6 +1,6 @@
 """What a bootstrap draws: clips, or whole sources (recordings, animals or sites), whose clips are not independent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,8 @@ CLIPS, SOURCES = RESAMPLED = ("clips", "sources")
 MIN_SOURCES = 5
 
 
-def source_indices(annotations_dir: Path, videos: Sequence[str]) -> np.ndarray:
-    """Return (N,): the index of each video's source, 0..G-1, of `sources.csv`; a video without one is one by itself.
-
-    It does not depend on the videos' order. Raises UserError if there is no `sources.csv`."""
+def read_sources(annotations_dir: Path) -> dict[str, str]:
+    """Return the source by video of `sources.csv`. Raises UserError if there is none."""
     sources = annotations.read_sources(annotations_dir)
     if not sources:
         raise UserError(
@@ -27,6 +25,13 @@ def source_indices(annotations_dir: Path, videos: Sequence[str]) -> np.ndarray:
             "write one with the header video_id,source, or resample clips",
             path=annotations_dir,
         )
+    return sources
+
+
+def source_indices(sources: Mapping[str, str], videos: Sequence[str]) -> np.ndarray:
+    """Return (N,): the index of each video's source, 0..G-1; a video without one is one by itself.
+
+    It does not depend on the videos' order."""
     keys = [source_key(video, sources) for video in videos]
     index = {key: i for i, key in enumerate(sorted(set(keys)))}
     return np.array([index[key] for key in keys])
