@@ -1,7 +1,7 @@
 # Sourced by demo.sh after use_python: runs and prints the commands of a chain, one after another (step) or beside each
 # other (job), with the logs of jobs in logs/$name/.
 
-started_at=$(date +%s) some_failed="" report="" job_pids=() job_logs=()
+started_at=$(date +%s) some_failed="" report="" job_pids=() job_logs=() job_codes=()
 cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 # Models this small don't gain from several threads: jobs with one thread each run beside each other, three of them also
@@ -49,14 +49,24 @@ job() { # job TITLE LOG COMMAND...: print title and command, and start the comma
 }
 
 wait_for_jobs() { # wait_for_jobs NUMBER: wait until at most so many run; print the last line of each now and then
-    local polls=0 i
-    while [ "$(jobs -pr | wc -l)" -gt "$1" ]; do
+    local polls=0 i running code
+    while true; do
+        running=()
+        for i in "${!job_pids[@]}"; do
+            [ -z "${job_codes[$i]:-}" ] || continue
+            if kill -0 "${job_pids[$i]}" 2>/dev/null; then
+                running+=("$i")
+            else
+                code=0 # asked for at once, since bash forgets it if another child gets the same process id
+                wait "${job_pids[$i]}" || code=$?
+                job_codes[$i]=$code
+            fi
+        done
+        [ ${#running[@]} -gt "$1" ] || return 0
         sleep 0.2
         polls=$((polls + 1))
         [ $((polls % 75)) -eq 0 ] || continue
-        for i in "${!job_pids[@]}"; do
-            ! kill -0 "${job_pids[$i]}" 2>/dev/null || echo "   ${job_logs[$i]}: $(tail -n 1 "${job_logs[$i]}")"
-        done
+        for i in "${running[@]}"; do echo "   ${job_logs[$i]}: $(tail -n 1 "${job_logs[$i]}")"; done
     done
 }
 
@@ -65,8 +75,7 @@ finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos
     [ ${#job_pids[@]} -gt 0 ] || return 0
     wait_for_jobs 0
     for i in "${!job_pids[@]}"; do
-        code=0 log=${job_logs[$i]}
-        wait "${job_pids[$i]}" || code=$?
+        code=${job_codes[$i]} log=${job_logs[$i]}
         if [ $code -eq 1 ] && [ -n "$report" ] && all_reports 'report["failed"]' "$log.json"; then
             echo "note: continues without failed videos, see $log"
             some_failed=yes code=0
@@ -78,6 +87,6 @@ finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos
         fi
         echo "   $log: $(tail -n 1 "$log")"
     done
-    job_pids=() job_logs=() report=""
+    job_pids=() job_logs=() job_codes=() report=""
     echo "   ($((SECONDS - jobs_started)) s)"
 }
