@@ -18,7 +18,7 @@ def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingRe
     for all training clips; `student_has_more_labels`."""
     student = motion.attributes.get("student") if motion else None
     protocol = agrees = shots = None
-    if isinstance(student, dict):
+    if motion is not None and isinstance(student, dict):
         protocol, shots = student.get("protocol", PUBLISHED), student.get("shots")
         is_held_out = protocol == HELD_OUT == config["data"]["protocol"]
         if is_held_out and student.get("selection") is not None and not has_frozen_encoder(motion, student):

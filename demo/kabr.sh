@@ -67,11 +67,15 @@ finish_jobs
 step "Table of all folds" \
     "$python" -m TFAM.cross_validation --checkpoints-dirs "${folds[@]/#/checkpoints/$name/fold}" \
     --output-dir "TFAM/results/$name" --resample sources ${evaluation_args[@]+"${evaluation_args[@]}"}
+step "Picture of a zebra that walks and one that stands" \
+    "$python" -m demo.strips --run "TFAM/results/$name/cross_attention/seed49" --clips ZP0632-Walk.mp4 ZP0630-Head_Up.mp4 \
+    --annotations-dir "TFAM/results/$name/annotations" --dataset-name folds --videos-dir demo/kabr/clips \
+    --flow-videos-dir "$dataset/flows" --output-dir "TFAM/results/$name" --sheet zebras.png
 
 cat <<TEXT
 
 Done after $((($(date +%s) - started_at + 30) / 60)) minutes, without the installation. Results:
   $dataset/          clips and embeddings of each fold, flow videos
   checkpoints/$name/      student/ and fold<k>/TFAM/<config>/seed<k>/: settings, metrics, weights
-  TFAM/results/$name/     table.md, table.csv, and the predictions of all clips by config and seed
+  TFAM/results/$name/     table.md, table.csv, zebras.png, and the predictions of all clips by config and seed
 TEXT
