@@ -118,8 +118,10 @@ def test_the_encoder_computes_what_the_package_does(encoder_folder: Path) -> Non
     normalized = (torch.from_numpy(frames).permute(0, 3, 1, 2) - 127.0) / 128.0  # as in its training
     expected = package_forward(tensors, normalized)
     z = encoder.encode(encoder.preprocess(frames))
-    assert z.shape == (2, 1280) and expected.std(0).max() > 0.01  # that differ between the frames
-    torch.testing.assert_close(z, expected, rtol=1e-3, atol=1e-3)
+    projection = encoder.visual.head.proj.weight.detach()  # (256, 1280), orthonormal
+    torch.testing.assert_close(projection @ projection.T, torch.eye(256), rtol=0, atol=1e-5)
+    assert z.shape == (2, 256) and expected.std(0).max() > 0.01  # that differ between the frames
+    torch.testing.assert_close(z, expected @ projection.T, rtol=1e-3, atol=1e-3)
     assert (encoder_folder / "LICENSE").read_text() == "licence of the package"
 
 
@@ -160,6 +162,7 @@ def test_the_chain_on_the_clips_runs_to_a_table(tmp_path: Path, encoder_folder: 
     assert {(row["num_videos"], row["folds"], row["protocol"]) for row in table} == {("22", "2", "held_out")}
     assert {row["config"] for row in table if not row["baseline"]} == {"rgb"}  # the others are compared with it
     assert (clone / "TFAM" / "results" / "kabr-tiny" / "table.md").read_text() in completed.stdout
+    assert (clone / "TFAM" / "results" / "kabr-tiny" / "zebras.png").is_file()
     runs = [read_json(path) for path in (clone / "checkpoints").glob("kabr-tiny/fold*/TFAM/*/seed49/metrics.json")]
     assert len(runs) == 2 * len(CONFIGS)
     assert {run["epoch_chosen_by"] for run in runs if "probe" not in run["config"]} == {"being the last"}
