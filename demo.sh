@@ -6,6 +6,8 @@
 #   bash demo.sh                 downloads only Python packages
 #   bash demo.sh --real          downloads and uses OpenAI's CLIP ViT-B/32 and RAFT (370 MB); a GPU is recommended
 #   bash demo.sh --clips DIR     uses your own clips, DIR/<action>/*.mp4; add --real for meaningful results
+#   bash demo.sh --kabr          uses 22 real clips of zebras and giraffes, and an encoder that was trained on
+#                                photographs (18 MB are downloaded); five minutes
 #   bash demo.sh --tiny          checks in two minutes that everything runs; its results are meaningless
 set -euo pipefail
 unset CDPATH
@@ -13,10 +15,11 @@ called_from=$PWD
 cd "$(dirname "$0")"
 source demo/environment.sh
 
-real="" clips="" size=full
+real="" clips="" kabr="" size=full
 while [ $# -gt 0 ]; do
     case "$1" in
         --real) real=-real ;;
+        --kabr) kabr=yes ;;
         --tiny) size=tiny ;;
         --clips)
             clips=$([ -n "${2:-}" ] && cd "$called_from" && cd "$2" 2>/dev/null && pwd) || {
@@ -31,75 +34,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-step() { # step TITLE COMMAND...: print the title and the command, and run it, with --report if $report is set
-    echo
-    echo "== $1"
-    shift
-    printf '   %s\n' "$(printf '%q ' "$@")"
-    local started=$SECONDS code=0
-    "$@" ${report:+--report "$report"} || code=$?
-    echo "   ($((SECONDS - started)) s)"
-    return $code
-}
-
-videos_step() { # step that continues if some videos failed (exit code 1)
-    local code=0 report
-    report=$(mktemp)
-    step "$@" || code=$?
-    if [ $code -eq 1 ] && all_reports 'report["failed"]' "$report"; then
-        echo "note: continues without the failed videos listed above"
-        some_failed=yes code=0
-    fi
-    rm -f "$report"
-    [ $code -eq 0 ] || exit $code
-}
-
-job() { # job TITLE LOG COMMAND...: print title and command, and start the command once fewer than $at_once jobs run
-    echo
-    echo "== $1"
-    local log="logs/$name/$2.txt"
-    shift 2
-    [ ${#job_pids[@]} -gt 0 ] || jobs_started=$SECONDS
-    printf '   %s\n' "$(printf '%q ' "$@")"
-    wait_for_jobs $((at_once - 1))
-    mkdir -p "$(dirname "$log")"
-    TQDM_DISABLE=1 "$@" ${report:+--report "$log.json"} >>"$log" 2>&1 &
-    job_pids+=("$!") job_logs+=("$log")
-}
-
-wait_for_jobs() { # wait_for_jobs NUMBER: wait until at most so many run; print the last line of each now and then
-    local polls=0 i
-    while [ "$(jobs -pr | wc -l)" -gt "$1" ]; do
-        sleep 0.2
-        polls=$((polls + 1))
-        [ $((polls % 75)) -eq 0 ] || continue
-        for i in "${!job_pids[@]}"; do
-            ! kill -0 "${job_pids[$i]}" 2>/dev/null || echo "   ${job_logs[$i]}: $(tail -n 1 "${job_logs[$i]}")"
-        done
-    done
-}
-
-finish_jobs() { # wait for all jobs; exit if one failed, unless only some videos did (exit code 1 with a report)
-    local i code log
-    [ ${#job_pids[@]} -gt 0 ] || return 0
-    wait_for_jobs 0
-    for i in "${!job_pids[@]}"; do
-        code=0 log=${job_logs[$i]}
-        wait "${job_pids[$i]}" || code=$?
-        if [ $code -eq 1 ] && [ -n "$report" ] && all_reports 'report["failed"]' "$log.json"; then
-            echo "note: continues without failed videos, see $log"
-            some_failed=yes code=0
-        fi
-        if [ $code -ne 0 ]; then
-            tail -n 20 "$log" >&2
-            echo "demo.sh: error: this job failed, see $log; the same command continues from here" >&2
-            exit $code
-        fi
-        echo "   $log: $(tail -n 1 "$log")"
-    done
-    job_pids=() job_logs=() report=""
-    echo "   ($((SECONDS - jobs_started)) s)"
-}
+if [ -n "$kabr" ] && [ -n "$real$clips" ]; then
+    echo "demo.sh: error: --kabr has its own clips and encoder; give it without --real and --clips" >&2
+    exit 2
+fi
 
 check_annotations() { # exit if existing checkpoints were trained on other clips or labels
     local checksums file="checkpoints/$name/annotations.cksum"
@@ -114,8 +52,11 @@ check_annotations() { # exit if existing checkpoints were trained on other clips
 }
 
 use_python requirements.txt
-started_at=$(date +%s) some_failed="" report="" job_pids=() job_logs=()
-cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+source demo/steps.sh
+if [ -n "$kabr" ]; then
+    source demo/kabr.sh
+    exit
+fi
 name=demo
 [ -z "$clips" ] || name="clips-$(basename "$clips")"
 [ $size = full ] || name="$name-tiny"
@@ -141,13 +82,6 @@ else
     train_args=(--learning-rate 5e-4 --batch-size 8)
 fi
 
-trap 'kill $(jobs -pr) 2>/dev/null && wait || true' EXIT # a step that fails also ends the jobs beside it
-trap 'exit 130' INT TERM
-
-# Models this small don't gain from several threads: jobs with one thread each run beside each other, three of them also
-# on two cores, where the last one would otherwise leave a core idle. A student of real size takes all cores, or the GPU.
-most_jobs=$((cores < 2 ? 1 : 3))
-at_once=$most_jobs
 if [ -z "$real" ]; then
     export OMP_NUM_THREADS=1
     job "Train a small CLIP on still images" teacher \

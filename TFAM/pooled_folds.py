@@ -93,7 +93,10 @@ def pool_runs(runs: Sequence[RunMetrics], folder: Path) -> dict[str, Any]:
     return {key: value for key, value in runs[0].items() if key not in METRICS} | {
         "folder": folder,
         "num_videos": len(labels),
-        "inputs_sha256": {key: [of_fold.get(key) for of_fold in hashes] for key in hashes[0]},
+        # what no run records, like the motion of RGB alone, stays None, which agrees with anything
+        "inputs_sha256": {
+            key: [of_fold.get(key) for of_fold in hashes] if hashes[0][key] else None for key in hashes[0]
+        },
         "student_sha256": [run.get("student_sha256") for run in runs],
         "classes": tables[0].classes,
         "labels": labels,

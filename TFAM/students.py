@@ -14,12 +14,14 @@ def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingRe
     """Return the keys of metrics.json about the student of the motion embeddings, None if unknown or irrelevant.
 
     `student_protocol`: published if it records none; `student_selection_agrees`: whether a held-out student had this
-    run's model-selection split; `student_shots`: None also for all training clips; `student_has_more_labels`."""
+    run's model-selection split, None also for a frozen encoder, which depends on no labels; `student_shots`: None also
+    for all training clips; `student_has_more_labels`."""
     student = motion.attributes.get("student") if motion else None
     protocol = agrees = shots = None
-    if isinstance(student, dict):
+    if motion is not None and isinstance(student, dict):
         protocol, shots = student.get("protocol", PUBLISHED), student.get("shots")
-        if protocol == HELD_OUT == config["data"]["protocol"] and student.get("selection") is not None:
+        is_held_out = protocol == HELD_OUT == config["data"]["protocol"]
+        if is_held_out and student.get("selection") is not None and not has_frozen_encoder(motion, student):
             agrees = student["selection"] == selection_digest(train, config["data"])
     more = student_has_more_labels(config["data"], motion)
     return {
@@ -39,11 +41,16 @@ def student_has_more_labels(data: Mapping[str, Any], motion: EmbeddingReader | N
     student = motion.attributes.get("student")
     if not isinstance(student, dict):
         return True
-    encoder = motion.attributes.get("weights_sha256")
-    if encoder and encoder == student.get("clip", {}).get("weights_sha256"):  # the teacher's: it was frozen
+    if has_frozen_encoder(motion, student):
         return False
     shots, is_held_out = student.get("shots"), student.get("protocol") == HELD_OUT
     return shots is None or shots > data["shots"] or is_held_out != (data["protocol"] == HELD_OUT)
+
+
+def has_frozen_encoder(motion: EmbeddingReader, student: Mapping[str, Any]) -> bool:
+    """Return whether the encoder of the motion still has its teacher's weights, so that no labels changed it."""
+    encoder = motion.attributes.get("weights_sha256")
+    return bool(encoder) and encoder == student.get("clip", {}).get("weights_sha256")
 
 
 def describe_student(motion: EmbeddingReader | None) -> dict[str, Any]:

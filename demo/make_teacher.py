@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"image tower of {sum(p.numel() for p in model.visual.parameters()):,} parameters", flush=True)
     train_clip(model, torch.from_numpy(images[args.held_out :]), tokens[args.held_out :], args)
     retrieval = evaluate_retrieval(model, torch.from_numpy(images[: args.held_out]), tokens[: args.held_out])
-    save_open_clip_folder(model, args.output_dir)
+    save_open_clip_folder(model, args.output_dir, MODEL_CONFIG, preprocess_config())
     print(format_retrieval(retrieval))
     yaml_json.write_json(retrieval_path, retrieval | {"settings": settings, "versions": versions.package_versions()})
     return args.output_dir
@@ -159,16 +159,16 @@ def evaluate_retrieval(model: Any, images: Any, tokens: Any) -> dict[str, Any]:
     return {"stills": len(images), "captions": len(captions), **recall}
 
 
-def save_open_clip_folder(model: Any, folder: Path) -> None:
-    """Write open_clip's folder format: config and weights."""
+def save_open_clip_folder(model: Any, folder: Path, model_config: dict[str, Any], preprocess: dict[str, Any]) -> None:
+    """Write open_clip's folder format: weights, then the config."""
     from safetensors.torch import save_file
 
     from vimoclip.io import yaml_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {k: v for k, v in preprocess_config().items() if k in ("mean", "std", "interpolation", "resize_mode")}
+    kept = {k: v for k, v in preprocess.items() if k in ("mean", "std", "interpolation", "resize_mode")}
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    yaml_json.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL_CONFIG, "preprocess_cfg": preprocess})
+    yaml_json.write_json(folder / "open_clip_config.json", {"model_cfg": model_config, "preprocess_cfg": kept})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Pictures of clips: strips of frames and of flow, and the highest scores of a TFAM run.
 
     python -m demo.strips --run checkpoints/demo/TFAM/cross_attention/seed49
-Writes TFAM/results/demo/<clip>.png for the first evaluation clips, or for those named with --clips. The clip's labels
-have dark bars and are always shown."""
+Writes TFAM/results/demo/<clip>.png for the first evaluation clips, or for those named with --clips; with --sheet one
+picture with all of them. The clip's labels have dark bars and are always shown."""
 
 import argparse
 from pathlib import Path
@@ -23,6 +23,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", nargs="+", default=None, help="file names of evaluation clips")
     parser.add_argument("--count", type=cli.positive_int, default=4, help="number of clips, without --clips")
     parser.add_argument("--output-dir", type=Path, default=Path("TFAM/results/demo"), help="folder for the pictures")
+    parser.add_argument(
+        "--sheet", default=None, metavar="NAME", help="write one picture of this name, like animals.png"
+    )
+    for flag, folder in (
+        ("--annotations-dir", "annotations"),
+        ("--videos-dir", "videos"),
+        ("--flow-videos-dir", "flows"),
+    ):
+        parser.add_argument(flag, type=Path, help=f"default: {folder}/ in --dataset-dir")
     add_dataset_arguments(parser)
     return parser
 
@@ -38,20 +47,24 @@ def main(argv: list[str] | None = None) -> list[Path]:
     table = predictions_csv.read(path)
     rows = zip(table.videos, table.scores.tolist(), strict=True)
     scores = {name: dict(zip(table.classes, row, strict=True)) for name, row in rows}
-    data = annotations.load(args.dataset_dir / "annotations", args.dataset_name, ["val"])
-    flows = FlowFolder(cli.require_folder(args.dataset_dir / "flows", "run extract_flows.py"))
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    written = []
+    annotations_dir = args.annotations_dir or args.dataset_dir / "annotations"
+    data = annotations.load(annotations_dir, args.dataset_name, ["val"])
+    flow_videos_dir = args.flow_videos_dir or args.dataset_dir / "flows"
+    flows = FlowFolder(cli.require_folder(flow_videos_dir, "run extract_flows.py"))
+    pictures: dict[str, Any] = {}  # file name -> image
     for name in args.clips or list(scores)[: args.count]:
         if name not in scores or name not in data.splits["val"]:
             raise UserError(f"{name}: not in {path} and val_multi.txt", "name clips of the evaluation split")
         labels = {data.classes[i] for i in data.splits["val"][name]}
         top = top_actions(scores[name], labels)
-        picture_path = args.output_dir / f"{annotations.stem(name)}.png"
-        draw_picture(args.dataset_dir / "videos" / name, flows.find(name), top, labels).save(
-            picture_path, optimize=True
-        )
-        written.append(picture_path)
+        video_path = (args.videos_dir or args.dataset_dir / "videos") / name
+        pictures[f"{annotations.stem(name)}.png"] = draw_picture(video_path, flows.find(name), top, labels)
+    if args.sheet:
+        pictures = {args.sheet: stack(list(pictures.values()), 3 * GAP)}
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    written = [args.output_dir / name for name in pictures]
+    for path, picture in zip(written, pictures.values(), strict=True):
+        picture.save(path, optimize=True)
     print("wrote " + " ".join(map(str, written)), flush=True)
     return written
 
@@ -65,17 +78,25 @@ def top_actions(probabilities: dict[str, float], labels: set[str]) -> list[tuple
 
 def draw_picture(rgb: Path, flow: Path | None, top: list[tuple[str, float]], labels: set[str]) -> Any:
     """Return a PIL image: the filmstrips above each other, the bars at their right."""
-    from PIL import Image
-
     from vimoclip.video.filmstrip import render_filmstrip
 
     strips = [render_filmstrip(path, STRIP_FRAMES, STRIP_HEIGHT, GAP) for path in (rgb, flow) if path is not None]
-    bars = draw_bars(top, labels, len(strips) * (STRIP_HEIGHT + GAP) - GAP)
-    strip_width = max(image.width for image in strips)
-    sheet = Image.new("RGB", (strip_width + 2 * GAP + bars.width, bars.height), "white")
-    for i, image in enumerate(strips):
-        sheet.paste(image, (0, i * (STRIP_HEIGHT + GAP)))
-    sheet.paste(bars, (strip_width + 2 * GAP, 0))
+    sheet = stack(strips, GAP)
+    bars = draw_bars(top, labels, sheet.height)
+    return stack([sheet, bars], 2 * GAP, across=True)
+
+
+def stack(images: list[Any], gap: int, across: bool = False) -> Any:
+    """Return a PIL image of images below each other, or across: beside each other."""
+    from PIL import Image
+
+    widths, heights = [image.width for image in images], [image.height for image in images]
+    gaps = gap * (len(images) - 1)
+    size = (sum(widths) + gaps, max(heights)) if across else (max(widths), sum(heights) + gaps)
+    sheet, offset = Image.new("RGB", size, "white"), 0
+    for image in images:
+        sheet.paste(image, (offset, 0) if across else (0, offset))
+        offset += gap + (image.width if across else image.height)
     return sheet
 
 

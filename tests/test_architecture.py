@@ -13,33 +13,15 @@ from tests.conftest import REPOSITORY
 
 SCRIPTS = ["extract_embeddings.py", "extract_flows.py", "train.py", "inference.py", "prepare_dataset.py"]
 SCRIPTS += ["evaluate.py", "predict.py", "agreement.py", "export_model.py"]
-DEMO = ["make_clips", "make_films", "make_teacher", "correct_predictions", "check_frames", "report", "strips"]
+DEMO = ["make_clips", "make_encoder", "make_films", "make_teacher", "correct_predictions", "check_frames"]
+DEMO += ["report", "strips"]
 # a package imports only packages that stand before it
-LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "model_folder", "clip"]
-LAYERS += [
-    "flow",
-    "metrics",
-    "boris",
-    "timeline",
-    "extraction",
-    "training",
-    "check",
-    "moclip",
-    "evaluation",
-    "report",
-    "ethogram",
-    "agreement",
-]
-LAYERS += ["prepare", "prediction"]
+LAYERS = ["errors", "io", "cli", "runtime", "annotations", "video", "store", "model_folder", "clip", "flow", "metrics"]
+LAYERS += ["boris", "timeline", "extraction", "training", "check", "moclip", "evaluation", "report", "ethogram"]
+LAYERS += ["agreement", "prepare", "prediction"]
 # third-party package -> the only module or package that may import it
-OWNERS = {
-    "h5py": "store",
-    "av": "video",
-    "open_clip": "clip",
-    "safetensors": "model_folder",
-    "ptlflow": "flow",
-    "cv2": "flow",
-}
+OWNERS = {"h5py": "store", "av": "video", "open_clip": "clip", "ptlflow": "flow", "cv2": "flow"}
+OWNERS |= {"safetensors": "model_folder"}
 OWNERS |= {"openpyxl": "prepare/animal_kingdom", "iterstrat": "prepare/grouped_split", "jinja2": "io/html_page"}
 OWNERS |= {"plotly": "report", "sklearn": "metrics", "threadpoolctl": "metrics", "scipy": "annotations/split_checks"}
 PROBE_FIT = "TFAM/probe_fit"  # also imports scikit-learn, whose regression is the model there

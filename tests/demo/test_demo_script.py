@@ -24,14 +24,20 @@ from vimoclip.cli import RunReport
 def test_help_is_the_usage_and_exit_code_0(flag: str) -> None:
     completed = shell(f"bash demo.sh {flag}")
     assert (completed.returncode, completed.stderr) == (0, "")
-    for usage in ("bash demo.sh --real", "bash demo.sh --clips DIR", "bash demo.sh --tiny"):
-        assert usage in completed.stdout
+    for usage in ("--real", "--clips DIR", "--kabr", "--tiny"):
+        assert f"bash demo.sh {usage}" in completed.stdout
     assert "set -euo" not in completed.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "names"),
-    [("--huge", "--huge"), ("--tiny extra", "extra"), ("--clips nowhere", "--clips"), ("--clips", "--clips")],
+    [
+        ("--huge", "--huge"),
+        ("--tiny extra", "extra"),
+        ("--clips nowhere", "--clips"),
+        ("--clips", "--clips"),
+        ("--kabr --real", "--kabr"),
+    ],
 )
 def test_invalid_arguments_are_a_one_line_error_before_installing(flags: str, names: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,6 +1,7 @@
 """Protocols: which clips a run trains on, selects its epoch on and evaluates; warnings about the student."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -213,6 +214,16 @@ SELECTION_DIGEST = run_folder.digest([f"V{n:02}.mp4" for n in SELECTION_NUMBERS]
         ({"protocol": "held_out"}, "held_out", None),
         ({"protocol": "held_out", "selection": SELECTION_DIGEST}, "held_out", True),
         ({"protocol": "held_out", "selection": run_folder.digest(["V01.mp4"])}, "held_out", False),
+        # the encoder was frozen
+        (
+            {
+                "protocol": "held_out",
+                "selection": run_folder.digest(["V01.mp4"]),
+                "clip": {"weights_sha256": "student"},
+            },
+            "held_out",
+            None,
+        ),
         ({"protocol": "published"}, "published", None),
         ({}, "published", None),
         (None, None, None),
@@ -220,7 +231,7 @@ SELECTION_DIGEST = run_folder.digest([f"V{n:02}.mp4" for n in SELECTION_NUMBERS]
 )
 def test_student_that_was_not_held_out_gives_a_warning(
     selection_dataset: Path,
-    student: dict[str, str] | None,
+    student: dict[str, Any] | None,
     protocol: str | None,
     agrees: bool | None,
     capsys: pytest.CaptureFixture[str],
