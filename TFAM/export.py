@@ -44,17 +44,18 @@ def collect(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, dict[st
 def describe_fusion(predictor: FusionPredictor) -> dict[str, Any]:
     """Return what config.json says about the fusion, its classes and its frames, without paths of this machine."""
     trained = predictor.trained
+    is_in_place = "TFAM" in trained.path.absolute().parts[-4:-3]  # else the third folder may be anything
     source = predictor.inputs["rgb"] or predictor.inputs["motion"] or {}
     data = {key: value for key, value in trained.config["data"].items() if f"data.{key}" not in INPUT_KEYS}
     return {
         "classes": list(trained.classes),
         "thresholds": dict(zip(trained.classes, predictor.thresholds().tolist(), strict=True)),
         "raw_thresholds": trained.raw_thresholds,
-        "calibration": trained.calibration,
+        "calibration": trained.calibration_document,
         "sampling": source["sampling"],
         "geometry": video.geometry_of(source).as_dict(),
         "fusion": {
-            "name": trained.name,
+            "name": trained.name if is_in_place else "/".join(trained.path.parts[-2:]),
             "weights_sha256": predictor.weights_sha256,
             "config": {**trained.config, "data": data},
         },

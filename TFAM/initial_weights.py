@@ -142,10 +142,10 @@ class InitialWeights:
         )
         if not Fusion(self.config["model"]["fusion"]).uses_motion or self.config["data"]["motion"] == "none":
             del commands["motion"]
-        return commands
+        return {stream: " and ".join(steps) for stream, steps in commands.items()}
 
 
-def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: str) -> dict[str, str]:
+def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: str) -> dict[str, list[str]]:
     """Return the commands that compute embeddings like the `inputs` of a config, by stream.
 
     `encoder`: value of --clip-model-name, None for the name that `inputs` record; `student`: of --checkpoint-dir."""
@@ -156,8 +156,8 @@ def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: 
     frames = {key: rgb[key] for key in ("resize", *FRAME_ATTRIBUTES) if key in rgb}
     flow_flags = extraction_flags(motion.get("student", {}).get("flow", {}))
     return {
-        "rgb": f"extract_embeddings.py --clip-model-name {name} {extraction_flags(frames)}",
-        "motion": f"extract_flows.py {flow_flags} and inference.py --checkpoint-dir {student}",
+        "rgb": [f"extract_embeddings.py --clip-model-name {name} {extraction_flags(frames)}".strip()],
+        "motion": [f"extract_flows.py {flow_flags}".strip(), f"inference.py --checkpoint-dir {student}"],
     }
 
 

@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import ModelCardData, metadata_load
 
 from TFAM import card_results
+from TFAM.initial_weights import embedding_commands
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
 from vimoclip import model_folder
@@ -163,10 +164,6 @@ def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, A
     """Return the commands that use the model. `name`: of its folder."""
     fusion, window, flow = Fusion(document["fusion"]["config"]["model"]["fusion"]), document["window"], document["flow"]
     folder = shlex.quote(name)
-    encoder = ["--clip-model-name", f"local-dir:{name}"]
-    if model_folder.ENCODER not in parts:
-        recorded = zip(("--clip-model-name", "--clip-pretrained"), _backbone_names(document), strict=False)
-        encoder = [word for flag_and_name in recorded for word in flag_and_name]
     text = [
         f"Install ViMoCLIP {document['versions']['export']['vimoclip']} or newer (its README says how), and give these "
         "commands in its folder. The first one takes this folder, the second one downloads a model from the Hugging "
@@ -190,14 +187,13 @@ def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, A
     if not fusion.is_linear_probe:
         text.append(
             "To train it further on your own clips, also with other actions, extract their embeddings with the same "
-            "settings, which are in `config.json` (the flags of each script are in its `--help`):"
+            "settings:"
         )
-        commands = [f"python extract_embeddings.py {shlex.join(encoder)}"]  # also for the labels
-        if document["student"]:
-            commands += [f"python extract_flows.py --model {flow['method']}"]
-            commands += [f"python inference.py --checkpoint-dir {folder}"]
-        commands.append(f"python -m TFAM.train_and_eval --config {fusion.value} --init {folder}")
-        text.append("```bash\n" + "\n".join(commands) + "\n```")
+        encoder = shlex.quote(f"local-dir:{name}") if model_folder.ENCODER in parts else None
+        steps = embedding_commands(document["fusion"]["config"]["inputs"], encoder, folder)
+        commands = [*steps["rgb"], *(steps["motion"] if document["student"] else [])]
+        commands.append(f"-m TFAM.train_and_eval --config {fusion.value} --init {folder}")
+        text.append("```bash\n" + "\n".join(f"python {command}" for command in commands) + "\n```")
     return "## How to use it\n" + "\n\n".join(text)
 
 

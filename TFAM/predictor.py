@@ -14,7 +14,6 @@ from TFAM.packing import Fusion, Pooling
 from TFAM.probes import LinearProbe, build_model
 from vimoclip import clip
 from vimoclip.errors import UserError
-from vimoclip.evaluation import calibration_file
 from vimoclip.io.checkpoint_loading import load_state
 from vimoclip.prediction import WindowFeatures
 
@@ -50,8 +49,7 @@ class FusionPredictor:
             if is_used and "sampling" not in (self.inputs[stream] or {}):
                 problem = f"has no metadata of its {stream} embeddings"
                 raise UserError(problem, "extract them again, and train again", path=self.path)
-        calibration = trained.calibration
-        self.calibration = calibration_file.parse(calibration, self.classes, self.path) if calibration else None
+        self.calibration = trained.calibration
         self.device, self.precision = device, precision
         self.model = build_model(self.model_config).to(device).eval()
         load_state(self.model, trained.state_dict, self.path)

@@ -11,6 +11,7 @@ from TFAM.evaluation import checkpoint_config
 from vimoclip import clip, model_folder
 from vimoclip.errors import UserError
 from vimoclip.evaluation import calibration_file
+from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.io import yaml_json
 from vimoclip.training import checkpoint
 
@@ -21,16 +22,17 @@ BEST_CHECKPOINT = "best_model.pth"  # the checkpoint that metrics.json and calib
 class TrainedFusion:
     """A fusion model or probe. `path`: its checkpoint or model folder, for messages; `name`: what results record of it.
 
-    `config`: of its checkpoint, with the sections training, model, data and inputs. `calibration`: content of
-    calibration.json, None if it has none or it was not read; `raw_thresholds`: of raw scores by class, None if none
-    were fitted. `versions`: of the packages it was trained with."""
+    `config`: of its checkpoint, with the sections training, model, data and inputs. `calibration`, and
+    `calibration_document`, the content of calibration.json: None if it has none or it was not read; `raw_thresholds`:
+    of raw scores by class, None if none were fitted. `versions`: of the packages it was trained with."""
 
     path: Path
     name: str
     config: dict[str, Any]
     classes: tuple[str, ...]
     state_dict: dict[str, torch.Tensor]
-    calibration: dict[str, Any] | None
+    calibration: RunCalibration | None
+    calibration_document: dict[str, Any] | None
     raw_thresholds: dict[str, float] | None
     versions: dict[str, str]
 
@@ -54,29 +56,35 @@ def _from_run(path: Path, calibrated: bool) -> TrainedFusion:
             "give a run folder of TFAM.train_and_eval",
             path=path,
         )
-    classes, calibration, thresholds = tuple(state["class_names"]), None, None
+    classes, document, thresholds = tuple(state["class_names"]), None, None
     if path.name == BEST_CHECKPOINT:
-        calibration = calibration_file.read_document(path.parent) if calibrated else None
+        document = calibration_file.read_document(path.parent) if calibrated else None
         with contextlib.suppress(UserError):
             thresholds = yaml_json.read_json(path.parent / "metrics.json").get("thresholds")
-    name = "/".join(path.absolute().parts[-3:])
-    versions = state.get("versions", {})
-    return TrainedFusion(path, name, config, classes, state["state_dict"], calibration, thresholds, versions)
+    calibration = _parse_calibration(document, classes, path.with_name(calibration_file.FILE_NAME))
+    name, versions = "/".join(path.absolute().parts[-3:]), state.get("versions", {})
+    return TrainedFusion(path, name, config, classes, state["state_dict"], calibration, document, thresholds, versions)
 
 
 def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
     folder = model_folder.open_folder(path)
-    document, state = folder.config, folder.tensors(model_folder.FUSION)
+    state, config_path = folder.tensors(model_folder.FUSION), path / model_folder.CONFIG_FILE
     try:
-        fusion, classes = document["fusion"], tuple(map(str, document["classes"]))
-        name, sha256, thresholds = str(fusion["name"]), str(fusion["weights_sha256"]), document["raw_thresholds"]
-        calibration, versions = document["calibration"] if calibrated else None, document["versions"]["training"]
+        fusion, classes = folder.config["fusion"], tuple(map(str, folder.config["classes"]))
+        name, sha256, thresholds = str(fusion["name"]), str(fusion["weights_sha256"]), folder.config["raw_thresholds"]
+        document = folder.config["calibration"] if calibrated else None
+        versions = folder.config["versions"]["training"]
         config = checkpoint_config({"config": fusion["config"], "class_names": list(classes)})
-        if config is None or not all(isinstance(part, dict | None) for part in (thresholds, calibration)):
+        if config is None or not all(isinstance(part, dict | None) for part in (thresholds, document)):
             raise TypeError("fusion.config, raw_thresholds or calibration")
     except (KeyError, TypeError) as error:
-        raise UserError(f"its config.json is damaged ({error})", model_folder.HINT, path=path) from None
+        raise UserError(f"is damaged ({error})", model_folder.HINT, path=config_path) from None
     if clip.tensors_sha256(state) != sha256:
         problem = "its weights are not those of its config.json"
         raise UserError(problem, "copy both again, or export the model again", path=path)
-    return TrainedFusion(path, name, config, classes, state, calibration, thresholds, versions)
+    calibration = _parse_calibration(document, classes, config_path)
+    return TrainedFusion(path, name, config, classes, state, calibration, document, thresholds, versions)
+
+
+def _parse_calibration(document: dict[str, Any] | None, classes: tuple[str, ...], path: Path) -> RunCalibration | None:
+    return None if document is None else calibration_file.parse(document, classes, path)
