@@ -518,7 +518,7 @@ def huge_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         case.make(path)
         case.damage(path)
     encode(folder / "picture.avi", np.zeros((1, 4096, 4096, 3), np.uint8), "mjpeg")
-    repeat_picture(folder / "picture.avi", folder / "headers" / "large.avi", 16)
+    repeat_picture(folder / "picture.avi", folder / "headers" / "large.avi", 24)
     return folder
 
 
@@ -548,7 +548,7 @@ def check_memory_limit(folder: Path) -> None:
             decode_all(folder / "headers" / name)
     for overlap in (0, 1):
         reader = video.VideoReader(folder / "headers" / "large.avi", 32, overlap=overlap)
-        assert sum(len(batch.frames) - batch.repeated for batch in reader) == 16
+        assert sum(len(batch.frames) - batch.repeated for batch in reader) == 24
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of a process's memory")
