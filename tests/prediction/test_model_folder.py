@@ -37,7 +37,7 @@ def export(root: Path, run: str | Path, output: Path, *flags: str, clip: str = "
 def model(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a calibration of Platt, and windows that fit the short clips."""
     folder = tmp_path_factory.mktemp("exported")
-    run = write_calibration(copy_run(chain, "cross_attention", folder / "cross_attention" / "seed49"))
+    run = write_calibration(copy_run(chain, "cross_attention", folder / "TFAM" / "cross_attention" / "seed49"))
     return export(chain, run, folder / "model", *STUDENT, *WINDOWS)
 
 
@@ -61,7 +61,7 @@ def results(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("flags", [[], ["--raw"]])
 def test_a_model_gives_the_numbers_of_its_run(chain: Path, model: Path, flags: list[str], tmp_path: Path) -> None:
     """In a folder with nothing but the video, where the encoder of the run can't be found."""
-    run = model.with_name("cross_attention") / "seed49"
+    run = model.parent / "TFAM" / "cross_attention" / "seed49"
     command = ["--tfam", str(run), *STUDENT, *WINDOWS, *flags]
     predict(chain, VIDEO, *command, "-o", str(tmp_path / "of_run"))
     empty = tmp_path / "empty"
@@ -91,7 +91,7 @@ def test_models_of_all_kinds(chain: Path, config: str, tmp_path: Path) -> None:
 
 def test_config_json_describes_the_model(chain: Path, model: Path) -> None:
     config = read_json(model / "config.json")
-    run = model.with_name("cross_attention") / "seed49"
+    run = model.parent / "TFAM" / "cross_attention" / "seed49"
     assert (config["format"], config["schema"], config["classes"]) == ("vimoclip", 1, list(CLASSES))
     assert config["thresholds"] == {"walking": 0.6, "running": 0.3, "eating": 0.7}
     assert config["raw_thresholds"] == read_json(run / "metrics.json")["thresholds"]
@@ -103,6 +103,12 @@ def test_config_json_describes_the_model(chain: Path, model: Path) -> None:
     assert config["versions"]["training"]["torch"] == config["versions"]["export"]["torch"] == version("torch")
     for text in map(Path.read_bytes, (path for path in model.rglob("*") if path.is_file())):
         assert not any(str(place).encode() in text for place in (chain, model.parent, Path.home()))
+
+
+def test_the_name_of_a_run_elsewhere_has_no_folder_of_its_owner(chain: Path, tmp_path: Path) -> None:
+    run = copy_run(chain, "rgb", tmp_path / "anna" / "run1")
+    config = read_json(export(chain, run, tmp_path / "model") / "config.json")
+    assert config["fusion"]["name"] == "run1/best_model.pth"
 
 
 def test_a_model_from_the_cache_of_the_hub_needs_no_network(chain: Path, model: Path, tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_a_frozen_student_is_stored_once(chain: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_without_its_encoder_needs_it_by_name(chain: Path, model: Path, tmp_path: Path) -> None:
-    run = model.with_name("cross_attention") / "seed49"
+    run = model.parent / "TFAM" / "cross_attention" / "seed49"
     folder = export(chain, run, tmp_path / "model", *STUDENT, *WINDOWS, "--without-encoder")
     size = (folder / "model.safetensors").stat().st_size
     assert size < (model / "model.safetensors").stat().st_size
@@ -165,7 +171,7 @@ def test_a_model_without_its_encoder_needs_it_by_name(chain: Path, model: Path, 
 
 
 def test_a_result_is_continued_by_the_exported_model(chain: Path, model: Path, tmp_path: Path) -> None:
-    run = model.with_name("cross_attention") / "seed49"
+    run = model.parent / "TFAM" / "cross_attention" / "seed49"
     predict(chain, VIDEO, "--tfam", str(run), *STUDENT, *WINDOWS, "-o", str(tmp_path))
     report = predict(chain, VIDEO, "--model", str(model), "-o", str(tmp_path), clip="")
     assert (report.done, report.already_done) == (0, 1)
