@@ -38,13 +38,13 @@ from vimoclip.annotations.split_protocol import PROTOCOL_NOTES
 
 PERMUTATIONS = 200
 COLUMNS = ["config", "seeds", "folds", "num_videos", "share_of_positives", "baseline", "protocol", "settings"]
-METRIC_COLUMNS = ["mean", "std", "low", "high", "chance", "mean_of_folds"]
+METRIC_COLUMNS = ["mean", "std", "low", "high", "chance", "mean_of_folds", "mean_of_folds_chance"]
 METRIC_COLUMNS += ["minus_baseline", "minus_baseline_low", "minus_baseline_high"]
 COLUMNS += [f"{metric}_{name}" for metric in METRICS for name in METRIC_COLUMNS]
 POOLED_NOTE = (
     "Each clip has the score of the fold in which it was not trained on, and average precision is of all clips in one "
     "ranking: it also compares scores of different models. mean of the folds: each fold's own average precision, if "
-    "each fold has a positive and a negative clip of every class; with few clips in a fold its chance level is higher."
+    "each fold has a positive and a negative clip of every class. Chance is higher for fewer clips."
 )
 CHANCE_NOTE = (
     f"chance: mean of {PERMUTATIONS} random permutations of the clips' labels, which is above the share of positives. "
@@ -141,8 +141,10 @@ def make_row(
     for metric in METRICS:
         row |= mean_and_std(metric, [run[metric] for run in runs])
         row |= {f"{metric}_{end}": intervals[f"{metric}_{end}"] for end in ("low", "high")}
-        of_folds = [value for run in runs if (value := mean_of_folds(run, metric)) is not None]
-        row[f"{metric}_mean_of_folds"] = f"{mean(of_folds):.4f}" if len(of_folds) == len(runs) else ""
+        of_folds = [found for run in runs if (found := mean_of_folds(run, metric))]
+        means = map(mean, zip(*of_folds, strict=True)) if len(of_folds) == len(runs) else None
+        values = [f"{value:.4f}" for value in means] if means else ["", ""]
+        row[f"{metric}_mean_of_folds"], row[f"{metric}_mean_of_folds_chance"] = values
         row[f"{metric}_chance"] = f"{mean(chance[metric] for chance in chances):.4f}"
         row |= difference_columns(f"{metric}_minus_baseline", differences.get(metric))
     return row
@@ -162,7 +164,8 @@ def format_markdown(rows: Sequence[Mapping[str, str]], classes: Sequence[str], b
             value, std, low, high = (row[f"{metric}_{end}"] for end in ("mean", "std", "low", "high"))
             line.append(value + (f" ± {std}" if std else "") + (f" [{low}, {high}]" if low else ""))
             line.append(format_difference(row, f"{metric}_minus_baseline"))
-            line += [row[f"{metric}_chance"], row[f"{metric}_mean_of_folds"]]
+            of_folds, of_folds_chance = row[f"{metric}_mean_of_folds"], row[f"{metric}_mean_of_folds_chance"]
+            line += [row[f"{metric}_chance"], f"{of_folds} (chance {of_folds_chance})" if of_folds else ""]
         cells.append(
             [*line, *(row[key] for key in ("share_of_positives", "num_videos", "folds", "protocol", "settings"))]
         )

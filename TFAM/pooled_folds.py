@@ -125,15 +125,22 @@ def describe_missing_clips(run: RunMetrics) -> list[str]:
     return [f"{run['config']}: {line}" for line in lines]
 
 
-def mean_of_folds(run: RunMetrics, metric: str) -> float | None:
-    """Return the mean of the folds' average precisions; None if a fold has no positive or negative of a class."""
+def mean_of_folds(run: RunMetrics, metric: str) -> tuple[float, float] | None:
+    """Return the mean of the folds' average precisions, and that of random rankings.
+
+    None if a fold has no positive or no negative clip of a class."""
     import numpy as np
 
+    from vimoclip import metrics
+
+    chances = []
     for videos in run["fold_videos"]:
         labels = np.stack([run["labels"][video] for video in videos])
         if not labels.any(0).all() or labels.all(0).any():
             return None
-    return mean(fold[metric] for fold in run["folds"])
+        columns = [labels.ravel()] if metric == "map_micro" else labels.T
+        chances.append(mean(metrics.expected_random_ap(int(column.sum()), len(column)) for column in columns))
+    return mean(fold[metric] for fold in run["folds"]), mean(chances)
 
 
 def permuted_chance(run: RunMetrics, rounds: int, seed: int) -> dict[str, float]:

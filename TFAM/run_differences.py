@@ -104,23 +104,26 @@ def _difference(
 
 def _find_baseline(group: RunGroup, groups: Groups, config: str) -> Sequence[RunMetrics]:
     """Return the runs of a config to compare a group with, of any student. Raises UserError if there are none."""
-    shared_settings = _shared_settings(groups[group])
+    first = groups[group][0]
+    data_only = is_probe(first["fusion"]) or is_probe(config)  # other settings do not change a linear probe
+    shared_settings = _shared_settings(first, data_only)
     candidates = [
         runs
         for other, runs in groups.items()
         if (other.config, other.protocol) == (config, group.protocol)
         and (config != RGB or runs[0]["fusion"] == RGB)
-        and _shared_settings(runs) == shared_settings
+        and _shared_settings(runs[0], data_only) == shared_settings
     ]
     if not candidates:
         raise UserError(f"no run of {config} has the same protocol and settings")
-    candidates = [runs for runs in candidates if have_same_inputs(runs[0], groups[group][0])] or candidates
-    settings = groups[group][0]["settings"].items()
+    candidates = [runs for runs in candidates if have_same_inputs(runs[0], first)] or candidates
+    settings = first["settings"].items()
     return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
 
 
-def _shared_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:
-    return {key: value for key, value in runs[0]["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
+def _shared_settings(run: RunMetrics, data_only: bool) -> dict[str, Any]:
+    settings = {key: value for key, value in run["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
+    return {key: value for key, value in settings.items() if key.startswith("data.") or not data_only}
 
 
 def _data_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:

@@ -227,9 +227,10 @@ def draw_folds(counts: np.ndarray, sizes: np.ndarray, num_folds: int, seed: int)
         group, other = rng.integers(len(sizes), size=2)
         fold, other_fold = folds[group], folds[other]
         is_move = rng.random() < 0.5
-        if fold == other_fold or (is_move and (folds == fold).sum() == 1):
+        if fold == other_fold:
             continue
         change = features[group] - (0 if is_move else features[other])
+        # never for the last group of a fold, as no sum is below 0
         if (change * (sums[other_fold] - sums[fold] + change)).sum() < -1e-9:
             sums[fold] -= change
             sums[other_fold] += change
