@@ -38,8 +38,8 @@ fuse() { # fuse CONFIG: train it in each fold
     [ "${1#probe_}" = "$1" ] || module=TFAM.probe
     for fold in "${folds[@]}"; do
         job "$1, fold $fold, seeds ${seeds[*]}" "fold$fold/$1" \
-            "$python" -m $module --config "$1" demo/kabr/tfam.yaml --seed "${seeds[@]}" \
-            --set "data.motion_h5=$dataset/flow_embeddings.h5" ${settings[@]+"${settings[@]}"} \
+            "$python" -m $module --config "$1" demo/tfam.yaml --seed "${seeds[@]}" \
+            --set training.checkpoint=last "data.motion_h5=$dataset/flow_embeddings.h5" ${settings[@]+"${settings[@]}"} \
             --dataset-dir "$dataset/fold$fold" --dataset-name kabr \
             --checkpoints-dir "checkpoints/$name/fold$fold" --logs-dir "logs/$name/fold$fold" --num-workers 0
     done
@@ -68,7 +68,7 @@ step "Table of all folds" \
     "$python" -m TFAM.cross_validation --checkpoints-dirs "${folds[@]/#/checkpoints/$name/fold}" \
     --output-dir "TFAM/results/$name" --resample sources ${evaluation_args[@]+"${evaluation_args[@]}"}
 step "Picture of a zebra that walks and one that stands" \
-    "$python" -m demo.strips --run "TFAM/results/$name/cross_attention/seed49" --clips ZP0632-Walk.mp4 ZP0630-Head_Up.mp4 \
+    "$python" -m demo.strips --run "TFAM/results/$name/cross_attention/seed49" --clips ZP0632-Walk.mp4 ZG0668-Head_Up.mp4 \
     --annotations-dir "TFAM/results/$name/annotations" --dataset-name folds --videos-dir demo/kabr/clips \
     --flow-videos-dir "$dataset/flows" --output-dir "TFAM/results/$name" --sheet zebras.png
 

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         video_path = (args.videos_dir or args.dataset_dir / "videos") / name
         pictures[f"{annotations.stem(name)}.png"] = draw_picture(video_path, flows.find(name), top, labels)
     if args.sheet:
-        pictures = {args.sheet: stack(list(pictures.values()), 3 * GAP)}
+        pictures = {args.sheet: stack(list(pictures.values()), 3 * GAP).quantize(256)}  # a third of the size
     args.output_dir.mkdir(parents=True, exist_ok=True)
     written = [args.output_dir / name for name in pictures]
     for path, picture in zip(written, pictures.values(), strict=True):
