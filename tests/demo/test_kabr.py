@@ -118,7 +118,7 @@ def test_the_encoder_computes_what_the_package_does(encoder_folder: Path) -> Non
     normalized = (torch.from_numpy(frames).permute(0, 3, 1, 2) - 127.0) / 128.0  # as in its training
     expected = package_forward(tensors, normalized)
     z = encoder.encode(encoder.preprocess(frames))
-    projection = encoder.visual.head.proj.weight.detach()  # (256, 1280), orthonormal
+    projection = encoder.visual.state_dict()["head.proj.weight"]  # (256, 1280), orthonormal
     torch.testing.assert_close(projection @ projection.T, torch.eye(256), rtol=0, atol=1e-5)
     assert z.shape == (2, 256) and expected.std(0).max() > 0.01  # that differ between the frames
     torch.testing.assert_close(z, expected @ projection.T, rtol=1e-3, atol=1e-3)
