@@ -2,6 +2,8 @@
 
     python extract_embeddings.py
     python extract_embeddings.py --split train --clip-model-name ViT-B/16
+    python extract_embeddings.py --clip-model-name local-dir:my_model
+The third command uses the encoder in a model folder of export_model.py.
 
 Reads dataset/videos/ and dataset/annotations/, writes dataset/embeddings/ak_train_clip_embeddings.h5 and so on.
 Safe to stop and run again: videos that are done are skipped."""

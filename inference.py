@@ -1,8 +1,10 @@
 """Compute motion embeddings: embed every frame of every flow video with the student, the encoder trained by train.py.
 
     python inference.py --checkpoint-dir checkpoints/20250328-003544
+    python inference.py --checkpoint-dir my_model
 
-Reads dataset/flows/ and a run folder of train.py, writes dataset/embeddings/flow_embeddings.h5.
+Reads dataset/flows/ and a run folder of train.py, or the student in a model folder of export_model.py. Writes
+dataset/embeddings/flow_embeddings.h5.
 Safe to stop and run again: videos that are done are skipped."""
 
 import argparse
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "--checkpoint-dir", type=Path, required=True, help="run folder of train.py, or a checkpoint file in it"
+        "--checkpoint-dir",
+        type=Path,
+        required=True,
+        help="run folder of train.py, a checkpoint file in it, or a model folder of export_model.py",
     )
     parser.add_argument(
         "--flow-videos-dir", type=Path, default=None, help="folder of flow videos; default: flows/ in --dataset-dir"

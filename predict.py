@@ -1,6 +1,7 @@
 """Predict the actions in videos and when they occur, in one pass, without intermediate files.
 
     python predict.py video.mp4 --student checkpoints/<run> --tfam checkpoints/TFAM/<config>/seed49 -o predictions/
+    python predict.py video.mp4 --model my_model                  an exported model, see export_model.py
     python predict.py my_videos/ --labels drinking running        CLIP alone, without training
 
 Accepts videos, folders of videos, also in folders below them, and lists (.txt, one path per line). For each video it
@@ -51,9 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
         "thresholds are the means",
     )
     parser.add_argument(
+        "--model",
+        metavar="FOLDER",
+        help="exported model instead of --tfam and --student: a folder of export_model.py, or hf-hub:OWNER/NAME, which "
+        "is downloaded from the Hugging Face Hub",
+    )
+    parser.add_argument(
         "--raw",
         action="store_true",
-        help="scores as TFAM gives them, without the calibration of the runs of --tfam, and thresholds for these",
+        help="scores as TFAM gives them, without the calibration of the runs or the model, and thresholds for these",
     )
     parser.add_argument(
         "--student", type=Path, help="trained motion encoder: the run folder of train.py that --tfam was trained with"
@@ -65,14 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--fps", type=cli.positive_float, help=f"sampled frames per second; default: {ZERO_SHOT_FPS:g}")
     cli.add_deinterlace_argument(group, None)
     group = parser.add_argument_group("timeline")
-    group.add_argument("--window", type=cli.positive_float, default=6.0, help="length of a window, in seconds")
-    group.add_argument(
-        "--stride-seconds", type=cli.positive_float, default=1.0, help="stride of the windows, in seconds"
-    )
+    cli.add_window_arguments(group, "that of --model")
     group.add_argument(
         "--threshold",
         type=cli.non_negative_float,
-        help="one threshold for all actions; default: those of the run, else 0.5",
+        help="one threshold for all actions; default: those of the run or model, else 0.5",
     )
     group.add_argument("--min-length", type=cli.non_negative_float, default=1.0, help="shortest bout, in seconds")
     group.add_argument("--max-gap", type=cli.non_negative_float, default=1.0, help="longest gap in a bout, in seconds")
@@ -113,6 +117,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> cli.RunReport:
     args = parse_arguments(argv)
     check_arguments(args)
+    if args.model:
+        use_model_folder(args)
     from vimoclip.ethogram import folder_files
     from vimoclip.io.written_files import WrittenFiles
     from vimoclip.prediction import input_videos, runner
@@ -149,15 +155,19 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError for flags that exclude each other, and for missing files."""
-    if bool(args.tfam) == bool(args.labels):
-        raise UserError("exactly one of --tfam and --labels is needed", "give --tfam (and --student) or --labels")
+    if sum(map(bool, (args.tfam, args.model, args.labels))) != 1:
+        hint = "give --tfam (and --student), --model, or --labels"
+        raise UserError("exactly one of --tfam, --model and --labels is needed", hint)
+    if args.model and args.student:
+        raise UserError("--model and --student exclude each other", "omit --student: the model contains it")
     for flags, other, hint in (
-        (("student", "ckpt_path"), "tfam", "--labels uses no motion"),
-        (("raw",), "tfam", "scores of --labels are not calibrated"),
-        (("template", "fps", "deinterlace"), "labels", "--tfam uses the settings of its training"),
+        (("student",), "tfam", "--labels uses no motion"),
+        (("ckpt_path",), "tfam or --model", "--labels uses no motion"),
+        (("raw",), "tfam or --model", "scores of --labels are not calibrated"),
+        (("template", "fps", "deinterlace"), "labels", "a trained model uses the settings of its training"),
     ):
         for flag in flags:
-            if getattr(args, flag) and not getattr(args, other):
+            if getattr(args, flag) and bool(args.labels) != (other == "labels"):
                 raise UserError(f"--{flag.replace('_', '-')} needs --{other}", f"omit it: {hint}")
     for flag, paths, example in (
         ("student", [args.student] if args.student else [], "checkpoints/<run>"),
@@ -166,6 +176,22 @@ def check_arguments(args: argparse.Namespace) -> None:
         for path in paths:
             if not path.exists():
                 raise UserError("there is no such run", f"name a run folder such as {example}: --{flag}", path=path)
+
+
+def use_model_folder(args: argparse.Namespace) -> None:
+    """Set the flags --tfam, --student, --clip-model-name and the window to what --model contains. Raises UserError."""
+    from vimoclip import model_folder
+
+    path = model_folder.find_folder(args.model)
+    folder = model_folder.open_folder(path)
+    args.tfam = [path]
+    args.student = path if model_folder.STUDENT in folder.parts else None
+    if model_folder.ENCODER in folder.parts:
+        if args.clip_model_name or args.clip_pretrained:
+            raise UserError("contains its encoder", "omit --clip-model-name and --clip-pretrained", path=path)
+        args.clip_model_name = f"local-dir:{path}"
+    window, stride = folder.window()
+    args.window, args.stride_seconds = args.window or window, args.stride_seconds or stride
 
 
 def resolve_compute_options(args: argparse.Namespace) -> "ComputeOptions":
@@ -195,7 +221,9 @@ def load_model(args: argparse.Namespace, compute: "ComputeOptions") -> "Predicti
     from vimoclip.prediction.load_pipeline import load_zero_shot_encoder
     from vimoclip.prediction.runner import PredictionModel, TimelineOptions
 
-    options = TimelineOptions(args.window, args.stride_seconds, args.min_length, args.max_gap)
+    options = TimelineOptions(
+        args.window or cli.WINDOW_SECONDS, args.stride_seconds or cli.STRIDE_SECONDS, args.min_length, args.max_gap
+    )
     if args.tfam:
         return load_trained_model(args, compute, options)
     classes = tuple(dict.fromkeys(args.labels))

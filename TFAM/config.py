@@ -24,6 +24,7 @@ Config = dict[str, dict[str, Any]]  # section -> key -> value
 # type of the keys whose default is null
 NULLABLE: dict[str, type] = {
     "training.grad_clip_norm": float,
+    "training.init": str,
     "model.attention_dropout": float,
     "data.rgb_train_h5": str,
     "data.rgb_val_h5": str,

@@ -71,7 +71,7 @@ class FusionEnsemble:
         rgb, motion = self.inputs["rgb"] or {}, self.inputs["motion"] or {}
         methods = [run.calibration.method for run in self.runs if run.calibration]
         by_run: dict[str, list[Any]] = {
-            "tfam": ["/".join(run.path.absolute().parts[-3:]) for run in self.runs],
+            "tfam": [run.name for run in self.runs],
             "tfam_weights_sha256": [run.weights_sha256 for run in self.runs],
             "calibration": methods if set(methods) - {"none"} else [None],
         }

@@ -12,7 +12,7 @@ from TFAM import loops
 from TFAM.config import INPUT_KEYS, Config, changed_settings, check_unchanged, flatten, from_arguments, logged_sections
 from TFAM.data import PairedEmbeddings, open_evaluation_split, selection_digest
 from TFAM.packing import Fusion
-from TFAM.probes import build_model, shape_from_state_dict
+from TFAM.probes import build_model, model_settings, shape_from_state_dict
 from TFAM.students import describe_student, student_protocol
 from TFAM.trainer import BYTES_PER_PREDICTION
 from vimoclip import annotations, cli
@@ -21,6 +21,7 @@ from vimoclip.check.compatibility import check_classes, check_encoder, class_nam
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.evaluation import calibration_file
 from vimoclip.io import predictions_csv, yaml_json
+from vimoclip.io.checkpoint_loading import load_state
 from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime import cost_estimate, defaults, versions
 from vimoclip.runtime.device import select_device, select_precision
@@ -59,7 +60,7 @@ class Evaluator:
         self, config: Config, model: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path, run: RunOptions
     ):
         self.config, self.run, self.model = config, run, build_model(model)
-        checkpoint.load_state(self.model, state, path)
+        load_state(self.model, state, path)
         self.model.to(run.device).eval()
 
     def make_loader(self, dataset: PairedEmbeddings) -> Any:
@@ -149,7 +150,7 @@ def evaluation_config(
         if not args.config:
             raise UserError("has no config", "give the --config of its variant", path=path)
         return from_arguments(args, args.config)
-    model = {k: v for k, v in saved_config["model"].items() if k not in ("d_model", "num_classes")}
+    model = model_settings(saved_config["model"])
     data = {"motion": saved_config["data"]["motion"], "shots": saved_config["data"].get("shots")}
     if saved_config["data"]["protocol"] == THREE_SPLITS:
         data["protocol"] = THREE_SPLITS  # which evaluates the test file
@@ -302,8 +303,7 @@ def run_summary(
         "inputs_sha256": inputs_sha256,
         "versions": best["versions"],
     }
-    if "regularisation" in best:
-        summary["regularisation"] = best["regularisation"]
+    summary |= {key: best[key] for key in ("regularisation", "init") if key in best}
     for split in ("train", SELECTION_SPLIT):
         if split in splits:
             excluded = splits[split].excluded

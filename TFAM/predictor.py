@@ -1,6 +1,5 @@
 """Trained TFAM as the classifier of windows in `predict.py`."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,41 +7,35 @@ from typing import Any
 import numpy as np
 import torch
 
+from TFAM import trained_fusion
 from TFAM.data import ClipFeatures, collate
-from TFAM.evaluation import checkpoint_config
 from TFAM.loops import score_batch
 from TFAM.packing import Fusion, Pooling
 from TFAM.probes import LinearProbe, build_model
 from vimoclip import clip
 from vimoclip.errors import UserError
-from vimoclip.evaluation import calibration_file
-from vimoclip.io import yaml_json
+from vimoclip.io.checkpoint_loading import load_state
 from vimoclip.prediction import WindowFeatures
-from vimoclip.training import checkpoint
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
-BEST_CHECKPOINT = "best_model.pth"  # the checkpoint that metrics.json and calibration.json describe
 
 
 class FusionPredictor:
-    """Checkpoint of TFAM that scores windows. `path`: the checkpoint, or a run folder with a best_model.pth.
+    """Trained TFAM that scores windows. `path`: a run folder with a best_model.pth, a checkpoint, or a model folder.
 
     `inputs`: root attributes of the embedding files that it was trained on, by stream (rgb, motion); None for a stream
     that it does not use. `calibration`: the run's, by which all scores become probabilities; None if it has none, or
     if `raw` is set. Raises UserError if the checkpoint does not record its inputs, or was trained on shuffled motion,
-    or if calibration.json is damaged."""
+    or if its calibration is damaged."""
 
     def __init__(self, path: Path, device: torch.device, precision: str, raw: bool = False):
-        self.path = path / BEST_CHECKPOINT if path.is_dir() else path
-        state = checkpoint.load_checkpoint(self.path)
-        config = checkpoint_config(state)
-        if config is None:
-            raise UserError(
-                "has no metadata of its embeddings, like all published checkpoints",
-                "give a run folder of TFAM.train_and_eval",
-                path=self.path,
-            )
+        self.trained = trained = trained_fusion.load(path, calibrated=not raw)
+        self.path, self.name, self.classes = trained.path, trained.name, trained.classes
+        config = trained.config
         self.model_config = config["model"]
+        if len(self.classes) != self.model_config["num_classes"]:
+            problem = f"names {len(self.classes)} classes, but its model has {self.model_config['num_classes']}"
+            raise UserError(problem, "copy it again", path=self.path)
         self.fusion = Fusion(self.model_config["fusion"])
         motion_mode = config["data"]["motion"]
         if motion_mode == "shuffled" and self.fusion.uses_motion:
@@ -56,12 +49,10 @@ class FusionPredictor:
             if is_used and "sampling" not in (self.inputs[stream] or {}):
                 problem = f"has no metadata of its {stream} embeddings"
                 raise UserError(problem, "extract them again, and train again", path=self.path)
-        self.classes: tuple[str, ...] = tuple(state["class_names"])
-        is_calibrated = self.path.name == BEST_CHECKPOINT and not raw
-        self.calibration = calibration_file.read(self.path.parent, self.classes) if is_calibrated else None
+        self.calibration = trained.calibration
         self.device, self.precision = device, precision
         self.model = build_model(self.model_config).to(device).eval()
-        checkpoint.load_state(self.model, state["state_dict"], self.path)
+        load_state(self.model, trained.state_dict, self.path)
         self.weights_sha256 = clip.weights_sha256(self.model)
 
     @torch.inference_mode()
@@ -114,10 +105,7 @@ class FusionPredictor:
         """Return (C,) thresholds that the run fitted on its model-selection split, or DEFAULT_THRESHOLD."""
         if self.calibration:
             return self.calibration.thresholds
-        fitted = None
-        if self.path.name == BEST_CHECKPOINT:
-            with contextlib.suppress(UserError):
-                fitted = yaml_json.read_json(self.path.parent / "metrics.json").get("thresholds")
+        fitted = self.trained.raw_thresholds or {}
         if not fitted:
             print(f"{self.path}: no fitted thresholds, so {DEFAULT_THRESHOLD} is used for every class", flush=True)
-        return np.array([float((fitted or {}).get(name, DEFAULT_THRESHOLD)) for name in self.classes])
+        return np.array([float(fitted.get(name, DEFAULT_THRESHOLD)) for name in self.classes])

@@ -20,6 +20,7 @@ from TFAM.loops import NON_FINITE_HINT
 from TFAM.probes import LinearProbe, stream_means
 from vimoclip import cli
 from vimoclip.metrics import map_micro
+from vimoclip.metrics.score_calibration import log_losses
 from vimoclip.runtime import cost_estimate
 from vimoclip.runtime.distributed import ProcessGroup
 from vimoclip.training import checkpoint
@@ -48,17 +49,27 @@ class LinearModel(NamedTuple):
     weight: np.ndarray
     intercept: np.ndarray
 
-    def map_micro(self, x: np.ndarray, labels: np.ndarray) -> float:
-        """Return the average precision over all (video, class) pairs of (N, F) features."""
-        scores = torch.from_numpy(x @ self.weight.T + self.intercept).float().sigmoid()
-        return map_micro(scores, torch.from_numpy(labels))
+    def evaluate(self, x: np.ndarray, labels: np.ndarray) -> "SelectionScore":
+        """Return what C is selected by, of (N, F) features and (N, C) labels."""
+        scores = torch.from_numpy(x @ self.weight.T + self.intercept).sigmoid()
+        negative_log_loss = -float(log_losses(scores.double().numpy(), labels).mean())
+        return SelectionScore(map_micro(scores.float(), torch.from_numpy(labels)), negative_log_loss)
+
+
+class SelectionScore(NamedTuple):
+    """Average precision over all (video, class) pairs; the log loss decides between equals.
+
+    On a few clips many C may have the same precision. The smallest of them would give scores that hardly differ."""
+
+    map_micro: float
+    negative_log_loss: float
 
 
 class LinearProbeFit:
     """Run of a linear probe, where other models have a FusionTrainer. An interrupted fit starts again.
 
-    C is one for all classes: that of the highest map_micro on the monitor split, the smallest of equals. The search
-    ends after MAX_FALLS falls in a row. The processes of a group share the classes."""
+    C is one for all classes: that of the highest map_micro on the monitor split, of equals that of the lowest log loss.
+    The search ends after MAX_FALLS falls in a row. The processes of a group share the classes."""
 
     last_step = 0  # on TensorBoard's axis
 
@@ -78,20 +89,26 @@ class LinearProbeFit:
         models, scores = {}, {}
         with closing(fit_path(x, train.labels, GRID, run)) as path:
             for c, model in cli.progress(path, len(GRID), "value of C", "fitting") if run.group.is_main else path:
-                models[c], scores[c] = model, model.map_micro(monitor_x, monitor.labels)
-                if falls_at_end(list(scores.values())) >= MAX_FALLS:
+                models[c], scores[c] = model, model.evaluate(monitor_x, monitor.labels)
+                if falls_at_end([score.map_micro for score in scores.values()]) >= MAX_FALLS:
                     break
-        best = max(scores, key=scores.__getitem__)  # the first of equals
+        best = max(scores, key=scores.__getitem__)
         load_linear_model(self.model, models[best], scaler)
         self.seconds = time.monotonic() - started
-        print(f"{run.folder}: C {best:g}, map_micro {scores[best]:.4f} on the clips that select it", flush=True)
+        print(
+            f"{run.folder}: C {best:g}, map_micro {scores[best].map_micro:.4f} on the clips that select it", flush=True
+        )
         if run.group.is_main:
             content = {
                 "state_dict": self.model.state_dict(),
                 **self.metadata,
                 "epoch": None,
-                "metrics": {"map_micro": scores[best]},
-                "regularisation": {"C": best, "map_micro": {f"{c:g}": score for c, score in scores.items()}},
+                "metrics": {"map_micro": scores[best].map_micro},
+                "regularisation": {
+                    "C": best,
+                    "map_micro": {f"{c:g}": score.map_micro for c, score in scores.items()},
+                    "log_loss": {f"{c:g}": -score.negative_log_loss for c, score in scores.items()},
+                },
             }
             checkpoint.save_checkpoint(run.folder / "best_model.pth", content)
 

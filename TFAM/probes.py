@@ -91,6 +91,11 @@ def stream_means(fusion: Fusion, rgb: PackedTokens, motion: PackedTokens | None)
     return torch.stack([torch.stack([tokens.mean(0) for tokens in video]) for video in videos])
 
 
+def model_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `model` of a config from that of a checkpoint, which has the sizes of its data too."""
+    return {key: value for key, value in saved.items() if key not in ("d_model", "num_classes")}
+
+
 def build_model(config: Mapping[str, Any]) -> FusionTransformer | LinearProbe | AttentiveProbe:
     """Return the model that a run's section `model` describes, with `d_model` and `num_classes`. Raises UserError."""
     fusion, sizes = Fusion(config["fusion"]), (config["d_model"], config["num_classes"])

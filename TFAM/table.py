@@ -45,8 +45,17 @@ PROBE_NOTE = (
     "it is above 0."
 )
 STUDENTS_NOTE = "students: the seed of a run is also that of its student, so that ± has the spread of both trainings."
+INIT_NOTE = (
+    "training.init=: a hash of the weights that the runs started from (--init). These were trained on labels of other "
+    "clips, which may be in the evaluation split here. "
+)
 BOOTSTRAP_SEED = 0
-KEYS_UNLIKE_PAPER = {"data.motion", "data.limit", "data.shots"}  # runs with these settings are not in the paper
+KEYS_UNLIKE_PAPER = {
+    "data.motion",
+    "data.limit",
+    "data.shots",
+    "training.init",
+}  # runs with these settings are not in the paper
 
 
 def build_parser() -> cli.Parser:
@@ -239,7 +248,9 @@ def format_caption(
 
     over, resamples = bootstrap.over, bootstrap.resamples
     macro, micro = (METRIC_NAMES[metric].description for metric in METRICS)
-    clips = _distinct_values([run for runs in groups.values() for run in runs], "num_videos").replace(" ", " or ")
+    runs = [run for group_runs in groups.values() for run in group_runs]
+    clips = _distinct_values(runs, "num_videos").replace(" ", " or ")
+    models = {run["settings"]["training.init"]: run["init"]["name"] for run in runs if run.get("init")}
     paragraphs = [
         f"Average precision on the {clips} clips of the evaluation split, as fractions of 1: mean ± standard deviation "
         f"over the seeds. macro AP: {macro.format(classes='classes')}, Animal Kingdom's own metric; micro AP: {micro}.",
@@ -253,6 +264,7 @@ def format_caption(
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),
         *([STUDENTS_NOTE] if any(_num_students(runs) > 1 for runs in groups.values()) else []),
+        *([INIT_NOTE + html.escape("; ".join(f"{key}: {name}" for key, name in models.items()))] if models else []),
         *([INPUTS_NOTE] if any(group.inputs for group in groups) else []),
         "With training.checkpoint last, the epoch is the last one and was not selected.",
         *(html.escape(message, quote=False) for message in messages),

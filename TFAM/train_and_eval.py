@@ -3,6 +3,7 @@
     python -m TFAM.train_and_eval --config cross_attention
     python -m TFAM.train_and_eval --config rgb --seed 49 50 51 --set training.epochs=1
     python -m TFAM.train_and_eval --config rgb --shots 1 5 10 25
+    python -m TFAM.train_and_eval --config cross_attention --init my_model
     python -m TFAM.train_and_eval --evaluate checkpoints/TFAM/rgb/seed49/best_model.pth
 Reads dataset/embeddings/; writes checkpoints/TFAM/<config>/seed<k>/ and logs/TFAM/<config>/seed<k>/. The same command,
 or --resume RUN_FOLDER, resumes from last.pth; a run that has a metrics.json is finished and is not repeated.
@@ -12,6 +13,9 @@ an annotations/selection.txt: the clips in that file, which are then not trained
 the last epoch. published: the val split.
 --shots N trains on N clips of each class, the same clips for every config and seed, and writes seed<k>_shots<N>/. The
 other splits stay whole. Of several seeds or N there is one run each, one after the other.
+--init starts from the weights of a trained model, for the same classes or for others: my_model may be a model folder of
+export_model.py, hf-hub:OWNER/NAME, or a run folder. The embeddings have to be of its encoder and its student:
+extract_embeddings.py --clip-model-name local-dir:my_model and inference.py --checkpoint-dir my_model compute them.
 --evaluate writes predictions.csv and metrics.json of the val split to
 TFAM/results/evaluate/<config>-seed<k>-<checkpoint>/."""
 
@@ -24,6 +28,7 @@ from vimoclip import cli
 from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
+    from TFAM.initial_weights import InitialWeights
     from TFAM.trainer import FusionTrainer
     from vimoclip.runtime.distributed import ProcessGroup
 
@@ -49,6 +54,13 @@ def build_parser(description: str | None = __doc__) -> cli.Parser:
         default=[],
         metavar="KEY=VALUE",
         help="settings that override the config, like training.epochs=1 model.fusion=rgb",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from the weights of a trained model: a model folder of export_model.py, hf-hub:OWNER/NAME, a run "
+        "folder or a checkpoint; classes of other names start from random weights in the last layer; the section model "
+        "of the settings is that of the trained model",
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
@@ -102,7 +114,9 @@ def run(args: argparse.Namespace) -> Any:
 
 
 def check_run_flags(args: argparse.Namespace) -> None:
-    """Raise UserError if the folder or checkpoint of one run is given with flags that describe several runs."""
+    """Raise UserError for flags that exclude each other."""
+    if args.evaluate and args.init:
+        raise UserError("--init and --evaluate exclude each other", "give --evaluate the checkpoint alone")
     for flag in ("evaluate", "resume"):
         if getattr(args, flag, None) and (args.shots or len(args.seed) > 1):
             several = "--shots" if args.shots else "several seeds"
@@ -140,6 +154,7 @@ def run_name(config: dict[str, Any]) -> str:
 def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
     """Train one run, new or resumed; return its folder and report. Raises UserError, TrainingError."""
     from TFAM.config import check_unchanged, flatten, from_arguments
+    from TFAM.initial_weights import InitialWeights
     from TFAM.packing import Fusion
     from vimoclip.annotations import split_protocol
     from vimoclip.io import yaml_json
@@ -151,8 +166,12 @@ def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
         raise UserError("has no config.yaml", "give --resume a run folder of TFAM.train_and_eval", path=args.resume)
     if not (args.config or args.resume):
         raise UserError("no --config", "give a variant of TFAM/configs/variants.yaml, like --config cross_attention")
-    config = from_arguments(args, args.config or [args.resume / "config.yaml"])
+    paths = args.config or [args.resume / "config.yaml"]
+    initial = InitialWeights(args.init) if args.init else None
+    config = initial.configure(args, paths) if initial else from_arguments(args, paths)
     folder = args.resume or args.checkpoints_dir / "TFAM" / args.config[0].stem / run_name(config)
+    if initial and args.overwrite:
+        initial.check_not_overwritten(folder)
     logs_dir = args.logs_dir / "TFAM" / folder.absolute().parent.name / folder.absolute().name
     if (folder / "config.yaml").is_file() and not args.overwrite:
         saved_config = yaml_json.read_yaml(folder / "config.yaml")
@@ -170,7 +189,7 @@ def train(args: argparse.Namespace) -> tuple[Path, cli.RunReport]:
     with distributed.init_process_group(args.device) as group:
         data = config["data"]
         data["protocol"] = split_protocol.resolve(data["protocol"], Path(data["annotations_dir"]))
-        return folder, _train_in_group(args, config, folder, logs_dir, group)
+        return folder, _train_in_group(args, config, initial, folder, logs_dir, group)
 
 
 def left_out_videos(folder: Path) -> dict[str, str]:
@@ -203,11 +222,17 @@ def check_finished_inputs(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _train_in_group(
-    args: argparse.Namespace, config: dict[str, Any], folder: Path, logs_dir: Path, group: "ProcessGroup"
+    args: argparse.Namespace,
+    config: dict[str, Any],
+    initial: "InitialWeights | None",
+    folder: Path,
+    logs_dir: Path,
+    group: "ProcessGroup",
 ) -> cli.RunReport:
     """Train and evaluate as one process of the group. Raises UserError, TrainingError."""
     from TFAM.data import evaluation_file, open_training_splits, write_training_clips
     from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels
+    from TFAM.initial_weights import resumed_init
     from TFAM.packing import Fusion
     from TFAM.probe_fit import LinearProbeFit
     from TFAM.students import warn_about_student
@@ -220,6 +245,8 @@ def _train_in_group(
 
     device = select_device(args.device, group.local_rank)
     precision = group.broadcast(select_precision(args.precision, device))
+    if initial:
+        initial.require_embeddings(config["data"])
     splits, motion = open_training_splits(config)
     evaluation_path = evaluation_file(config["data"])
     if config["data"]["protocol"] != split_protocol.PUBLISHED and not evaluation_path.is_file():
@@ -228,9 +255,16 @@ def _train_in_group(
     num_workers = defaults.loader_processes(args.num_workers, device)
     run = RunOptions(folder, logs_dir, device, precision, num_workers, args.save_every_minutes, group)
     metadata = run_metadata(config, splits["train"].rgb, motion)
+    if initial:
+        initial.check_inputs(metadata["config"])
+        metadata["init"] = initial.describe(metadata["class_names"])
+    elif init := resumed_init(config, folder, args.overwrite):
+        metadata["init"] = init
     warn_about_evaluation_labels(config["data"], len(metadata["class_names"]))
     is_linear = Fusion(config["model"]["fusion"]).is_linear_probe
     trainer = LinearProbeFit(metadata, splits, run) if is_linear else FusionTrainer(metadata, splits, run)
+    if initial and isinstance(trainer, FusionTrainer):
+        initial.copy_to(trainer.state.model, metadata["class_names"])
     if args.dry_run:
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
         if isinstance(trainer, LinearProbeFit):

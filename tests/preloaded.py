@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -42,6 +43,8 @@ PACKAGES: tuple[str, ...] = (
     "openpyxl",
 )
 PACKAGES += ("torch.utils.tensorboard", "plotly.graph_objects", "jinja2", "iterstrat.ml_stratifiers")
+PACKAGES += ("torchvision.transforms.v2", "sklearn.linear_model", "tensorboard.plugins.hparams.plugin_data_pb2")
+PACKAGES += ("torch.distributed.launcher.api",)  # of torchrun
 STAGE_MODULES = ("tests.stage_driver", "vimoclip.extraction.embeddings", "vimoclip.flow", "vimoclip.moclip")
 START_SECONDS, RUN_SECONDS = 300, 600
 
@@ -154,6 +157,9 @@ def serve(folder: str, pid: str) -> None:
     """Fork a process for each connection until the process `pid` ends. Returns in the forked processes only."""
     for module in PACKAGES:
         importlib.import_module(module)
+    # torchrun often calls inspect.stack(), which searches all modules for a file that is not in this table: 2 s a run
+    inspect.modulesbyfile |= dict.fromkeys(("<frozen runpy>", __file__), "runpy")
+    inspect.stack()  # adds the other files
     listener = _listen(folder, "socket")
     if not os.fork():
         listener.close()

@@ -224,15 +224,15 @@ H5_OUTPUTS = {
 def make_small_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with inputs for runs of a quarter of a second, written once for all modules."""
     folder = tmp_path_factory.getbasetemp() / "small_inputs"
-    return folder if folder.exists() else make_inputs(folder, videos=4, shortest=8)
+    return folder if folder.exists() else make_inputs(folder, videos=4, shortest=8, step=8)
 
 
-def make_inputs(folder: Path, videos: int = 12, shortest: int = 60) -> Path:
-    """Write 12 clips of 60 to 148 frames of 96x64, their flow, a tiny CLIP and an untrained student."""
+def make_inputs(folder: Path, videos: int = 12, shortest: int = 40, step: int = 5) -> Path:
+    """Write 12 clips of 40 to 95 frames of 96x64, their flow, a tiny CLIP and an untrained student."""
     splits: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "val": {}}
     for i in range(videos):
         name, split = f"clip{i:02}.mp4", "val" if i % 3 == 2 else "train"
-        frames = moving_frames(shortest + 8 * (i * 5 % videos), (i % 3, i % 2), 64, 96, seed=i)
+        frames = moving_frames(shortest + step * (i * 5 % videos), (i % 3, i % 2), 64, 96, seed=i)
         write_video(folder / "dataset" / "videos" / name, frames, lossless=False)
         splits[split][name] = (i % 3,)
     write_annotations(folder / "dataset" / "annotations", splits)

@@ -55,7 +55,7 @@ def test_the_published_commands_work_as_they_stand(tmp_path: Path) -> None:
     clone = copy_repository(tmp_path / "ViMoCLIP")
     caches, dataset = write_weights(clone, tmp_path), clone / "dataset"
     for i, split in enumerate(("train", "val")):
-        write_video(dataset / "videos" / f"{split}0.mp4", moving_frames(4, (1, i), seed=i), lossless=False)
+        write_video(dataset / "videos" / f"{split}0.mp4", moving_frames(3, (1, i), seed=i), lossless=False)
     write_annotations(dataset / "annotations", {"train": {"train0.mp4": (0, 139)}, "val": {"val0.mp4": (5,)}})
     names = "".join(f"{i},action {i}\n" for i in range(140))
     (dataset / "annotations" / "ak_action.csv").write_text("id,name\n" + names)

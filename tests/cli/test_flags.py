@@ -34,7 +34,8 @@ FLOW = ["--model", "dis", "--num-workers", "0"]
 
 @pytest.fixture(scope="module")
 def chain(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the outputs of all scripts; each test works on a copy. `elsewhere`: the data set without t0.mp4."""
+    """A folder with the outputs of all scripts; each test works on a copy. `trained`: a copy
+    of a run; `elsewhere`: the data set without t0.mp4."""
     root = tmp_path_factory.mktemp("chain")
     splits = {"train": {f"t{i}.mp4": (i % 3,) for i in range(4)}, "val": {f"v{i}.mp4": (i,) for i in range(3)}}
     for videos in splits.values():
@@ -52,6 +53,7 @@ def chain(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_and_eval.main([*CONFIG, "--set", *SMALL])
         train_and_eval.main([*CONFIG, "--seed", "50", "--set", *SMALL])
         predict.main(PREDICT)
+    shutil.copytree(root / RUN, root / "trained")
     shutil.copytree(root / "dataset", root / "elsewhere", ignore=shutil.ignore_patterns("t0.mp4", "embeddings"))
     return root
 
@@ -260,6 +262,7 @@ FUSION: dict[str, Any] = {
     "--set": "model.dropout=0.3",
     "--evaluate": FUSED,
     "--resume": "checkpoints/TFAM/cross_attention/seed50",
+    "--init": "trained",
     "--shots": "1",
     "--checkpoints-dir": "out",
     "--logs-dir": "out",
@@ -297,6 +300,7 @@ EVALUATION: dict[str, Any] = {
 PREDICTION: dict[str, Any] = {
     "--tfam": "checkpoints/TFAM/cross_attention/seed50",
     "--student": "nowhere",
+    "--model": "nowhere",  # refused beside --tfam; prediction/test_model_folder.py
     "--raw": [],
     "--output-dir": "out",
     "-o": "out",

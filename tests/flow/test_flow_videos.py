@@ -1,6 +1,7 @@
 """Flow videos that extract_flows.py writes: threads, presets, normalization."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,28 @@ def test_default_normalization_is_logarithmic(tmp_path: Path) -> None:
     assert plain == asked != frame
     comment = video.probe(tmp_path / "plain" / "a.mp4").comment
     assert comment and (comment["normalization"], comment["flow_max"]) == ("log", 0.05)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--model dis --size 35 --stride 2 --dis-preset fast",
+        "--model dis --flow-normalization frame --fps 5 --max-frames 40",
+        "--model frame_diff --flow-max 0.1",
+        "--model raft --ckpt-path sintel --iters 12 --precision bf16 --flow-normalization linear --flow-max 0.1",
+    ],
+)
+def test_flags_of_recorded_settings_give_these_settings(flags: str) -> None:
+    def settings_of(text: str) -> dict[str, Any]:
+        args = extract_flows.build_parser().parse_args(text.split())
+        frames = {"geometry": video.Geometry(args.deinterlace).as_dict()}
+        return (
+            extract_flows.flow_settings(args, video.Sampling(args.stride, args.fps, args.max_frames).as_dict()) | frames
+        )
+
+    settings = settings_of(flags)
+    assert settings_of(flow_folder.extraction_flags(settings)) == settings
+    assert settings_of("") != settings
 
 
 @pytest.mark.parametrize(("normalization", "warns"), [("log", True), ("linear", True), ("frame", False)])

@@ -69,9 +69,6 @@ def write_calibration(
     keys = ("slope", "intercept", "threshold", "positives")
     rows = [dict(zip(keys, row, strict=True)) for row in numbers]
     classes = {name: {"scaling": method, **row} for name, row in zip(CLASSES, rows, strict=True)}
-    (run / "calibration.json").write_text(
-        json.dumps(
-            {"schema": 1, "method": method, "num_videos": 20, "cross_validated_log_loss": {}, "classes": classes}
-        )
-    )
+    document = {"schema": 1, "method": method, "temperature": 1.0, "num_videos": 20, "cross_validated_log_loss": {}}
+    (run / "calibration.json").write_text(json.dumps(document | {"classes": classes}))
     return run

@@ -180,6 +180,20 @@ def test_c_is_the_best_on_the_selection_clips_and_blind_to_the_evaluation_clips(
     assert read_json(other / "metrics.json")["regularisation"] != chosen
 
 
+def test_of_equal_precision_the_lower_log_loss_decides(in_folder: Path) -> None:
+    """Labels that embeddings determine: all C rank the clips perfectly, and scores of the smallest hardly differ."""
+    separable = np.repeat(targets(SPLITS["train"]).numpy()[:, :1], 3, axis=1)
+    relabel("train", separable)
+    folder = run("probe_both", "--checkpoints-dir", "separable")
+    relabel("train", targets(SPLITS["train"]).numpy())
+    chosen = read_json(folder / "metrics.json")["regularisation"]
+    losses = {float(c): loss for c, loss in chosen["log_loss"].items()}
+    assert set(chosen["map_micro"].values()) == {1.0} and set(losses) == set(probe_fit.GRID)
+    assert chosen["C"] == min(losses, key=losses.__getitem__) > probe_fit.GRID[0]
+    scores = probabilities(folder / "selection_predictions.csv").numpy()
+    assert scores.max() - scores.min() > 0.5
+
+
 def test_the_search_ends_after_three_falls_in_a_row(in_folder: Path) -> None:
     """Labels that embeddings do not determine: the weaker the penalty, the worse."""
     noise = np.random.default_rng(0).integers(0, 2, (200, 3)).astype(np.float32)

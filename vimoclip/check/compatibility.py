@@ -16,7 +16,8 @@ from vimoclip.store import EmbeddingReader
 from vimoclip.video import VideoInfo, frame_indices_from_comment, recorded_geometry
 
 # root attributes of the encoder and of the frames, which must agree if both files have them
-ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize", "sampling", "geometry")
+ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
+FRAME_ATTRIBUTES = ("sampling", "geometry")
 
 
 def flow_mismatch(num_frames: int, frame_indices: np.ndarray | None, info: VideoInfo) -> str | None:
@@ -103,14 +104,20 @@ def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
         raise UserError(problem, "a video belongs in one split: fix the annotations")
 
 
-def check_encoder(first: Mapping[str, Any], second: Mapping[str, Any], first_name: str, second_name: str) -> None:
+def check_encoder(
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    first_name: str,
+    second_name: str,
+    keys: Sequence[str] = ENCODER_ATTRIBUTES + FRAME_ATTRIBUTES,
+    hint: str = "create both with the same settings, or give other files",
+) -> None:
     """Raise UserError if the root attributes of two files name different encoders or sampling.
 
-    Only files with a schema are compared: published files say ViT-B/16 for every encoder."""
+    Only files with a schema are compared: published files say ViT-B/16 for every encoder. `keys`: those compared."""
     if not ("schema" in first and "schema" in second):
         return
-    hint = "create both with the same settings, or give other files"
-    attributes = _subset(first, *ENCODER_ATTRIBUTES)
+    attributes = _subset(first, *keys)
     check_settings_match(attributes, _with_geometry(second), first_name, second_name, hint)
 
 

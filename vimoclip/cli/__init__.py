@@ -3,6 +3,8 @@
 Nothing here imports torch, so that `--help` is fast."""
 
 from vimoclip.cli.arguments import (
+    STRIDE_SECONDS,
+    WINDOW_SECONDS,
     Parser,
     add_checkpoint_arguments,
     add_clip_arguments,
@@ -16,6 +18,7 @@ from vimoclip.cli.arguments import (
     add_run_arguments,
     add_sampling_arguments,
     add_sharding_arguments,
+    add_window_arguments,
     fold,
     fraction,
     fraction_or_one,
@@ -51,6 +54,8 @@ from vimoclip.cli.run_report import (
 )
 
 __all__ = [
+    "STRIDE_SECONDS",
+    "WINDOW_SECONDS",
     "CostEstimate",
     "Parser",
     "ProgressMeter",
@@ -69,6 +74,7 @@ __all__ = [
     "add_run_arguments",
     "add_sampling_arguments",
     "add_sharding_arguments",
+    "add_window_arguments",
     "check_downloadable",
     "check_settings_match",
     "check_sharding_arguments",

@@ -11,6 +11,8 @@ from vimoclip.cli.exit_codes import ends_with_first_process
 
 T = TypeVar("T")
 
+WINDOW_SECONDS, STRIDE_SECONDS = 6.0, 1.0  # of predict.py
+
 
 class Parser(argparse.ArgumentParser):
     """ArgumentParser with one-line errors and without abbreviations; accepts `--a_b` for `--a-b`."""
@@ -159,7 +161,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
         "--clip-model-name",
         default=default_model,
         help="name of the CLIP model: OpenAI's (ViT-B/32, with QuickGELU activations), open_clip's (ViT-B-32), "
-        "hf-hub:<repository>, or local-dir:<folder> in open_clip's format"
+        "hf-hub:<repository>, or local-dir:<folder> in open_clip's format or of export_model.py"
         + ("" if default_model else "; default: the model of the RGB embeddings, or of --tfam"),
     )
     group.add_argument(
@@ -168,6 +170,16 @@ def add_clip_arguments(parser: argparse.ArgumentParser, default_model: str | Non
         help="pretrained weights: a name in open_clip (like openai), or a file (.safetensors, a PyTorch state dict, "
         "OpenAI's .pt)" + ("" if default_model else "; default: those of the RGB embeddings, or of --tfam"),
     )
+
+
+def add_window_arguments(parser: Any, default: str | None = None) -> None:
+    """Add --window and --stride-seconds; `default`: says where a value comes from if the flag is omitted."""
+    for flag, value, content in (
+        ("--window", WINDOW_SECONDS, "length of a window, in seconds"),
+        ("--stride-seconds", STRIDE_SECONDS, "stride of the windows, in seconds"),
+    ):
+        help_text = f"{content}; default: {default}, or {value:g}" if default else content
+        parser.add_argument(flag, type=positive_float, default=None if default else value, help=help_text)
 
 
 def _removed_backend(text: str) -> str:

@@ -10,6 +10,7 @@ from vimoclip.clip.encoder import (
     encode_images,
     encoder_config,
     load_encoder,
+    tensors_sha256,
     weights_sha256,
 )
 from vimoclip.clip.preprocess import Preprocess
@@ -30,5 +31,6 @@ __all__ = [
     "load_encoder",
     "load_zero_shot",
     "missing_download",
+    "tensors_sha256",
     "weights_sha256",
 ]

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch import nn
 
+from vimoclip import model_folder
 from vimoclip.clip import linear_kernels
 from vimoclip.clip.cuda_preprocess import CudaPreprocess, PinnedFrames
 from vimoclip.clip.fast_vit import FoldedViT, is_supported
@@ -26,11 +27,12 @@ from vimoclip.clip.pretrained import (
     find_weights_file,
     is_torchscript,
     load_torchscript,
+    local_folder,
     preprocess_config,
     resolve_model,
 )
 from vimoclip.errors import UserError, first_line
-from vimoclip.io.checkpoint_loading import force_weights_only
+from vimoclip.io.checkpoint_loading import force_weights_only, load_state
 from vimoclip.runtime import onednn
 from vimoclip.runtime.device import HALF_DTYPES, autocast, cast_layers, copy_to_device, measure_memory, usable_memory
 
@@ -130,9 +132,26 @@ def encode_images(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def load_encoder(name: str, pretrained: str | None, resize: str = "model") -> ImageEncoder:
     """Load the image tower of a CLIP model in evaluation mode. Raises UserError.
 
-    name: OpenAI's or open_clip's name, `hf-hub:<repository>` or `local-dir:<folder>`. pretrained: open_clip's tag or
-    a file."""
+    name: OpenAI's or open_clip's name, `hf-hub:<repository>` or `local-dir:<folder>`, which may also be a model folder.
+    pretrained: open_clip's tag or a file."""
+    folder = local_folder(name)
+    if folder and model_folder.is_model_folder(folder):
+        return load_from_model_folder(folder, resize)
     return load_clip(name, pretrained, resize)[0]
+
+
+def load_from_model_folder(path: Path, resize: str) -> ImageEncoder:
+    """Load the image tower that a model folder contains. Raises UserError."""
+    folder = model_folder.open_folder(path)
+    state = folder.tensors(model_folder.ENCODER)
+    try:
+        encoder = build_encoder(folder.config["backbone"] | {"resize": resize, "weights_sha256": tensors_sha256(state)})
+    except Exception as error:  # open_clip and torch raise many types for unexpected values
+        problem = f"its backbone is invalid ({first_line(error)})"
+        raise UserError(problem, model_folder.HINT, path=path / model_folder.CONFIG_FILE) from None
+    load_state(encoder.visual, state, folder.weights_path)
+    encoder.visual.float().eval()
+    return encoder
 
 
 def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple[ImageEncoder, nn.Module, str]:
@@ -193,10 +212,15 @@ def encoder_config(name: str, resize: str = "model") -> dict[str, Any]:
     return _make_config(name, source, name in OPENAI_NAMES, resize, image_size, preprocess)
 
 
-def weights_sha256(visual: nn.Module) -> str:
-    """Return the SHA-256 over the names, shapes and float32 values of a module's tensors."""
+def weights_sha256(module: nn.Module) -> str:
+    """Return the `tensors_sha256` of a module."""
+    return tensors_sha256(module.state_dict())
+
+
+def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over the names, shapes and float32 values of a state dict's tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(visual.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()

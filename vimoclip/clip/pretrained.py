@@ -1,6 +1,7 @@
 """Resolve model names and pretrained tags to open_clip architectures and weight files."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from vimoclip.errors import UserError
 from vimoclip.io.checkpoint_loading import load_tensors, read_zip_names
+from vimoclip.model_folder import HUB_PREFIX, is_model_folder
 
 # OpenAI's name -> open_clip's
 OPENAI_NAMES = {
@@ -23,22 +25,37 @@ OPENAI_NAMES = {
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 
+LOCAL_PREFIX = "local-dir:"  # of a folder in open_clip's format, or a model folder
 SUFFIXES_WITHOUT_PICKLE = (".safetensors", ".npz", ".npy")  # open_clip reads these without torch.load
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder of `local-dir:<folder>`, None for another name."""
+    return Path(name.removeprefix(LOCAL_PREFIX)) if name.startswith(LOCAL_PREFIX) else None
 
 
 def canonical_name(name: str) -> str:
     """Return OpenAI's name of a model if it has one; a folder's name without its path."""
-    if name.startswith("local-dir:"):
-        return "local-dir:" + Path(name.removeprefix("local-dir:")).resolve().name
+    if folder := local_folder(name):
+        return LOCAL_PREFIX + folder.resolve().name
     base_name = name.removesuffix("-quickgelu")
     return {ours: openai for openai, ours in OPENAI_NAMES.items()}.get(base_name, base_name)
 
 
+def hub_repository(name: str, pretrained: str | None) -> str | None:
+    """Return the repository of a model's weights on the Hugging Face Hub, None for a folder, a file or a bare URL."""
+    if name.startswith(HUB_PREFIX):
+        return name.removeprefix(HUB_PREFIX)
+    return _tag_repository(_tag_config(OPENAI_NAMES.get(name, name), pretrained))
+
+
 def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None:
     """Return `url`, `name` and `hint` of a file that `load_encoder` would download, or None. Raises UserError."""
+    if (folder := local_folder(name)) and is_model_folder(folder):
+        return None
     source, _ = resolve_model(name, pretrained)
-    if source.startswith("hf-hub:"):
-        repository = source.removeprefix("hf-hub:")
+    if source.startswith(HUB_PREFIX):
+        repository = source.removeprefix(HUB_PREFIX)
         url = hf_hub_url(repository, HF_SAFE_WEIGHTS_NAME)
         hint = "put it and its open_clip_config.json into a folder, and give --clip-model-name local-dir:FOLDER"
         return {"url": url, "name": name, "hint": hint}
@@ -50,8 +67,8 @@ def missing_download(name: str, pretrained: str | None) -> dict[str, str] | None
         raise UserError(
             f"{pretrained}: is neither a file nor a tag of {name} (tags: {tags})", "give one with --clip-pretrained"
         )
-    if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
-        url = hf_hub_url(repository, _hub_file_names(cfg)[0])
+    if tag_repository := _tag_repository(cfg):
+        url = hf_hub_url(tag_repository, _hub_file_names(cfg)[0])
         target = f"{hub_constants.HF_HUB_CACHE} (in the layout of huggingface_hub)"
     else:
         url, target = cfg["url"], str(_download_dir() / cfg["url"].rpartition("/")[2])
@@ -65,18 +82,16 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
     Raises UserError."""
     if ":" in name and pretrained not in (None, "openai"):  # "openai" is the flag's default
         raise UserError(f"--clip-pretrained {pretrained}: {name} contains its own weights", "omit the flag")
-    if name.startswith("hf-hub:"):
-        config = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
-        folder = Path(config).parent if isinstance(config, str) else Path()
-        has_weights = any((folder / file).is_file() for file in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME))
-        return (f"local-dir:{folder}", False) if isinstance(config, str) and has_weights else (name, False)
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
+    if name.startswith(HUB_PREFIX):
+        folder = cached_snapshot(name)
+        has_weights = folder and any((folder / file).is_file() for file in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME))
+        return (f"local-dir:{folder}", False) if has_weights else (name, False)
+    if local := local_folder(name):
+        if not (local / "open_clip_config.json").is_file():
             raise UserError(
                 "does not exist",
-                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format",
-                path=folder / "open_clip_config.json",
+                "give --clip-model-name local-dir:FOLDER with a folder in open_clip's format, or of export_model.py",
+                path=local / "open_clip_config.json",
             )
         return name, False
     source = OPENAI_NAMES.get(name, name)
@@ -97,6 +112,12 @@ def resolve_model(name: str, pretrained: str | None) -> tuple[str, bool]:
     return source, config.get("quick_gelu", False)
 
 
+def cached_snapshot(name: str) -> Path | None:
+    """Return the folder of `hf-hub:<repository>` in the cache of the Hugging Face Hub, None if it isn't there."""
+    config = try_to_load_from_cache(name.removeprefix(HUB_PREFIX), "open_clip_config.json")
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _tag_config(source: str, pretrained: str | None) -> dict[str, Any]:
     if not pretrained or ":" in source:
         return {}
@@ -105,17 +126,21 @@ def _tag_config(source: str, pretrained: str | None) -> dict[str, Any]:
     )
 
 
+def _tag_repository(cfg: Mapping[str, Any]) -> str | None:
+    return cfg.get("hf_hub", "").rpartition("/")[0] or None
+
+
 def find_weights_file(source: str, pretrained: str | None) -> Path | None:
     """Return the weights file if it is on this machine, None if it must be downloaded."""
-    if source.startswith("local-dir:"):
-        checkpoint = _find_checkpoint_in_dir(Path(source.removeprefix("local-dir:")))
+    if folder := local_folder(source):
+        checkpoint = _find_checkpoint_in_dir(folder)
         return Path(checkpoint) if checkpoint else None
     if ":" in source or not pretrained:
         return None
     cfg = _tag_config(source, pretrained)
     if not cfg:
         return Path(pretrained) if Path(pretrained).is_file() else None
-    if repository := cfg.get("hf_hub", "").rpartition("/")[0]:
+    if repository := _tag_repository(cfg):
         for name in _hub_file_names(cfg):
             if isinstance(cached := try_to_load_from_cache(repository, name), str):
                 return Path(cached)

@@ -1,6 +1,6 @@
 """calibration.json of a TFAM run: how its scores become probabilities, and what thresholds on them were fitted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,18 @@ class RunCalibration:
 
 def read(folder: Path, classes: Sequence[str]) -> RunCalibration | None:
     """Return the calibration of a run folder in the order of `classes`; None without a file. Raises UserError."""
+    document = read_document(folder)
+    return None if document is None else parse(document, classes, folder / FILE_NAME)
+
+
+def read_document(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the calibration.json of a run folder, None without a file. Raises UserError."""
     path = folder / FILE_NAME
-    if not path.exists():
-        return None
-    document = yaml_json.read_json(path, HINT)
+    return yaml_json.read_json(path, HINT) if path.exists() else None
+
+
+def parse(document: Mapping[str, Any], classes: Sequence[str], path: Path) -> RunCalibration:
+    """Return the calibration that the content of calibration.json describes. `path`: of its file. Raises UserError."""
     try:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']}, and this version reads {SCHEMA}")

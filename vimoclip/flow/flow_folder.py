@@ -1,7 +1,7 @@
 """Find the flow video of each video in a folder, also by the names of the published code. Does not import torch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,22 @@ _PUBLISHED_NAME = re.compile(
     rf"(.+?)_(?:{'|'.join(_PUBLISHED_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
     rf"_(?:{'|'.join(_PUBLISHED_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
 )
+# recorded settings -> flags of extract_flows.py, and from resize on of extract_embeddings.py
+_FLAGS = {
+    "method": "--model",
+    "preset": "--dis-preset",
+    "checkpoint": "--ckpt-path",
+    "iters": "--iters",
+    "precision": "--precision",
+    "size": "--size",
+    "normalization": "--flow-normalization",
+    "flow_max": "--flow-max",
+    "resize": "--resize",
+    "stride": "--stride",
+    "fps": "--fps",
+    "max_frames": "--max-frames",
+    "deinterlace": "--deinterlace",
+}
 # keys of a flow video's comment other than the settings of the flow
 _PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")
 
@@ -115,6 +131,14 @@ def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
     return settings | {"geometry": recorded_geometry(settings)} if "sampling" in settings else settings
 
 
+def extraction_flags(settings: Mapping[str, Any]) -> str:
+    """Return the flags of extract_flows.py with which a flow video gets these settings, or of extract_embeddings.py.
+
+    `settings`: of a flow video's comment, or of the root attributes of embeddings."""
+    values = {**settings, **settings.get("sampling", {}), **settings.get("geometry", {})}
+    return " ".join(f"{flag} {values[key]}" for key, flag in _FLAGS.items() if values.get(key) is not None)
+
+
 def common_settings(
     paths: Iterable[Path], training_settings: dict[str, Any], checkpoint: Path | None = None
 ) -> dict[str, Any]:
@@ -127,9 +151,8 @@ def common_settings(
             settings = settings_from_comment(probe(path).comment)
         except VideoError:
             continue  # recorded as failed when its frames are read
-        check_settings_match(
-            training_settings, settings, str(checkpoint), str(path), "use the flow that the student was trained on"
-        )
+        hint = f"use the flow that the student was trained on: extract_flows.py {extraction_flags(training_settings)}"
+        check_settings_match(training_settings, settings, str(checkpoint), str(path), hint)
         hint = "extract all flow with one set of flags"
         check_settings_match(common, settings, "the flow videos before it", str(path), hint)
         common = settings | common  # the first may lack a setting that later ones have

@@ -6,11 +6,12 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vimoclip.errors import UserError
 
@@ -59,6 +60,22 @@ def load_tensors(path: Path) -> Any:
         reason, hint = _load_error_reason(str(error))
         problem = f"can't be loaded as a checkpoint of tensors and plain values: {reason}"
         raise UserError(problem, hint, path=path) from None
+
+
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load a state dict strictly. `path`: file for the error message.
+
+    Raises UserError with the name of the first tensor that is missing, unknown or of another shape."""
+    expected = model.state_dict()
+    mismatched = [key for key in expected if key not in state or expected[key].shape != state[key].shape]
+    mismatched += [key for key in state if key not in expected]
+    if mismatched:
+        raise UserError(
+            f"{len(mismatched)} tensors do not fit the model, the first is {mismatched[0]}",
+            "give a checkpoint of the same architecture and number of classes",
+            path=path,
+        )
+    model.load_state_dict(dict(state))
 
 
 def _load_error_reason(message: str) -> tuple[str, str]:

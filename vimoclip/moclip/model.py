@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
 
-from vimoclip import clip
+from vimoclip import clip, model_folder
 from vimoclip.errors import UserError
+from vimoclip.io.checkpoint_loading import load_state
 from vimoclip.runtime.device import copy_to_device
 from vimoclip.training import checkpoint, losses
+
+TOWER_PREFIX = "visual_encoder."  # of the image tower's tensors in a state dict
 
 
 class StudentOutput(NamedTuple):
@@ -73,8 +76,10 @@ def build(config: dict[str, Any]) -> MoCLIP:
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """Find the student in a run folder, ours (`<run>/`) or published (`<run> - best/`). Raises UserError."""
-    if folder.is_file():
+    """Find the student in a run folder, ours (`<run>/`) or published (`<run> - best/`). Raises UserError.
+
+    A file, or a model folder, is the student itself."""
+    if folder.is_file() or model_folder.is_model_folder(folder):
         return folder
     published = folder.with_name(folder.name + " - best")
     for candidate in (folder, published):
@@ -91,14 +96,14 @@ def find_checkpoint(folder: Path) -> Path:
 
 
 def load(path: Path, clip_model_name: str | None = None, num_classes: int | None = None) -> tuple[MoCLIP, dict]:
-    """Load a student, in evaluation mode, and its config.
+    """Load a student from a checkpoint or a model folder, in evaluation mode, and its config.
 
     Published checkpoints hold no config: `clip_model_name` (default: ViT-B/32) then determines the architecture.
     Raises UserError if `clip_model_name` or `num_classes` contradicts the file, or the file holds no student."""
-    content = checkpoint.load_checkpoint(path)
+    content = _read_model_folder(path) if path.is_dir() else checkpoint.load_checkpoint(path)
     state, config = content["state_dict"], content.get("config")
     head_weight = state.get("classification_head.2.weight")
-    if head_weight is None or not any(key.startswith("visual_encoder.") for key in state):
+    if head_weight is None or not any(key.startswith(TOWER_PREFIX) for key in state):
         raise UserError(
             "is not a MoCLIP student (no visual_encoder or classification_head)",
             "give a run folder of train.py",
@@ -108,7 +113,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
     if num_classes is not None and num_classes != file_classes:
         problem = f"--num-classes is {num_classes}, but {path} has {file_classes}"
         raise UserError(problem, "remove the flag, or give another run")
-    if not isinstance(config, dict) or not {"clip", "alpha", "num_classes", "flow"} <= set(config):
+    if not is_config(config):
         name = clip_model_name or "ViT-B/32"
         print(f"warning: {path} has no config of this project; {name} is assumed, and inputs are not checked")
         config = {
@@ -132,5 +137,24 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
         raise
     except Exception as error:  # open_clip and torch raise many types for unexpected values
         raise UserError(f"its config is invalid ({error})", "give a run folder of train.py", path=path) from None
-    checkpoint.load_state(model, state, path)
+    load_state(model, state, path)
     return model.eval(), config
+
+
+def _read_model_folder(path: Path) -> dict[str, Any]:
+    """Return the student of a model folder as a checkpoint has it. Raises UserError.
+
+    The image tower of a frozen student is the encoder's, and stored once."""
+    folder = model_folder.open_folder(path)
+    state = folder.tensors(model_folder.STUDENT)
+    if not any(key.startswith(TOWER_PREFIX) for key in state):
+        tower = folder.tensors(model_folder.ENCODER)
+        state |= {f"{TOWER_PREFIX}{name}": tensor for name, tensor in tower.items()}
+    if not is_config(config := folder.config.get("student")):
+        raise UserError("its student is damaged", model_folder.HINT, path=path / model_folder.CONFIG_FILE)
+    return {"state_dict": state, "config": config}
+
+
+def is_config(config: Any) -> TypeGuard[dict[str, Any]]:
+    """Return whether a value is a student's config, which published checkpoints do not have."""
+    return isinstance(config, dict) and {"clip", "alpha", "num_classes", "flow"} <= set(config)

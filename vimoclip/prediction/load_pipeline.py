@@ -53,17 +53,15 @@ def load_two_stream_encoder(
     flow_settings: dict[str, Any] = {}
     flow_precision = None
     if motion and student:  # first: the student needs no download, so a mismatch is reported early
-        motion_encoder, flow_settings = _load_student(motion, paths["motion"], student, compute)
+        model, config = load_student(motion, paths["motion"], student)
+        motion_encoder = make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), compute)
+        flow_settings = config["flow"]
         if flow_settings["method"] not in flow.METHODS_WITHOUT_WEIGHTS:
             is_half = flow_settings.get("precision") != "fp32" and compute.precision in HALF_DTYPES
             flow_precision = compute.flow_precision or (compute.precision if is_half else "fp32")
         render = _load_flow_renderer(flow_settings, weights["ckpt_path"], compute.device, flow_precision or "fp32")
     if rgb:
-        path = paths["rgb"]
-        name, pretrained = resolve_teacher(rgb, path, weights["clip_model_name"], weights["clip_pretrained"])
-        cli.check_downloadable(clip.missing_download(name, pretrained))
-        teacher = clip.load_encoder(name, pretrained, rgb.get("resize", "model"))
-        check_teacher(rgb, path, teacher)
+        teacher = load_teacher(rgb, paths["rgb"], weights["clip_model_name"], weights["clip_pretrained"])
         rgb_encoder = make_frame_encoder(teacher, compute)
     flow_side = flow_settings.get("size")
     return TwoStreamEncoder(
@@ -128,6 +126,20 @@ def load_zero_shot_classifier(
     return clip.load_zero_shot(name, pretrained, labels, templates, resize)
 
 
+def load_teacher(
+    attributes: Mapping[str, Any], path: Path, name: str | None, pretrained: str | None
+) -> clip.ImageEncoder:
+    """Load the encoder of RGB embeddings with these `attributes`, recorded in the file `path`.
+
+    `name`, `pretrained`: override the recorded ones. Raises UserError if a file is missing, or is of another encoder.
+    """
+    name, pretrained = resolve_teacher(attributes, path, name, pretrained)
+    cli.check_downloadable(clip.missing_download(name, pretrained))
+    encoder = clip.load_encoder(name, pretrained, attributes.get("resize", "model"))
+    check_teacher(attributes, path, encoder)
+    return encoder
+
+
 def resolve_teacher(
     attributes: Mapping[str, Any], path: Path, name: str | None, pretrained: str | None
 ) -> tuple[str, str | None]:
@@ -149,21 +161,21 @@ def check_teacher(attributes: Mapping[str, Any], path: Path, encoder: clip.Image
     cli.check_settings_match(expected, encoder.config, str(path), "the given encoder", hint)
 
 
-def _load_student(
-    attributes: dict[str, Any], tfam: Path, student: Path, compute: ComputeOptions
-) -> tuple[FrameEncoder, dict[str, Any]]:
-    """Return the student and the settings of the flow that it was trained on."""
+def load_student(attributes: Mapping[str, Any], tfam: Path, student: Path) -> tuple[moclip.MoCLIP, dict[str, Any]]:
+    """Load the student of motion embeddings with these `attributes`, recorded in the file `tfam`, and its config.
+
+    `student`: its run folder, checkpoint, or model folder. Raises UserError if it is another one, or if it does not
+    record its flow."""
     path = moclip.find_checkpoint(student)
     model, config = moclip.load(path)
     hint = "name the student of inference.py --checkpoint-dir with --student"
     expected = {"weights_sha256": attributes["weights_sha256"]} if "weights_sha256" in attributes else {}
     actual = {"weights_sha256": clip.weights_sha256(model.visual_encoder)}
     cli.check_settings_match(expected, actual, f"the student of {tfam}", str(path), hint)
-    flow_settings = config["flow"]
-    if "method" not in flow_settings:
+    if "method" not in config["flow"]:
         problem = "does not record the flow that it was trained on, like all published students"
         raise UserError(problem, "train a student with train.py", path=path)
-    return make_frame_encoder(clip.ImageEncoder(model.visual_encoder, config["clip"]), compute), flow_settings
+    return model, config
 
 
 def _load_flow_renderer(

@@ -11,7 +11,7 @@ from torch import nn
 
 from vimoclip.errors import UserError
 from vimoclip.io import atomic
-from vimoclip.io.checkpoint_loading import load_tensors
+from vimoclip.io.checkpoint_loading import load_state, load_tensors
 from vimoclip.runtime import seeding
 
 
@@ -37,22 +37,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UserError("has no state dict", "give a checkpoint of train.py or TFAM", path=path)
     return content | {"state_dict": {key.removeprefix("module."): tensor for key, tensor in state.items()}}
-
-
-def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict strictly. `path`: file for the error message.
-
-    Raises UserError with the name of the first tensor that is missing, unknown or of another shape."""
-    expected = model.state_dict()
-    mismatched = [key for key in expected if key not in state or expected[key].shape != state[key].shape]
-    mismatched += [key for key in state if key not in expected]
-    if mismatched:
-        raise UserError(
-            f"{len(mismatched)} tensors do not fit the model, the first is {mismatched[0]}",
-            "give a checkpoint of the same architecture and number of classes",
-            path=path,
-        )
-    model.load_state_dict(dict(state))
 
 
 def make_grad_scaler(device_type: str, precision: str) -> torch.amp.GradScaler:
