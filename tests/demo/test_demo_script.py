@@ -175,7 +175,7 @@ def test_the_demo_runs_from_an_empty_checkout_to_a_table(clone: Path) -> None:
         assert (clone / "checkpoints" / "demo-tiny" / "TFAM" / config / "seed49" / "predictions.csv").is_file()
 
     first_times, first_output = result_times(clone), completed.stdout
-    assert sum(name.endswith(".mp4") for name in first_times) == 24 * 2
+    assert sum(name.startswith("dataset/") and name.endswith(".mp4") for name in first_times) == 24 * 2
     assert sum(name.endswith(".h5") for name in first_times) == 3
     repeated = shell("bash demo.sh --tiny", clone)
     assert repeated.returncode == 0, repeated.stdout + repeated.stderr
