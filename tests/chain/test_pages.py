@@ -30,6 +30,7 @@ NOT_RUN = {  # pattern of a command -> why it isn't run here
     "python prepare_dataset.py boris *": "the same",
     "python agreement.py *": "needs codings; correction-loop.md has some",
     "python predict.py *seed51*": "prediction/test_several_runs.py combines three runs; here is one seed",
+    "*/mine/fold*": "needs the stages of each fold; demo/test_kabr.py runs them",
     "*dataset/unseen*": "needs Animal Kingdom's clips; tfam/test_unseen_animals.py has made-up embeddings",
     "tensorboard *": "serves until it is stopped",
     "torchrun *": "the tests of extraction/, moclip/ and tfam/ run two processes",
