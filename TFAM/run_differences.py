@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from TFAM.run_bootstrap import METRICS, MetricDifference, MetricDifferences, RunBootstrap
-from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs, is_probe, pairs_by_seed
+from TFAM.run_groups import RGB, RunGroup, RunMetrics, have_same_inputs, is_linear_probe, is_probe, pairs_by_seed
 from vimoclip.annotations.split_protocol import ZERO_SHOT
 from vimoclip.errors import UserError
 
@@ -105,14 +105,12 @@ def _difference(
 def _find_baseline(group: RunGroup, groups: Groups, config: str) -> Sequence[RunMetrics]:
     """Return the runs of a config to compare a group with, of any student. Raises UserError if there are none."""
     first = groups[group][0]
-    data_only = is_probe(first["fusion"]) or is_probe(config)  # other settings do not change a linear probe
-    shared_settings = _shared_settings(first, data_only)
     candidates = [
         runs
         for other, runs in groups.items()
         if (other.config, other.protocol) == (config, group.protocol)
         and (config != RGB or runs[0]["fusion"] == RGB)
-        and _shared_settings(runs[0], data_only) == shared_settings
+        and _have_shared_settings(first, runs[0])
     ]
     if not candidates:
         raise UserError(f"no run of {config} has the same protocol and settings")
@@ -121,9 +119,18 @@ def _find_baseline(group: RunGroup, groups: Groups, config: str) -> Sequence[Run
     return max(candidates, key=lambda runs: sum(item in settings for item in runs[0]["settings"].items()))
 
 
-def _shared_settings(run: RunMetrics, data_only: bool) -> dict[str, Any]:
-    settings = {key: value for key, value in run["settings"].items() if key not in CONFIG_SPECIFIC_KEYS}
-    return {key: value for key, value in settings.items() if key.startswith("data.") or not data_only}
+def _have_shared_settings(run: RunMetrics, other: RunMetrics) -> bool:
+    """Return whether two runs differ only in what configs differ in; a linear probe depends only on its data."""
+    data_only = any(is_linear_probe(each["fusion"]) for each in (run, other))
+    settings, other_settings = (
+        {
+            key: value
+            for key, value in each["settings"].items()
+            if key not in CONFIG_SPECIFIC_KEYS and (key.startswith("data.") or not data_only)
+        }
+        for each in (run, other)
+    )
+    return settings == other_settings
 
 
 def _data_settings(runs: Sequence[RunMetrics]) -> dict[str, Any]:

@@ -77,6 +77,11 @@ def is_probe(fusion: str) -> bool:
     return fusion.startswith("probe_")
 
 
+def is_linear_probe(fusion: str) -> bool:
+    """Return `Fusion.is_linear_probe`, without torch."""
+    return is_probe(fusion) and fusion != "probe_attentive"
+
+
 def student_remark(run: RunMetrics) -> str:
     """Return how the student of a run's motion has seen more than the run, keys of STUDENT_NOTES; else "".
 

@@ -291,9 +291,16 @@ def test_scores_that_follow_the_training_share_are_below_chance(folds: list[tupl
     assert metrics.expected_random_ap(9, 22) == pytest.approx(0.485, abs=5e-4)
 
 
-def test_probe_is_compared_with_rgb_of_other_training_settings() -> None:
+def test_only_a_linear_probe_is_compared_with_rgb_of_other_training_settings() -> None:
+    """An attentive probe is trained by gradient descent, so that these settings change it too."""
     write_runs("rgb", 1, SINGLE, scores_of(SINGLE, 1), settings={"model.fusion": "rgb", "training.epochs": 5})
     write_runs("probe_rgb", 1, SINGLE, scores_of(SINGLE, 2))
+    write_runs("my_probe", 1, SINGLE, scores_of(SINGLE, 3), fusion="probe_rgb")
+    write_runs("probe_attentive", 1, SINGLE, scores_of(SINGLE, 4))
     rows, _ = make_table("--resamples", "0")
     difference = float(rows["probe_rgb"]["map_macro_mean"]) - float(rows["rgb"]["map_macro_mean"])
     assert float(rows["probe_rgb"]["map_macro_minus_baseline"]) == pytest.approx(difference, abs=1.1e-4)
+    assert rows["probe_attentive"]["map_macro_minus_baseline"] == ""
+    rows, _ = make_table("--resamples", "0", "--baseline", "my_probe")
+    difference = float(rows["rgb"]["map_macro_mean"]) - float(rows["my_probe"]["map_macro_mean"])
+    assert float(rows["rgb"]["map_macro_minus_baseline"]) == pytest.approx(difference, abs=1.1e-4)
