@@ -14,10 +14,10 @@ from statistics import mean
 from TFAM.learning_curve import TITLES, markdown_table
 from TFAM.pooled_folds import (
     PooledBootstrap,
+    chance_level,
     describe_missing_clips,
     find_runs,
     mean_of_folds,
-    permuted_chance,
     pool_runs,
     write_annotations,
 )
@@ -47,9 +47,14 @@ POOLED_NOTE = (
     "each fold has a positive and a negative clip of every class. Chance is higher for fewer clips."
 )
 CHANCE_NOTE = (
-    f"chance: mean of {PERMUTATIONS} random permutations of the clips' labels, which is above the share of positives. "
+    "chance: the expected average precision of a random ranking, which is above the share of positives; micro AP of "
+    f"several actions: mean of {PERMUTATIONS} random permutations of the clips' labels. "
     "A model that ignores the clips is below it if its score follows the share of positives of the training clips, "
     "which is lower for a fold that has more of them."
+)
+PERFECT_NOTE = (
+    "A ranking without an error has an average precision of 1 on every resample, so that its interval has no width. It "
+    "doesn't follow that other clips would be ranked without an error."
 )
 TRAINING_NOTE = "Intervals are of these models and this division into folds; training again on others may differ more."
 
@@ -108,7 +113,7 @@ def main(argv: list[str] | None = None) -> Path:
     ]
     messages += [*difference_messages, *interval_messages]
     text = format_markdown(rows, runs[0]["classes"], args.baseline) + "\n"
-    text += format_caption(groups, bootstrap, list(dict.fromkeys(messages)))
+    text += format_caption(groups, rows, bootstrap, list(dict.fromkeys(messages)))
     table = write_csv(args.output_dir / "table.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     markdown = write_text(args.output_dir / "table.md", text)
     print(text, f"wrote {table}", sep="", flush=True)
@@ -137,15 +142,16 @@ def make_row(
         "protocol": group.protocol_label,
         "settings": settings,
     }
-    chances = [permuted_chance(run, PERMUTATIONS, BOOTSTRAP_SEED) for run in runs]
+    draws = PERMUTATIONS, BOOTSTRAP_SEED
     for metric in METRICS:
         row |= mean_and_std(metric, [run[metric] for run in runs])
         row |= {f"{metric}_{end}": intervals[f"{metric}_{end}"] for end in ("low", "high")}
-        of_folds = [found for run in runs if (found := mean_of_folds(run, metric))]
+        of_folds = [found for run in runs if (found := mean_of_folds(run, metric, *draws))]
         means = map(mean, zip(*of_folds, strict=True)) if len(of_folds) == len(runs) else None
         values = [f"{value:.4f}" for value in means] if means else ["", ""]
         row[f"{metric}_mean_of_folds"], row[f"{metric}_mean_of_folds_chance"] = values
-        row[f"{metric}_chance"] = f"{mean(chance[metric] for chance in chances):.4f}"
+        chances = [chance_level(run, list(run["labels"]), metric, *draws) for run in runs]
+        row[f"{metric}_chance"] = f"{mean(chances):.4f}"
         row |= difference_columns(f"{metric}_minus_baseline", differences.get(metric))
     return row
 
@@ -173,16 +179,21 @@ def format_markdown(rows: Sequence[Mapping[str, str]], classes: Sequence[str], b
 
 
 def format_caption(
-    groups: Mapping[RunGroup, Sequence[RunMetrics]], bootstrap: PooledBootstrap, messages: Sequence[str]
+    groups: Mapping[RunGroup, Sequence[RunMetrics]],
+    rows: Sequence[Mapping[str, str]],
+    bootstrap: PooledBootstrap,
+    messages: Sequence[str],
 ) -> str:
     """Return the text below the table: what the columns mean, and what could not be computed."""
     over, resamples = bootstrap.over, bootstrap.resamples
+    is_perfect = any(row[f"{metric}_low"] == "1.0000" for row in rows for metric in METRICS)
     paragraphs = [
         "Average precision of out-of-fold predictions, as fractions of 1: mean ± standard deviation over the seeds"
         + (f" [95 % interval: bootstrap over {over}, {resamples} resamples]." if resamples else ".")
         + (INTERVAL_NOTE if resamples else ""),
         POOLED_NOTE,
         CHANCE_NOTE,
+        *([PERFECT_NOTE] if is_perfect else []),
         TRAINING_NOTE,
         *(note for name, note in PROTOCOL_NOTES.items() if name in {group.protocol for group in groups}),
         *(note for name, note in STUDENT_NOTES.items() if any(name in g.student.split(", ") for g in groups)),

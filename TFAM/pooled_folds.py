@@ -67,9 +67,9 @@ def find_runs(folders: Sequence[Path]) -> tuple[dict[str, Sequence[RunMetrics]],
 def pool_runs(runs: Sequence[RunMetrics], folder: Path) -> dict[str, Any]:
     """Write the predictions of all folds to `folder`, and return their run, without its average precision.
 
-    It has the keys of the first fold's metrics.json; `labels`: clip -> (C,) bool; `classes`; `folds`: the run of each
-    fold; and `fold_videos`, the clips of each. Raises UserError for runs of other settings or classes, and for a clip
-    in two folds."""
+    It has the keys of the first fold's metrics.json; `labels` and `scores`: clip -> (C,); `classes`; `folds`: the run
+    of each fold; and `fold_videos`, the clips of each. Raises UserError for runs of other settings or classes, and for
+    a clip in two folds."""
     import numpy as np
 
     from vimoclip.io import predictions_csv
@@ -100,6 +100,7 @@ def pool_runs(runs: Sequence[RunMetrics], folder: Path) -> dict[str, Any]:
         "student_sha256": [run.get("student_sha256") for run in runs],
         "classes": tables[0].classes,
         "labels": labels,
+        "scores": dict(zip(labels, scores, strict=True)),
         "folds": runs,
         "fold_videos": [table.videos for table in tables],
     }
@@ -125,37 +126,37 @@ def describe_missing_clips(run: RunMetrics) -> list[str]:
     return [f"{run['config']}: {line}" for line in lines]
 
 
-def mean_of_folds(run: RunMetrics, metric: str) -> tuple[float, float] | None:
-    """Return the mean of the folds' average precisions, and that of random rankings.
+def mean_of_folds(run: RunMetrics, metric: str, rounds: int, seed: int) -> tuple[float, float] | None:
+    """Return the mean of the folds' average precisions, and that of their chance levels, see `chance_level`.
 
     None if a fold has no positive or no negative clip of a class."""
     import numpy as np
 
-    from vimoclip import metrics
-
-    chances = []
     for videos in run["fold_videos"]:
         labels = np.stack([run["labels"][video] for video in videos])
         if not labels.any(0).all() or labels.all(0).any():
             return None
-        columns = [labels.ravel()] if metric == "map_micro" else labels.T
-        chances.append(mean(metrics.expected_random_ap(int(column.sum()), len(column)) for column in columns))
+    chances = [chance_level(run, videos, metric, rounds, seed) for videos in run["fold_videos"]]
     return mean(fold[metric] for fold in run["folds"]), mean(chances)
 
 
-def permuted_chance(run: RunMetrics, rounds: int, seed: int) -> dict[str, float]:
-    """Return the mean of each metric over random permutations of the clips' labels."""
+def chance_level(run: RunMetrics, videos: Sequence[str], metric: str, rounds: int, seed: int) -> float:
+    """Return the expected average precision of a ranking of these videos that ignores them.
+
+    Macro, or of one class: exact. Micro of several classes: the mean over random permutations of the videos' labels,
+    after which the scores still follow how frequent each class is."""
     import numpy as np
     import torch
 
     from vimoclip import metrics
-    from vimoclip.io import predictions_csv
 
-    table = predictions_csv.read(run["folder"] / "predictions.csv")
-    scores = torch.from_numpy(table.scores)
-    labels = torch.from_numpy(np.stack([run["labels"][video] for video in table.videos]))
-    permuted = list(metrics.permute_targets(labels, rounds, seed))
-    return {metric: mean(getattr(metrics, metric)(scores, targets) for targets in permuted) for metric in METRICS}
+    labels = np.stack([run["labels"][video] for video in videos])
+    if metric == "map_macro" or labels.shape[1] == 1:
+        chances = [metrics.expected_random_ap(int(positives), len(labels)) for positives in labels.sum(0)]
+        return float(metrics.macro_average(np.array(chances)))
+    scores = torch.from_numpy(np.stack([run["scores"][video] for video in videos]))
+    permuted = metrics.permute_targets(torch.from_numpy(labels), rounds, seed)
+    return mean(metrics.map_micro(scores, targets) for targets in permuted)
 
 
 def write_annotations(runs: Sequence[RunMetrics], annotations_dir: Path) -> None:

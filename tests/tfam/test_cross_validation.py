@@ -144,7 +144,8 @@ def test_table_of_one_class_matches_scikit_learn(over: str) -> None:
         chances = [metrics.expected_random_ap(int(SINGLE[fold].sum()), len(fold)) for fold in FOLDS]
         assert float(row["map_macro_mean_of_folds_chance"]) == pytest.approx(np.mean(chances), abs=5e-5)
         assert (row["seeds"], row["folds"], row["num_videos"], row["share_of_positives"]) == ("2", "3", "30", "0.4000")
-        assert float(row["map_macro_chance"]) == pytest.approx(metrics.expected_random_ap(12, 30), abs=0.02)
+        for metric in ("map_macro", "map_micro"):
+            assert float(row[f"{metric}_chance"]) == pytest.approx(metrics.expected_random_ap(12, 30), abs=5e-5)
     differences = resampled["cross_attention"] - resampled["rgb"]
     difference = np.mean(values["cross_attention"]) - np.mean(values["rgb"])
     row = rows["cross_attention"]
@@ -169,6 +170,32 @@ def test_several_classes_have_macro_and_micro_ap_and_another_baseline() -> None:
     assert float(rows["rgb"]["map_macro_minus_baseline"]) == pytest.approx(difference, abs=1.1e-4)
     assert rows["motion"]["map_macro_minus_baseline"] == "" and rows["rgb"]["baseline"] == "motion"
     assert "over motion" in text.splitlines()[0] and "micro AP" in text.splitlines()[0]
+
+
+def test_scores_that_follow_only_the_frequency_of_the_classes_are_at_chance() -> None:
+    """Of three classes with 24, 12 and 3 of 30 clips; micro AP is far above that of random scores all the same."""
+    labels = np.stack([np.arange(NUM_CLIPS) % 10 < count for count in (8, 4, 1)], axis=1)
+    write_datasets(labels, [list(range(first, first + 10)) for first in (0, 10, 20)])
+    for seed in (1, 2, 3):
+        noise = np.random.default_rng(seed).uniform(0, 0.01, labels.shape)
+        write_runs("rgb", seed, labels, labels.mean(0) + noise)
+    rows, _ = make_table("--resamples", "0")
+    row = {name: float(value) for name, value in rows["rgb"].items() if name.startswith("map_") and value}
+    assert row["map_micro_mean"] == pytest.approx(row["map_micro_chance"], abs=0.05)
+    assert row["map_micro_mean_of_folds"] == pytest.approx(row["map_micro_mean_of_folds_chance"], abs=0.05)
+    assert row["map_micro_mean_of_folds_chance"] > metrics.expected_random_ap(13, 30) + 0.15
+    expected = np.mean([metrics.expected_random_ap(count, 30) for count in (24, 12, 3)])
+    assert row["map_macro_chance"] == pytest.approx(expected, abs=5e-5)
+
+
+def test_interval_without_width_of_a_perfect_ranking_is_explained() -> None:
+    write_runs("rgb", 1, SINGLE, scores_of(SINGLE, 1))
+    _, text = make_table("--resamples", "20")
+    assert cross_validation.PERFECT_NOTE not in text
+    write_runs("motion", 1, SINGLE, 0.1 + 0.8 * SINGLE)
+    rows, text = make_table("--resamples", "20")
+    assert (rows["motion"]["map_macro_low"], rows["motion"]["map_macro_high"]) == ("1.0000", "1.0000")
+    assert cross_validation.PERFECT_NOTE in text
 
 
 def test_joined_predictions_can_be_evaluated() -> None:
