@@ -4,9 +4,10 @@
     python -m demo.make_encoder checkpoints/kabr/package
 Writes checkpoints/kabr/encoder/ in open_clip's folder format, for
 `--clip-model-name local-dir:checkpoints/kabr/encoder`, with the package's licence (Apache 2.0). The network was trained
-on ImageNet: it embeds images. A random projection from 1280 to 256 dimensions, which keeps distances between embeddings
-nearly (Johnson and Lindenstrauss, 1984), makes the fusions 20 times smaller. The text tower is random too, since
-open_clip requires one, so that it can't score actions by their names."""
+on ImageNet: it embeds images. A projection from 1280 dimensions onto 256 random orthonormal directions, always the
+same, makes the fusions 20 times smaller. It nearly keeps the ratios of distances between embeddings (Johnson and
+Lindenstrauss, 1984). The text tower is random too, since open_clip requires one, so that it can't score actions by
+their names."""
 
 import argparse
 import hashlib
@@ -86,9 +87,10 @@ def save_encoder(state_dict: "dict[str, torch.Tensor]", folder: Path, licence: P
     from demo.make_teacher import save_open_clip_folder
     from vimoclip.runtime import seeding
 
-    seeding.seed_everything(0)  # of projection and text tower
+    seeding.seed_everything(0)  # of the text tower
     model = open_clip.CLIP(**MODEL_CONFIG)
-    torch.nn.init.orthogonal_(model.visual.head.proj.weight)
+    # own generator: how many other random numbers are drawn before depends on the versions of open_clip and timm
+    torch.nn.init.orthogonal_(model.visual.head.proj.weight, generator=torch.Generator().manual_seed(0))
     tower = {key: value for key, value in to_timm(state_dict).items() if not key.startswith("classifier.")}
     model.visual.trunk.load_state_dict(tower)  # strict: raises if a tensor is missing, unknown or of another shape
     folder.mkdir(parents=True, exist_ok=True)
