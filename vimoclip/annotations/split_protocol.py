@@ -26,12 +26,12 @@ MONITOR_DESCRIPTION = {
 }
 # what a protocol means for the numbers, in reports and tables
 PROTOCOL_NOTES = {
-    HELD_OUT: "held_out: the epoch was selected on the model-selection split, which was not trained on; the val split "
-    "was evaluated once, at the end.",
+    HELD_OUT: "held_out: the epoch was selected on the model-selection split, which was not trained on, or is the last "
+    "one (training.checkpoint=last); the val split was evaluated once, at the end.",
     PUBLISHED: "published: the epoch was selected on the evaluation split, as in the paper's code, so the numbers are "
     "too high.",
-    THREE_SPLITS: "three_splits: the epoch was selected on the val split; the test split was evaluated once, at the "
-    "end.",
+    THREE_SPLITS: "three_splits: the epoch was selected on the val split, or is the last (training.checkpoint=last); "
+    "the test split was evaluated once, at the end.",
     ZERO_SHOT: "zero_shot: CLIP alone, by class names, without training.",
 }
 UNKNOWN_PROTOCOL_NOTE = "It is unknown on which clips the epoch and the settings of these predictions were selected."
