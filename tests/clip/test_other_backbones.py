@@ -53,5 +53,7 @@ def test_backbone_works_through_the_whole_chain(kind: str, tmp_path: Path, monke
     motion = store.EmbeddingReader(Path("dataset/embeddings/flow_embeddings.h5"), "motion")
     assert rgb.dim == motion.dim == width
     assert motion.attributes["student"]["flow"]["method"] == "frame_diff"
+    # frozen, with the running means of timm's batch normalisation, so that no clip or label changed it
+    assert motion.attributes["weights_sha256"] == rgb.attributes["weights_sha256"]
     fused = checkpoint.load_checkpoint(Path("checkpoints/TFAM/cross_attention/seed49/best_model.pth"))
     assert fused["config"]["model"]["d_model"] == width
