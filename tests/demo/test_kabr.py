@@ -178,7 +178,7 @@ def test_an_interrupted_download_is_repeated_and_an_impossible_one_is_an_error(t
 
 
 def test_the_chain_on_the_clips_runs_to_a_table(tmp_path: Path, encoder_folder: Path) -> None:
-    clone = copy_repository(tmp_path / "ViMoCLIP")
+    clone = copy_repository(tmp_path / "my ViMoCLIP")
     shutil.copytree(encoder_folder, clone / "checkpoints" / "kabr" / "encoder")
     completed = shell("bash demo.sh --kabr --tiny", clone)
     assert completed.returncode == 0, completed.stdout + completed.stderr
