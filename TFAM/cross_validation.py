@@ -28,6 +28,7 @@ from TFAM.table import (
     BOOTSTRAP_SEED,
     INPUTS_NOTE,
     INTERVAL_NOTE,
+    add_resample_arguments,
     compute_intervals,
     difference_columns,
     format_difference,
@@ -71,16 +72,7 @@ def build_parser() -> cli.Parser:
     )
     parser.add_argument("--output-dir", "-o", type=Path, required=True, help="folder of the table and predictions")
     parser.add_argument("--baseline", default=RGB, metavar="CONFIG", help="config that the others are compared with")
-    parser.add_argument(
-        "--resamples", type=cli.non_negative_int, default=1000, help="bootstrap resamples for the intervals; 0: none"
-    )
-    parser.add_argument(
-        "--resample",
-        choices=["clips", "sources"],
-        default="clips",
-        help="what the bootstrap draws: single clips, or whole sources with all their clips, of sources.csv of the "
-        "folds' data sets",
-    )
+    add_resample_arguments(parser)
     cli.add_report_argument(parser)
     return parser
 

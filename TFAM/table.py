@@ -66,6 +66,13 @@ def build_parser() -> cli.Parser:
     parser.add_argument(
         "--output-dir", type=Path, default=Path("TFAM/results"), help="folder of table.csv and table.md"
     )
+    add_resample_arguments(parser)
+    cli.add_report_argument(parser)
+    return parser
+
+
+def add_resample_arguments(parser: cli.Parser) -> None:
+    """Add --resamples and --resample."""
     parser.add_argument(
         "--resamples",
         type=cli.non_negative_int,
@@ -76,11 +83,9 @@ def build_parser() -> cli.Parser:
         "--resample",
         choices=["clips", "sources"],
         default="clips",
-        help="what the bootstrap draws: single clips, or whole sources with all their clips, of sources.csv of the "
-        "runs' data set",
+        help="what the bootstrap draws: single clips, or whole sources with all their clips, of sources.csv of each "
+        "run's data set",
     )
-    cli.add_report_argument(parser)
-    return parser
 
 
 def main(argv: list[str] | None = None) -> Path:
