@@ -43,11 +43,12 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     from vimoclip import model_folder
 
     document, parts = export.collect(args)
-    model_card.write_files(args.output_dir, args.run, document, parts, args.clip_model_name)
-    model_folder.write_folder(args.output_dir, document, parts)
+    texts = model_card.file_texts(args.output_dir, args.run, document, parts, args.clip_model_name)
+    model_folder.write_folder(args.output_dir, document, parts, texts)
     size = (args.output_dir / model_folder.WEIGHTS_FILE).stat().st_size
     names = ", ".join(sorted(parts))
     print(f"{args.output_dir}: {names} with {len(document['classes'])} classes, {cli.format_bytes(size)}", flush=True)
+    print(f"{args.output_dir / model_card.CARD}: complete the lines with TODO before you pass the model on", flush=True)
     report = cli.RunReport([args.output_dir], done=1, unit="model")
     report.write(args.report)
     return report
@@ -65,10 +66,12 @@ def check_folders(args: argparse.Namespace) -> None:
     from vimoclip import model_folder
 
     if output.is_dir() and any(output.iterdir()):
-        if not model_folder.is_model_folder(output):
+        is_unfinished = model_folder.is_unfinished(output)
+        if not (is_unfinished or model_folder.is_model_folder(output)):
             raise UserError("is not empty and holds no exported model", "name a new folder with -o", path=output)
         if not args.overwrite:
-            raise UserError("holds an exported model", "use --overwrite, or name a new folder with -o", path=output)
+            problem = "holds an interrupted export" if is_unfinished else "holds an exported model"
+            raise UserError(problem, "use --overwrite, or name a new folder with -o", path=output)
 
 
 if __name__ == "__main__":

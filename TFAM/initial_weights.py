@@ -16,7 +16,7 @@ from vimoclip import cli, clip, model_folder
 from vimoclip.check.compatibility import ENCODER_ATTRIBUTES, FRAME_ATTRIBUTES, check_encoder, default_class_name
 from vimoclip.errors import UserError
 from vimoclip.flow.flow_folder import extraction_flags
-from vimoclip.io.checkpoint_loading import load_state
+from vimoclip.io.checkpoint_loading import load_model, load_state
 from vimoclip.io.names import fold_name, list_some
 from vimoclip.training import checkpoint
 
@@ -32,8 +32,7 @@ class InitialWeights:
     def __init__(self, name: str):
         self.trained = trained_fusion.load(model_folder.find_folder(name), calibrated=False)
         self.path, self.config = self.trained.path, self.trained.config
-        self.model = build_model(self.config["model"])
-        load_state(self.model, self.trained.state_dict, self.path)
+        self.model = load_model(lambda: build_model(self.config["model"]), self.trained.state_dict, self.path)
         self.weights_sha256 = clip.weights_sha256(self.model)
 
     def configure(self, args: argparse.Namespace, paths: Sequence[Path]) -> Config:

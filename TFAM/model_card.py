@@ -15,13 +15,11 @@ from TFAM.initial_weights import embedding_commands
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
 from vimoclip import model_folder
-from vimoclip.clip.licences import FILE_PREFIX as LICENCE_PREFIX
 from vimoclip.clip.licences import EncoderLicence, find_licence
 from vimoclip.clip.pretrained import hub_repository
 from vimoclip.errors import UserError, first_line
 from vimoclip.flow import METHODS_WITHOUT_WEIGHTS
 from vimoclip.flow.licences import describe_licence
-from vimoclip.io import atomic
 from vimoclip.io.text import read_text
 
 CARD, CODE_LICENCE = "README.md", "LICENSE-ViMoCLIP.txt"
@@ -42,13 +40,14 @@ the top of this file, are kept if the model is exported again with `--overwrite`
 """
 
 
-def write_files(
+def file_texts(
     output: Path, run: Path, document: Mapping[str, Any], parts: Mapping[str, Any], encoder_name: str | None
-) -> list[Path]:
-    """Write the model card and the licences of what a model folder contains; return their paths.
+) -> dict[str, str]:
+    """Return the model card of a model folder and the licences of what it contains, by file name.
 
-    `document`, `parts`: content of config.json, and state dicts. `encoder_name`: the flag --clip-model-name. Raises
-    UserError if the run, an existing card or a licence text is damaged."""
+    `output`: the folder, whose card may have lines of its author; `document`, `parts`: content of config.json, and
+    state dicts; `encoder_name`: the flag --clip-model-name. Raises UserError if the run, an existing card or a licence
+    text is damaged."""
     inputs, card = document["fusion"]["config"]["inputs"], output / CARD
     dataset = str((inputs.get("rgb") or inputs.get("motion") or {}).get("dataset_name"))
     author = _read_author_choices(card)
@@ -74,13 +73,7 @@ def write_files(
         _provenance_section(document, evaluation),
         _citation_section(),
     ]
-    output.mkdir(parents=True, exist_ok=True)
-    for path in output.glob(f"{LICENCE_PREFIX}*"):
-        path.unlink()  # of another model
-    written = [atomic.write_text(output / file, text) for file, text in texts.items()]
-    written.append(atomic.write_text(card, "\n\n".join(sections) + "\n"))
-    print(f"{card}: complete the lines with TODO before you pass the model on", flush=True)
-    return written
+    return texts | {CARD: "\n\n".join(sections) + "\n"}
 
 
 class _AuthorChoices(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from TFAM.evaluation import checkpoint_config
@@ -75,7 +76,8 @@ def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
         document = folder.config["calibration"] if calibrated else None
         versions = folder.config["versions"]["training"]
         config = checkpoint_config({"config": fusion["config"], "class_names": list(classes)})
-        if config is None or not all(isinstance(part, dict | None) for part in (thresholds, document)):
+        is_valid = config is not None and all(isinstance(part, dict | None) for part in (thresholds, document))
+        if config is None or not (is_valid and np.isfinite(list((thresholds or {}).values())).all()):
             raise TypeError("fusion.config, raw_thresholds or calibration")
     except (KeyError, TypeError) as error:
         raise UserError(f"is damaged ({error})", model_folder.HINT, path=config_path) from None

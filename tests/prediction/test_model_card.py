@@ -50,6 +50,12 @@ def collected(chain: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return export.collect(export_model.build_parser().parse_args([RUN, *STUDENT, "-o", "unused"]))
 
 
+def write_files(output: Path, run: Path, *rest: Any) -> None:
+    output.mkdir(exist_ok=True)
+    for name, text in model_card.file_texts(output, run, *rest).items():
+        (output / name).write_text(text, encoding="utf-8")
+
+
 def card_text(folder: Path) -> str:
     return (folder / "README.md").read_text(encoding="utf-8")
 
@@ -110,7 +116,7 @@ def test_numbers_are_those_of_evaluate(
 ) -> None:
     run = make_run(chain, tmp_path, sources)
     expected = evaluated(run, tmp_path, *flags)
-    model_card.write_files(tmp_path / "out", run, *collected, None)
+    write_files(tmp_path / "out", run, *collected, None)
     entries, found = expected | expected["calibration"], table(tmp_path / "out", "metric")
     keys = [key for key in METRIC_NAMES if entries[key] and entries[key]["value"] is not None]
     assert len(found) == len(keys) > 9
@@ -160,7 +166,7 @@ def test_without_the_labels_of_the_run_there_are_no_intervals(
     metrics = json.loads((run / "metrics.json").read_text())
     change(tmp_path)
     capsys.readouterr()
-    model_card.write_files(tmp_path / "out", run, *collected, None)
+    write_files(tmp_path / "out", run, *collected, None)
     assert str(tmp_path / "annotations") in capsys.readouterr().out
     assert list(table(tmp_path / "out", "metric").values()) == [
         [format_fraction(metrics[key])] for key in ("map_macro", "map_micro")
@@ -204,7 +210,7 @@ def test_the_metadata_is_that_of_the_hub(cards: dict[str, Path], collected: Any,
     }
     document, parts = collected
     document["backbone"] |= {"clip_model": "ViT-B/32", "clip_pretrained": "openai"}
-    model_card.write_files(tmp_path / "out", Path(RUN), document, parts, None)
+    write_files(tmp_path / "out", Path(RUN), document, parts, None)
     found = metadata_load(tmp_path / "out" / "README.md")
     assert found is not None and found["base_model"] == "timm/vit_base_patch32_clip_224.openai"
 
@@ -228,7 +234,7 @@ def test_licence_of_the_backbone(
 ) -> None:
     document, parts = collected
     document["backbone"] |= {"clip_model": model, "clip_pretrained": weights}
-    model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+    write_files(tmp_path, Path(RUN), document, parts, None)
     line = next(line for line in card_text(tmp_path).splitlines() if line.startswith("- **Backbone**"))
     assert (licence or "does not know its licence") in line
     assert ("non-commercial" in line) == (licence in ("CC-BY-NC-4.0", "apple-amlr"))
@@ -268,7 +274,7 @@ def test_licences_beside_the_weights_of_the_backbone_are_passed_on(chain: Path, 
 def test_licence_of_the_flow(collected: Any, tmp_path: Path, flow: dict[str, Any], expected: list[str]) -> None:
     document, parts = collected
     document["flow"] |= flow
-    model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+    write_files(tmp_path, Path(RUN), document, parts, None)
     line = next(line for line in card_text(tmp_path).splitlines() if line.startswith("- **Optical flow**"))
     assert all(text in line for text in expected)
 
@@ -277,7 +283,7 @@ def test_the_authors_text_and_licence_are_kept(collected: Any, tmp_path: Path) -
     document, parts = collected
 
     def write() -> str:
-        model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+        write_files(tmp_path, Path(RUN), document, parts, None)
         return card_text(tmp_path)
 
     text = write()
