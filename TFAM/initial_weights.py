@@ -149,9 +149,9 @@ def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: 
 
     `encoder`: value of --clip-model-name, None for the name that `inputs` record; `student`: of --checkpoint-dir."""
     rgb, motion = (inputs.get(stream) or {} for stream in ("rgb", "motion"))
-    name = encoder or rgb.get("clip_model")
+    name = encoder or shlex.quote(str(rgb.get("clip_model")))
     if not encoder and rgb.get("clip_pretrained"):
-        name = f"{name} --clip-pretrained {rgb['clip_pretrained']}"
+        name = f"{name} --clip-pretrained {shlex.quote(rgb['clip_pretrained'])}"
     frames = {key: rgb[key] for key in ("resize", *FRAME_ATTRIBUTES) if key in rgb}
     flow_flags = extraction_flags(motion.get("student", {}).get("flow", {}))
     return {

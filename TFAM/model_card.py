@@ -234,7 +234,8 @@ def _provenance_section(document: Mapping[str, Any], evaluation: RunEvaluation) 
         *([f"versions of the {when}", ", ".join(f"{k} {v}" for k, v in versions[when].items())] for when in versions),
         *([f"SHA-256, {what}", f"`{value}`"] for what, value in hashes.items() if value),
     ]
-    return f"## Provenance\n{card_results.markdown_table(['', ''], rows)}"
+    cells = [[what, value.replace("|", "\\|")] for what, value in rows]  # of names, also within `code`
+    return f"## Provenance\n{card_results.markdown_table(['', ''], cells)}"
 
 
 def _citation_section() -> str:

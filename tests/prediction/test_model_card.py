@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_numbers_are_those_of_evaluate(
     splits = table(tmp_path / "out", "clips for")
     assert splits["evaluation"] == ["40", str(sources) if sources else "unknown"]
     assert ("1 sources of evaluated clips also" in card_text(tmp_path / "out")) == bool(sources)
+    assert ("The source of 8 of all clips" in card_text(tmp_path / "out")) == bool(sources)  # train0 to train7
 
 
 def lose_annotations(folder: Path) -> None:
@@ -197,6 +199,21 @@ def test_each_kind_of_run_is_described(cards: dict[str, Path]) -> None:
         counts = {role: row[0] for role, row in table(cards[config], "clips for").items()}
         held_out = {"training": "4", "model selection": "2", "evaluation": "2"}
         assert counts == (held_out if config == "cross_attention" else {"training": "6", "evaluation": "2"})
+
+
+def test_names_with_spaces_and_bars(collected: Any, tmp_path: Path) -> None:
+    """Commands can be copied into a shell, and no row of a table has more cells than its header."""
+    document, parts = collected
+    del parts["encoder"]
+    inputs = document["fusion"]["config"]["inputs"]
+    inputs["rgb"]["clip_model"] = "local-dir:my clip"
+    inputs["motion"]["student"]["flow"] |= {"method": "raft", "checkpoint": "my weights.ckpt"}
+    document["versions"]["training"] = {"processor": "A | B"}
+    write_files(tmp_path / "my zebras", Path(RUN), document, parts, None)
+    commands = [shlex.split(line) for line in card_text(tmp_path / "my zebras").splitlines() if "python " in line[:7]]
+    words = {word for command in commands for word in command}
+    assert {"local-dir:my clip", "my weights.ckpt", "my zebras"} <= words
+    assert all(len(row) == len(rows[0]) for rows in tables(tmp_path / "my zebras") for row in rows)
 
 
 def test_the_metadata_is_that_of_the_hub(cards: dict[str, Path], collected: Any, tmp_path: Path) -> None:
