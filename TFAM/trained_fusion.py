@@ -79,7 +79,7 @@ def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
         is_valid = config is not None and all(isinstance(part, dict | None) for part in (thresholds, document))
         if config is None or not (is_valid and np.isfinite(list((thresholds or {}).values())).all()):
             raise TypeError("fusion.config, raw_thresholds or calibration")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"is damaged ({error})", model_folder.HINT, path=config_path) from None
     if clip.tensors_sha256(state) != sha256:
         problem = "its weights are not those of its config.json"

@@ -1,14 +1,16 @@
 """Models of export_model.py: complete in themselves, with the numbers of their run, and refused if they don't fit."""
 
+import contextlib
 import errno
 import json
 import math
 import os
+import random
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,33 @@ def test_a_config_that_asks_for_much_memory_is_refused_before_it_is_used(
     predict_error(tmp_path, str(chain / VIDEO), "--model", str(copied), clip="")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert used < 2**18, f"{used} KiB"  # Linux
+
+
+def leaves(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each mapping or list in a document with each of its keys."""
+    for key in list(config) if isinstance(config, dict) else range(len(config)):
+        yield config, key
+        if isinstance(config[key], dict | list):
+            yield from leaves(config[key])
+
+
+def test_any_damaged_value_is_refused_or_does_no_harm(chain: Path, model: Path, copied: Path) -> None:
+    """No value of config.json gives another error than UserError: 60 of them, replaced by one of another type."""
+    import predict as script
+
+    rng = random.Random(0)
+    names = ("classes", "raw_thresholds", "calibration", "window", "backbone", "student", "fusion")
+    text = (model / "config.json").read_text()
+    for _ in range(60):
+        config = json.loads(text)
+        parts = {name: config[name] for name in names}
+        parent, key = rng.choice(list(leaves(parts)))
+        parent[key] = rng.choice([None, "x", -1, 0, 10**9, math.inf, math.nan, [], {}])
+        (copied / "config.json").write_text(json.dumps(config | parts))
+        args = script.parse_arguments([str(chain / VIDEO), "--model", str(copied), "--device", "cpu"])
+        with contextlib.suppress(UserError):
+            script.use_model_folder(args)
+            script.load_model(args, script.resolve_compute_options(args))
 
 
 def test_a_newer_schema_is_refused_by_name(chain: Path, copied: Path, tmp_path: Path) -> None:
