@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from TFAM.initial_weights import embedding_commands
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
 from vimoclip import model_folder
-from vimoclip.clip.licences import EncoderLicence, find_licence
+from vimoclip.clip.licences import EncoderLicence, find_licence, read_texts
 from vimoclip.clip.pretrained import hub_repository
 from vimoclip.errors import UserError, first_line
 from vimoclip.flow import METHODS_WITHOUT_WEIGHTS
 from vimoclip.flow.licences import describe_licence
+from vimoclip.io import yaml_json
 from vimoclip.io.text import read_text
 
 CARD, CODE_LICENCE = "README.md", "LICENSE-ViMoCLIP.txt"
@@ -53,6 +55,8 @@ def file_texts(
     author = _read_author_choices(card)
     evaluation = evaluate_run(run, dataset)
     licence = find_licence(document["backbone"], encoder_name)
+    if not licence.texts:
+        licence = replace(licence, texts=_added_licence(output, document["backbone"]))
     texts = {CODE_LICENCE: read_text(REPOSITORY / "LICENSE")}
     has_backbone = bool({model_folder.ENCODER, model_folder.STUDENT} & set(parts))
     if has_backbone:
@@ -74,6 +78,17 @@ def file_texts(
         _citation_section(),
     ]
     return texts | {CARD: "\n\n".join(sections) + "\n"}
+
+
+def _added_licence(output: Path, backbone: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the licence texts that the author has added to an earlier export with the same backbone."""
+    if not model_folder.is_model_folder(output):
+        return {}
+    earlier = yaml_json.read_json(output / model_folder.CONFIG_FILE).get("backbone")
+    is_same = isinstance(earlier, dict) and all(
+        earlier.get(key) == backbone[key] for key in ("clip_model", "clip_pretrained", "weights_sha256")
+    )
+    return read_texts(output) if is_same else {}
 
 
 class _AuthorChoices(NamedTuple):
@@ -185,7 +200,9 @@ def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, A
         encoder = shlex.quote(f"local-dir:{name}") if model_folder.ENCODER in parts else None
         steps = embedding_commands(document["fusion"]["config"]["inputs"], encoder, folder)
         commands = [*steps["rgb"], *(steps["motion"] if document["student"] else [])]
-        commands.append(f"-m TFAM.train_and_eval --config {fusion.value} --init {folder}")
+        motion = document["fusion"]["config"]["data"]["motion"]
+        settings = f" --set data.motion={motion}" if motion != "real" else ""
+        commands.append(f"-m TFAM.train_and_eval --config {fusion.value} --init {folder}{settings}")
         text.append("```bash\n" + "\n".join(f"python {command}" for command in commands) + "\n```")
     return "## How to use it\n" + "\n\n".join(text)
 
@@ -201,7 +218,7 @@ def _licences_section(document: Mapping[str, Any], licence: EncoderLicence, has_
         backbone += ". Its weights are not in this folder."
     else:
         backbone += ". Its weights, or those of the student that began as a copy of it, are in this folder"
-        missing = "**TODO by the author: find the text, and add it before you pass the model on.**"
+        missing = f"**TODO by the author: find the text, and add it as `{model_folder.BACKBONE_LICENCE}.txt`.**"
         backbone += f"; text: {files}." if files else f", but the text of its licence is not. {missing}"
     lines = [
         "**Weights of this model**: its author chooses their licence, by `license` at the top of this file. While that "

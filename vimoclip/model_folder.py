@@ -115,7 +115,8 @@ def write_folder(
         file.flush()
         file.check()
         for old in (path / CONFIG_FILE, *path.glob(f"{BACKBONE_LICENCE}*")):  # of another model
-            old.unlink(missing_ok=True)
+            if old.name not in texts:
+                old.unlink(missing_ok=True)
     for name, text in texts.items():
         atomic.write_text(path / name, text)
     return yaml_json.write_json(path / CONFIG_FILE, {"format": FORMAT, "schema": SCHEMA, **config}).parent

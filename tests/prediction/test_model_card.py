@@ -279,6 +279,28 @@ def test_licences_beside_the_weights_of_the_backbone_are_passed_on(chain: Path, 
     assert not list(second.glob("LICENSE-backbone*")) and "are not in this folder" in card_text(second)
 
 
+def test_a_licence_that_the_author_has_added_is_kept_for_the_same_backbone(chain: Path, tmp_path: Path) -> None:
+    command = [RGB_RUN, "--clip-model-name", "local-dir:tinyclip", "-o", str(tmp_path / "model")]
+    export_model.main(command)
+    assert "LICENSE-backbone.txt" in card_text(tmp_path / "model")  # what to add
+    added = tmp_path / "model" / "LICENSE-backbone.txt"
+    added.write_text("MIT License\n")
+    export_model.main([*command, "--overwrite"])
+    assert added.read_text() == "MIT License\n"
+    assert "text: `LICENSE-backbone.txt`" in card_text(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"clip_model": "local-dir:tinyclip"', '"clip_model": "another"'))
+    export_model.main([*command, "--overwrite"])
+    assert not added.exists()
+
+
+def test_a_control_is_trained_further_without_motion(chain: Path, collected: Any, tmp_path: Path) -> None:
+    document, parts = collected
+    document["fusion"]["config"]["data"]["motion"] = "none"
+    write_files(tmp_path / "out", Path(RUN), document, parts, None)
+    assert "--init out --set data.motion=none\n" in card_text(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("flow", "expected"),
     [

@@ -68,7 +68,7 @@ def find_licence(config: Mapping[str, Any], name: str | None = None) -> EncoderL
     `name`: the one that it was loaded by, `local-dir:<folder>` with its path; default: the recorded one."""
     repository = hub_repository(config["clip_model"], config["clip_pretrained"])
     name = name or str(config["clip_model"])
-    texts = _read_texts(cached_snapshot(name) if name.startswith(HUB_PREFIX) else local_folder(name))
+    texts = read_texts(cached_snapshot(name) if name.startswith(HUB_PREFIX) else local_folder(name))
     for known in _KNOWN:
         if repository and any(fnmatch(repository, pattern) for pattern in known.repositories):
             return EncoderLicence(known.name, known.source, known.restriction, texts or _known_text(known, repository))
@@ -85,7 +85,7 @@ def _known_text(known: _KnownLicence, repository: str) -> dict[str, str]:
     return {f"{BACKBONE_LICENCE}.txt": f"{head}{notice}\n\n{read_text(path)}"}
 
 
-def _read_texts(folder: Path | None) -> dict[str, str]:
+def read_texts(folder: Path | None) -> dict[str, str]:
     """Return the licence texts in a folder of weights; of a model folder those of its backbone. Raises UserError."""
     if folder is None:
         return {}
