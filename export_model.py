@@ -31,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_window_arguments(parser)
     cli.add_clip_arguments(parser, None)
-    parser.add_argument("--overwrite", action="store_true", help="replace an exported model in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an exported model, or an interrupted export, in the folder"
+    )
     cli.add_report_argument(parser)
     return parser
 
