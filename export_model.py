@@ -31,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_window_arguments(parser)
     cli.add_clip_arguments(parser, None)
-    parser.add_argument("--overwrite", action="store_true", help="replace an exported model in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an exported model, or an interrupted export, in the folder"
+    )
     cli.add_report_argument(parser)
     return parser
 
@@ -43,11 +45,12 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     from vimoclip import model_folder
 
     document, parts = export.collect(args)
-    model_card.write_files(args.output_dir, args.run, document, parts, args.clip_model_name)
-    model_folder.write_folder(args.output_dir, document, parts)
+    texts = model_card.file_texts(args.output_dir, args.run, document, parts, args.clip_model_name)
+    model_folder.write_folder(args.output_dir, document, parts, texts)
     size = (args.output_dir / model_folder.WEIGHTS_FILE).stat().st_size
     names = ", ".join(sorted(parts))
     print(f"{args.output_dir}: {names} with {len(document['classes'])} classes, {cli.format_bytes(size)}", flush=True)
+    print(f"{args.output_dir / model_card.CARD}: complete the lines with TODO before you pass the model on", flush=True)
     report = cli.RunReport([args.output_dir], done=1, unit="model")
     report.write(args.report)
     return report
@@ -65,10 +68,12 @@ def check_folders(args: argparse.Namespace) -> None:
     from vimoclip import model_folder
 
     if output.is_dir() and any(output.iterdir()):
-        if not model_folder.is_model_folder(output):
+        is_unfinished = model_folder.is_unfinished(output)
+        if not (is_unfinished or model_folder.is_model_folder(output)):
             raise UserError("is not empty and holds no exported model", "name a new folder with -o", path=output)
         if not args.overwrite:
-            raise UserError("holds an exported model", "use --overwrite, or name a new folder with -o", path=output)
+            problem = "holds an interrupted export" if is_unfinished else "holds an exported model"
+            raise UserError(problem, "use --overwrite, or name a new folder with -o", path=output)
 
 
 if __name__ == "__main__":

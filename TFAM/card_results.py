@@ -177,7 +177,12 @@ def limits_section(document: Mapping[str, Any], dataset: str, run: RunEvaluation
             "numbers are too high for new sources."
         )
     else:
-        lines.append("No source of an evaluated clip has clips for training or selection.")
+        lines.append("No known source of an evaluated clip has clips for training or selection.")
+    if run.sources and run.clips_without_source:
+        lines.append(
+            f"The source of {run.clips_without_source} of all clips is not known. If it is one of another split, the "
+            "numbers are too high for new sources."
+        )
     lines += [
         f"**The metrics are of whole clips.** `predict.py` scores windows of {window['seconds']:g} s. Scores and bouts "
         "of windows were not evaluated, least of all for windows that are much longer or shorter than the clips.",

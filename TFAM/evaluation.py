@@ -21,7 +21,7 @@ from vimoclip.check.compatibility import check_classes, check_encoder, class_nam
 from vimoclip.errors import TrainingError, UserError
 from vimoclip.evaluation import calibration_file
 from vimoclip.io import predictions_csv, yaml_json
-from vimoclip.io.checkpoint_loading import load_state
+from vimoclip.io.checkpoint_loading import load_model
 from vimoclip.metrics import fit_thresholds
 from vimoclip.runtime import cost_estimate, defaults, versions
 from vimoclip.runtime.device import select_device, select_precision
@@ -59,8 +59,8 @@ class Evaluator:
     def __init__(
         self, config: Config, model: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path, run: RunOptions
     ):
-        self.config, self.run, self.model = config, run, build_model(model)
-        load_state(self.model, state, path)
+        self.config, self.run = config, run
+        self.model = load_model(lambda: build_model(model), state, path)
         self.model.to(run.device).eval()
 
     def make_loader(self, dataset: PairedEmbeddings) -> Any:

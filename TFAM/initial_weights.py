@@ -16,7 +16,7 @@ from vimoclip import cli, clip, model_folder
 from vimoclip.check.compatibility import ENCODER_ATTRIBUTES, FRAME_ATTRIBUTES, check_encoder, default_class_name
 from vimoclip.errors import UserError
 from vimoclip.flow.flow_folder import extraction_flags
-from vimoclip.io.checkpoint_loading import load_state
+from vimoclip.io.checkpoint_loading import load_model, load_state
 from vimoclip.io.names import fold_name, list_some
 from vimoclip.training import checkpoint
 
@@ -32,8 +32,7 @@ class InitialWeights:
     def __init__(self, name: str):
         self.trained = trained_fusion.load(model_folder.find_folder(name), calibrated=False)
         self.path, self.config = self.trained.path, self.trained.config
-        self.model = build_model(self.config["model"])
-        load_state(self.model, self.trained.state_dict, self.path)
+        self.model = load_model(lambda: build_model(self.config["model"]), self.trained.state_dict, self.path)
         self.weights_sha256 = clip.weights_sha256(self.model)
 
     def configure(self, args: argparse.Namespace, paths: Sequence[Path]) -> Config:
@@ -150,9 +149,9 @@ def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: 
 
     `encoder`: value of --clip-model-name, None for the name that `inputs` record; `student`: of --checkpoint-dir."""
     rgb, motion = (inputs.get(stream) or {} for stream in ("rgb", "motion"))
-    name = encoder or rgb.get("clip_model")
+    name = encoder or shlex.quote(str(rgb.get("clip_model")))
     if not encoder and rgb.get("clip_pretrained"):
-        name = f"{name} --clip-pretrained {rgb['clip_pretrained']}"
+        name = f"{name} --clip-pretrained {shlex.quote(rgb['clip_pretrained'])}"
     frames = {key: rgb[key] for key in ("resize", *FRAME_ATTRIBUTES) if key in rgb}
     flow_flags = extraction_flags(motion.get("student", {}).get("flow", {}))
     return {

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +16,12 @@ from TFAM.initial_weights import embedding_commands
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
 from vimoclip import model_folder
-from vimoclip.clip.licences import FILE_PREFIX as LICENCE_PREFIX
-from vimoclip.clip.licences import EncoderLicence, find_licence
+from vimoclip.clip.licences import EncoderLicence, find_licence, read_texts
 from vimoclip.clip.pretrained import hub_repository
 from vimoclip.errors import UserError, first_line
 from vimoclip.flow import METHODS_WITHOUT_WEIGHTS
 from vimoclip.flow.licences import describe_licence
-from vimoclip.io import atomic
+from vimoclip.io import yaml_json
 from vimoclip.io.text import read_text
 
 CARD, CODE_LICENCE = "README.md", "LICENSE-ViMoCLIP.txt"
@@ -42,18 +42,21 @@ the top of this file, are kept if the model is exported again with `--overwrite`
 """
 
 
-def write_files(
+def file_texts(
     output: Path, run: Path, document: Mapping[str, Any], parts: Mapping[str, Any], encoder_name: str | None
-) -> list[Path]:
-    """Write the model card and the licences of what a model folder contains; return their paths.
+) -> dict[str, str]:
+    """Return the model card of a model folder and the licences of what it contains, by file name.
 
-    `document`, `parts`: content of config.json, and state dicts. `encoder_name`: the flag --clip-model-name. Raises
-    UserError if the run, an existing card or a licence text is damaged."""
+    `output`: the folder, whose card may have lines of its author; `document`, `parts`: content of config.json, and
+    state dicts; `encoder_name`: the flag --clip-model-name. Raises UserError if the run, an existing card or a licence
+    text is damaged."""
     inputs, card = document["fusion"]["config"]["inputs"], output / CARD
     dataset = str((inputs.get("rgb") or inputs.get("motion") or {}).get("dataset_name"))
     author = _read_author_choices(card)
     evaluation = evaluate_run(run, dataset)
     licence = find_licence(document["backbone"], encoder_name)
+    if not licence.texts:
+        licence = replace(licence, texts=_added_licence(output, document["backbone"]))
     texts = {CODE_LICENCE: read_text(REPOSITORY / "LICENSE")}
     has_backbone = bool({model_folder.ENCODER, model_folder.STUDENT} & set(parts))
     if has_backbone:
@@ -74,13 +77,18 @@ def write_files(
         _provenance_section(document, evaluation),
         _citation_section(),
     ]
-    output.mkdir(parents=True, exist_ok=True)
-    for path in output.glob(f"{LICENCE_PREFIX}*"):
-        path.unlink()  # of another model
-    written = [atomic.write_text(output / file, text) for file, text in texts.items()]
-    written.append(atomic.write_text(card, "\n\n".join(sections) + "\n"))
-    print(f"{card}: complete the lines with TODO before you pass the model on", flush=True)
-    return written
+    return texts | {CARD: "\n\n".join(sections) + "\n"}
+
+
+def _added_licence(output: Path, backbone: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the licence texts that the author has added to an earlier export with the same backbone."""
+    if not model_folder.is_model_folder(output):
+        return {}
+    earlier = yaml_json.read_json(output / model_folder.CONFIG_FILE).get("backbone")
+    is_same = isinstance(earlier, dict) and all(
+        earlier.get(key) == backbone[key] for key in ("clip_model", "clip_pretrained", "weights_sha256")
+    )
+    return read_texts(output) if is_same else {}
 
 
 class _AuthorChoices(NamedTuple):
@@ -192,7 +200,9 @@ def _usage_section(name: str, document: Mapping[str, Any], parts: Mapping[str, A
         encoder = shlex.quote(f"local-dir:{name}") if model_folder.ENCODER in parts else None
         steps = embedding_commands(document["fusion"]["config"]["inputs"], encoder, folder)
         commands = [*steps["rgb"], *(steps["motion"] if document["student"] else [])]
-        commands.append(f"-m TFAM.train_and_eval --config {fusion.value} --init {folder}")
+        motion = document["fusion"]["config"]["data"]["motion"]
+        settings = f" --set data.motion={motion}" if motion != "real" else ""
+        commands.append(f"-m TFAM.train_and_eval --config {fusion.value} --init {folder}{settings}")
         text.append("```bash\n" + "\n".join(f"python {command}" for command in commands) + "\n```")
     return "## How to use it\n" + "\n\n".join(text)
 
@@ -208,7 +218,7 @@ def _licences_section(document: Mapping[str, Any], licence: EncoderLicence, has_
         backbone += ". Its weights are not in this folder."
     else:
         backbone += ". Its weights, or those of the student that began as a copy of it, are in this folder"
-        missing = "**TODO by the author: find the text, and add it before you pass the model on.**"
+        missing = f"**TODO by the author: find the text, and add it as `{model_folder.BACKBONE_LICENCE}.txt`.**"
         backbone += f"; text: {files}." if files else f", but the text of its licence is not. {missing}"
     lines = [
         "**Weights of this model**: its author chooses their licence, by `license` at the top of this file. While that "
@@ -241,7 +251,8 @@ def _provenance_section(document: Mapping[str, Any], evaluation: RunEvaluation) 
         *([f"versions of the {when}", ", ".join(f"{k} {v}" for k, v in versions[when].items())] for when in versions),
         *([f"SHA-256, {what}", f"`{value}`"] for what, value in hashes.items() if value),
     ]
-    return f"## Provenance\n{card_results.markdown_table(['', ''], rows)}"
+    cells = [[what, value.replace("|", "\\|")] for what, value in rows]  # of names, also within `code`
+    return f"## Provenance\n{card_results.markdown_table(['', ''], cells)}"
 
 
 def _citation_section() -> str:

@@ -12,9 +12,9 @@ from TFAM.data import ClipFeatures, collate
 from TFAM.loops import score_batch
 from TFAM.packing import Fusion, Pooling
 from TFAM.probes import LinearProbe, build_model
-from vimoclip import clip
+from vimoclip import clip, video
 from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import load_state
+from vimoclip.io.checkpoint_loading import config_errors, load_model
 from vimoclip.prediction import WindowFeatures
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
@@ -33,10 +33,11 @@ class FusionPredictor:
         self.path, self.name, self.classes = trained.path, trained.name, trained.classes
         config = trained.config
         self.model_config = config["model"]
-        if len(self.classes) != self.model_config["num_classes"]:
-            problem = f"names {len(self.classes)} classes, but its model has {self.model_config['num_classes']}"
+        if len(self.classes) != self.model_config.get("num_classes"):
+            problem = f"names {len(self.classes)} classes, but its model has {self.model_config.get('num_classes')}"
             raise UserError(problem, "copy it again", path=self.path)
-        self.fusion = Fusion(self.model_config["fusion"])
+        with config_errors(self.path):
+            self.fusion = Fusion(self.model_config["fusion"])
         motion_mode = config["data"]["motion"]
         if motion_mode == "shuffled" and self.fusion.uses_motion:
             raise UserError("was trained on shuffled motion (data.motion)", "give another run", path=self.path)
@@ -49,10 +50,16 @@ class FusionPredictor:
             if is_used and "sampling" not in (self.inputs[stream] or {}):
                 problem = f"has no metadata of its {stream} embeddings"
                 raise UserError(problem, "extract them again, and train again", path=self.path)
+        for attributes in filter(None, self.inputs.values()):
+            with config_errors(self.path):
+                video.Sampling(**attributes["sampling"])
+                video.geometry_of(attributes)
+                if not isinstance(attributes.get("student", {}), dict):
+                    raise TypeError("student")
         self.calibration = trained.calibration
         self.device, self.precision = device, precision
-        self.model = build_model(self.model_config).to(device).eval()
-        load_state(self.model, trained.state_dict, self.path)
+        self.model = load_model(lambda: build_model(self.model_config), trained.state_dict, self.path)
+        self.model.to(device).eval()
         self.weights_sha256 = clip.weights_sha256(self.model)
 
     @torch.inference_mode()

@@ -26,15 +26,17 @@ TOLERANCE = 1e-5  # of a metric that is computed again
 class RunEvaluation:
     """What is known of a run. `metrics`: its metrics.json; `result`: None if its labels are gone or have changed.
 
-    `sources`: number of sources of the clips by role, {} if there is no sources.csv; `shared_sources`: number of those
-    of evaluated clips that have clips of another role, too; `clip_seconds`: 5th, 50th and 95th percentile of the time
-    from the first to the last sampled frame of the evaluated clips, in seconds, None without their embeddings; `rates`:
-    the same of their sampled frames per second."""
+    `sources`: number of sources of the clips by role, {} if there is no sources.csv; `shared_sources`: number of
+    those of evaluated clips that have clips of another role, too; `clips_without_source`: of all roles;
+    `clip_seconds`: 5th, 50th and 95th percentile of the time from the first to the last sampled frame of the
+    evaluated clips, in seconds, None without their embeddings; `rates`: the same of their sampled frames per
+    second."""
 
     metrics: dict[str, Any]
     result: Evaluation | None = None
     sources: Mapping[str, int] = field(default_factory=dict)
     shared_sources: int = 0
+    clips_without_source: int = 0
     clip_seconds: np.ndarray | None = None
     rates: np.ndarray | None = None
 
@@ -68,7 +70,9 @@ def _add_result(run: RunEvaluation, path: Path, config: Mapping[str, Any], datas
         raise UserError("the labels have changed since the run was evaluated on them", "evaluate it again", path=folder)
     others = set[str]().union(*(names[role] for role in names if role != EVALUATION))
     counts = {role: len(found) for role, found in names.items()} if known else {}
-    return replace(run, result=result, sources=counts, shared_sources=len(names[EVALUATION] & others))
+    unknown = sum(clip not in known for role in clips for clip in clips[role])
+    shared = len(names[EVALUATION] & others)
+    return replace(run, result=result, sources=counts, shared_sources=shared, clips_without_source=unknown)
 
 
 def _clips_by_role(data: Annotations, source: PredictionSource) -> dict[str, list[str]]:

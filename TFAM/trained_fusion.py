@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from TFAM.evaluation import checkpoint_config
@@ -75,9 +76,10 @@ def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
         document = folder.config["calibration"] if calibrated else None
         versions = folder.config["versions"]["training"]
         config = checkpoint_config({"config": fusion["config"], "class_names": list(classes)})
-        if config is None or not all(isinstance(part, dict | None) for part in (thresholds, document)):
+        is_valid = config is not None and all(isinstance(part, dict | None) for part in (thresholds, document))
+        if config is None or not (is_valid and np.isfinite(list((thresholds or {}).values())).all()):
             raise TypeError("fusion.config, raw_thresholds or calibration")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"is damaged ({error})", model_folder.HINT, path=config_path) from None
     if clip.tensors_sha256(state) != sha256:
         problem = "its weights are not those of its config.json"

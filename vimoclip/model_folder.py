@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_url, snapshot_download, try_to_load_from_cache
@@ -16,6 +17,7 @@ from vimoclip.errors import UserError, first_line
 from vimoclip.io import atomic, yaml_json
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+BACKBONE_LICENCE = "LICENSE-backbone"  # names of its texts begin with this
 FORMAT, SCHEMA = "vimoclip", 1
 FUSION, STUDENT, ENCODER = "fusion", "student", "encoder"  # the parts; a tensor's name begins with that of its part
 HUB_PREFIX = "hf-hub:"
@@ -79,18 +81,44 @@ def open_folder(path: Path) -> ModelFolder:
     return ModelFolder(path, config, parts)
 
 
-def write_folder(path: Path, config: Mapping[str, Any], parts: Mapping[str, Mapping[str, torch.Tensor]]) -> Path:
-    """Write the weights, then config.json, which marks the folder complete; return its path. Raises OSError.
+def is_unfinished(path: Path) -> bool:
+    """Return whether a folder is what an interrupted `write_folder` leaves: weights of this format, no config.json."""
+    weights = path / WEIGHTS_FILE
+    if {file.name for file in path.iterdir()} == {atomic.temporary_path(weights).name}:
+        return True
+    if (path / CONFIG_FILE).exists() or not weights.is_file():
+        return False
+    try:
+        with _open_weights(weights) as file:
+            return any(name.startswith(f"{FUSION}.") for name in file.keys())  # noqa: SIM118
+    except UserError:
+        return False
 
-    `config`: without format and schema. `parts`: state dicts."""
-    (path / CONFIG_FILE).unlink(missing_ok=True)  # of another model
+
+def write_folder(
+    path: Path,
+    config: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, torch.Tensor]],
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write the weights, other files, and config.json, which marks the folder complete; return it. Raises OSError.
+
+    A model that was in the folder remains until the new weights are on the disk. `config`: without format and schema;
+    `parts`: state dicts; `texts`: content of the other files by name."""
     tensors = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
         for part, state in parts.items()
         for name, tensor in state.items()
     }
     with atomic.open_atomic(path / WEIGHTS_FILE) as file:
-        cast(IO[bytes], file).write(save(tensors, {"format": "pt"}))
+        file.write(save(tensors, {"format": "pt"}))
+        file.flush()
+        file.check()
+        for old in (path / CONFIG_FILE, *path.glob(f"{BACKBONE_LICENCE}*")):  # of another model
+            if old.name not in texts:
+                old.unlink(missing_ok=True)
+    for name, text in texts.items():
+        atomic.write_text(path / name, text)
     return yaml_json.write_json(path / CONFIG_FILE, {"format": FORMAT, "schema": SCHEMA, **config}).parent
 
 

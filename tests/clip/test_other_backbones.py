@@ -1,11 +1,15 @@
 """Other CLIP backbones, from embeddings to the fusion."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from tests.conftest import REPOSITORY, make_dataset, make_tiny_clip
-from vimoclip import store
+from vimoclip import clip, model_folder, store
 from vimoclip.training import checkpoint
 
 SMALL_FUSION = ["training.epochs=1", "model.num_layers=1", "model.dim_feedforward=16"]
@@ -18,6 +22,31 @@ BACKBONES = {
     # as in PE-Core and MobileCLIP: timm's trunk with a projection
     "timm": (48, {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"}),
 }
+
+
+@pytest.mark.parametrize("kind", ["timm", "quick_gelu"])
+def test_a_model_folder_gives_the_embeddings_of_its_encoder(kind: str, tmp_path: Path) -> None:
+    """Also with the running statistics of BatchNorm, and with OpenAI's activation, in all precisions."""
+    width, vision = BACKBONES.get(kind, (32, {}))
+    name = make_tiny_clip(tmp_path / "backbone", width, **vision)  # type: ignore[arg-type]
+    config = tmp_path / "backbone" / "open_clip_config.json"
+    content = json.loads(config.read_text())
+    content["model_cfg"]["quick_gelu"] = kind == "quick_gelu"
+    config.write_text(json.dumps(content))
+    encoder = clip.load_encoder(name, None)
+    for module in encoder.visual.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.load_state_dict({name: torch.rand_like(x.float()) + 1 for name, x in module.state_dict().items()})
+    folder = model_folder.write_folder(
+        tmp_path / "model", {"backbone": encoder.config}, {"encoder": encoder.visual.state_dict()}
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
+    for precision in ("fp32", "bf16", "int8"):
+        expected, found = (
+            loaded.freeze(precision=precision).encode(loaded.prepare(loaded.load_frames(frames)))
+            for loaded in (encoder, clip.load_encoder(f"local-dir:{folder}", None))
+        )
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", BACKBONES)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ def cards(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 @pytest.fixture
 def collected(chain: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return export.collect(export_model.build_parser().parse_args([RUN, *STUDENT, "-o", "unused"]))
+
+
+def write_files(output: Path, run: Path, *rest: Any) -> None:
+    output.mkdir(exist_ok=True)
+    for name, text in model_card.file_texts(output, run, *rest).items():
+        (output / name).write_text(text, encoding="utf-8")
 
 
 def card_text(folder: Path) -> str:
@@ -110,7 +117,7 @@ def test_numbers_are_those_of_evaluate(
 ) -> None:
     run = make_run(chain, tmp_path, sources)
     expected = evaluated(run, tmp_path, *flags)
-    model_card.write_files(tmp_path / "out", run, *collected, None)
+    write_files(tmp_path / "out", run, *collected, None)
     entries, found = expected | expected["calibration"], table(tmp_path / "out", "metric")
     keys = [key for key in METRIC_NAMES if entries[key] and entries[key]["value"] is not None]
     assert len(found) == len(keys) > 9
@@ -137,6 +144,7 @@ def test_numbers_are_those_of_evaluate(
     splits = table(tmp_path / "out", "clips for")
     assert splits["evaluation"] == ["40", str(sources) if sources else "unknown"]
     assert ("1 sources of evaluated clips also" in card_text(tmp_path / "out")) == bool(sources)
+    assert ("The source of 8 of all clips" in card_text(tmp_path / "out")) == bool(sources)  # train0 to train7
 
 
 def lose_annotations(folder: Path) -> None:
@@ -160,7 +168,7 @@ def test_without_the_labels_of_the_run_there_are_no_intervals(
     metrics = json.loads((run / "metrics.json").read_text())
     change(tmp_path)
     capsys.readouterr()
-    model_card.write_files(tmp_path / "out", run, *collected, None)
+    write_files(tmp_path / "out", run, *collected, None)
     assert str(tmp_path / "annotations") in capsys.readouterr().out
     assert list(table(tmp_path / "out", "metric").values()) == [
         [format_fraction(metrics[key])] for key in ("map_macro", "map_micro")
@@ -193,6 +201,21 @@ def test_each_kind_of_run_is_described(cards: dict[str, Path]) -> None:
         assert counts == (held_out if config == "cross_attention" else {"training": "6", "evaluation": "2"})
 
 
+def test_names_with_spaces_and_bars(collected: Any, tmp_path: Path) -> None:
+    """Commands can be copied into a shell, and no row of a table has more cells than its header."""
+    document, parts = collected
+    del parts["encoder"]
+    inputs = document["fusion"]["config"]["inputs"]
+    inputs["rgb"]["clip_model"] = "local-dir:my clip"
+    inputs["motion"]["student"]["flow"] |= {"method": "raft", "checkpoint": "my weights.ckpt"}
+    document["versions"]["training"] = {"processor": "A | B"}
+    write_files(tmp_path / "my zebras", Path(RUN), document, parts, None)
+    commands = [shlex.split(line) for line in card_text(tmp_path / "my zebras").splitlines() if "python " in line[:7]]
+    words = {word for command in commands for word in command}
+    assert {"local-dir:my clip", "my weights.ckpt", "my zebras"} <= words
+    assert all(len(row) == len(rows[0]) for rows in tables(tmp_path / "my zebras") for row in rows)
+
+
 def test_the_metadata_is_that_of_the_hub(cards: dict[str, Path], collected: Any, tmp_path: Path) -> None:
     metadata = metadata_load(cards["rgb"] / "README.md")
     assert metadata is not None and metadata.pop("tags")
@@ -204,7 +227,7 @@ def test_the_metadata_is_that_of_the_hub(cards: dict[str, Path], collected: Any,
     }
     document, parts = collected
     document["backbone"] |= {"clip_model": "ViT-B/32", "clip_pretrained": "openai"}
-    model_card.write_files(tmp_path / "out", Path(RUN), document, parts, None)
+    write_files(tmp_path / "out", Path(RUN), document, parts, None)
     found = metadata_load(tmp_path / "out" / "README.md")
     assert found is not None and found["base_model"] == "timm/vit_base_patch32_clip_224.openai"
 
@@ -228,7 +251,7 @@ def test_licence_of_the_backbone(
 ) -> None:
     document, parts = collected
     document["backbone"] |= {"clip_model": model, "clip_pretrained": weights}
-    model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+    write_files(tmp_path, Path(RUN), document, parts, None)
     line = next(line for line in card_text(tmp_path).splitlines() if line.startswith("- **Backbone**"))
     assert (licence or "does not know its licence") in line
     assert ("non-commercial" in line) == (licence in ("CC-BY-NC-4.0", "apple-amlr"))
@@ -256,6 +279,28 @@ def test_licences_beside_the_weights_of_the_backbone_are_passed_on(chain: Path, 
     assert not list(second.glob("LICENSE-backbone*")) and "are not in this folder" in card_text(second)
 
 
+def test_a_licence_that_the_author_has_added_is_kept_for_the_same_backbone(chain: Path, tmp_path: Path) -> None:
+    command = [RGB_RUN, "--clip-model-name", "local-dir:tinyclip", "-o", str(tmp_path / "model")]
+    export_model.main(command)
+    assert "LICENSE-backbone.txt" in card_text(tmp_path / "model")  # what to add
+    added = tmp_path / "model" / "LICENSE-backbone.txt"
+    added.write_text("MIT License\n")
+    export_model.main([*command, "--overwrite"])
+    assert added.read_text() == "MIT License\n"
+    assert "text: `LICENSE-backbone.txt`" in card_text(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"clip_model": "local-dir:tinyclip"', '"clip_model": "another"'))
+    export_model.main([*command, "--overwrite"])
+    assert not added.exists()
+
+
+def test_a_control_is_trained_further_without_motion(chain: Path, collected: Any, tmp_path: Path) -> None:
+    document, parts = collected
+    document["fusion"]["config"]["data"]["motion"] = "none"
+    write_files(tmp_path / "out", Path(RUN), document, parts, None)
+    assert "--init out --set data.motion=none\n" in card_text(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("flow", "expected"),
     [
@@ -268,7 +313,7 @@ def test_licences_beside_the_weights_of_the_backbone_are_passed_on(chain: Path, 
 def test_licence_of_the_flow(collected: Any, tmp_path: Path, flow: dict[str, Any], expected: list[str]) -> None:
     document, parts = collected
     document["flow"] |= flow
-    model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+    write_files(tmp_path, Path(RUN), document, parts, None)
     line = next(line for line in card_text(tmp_path).splitlines() if line.startswith("- **Optical flow**"))
     assert all(text in line for text in expected)
 
@@ -277,7 +322,7 @@ def test_the_authors_text_and_licence_are_kept(collected: Any, tmp_path: Path) -
     document, parts = collected
 
     def write() -> str:
-        model_card.write_files(tmp_path, Path(RUN), document, parts, None)
+        write_files(tmp_path, Path(RUN), document, parts, None)
         return card_text(tmp_path)
 
     text = write()

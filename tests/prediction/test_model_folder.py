@@ -1,11 +1,16 @@
 """Models of export_model.py: complete in themselves, with the numbers of their run, and refused if they don't fit."""
 
+import contextlib
+import errno
 import json
+import math
 import os
+import random
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ from tests.conftest import CLASSES, REPOSITORY
 from tests.prediction.helpers import FUSION_ARGS, copy_run, predict, predict_error, read_json, write_calibration
 from vimoclip import model_folder
 from vimoclip.errors import UserError
+from vimoclip.io import atomic
 
 RUN, STUDENT = "checkpoints/TFAM/cross_attention/seed49", ["--student", "checkpoints/student"]
 VIDEO = "dataset/videos/clip3.mp4"
@@ -181,6 +187,10 @@ def remove_window(config: dict[str, Any]) -> None:
     del config["window"]
 
 
+def rgb_inputs(config: dict[str, Any]) -> dict[str, Any]:
+    return config["fusion"]["config"]["inputs"]["rgb"]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -193,11 +203,22 @@ def remove_window(config: dict[str, Any]) -> None:
         (lambda config: config["fusion"]["config"].pop("inputs"), "config.json"),
         (lambda config: config["fusion"].update(weights_sha256="0" * 64), "weights"),
         (lambda config: config.update(classes=["walking"]), "classes"),
-        (lambda config: config["backbone"].update(architecture=None), "backbone"),
+        (lambda config: config["backbone"].update(architecture=None), "config"),
+        (lambda config: config["backbone"].update(image_size=[10**6, 10**6]), "image_size"),
         (lambda config: config["backbone"]["architecture"]["vision_cfg"].update(layers=1), "tensors"),
         (lambda config: config.update(student=None), "student"),
         (lambda config: config.update(calibration={"schema": 1}), "calibration"),
         (lambda config: config.update(raw_thresholds=[0.5]), "raw_thresholds"),
+        (lambda config: config["raw_thresholds"].update(walking="x"), "config.json"),
+        (lambda config: config["calibration"].update(num_videos=math.inf), "calibration"),
+        (lambda config: rgb_inputs(config).update(sampling={"stride": 0}), "stride"),
+        (lambda config: rgb_inputs(config).update(geometry="x"), "config"),
+        (lambda config: rgb_inputs(config).update(clip_model=None), "config"),
+        (lambda config: config["fusion"]["config"]["inputs"]["motion"].update(student=None), "student"),
+        (lambda config: config["fusion"]["config"]["model"].update(fusion="x"), "config"),
+        (lambda config: config["fusion"]["config"]["model"].update(num_heads=0), "config"),
+        (lambda config: config["student"]["flow"].update(flow_max="x"), "flow_max"),
+        (lambda config: config["student"]["flow"].pop("iters"), "iters"),
     ],
 )
 def test_changed_models_are_refused(
@@ -206,6 +227,59 @@ def test_changed_models_are_refused(
     change_config(copied, change)
     error = predict_error(tmp_path, str(chain / VIDEO), "--model", str(copied), clip="")
     assert named in str(error) and str(copied) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        (("fusion", "config", "model"), "num_layers"),
+        (("fusion", "config", "model"), "dim_feedforward"),
+        (("backbone", "architecture", "vision_cfg"), "layers"),
+        (("backbone", "architecture", "vision_cfg"), "width"),
+        (("student", "clip", "architecture", "vision_cfg"), "layers"),
+        (("student", "clip", "architecture", "vision_cfg"), "image_size"),
+    ],
+)
+def test_a_config_that_asks_for_much_memory_is_refused_before_it_is_used(
+    chain: Path, copied: Path, place: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
+    def enlarge(config: dict[str, Any]) -> None:
+        for name in place:
+            config = config[name]
+        config[key] = 4 * 10**6
+
+    change_config(copied, enlarge)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    predict_error(tmp_path, str(chain / VIDEO), "--model", str(copied), clip="")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert used < 2**18, f"{used} KiB"  # Linux
+
+
+def leaves(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each mapping or list in a document with each of its keys."""
+    for key in list(config) if isinstance(config, dict) else range(len(config)):
+        yield config, key
+        if isinstance(config[key], dict | list):
+            yield from leaves(config[key])
+
+
+def test_any_damaged_value_is_refused_or_does_no_harm(chain: Path, model: Path, copied: Path) -> None:
+    """No value of config.json gives another error than UserError: 60 of them, replaced by one of another type."""
+    import predict as script
+
+    rng = random.Random(0)
+    names = ("classes", "raw_thresholds", "calibration", "window", "backbone", "student", "fusion")
+    text = (model / "config.json").read_text()
+    for _ in range(60):
+        config = json.loads(text)
+        parts = {name: config[name] for name in names}
+        parent, key = rng.choice(list(leaves(parts)))
+        parent[key] = rng.choice([None, "x", -1, 0, 10**9, math.inf, math.nan, [], {}])
+        (copied / "config.json").write_text(json.dumps(config | parts))
+        args = script.parse_arguments([str(chain / VIDEO), "--model", str(copied), "--device", "cpu"])
+        with contextlib.suppress(UserError):
+            script.use_model_folder(args)
+            script.load_model(args, script.resolve_compute_options(args))
 
 
 def test_a_newer_schema_is_refused_by_name(chain: Path, copied: Path, tmp_path: Path) -> None:
@@ -275,3 +349,37 @@ def test_what_can_not_be_exported(chain: Path, tmp_path: Path) -> None:
     assert (existing / "config.json").read_text() == before
     export(chain, RUN, existing, *STUDENT, *WINDOWS, "--overwrite")
     assert read_json(existing / "config.json")["window"]["seconds"] == 0.3
+
+
+@pytest.mark.parametrize("fails", ["model.safetensors", "README.md", "config.json"])
+def test_an_interrupted_export_keeps_the_earlier_model_or_can_be_repeated(
+    chain: Path, copied: Path, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier model remains as it was until the new weights are complete on the disk."""
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    with monkeypatch.context() as patch:
+        write, error = atomic.AtomicFile.write, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr(
+            atomic.AtomicFile,
+            "write",
+            lambda file, data: write(file, data) if file.path.name != fails else setattr(file, "_error", error),
+        )
+        with pytest.raises(OSError, match=fails):
+            export(chain, "checkpoints/TFAM/rgb/seed49", copied, "--overwrite")
+    if fails == "model.safetensors":
+        assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+    else:
+        assert not (copied / "config.json").exists()
+        with pytest.raises(UserError) as caught:
+            export(chain, "checkpoints/TFAM/rgb/seed49", copied)
+        assert "--overwrite" in caught.value.hint
+    export(chain, "checkpoints/TFAM/rgb/seed49", copied, "--overwrite")
+    assert read_json(copied / "config.json")["fusion"]["name"] == "rgb/seed49/best_model.pth"
+
+
+def test_a_first_export_that_was_killed_can_be_repeated(chain: Path, tmp_path: Path) -> None:
+    (tmp_path / ".model.safetensors.partial").write_bytes(b"half")
+    export(chain, "checkpoints/TFAM/rgb/seed49", tmp_path, "--overwrite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("LICENSE-ViMoCLIP.txt", "README.md", "config.json", "model.safetensors")
+    ]

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from vimoclip.clip.pretrained import (
     resolve_model,
 )
 from vimoclip.errors import UserError, first_line
-from vimoclip.io.checkpoint_loading import force_weights_only, load_state
+from vimoclip.io.checkpoint_loading import config_errors, force_weights_only, load_model
 from vimoclip.runtime import onednn
 from vimoclip.runtime.device import HALF_DTYPES, autocast, cast_layers, copy_to_device, measure_memory, usable_memory
 
@@ -144,14 +144,10 @@ def load_from_model_folder(path: Path, resize: str) -> ImageEncoder:
     """Load the image tower that a model folder contains. Raises UserError."""
     folder = model_folder.open_folder(path)
     state = folder.tensors(model_folder.ENCODER)
-    try:
-        encoder = build_encoder(folder.config["backbone"] | {"resize": resize, "weights_sha256": tensors_sha256(state)})
-    except Exception as error:  # open_clip and torch raise many types for unexpected values
-        problem = f"its backbone is invalid ({first_line(error)})"
-        raise UserError(problem, model_folder.HINT, path=path / model_folder.CONFIG_FILE) from None
-    load_state(encoder.visual, state, folder.weights_path)
-    encoder.visual.float().eval()
-    return encoder
+    with config_errors(path / model_folder.CONFIG_FILE):
+        config = folder.config["backbone"] | {"resize": resize, "weights_sha256": tensors_sha256(state)}
+    visual = load_model(lambda: build_encoder(config).visual, state, folder.weights_path)
+    return ImageEncoder(visual.float().eval(), config)
 
 
 def load_clip(name: str, pretrained: str | None, resize: str = "model") -> tuple[ImageEncoder, nn.Module, str]:
@@ -197,6 +193,8 @@ def build_encoder(config: dict[str, Any]) -> ImageEncoder:
     architecture = config["architecture"]
     vision_cfg = dict(architecture["vision_cfg"], timm_model_pretrained=False)
     visual = _build_vision_tower(architecture["embed_dim"], vision_cfg, architecture["quick_gelu"])
+    if _as_sides(config["image_size"]) != _as_sides(visual.image_size):
+        raise ValueError(f"image_size is {config['image_size']}, but that of the tower is {visual.image_size}")
     return ImageEncoder(visual, config)
 
 
@@ -240,13 +238,17 @@ def _make_config(
         "resize": resize,
         "architecture": {"embed_dim": width, "vision_cfg": model["vision_cfg"], "quick_gelu": quick_gelu},
         "weights_sha256": None,
-        "image_size": [size, size] if isinstance(size, int) else list(size),
+        "image_size": _as_sides(size),
         "mean": list(preprocess["mean"]),
         "std": list(preprocess["std"]),
         "interpolation": "bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic",
         "resize_mode": preprocess["resize_mode"],
         "fill_color": preprocess["fill_color"],
     }
+
+
+def _as_sides(size: int | Sequence[int]) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def _make_encode_function(

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from vimoclip.clip.pretrained import cached_snapshot, hub_repository, local_folder
 from vimoclip.io.text import read_text
-from vimoclip.model_folder import HUB_PREFIX, is_model_folder
+from vimoclip.model_folder import BACKBONE_LICENCE, HUB_PREFIX, is_model_folder
 
 TEXTS = Path(__file__).parent / "licence_texts"
-FILE_PREFIX = "LICENSE-backbone"  # of the texts in a model folder
 FILE_PATTERNS = ("LICEN[CS]E*", "COPYING*", "NOTICE*")  # of the texts beside an encoder's weights
 
 
@@ -69,7 +68,7 @@ def find_licence(config: Mapping[str, Any], name: str | None = None) -> EncoderL
     `name`: the one that it was loaded by, `local-dir:<folder>` with its path; default: the recorded one."""
     repository = hub_repository(config["clip_model"], config["clip_pretrained"])
     name = name or str(config["clip_model"])
-    texts = _read_texts(cached_snapshot(name) if name.startswith(HUB_PREFIX) else local_folder(name))
+    texts = read_texts(cached_snapshot(name) if name.startswith(HUB_PREFIX) else local_folder(name))
     for known in _KNOWN:
         if repository and any(fnmatch(repository, pattern) for pattern in known.repositories):
             return EncoderLicence(known.name, known.source, known.restriction, texts or _known_text(known, repository))
@@ -83,14 +82,16 @@ def _known_text(known: _KnownLicence, repository: str) -> dict[str, str]:
         return {}
     notice = known.notice or "The authors give no copyright notice."
     head = f"Weights of the image encoder: {repository} on the Hugging Face Hub, {known.name} by {known.source}\n\n"
-    return {f"{FILE_PREFIX}.txt": f"{head}{notice}\n\n{read_text(path)}"}
+    return {f"{BACKBONE_LICENCE}.txt": f"{head}{notice}\n\n{read_text(path)}"}
 
 
-def _read_texts(folder: Path | None) -> dict[str, str]:
+def read_texts(folder: Path | None) -> dict[str, str]:
     """Return the licence texts in a folder of weights; of a model folder those of its backbone. Raises UserError."""
     if folder is None:
         return {}
-    patterns = (f"{FILE_PREFIX}*",) if is_model_folder(folder) else FILE_PATTERNS
+    patterns = (f"{BACKBONE_LICENCE}*",) if is_model_folder(folder) else FILE_PATTERNS
     paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    names = [path.name if path.name.startswith(FILE_PREFIX) else f"{FILE_PREFIX}-{path.name}" for path in paths]
+    names = [
+        path.name if path.name.startswith(BACKBONE_LICENCE) else f"{BACKBONE_LICENCE}-{path.name}" for path in paths
+    ]
     return {name: read_text(path) for name, path in zip(names, paths, strict=True)}

@@ -29,8 +29,8 @@ class Preprocess:
         self.mode: str = config["resize_mode"] if config["resize"] == "model" else RESIZE_MODES[config["resize"]]
         self.interpolation = InterpolationMode(config["interpolation"])
         self.fill: int = config["fill_color"]
-        self.mean = torch.tensor(config["mean"]).view(3, 1, 1)
-        self.std = torch.tensor(config["std"]).view(3, 1, 1)
+        self.mean = torch.tensor(config["mean"], device="cpu").view(3, 1, 1)
+        self.std = torch.tensor(config["std"], device="cpu").view(3, 1, 1)
         self._copies: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:

@@ -70,7 +70,7 @@ def parse(document: Mapping[str, Any], classes: Sequence[str], path: Path) -> Ru
             int(document["num_videos"]),
             {str(name): float(loss) for name, loss in document["cross_validated_log_loss"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         problem = f"is not a calibration of this run's classes ({type(error).__name__}: {error})"
         raise UserError(problem, HINT, path=path) from None
 

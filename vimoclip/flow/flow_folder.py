@@ -1,6 +1,7 @@
 """Find the flow video of each video in a folder, also by the names of the published code. Does not import torch."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def extraction_flags(settings: Mapping[str, Any]) -> str:
 
     `settings`: of a flow video's comment, or of the root attributes of embeddings."""
     values = {**settings, **settings.get("sampling", {}), **settings.get("geometry", {})}
-    return " ".join(f"{flag} {values[key]}" for key, flag in _FLAGS.items() if values.get(key) is not None)
+    return " ".join(
+        f"{flag} {shlex.quote(str(values[key]))}" for key, flag in _FLAGS.items() if values.get(key) is not None
+    )
 
 
 def common_settings(

@@ -6,14 +6,17 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from vimoclip.errors import UserError
+from vimoclip.errors import UserError, first_line
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def read_zip_names(path: Path) -> list[str]:
@@ -62,10 +65,58 @@ def load_tensors(path: Path) -> Any:
         raise UserError(problem, hint, path=path) from None
 
 
+def load_model(build: Callable[[], Model], state: Mapping[str, torch.Tensor], path: Path) -> Model:
+    """Return the model that `build` makes, with a state dict. `path`: file for the error message.
+
+    Raises UserError like `load_state`, or if `build` fails. Both are found before memory is allocated, as a downloaded
+    config may hold any value."""
+    limit = 2 * len(state) + 100  # some towers replace their last layers
+    with config_errors(path), torch.device("meta"), _limit_parameters(limit, path):
+        _check_state(build(), state, path)
+    model = build()
+    model.load_state_dict(dict(state))
+    return model
+
+
+@contextlib.contextmanager
+def config_errors(path: Path) -> Iterator[None]:
+    """Raise UserError for any error of a block that uses a config that may be damaged. `path`: for the message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # open_clip, timm and torch raise many types for unexpected values
+        problem = f"its config is invalid ({type(error).__name__}: {first_line(error)})"
+        raise UserError(problem, "copy or download it again, or give another one", path=path) from None
+
+
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load a state dict strictly. `path`: file for the error message.
 
     Raises UserError with the name of the first tensor that is missing, unknown or of another shape."""
+    _check_state(model, state, path)
+    model.load_state_dict(dict(state))
+
+
+@contextlib.contextmanager
+def _limit_parameters(limit: int, path: Path) -> Iterator[None]:
+    """Raise UserError if the block creates more parameters than `limit`: modules without memory need time and RAM."""
+    num_parameters = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal num_parameters
+        num_parameters += 1
+        if num_parameters > limit:
+            raise UserError("its config has more layers than its weights", "copy or download it again", path=path)
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     expected = model.state_dict()
     mismatched = [key for key in expected if key not in state or expected[key].shape != state[key].shape]
     mismatched += [key for key in state if key not in expected]
@@ -75,7 +126,6 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) 
             "give a checkpoint of the same architecture and number of classes",
             path=path,
         )
-    model.load_state_dict(dict(state))
 
 
 def _load_error_reason(message: str) -> tuple[str, str]:

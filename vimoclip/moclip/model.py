@@ -9,7 +9,7 @@ from torch import nn
 
 from vimoclip import clip, model_folder
 from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import load_state
+from vimoclip.io.checkpoint_loading import config_errors, load_model
 from vimoclip.runtime.device import copy_to_device
 from vimoclip.training import checkpoint, losses
 
@@ -123,7 +123,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
             "teacher": {},
             "flow": {},
         }
-    try:
+    with config_errors(path):
         file_model = config["clip"].get("clip_model")
         if clip_model_name and file_model and clip.canonical_name(clip_model_name) != file_model:
             raise UserError(
@@ -132,12 +132,7 @@ def load(path: Path, clip_model_name: str | None = None, num_classes: int | None
             )
         if not (isinstance(config["alpha"], float | int) and isinstance(config["flow"], dict)):
             raise TypeError("alpha must be a number, flow a mapping")
-        model = build(config)
-    except UserError:
-        raise
-    except Exception as error:  # open_clip and torch raise many types for unexpected values
-        raise UserError(f"its config is invalid ({error})", "give a run folder of train.py", path=path) from None
-    load_state(model, state, path)
+    model = load_model(lambda: build(config), state, path)
     return model.eval(), config
 
 

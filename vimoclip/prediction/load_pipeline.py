@@ -10,11 +10,23 @@ import torch
 
 from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
+from vimoclip.io.checkpoint_loading import config_errors
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures, WindowScores
 from vimoclip.runtime.device import HALF_DTYPES
 
 TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
+
+FLOW_SETTINGS = {
+    "method": str,
+    "checkpoint": str | None,
+    "iters": int | None,
+    "normalization": str | None,
+    "flow_max": float | int | None,
+    "size": int | None,
+    "preset": str | None,
+}  # of a student, with the types of their values
+OPTIONAL_FLOW_SETTINGS = ("size", "preset")
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,8 @@ def resolve_teacher(
     """Return name and weights of the CLIP of RGB embeddings with these `attributes`, recorded in the file `path`.
 
     `name`, `pretrained`: override the recorded ones. Raises UserError if the recorded one is a missing folder."""
-    folder = attributes["clip_model"].removeprefix("local-dir:")
+    with config_errors(path):
+        folder = attributes["clip_model"].removeprefix("local-dir:")
     if not name and attributes["clip_model"] != folder and not Path(folder).is_dir():
         problem = f"its RGB embeddings are from a CLIP in a folder {folder}, which is missing here"
         raise UserError(problem, f"name it with --clip-model-name local-dir:PATH/{folder}", path=path)
@@ -175,6 +188,10 @@ def load_student(attributes: Mapping[str, Any], tfam: Path, student: Path) -> tu
     if "method" not in config["flow"]:
         problem = "does not record the flow that it was trained on, like all published students"
         raise UserError(problem, "train a student with train.py", path=path)
+    for key, kind in FLOW_SETTINGS.items():
+        is_missing = key not in config["flow"] and key not in OPTIONAL_FLOW_SETTINGS
+        if is_missing or not isinstance(config["flow"].get(key), kind):
+            raise UserError(f"its setting flow.{key} is missing or invalid", "copy or download it again", path=path)
     return model, config
 
 

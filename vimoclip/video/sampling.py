@@ -20,11 +20,19 @@ class FilmPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling:
-    """Every `stride`-th frame is kept, of these at most `fps` per second, of these the first `max_frames`."""
+    """Every `stride`-th frame is kept, of these at most `fps` per second, of these the first `max_frames`.
+
+    Raises ValueError for other numbers than positive ones, as a damaged file may record."""
 
     stride: int = 1
     fps: float | None = None
     max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            is_number = isinstance(value, int if name != "fps" else int | float)
+            if not (is_number and 0 < value < math.inf) and (value is not None or name == "stride"):
+                raise ValueError(f"{name} is {value!r}")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
