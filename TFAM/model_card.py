@@ -15,6 +15,7 @@ from TFAM import card_results
 from TFAM.initial_weights import embedding_commands
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
+from TFAM.students import has_frozen_encoder
 from vimoclip import model_folder
 from vimoclip.clip.licences import EncoderLicence, find_licence, read_texts
 from vimoclip.clip.pretrained import hub_repository
@@ -134,9 +135,11 @@ def _model_section(document: Mapping[str, Any], parts: Mapping[str, Any]) -> str
     if fusion.uses_rgb:
         streams.append(f"**what single frames show**: a CLIP image encoder, {backbone}, embeds each sampled frame")
     if document["student"]:
+        is_frozen = has_frozen_encoder(document["fusion"]["config"]["inputs"]["motion"])
+        training = "with unchanged weights" if is_frozen else "that was trained on colour images of optical flow"
         streams.append(
-            f"**motion**: MoCLIP, a copy of {backbone} that was trained on colour images of optical flow, embeds the "
-            "flow between neighbouring frames"
+            f"**motion**: MoCLIP, a copy of {backbone} {training}, embeds colour images of the optical flow between "
+            "neighbouring frames"
         )
     classifier = "TFAM, a Transformer"
     if fusion.is_probe:
@@ -150,10 +153,12 @@ def _model_section(document: Mapping[str, Any], parts: Mapping[str, Any]) -> str
     inputs = "\n".join(f"- {stream}." for stream in streams)
     if fusion.uses_motion and not document["student"]:
         inputs += "\n\n**This is a control**: it was trained on zeros instead of motion."
+    count = len(document["classes"])
+    actions = "one action" if count == 1 else f"{count} actions"
+    several = "Several may occur at once. Each action gets a score from 0 to 1." if count > 1 else "Scores are 0 to 1."
     return (
-        f"This model scores {len(document['classes'])} actions of animals in video. Several may occur at once. Each "
-        "action gets a score from 0 to 1. It was made with ViMoCLIP, a program for the recognition of animal "
-        f"behaviour, and uses\n\n{inputs}\n\nThe actions are scored by {classifier} (`{fusion.value}`) from these "
+        f"This model scores {actions} of animals in video. {several} It was made with ViMoCLIP, a program for the "
+        f"recognition of animal behaviour, and uses\n\n{inputs}\n\nThe actions are scored by {classifier} (`{fusion.value}`) from these "
         f"embeddings. `model.safetensors` contains {contents}; `config.json` has all settings.\n\n"
         f"Actions: {', '.join(map(card_results.escape, document['classes']))}."
     )

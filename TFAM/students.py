@@ -21,7 +21,7 @@ def student_protocol(config: Config, train: EmbeddingReader, motion: EmbeddingRe
     if motion is not None and isinstance(student, dict):
         protocol, shots = student.get("protocol", PUBLISHED), student.get("shots")
         is_held_out = protocol == HELD_OUT == config["data"]["protocol"]
-        if is_held_out and student.get("selection") is not None and not has_frozen_encoder(motion, student):
+        if is_held_out and student.get("selection") is not None and not has_frozen_encoder(motion.attributes):
             agrees = student["selection"] == selection_digest(train, config["data"])
     more = student_has_more_labels(config["data"], motion)
     return {
@@ -41,16 +41,18 @@ def student_has_more_labels(data: Mapping[str, Any], motion: EmbeddingReader | N
     student = motion.attributes.get("student")
     if not isinstance(student, dict):
         return True
-    if has_frozen_encoder(motion, student):
+    if has_frozen_encoder(motion.attributes):
         return False
     shots, is_held_out = student.get("shots"), student.get("protocol") == HELD_OUT
     return shots is None or shots > data["shots"] or is_held_out != (data["protocol"] == HELD_OUT)
 
 
-def has_frozen_encoder(motion: EmbeddingReader, student: Mapping[str, Any]) -> bool:
-    """Return whether the encoder of the motion still has its teacher's weights, so that no labels changed it."""
-    encoder = motion.attributes.get("weights_sha256")
-    return bool(encoder) and encoder == student.get("clip", {}).get("weights_sha256")
+def has_frozen_encoder(motion: Mapping[str, Any]) -> bool:
+    """Return whether the encoder of the motion still has its teacher's weights, so that no labels changed it.
+
+    `motion`: root attributes of the embeddings, with a student's config."""
+    encoder = motion.get("weights_sha256")
+    return bool(encoder) and encoder == motion["student"].get("clip", {}).get("weights_sha256")
 
 
 def describe_student(motion: EmbeddingReader | None) -> dict[str, Any]:

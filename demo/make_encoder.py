@@ -11,7 +11,6 @@ their names."""
 
 import argparse
 import hashlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +84,7 @@ def save_encoder(state_dict: "dict[str, torch.Tensor]", folder: Path, licence: P
     import torch
 
     from demo.make_teacher import save_open_clip_folder
+    from vimoclip.clip.licences import TEXTS
     from vimoclip.runtime import seeding
 
     seeding.seed_everything(0)  # of the text tower
@@ -94,7 +94,8 @@ def save_encoder(state_dict: "dict[str, torch.Tensor]", folder: Path, licence: P
     tower = {key: value for key, value in to_timm(state_dict).items() if not key.startswith("classifier.")}
     model.visual.trunk.load_state_dict(tower)  # strict: raises if a tensor is missing, unknown or of another shape
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(licence, folder / "LICENSE")
+    # the package has only the notice; who passes the weights on must pass on the text, too
+    (folder / "LICENSE").write_text(licence.read_text() + "\n" + (TEXTS / "Apache-2.0.txt").read_text())
     save_open_clip_folder(model, folder, MODEL_CONFIG, PREPROCESS)
 
 
