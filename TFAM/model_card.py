@@ -158,8 +158,9 @@ def _model_section(document: Mapping[str, Any], parts: Mapping[str, Any]) -> str
     several = "Several may occur at once. Each action gets a score from 0 to 1." if count > 1 else "Scores are 0 to 1."
     return (
         f"This model scores {actions} of animals in video. {several} It was made with ViMoCLIP, a program for the "
-        f"recognition of animal behaviour, and uses\n\n{inputs}\n\nThe actions are scored by {classifier} (`{fusion.value}`) from these "
-        f"embeddings. `model.safetensors` contains {contents}; `config.json` has all settings.\n\n"
+        f"recognition of animal behaviour, and uses\n\n{inputs}\n\nThe actions are scored by {classifier} "
+        f"(`{fusion.value}`) from these embeddings. `model.safetensors` contains {contents}; `config.json` has all "
+        "settings.\n\n"
         f"Actions: {', '.join(map(card_results.escape, document['classes']))}."
     )
 
