@@ -104,6 +104,7 @@ def load_student(
     """Return the student's encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip, moclip
     from vimoclip.flow.flow_folder import common_settings
+    from vimoclip.io.checkpoint_loading import weights_sha256
     from vimoclip.runtime.device import describe_precision
 
     student, config = moclip.load(checkpoint, args.clip_model_name, args.num_classes)
@@ -116,7 +117,7 @@ def load_student(
     return encoder, {
         "num_classes": config["num_classes"],
         "student": config,
-        "weights_sha256": clip.weights_sha256(encoder.visual),
+        "weights_sha256": weights_sha256(encoder.visual),
         **source,
         **{key: config["clip"][key] for key in keys},
     }

@@ -9,6 +9,7 @@ from TFAM.config import INPUT_KEYS
 from TFAM.predictor import FusionPredictor
 from vimoclip import clip, model_folder, video
 from vimoclip.errors import UserError
+from vimoclip.io.checkpoint_loading import tensors_sha256
 from vimoclip.moclip.model import TOWER_PREFIX
 from vimoclip.prediction.load_pipeline import load_student, load_teacher
 from vimoclip.runtime import versions
@@ -69,7 +70,7 @@ def add_encoder(parts: dict[str, dict[str, torch.Tensor]], encoder: clip.ImageEn
     tower, student = encoder.visual.state_dict(), parts.get(model_folder.STUDENT, {})
     own = {name: tensor for name, tensor in student.items() if not name.startswith(TOWER_PREFIX)}
     student_tower = {name.removeprefix(TOWER_PREFIX): student[name] for name in student if name not in own}
-    is_shared = bool(student_tower) and clip.tensors_sha256(student_tower) == encoder.config["weights_sha256"]
+    is_shared = bool(student_tower) and tensors_sha256(student_tower) == encoder.config["weights_sha256"]
     if without_encoder and is_shared:
         raise UserError("the student is the frozen encoder, so the model needs its weights", "omit --without-encoder")
     if is_shared:

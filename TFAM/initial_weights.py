@@ -12,11 +12,11 @@ from TFAM import trained_fusion
 from TFAM.config import Config, from_arguments
 from TFAM.packing import Fusion
 from TFAM.probes import build_model, model_settings
-from vimoclip import cli, clip, model_folder
+from vimoclip import cli, model_folder
 from vimoclip.check.compatibility import ENCODER_ATTRIBUTES, FRAME_ATTRIBUTES, check_encoder, default_class_name
 from vimoclip.errors import UserError
 from vimoclip.flow.flow_folder import extraction_flags
-from vimoclip.io.checkpoint_loading import load_model, load_state
+from vimoclip.io.checkpoint_loading import load_model, load_state, weights_sha256
 from vimoclip.io.names import fold_name, list_some
 from vimoclip.training import checkpoint
 
@@ -33,7 +33,7 @@ class InitialWeights:
         self.trained = trained_fusion.load(model_folder.find_folder(name), calibrated=False)
         self.path, self.config = self.trained.path, self.trained.config
         self.model = load_model(lambda: build_model(self.config["model"]), self.trained.state_dict, self.path)
-        self.weights_sha256 = clip.weights_sha256(self.model)
+        self.weights_sha256 = weights_sha256(self.model)
 
     def configure(self, args: argparse.Namespace, paths: Sequence[Path]) -> Config:
         """Build the config of a command line whose section `model` is that of the weights, except for dropout.

@@ -12,9 +12,9 @@ from TFAM.data import ClipFeatures, collate
 from TFAM.loops import score_batch
 from TFAM.packing import Fusion, Pooling
 from TFAM.probes import LinearProbe, build_model
-from vimoclip import clip, video
+from vimoclip import video
 from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import config_errors, load_model
+from vimoclip.io.checkpoint_loading import config_errors, load_model, weights_sha256
 from vimoclip.prediction import WindowFeatures
 
 DEFAULT_THRESHOLD = 0.5  # of classes without a fitted threshold
@@ -60,7 +60,7 @@ class FusionPredictor:
         self.device, self.precision = device, precision
         self.model = load_model(lambda: build_model(self.model_config), trained.state_dict, self.path)
         self.model.to(device).eval()
-        self.weights_sha256 = clip.weights_sha256(self.model)
+        self.weights_sha256 = weights_sha256(self.model)
 
     @torch.inference_mode()
     def __call__(self, windows: Sequence[WindowFeatures]) -> np.ndarray:

@@ -29,6 +29,7 @@ from vimoclip.errors import UserError
 
 if TYPE_CHECKING:
     from TFAM.initial_weights import InitialWeights
+    from TFAM.probe_fit import LinearProbeFit
     from TFAM.trainer import FusionTrainer
     from vimoclip.runtime.distributed import ProcessGroup
 
@@ -234,7 +235,6 @@ def _train_in_group(
     from TFAM.evaluation import evaluate_best_checkpoint, run_metadata, warn_about_evaluation_labels
     from TFAM.initial_weights import resumed_init
     from TFAM.packing import Fusion
-    from TFAM.probe_fit import LinearProbeFit
     from TFAM.students import warn_about_student
     from TFAM.trainer import FusionTrainer
     from vimoclip.annotations import split_protocol
@@ -261,15 +261,20 @@ def _train_in_group(
     elif init := resumed_init(config, folder, args.overwrite):
         metadata["init"] = init
     warn_about_evaluation_labels(config["data"], len(metadata["class_names"]))
-    is_linear = Fusion(config["model"]["fusion"]).is_linear_probe
-    trainer = LinearProbeFit(metadata, splits, run) if is_linear else FusionTrainer(metadata, splits, run)
+    trainer: FusionTrainer | LinearProbeFit
+    if Fusion(config["model"]["fusion"]).is_linear_probe:
+        from TFAM.probe_fit import LinearProbeFit  # scikit-learn takes a second to import
+
+        trainer = LinearProbeFit(metadata, splits, run)
+    else:
+        trainer = FusionTrainer(metadata, splits, run)
     if initial and isinstance(trainer, FusionTrainer):
         initial.copy_to(trainer.state.model, metadata["class_names"])
     if args.dry_run:
         left_out = {video: reason for dataset in splits.values() for video, reason in dataset.excluded.items()}
-        if isinstance(trainer, LinearProbeFit):
-            return trainer.dry_run(left_out)
-        return print_dry_run(trainer, args.overwrite, left_out)
+        if isinstance(trainer, FusionTrainer):
+            return print_dry_run(trainer, args.overwrite, left_out)
+        return trainer.dry_run(left_out)
     with run_folder.open_run(folder, logs_dir, "config.yaml", config, args.overwrite, group):
         if group.is_main and config["data"]["shots"]:
             write_training_clips(folder, splits["train"])

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from TFAM.evaluation import checkpoint_config
-from vimoclip import clip, model_folder
+from vimoclip import model_folder
 from vimoclip.errors import UserError
 from vimoclip.evaluation import calibration_file
 from vimoclip.evaluation.calibration_file import RunCalibration
 from vimoclip.io import yaml_json
+from vimoclip.io.checkpoint_loading import tensors_sha256
 from vimoclip.training import checkpoint
 
 BEST_CHECKPOINT = "best_model.pth"  # the checkpoint that metrics.json and calibration.json describe
@@ -81,7 +82,7 @@ def _from_model_folder(path: Path, calibrated: bool) -> TrainedFusion:
             raise TypeError("fusion.config, raw_thresholds or calibration")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"is damaged ({error})", model_folder.HINT, path=config_path) from None
-    if clip.tensors_sha256(state) != sha256:
+    if tensors_sha256(state) != sha256:
         problem = "its weights are not those of its config.json"
         raise UserError(problem, "copy both again, or export the model again", path=path)
     calibration = _parse_calibration(document, classes, config_path)

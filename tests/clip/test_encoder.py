@@ -18,6 +18,7 @@ from tests.conftest import moving_frames, write_annotations, write_video
 from vimoclip import clip, store
 from vimoclip.clip import fast_vit
 from vimoclip.errors import UserError
+from vimoclip.io.checkpoint_loading import weights_sha256
 from vimoclip.runtime import processor
 from vimoclip.runtime.device import select_precision
 
@@ -149,11 +150,11 @@ def test_new_weights_take_effect_when_the_encoder_is_frozen_again() -> None:
 def test_encoding_leaves_the_tower_unchanged() -> None:
     for kind in ("class token, QuickGELU", "ResNet"):
         encoder = build_encoder(kind)
-        before = clip.weights_sha256(encoder.visual), encode_with_tower(encoder, frames())
+        before = weights_sha256(encoder.visual), encode_with_tower(encoder, frames())
         for precision in ("fp32", "int8"):
             encoder.freeze(precision=precision)
             encoder.encode(frames())
-        assert clip.weights_sha256(encoder.visual) == before[0]
+        assert weights_sha256(encoder.visual) == before[0]
         assert torch.equal(encode_with_tower(encoder, frames()), before[1])
 
 

@@ -10,8 +10,6 @@ from vimoclip.clip.encoder import (
     encode_images,
     encoder_config,
     load_encoder,
-    tensors_sha256,
-    weights_sha256,
 )
 from vimoclip.clip.preprocess import Preprocess
 from vimoclip.clip.pretrained import canonical_name, missing_download
@@ -31,6 +29,4 @@ __all__ = [
     "load_encoder",
     "load_zero_shot",
     "missing_download",
-    "tensors_sha256",
-    "weights_sha256",
 ]

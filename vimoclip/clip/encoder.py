@@ -1,9 +1,8 @@
 """The image encoder: a CLIP image tower with its preprocessing, loaded with weights or rebuilt from a config."""
 
 import copy
-import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from vimoclip.clip.pretrained import (
     resolve_model,
 )
 from vimoclip.errors import UserError, first_line
-from vimoclip.io.checkpoint_loading import config_errors, force_weights_only, load_model
+from vimoclip.io.checkpoint_loading import config_errors, force_weights_only, load_model, tensors_sha256, weights_sha256
 from vimoclip.runtime import onednn
 from vimoclip.runtime.device import HALF_DTYPES, autocast, cast_layers, copy_to_device, measure_memory, usable_memory
 
@@ -208,20 +207,6 @@ def encoder_config(name: str, resize: str = "model") -> dict[str, Any]:
     preprocess = asdict(open_clip.transform.PreprocessCfg(**preprocess_config(source, None)))
     image_size = open_clip.get_model_config(source)["vision_cfg"]["image_size"]
     return _make_config(name, source, name in OPENAI_NAMES, resize, image_size, preprocess)
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Return the `tensors_sha256` of a module."""
-    return tensors_sha256(module.state_dict())
-
-
-def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the SHA-256 over the names, shapes and float32 values of a state dict's tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _make_config(

@@ -1,6 +1,7 @@
 """Safe loading of downloaded checkpoints: only tensors and plain values, no code runs, memory use is bounded."""
 
 import contextlib
+import hashlib
 import os
 import re
 import tarfile
@@ -126,6 +127,20 @@ def _check_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path
             "give a checkpoint of the same architecture and number of classes",
             path=path,
         )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return the `tensors_sha256` of a module."""
+    return tensors_sha256(module.state_dict())
+
+
+def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over the names, shapes and float32 values of a state dict's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_error_reason(message: str) -> tuple[str, str]:

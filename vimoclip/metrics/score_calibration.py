@@ -78,10 +78,10 @@ def fit_calibration(
     Raw scores are no candidate: on 18 runs of the demo a temperature was better than they on other clips in each, also
     where cross-validation on few clips found it worse (NOTES.md). `sources`: of each video; videos of one source are in
     one fold, since they resemble each other."""
-    import sklearn.linear_model  # noqa: F401 - before the limit, which is only of loaded libraries
-
     if min(targets.sum(), (~targets).sum()) < MIN_POSITIVES:
         return FittedCalibration(*_identity(targets.shape[1]), "none", {}, 0)
+    import sklearn.linear_model  # noqa: F401 - before the limit, which is only of loaded libraries
+
     positives = targets.sum(0)
     has_enough = np.minimum(positives, len(targets) - positives) >= MIN_POSITIVES
     with threadpool_limits(1, user_api="blas"):  # arrays are small: threads that wait for a core made it 6 times slower

@@ -10,7 +10,7 @@ import torch
 
 from vimoclip import cli, clip, flow, moclip, video
 from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import config_errors
+from vimoclip.io.checkpoint_loading import config_errors, weights_sha256
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures, WindowScores
 from vimoclip.runtime.device import HALF_DTYPES
@@ -183,7 +183,7 @@ def load_student(attributes: Mapping[str, Any], tfam: Path, student: Path) -> tu
     model, config = moclip.load(path)
     hint = "name the student of inference.py --checkpoint-dir with --student"
     expected = {"weights_sha256": attributes["weights_sha256"]} if "weights_sha256" in attributes else {}
-    actual = {"weights_sha256": clip.weights_sha256(model.visual_encoder)}
+    actual = {"weights_sha256": weights_sha256(model.visual_encoder)}
     cli.check_settings_match(expected, actual, f"the student of {tfam}", str(path), hint)
     if "method" not in config["flow"]:
         problem = "does not record the flow that it was trained on, like all published students"
