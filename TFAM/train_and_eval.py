@@ -263,9 +263,9 @@ def _train_in_group(
     warn_about_evaluation_labels(config["data"], len(metadata["class_names"]))
     trainer: FusionTrainer | LinearProbeFit
     if Fusion(config["model"]["fusion"]).is_linear_probe:
-        from TFAM.probe_fit import LinearProbeFit  # scikit-learn takes a second to import
+        from TFAM import probe_fit  # scikit-learn takes a second to import
 
-        trainer = LinearProbeFit(metadata, splits, run)
+        trainer = probe_fit.LinearProbeFit(metadata, splits, run)
     else:
         trainer = FusionTrainer(metadata, splits, run)
     if initial and isinstance(trainer, FusionTrainer):

@@ -215,3 +215,11 @@ def test_the_layout_in_the_docs_lists_every_module() -> None:
     modules = {(path.parent.name, path.stem) for path in sources("vimoclip", "TFAM") if path.stem != "__init__"}
     in_one_module = {("vimoclip", "errors"), ("vimoclip", "model_folder")}
     assert documented - {("errors", "UserError")} == modules - in_one_module
+
+
+def test_trainings_of_tfam_start_without_other_packages() -> None:
+    """A table has dozens of short runs, and these take seconds to import."""
+    modules = "train_and_eval", "initial_weights", "trainer", "evaluation", "students"
+    code = f"import sys; from TFAM import {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    completed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not {"open_clip", "timm", "torchvision", "sklearn", "ptlflow"} & set(completed.stdout.split())
