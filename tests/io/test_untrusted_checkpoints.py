@@ -28,7 +28,7 @@ from tests.untrusted_files import (
 from TFAM import train_and_eval
 from vimoclip import clip, flow, moclip
 from vimoclip.errors import UserError
-from vimoclip.io.checkpoint_loading import force_weights_only
+from vimoclip.io.checkpoint_loading import force_weights_only, load_model
 from vimoclip.training import checkpoint
 
 
@@ -221,6 +221,19 @@ def read_checkpoint(path: Path) -> str:
         if isinstance(value, torch.Tensor):
             value.double().sum()  # touches every number
     return "read"
+
+
+def test_a_model_that_reads_values_while_it_is_built_is_loaded() -> None:
+    """As some versions of timm do, for which the check without memory is not possible."""
+
+    def build() -> torch.nn.Linear:
+        return torch.nn.Linear(int(torch.ones(3).sum().item()), 2)
+
+    state = {"weight": torch.rand(2, 3), "bias": torch.rand(2)}
+    model = load_model(build, state, Path("model.safetensors"))
+    assert torch.equal(model.weight, state["weight"]) and model.weight.device == CPU
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_model(build, state | {"weight": torch.rand(2, 4)}, Path("model.safetensors"))
 
 
 @pytest.mark.long

@@ -69,13 +69,16 @@ def load_tensors(path: Path) -> Any:
 def load_model(build: Callable[[], Model], state: Mapping[str, torch.Tensor], path: Path) -> Model:
     """Return the model that `build` makes, with a state dict. `path`: file for the error message.
 
-    Raises UserError like `load_state`, or if `build` fails. Both are found before memory is allocated, as a downloaded
-    config may hold any value."""
+    Raises UserError like `load_state`, or if `build` fails. Where the model can be built on the meta device, that is
+    found before memory is allocated, as a downloaded config may hold any value."""
     limit = 2 * len(state) + 100  # some towers replace their last layers
-    with config_errors(path), torch.device("meta"), _limit_parameters(limit, path):
+    # suppressed: some versions of timm read values of tensors, which the meta device does not have
+    unreadable = contextlib.suppress(RuntimeError, NotImplementedError)
+    with config_errors(path), _limit_parameters(limit, path), unreadable, torch.device("meta"):
         _check_state(build(), state, path)
-    model = build()
-    model.load_state_dict(dict(state))
+    with config_errors(path):
+        model = build()
+    load_state(model, state, path)
     return model
 
 
