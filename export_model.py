@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> cli.RunReport:
     texts = model_card.file_texts(args.output_dir, args.run, document, parts, args.clip_model_name)
     model_folder.write_folder(args.output_dir, document, parts, texts)
     size = (args.output_dir / model_folder.WEIGHTS_FILE).stat().st_size
-    names = ", ".join(sorted(parts))
-    print(f"{args.output_dir}: {names} with {len(document['classes'])} classes, {cli.format_bytes(size)}", flush=True)
+    names, count = ", ".join(sorted(parts)), len(document["classes"])
+    classes = "one class" if count == 1 else f"{count} classes"
+    print(f"{args.output_dir}: {names} with {classes}, {cli.format_bytes(size)}", flush=True)
     print(f"{args.output_dir / model_card.CARD}: complete the lines with TODO before you pass the model on", flush=True)
     report = cli.RunReport([args.output_dir], done=1, unit="model")
     report.write(args.report)
