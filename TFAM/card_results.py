@@ -1,8 +1,9 @@
 """The sections of a model card about data, protocol, metrics and limits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from TFAM.learning_curve import markdown_table
 from TFAM.run_evaluation import EVALUATION, SELECTION, TRAINING, RunEvaluation
 from vimoclip.annotations.split_protocol import PROTOCOL_NOTES, PUBLISHED, UNKNOWN_PROTOCOL_NOTE
 from vimoclip.evaluation import calibration_file, resampling
@@ -44,7 +45,7 @@ def data_section(document: Mapping[str, Any], dataset: str, run: RunEvaluation) 
     return f"## Data\n{_join(sentences)}\n\n{markdown_table(['clips for', 'number', 'sources'], rows)}"
 
 
-def protocol_section(run: RunEvaluation) -> str:
+def protocol_section(run: RunEvaluation, has_frozen_student: bool) -> str:
     """Return how the epoch was chosen, also that of the student, and what that means for the numbers."""
     metrics = run.metrics
     protocol = metrics.get("protocol") or PUBLISHED
@@ -55,7 +56,9 @@ def protocol_section(run: RunEvaluation) -> str:
     lines.append(f"{epoch}; chosen by: {metrics.get('epoch_chosen_by', 'unknown')}.")
     if found := metrics.get("regularisation"):
         lines.append(f"Regularisation: C = {found['C']:g}.")
-    if metrics.get("student_protocol"):
+    if has_frozen_student:
+        lines.append("The student (the motion encoder) is the unchanged image encoder, which depends on no labels.")
+    elif metrics.get("student_protocol"):
         shots = metrics.get("student_shots")
         clips = f"{shots} clips of each action" if shots else "all training clips"
         student = f"Protocol of the student (the motion encoder): `{metrics['student_protocol']}`, seed "
@@ -92,7 +95,7 @@ def results_section(document: Mapping[str, Any], run: RunEvaluation, earlier: st
         for key, name in METRIC_NAMES.items()
     ]
     named += [
-        (f"{METRIC_NAMES['map_macro'].label}, of the {group['num_videos']} clips of {escape(name)}", group["map_macro"])
+        (f"{METRIC_NAMES['map_macro'].label}, of the {group['num_videos']} clips of {name}", group["map_macro"])
         for name, group in metrics["animal_classes"].items()
     ]
     rows = [
@@ -136,7 +139,7 @@ def _actions(document: Mapping[str, Any], run: RunEvaluation) -> str:
         selection = calibration.get(name, {}).get("positives")
         rows.append(
             [
-                escape(name),
+                name,
                 *(_mark_few(row.get(key)) for key in ("train_positives", "positives")),
                 *(format_number(row.get("ap")), format_interval((row.get("ap_low"), row.get("ap_high")))),
                 format_number(row.get("ap_random")),
@@ -201,15 +204,6 @@ def limits_section(document: Mapping[str, Any], dataset: str, run: RunEvaluation
             "that are smaller than the intervals are not shown by the evaluated clips."
         )
     return "## Limits\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
-
-
-def escape(text: str) -> str:
-    """Return a name as a cell of a Markdown table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _mark_few(count: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Write a table of a cross-validation: average precision of the out-of-fold predictions of all folds, joined.
+"""Write a table of a cross-validation: average precision of the out-of-fold predictions of all folds, pooled.
 
     python -m TFAM.cross_validation --checkpoints-dirs checkpoints/mine/fold* -o TFAM/results/mine
 Each folder has the runs of one fold, TFAM/<config>/seed<k>/, of a data set that prepare_dataset.py --fold K/N made.
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> Path:
     complete, missing = find_runs(args.checkpoints_dirs)
     runs = [pool_runs(folds, args.output_dir / name) for name, folds in complete.items()]
     for run in runs[1:]:
-        first, other = ({"classes": joined["classes"]} for joined in (runs[0], run))
+        first, other = ({"classes": pooled["classes"]} for pooled in (runs[0], run))
         cli.check_settings_match(first, other, str(runs[0]["folder"]), str(run["folder"]), "name folds of one data set")
     messages = [f"{path}: {reason}" for path, reason in missing.items()]
     messages += [line for run in runs for line in describe_missing_clips(run)]

@@ -35,6 +35,8 @@ def collect(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, dict[st
         student, config = load_student(motion, predictor.path, args.student)
         parts[model_folder.STUDENT] = student.state_dict()
         document |= {"student": config, "flow": config["flow"], "backbone": config["clip"]}
+    elif args.student:
+        print(f"note: {predictor.path} uses no motion, so the model does not contain --student", flush=True)
     if rgb := inputs["rgb"]:
         encoder = load_teacher(rgb, predictor.path, args.clip_model_name, args.clip_pretrained)
         document["backbone"] = encoder.config

@@ -15,7 +15,6 @@ from TFAM.probes import build_model, model_settings
 from vimoclip import cli, model_folder
 from vimoclip.check.compatibility import ENCODER_ATTRIBUTES, FRAME_ATTRIBUTES, check_encoder, default_class_name
 from vimoclip.errors import UserError
-from vimoclip.flow.flow_folder import extraction_flags
 from vimoclip.io.checkpoint_loading import load_model, load_state, weights_sha256
 from vimoclip.io.names import fold_name, list_some
 from vimoclip.training import checkpoint
@@ -153,9 +152,9 @@ def embedding_commands(inputs: Mapping[str, Any], encoder: str | None, student: 
     if not encoder and rgb.get("clip_pretrained"):
         name = f"{name} --clip-pretrained {shlex.quote(rgb['clip_pretrained'])}"
     frames = {key: rgb[key] for key in ("resize", *FRAME_ATTRIBUTES) if key in rgb}
-    flow_flags = extraction_flags(motion.get("student", {}).get("flow", {}))
+    flow_flags = cli.extraction_flags(motion.get("student", {}).get("flow", {}))
     return {
-        "rgb": [f"extract_embeddings.py --clip-model-name {name} {extraction_flags(frames)}".strip()],
+        "rgb": [f"extract_embeddings.py --clip-model-name {name} {cli.extraction_flags(frames)}".strip()],
         "motion": [f"extract_flows.py {flow_flags}".strip(), f"inference.py --checkpoint-dir {student}"],
     }
 

@@ -1,5 +1,6 @@
 """The model card of an exported model, README.md, and the licences beside it."""
 
+import html
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from huggingface_hub import ModelCardData, metadata_load
 
 from TFAM import card_results
 from TFAM.initial_weights import embedding_commands
+from TFAM.learning_curve import markdown_table
 from TFAM.packing import Fusion
 from TFAM.run_evaluation import RunEvaluation, evaluate_run
 from TFAM.students import has_frozen_encoder
@@ -62,7 +64,8 @@ def file_texts(
     has_backbone = bool({model_folder.ENCODER, model_folder.STUDENT} & set(parts))
     if has_backbone:
         texts |= licence.texts
-    protocol = card_results.protocol_section(evaluation)
+    is_frozen = bool(document["student"]) and has_frozen_encoder(inputs["motion"])
+    protocol = card_results.protocol_section(evaluation, is_frozen)
     name = output.resolve().name
     sections = [
         f"---\n{_metadata(document, author.metadata)}\n---",
@@ -78,7 +81,7 @@ def file_texts(
         _provenance_section(document, evaluation),
         _citation_section(),
     ]
-    return texts | {CARD: "\n\n".join(sections) + "\n"}
+    return texts | {CARD: "\n\n".join(section.rstrip() for section in sections) + "\n"}
 
 
 def _added_licence(output: Path, backbone: Mapping[str, Any]) -> Mapping[str, str]:
@@ -161,7 +164,7 @@ def _model_section(document: Mapping[str, Any], parts: Mapping[str, Any]) -> str
         f"recognition of animal behaviour, and uses\n\n{inputs}\n\nThe actions are scored by {classifier} "
         f"(`{fusion.value}`) from these embeddings. `model.safetensors` contains {contents}; `config.json` has all "
         "settings.\n\n"
-        f"Actions: {', '.join(map(card_results.escape, document['classes']))}."
+        f"Actions: {html.escape(', '.join(document['classes']), quote=False)}."
     )
 
 
@@ -257,8 +260,7 @@ def _provenance_section(document: Mapping[str, Any], evaluation: RunEvaluation) 
         *([f"versions of the {when}", ", ".join(f"{k} {v}" for k, v in versions[when].items())] for when in versions),
         *([f"SHA-256, {what}", f"`{value}`"] for what, value in hashes.items() if value),
     ]
-    cells = [[what, value.replace("|", "\\|")] for what, value in rows]  # of names, also within `code`
-    return f"## Provenance\n{card_results.markdown_table(['', ''], cells)}"
+    return f"## Provenance\n{markdown_table(['', ''], rows)}"
 
 
 def _citation_section() -> str:

@@ -1,4 +1,4 @@
-"""Runs of a cross-validation: the out-of-fold predictions of one config and seed, joined over all folds."""
+"""Runs of a cross-validation: the out-of-fold predictions of one config and seed, pooled over all folds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ ANNOTATIONS_NAME = "folds"  # of the data set in which all clips are the val spl
 
 
 class PooledBootstrap(RunBootstrap):
-    """Average precision of joined runs, whose labels and sources are those of their folds' data sets."""
+    """Average precision of pooled runs, whose labels and sources are those of their folds' data sets."""
 
     def read_labels(self, run: RunMetrics, videos: Sequence[str]) -> "np.ndarray":
         import numpy as np

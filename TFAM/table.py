@@ -50,12 +50,7 @@ INIT_NOTE = (
     "clips, which may be in the evaluation split here. "
 )
 BOOTSTRAP_SEED = 0
-KEYS_UNLIKE_PAPER = {
-    "data.motion",
-    "data.limit",
-    "data.shots",
-    "training.init",
-}  # runs with these settings are not in the paper
+KEYS_UNLIKE_PAPER = {"data.motion", "data.limit", "data.shots", "training.init"}  # of runs that the paper has not
 
 
 def build_parser() -> cli.Parser:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -99,7 +98,7 @@ def write_folder(
     path: Path,
     config: Mapping[str, Any],
     parts: Mapping[str, Mapping[str, torch.Tensor]],
-    texts: Mapping[str, str] = MappingProxyType({}),
+    texts: Mapping[str, str],
 ) -> Path:
     """Write the weights, other files, and config.json, which marks the folder complete; return it. Raises OSError.
 

@@ -38,7 +38,7 @@ def test_a_model_folder_gives_the_embeddings_of_its_encoder(kind: str, tmp_path:
         if isinstance(module, nn.BatchNorm2d):
             module.load_state_dict({name: torch.rand_like(x.float()) + 1 for name, x in module.state_dict().items()})
     folder = model_folder.write_folder(
-        tmp_path / "model", {"backbone": encoder.config}, {"encoder": encoder.visual.state_dict()}
+        tmp_path / "model", {"backbone": encoder.config}, {"encoder": encoder.visual.state_dict()}, {}
     )
     frames = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
     for precision in ("fp32", "bf16", "int8"):

@@ -8,7 +8,7 @@ import torch
 
 import extract_flows
 from tests.conftest import moving_frames, write_video
-from vimoclip import video
+from vimoclip import cli, video
 from vimoclip.errors import UserError
 from vimoclip.flow import flow_folder
 
@@ -77,7 +77,7 @@ def test_flags_of_recorded_settings_give_these_settings(flags: str) -> None:
         )
 
     settings = settings_of(flags)
-    assert settings_of(flow_folder.extraction_flags(settings)) == settings
+    assert settings_of(cli.extraction_flags(settings)) == settings
     assert settings_of("") != settings
 
 

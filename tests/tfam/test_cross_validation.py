@@ -1,4 +1,4 @@
-"""Cross-validation: out-of-fold predictions joined, the table's numbers, and runs that do not belong together."""
+"""Cross-validation: out-of-fold predictions pooled, the table's numbers, and runs that do not belong together."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def make_table(*flags: str) -> tuple[dict[str, dict[str, str]], str]:
 
 
 def pooled_scores(config: str, seed: int) -> np.ndarray:
-    """Return the scores in a joined file, in the order of the clips' numbers."""
+    """Return the scores in a pooled file, in the order of the clips' numbers."""
     table = predictions_csv.read(Path(f"results/{config}/seed{seed}/predictions.csv"))
     assert sorted(table.videos) == [clip(n) for n in range(NUM_CLIPS)]
     return table.scores[np.argsort(np.array(table.videos))]
@@ -198,7 +198,7 @@ def test_interval_without_width_of_a_perfect_ranking_is_explained() -> None:
     assert cross_validation.PERFECT_NOTE in text
 
 
-def test_joined_predictions_can_be_evaluated() -> None:
+def test_pooled_predictions_can_be_evaluated() -> None:
     write_runs("rgb", 1, SINGLE, scores_of(SINGLE, 1))
     rows, _ = make_table("--resamples", "20")
     command = [
@@ -215,7 +215,7 @@ def test_joined_predictions_can_be_evaluated() -> None:
 
 
 def test_fold_without_a_positive_clip_has_no_mean_of_folds() -> None:
-    """The joined clips have an average precision all the same."""
+    """The pooled clips have an average precision all the same."""
     labels = np.zeros_like(SINGLE)
     labels[FOLDS[0][:3]] = labels[FOLDS[1][:3]] = True
     write_datasets(labels)

@@ -2,8 +2,9 @@
 
 import argparse
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -12,6 +13,22 @@ from vimoclip.cli.exit_codes import ends_with_first_process
 T = TypeVar("T")
 
 WINDOW_SECONDS, STRIDE_SECONDS = 6.0, 1.0  # of predict.py
+# recorded settings -> flags of extract_flows.py, and from resize on of extract_embeddings.py
+_FLAGS = {
+    "method": "--model",
+    "preset": "--dis-preset",
+    "checkpoint": "--ckpt-path",
+    "iters": "--iters",
+    "precision": "--precision",
+    "size": "--size",
+    "normalization": "--flow-normalization",
+    "flow_max": "--flow-max",
+    "resize": "--resize",
+    "stride": "--stride",
+    "fps": "--fps",
+    "max_frames": "--max-frames",
+    "deinterlace": "--deinterlace",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -265,6 +282,16 @@ def add_run_arguments(parser: argparse.ArgumentParser, limit: str = "only the fi
         "--dry-run",
         action="store_true",
         help="check the inputs, print the remaining work and its estimated time and disk space, and stop",
+    )
+
+
+def extraction_flags(settings: Mapping[str, Any]) -> str:
+    """Return the flags of extract_flows.py with which a flow video gets these settings, or of extract_embeddings.py.
+
+    `settings`: of a flow video's comment, or of the root attributes of embeddings."""
+    values = {**settings, **settings.get("sampling", {}), **settings.get("geometry", {})}
+    return " ".join(
+        f"{flag} {shlex.quote(str(values[key]))}" for key, flag in _FLAGS.items() if values.get(key) is not None
     )
 
 

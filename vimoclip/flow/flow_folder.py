@@ -1,13 +1,12 @@
 """Find the flow video of each video in a folder, also by the names of the published code. Does not import torch."""
 
 import re
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vimoclip.annotations import stem as stem_of
-from vimoclip.cli import check_settings_match
+from vimoclip.cli import check_settings_match, extraction_flags
 from vimoclip.errors import UserError, VideoError
 from vimoclip.io.names import is_safe_name, normalize_name
 from vimoclip.video import VideoFolder, probe, recorded_geometry
@@ -25,22 +24,6 @@ _PUBLISHED_NAME = re.compile(
     rf"(.+?)_(?:{'|'.join(_PUBLISHED_METHODS.split())})(?:_[a-z0-9+]+){{0,3}}"
     rf"_(?:{'|'.join(_PUBLISHED_CHECKPOINTS.split())})[a-z0-9-]*(?:_[a-z0-9]+)?"
 )
-# recorded settings -> flags of extract_flows.py, and from resize on of extract_embeddings.py
-_FLAGS = {
-    "method": "--model",
-    "preset": "--dis-preset",
-    "checkpoint": "--ckpt-path",
-    "iters": "--iters",
-    "precision": "--precision",
-    "size": "--size",
-    "normalization": "--flow-normalization",
-    "flow_max": "--flow-max",
-    "resize": "--resize",
-    "stride": "--stride",
-    "fps": "--fps",
-    "max_frames": "--max-frames",
-    "deinterlace": "--deinterlace",
-}
 # keys of a flow video's comment other than the settings of the flow
 _PER_VIDEO_KEYS = ("video", "kept_frames", "frame_indices", "timestamps", "lossless")
 
@@ -130,16 +113,6 @@ def settings_from_comment(comment: dict[str, Any] | None) -> dict[str, Any]:
     """Return a flow video's settings from its comment: method, checkpoint, size, normalization, sampling, geometry."""
     settings = {k: v for k, v in (comment or {}).items() if k not in _PER_VIDEO_KEYS}
     return settings | {"geometry": recorded_geometry(settings)} if "sampling" in settings else settings
-
-
-def extraction_flags(settings: Mapping[str, Any]) -> str:
-    """Return the flags of extract_flows.py with which a flow video gets these settings, or of extract_embeddings.py.
-
-    `settings`: of a flow video's comment, or of the root attributes of embeddings."""
-    values = {**settings, **settings.get("sampling", {}), **settings.get("geometry", {})}
-    return " ".join(
-        f"{flag} {shlex.quote(str(values[key]))}" for key, flag in _FLAGS.items() if values.get(key) is not None
-    )
 
 
 def common_settings(
