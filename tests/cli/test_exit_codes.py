@@ -21,9 +21,9 @@ cli.run(main)
 """
 
 
-def run_script(body: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a process with `body` as the main function of a script."""
-    code = SCRIPT.format(body="\n".join(f"    {line}" for line in body.splitlines()))
+def run_script(body: str, *, cwd: Path, first: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a process with `body` as the main function of a script, and with lines that come before it."""
+    code = first + SCRIPT.format(body="\n".join(f"    {line}" for line in body.splitlines()))
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
@@ -70,6 +70,23 @@ def test_a_signal_prints_the_shell_command_that_resumes(
     result = run_script(f"{body}{before_signal}os.kill(os.getpid(), {int(number)})\ntime.sleep(60)", cwd=tmp_path)
     assert result.returncode == code, result.stderr
     assert result.stderr.splitlines()[-1].endswith(f"resume with: python stage.py --name 'a b'{flag}")
+
+
+def test_a_child_that_is_terminated_while_it_is_forked_ends_alone(tmp_path: Path) -> None:
+    """The first hook of a fork runs before the child has become independent of the process."""
+    body = f"""
+import os, signal, time
+child = os.fork()
+if not child:
+    time.sleep(60)
+time.sleep(1)  # longer than the process would live
+assert os.waitpid(child, os.WNOHANG) == (child, {int(signal.SIGTERM)})
+os._exit(7)
+"""
+    first = "import os, signal\nfrom vimoclip.cli import exit_codes\nexit_codes._GRACE_SECONDS = 0.2\n"
+    first += f"os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), {int(signal.SIGTERM)}))"
+    result = run_script(body, cwd=tmp_path, first=first)
+    assert result.returncode == 7, result.stderr
 
 
 def test_a_killed_data_loader_worker_is_one_line(tmp_path: Path) -> None:

@@ -272,7 +272,6 @@ def map_in_processes(run: RunTask, tasks: Sequence[CheckTask], num_workers: int)
 def _start_worker(run: RunTask) -> None:
     """Initialize a worker, which ignores Ctrl-C and exits with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker_task[:] = [run]
 

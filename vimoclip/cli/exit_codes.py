@@ -125,6 +125,27 @@ def _format_resume_command() -> str:
     return _resume_command[0]() if _resume_command else rerun_command()
 
 
+def _keep_signals_of_children_apart() -> None:
+    """Let SIGTERM end a forked child at once, and only the child.
+
+    A new child has the pipe of the wakeup descriptor, through which its SIGTERM would end this process. So the signal
+    waits until the child has given up the descriptor."""
+    forking_thread = threading.local()
+
+    def block() -> None:
+        forking_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, forking_thread.mask)
+
+    def start_child() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=start_child)
+
+
 def _install_signal_handlers() -> None:
     """Raise Terminated on SIGTERM. If C code delays Python's handlers, a thread ends the process.
 
@@ -139,7 +160,7 @@ def _install_signal_handlers() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    _keep_signals_of_children_apart()
 
     def exit_after_grace_period() -> None:
         while number := os.read(reader, 1)[0]:
