@@ -29,7 +29,8 @@ class Session:
     """BORIS with a project. Each step returns what is worth a test."""
 
     def __init__(self) -> None:
-        os.environ["HOME"] = tempfile.mkdtemp()  # of BORIS' settings
+        self.home = tempfile.TemporaryDirectory()  # of BORIS' settings
+        os.environ["HOME"] = self.home.name
         sys.argv = ["boris", "--no-first-launch-dialog"]
         sound = types.ModuleType("PyQt5.QtMultimedia")
         sound.__dict__["QSound"] = object
