@@ -125,13 +125,14 @@ def load_frozen_encoder(
 ) -> "tuple[ImageEncoder, dict[str, Any]]":
     """Return the encoder, and the root attributes that describe it. Raises UserError."""
     from vimoclip import clip
+    from vimoclip.check.compatibility import ENCODER_ATTRIBUTES
     from vimoclip.runtime.device import describe_precision
 
     cli.check_downloadable(clip.missing_download(args.clip_model_name, args.clip_pretrained))
     encoder = clip.load_encoder(args.clip_model_name, args.clip_pretrained, args.resize)
     encoder.freeze(device, precision)
     print(f"encoder {encoder.config['clip_model']} on {device} in {describe_precision(precision, device)}", flush=True)
-    keys = ("clip_model", "quick_gelu", "embed_dim", "image_size", "resize", "weights_sha256")
+    keys = ("embed_dim", "image_size", *ENCODER_ATTRIBUTES)
     attributes = {key: encoder.config[key] for key in keys}
     return encoder, attributes | {"clip_pretrained": encoder.config["clip_pretrained"] or ""}
 

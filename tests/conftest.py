@@ -157,6 +157,15 @@ def make_tiny_clip(folder: Path, embed_dim: int = 32, vocabulary: int = 512, **v
     return f"local-dir:{folder}"
 
 
+def copy_with_other_preprocessing(clip_folder: Path, folder: Path) -> str:
+    """Copy a CLIP of `make_tiny_clip`, and change what its images are normalized with; return `local-dir:<folder>`."""
+    shutil.copytree(clip_folder, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_clip(tmp_path_factory.mktemp("models") / "tinyclip")

@@ -79,7 +79,7 @@ def test_files_not_created_yet_are_no_problem(
 
 def test_files_of_another_encoder_do_not_fit(dataset: Path) -> None:
     """Change one attribute of the training file; compare with the val file and with the teacher of the motions."""
-    changes = {"clip_model": "ViT-L/14", "weights_sha256": "ab", "quick_gelu": True, "resize": "pad"}
+    changes = {"clip_model": "ViT-L/14", "weights_sha256": "ab", "quick_gelu": True, "resize": "pad", "fill_color": 1}
     for key, value in changes.items():
         copy = Path(shutil.copytree(dataset, dataset.parent / key))
         edit_attributes(copy / RGB_FILE, **{key: value})

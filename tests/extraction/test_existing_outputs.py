@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests import preloaded, stage_driver
-from tests.conftest import REPOSITORY, indexed_frames, moving_frames, write_video
+from tests.conftest import REPOSITORY, copy_with_other_preprocessing, indexed_frames, moving_frames, write_video
 from tests.stage_driver import (
     H5_OUTPUTS,
     STAGES,
@@ -40,12 +40,14 @@ def assert_refused(stage: str, small_inputs: Path, work_dir: Path, flags: list[s
 
 @pytest.fixture(scope="module")
 def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the output of a killed run of each stage, another CLIP with the same name, and another student."""
+    """Folder with the output of a killed run of each stage, two other CLIPs with the same name, and another student."""
     folder = tmp_path_factory.mktemp("interrupted")
     shutil.copytree(small_inputs / "tinyclip", folder / "tinyclip")
     weights = load_file(small_inputs / "tinyclip" / "open_clip_model.safetensors")
     weights["visual.proj"] += 1
     save_file(weights, folder / "tinyclip" / "open_clip_model.safetensors")
+    (folder / "normalized").mkdir()
+    copy_with_other_preprocessing(small_inputs / "tinyclip", folder / "normalized" / "tinyclip")
     shutil.copy(stage_driver.make_student(small_inputs, "other.pth", seed=2), folder)
     for stage in STAGES:
         work_dir = folder / stage
@@ -71,6 +73,11 @@ def interrupted(small_inputs: Path, tmp_path_factory: pytest.TempPathFactory) ->
             "extract_embeddings",
             ["--clip-model-name", "local-dir:{interrupted}/tinyclip"],
             ["weights_sha256=", "has we"],
+        ),
+        (
+            "extract_embeddings",
+            ["--clip-model-name", "local-dir:{interrupted}/normalized/tinyclip"],
+            ["mean=[0.48, 0.45, 0.4]", "mean=[0.5, 0.5, 0.5]"],
         ),
         ("extract_flows", ["--flow-normalization", "linear"], ["normalization is linear in this run but log in"]),
         ("extract_flows", ["--flow-normalization", "frame"], ["normalization is frame in this run but log in"]),

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CLASSES, indexed_frames, make_tiny_clip, moving_frames, write_video
+import train
+from tests.conftest import (
+    CLASSES,
+    copy_with_other_preprocessing,
+    indexed_frames,
+    make_tiny_clip,
+    moving_frames,
+    write_video,
+)
 from tests.prediction.helpers import (
     CONFIGS,
     FUSION_ARGS,
@@ -21,6 +29,7 @@ from tests.prediction.helpers import (
     read_json,
 )
 from tests.video_files import corrupt_packet
+from vimoclip.errors import UserError
 from vimoclip.flow import factory, ptlflow_model
 from vimoclip.io import predictions_csv
 from vimoclip.prediction import WindowFeatures
@@ -121,6 +130,20 @@ def test_other_student_is_refused(chain: Path, tmp_path: Path) -> None:
 def test_other_teacher_is_refused(chain: Path, tmp_path: Path) -> None:
     name = make_tiny_clip(tmp_path / "tinyclip", width=96)
     assert "weights_sha256" in str(predict_error(chain, "dataset/videos/clip3.mp4", *FUSION_ARGS, clip=name))
+
+
+def test_other_preprocessing_is_refused(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the teacher, whose file its owner can edit, and of the student."""
+    monkeypatch.chdir(chain)
+    name = copy_with_other_preprocessing(chain / "tinyclip", tmp_path / "tinyclip")
+    with pytest.raises(UserError, match=r"mean is \[0.5"):
+        train.main(["--clip-model-name", name, "--checkpoints-dir", str(tmp_path / "new"), "--run-name", "new"])
+    assert "mean" in str(predict_error(chain, "dataset/videos/clip3.mp4", *FUSION_ARGS, clip=name))
+    state = torch.load(chain / "checkpoints" / "student" / "student_best.pth", weights_only=True)
+    state["config"]["clip"]["interpolation"] = "bilinear"
+    torch.save(state, tmp_path / "other.pth")
+    command = ["dataset/videos/clip3.mp4", *FUSION_ARGS[:2], "--student", str(tmp_path / "other.pth")]
+    assert "interpolation" in str(predict_error(chain, *command))
 
 
 def test_missing_or_conflicting_arguments_are_refused(chain: Path, tmp_path: Path) -> None:

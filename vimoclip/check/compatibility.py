@@ -15,8 +15,9 @@ from vimoclip.io.names import list_some, normalize_name
 from vimoclip.store import EmbeddingReader
 from vimoclip.video import VideoInfo, frame_indices_from_comment, recorded_geometry
 
+PREPROCESSING_ATTRIBUTES = ("mean", "std", "interpolation", "resize_mode", "fill_color")  # of an encoder's images
 # root attributes of the encoder and of the frames, which must agree if both files have them
-ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
+ENCODER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize", *PREPROCESSING_ATTRIBUTES)
 FRAME_ATTRIBUTES = ("sampling", "geometry")
 
 
@@ -83,12 +84,13 @@ def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
     teacher = motion.attributes.get("student", {}).get("teacher", {})
     rgb_name, motion_name = str(rgb.path), str(motion.path)
     hint = "use the same CLIP model for extract_embeddings.py, train.py and inference.py"
-    encoder = _subset(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
+    encoder = recorded_attributes(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
     check_settings_match(encoder, teacher, rgb_name, f"the teacher of {motion_name}", hint)
-    check_settings_match(_subset(rgb.attributes, "resize"), motion.attributes, rgb_name, motion_name, hint)
+    preparation = recorded_attributes(rgb.attributes, "resize", *PREPROCESSING_ATTRIBUTES)
+    check_settings_match(preparation, _complete(motion.attributes), rgb_name, motion_name, hint)
     hint = "give both extractors the same --stride, --fps, --max-frames and --deinterlace"
-    frames = _subset(rgb.attributes, "sampling", "geometry")
-    check_settings_match(frames, _with_geometry(motion.attributes), rgb_name, motion_name, hint)
+    frames = recorded_attributes(rgb.attributes, "sampling", "geometry")
+    check_settings_match(frames, _complete(motion.attributes), rgb_name, motion_name, hint)
 
 
 def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
@@ -117,8 +119,8 @@ def check_encoder(
     Only files with a schema are compared: published files say ViT-B/16 for every encoder. `keys`: those compared."""
     if not ("schema" in first and "schema" in second):
         return
-    attributes = _subset(first, *keys)
-    check_settings_match(attributes, _with_geometry(second), first_name, second_name, hint)
+    attributes = recorded_attributes(first, *keys)
+    check_settings_match(attributes, _complete(second), first_name, second_name, hint)
 
 
 def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
@@ -166,11 +168,17 @@ def default_class_name(class_id: int) -> str:
     return f"class_{class_id}"
 
 
-def _subset(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    attributes = _with_geometry(attributes)
+def recorded_attributes(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return those of the `keys` that the root attributes of a file record."""
+    attributes = _complete(attributes)
     return {key: attributes[key] for key in keys if key in attributes}
 
 
-def _with_geometry(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes with their geometry, also those of an earlier version, unless the frames are unknown."""
-    return dict(attributes) | ({"geometry": recorded_geometry(attributes)} if "sampling" in attributes else {})
+def _complete(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes with their geometry, also those of an earlier version, unless the frames are unknown.
+
+    Those of motion embeddings with the preprocessing of the student's images."""
+    student = attributes.get("student", {}).get("clip", {})
+    preprocessing = {key: student[key] for key in PREPROCESSING_ATTRIBUTES if key in student}
+    geometry = {"geometry": recorded_geometry(attributes)} if "sampling" in attributes else {}
+    return preprocessing | dict(attributes) | geometry

@@ -190,6 +190,8 @@ def _create_model(source: str, pretrained: str | None, quick_gelu: bool) -> Any:
 def build_encoder(config: dict[str, Any]) -> ImageEncoder:
     """Build the tower that `config` describes, with random weights, for a checkpoint's state dict."""
     architecture = config["architecture"]
+    if config["quick_gelu"] != architecture["quick_gelu"]:
+        raise ValueError(f"quick_gelu is {config['quick_gelu']}, but {architecture['quick_gelu']} in architecture")
     vision_cfg = dict(architecture["vision_cfg"], timm_model_pretrained=False)
     visual = _build_vision_tower(architecture["embed_dim"], vision_cfg, architecture["quick_gelu"])
     if _as_sides(config["image_size"]) != _as_sides(visual.image_size):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vimoclip import cli, clip, store
-from vimoclip.check.compatibility import class_names
+from vimoclip.check.compatibility import PREPROCESSING_ATTRIBUTES, class_names, recorded_attributes
 from vimoclip.moclip import MoCLIP
 from vimoclip.moclip.dataset import TrainingSplits
 from vimoclip.runtime import seeding
@@ -57,9 +57,9 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
     student_name, teacher_name = f"the student ({name}, {pretrained})", f"the teacher ({reader.path})"
     teacher_keys = ("clip_model", "quick_gelu", "weights_sha256", "embed_dim")
     teacher: dict[str, Any] = {key: attributes[key] for key in teacher_keys if key in attributes}
-    student = {key: encoder.config[key] for key in teacher}
+    preprocessing = recorded_attributes(attributes, *PREPROCESSING_ATTRIBUTES)
     hint = "use the --clip-model-name and --clip-pretrained of extract_embeddings.py"
-    cli.check_settings_match(student, teacher, student_name, teacher_name, hint)
+    cli.check_settings_match(encoder.config, teacher | preprocessing, student_name, teacher_name, hint)
     cli.check_settings_match(
         {"width": encoder.config["embed_dim"]}, {"width": reader.dim}, student_name, teacher_name, hint
     )

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from vimoclip import cli, clip, flow, moclip, video
+from vimoclip.check.compatibility import ENCODER_ATTRIBUTES, PREPROCESSING_ATTRIBUTES, recorded_attributes
 from vimoclip.errors import UserError
 from vimoclip.io.checkpoint_loading import config_errors, weights_sha256
 from vimoclip.prediction.frame_encoder import FrameEncoder, TwoStreamEncoder
 from vimoclip.prediction.sliding_window import ScoreWindows, WindowFeatures, WindowScores
 from vimoclip.runtime.device import HALF_DTYPES
-
-TEACHER_ATTRIBUTES = ("clip_model", "quick_gelu", "weights_sha256", "resize")
 
 FLOW_SETTINGS = {
     "method": str,
@@ -170,7 +169,7 @@ def resolve_teacher(
 def check_teacher(attributes: Mapping[str, Any], path: Path, encoder: clip.ImageEncoder) -> None:
     """Raise UserError if `encoder` is not the one of RGB embeddings with these `attributes`."""
     hint = "use the --clip-model-name and --clip-pretrained of extract_embeddings.py"
-    expected = {key: attributes[key] for key in TEACHER_ATTRIBUTES if key in attributes}
+    expected = recorded_attributes(attributes, *ENCODER_ATTRIBUTES)
     cli.check_settings_match(expected, encoder.config, str(path), "the given encoder", hint)
 
 
@@ -182,8 +181,9 @@ def load_student(attributes: Mapping[str, Any], tfam: Path, student: Path) -> tu
     path = moclip.find_checkpoint(student)
     model, config = moclip.load(path)
     hint = "name the student of inference.py --checkpoint-dir with --student"
-    expected = {"weights_sha256": attributes["weights_sha256"]} if "weights_sha256" in attributes else {}
-    actual = {"weights_sha256": weights_sha256(model.visual_encoder)}
+    with config_errors(tfam):
+        expected = recorded_attributes(attributes, "weights_sha256", *PREPROCESSING_ATTRIBUTES)
+    actual = config["clip"] | {"weights_sha256": weights_sha256(model.visual_encoder)}
     cli.check_settings_match(expected, actual, f"the student of {tfam}", str(path), hint)
     if "method" not in config["flow"]:
         problem = "does not record the flow that it was trained on, like all published students"
