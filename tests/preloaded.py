@@ -282,9 +282,12 @@ def _end(code: int) -> None:
 def _run_client(address: str, *words: str) -> None:
     """Run `python WORDS...` with the streams of this process, and end as it does."""
     torchrun = {"PYTHON_EXEC": str(Path(address).with_name("bin") / "python")}
+    forwarded = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, forwarded)  # until there is a process to end
     process = Process(address, words, os.getcwd(), torchrun | dict(os.environ), (0, 1, 2))
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in forwarded:
         signal.signal(number, lambda number, frame: os.kill(process.pid, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarded)
     code = process.wait().returncode
     if code < 0:
         with contextlib.suppress(OSError):  # of SIGKILL

@@ -42,6 +42,7 @@ def build_encoder(kind: str) -> clip.ImageEncoder:
     vision_cfg, quick_gelu = TOWERS[kind]
     config = {
         "architecture": {"embed_dim": 24, "vision_cfg": vision_cfg, "quick_gelu": quick_gelu},
+        "quick_gelu": quick_gelu,
         "image_size": [32, 32],
         "resize": "model",
         "resize_mode": "shortest",
