@@ -81,6 +81,7 @@ if not child:
     time.sleep(60)
 time.sleep(1)  # longer than the process would live
 assert os.waitpid(child, os.WNOHANG) == (child, {int(signal.SIGTERM)})
+assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 os._exit(7)
 """
     first = "import os, signal\nfrom vimoclip.cli import exit_codes\nexit_codes._GRACE_SECONDS = 0.2\n"

@@ -175,6 +175,18 @@ def test_a_run_of_another_version_may_resume(tmp_path: Path) -> None:
     assert len(store.EmbeddingReader(path).keys) == len(VIDEOS)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_an_earlier_version_did_not_record_remains_unknown(tmp_path: Path, finished: bool) -> None:
+    path, mean = tmp_path / "a.h5", [0.5, 0.5, 0.5]
+    if finished:
+        write_file(path, VIDEOS[:2])
+    else:
+        write_part(store.EmbeddingWriter(path, ATTRIBUTES), VIDEOS[0])
+    write_file(path, VIDEOS, mean=mean)
+    assert "mean" not in store.EmbeddingReader(path).attributes
+    assert store.EmbeddingReader(write_file(tmp_path / "b.h5", mean=mean)).attributes["mean"] == mean
+
+
 # --- refused outputs
 
 

@@ -178,7 +178,9 @@ def _complete(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes with their geometry, also those of an earlier version, unless the frames are unknown.
 
     Those of motion embeddings with the preprocessing of the student's images."""
-    student = attributes.get("student", {}).get("clip", {})
-    preprocessing = {key: student[key] for key in PREPROCESSING_ATTRIBUTES if key in student}
+    student = attributes.get("student")
+    encoder = student.get("clip") if isinstance(student, Mapping) else None
+    encoder = encoder if isinstance(encoder, Mapping) else {}
+    preprocessing = {key: encoder[key] for key in PREPROCESSING_ATTRIBUTES if key in encoder}
     geometry = {"geometry": recorded_geometry(attributes)} if "sampling" in attributes else {}
     return preprocessing | dict(attributes) | geometry

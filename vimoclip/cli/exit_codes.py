@@ -130,13 +130,12 @@ def _keep_signals_of_children_apart() -> None:
 
     A new child has the pipe of the wakeup descriptor, through which its SIGTERM would end this process. So the signal
     waits until the child has given up the descriptor."""
-    forking_thread = threading.local()
 
     def block() -> None:
-        forking_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def unblock() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, forking_thread.mask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def start_child() -> None:
         signal.set_wakeup_fd(-1)

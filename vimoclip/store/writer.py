@@ -195,6 +195,8 @@ class EmbeddingWriter:
             if not earlier.keys() >= settings["geometry"].keys():
                 self.attributes["geometry"] = earlier  # an earlier version made a part of the videos
             stored = {**stored, "geometry": settings["geometry"] | earlier}
+        for key in settings.keys() - stored.keys():
+            self.attributes.pop(key, None)  # an earlier version, which did not record it, made a part of the videos
         for key in sorted(settings.keys() & stored.keys()):
             if settings[key] != stored[key]:
                 raise UserError(
