@@ -77,7 +77,7 @@ def test_frames_of_a_slow_recording_are_no_pauses() -> None:
     assert observed_spans(late, edges, scores_at(edges), 400) == ((0, 100), (200, 400))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(st.sampled_from([0.04, 1 / 30, 1001 / 30000, 0.5, 1.0, 1.2, 3.7, 40 / 3]), max_size=30),
     interval=st.sampled_from([0.04, 1 / 30, 1001 / 30000]),
@@ -96,14 +96,14 @@ def test_spans_are_sorted_and_hold_some_time(steps: list[float], interval: float
         assert start >= 0 and stop - start > MICROSECOND / 4 and stop <= seconds
     assert all(after[0] - before[1] > MICROSECOND / 4 for before, after in pairwise(spans))
     step = float(np.median(np.diff(times))) if steps else 0
+    marks = np.concatenate([times, times + step, edges])
     for middle in np.arange(0.0005, seconds - 0.0005, 0.0105).tolist():
         frame = int(np.searchsorted(times, middle, "right")) - 1
         is_last = frame == len(times) - 1
         length = 0 if is_last else times[frame + 1] - times[frame]
         in_pause = length > max(1, 3 * step) and middle > times[frame] + step
         window = int(np.searchsorted(edges, middle, "right")) - 1
-        marks = [*times, *(times + step), *edges.tolist()]
-        if min(abs(middle - mark) for mark in marks) > 1e-5:
+        if np.abs(marks - middle).min() > 1e-5:
             expected = not in_pause and not unscored[window]
             assert any(start <= middle <= stop for start, stop in spans) == expected
 
