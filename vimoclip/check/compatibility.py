@@ -86,11 +86,11 @@ def check_rgb_motion(rgb: EmbeddingReader, motion: EmbeddingReader) -> None:
     hint = "use the same CLIP model for extract_embeddings.py, train.py and inference.py"
     encoder = recorded_attributes(rgb.attributes, "clip_model", "quick_gelu", "weights_sha256")
     check_settings_match(encoder, teacher, rgb_name, f"the teacher of {motion_name}", hint)
-    preparation = recorded_attributes(rgb.attributes, "resize", *PREPROCESSING_ATTRIBUTES)
-    check_settings_match(preparation, _complete(motion.attributes), rgb_name, motion_name, hint)
+    preprocessing = recorded_attributes(rgb.attributes, "resize", *PREPROCESSING_ATTRIBUTES)
+    check_settings_match(preprocessing, _complete_attributes(motion.attributes), rgb_name, motion_name, hint)
     hint = "give both extractors the same --stride, --fps, --max-frames and --deinterlace"
     frames = recorded_attributes(rgb.attributes, "sampling", "geometry")
-    check_settings_match(frames, _complete(motion.attributes), rgb_name, motion_name, hint)
+    check_settings_match(frames, _complete_attributes(motion.attributes), rgb_name, motion_name, hint)
 
 
 def check_train_val(train: EmbeddingReader, val: EmbeddingReader) -> None:
@@ -120,7 +120,7 @@ def check_encoder(
     if not ("schema" in first and "schema" in second):
         return
     attributes = recorded_attributes(first, *keys)
-    check_settings_match(attributes, _complete(second), first_name, second_name, hint)
+    check_settings_match(attributes, _complete_attributes(second), first_name, second_name, hint)
 
 
 def check_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
@@ -170,11 +170,11 @@ def default_class_name(class_id: int) -> str:
 
 def recorded_attributes(attributes: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """Return those of the `keys` that the root attributes of a file record."""
-    attributes = _complete(attributes)
+    attributes = _complete_attributes(attributes)
     return {key: attributes[key] for key in keys if key in attributes}
 
 
-def _complete(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _complete_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes with their geometry, also those of an earlier version, unless the frames are unknown.
 
     Those of motion embeddings with the preprocessing of the student's images."""

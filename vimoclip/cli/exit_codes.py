@@ -125,7 +125,7 @@ def _format_resume_command() -> str:
     return _resume_command[0]() if _resume_command else rerun_command()
 
 
-def _keep_signals_of_children_apart() -> None:
+def _register_fork_hooks() -> None:
     """Let SIGTERM end a forked child at once, and only the child.
 
     A new child has the pipe of the wakeup descriptor, through which its SIGTERM would end this process. So the signal
@@ -159,7 +159,7 @@ def _install_signal_handlers() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    _keep_signals_of_children_apart()
+    _register_fork_hooks()
 
     def exit_after_grace_period() -> None:
         while number := os.read(reader, 1)[0]:
