@@ -26,7 +26,7 @@ fi
 export OMP_NUM_THREADS=1
 job "Compute optical flow" flow \
     "$python" extract_flows.py --videos-dir demo/kabr/clips --output-dir "$dataset/flows" --dataset-name kabr \
-    --model dis ${frame_args[@]+"${frame_args[@]}"} --num-workers 0
+    --model dis --lossless ${frame_args[@]+"${frame_args[@]}"} --num-workers 0
 for fold in "${folds[@]}"; do
     job "Split the clips: fold $fold is evaluated" "fold$fold/prepare" \
         "$python" prepare_dataset.py csv demo/kabr/clips.csv --group-by source --fold "$fold/${#folds[@]}" \

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -194,3 +195,11 @@ def test_the_chain_on_the_clips_runs_to_a_table(tmp_path: Path, encoder_folder: 
     assert len(runs) == 2 * len(CONFIGS)
     assert {run["epoch_chosen_by"] for run in runs if "probe" not in run["config"]} == {"being the last"}
     assert not any("warning" in path.read_text() for path in (clone / "logs").rglob("*.txt"))
+    run = "checkpoints/kabr-tiny/fold1/TFAM/cross_attention/seed49"
+    evaluated = read_csv(clone / run / "predictions.csv")[0]
+    command = f"{sys.executable} predict.py demo/kabr/clips/{evaluated['video_id']} --tfam {run} --raw --num-workers 0"
+    command += " --student checkpoints/kabr-tiny/student --clip-model-name local-dir:checkpoints/kabr/encoder"
+    completed = shell(command, clone)
+    assert completed.returncode == 0, completed.stderr
+    found = read_json(clone / "predictions" / f"{Path(evaluated['video_id']).stem}.json")["whole"]["locomotion"]
+    assert found == pytest.approx(float(evaluated["locomotion"]), abs=1e-5)

@@ -11,6 +11,7 @@ import h5py
 import pytest
 import torch
 
+import extract_flows
 import train
 from tests import preloaded
 from tests.conftest import REPOSITORY
@@ -84,3 +85,15 @@ def test_classes_without_a_name_have_a_number(workspace: Path) -> None:
     folder = train.main([*TRAIN_FLAGS, "--epochs", "1", "--run-name", "unnamed"])
     content = checkpoint.load_checkpoint(folder / "student_best.pth")
     assert content["class_names"] == [f"class_{i}" for i in range(content["config"]["num_classes"])]
+
+
+def test_a_frozen_encoder_on_lossy_flow_gives_a_warning(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def warnings(*flags: str) -> list[str]:
+        capsys.readouterr()
+        train.main([*TRAIN_FLAGS, "--epochs", "1", "--overwrite", "--run-name", "run", *flags])
+        return [line for line in capsys.readouterr().out.splitlines() if "--lossless" in line]
+
+    assert len(warnings("--freeze-encoder")) == 1
+    assert not warnings()
+    extract_flows.main(["--model", "dis", "--num-workers", "0", "--overwrite", "--lossless"])
+    assert not warnings("--freeze-encoder")

@@ -13,6 +13,10 @@ from vimoclip.moclip import MoCLIP
 from vimoclip.moclip.dataset import TrainingSplits
 from vimoclip.runtime import seeding
 
+LOSSY_FLOW_WARNING = (
+    "the flow videos are lossy, and a frozen encoder may embed them unlike the flow of predict.py, which is not "
+    "compressed, so that its scores differ from the evaluated ones; use extract_flows.py --lossless"
+)
 QUICK_GELU_SLOPE = 1.702  # of OpenAI's CLIP weights
 # recorded in checkpoints, so that students that differ in more than the seed are not regarded as equal
 TRAINING_SETTINGS = (
@@ -67,6 +71,8 @@ def build_student(args: argparse.Namespace, splits: TrainingSplits) -> Student:
     model = MoCLIP(encoder.visual, reader.dim, len(names), args.residual_alpha)
     if args.freeze_encoder:
         model.visual_encoder.requires_grad_(False)
+        if splits.paired_videos["train"].is_lossy:
+            print(f"warning: {LOSSY_FLOW_WARNING}", flush=True)
     config = {
         "clip": encoder.config,
         "alpha": args.residual_alpha,

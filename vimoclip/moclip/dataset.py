@@ -147,11 +147,14 @@ def _zero_pad(rows: torch.Tensor, length: int) -> torch.Tensor:
 
 @dataclass
 class PairedVideos:
-    """Usable videos, excluded ones (key -> reason), and the settings with which the flow was extracted."""
+    """Usable videos, excluded ones (key -> reason), and the settings with which the flow was extracted.
+
+    `is_lossy`: whether a flow video is known to be made without --lossless."""
 
     videos: list[TrainingVideo]
     excluded: dict[str, str]
     flow_settings: dict[str, Any]
+    is_lossy: bool = False
 
 
 def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Sequence[str] | None = None) -> PairedVideos:
@@ -160,6 +163,7 @@ def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Seque
     Raises UserError if embeddings and flow, or two flow videos, were extracted with different settings."""
     videos, excluded = [], {}
     flow_settings: dict[str, Any] = {}
+    is_lossy = False
     for key in reader.keys if keys is None else keys:
         num_frames, path = reader.length(key), flows.find(key)
         if num_frames < 2 or path is None:
@@ -179,7 +183,8 @@ def pair_with_flow(reader: store.EmbeddingReader, flows: FlowFolder, keys: Seque
             excluded[key] = problem
             continue
         videos.append(TrainingVideo(key, path, num_frames))
-    return PairedVideos(videos, excluded, flow_settings)
+        is_lossy = is_lossy or (info.comment or {}).get("lossless") is False
+    return PairedVideos(videos, excluded, flow_settings, is_lossy)
 
 
 @dataclass
